@@ -1,0 +1,1 @@
+//! The subprocess layer, the typed docker client, the bottle's handle, provisioning and teardown.

@@ -1,0 +1,1 @@
+//! What a bottle is: manifest, plan, resolved plan, names, state layout and secrets.

@@ -1,0 +1,1 @@
+//! The sidecars of a bottle: image, configuration and service of each.

@@ -1,0 +1,1 @@
+//! Minting the certificate authorities of one bottle.

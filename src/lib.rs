@@ -1,0 +1,1 @@
+//! Launch an AI coding agent inside a sealed Docker Compose project.

@@ -1,0 +1,1 @@
+//! Developer tasks: schema, e2e, bench, ci.
