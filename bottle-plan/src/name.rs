@@ -1,0 +1,425 @@
+//! Names that a value of the right type cannot get wrong.
+//!
+//! Each type has a private field and one door: [`FromStr`], which `TryFrom<String>` and `Deserialize` go through as
+//! well. The error quotes the offending character and says what is accepted.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a text is not a name of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{value}` is not {kind}: {reason}; accepted: {accepted}")]
+pub struct NameError {
+    /// What the text was meant to be, with its article: "a slug".
+    pub kind: &'static str,
+    /// The text, shortened when it is long.
+    pub value: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What is right, in words.
+    pub accepted: &'static str,
+}
+
+/// The longest excerpt of a refused text that an error repeats, in characters.
+const EXCERPT: usize = 80;
+
+impl NameError {
+    pub(crate) fn new(kind: &'static str, value: &str, reason: impl Into<String>, accepted: &'static str) -> Self {
+        let mut shown: String = value.chars().take(EXCERPT).flat_map(char::escape_debug).collect();
+        if value.chars().nth(EXCERPT).is_some() {
+            shown.push('…');
+        }
+        Self { kind, value: shown, reason: reason.into(), accepted }
+    }
+}
+
+/// Refuses an empty or overlong text, and the first character that `accepts` (given its place) turns down.
+pub(crate) fn check_characters(
+    text: &str,
+    longest: usize,
+    accepts: impl Fn(usize, char) -> bool,
+) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("it is empty".into());
+    }
+    if let Some((place, bad)) = text.chars().enumerate().find(|&(place, c)| !accepts(place, c)) {
+        return Err(format!("`{}` at character {} is not allowed there", bad.escape_debug(), place + 1));
+    }
+    let length = text.chars().count();
+    if length > longest {
+        return Err(format!("it has {length} characters, {longest} are allowed"));
+    }
+    Ok(())
+}
+
+/// Makes a newtype over `String` with the one door and every trait that a name needs.
+macro_rules! name_type {
+    ($(#[$doc:meta])* $type:ident, $kind:literal, pattern $pattern:literal, accepted $accepted:literal, check $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(String);
+
+        impl $type {
+            /// What is accepted, in words.
+            pub const ACCEPTED: &'static str = $accepted;
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::name::NameError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let check: fn(&str) -> Result<(), String> = $check;
+                match check(text) {
+                    Ok(()) => Ok(Self(text.to_owned())),
+                    Err(reason) => Err($crate::name::NameError::new($kind, text, reason, $accepted)),
+                }
+            }
+        }
+
+        $crate::name::name_type_traits!($type, $kind, $pattern);
+    };
+}
+
+/// The traits that every name has, given `FromStr` and `as_str`.
+macro_rules! name_type_traits {
+    ($type:ident, $kind:literal, $pattern:literal) => {
+        impl TryFrom<String> for $type {
+            type Error = $crate::name::NameError;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::name::deserialize_parsed(deserializer, $kind)
+            }
+        }
+
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern, "description": Self::ACCEPTED })
+            }
+        }
+    };
+}
+
+pub(crate) use name_type;
+
+
+/// Deserializes a string through `FromStr`; anything but a string is an error that names the kind.
+pub(crate) fn deserialize_parsed<'de, D, T>(deserializer: D, kind: &'static str) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: FromStr<Err = NameError>,
+{
+    struct Text<T>(&'static str, std::marker::PhantomData<T>);
+
+    impl<T: FromStr<Err = NameError>> serde::de::Visitor<'_> for Text<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{} as a string", self.0)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_str(Text(kind, std::marker::PhantomData))
+}
+
+fn lower_digit(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
+}
+
+/// The rule that slugs, agents and bottles share: lower case, digits and inner hyphens.
+fn check_hyphenated(text: &str, longest: usize) -> Result<(), String> {
+    check_characters(text, longest, |place, c| lower_digit(c) || (c == '-' && place > 0))?;
+    if text.ends_with('-') {
+        return Err("it ends with `-`".into());
+    }
+    Ok(())
+}
+
+/// The agent's container is `<prefix>-<slug>` and a sidecar's `<prefix>-<service>-<slug>`: a slug that begins like a
+/// sidecar would take the name of another bottle's sidecar.
+fn check_not_a_sidecar(text: &str) -> Result<(), String> {
+    for service in Service::SIDECARS {
+        let service = service.as_str();
+        if text == service || text.strip_prefix(service).is_some_and(|rest| rest.starts_with('-')) {
+            return Err(format!(
+                "it begins with the sidecar name `{service}`, so two bottles' containers could share a name"
+            ));
+        }
+    }
+    Ok(())
+}
+
+name_type! {
+    /// The name of one bottle: `[a-z0-9][a-z0-9-]{0,39}`, no trailing `-`, not beginning with a sidecar's name.
+    ///
+    /// ```
+    /// use bottle_plan::Slug;
+    /// assert!("fix-parser-2".parse::<Slug>().is_ok());
+    /// assert!("Fix".parse::<Slug>().unwrap_err().to_string().contains("`F` at character 1"));
+    /// ```
+    Slug, "a slug",
+    pattern r"^(?!(?:pipelock|egress|git-gate|supervise)(?:-|$))[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
+    accepted "1 to 40 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
+    check |text| check_hyphenated(text, 40).and_then(|()| check_not_a_sidecar(text))
+}
+
+name_type! {
+    /// The name of an agent in the manifest; short enough that `<agent>-<5 characters>` is a [`Slug`].
+    AgentName, "an agent name",
+    pattern r"^(?!(?:pipelock|egress|git-gate|supervise)(?:-|$))[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$",
+    accepted "1 to 34 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
+    check |text| check_hyphenated(text, 34).and_then(|()| check_not_a_sidecar(text))
+}
+
+name_type! {
+    /// The name of a bottle's description in the manifest.
+    BottleName, "a bottle name",
+    pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
+    accepted "1 to 40 lower-case letters, digits and inner hyphens",
+    check |text| check_hyphenated(text, 40)
+}
+
+name_type! {
+    /// What every name of a bottle on the engine begins with; `claude-bottle` unless chosen otherwise.
+    ///
+    /// At most 13 characters, so that `<prefix>-pipelock-<slug>` is a DNS label (63 octets, RFC 1035 section 2.3.4).
+    Prefix, "a prefix",
+    pattern r"^[a-z0-9](?:[a-z0-9-]{0,11}[a-z0-9])?$",
+    accepted "1 to 13 lower-case letters, digits and inner hyphens",
+    check |text| check_hyphenated(text, 13)
+}
+
+impl Default for Prefix {
+    fn default() -> Self {
+        Self("claude-bottle".to_owned())
+    }
+}
+
+impl Slug {
+    /// A slug for `agent` from five random bytes, each giving one base32 character (RFC 4648, lower case).
+    pub fn generate(agent: &AgentName, random: [u8; 5]) -> Self {
+        const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        let tail: String = random.iter().map(|byte| char::from(BASE32[usize::from(byte & 31)])).collect();
+        Self(format!("{agent}-{tail}"))
+    }
+}
+
+/// A service of the Compose project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Service {
+    /// The egress firewall.
+    Pipelock,
+    /// The keeper of git keys and mirrors.
+    GitGate,
+    /// The proxy that injects credentials.
+    Egress,
+    /// The MCP server through which the agent asks.
+    Supervise,
+    /// The agent itself.
+    Agent,
+}
+
+impl Service {
+    /// Every sidecar, in the order of the Compose document.
+    pub const SIDECARS: [Self; 4] = [Self::Pipelock, Self::GitGate, Self::Egress, Self::Supervise];
+
+    /// The service's name in the Compose document, which is also its short host name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pipelock => "pipelock",
+            Self::GitGate => "git-gate",
+            Self::Egress => "egress",
+            Self::Supervise => "supervise",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Every name of one bottle on the engine, derived from prefix and slug.
+///
+/// ```
+/// use bottle_plan::{Names, Prefix, Service};
+/// let names = Names::new(Prefix::default(), "demo".parse()?);
+/// assert_eq!(names.project(), "claude-bottle-demo");
+/// assert_eq!(names.container(Service::Agent), "claude-bottle-demo");
+/// assert_eq!(names.container(Service::GitGate), "claude-bottle-git-gate-demo");
+/// # Ok::<(), bottle_plan::NameError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Names {
+    prefix: Prefix,
+    slug: Slug,
+}
+
+impl Names {
+    /// The names of bottle `slug` under `prefix`.
+    pub const fn new(prefix: Prefix, slug: Slug) -> Self {
+        Self { prefix, slug }
+    }
+
+    /// What every name begins with.
+    pub const fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// The bottle.
+    pub const fn slug(&self) -> &Slug {
+        &self.slug
+    }
+
+    /// The Compose project, equal to the document's top-level `name:`.
+    pub fn project(&self) -> String {
+        format!("{}-{}", self.prefix, self.slug)
+    }
+
+    /// The container of a service.
+    pub fn container(&self, service: Service) -> String {
+        match service {
+            Service::Agent => self.project(),
+            sidecar => format!("{}-{sidecar}-{}", self.prefix, self.slug),
+        }
+    }
+
+    /// The network with no way out.
+    pub fn internal_network(&self) -> String {
+        format!("{}-net-{}", self.prefix, self.slug)
+    }
+
+    /// The network that leads out.
+    pub fn egress_network(&self) -> String {
+        format!("{}-egress-{}", self.prefix, self.slug)
+    }
+
+    /// The image that holds the agent's base and a copy of the workspace.
+    pub fn derived_image(&self) -> String {
+        format!("{}-workspace:{}", self.prefix, self.slug)
+    }
+
+    /// The image built from an embedded context with this content hash.
+    pub fn built_image(&self, name: &str, content_hash: &str) -> String {
+        format!("{}-{name}:{content_hash}", self.prefix)
+    }
+
+    /// The label `<prefix>.<key>`, by which the engine is asked for what belongs to bottles.
+    pub fn label(&self, key: LabelKey) -> String {
+        key.under(&self.prefix)
+    }
+}
+
+/// A label that everything of a bottle carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LabelKey {
+    /// The bottle's slug.
+    Slug,
+    /// The agent's name in the manifest.
+    Agent,
+    /// The version of this library.
+    Version,
+    /// Process id and start time of the launcher.
+    Owner,
+}
+
+impl LabelKey {
+    /// The label's full name under a prefix.
+    pub fn under(self, prefix: &Prefix) -> String {
+        let key = match self {
+            Self::Slug => "slug",
+            Self::Agent => "agent",
+            Self::Version => "version",
+            Self::Owner => "owner",
+        };
+        format!("{prefix}.{key}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slug_is_only_what_the_pattern_allows() {
+        for good in ["a", "0", "a-b", "a--b", &"x".repeat(40), "pipelocks", "agent", "egressive-1"] {
+            assert!(good.parse::<Slug>().is_ok(), "{good}");
+        }
+        for bad in
+            ["", "-a", "a-", "A", "a_b", "a b", "ä", "a\n", &"x".repeat(41), "pipelock", "git-gate-x", "egress-1"]
+        {
+            assert!(bad.parse::<Slug>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_error_names_the_character_and_what_is_accepted() {
+        let error = "a/b".parse::<Slug>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`a/b` is not a slug: `/` at character 2 is not allowed there; accepted: 1 to 40 lower-case letters, digits \
+             and inner hyphens, not beginning with a sidecar's name"
+        );
+    }
+
+    #[test]
+    fn a_generated_slug_is_a_slug_for_the_longest_agent_name() {
+        let agent: AgentName = "a".repeat(34).parse().unwrap();
+        for byte in 0..=255 {
+            let slug = Slug::generate(&agent, [byte; 5]);
+            assert_eq!(slug.as_str().parse::<Slug>().as_ref(), Ok(&slug));
+        }
+    }
+
+    #[test]
+    fn the_longest_names_are_dns_labels() {
+        let names = Names::new(Prefix::default(), "x".repeat(40).parse().unwrap());
+        assert_eq!(names.container(Service::Pipelock).len(), 63);
+        assert_eq!(names.container(Service::GitGate).len(), 63);
+    }
+}
