@@ -138,8 +138,7 @@ macro_rules! name_type_traits {
     };
 }
 
-pub(crate) use name_type;
-
+pub(crate) use {name_type, name_type_traits};
 
 /// Deserializes a string through `FromStr`; anything but a string is an error that names the kind.
 pub(crate) fn deserialize_parsed<'de, D, T>(deserializer: D, kind: &'static str) -> Result<T, D::Error>

@@ -5,7 +5,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::manifest::EnvName;
+use crate::value::EnvName;
 
 /// A secret value: it cannot be serialized, displayed or debug-printed, and is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,0 +1,455 @@
+//! The rules of a manifest that span several keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::{
+    AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EnvSpec, Forge, GitSpec, InjectScheme, InjectSpec, Manifest,
+    ManifestError, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec, WorkspaceMode,
+};
+use crate::value::{ByteSize, EnvName, GitTransport, HostName, Method, PathPrefix, Span};
+
+type Checked = Result<(), ManifestError>;
+
+/// Variables of the agent that the renderer sets, and variables that would change what Docker or Compose itself does
+/// when they stand in the environment from which Compose takes forwarded values.
+const RESERVED_ENV: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "TERM",
+    "SHELL",
+    "XDG_RUNTIME_DIR",
+    "SSH_AUTH_SOCK",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "BOTTLE_PROMPT_FILE",
+];
+
+/// Beginnings of names that belong to Docker, Compose, the dynamic linker, or the sidecars.
+const RESERVED_ENV_PREFIXES: &[&str] = &[
+    "DOCKER_",
+    "COMPOSE_",
+    "BUILDKIT_",
+    "BUILDX_",
+    "CONTAINERS_",
+    "CONTAINER_",
+    "LD_",
+    "EGRESS_",
+    "GIT_GATE_",
+    "SUPERVISE_",
+];
+
+impl Manifest {
+    /// Checks what the types alone cannot.
+    pub(super) fn check(&self) -> Checked {
+        if self.bottles.is_empty() {
+            return err("bottles", "it is empty; at least one bottle is needed");
+        }
+        if self.agents.is_empty() {
+            return err("agents", "it is empty; at least one agent is needed");
+        }
+        for (name, bottle) in &self.bottles {
+            bottle.check(&format!("bottles.{name}"))?;
+        }
+        for (name, agent) in &self.agents {
+            let key = format!("agents.{name}");
+            if !self.bottles.contains_key(&agent.bottle) {
+                let known: Vec<_> = self.bottles.keys().map(|name| format!("`{name}`")).collect();
+                let message = format!("no bottle is named `{}`; accepted: {}", agent.bottle, known.join(", "));
+                return err(format!("{key}.bottle"), message);
+            }
+            agent.check(&key)?;
+        }
+        Ok(())
+    }
+}
+
+fn err(key: impl Into<String>, message: impl Into<String>) -> Checked {
+    Err(ManifestError::new(key, message))
+}
+
+/// An error unless `right`.
+fn need(right: bool, key: impl FnOnce() -> String, message: &str) -> Checked {
+    if right { Ok(()) } else { err(key(), message) }
+}
+
+/// Text that goes into one line of some file: no control characters.
+fn one_line(text: &str, key: impl FnOnce() -> String) -> Checked {
+    match text.chars().find(|c| c.is_control()) {
+        Some(bad) => err(key(), format!("it holds the control character `{}`; accepted: one line", bad.escape_debug())),
+        None => need(!text.is_empty(), key, "it is empty"),
+    }
+}
+
+fn usable_path(path: &Path, key: impl FnOnce() -> String) -> Checked {
+    let text = path.to_string_lossy();
+    need(!text.is_empty() && !text.contains('\0'), key, "it is empty or holds NUL; accepted: a path")
+}
+
+impl BottleSpec {
+    fn check(&self, key: &str) -> Checked {
+        for (name, spec) in &self.env {
+            check_env(name, spec, &format!("{key}.env.{name}"))?;
+        }
+        for (what, path) in [("env_file", &self.env_file), ("tls.upstream_ca", &self.tls.upstream_ca)] {
+            if let Some(path) = path {
+                usable_path(path, || format!("{key}.{what}"))?;
+            }
+        }
+        check_routes(&self.egress.routes, &format!("{key}.egress.routes"))?;
+        self.git.check(&format!("{key}.git"))?;
+        if let Toggle::On(supervise) = &self.supervise {
+            need(
+                supervise.wait <= Span::seconds(600),
+                || format!("{key}.supervise.wait"),
+                "a tool call cannot wait that long; accepted: at most `10m`",
+            )?;
+        }
+        self.check_images(&format!("{key}.images"))?;
+        self.check_workspace(&format!("{key}.workspace"))?;
+        check_limits(self.limits.agent, &format!("{key}.limits.agent"))?;
+        check_limits(self.limits.sidecar, &format!("{key}.limits.sidecar"))?;
+        self.networks.check(&format!("{key}.networks"))?;
+        need(
+            (Span::seconds(600)..=Span::seconds(398 * 24 * 60 * 60)).contains(&self.tls.lifetime),
+            || format!("{key}.tls.lifetime"),
+            "accepted: from `10m` to `398d`, the most that strict clients take",
+        )
+    }
+
+    fn check_images(&self, key: &str) -> Checked {
+        let images = &self.images;
+        let built = [
+            ("packages", images.packages.is_empty()),
+            ("claude_code", images.claude_code.is_none()),
+            ("codex", images.codex.is_none()),
+            ("build_args", images.build_args.is_empty()),
+        ];
+        if let (Some(agent), Some((what, _))) = (&images.agent, built.iter().find(|(_, empty)| !empty)) {
+            return err(
+                format!("{key}.{what}"),
+                format!("it has no effect, since `images.agent` names the ready image `{agent}`; give one of the two"),
+            );
+        }
+        let ours = ["BASE", "AGENT_UID", "AGENT_GID", "EXTRA_PACKAGES", "CLAUDE_CODE_VERSION", "CODEX_VERSION"];
+        for (name, value) in &images.build_args {
+            let key = || format!("{key}.build_args.{name}");
+            need(!ours.contains(&name.as_str()), key, "it is set from other keys of the manifest")?;
+            need(!value.contains('\0'), key, "it holds NUL")?;
+        }
+        Ok(())
+    }
+
+    fn check_workspace(&self, key: &str) -> Checked {
+        let workspace = &self.workspace;
+        if let Some(path) = &workspace.path {
+            usable_path(path, || format!("{key}.path"))?;
+            need(workspace.mode != WorkspaceMode::None, || format!("{key}.path"), "mode `none` takes no path")?;
+        }
+        need(
+            !workspace.include_env_files || workspace.mode == WorkspaceMode::Copy,
+            || format!("{key}.include_env_files"),
+            "only mode `copy` leaves files out",
+        )?;
+        if let Some(target) = &workspace.target {
+            let system =
+                ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var"];
+            let under = |dir: &&str| Path::new(target.as_str()).starts_with(dir);
+            need(
+                !system.iter().any(under) && target.as_str() != "/home/agent" && target.as_str() != "/home",
+                || format!("{key}.target"),
+                "it would hide part of the image's system; accepted: a directory such as `/workspace`",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn check_env(name: &EnvName, spec: &EnvSpec, key: &str) -> Checked {
+    check_env_name(name, key)?;
+    match spec {
+        EnvSpec::Forward(Some(source)) => check_env_name(source, key),
+        EnvSpec::Placeholder(Some(dummy)) => one_line(dummy, || key.to_owned()),
+        EnvSpec::Literal(_) | EnvSpec::Forward(None) | EnvSpec::Placeholder(None) => Ok(()),
+    }
+}
+
+fn check_env_name(name: &EnvName, key: &str) -> Checked {
+    let name = name.as_str();
+    let reserved = RESERVED_ENV.contains(&name) || RESERVED_ENV_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if reserved {
+        return err(
+            key,
+            format!("`{name}` is set by the bottle or read by the engine's own tools; accepted: another name"),
+        );
+    }
+    Ok(())
+}
+
+fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
+    let mut names = BTreeMap::new();
+    let mut ranks: BTreeMap<(&str, u16, Option<&PathPrefix>, Option<&Method>), usize> = BTreeMap::new();
+    for (index, route) in routes.iter().enumerate() {
+        let key = format!("{key}[{index}]");
+        need(route.port > 0, || format!("{key}.port"), "accepted: 1 to 65535")?;
+        if let Some(earlier) = route.name.as_ref().and_then(|name| names.insert(name, index)) {
+            return err(
+                format!("{key}.name"),
+                format!("route {earlier} has this name too; each name may be given once"),
+            );
+        }
+        if let Some(inject) = &route.inject {
+            check_inject(inject, &format!("{key}.inject"))?;
+        }
+        for path in or_any(&route.paths) {
+            for method in or_any(&route.methods) {
+                if let Some(earlier) = ranks.insert((route.host.as_str(), route.port, path, method), index) {
+                    let what = match (path, method) {
+                        (None, None) => "every request".to_owned(),
+                        (Some(path), None) => format!("`{path}`"),
+                        (None, Some(method)) => format!("{method}"),
+                        (Some(path), Some(method)) => format!("{method} `{path}`"),
+                    };
+                    let other = if earlier == index { "the same route".into() } else { format!("route {earlier}") };
+                    return err(
+                        key,
+                        format!(
+                            "{what} to `{}` is described by {other} as well, so neither goes before the other",
+                            route.host
+                        ),
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each item, or one `None` for an empty list, which stands for everything.
+fn or_any<T>(items: &[T]) -> Vec<Option<&T>> {
+    if items.is_empty() { vec![None] } else { items.iter().map(Some).collect() }
+}
+
+fn check_inject(inject: &InjectSpec, key: &str) -> Checked {
+    let header = inject.scheme == InjectScheme::Header;
+    need(header || inject.header.is_none(), || format!("{key}.header"), "only scheme `header` has a header")?;
+    need(header || inject.template.is_none(), || format!("{key}.template"), "only scheme `header` has a template")?;
+    need(
+        inject.scheme == InjectScheme::Basic || inject.username.is_none(),
+        || format!("{key}.username"),
+        "only scheme `basic` has a user name",
+    )?;
+    if let Some(template) = &inject.template {
+        one_line(template, || format!("{key}.template"))?;
+        need(
+            template.is_ascii() && template.matches("{token}").count() == 1,
+            || format!("{key}.template"),
+            "accepted: ASCII text that holds `{token}` once",
+        )?;
+    }
+    if let Some(username) = &inject.username {
+        check_username(username, &format!("{key}.username"))?;
+    }
+    Ok(())
+}
+
+/// A user name of basic authentication holds no colon (RFC 7617 section 2).
+fn check_username(username: &str, key: &str) -> Checked {
+    one_line(username, || key.to_owned())?;
+    need(!username.contains(':'), || key.to_owned(), "it holds `:`, which ends a user name")
+}
+
+impl GitSpec {
+    fn check(&self, key: &str) -> Checked {
+        if let Some(user) = &self.user {
+            for (what, text) in [("name", &user.name), ("email", &user.email)] {
+                one_line(text, || format!("{key}.user.{what}"))?;
+                need(!text.contains(['<', '>']), || format!("{key}.user.{what}"), "git allows no `<` or `>` there")?;
+            }
+        }
+        let (mut names, mut urls) = (BTreeSet::new(), BTreeSet::new());
+        let mut addresses = BTreeMap::<&HostName, _>::new();
+        for (index, upstream) in self.upstreams.iter().enumerate() {
+            let key = format!("{key}.upstreams[{index}]");
+            need(names.insert(&upstream.name), || format!("{key}.name"), "another upstream has this name")?;
+            let canonical = upstream.url.canonical();
+            let canonical = canonical.strip_suffix(".git").map_or(canonical.clone(), ToOwned::to_owned);
+            need(urls.insert(canonical), || format!("{key}.url"), "another upstream has this URL")?;
+            for (host, address) in &upstream.extra_hosts {
+                if addresses.insert(host, address).is_some_and(|earlier| earlier != address) {
+                    return err(
+                        format!("{key}.extra_hosts.{host}"),
+                        "another upstream gives this host another address",
+                    );
+                }
+            }
+            upstream.check(&key)?;
+        }
+        Ok(())
+    }
+}
+
+impl UpstreamSpec {
+    fn check(&self, key: &str) -> Checked {
+        let ssh = self.url.transport() == GitTransport::Ssh;
+        let only_https = "only an https upstream has it";
+        let only_ssh = "only an ssh upstream has it";
+        need(!ssh || self.token.is_none(), || format!("{key}.token"), only_https)?;
+        need(!ssh || self.username.is_none(), || format!("{key}.username"), only_https)?;
+        need(ssh || self.identity_file.is_none(), || format!("{key}.identity_file"), only_ssh)?;
+        need(ssh || self.known_hosts.is_empty(), || format!("{key}.known_hosts"), only_ssh)?;
+        need(ssh || self.deploy_key.is_none(), || format!("{key}.deploy_key"), only_ssh)?;
+        need(
+            self.identity_file.is_none() || self.deploy_key.is_none(),
+            || format!("{key}.deploy_key"),
+            "`identity_file` is given as well; give one of the two",
+        )?;
+        need(
+            !ssh || self.identity_file.is_some() || self.deploy_key.is_some(),
+            || key.to_owned(),
+            "an ssh upstream needs `identity_file` or `deploy_key`",
+        )?;
+        need(
+            !ssh || !self.known_hosts.is_empty(),
+            || format!("{key}.known_hosts"),
+            "an ssh upstream needs the host's public keys, as `ssh-keyscan` prints them",
+        )?;
+        for (index, line) in self.known_hosts.iter().enumerate() {
+            check_known_host(line, &format!("{key}.known_hosts[{index}]"))?;
+        }
+        if let Some(path) = &self.identity_file {
+            usable_path(path, || format!("{key}.identity_file"))?;
+        }
+        if let Some(username) = &self.username {
+            check_username(username, &format!("{key}.username"))?;
+            need(self.token.is_some(), || format!("{key}.username"), "it has no effect without `token`")?;
+        }
+        if let Some(deploy_key) = &self.deploy_key {
+            deploy_key.check(&format!("{key}.deploy_key"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A line of `known_hosts`: hosts, key type, key, and perhaps a comment (sshd(8)).
+fn check_known_host(line: &str, key: &str) -> Checked {
+    one_line(line, || key.to_owned())?;
+    let accepted = "accepted: `host key-type base64-key`, as `ssh-keyscan` prints it";
+    let fields: Vec<_> = line.split_whitespace().skip_while(|field| *field == "@cert-authority").collect();
+    let [hosts, kind, public, ..] = fields.as_slice() else {
+        return err(key, format!("it has fewer than three fields; {accepted}"));
+    };
+    let known = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"].iter().any(|start| kind.starts_with(start));
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    need(
+        !hosts.starts_with(['#', '@']) && known && public.starts_with("AAAA") && public.chars().all(base64),
+        || key.to_owned(),
+        &format!("it is not such a line; {accepted}"),
+    )
+}
+
+impl DeployKeySpec {
+    fn check(&self, key: &str) -> Checked {
+        match &self.api_url {
+            Some(url) => {
+                one_line(url, || format!("{key}.api_url"))?;
+                let loopback = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+                let rest = loopback.iter().find_map(|start| url.strip_prefix(start));
+                let loopback = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']));
+                need(
+                    (url.starts_with("https://") || loopback) && !url.contains(['@', '?', '#', ' ']),
+                    || format!("{key}.api_url"),
+                    "accepted: `https://host[:port][/path]` without credentials, query or fragment",
+                )?;
+            }
+            None => need(
+                self.forge != Forge::Gitea,
+                || format!("{key}.api_url"),
+                "Gitea and Forgejo have no public interface to fall back on; accepted: `https://host/api/v1`",
+            )?,
+        }
+        match &self.repository {
+            Some(repository) => {
+                one_line(repository, || format!("{key}.repository"))?;
+                let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+                need(
+                    repository.chars().all(plain) && repository.contains('/') && !repository.contains(".."),
+                    || format!("{key}.repository"),
+                    "accepted: `owner/name`",
+                )
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_limits(limits: ContainerLimits, key: &str) -> Checked {
+    need(
+        limits.memory.is_none_or(|memory| memory >= ByteSize::mib(16)),
+        || format!("{key}.memory"),
+        "too little for any of the containers; accepted: at least `16MiB`",
+    )?;
+    need(limits.pids.is_none_or(|pids| pids >= 16), || format!("{key}.pids"), "accepted: at least 16")
+}
+
+impl NetworksSpec {
+    fn check(&self, key: &str) -> Checked {
+        for (what, subnet) in [("internal_subnet", self.internal_subnet), ("egress_subnet", self.egress_subnet)] {
+            let Some(subnet) = subnet else { continue };
+            let key = || format!("{key}.{what}");
+            // Four sidecars, the agent and the gateway just fit into a /29.
+            need((8..=29).contains(&subnet.prefix_len()), key, "accepted: a prefix length from 8 to 29")?;
+            need(subnet.trunc() == subnet, key, "its host bits are not zero")?;
+            let first = subnet.network();
+            need(
+                !first.is_loopback() && !first.is_link_local() && !first.is_multicast() && !first.is_unspecified(),
+                key,
+                "loopback, link-local, multicast and unspecified addresses cannot be a container network",
+            )?;
+        }
+        if let (Some(internal), Some(egress)) = (self.internal_subnet, self.egress_subnet) {
+            let overlap = internal.contains(&egress) || egress.contains(&internal);
+            need(!overlap, || format!("{key}.egress_subnet"), "it overlaps `internal_subnet`")?;
+        }
+        Ok(())
+    }
+}
+
+impl AgentSpec {
+    fn check(&self, key: &str) -> Checked {
+        need(
+            self.provider != Provider::Custom || !self.command.is_empty(),
+            || format!("{key}.command"),
+            "the provider `custom` needs a command; accepted: a list such as `[sh, -c, make]`",
+        )?;
+        for (index, word) in self.command.iter().enumerate() {
+            let key = || format!("{key}.command[{index}]");
+            need(!word.contains('\0'), key, "it holds NUL")?;
+            need(index > 0 || !word.is_empty(), key, "the program's name is empty")?;
+        }
+        need(
+            self.prompt.is_none() || self.prompt_file.is_none(),
+            || format!("{key}.prompt_file"),
+            "`prompt` is given as well; give one of the two",
+        )?;
+        for (index, skill) in self.skills.iter().enumerate() {
+            usable_path(skill, || format!("{key}.skills[{index}]"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! Keys that may be written in more than one way, and maps that refuse a key written twice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::JsonSchema;
+use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{NetworkMode, NetworksSpec};
+use crate::value::EnvName;
+
+/// A map in which a key written twice is an error; plain maps would keep the last one in silence.
+pub(super) fn unique_map<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord + fmt::Display,
+    V: Deserialize<'de>,
+{
+    struct Unique<K, V>(PhantomData<(K, V)>);
+
+    impl<'de, K: Deserialize<'de> + Ord + fmt::Display, V: Deserialize<'de>> Visitor<'de> for Unique<K, V> {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a mapping")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some(key) = access.next_key::<K>()? {
+                if map.contains_key(&key) {
+                    return Err(de::Error::custom(format_args!("`{key}` is there twice; each key may be given once")));
+                }
+                map.insert(key, access.next_value()?);
+            }
+            Ok(map)
+        }
+    }
+
+    deserializer.deserialize_map(Unique(PhantomData))
+}
+
+/// Where the value of an environment variable of the agent comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvSpec {
+    /// The value itself. It is written to the Compose file: not for secrets.
+    Literal(String),
+    /// The value of this variable of the host's environment at launch; `None` for the same name.
+    Forward(Option<EnvName>),
+    /// A dummy for a credential that egress injects; `None` for a dummy of our own.
+    Placeholder(Option<String>),
+}
+
+impl JsonSchema for EnvSpec {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "EnvSpec".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let name = generator.subschema_for::<EnvName>();
+        let mapping = |key: &str, description: &str, other: &schemars::Schema| {
+            serde_json::json!({
+                "type": "object",
+                "description": description,
+                "properties": { key: { "anyOf": [{ "const": true }, other] } },
+                "required": [key],
+                "additionalProperties": false,
+            })
+        };
+        schemars::json_schema!({
+            "anyOf": [
+                { "type": ["string", "integer", "boolean"],
+                  "description": "The value itself. It is written to the Compose file: not for secrets." },
+                mapping("forward", "The value of this variable of the host's environment at launch.", &name),
+                mapping("placeholder", "A dummy for a credential that egress injects.", &schemars::json_schema!({"type": "string"})),
+            ]
+        })
+    }
+}
+
+impl Serialize for EnvSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = match self {
+            Self::Literal(text) => return serializer.serialize_str(text),
+            Self::Forward(_) | Self::Placeholder(_) => serializer.serialize_map(Some(1))?,
+        };
+        match self {
+            Self::Forward(Some(name)) => map.serialize_entry("forward", name)?,
+            Self::Forward(None) => map.serialize_entry("forward", &true)?,
+            Self::Placeholder(Some(dummy)) => map.serialize_entry("placeholder", dummy)?,
+            Self::Placeholder(None) => map.serialize_entry("placeholder", &true)?,
+            Self::Literal(_) => {}
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for EnvSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+
+        impl<'de> Visitor<'de> for Form {
+            type Value = EnvSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, `{forward: true}`, `{forward: NAME}` or `{placeholder: true}`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<EnvSpec, E> {
+                if text.contains('\0') {
+                    return Err(E::custom("a variable cannot hold the character NUL"));
+                }
+                Ok(EnvSpec::Literal(text.to_owned()))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<EnvSpec, E> {
+                Ok(EnvSpec::Literal(number.to_string()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<EnvSpec, E> {
+                Ok(EnvSpec::Literal(number.to_string()))
+            }
+
+            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<EnvSpec, E> {
+                Ok(EnvSpec::Literal(truth.to_string()))
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<EnvSpec, E> {
+                Err(E::custom("a number with a point or exponent must be in quotes, so that it stays as it is written"))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<EnvSpec, E> {
+                Err(E::custom("it has no value; accepted: a string (`\"\"` for an empty one), or `{forward: true}`"))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<EnvSpec, A::Error> {
+                let no = |what: &str| {
+                    de::Error::custom(format_args!("`{what}: false` says nothing; leave the variable out"))
+                };
+                let spec = match access.next_key::<String>()?.as_deref() {
+                    Some("forward") => match access.next_value::<OneOf<EnvName>>()?.0 {
+                        Ok(true) => EnvSpec::Forward(None),
+                        Ok(false) => return Err(no("forward")),
+                        Err(name) => EnvSpec::Forward(Some(name)),
+                    },
+                    Some("placeholder") => match access.next_value::<OneOf<String>>()?.0 {
+                        Ok(true) => EnvSpec::Placeholder(None),
+                        Ok(false) => return Err(no("placeholder")),
+                        Err(dummy) => EnvSpec::Placeholder(Some(dummy)),
+                    },
+                    Some(other) => return Err(de::Error::unknown_field(other, &["forward", "placeholder"])),
+                    None => {
+                        return Err(de::Error::custom(
+                            "it is empty; accepted: `{forward: true}` or `{placeholder: true}`",
+                        ));
+                    }
+                };
+                match access.next_key::<String>()? {
+                    None => Ok(spec),
+                    Some(_) => Err(de::Error::custom("only one of `forward` and `placeholder` may be given")),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Form)
+    }
+}
+
+/// A truth value or a `T` written as a string.
+struct OneOf<T>(Result<bool, T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOf<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Form<T> {
+            type Value = OneOf<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`true` or a string")
+            }
+
+            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<OneOf<T>, E> {
+                Ok(OneOf(Ok(truth)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOf<T>, E> {
+                T::deserialize(text.into_deserializer()).map(|value| OneOf(Err(value)))
+            }
+        }
+
+        deserializer.deserialize_any(Form(PhantomData))
+    }
+}
+
+/// A part that is off, on with its defaults (`true`), or on as a mapping says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Toggle<T> {
+    /// `false`, or absent.
+    #[default]
+    Off,
+    /// `true`, or a mapping.
+    On(T),
+}
+
+impl<T> Toggle<T> {
+    /// What it is set to, when it is on.
+    pub const fn as_option(&self) -> Option<&T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Toggle<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Toggle_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "anyOf": [{ "type": "boolean" }, generator.subschema_for::<T>()] })
+    }
+}
+
+impl<T: Serialize> Serialize for Toggle<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => serializer.serialize_bool(false),
+            Self::On(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Toggle<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for Form<T> {
+            type Value = Toggle<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`true`, `false` or a mapping")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Toggle<T>, E> {
+                Ok(if on { Toggle::On(T::default()) } else { Toggle::Off })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Toggle<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(access)).map(Toggle::On)
+            }
+        }
+
+        deserializer.deserialize_any(Form(PhantomData))
+    }
+}
+
+/// The written forms of [`NetworksSpec`], for the schema.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "it exists for the schema derived from it")]
+pub(super) enum NetworksForm {
+    /// The mode alone.
+    Mode(NetworkMode),
+    /// The mode and subnets.
+    Mapping(NetworksSpec),
+}
+
+/// `networks: external` for `networks: {mode: external}`.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworksSpec, D::Error> {
+    struct Form;
+
+    impl<'de> Visitor<'de> for Form {
+        type Value = NetworksSpec;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("`compose`, `external` or a mapping")
+        }
+
+        fn visit_str<E: de::Error>(self, mode: &str) -> Result<NetworksSpec, E> {
+            let mode = NetworkMode::deserialize(mode.into_deserializer())?;
+            Ok(NetworksSpec { mode, ..NetworksSpec::default() })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<NetworksSpec, A::Error> {
+            NetworksSpec::deserialize(de::value::MapAccessDeserializer::new(access))
+        }
+    }
+
+    deserializer.deserialize_any(Form)
+}
