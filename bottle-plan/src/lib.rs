@@ -1,12 +1,46 @@
 //! What a bottle is: manifest, plan, resolved plan, names, state layout and secrets.
+//!
+//! A [`Manifest`] is what a person writes. Joined with an agent's name, a slug and what is known of the host it is a
+//! [`BottlePlan`], which can be serialized and holds no secret. Joined with what only a launch knows — images, files,
+//! networks — it is a [`ResolvedPlan`], the one thing that can be rendered. Nothing here runs a process or asks the
+//! clock, the environment or the file system; the one exception is [`Manifest::read`].
+//!
+//! ```
+//! use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, UserIds};
+//!
+//! let manifest = Manifest::parse(
+//!     "
+//! bottles:
+//!   dev:
+//!     egress: {allow: [example.com]}
+//! agents:
+//!   demo: {bottle: dev, command: [curl, -sS, https://example.com]}
+//! ",
+//! )?;
+//! let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };
+//! let plan = manifest.plan(PlanRequest {
+//!     agent: None,
+//!     slug: Some("demo-1".parse()?),
+//!     prefix: Prefix::default(),
+//!     manifest_dir: None,
+//!     host: &host,
+//!     random: [0; 5],
+//! })?;
+//! assert_eq!(plan.names.project(), "claude-bottle-demo-1");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod manifest;
 pub mod name;
+pub mod plan;
+pub mod resolved;
 mod secret;
 mod state;
 pub mod value;
 
 pub use manifest::{Manifest, ManifestError};
 pub use name::{AgentName, BottleName, LabelKey, NameError, Names, Prefix, Service, Slug};
+pub use plan::{BottlePlan, HostFacts, PlanError, PlanRequest, UserIds};
+pub use resolved::{LaunchFacts, ResolveError, ResolvedPlan};
 pub use secret::{SecretValue, Secrets};
 pub use state::{StateLayout, StateRoot};

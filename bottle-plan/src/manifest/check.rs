@@ -201,9 +201,12 @@ fn check_env_name(name: &EnvName, key: &str) -> Checked {
     Ok(())
 }
 
+/// What two routes may not both describe: host, port, path prefix and method.
+type Rank<'a> = (&'a str, u16, Option<&'a PathPrefix>, Option<&'a Method>);
+
 fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
     let mut names = BTreeMap::new();
-    let mut ranks: BTreeMap<(&str, u16, Option<&PathPrefix>, Option<&Method>), usize> = BTreeMap::new();
+    let mut ranks: BTreeMap<Rank<'_>, usize> = BTreeMap::new();
     for (index, route) in routes.iter().enumerate() {
         let key = format!("{key}[{index}]");
         need(route.port > 0, || format!("{key}.port"), "accepted: 1 to 65535")?;
@@ -245,7 +248,13 @@ fn or_any<T>(items: &[T]) -> Vec<Option<&T>> {
     if items.is_empty() { vec![None] } else { items.iter().map(Some).collect() }
 }
 
+/// A token's variable becomes part of a sidecar's variable, which has room for this much.
+fn check_token(token: &EnvName, key: &str) -> Checked {
+    need(token.as_str().len() <= 100, || key.to_owned(), "accepted: at most 100 characters")
+}
+
 fn check_inject(inject: &InjectSpec, key: &str) -> Checked {
+    check_token(&inject.token, &format!("{key}.token"))?;
     let header = inject.scheme == InjectScheme::Header;
     need(header || inject.header.is_none(), || format!("{key}.header"), "only scheme `header` has a header")?;
     need(header || inject.template.is_none(), || format!("{key}.template"), "only scheme `header` has a template")?;
@@ -334,6 +343,9 @@ impl UpstreamSpec {
         }
         if let Some(path) = &self.identity_file {
             usable_path(path, || format!("{key}.identity_file"))?;
+        }
+        if let Some(token) = &self.token {
+            check_token(token, &format!("{key}.token"))?;
         }
         if let Some(username) = &self.username {
             check_username(username, &format!("{key}.username"))?;

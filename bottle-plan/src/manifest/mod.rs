@@ -20,7 +20,6 @@ pub use error::ManifestError;
 pub use load::MAX_MANIFEST_BYTES;
 pub use shorthand::{EnvSpec, Toggle};
 
-
 use crate::name::{AgentName, BottleName};
 use crate::value::{
     ByteSize, ContainerPath, CpuCount, DebianPackage, EntryName, EnvName, GitUrl, Glob, HeaderName, HostName,
@@ -238,6 +237,7 @@ pub enum Forge {
 /// What may be pushed. The defaults let new commits onto branches and refuse everything that rewrites or widens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the manifest")]
 pub struct PushSpec {
     /// Whether anything may be pushed at all.
     pub enabled: bool,

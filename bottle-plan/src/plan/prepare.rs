@@ -1,0 +1,355 @@
+//! From a manifest to a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use super::{
+    AgentImagePlan, AgentPlan, BottlePlan, DeployKey, EgressPlan, GitAuth, GitGatePlan, ImagesPlan, Injection,
+    InjectionValue, PromptMode, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
+    WorkspacePlan,
+};
+use crate::manifest::{
+    AgentSpec, BottleSpec, EnvSpec, GitIdentity, InjectScheme, InjectSpec, Manifest, Provider, RouteSpec, UpstreamSpec,
+};
+use crate::name::{AgentName, Names, Prefix, Service, Slug};
+use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern, ImageRef, NpmVersion};
+
+/// The Debian that images are built on.
+const BASE_IMAGE: &str = "debian:trixie-slim";
+/// The release of pipelock that this library was written for. It is also what `bottle-sidecars` documents.
+const PIPELOCK_IMAGE: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
+/// The Claude Code that the provider `claude` gets where the manifest names none.
+const CLAUDE_CODE_VERSION: &str = "2.1.330";
+/// The Codex that the provider `codex` gets where the manifest names none.
+const CODEX_VERSION: &str = "0.169.0";
+
+/// What is known of the host, as values: the library itself asks for none of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The home directory, which `~` stands for.
+    pub home: PathBuf,
+    /// The working directory, absolute.
+    pub cwd: PathBuf,
+    /// The user who launches.
+    pub user: UserIds,
+}
+
+/// Which bottle is wanted.
+#[derive(Debug, Clone)]
+pub struct PlanRequest<'a> {
+    /// The agent; `None` for the only one of the manifest.
+    pub agent: Option<&'a AgentName>,
+    /// The bottle's slug; `None` for `<agent>-<5 random characters>`.
+    pub slug: Option<Slug>,
+    /// What every name begins with.
+    pub prefix: Prefix,
+    /// The manifest's directory, absolute, to which its paths are relative; the working directory when there is none.
+    pub manifest_dir: Option<&'a Path>,
+    /// What is known of the host.
+    pub host: &'a HostFacts,
+    /// Five random bytes, for a slug that was not given.
+    pub random: [u8; 5],
+}
+
+/// Why a manifest gives no plan for what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The manifest has no such agent.
+    #[error("no agent is named `{wanted}`; accepted: {known}")]
+    UnknownAgent {
+        /// What was asked for.
+        wanted: String,
+        /// The agents that there are.
+        known: String,
+    },
+    /// The manifest has several agents, and none was chosen.
+    #[error("the manifest has several agents and none was chosen; accepted: {known}")]
+    AgentNotChosen {
+        /// The agents that there are.
+        known: String,
+    },
+    /// The manifest was not read from a file, and its agent's bottle is missing.
+    #[error("agent `{agent}` wants bottle `{bottle}`, which the manifest does not have")]
+    UnknownBottle {
+        /// The agent.
+        agent: String,
+        /// Its bottle.
+        bottle: String,
+    },
+    /// A path of the host cannot be part of a plan.
+    #[error("{what} `{}` is not an absolute path", path.display())]
+    RelativePath {
+        /// Which path.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl Manifest {
+    /// Makes the plan of one bottle.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is not in the manifest, or was left out while there are several.
+    pub fn plan(&self, request: PlanRequest<'_>) -> Result<BottlePlan, PlanError> {
+        let (agent_name, agent) = self.choose(request.agent)?;
+        let bottle = self.bottles.get(&agent.bottle).ok_or_else(|| PlanError::UnknownBottle {
+            agent: agent_name.to_string(),
+            bottle: agent.bottle.to_string(),
+        })?;
+        let base = request.manifest_dir.unwrap_or(&request.host.cwd);
+        for (what, path) in [("the home directory", &*request.host.home), ("the manifest's directory", base)] {
+            if !path.is_absolute() {
+                return Err(PlanError::RelativePath { what, path: path.to_owned() });
+            }
+        }
+        let paths = Paths { home: &request.host.home, base };
+        let key = format!("bottles.{}", agent.bottle);
+        let slug = request.slug.unwrap_or_else(|| Slug::generate(agent_name, request.random));
+        Ok(BottlePlan {
+            names: Names::new(request.prefix, slug),
+            agent_name: agent_name.clone(),
+            user: request.host.user,
+            proxy: proxy(bottle),
+            egress: egress(bottle, &key),
+            git_gate: git_gate(bottle, &key, &paths),
+            supervise: bottle.supervise.as_option().map(|spec| SupervisePlan { wait: spec.wait }),
+            agent: agent_plan(agent_name, agent, bottle, &paths),
+            workspace: workspace(bottle, &paths, &request.host.cwd),
+            images: images(agent, bottle, request.host.user),
+            networks: bottle.networks,
+            tls: TlsPlan {
+                lifetime: bottle.tls.lifetime,
+                upstream_ca: bottle.tls.upstream_ca.as_deref().map(|path| paths.absolute(path)),
+            },
+            limits: bottle.limits.clone(),
+        })
+    }
+
+    fn choose(&self, wanted: Option<&AgentName>) -> Result<(&AgentName, &AgentSpec), PlanError> {
+        let known = || self.agents.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        match wanted {
+            Some(name) => self
+                .agents
+                .get_key_value(name)
+                .ok_or_else(|| PlanError::UnknownAgent { wanted: name.to_string(), known: known() }),
+            None => match self.agents.iter().next() {
+                Some(only) if self.agents.len() == 1 => Ok(only),
+                _ => Err(PlanError::AgentNotChosen { known: known() }),
+            },
+        }
+    }
+}
+
+/// What the manifest's paths are relative to.
+struct Paths<'a> {
+    home: &'a Path,
+    base: &'a Path,
+}
+
+impl Paths<'_> {
+    /// Expands `~` and makes the path absolute, without asking the file system: `.` and `..` are resolved by name.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        let expanded = match path.strip_prefix("~") {
+            Ok(rest) => self.home.join(rest),
+            Err(_) => self.base.join(path),
+        };
+        let mut clean = PathBuf::new();
+        for component in expanded.components() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    clean.pop();
+                }
+                other => clean.push(other),
+            }
+        }
+        clean
+    }
+}
+
+fn proxy(bottle: &BottleSpec) -> ProxyPlan {
+    let routed = bottle.egress.routes.iter().map(|route| &route.host);
+    let allow: BTreeSet<&HostPattern> = bottle.egress.allow.iter().chain(routed).collect();
+    ProxyPlan { allow: allow.into_iter().cloned().collect() }
+}
+
+fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
+    if bottle.egress.routes.is_empty() {
+        return None;
+    }
+    let mut taken: BTreeSet<String> =
+        bottle.egress.routes.iter().filter_map(|route| route.name.as_ref().map(ToString::to_string)).collect();
+    let routes = bottle.egress.routes.iter().enumerate().map(|(index, spec)| Route {
+        name: route_name(spec, &mut taken),
+        key: format!("{key}.egress.routes[{index}]"),
+        host: spec.host.clone(),
+        port: spec.port,
+        paths: spec.paths.clone(),
+        methods: spec.methods.clone(),
+        inject: spec.inject.as_ref().map(injection),
+    });
+    Some(EgressPlan { routes: routes.collect() })
+}
+
+/// The name that was given, or one from the host that no other route has.
+fn route_name(spec: &RouteSpec, taken: &mut BTreeSet<String>) -> String {
+    if let Some(name) = &spec.name {
+        return name.to_string();
+    }
+    let host = spec.host.as_str().replace('*', "any");
+    let numbered = (2..).map(|number| format!("{host}-{number}"));
+    let mut candidates = std::iter::once(host.clone()).chain(numbered);
+    // The candidates never end, so one is free.
+    candidates.find(|name| taken.insert(name.clone())).unwrap_or(host)
+}
+
+fn injection(spec: &InjectSpec) -> Injection {
+    let (header, value) = match spec.scheme {
+        InjectScheme::Bearer => (None, InjectionValue::Template("Bearer {token}".into())),
+        InjectScheme::Basic => (None, InjectionValue::Basic { username: username(spec.username.as_deref()) }),
+        InjectScheme::Header => {
+            let template = spec.template.clone().unwrap_or_else(|| "{token}".into());
+            (Some(spec.header.clone().unwrap_or_else(|| known("x-api-key"))), InjectionValue::Template(template))
+        }
+    };
+    Injection {
+        token: spec.token.clone(),
+        slot: slot("EGRESS_TOKEN_", &spec.token),
+        header: header.unwrap_or_else(|| known::<HeaderName>("authorization")),
+        value,
+    }
+}
+
+fn username(given: Option<&str>) -> String {
+    given.unwrap_or("x-access-token").to_owned()
+}
+
+/// The sidecar's variable for a token: its own name, since one Compose environment serves every service, and the agent's
+/// placeholder often has the token's own name.
+fn slot(prefix: &str, token: &EnvName) -> EnvName {
+    // A manifest's token has at most 100 characters, so that the two together are a variable's name.
+    known(&format!("{prefix}{token}"))
+}
+
+/// A value from a text that is right by construction.
+fn known<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().expect("a constant of this file is valid")
+}
+
+fn git_gate(bottle: &BottleSpec, key: &str, paths: &Paths<'_>) -> Option<GitGatePlan> {
+    if bottle.git.upstreams.is_empty() {
+        return None;
+    }
+    let upstreams = bottle.git.upstreams.iter().enumerate().map(|(index, spec)| Upstream {
+        name: spec.name.clone(),
+        key: format!("{key}.git.upstreams[{index}]"),
+        url: spec.url.clone(),
+        auth: git_auth(spec, paths),
+        known_hosts: spec.known_hosts.clone(),
+        extra_hosts: spec.extra_hosts.clone(),
+        push: spec.push.clone(),
+    });
+    Some(GitGatePlan { upstreams: upstreams.collect() })
+}
+
+fn git_auth(spec: &UpstreamSpec, paths: &Paths<'_>) -> GitAuth {
+    if let Some(deploy_key) = &spec.deploy_key {
+        return GitAuth::DeployKey(DeployKey::new(deploy_key, &spec.url, &spec.push));
+    }
+    match (spec.url.transport(), &spec.identity_file, &spec.token) {
+        (GitTransport::Ssh, Some(path), _) => GitAuth::IdentityFile(paths.absolute(path)),
+        (_, _, Some(token)) => GitAuth::Token {
+            token: token.clone(),
+            slot: slot("GIT_GATE_TOKEN_", token),
+            username: username(spec.username.as_deref()),
+        },
+        _ => GitAuth::Anonymous,
+    }
+}
+
+fn agent_plan(name: &AgentName, agent: &AgentSpec, bottle: &BottleSpec, paths: &Paths<'_>) -> AgentPlan {
+    let (program, prompt_mode) = match agent.provider {
+        Provider::Claude => (Some("claude"), PromptMode::AppendSystemPromptFile),
+        Provider::Codex => (Some("codex"), PromptMode::LastArgument),
+        Provider::Custom => (None, PromptMode::EnvironmentFile),
+    };
+    let command = match program {
+        Some(program) if agent.command.is_empty() => vec![program.to_owned()],
+        _ => agent.command.clone(),
+    };
+    let prompt = agent.prompt.clone().map(PromptSource::Text);
+    let prompt_file = agent.prompt_file.as_deref().map(|path| PromptSource::File(paths.absolute(path)));
+    let (mut literals, mut forwarded, mut placeholders) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (name, spec) in &bottle.env {
+        match spec {
+            EnvSpec::Literal(text) => drop(literals.insert(name.clone(), text.clone())),
+            EnvSpec::Forward(source) => {
+                drop(forwarded.insert(name.clone(), source.clone().unwrap_or_else(|| name.clone())));
+            }
+            EnvSpec::Placeholder(dummy) => {
+                let dummy = dummy.clone().unwrap_or_else(|| "placeholder-egress-injects-the-real-one".into());
+                placeholders.insert(name.clone(), dummy);
+            }
+        }
+    }
+    AgentPlan {
+        provider: agent.provider,
+        command,
+        prompt_mode,
+        prompt: prompt.or(prompt_file),
+        skills: agent.skills.iter().map(|path| paths.absolute(path)).collect(),
+        literals,
+        forwarded,
+        placeholders,
+        env_file: bottle.env_file.as_deref().map(|path| paths.absolute(path)),
+        git_identity: bottle
+            .git
+            .user
+            .clone()
+            .unwrap_or_else(|| GitIdentity { name: name.to_string(), email: format!("{name}@bottle.invalid") }),
+        runtime: bottle.runtime,
+    }
+}
+
+fn workspace(bottle: &BottleSpec, paths: &Paths<'_>, cwd: &Path) -> WorkspacePlan {
+    let spec = &bottle.workspace;
+    WorkspacePlan {
+        mode: spec.mode,
+        source: spec.path.as_deref().map_or_else(|| cwd.to_owned(), |path| paths.absolute(path)),
+        target: spec.target.clone().unwrap_or_else(|| known::<ContainerPath>("/workspace")),
+        include_env_files: spec.include_env_files,
+    }
+}
+
+fn images(agent: &AgentSpec, bottle: &BottleSpec, user: UserIds) -> ImagesPlan {
+    let spec = &bottle.images;
+    let default_for =
+        |provider: Provider, version: &str| (agent.provider == provider).then(|| known::<NpmVersion>(version));
+    let ready = [
+        (Service::Agent, &spec.agent),
+        (Service::Egress, &spec.egress),
+        (Service::GitGate, &spec.git_gate),
+        (Service::Supervise, &spec.supervise),
+    ];
+    let mut packages = spec.packages.clone();
+    packages.sort();
+    packages.dedup();
+    ImagesPlan {
+        base: spec.base.clone().unwrap_or_else(|| known::<ImageRef>(BASE_IMAGE)),
+        pipelock: spec.pipelock.clone().unwrap_or_else(|| known::<ImageRef>(PIPELOCK_IMAGE)),
+        ready: ready.into_iter().filter_map(|(service, image)| Some((service, image.clone()?))).collect(),
+        agent: AgentImagePlan {
+            packages,
+            claude_code: spec.claude_code.clone().or_else(|| default_for(Provider::Claude, CLAUDE_CODE_VERSION)),
+            codex: spec.codex.clone().or_else(|| default_for(Provider::Codex, CODEX_VERSION)),
+            build_args: spec.build_args.clone(),
+            user: (user.uid != 0).then_some(user),
+        },
+    }
+}
