@@ -1,0 +1,97 @@
+//! The agent's service.
+
+use std::collections::BTreeMap;
+
+use bottle_plan::manifest::{Runtime, WorkspaceMode};
+use bottle_plan::{ResolvedPlan, Service as Name};
+
+use crate::document::{Attachment, Bind, Condition, Dependency, PullPolicy, Service, Variable};
+use crate::sidecar::{AgentAccess, INTERNAL, NO_NEW_PRIVILEGES, STOP_GRACE, bounded_logging, labels};
+
+/// The certificate of the authority that the agent faces, in its container.
+pub const AGENT_CA_CERT: &str = "/usr/local/share/ca-certificates/claude-bottle.crt";
+/// The image's own roots and that authority together, in the agent's container.
+pub const AGENT_CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Where the agent's prompt is put.
+pub const AGENT_PROMPT: &str = "/home/agent/.bottle/prompt.md";
+
+pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecars: &[String]) -> Service {
+    let bottle = plan.plan();
+    let limits = &bottle.limits.agent;
+    let memory = limits.memory.map(bottle_plan::value::ByteSize::bytes);
+    Service {
+        image: plan.launch().agent.image.to_string(),
+        // A ready image may come from a registry; what the launcher built may not.
+        pull_policy: (!bottle.images.ready.contains_key(&Name::Agent) || copies(plan)).then_some(PullPolicy::Never),
+        container_name: bottle.names.container(Name::Agent),
+        command: vec!["sleep".into(), "infinity".into()],
+        runtime: match bottle.agent.runtime {
+            Runtime::Runc => None,
+            Runtime::Runsc => Some("runsc".into()),
+        },
+        init: true,
+        networks: vec![(INTERNAL.into(), Attachment::default())],
+        // A resolver of its own that is not there: the engine's answers for the bottle's names, and on engines before
+        // 25.0.4 and 26.0 a name of the outside would have gone to the host's resolver (CVE-2024-29018).
+        dns: vec!["127.0.0.1".into()],
+        // The host's search domains are the host's business.
+        dns_search: vec![".".into()],
+        environment: environment(plan, access),
+        env_file: plan.launch().agent.env_file.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        volumes: volumes(plan, access),
+        cap_drop: vec!["ALL".into()],
+        security_opt: vec![NO_NEW_PRIVILEGES.into()],
+        sysctls: BTreeMap::from([("net.ipv6.conf.all.disable_ipv6".to_owned(), "1".to_owned())]),
+        pids_limit: Some(bottle.agent_pids()),
+        mem_limit: memory,
+        memswap_limit: memory,
+        cpus: limits.cpus.map(|cpus| cpus.to_string()),
+        stop_grace_period: Some(STOP_GRACE.into()),
+        depends_on: sidecars
+            .iter()
+            .map(|name| (name.clone(), Dependency { condition: Condition::ServiceHealthy }))
+            .collect(),
+        logging: Some(bounded_logging()),
+        labels: labels(plan),
+        ..Service::default()
+    }
+}
+
+fn copies(plan: &ResolvedPlan) -> bool {
+    plan.plan().workspace.mode == WorkspaceMode::Copy
+}
+
+/// Proxy and trust first, then the manifest's literals, then bare names in order.
+fn environment(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Variable> {
+    let agent = &plan.plan().agent;
+    let mut variables = Vec::new();
+    if let Some(proxy) = access.iter().rev().find_map(|access| access.proxy.as_deref()) {
+        // Programs disagree on the case: curl reads only the lower one for plain HTTP.
+        variables
+            .extend(["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"].map(|name| Variable::set(name, proxy)));
+    }
+    let direct = access.iter().flat_map(|access| access.no_proxy.iter().map(String::as_str));
+    let no_proxy = ["localhost", "127.0.0.1", "::1"].into_iter().chain(direct).collect::<Vec<_>>().join(",");
+    variables.extend(["NO_PROXY", "no_proxy"].map(|name| Variable::set(name, &no_proxy)));
+    variables.push(Variable::set("NODE_EXTRA_CA_CERTS", AGENT_CA_CERT));
+    let bundles = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"];
+    variables.extend(bundles.map(|name| Variable::set(name, AGENT_CA_BUNDLE)));
+    variables.push(Variable::set("BOTTLE_PROMPT_FILE", AGENT_PROMPT));
+    variables.extend(access.iter().flat_map(|access| access.environment.iter().cloned()));
+    variables.extend(agent.literals.iter().map(|(name, value)| Variable::set(name.as_str(), value)));
+    let mut bare: Vec<&str> = agent.forwarded.keys().chain(agent.placeholders.keys()).map(AsRef::as_ref).collect();
+    bare.sort_unstable();
+    variables.extend(bare.into_iter().map(|name| Variable::Bare(name.to_owned())));
+    variables
+}
+
+fn volumes(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Bind> {
+    let workspace = &plan.plan().workspace;
+    let target = workspace.target.as_str();
+    let bound = match workspace.mode {
+        WorkspaceMode::Bind => Some(Bind::read_only(&workspace.source, target)),
+        WorkspaceMode::BindRw => Some(Bind::writable(&workspace.source, target)),
+        WorkspaceMode::Copy | WorkspaceMode::None => None,
+    };
+    bound.into_iter().chain(access.iter().flat_map(|access| access.volumes.iter().cloned())).collect()
+}

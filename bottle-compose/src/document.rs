@@ -1,0 +1,329 @@
+//! The typed Compose document: what of the Compose specification a bottle uses, in the order in which it is written.
+//!
+//! Every string is meant literally. What Compose would interpolate is escaped when the document becomes YAML.
+
+use std::collections::BTreeMap;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+/// A Compose file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ComposeFile {
+    /// The project's name.
+    pub name: String,
+    /// The services, in order of writing.
+    #[serde(serialize_with = "in_order")]
+    pub services: Vec<(String, Service)>,
+    /// The networks, in order of writing.
+    #[serde(serialize_with = "in_order")]
+    pub networks: Vec<(String, Network)>,
+    /// What the file's header comment says, one line each.
+    #[serde(skip)]
+    pub header: Vec<String>,
+}
+
+impl ComposeFile {
+    /// The service of this name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|(known, _)| known == name).map(|(_, service)| service)
+    }
+}
+
+/// Writes pairs as a mapping in their own order.
+fn in_order<S: Serializer, T: Serialize>(pairs: &[(String, T)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(pairs.len()))?;
+    for (key, value) in pairs {
+        map.serialize_entry(key, value)?;
+    }
+    map.end()
+}
+
+/// A service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Service {
+    /// The image.
+    pub image: String,
+    /// What the image is built from, for a person who looks; the launcher builds it before `up`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+    /// When the image is fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_policy: Option<PullPolicy>,
+    /// The container's name.
+    pub container_name: String,
+    /// The arguments of the image's entry point.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// The OCI runtime; `None` for the engine's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The user that the container's processes run as; `None` for the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Whether a small init is process 1, which hands signals on and reaps children.
+    #[serde(skip_serializing_if = "is_false")]
+    pub init: bool,
+    /// The networks.
+    #[serde(serialize_with = "in_order")]
+    pub networks: Vec<(String, Attachment)>,
+    /// Names of outside hosts with their addresses, `host:address`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<String>,
+    /// Servers that the engine's resolver asks for names that are not the project's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
+    /// Search domains of the resolver.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns_search: Vec<String>,
+    /// Variables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<Variable>,
+    /// Files of further variables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_file: Vec<String>,
+    /// Bind mounts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Bind>,
+    /// Directories in memory, with their options.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<String>,
+    /// Whether the root file system may not be written.
+    #[serde(skip_serializing_if = "is_false")]
+    pub read_only: bool,
+    /// Capabilities taken away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cap_drop: Vec<String>,
+    /// Security options.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub security_opt: Vec<String>,
+    /// Kernel parameters of the container's namespaces.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// Most processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<u32>,
+    /// Most memory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mem_limit: Option<u64>,
+    /// Most memory and swap together, in bytes; equal to `mem_limit` for no swap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memswap_limit: Option<u64>,
+    /// Most processors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<String>,
+    /// How long a container has between SIGTERM and SIGKILL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_grace_period: Option<String>,
+    /// How the engine knows that the service works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthCheck>,
+    /// Services that must work before this one starts.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "in_order")]
+    pub depends_on: Vec<(String, Dependency)>,
+    /// How much of what the container prints is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Logging>,
+    /// Labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// What an image is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Build {
+    /// The directory.
+    pub context: String,
+    /// The build arguments.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub args: BTreeMap<String, String>,
+}
+
+/// When an image is fetched from its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// Never: the launcher has built it, and a registry's image of this name would be a stranger's.
+    Never,
+    /// When it is not there.
+    Missing,
+}
+
+/// How a service is attached to a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// Further names there.
+    pub aliases: Vec<String>,
+}
+
+impl Serialize for Attachment {
+    /// Without aliases it is null, as Compose's documentation has it.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.aliases.is_empty() {
+            return serializer.serialize_unit();
+        }
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry("aliases", &self.aliases)?;
+        map.end()
+    }
+}
+
+/// A variable of a container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Variable {
+    /// A name and its value.
+    Set(String, String),
+    /// A bare name: the value is in the environment in which Compose runs, and so in no file.
+    Bare(String),
+}
+
+impl Variable {
+    /// A name and its value.
+    pub fn set(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self::Set(name.into(), value.into())
+    }
+
+    /// The variable's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Set(name, _) | Self::Bare(name) => name,
+        }
+    }
+}
+
+impl Serialize for Variable {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Set(name, value) => serializer.collect_str(&format_args!("{name}={value}")),
+            Self::Bare(name) => serializer.serialize_str(name),
+        }
+    }
+}
+
+/// A bind mount in the long form, which any path survives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// The path on the host.
+    pub source: String,
+    /// The path in the container.
+    pub target: String,
+    /// Whether the container may not write it.
+    pub read_only: bool,
+}
+
+impl Bind {
+    /// A mount that the container may only read.
+    pub fn read_only(source: &std::path::Path, target: impl Into<String>) -> Self {
+        Self { source: source.to_string_lossy().into_owned(), target: target.into(), read_only: true }
+    }
+
+    /// A mount that the container may write.
+    pub fn writable(source: &std::path::Path, target: impl Into<String>) -> Self {
+        Self { read_only: false, ..Self::read_only(source, target) }
+    }
+}
+
+impl Serialize for Bind {
+    /// The engine must not make a missing source: as a directory owned by root it would hide the mistake.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Options {
+            create_host_path: bool,
+        }
+        let mut map = serializer.serialize_map(Some(5))?;
+        map.serialize_entry("type", "bind")?;
+        map.serialize_entry("source", &self.source)?;
+        map.serialize_entry("target", &self.target)?;
+        map.serialize_entry("read_only", &self.read_only)?;
+        map.serialize_entry("bind", &Options { create_host_path: false })?;
+        map.end()
+    }
+}
+
+/// How the engine knows that a service works. Times are Compose durations, such as `5s`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthCheck {
+    /// `CMD` and the command.
+    pub test: Vec<String>,
+    /// Time between probes of a service that has started.
+    pub interval: String,
+    /// Time that one probe may take.
+    pub timeout: String,
+    /// Failures in a row that make the service unhealthy.
+    pub retries: u32,
+    /// Time that the service has to start, during which failures do not count.
+    pub start_period: String,
+    /// Time between probes while it starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_interval: Option<String>,
+}
+
+/// A service that must work first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dependency {
+    /// What it must have reached.
+    pub condition: Condition,
+}
+
+/// What a dependency must have reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// Its health check passes.
+    ServiceHealthy,
+    /// It was started.
+    ServiceStarted,
+}
+
+/// How much of what a container prints is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Logging {
+    /// The engine's logging driver.
+    pub driver: String,
+    /// Its options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Network {
+    /// The name on the engine.
+    pub name: String,
+    /// Whether somebody else makes and removes it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub external: bool,
+    /// Whether it has no way out.
+    #[serde(skip_serializing_if = "is_false")]
+    pub internal: bool,
+    /// Whether it has IPv6; `None` for an external network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enable_ipv6: Option<bool>,
+    /// Options of the network's driver.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
+    /// Its addresses; `None` for whatever the engine picks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<Ipam>,
+    /// Labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The addresses of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ipam {
+    /// One entry for each subnet.
+    pub config: Vec<IpamConfig>,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IpamConfig {
+    /// In CIDR notation.
+    pub subnet: String,
+}

@@ -1,0 +1,124 @@
+//! The pure renderer: a resolved plan becomes a Compose document.
+
+use std::collections::BTreeMap;
+
+use bottle_plan::manifest::NetworkMode;
+use bottle_plan::{ResolvedPlan, Service as Name};
+
+use crate::agent::agent_service;
+use crate::document::{ComposeFile, Ipam, IpamConfig, Network};
+use crate::sidecar::{AgentAccess, EGRESS, INTERNAL, Sidecar, labels};
+
+/// Why a document could not be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenderError {
+    /// Two services have one name.
+    #[error("two services are named `{name}`")]
+    DuplicateService {
+        /// The name.
+        name: String,
+    },
+    /// A service attaches to a network or waits for a service that the document does not have.
+    #[error("service `{service}` refers to `{missing}`, which the document does not have")]
+    Dangling {
+        /// The service.
+        service: String,
+        /// What it refers to.
+        missing: String,
+    },
+}
+
+/// Renders the document of a bottle: the sidecars that apply, in the order given, then the agent, then the networks.
+///
+/// No clock, environment, file system or randomness: the same plan gives the same bytes.
+///
+/// # Errors
+///
+/// When sidecars share a name, or refer to something that is not there; the four of `bottle-sidecars` do neither.
+pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeFile, RenderError> {
+    let applying: Vec<_> = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan())).collect();
+    let access: Vec<AgentAccess> = applying.iter().map(|sidecar| sidecar.agent_access(plan)).collect();
+    let names: Vec<String> = applying.iter().map(|sidecar| sidecar.name().to_owned()).collect();
+    let mut services: Vec<_> =
+        applying.iter().map(|sidecar| (sidecar.name().to_owned(), sidecar.service(plan))).collect();
+    services.push((Name::Agent.as_str().to_owned(), agent_service(plan, &access, &names)));
+    let file = ComposeFile {
+        name: plan.plan().names.project(),
+        services,
+        networks: vec![(INTERNAL.into(), internal(plan)), (EGRESS.into(), egress(plan))],
+        header: header(plan),
+    };
+    check(&file)?;
+    Ok(file)
+}
+
+fn check(file: &ComposeFile) -> Result<(), RenderError> {
+    let has_network = |name: &str| file.networks.iter().any(|(known, _)| known == name);
+    for (index, (name, service)) in file.services.iter().enumerate() {
+        if file.services[..index].iter().any(|(earlier, _)| earlier == name) {
+            return Err(RenderError::DuplicateService { name: name.clone() });
+        }
+        let networks = service.networks.iter().map(|(network, _)| network).find(|network| !has_network(network));
+        let services = service.depends_on.iter().map(|(other, _)| other).find(|other| file.service(other).is_none());
+        if let Some(missing) = networks.or(services) {
+            return Err(RenderError::Dangling { service: name.clone(), missing: missing.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The network with no way out and no address of the host.
+fn internal(plan: &ResolvedPlan) -> Network {
+    let name = plan.launch().networks.internal.clone();
+    match plan.plan().networks.mode {
+        NetworkMode::External => Network { name, external: true, ..Network::default() },
+        NetworkMode::Compose => Network {
+            name,
+            internal: true,
+            // Guards against an engine whose default is to give every network IPv6, where `inhibit_ipv4` closes nothing.
+            enable_ipv6: Some(false),
+            driver_opts: plan.launch().engine.host_gateway.driver_opts(),
+            ipam: plan.plan().networks.internal_subnet.map(ipam),
+            labels: labels(plan),
+            ..Network::default()
+        },
+    }
+}
+
+fn egress(plan: &ResolvedPlan) -> Network {
+    let name = plan.launch().networks.egress.clone();
+    match plan.plan().networks.mode {
+        NetworkMode::External => Network { name, external: true, ..Network::default() },
+        NetworkMode::Compose => Network {
+            name,
+            ipam: plan.plan().networks.egress_subnet.map(ipam),
+            labels: labels(plan),
+            driver_opts: BTreeMap::new(),
+            ..Network::default()
+        },
+    }
+}
+
+fn ipam(subnet: ipnet::Ipv4Net) -> Ipam {
+    Ipam { config: vec![IpamConfig { subnet: subnet.to_string() }] }
+}
+
+fn header(plan: &ResolvedPlan) -> Vec<String> {
+    let names = &plan.plan().names;
+    vec![
+        format!(
+            "Bottle {} (agent {}), written by bottle {}.",
+            names.slug(),
+            plan.plan().agent_name,
+            plan.launch().version
+        ),
+        "Made anew at each launch: a change made here is lost. Secrets are not in it: a bare name under".into(),
+        "`environment` takes its value from the environment in which Compose was started.".into(),
+        String::new(),
+        format!(
+            "Look at it:  docker compose -p {0} ps   and   docker compose -p {0} logs -f pipelock",
+            names.project()
+        ),
+    ]
+}
