@@ -13,3 +13,4 @@ pub use agent::{AGENT_CA_BUNDLE, AGENT_CA_CERT, AGENT_PROMPT};
 pub use document::ComposeFile;
 pub use render::{RenderError, render};
 pub use sidecar::{AgentAccess, Sidecar};
+pub use yaml::to_plain_yaml;

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use serde_yaml::{Mapping, Value};
 
 use crate::document::ComposeFile;
@@ -13,96 +14,121 @@ use crate::document::ComposeFile;
 impl ComposeFile {
     /// The document as YAML, with every `$` doubled so that Compose takes it literally.
     pub fn to_yaml(&self) -> String {
-        let mut out = String::with_capacity(8192);
-        for line in &self.header {
-            // A comment ends with its line, so what is put there must not hold another.
-            let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            let _ = writeln!(out, "# {line}");
-        }
-        // The document's types hold strings, numbers, truth values, lists and mappings with string keys, all of which have
-        // a value.
-        if let Ok(Value::Mapping(document)) = serde_yaml::to_value(self) {
-            write_mapping(&mut out, &document, 0);
-        }
-        out
+        write(self, &self.header, Dollars::Doubled)
     }
 }
 
-fn write_mapping(out: &mut String, mapping: &Mapping, depth: usize) {
-    for (key, value) in mapping {
-        indent(out, depth);
-        write_entry(out, key, value, depth);
+/// A configuration file as YAML in the same manner, for what is not read by Compose.
+pub fn to_plain_yaml(document: &impl Serialize, header: &[String]) -> String {
+    write(document, header, Dollars::Kept)
+}
+
+/// What becomes of a `$` in a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dollars {
+    /// It is doubled, since Compose would interpolate it.
+    Doubled,
+    /// It stays.
+    Kept,
+}
+
+fn write(document: &impl Serialize, header: &[String], dollars: Dollars) -> String {
+    let mut out = String::with_capacity(8192);
+    for line in header {
+        // A comment ends with its line, so what is put there must not hold another.
+        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let _ = writeln!(out, "{}", format!("# {line}").trim_end());
     }
+    // The documents' types hold strings, numbers, truth values, lists and mappings with string keys, all of which have a
+    // value.
+    if let Ok(Value::Mapping(document)) = serde_yaml::to_value(document) {
+        Writer { out: &mut out, dollars }.mapping(&document, 0);
+    }
+    out
 }
 
-/// A key and its value, the cursor standing where the key belongs.
-fn write_entry(out: &mut String, key: &Value, value: &Value, depth: usize) {
-    // Compose interpolates values, not keys.
-    write_string(out, key.as_str().unwrap_or_default(), false);
-    out.push(':');
-    write_value(out, value, depth + 1);
+struct Writer<'a> {
+    out: &'a mut String,
+    dollars: Dollars,
 }
 
-/// A value after `key:`, on the same line when it fits there.
-fn write_value(out: &mut String, value: &Value, depth: usize) {
-    match value {
-        Value::Mapping(mapping) if !mapping.is_empty() => {
-            out.push('\n');
-            write_mapping(out, mapping, depth);
+impl Writer<'_> {
+    fn mapping(&mut self, mapping: &Mapping, depth: usize) {
+        for (key, value) in mapping {
+            self.indent(depth);
+            self.entry(key, value, depth);
         }
-        Value::Sequence(items) if !items.is_empty() => {
-            out.push('\n');
-            for item in items {
-                indent(out, depth);
-                out.push('-');
-                write_item(out, item, depth);
+    }
+
+    /// A key and its value, the cursor standing where the key belongs.
+    fn entry(&mut self, key: &Value, value: &Value, depth: usize) {
+        // Compose interpolates values, not keys.
+        write_string(self.out, key.as_str().unwrap_or_default(), Dollars::Kept);
+        self.out.push(':');
+        self.value(value, depth + 1);
+    }
+
+    /// A value after `key:`, on the same line when it fits there.
+    fn value(&mut self, value: &Value, depth: usize) {
+        match value {
+            Value::Mapping(mapping) if !mapping.is_empty() => {
+                self.out.push('\n');
+                self.mapping(mapping, depth);
             }
-        }
-        // An empty value is null in every version of YAML.
-        Value::Null => out.push('\n'),
-        scalar => {
-            out.push(' ');
-            write_scalar(out, scalar);
-            out.push('\n');
-        }
-    }
-}
-
-/// A list's item after its `-`; a mapping begins on the same line.
-fn write_item(out: &mut String, item: &Value, depth: usize) {
-    match item {
-        Value::Mapping(mapping) if !mapping.is_empty() => {
-            out.push(' ');
-            for (index, (key, value)) in mapping.iter().enumerate() {
-                if index > 0 {
-                    indent(out, depth + 1);
+            Value::Sequence(items) if !items.is_empty() => {
+                self.out.push('\n');
+                for item in items {
+                    self.indent(depth);
+                    self.out.push('-');
+                    self.item(item, depth);
                 }
-                write_entry(out, key, value, depth + 1);
+            }
+            // An empty value is null in every version of YAML.
+            Value::Null => self.out.push('\n'),
+            scalar => {
+                self.out.push(' ');
+                self.scalar(scalar);
+                self.out.push('\n');
             }
         }
-        other => write_value(out, other, depth + 1),
     }
-}
 
-fn write_scalar(out: &mut String, value: &Value) {
-    match value {
-        Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
-        Value::Number(number) => {
-            let _ = write!(out, "{number}");
+    /// A list's item after its `-`; a mapping begins on the same line.
+    fn item(&mut self, item: &Value, depth: usize) {
+        match item {
+            Value::Mapping(mapping) if !mapping.is_empty() => {
+                self.out.push(' ');
+                for (index, (key, value)) in mapping.iter().enumerate() {
+                    if index > 0 {
+                        self.indent(depth + 1);
+                    }
+                    self.entry(key, value, depth + 1);
+                }
+            }
+            other => self.value(other, depth + 1),
         }
-        Value::String(text) => write_string(out, text, true),
-        Value::Sequence(_) => out.push_str("[]"),
-        Value::Mapping(_) => out.push_str("{}"),
-        Value::Null | Value::Tagged(_) => out.push_str("null"),
     }
-}
 
-fn indent(out: &mut String, depth: usize) {
-    out.extend(std::iter::repeat_n("  ", depth));
+    fn scalar(&mut self, value: &Value) {
+        match value {
+            Value::Bool(truth) => self.out.push_str(if *truth { "true" } else { "false" }),
+            Value::Number(number) => {
+                let _ = write!(self.out, "{number}");
+            }
+            Value::String(text) => write_string(self.out, text, self.dollars),
+            Value::Sequence(_) => self.out.push_str("[]"),
+            Value::Mapping(_) => self.out.push_str("{}"),
+            Value::Null | Value::Tagged(_) => self.out.push_str("null"),
+        }
+    }
+
+    fn indent(&mut self, depth: usize) {
+        self.out.extend(std::iter::repeat_n("  ", depth));
+    }
 }
 
 /// A string, plain where no reader can take it for something else.
-fn write_string(out: &mut String, text: &str, interpolated: bool) {
+fn write_string(out: &mut String, text: &str, dollars: Dollars) {
     if is_plain(text) {
         out.push_str(text);
         return;
@@ -115,7 +141,7 @@ fn write_string(out: &mut String, text: &str, interpolated: bool) {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            '$' if interpolated => out.push_str("$$"),
+            '$' if dollars == Dollars::Doubled => out.push_str("$$"),
             // Line and paragraph separators and the byte order mark are printable to Rust and special to YAML.
             c if c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}') => {
                 let _ = match u32::from(c) {
@@ -159,7 +185,7 @@ mod tests {
 
     fn written(text: &str) -> String {
         let mut out = String::new();
-        write_string(&mut out, text, true);
+        write_string(&mut out, text, Dollars::Doubled);
         out
     }
 

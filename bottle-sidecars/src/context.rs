@@ -1,0 +1,92 @@
+//! Build contexts that are part of this library, since at run time there is no repository to build from.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+/// An image's build context.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildContext {
+    /// The image's short name, part of its tag and of the directory in which the context is laid down.
+    pub name: &'static str,
+    /// Its files, `Dockerfile` among them.
+    pub files: &'static [ContextFile],
+}
+
+/// A file of a build context or of a sidecar.
+#[derive(Debug, Clone, Copy)]
+pub struct ContextFile {
+    /// The path in the context.
+    pub path: &'static str,
+    /// What is in it.
+    pub content: &'static str,
+    /// Whether it is run as a program.
+    pub executable: bool,
+}
+
+impl ContextFile {
+    /// A file that is read.
+    pub const fn text(path: &'static str, content: &'static str) -> Self {
+        Self { path, content, executable: false }
+    }
+
+    /// A file that is run.
+    pub const fn program(path: &'static str, content: &'static str) -> Self {
+        Self { path, content, executable: true }
+    }
+}
+
+impl BuildContext {
+    /// The hash that names the image: over every file and build argument, so that a change of either is another image and
+    /// what did not change is never built again. The first 16 hexadecimal digits of a SHA-256.
+    pub fn content_hash(&self, args: &BTreeMap<String, String>) -> String {
+        let mut hash = Sha256::new();
+        // Each part is preceded by its length, so that no two contexts give one stream of bytes.
+        let mut part = |bytes: &[u8]| {
+            hash.update(bytes.len().to_be_bytes());
+            hash.update(bytes);
+        };
+        for file in self.files {
+            part(file.path.as_bytes());
+            part(&[u8::from(file.executable)]);
+            part(file.content.as_bytes());
+        }
+        for (name, value) in args {
+            part(name.as_bytes());
+            part(value.as_bytes());
+        }
+        let mut text = String::with_capacity(16);
+        for byte in hash.finalize().iter().take(8) {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_mode_or_argument_is_another_image() {
+        let hash = |files: &'static [ContextFile], args: &[(&str, &str)]| {
+            let args = args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            BuildContext { name: "x", files }.content_hash(&args)
+        };
+        const TEXT: &[ContextFile] = &[ContextFile::text("a", "bc")];
+        const MOVED: &[ContextFile] = &[ContextFile::text("ab", "c")];
+        const PROGRAM: &[ContextFile] = &[ContextFile::program("a", "bc")];
+        let all = [
+            hash(TEXT, &[]),
+            hash(MOVED, &[]),
+            hash(PROGRAM, &[]),
+            hash(TEXT, &[("A", "1")]),
+            hash(TEXT, &[("A", "2")]),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(hash(TEXT, &[]), hash(TEXT, &[]));
+        assert_eq!(all[0].len(), 16);
+    }
+}

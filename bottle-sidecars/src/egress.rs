@@ -1,0 +1,121 @@
+//! Egress, the proxy that injects credentials the agent never holds.
+
+use bottle_compose::document::{Bind, Condition, Dependency, Service, Variable};
+use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
+use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
+use bottle_plan::plan::{EgressPlan, InjectionValue, Route};
+use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
+use serde::Serialize;
+
+use crate::pipelock;
+
+/// The port on which egress is a proxy.
+pub const PORT: u16 = 9099;
+
+const ROUTES: &str = "/etc/egress/routes.yaml";
+const CA: &str = "/etc/egress/ca.pem";
+const PIPELOCK_CA: &str = "/etc/egress/pipelock-ca.pem";
+const EXTRA_CA: &str = "/etc/egress/extra-ca.pem";
+
+/// The proxy that injects credentials.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Egress;
+
+impl Sidecar for Egress {
+    fn name(&self) -> &str {
+        Name::Egress.as_str()
+    }
+
+    fn applies(&self, plan: &BottlePlan) -> bool {
+        plan.egress.is_some()
+    }
+
+    fn service(&self, plan: &ResolvedPlan) -> Service {
+        let (Some(egress), Some(facts)) = (&plan.plan().egress, &plan.launch().egress) else {
+            return Service::default();
+        };
+        let alias = Some(Name::Egress.as_str().to_owned());
+        let mut service = sidecar_service(plan, Name::Egress, Image::Local(&facts.image), Reach::Both, alias);
+        let upstream = pipelock::url(&plan.plan().names);
+        service.environment = vec![
+            Variable::set("EGRESS_UPSTREAM_PROXY", &upstream),
+            Variable::set("HTTPS_PROXY", &upstream),
+            Variable::set("HTTP_PROXY", &upstream),
+            Variable::set("NO_PROXY", "localhost,127.0.0.1"),
+            Variable::set("EGRESS_UPSTREAM_CA", PIPELOCK_CA),
+        ];
+        service.volumes = vec![
+            Bind::read_only(&facts.routes, ROUTES),
+            Bind::read_only(&facts.ca_combined, CA),
+            Bind::read_only(&plan.launch().pipelock.ca_cert, PIPELOCK_CA),
+        ];
+        if let Some(bundle) = &plan.launch().upstream_ca {
+            service.volumes.push(Bind::read_only(bundle, EXTRA_CA));
+            service.environment.push(Variable::set("EGRESS_EXTRA_CA", EXTRA_CA));
+        }
+        service.environment.extend(egress.token_slots().into_keys().map(|slot| Variable::Bare(slot.to_string())));
+        service.tmpfs = vec![tmpfs("/tmp", 64)];
+        service.healthcheck = Some(health_check(plan, &["/usr/local/bin/healthcheck"]));
+        service.depends_on =
+            vec![(Name::Pipelock.as_str().to_owned(), Dependency { condition: Condition::ServiceHealthy })];
+        service
+    }
+
+    fn agent_access(&self, _: &ResolvedPlan) -> AgentAccess {
+        AgentAccess { proxy: Some(format!("http://{}:{PORT}", Name::Egress)), ..AgentAccess::default() }
+    }
+}
+
+/// What egress does with each routed host, as its image's addon reads it.
+pub fn routes(plan: &EgressPlan) -> String {
+    #[derive(Serialize)]
+    struct File<'a> {
+        version: u8,
+        routes: Vec<Entry<'a>>,
+    }
+
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        name: &'a str,
+        host: &'a str,
+        port: u16,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        paths: Vec<&'a str>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        methods: Vec<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        inject: Option<Inject<'a>>,
+    }
+
+    #[derive(Serialize)]
+    struct Inject<'a> {
+        header: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        template: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        basic_username: Option<&'a str>,
+        slot: &'a str,
+    }
+
+    fn entry(route: &Route) -> Entry<'_> {
+        Entry {
+            name: &route.name,
+            host: route.host.as_str(),
+            port: route.port,
+            paths: route.paths.iter().map(AsRef::as_ref).collect(),
+            methods: route.methods.iter().map(AsRef::as_ref).collect(),
+            inject: route.inject.as_ref().map(|inject| {
+                let (template, basic_username) = match &inject.value {
+                    InjectionValue::Template(template) => (Some(template.as_str()), None),
+                    InjectionValue::Basic { username } => (None, Some(username.as_str())),
+                };
+                Inject { header: inject.header.as_str(), template, basic_username, slot: inject.slot.as_str() }
+            }),
+        }
+    }
+
+    to_plain_yaml(
+        &File { version: 1, routes: plan.routes.iter().map(entry).collect() },
+        &["What egress does with each routed host. It holds names of variables, no token.".into()],
+    )
+}

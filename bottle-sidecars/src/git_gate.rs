@@ -1,0 +1,145 @@
+//! Git-gate, the agent's only way to git remotes: mirrors, a scan of every push, and the keys.
+
+use bottle_compose::document::{Bind, Service, Variable};
+use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
+use bottle_compose::{AgentAccess, Sidecar};
+use bottle_plan::manifest::PushSpec;
+use bottle_plan::plan::{GitAuth, GitGatePlan, Upstream};
+use bottle_plan::value::EntryName;
+use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
+use serde::Serialize;
+
+/// The port of `git daemon`, the one that git itself assumes.
+pub const PORT: u16 = 9418;
+
+const DIR: &str = "/etc/git-gate";
+/// How long a refresh from a real remote may take before the agent is told that the remote does not answer.
+const FETCH_TIMEOUT_SECONDS: u32 = 120;
+/// Room for the mirrors, in memory.
+const MIRRORS_MIB: u32 = 2048;
+
+/// The scripts that run in the container, bound there one by one.
+pub const SCRIPTS: &[crate::ContextFile] = &[];
+
+/// The keeper of git keys and mirrors.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GitGate;
+
+impl Sidecar for GitGate {
+    fn name(&self) -> &str {
+        Name::GitGate.as_str()
+    }
+
+    fn applies(&self, plan: &BottlePlan) -> bool {
+        plan.git_gate.is_some()
+    }
+
+    fn service(&self, plan: &ResolvedPlan) -> Service {
+        let (Some(gate), Some(facts)) = (&plan.plan().git_gate, &plan.launch().git_gate) else {
+            return Service::default();
+        };
+        let alias = plan.plan().names.container(Name::GitGate);
+        let image = Image::Local(&facts.image);
+        let mut service = sidecar_service(plan, Name::GitGate, image, Reach::Both, Some(alias));
+        let script =
+            |file: &crate::ContextFile| Bind::read_only(&facts.scripts.join(file.path), format!("{DIR}/{}", file.path));
+        service.volumes = SCRIPTS.iter().map(script).collect();
+        service.volumes.push(Bind::read_only(&facts.upstreams, format!("{DIR}/upstreams.json")));
+        service.volumes.push(Bind::read_only(&facts.known_hosts, format!("{DIR}/known_hosts")));
+        let identity =
+            |(name, path): (&EntryName, &std::path::PathBuf)| Bind::read_only(path, format!("{DIR}/creds/{name}-key"));
+        service.volumes.extend(facts.identities.iter().map(identity));
+        if let Some(bundle) = &plan.launch().upstream_ca {
+            let target = format!("{DIR}/extra-ca.pem");
+            service.environment.push(Variable::set("GIT_GATE_EXTRA_CA", &target));
+            service.volumes.push(Bind::read_only(bundle, target));
+        }
+        service.environment.extend(gate.token_slots().into_keys().map(|slot| Variable::Bare(slot.to_string())));
+        service.extra_hosts = gate.extra_hosts().iter().map(|(host, address)| format!("{host}:{address}")).collect();
+        service.tmpfs = vec![tmpfs("/tmp", 512), tmpfs("/mirrors", MIRRORS_MIB)];
+        service.healthcheck = Some(health_check(plan, &["/usr/local/bin/healthcheck"]));
+        service
+    }
+
+    fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
+        let no_proxy = vec![Name::GitGate.as_str().to_owned(), plan.plan().names.container(Name::GitGate)];
+        AgentAccess { no_proxy, ..AgentAccess::default() }
+    }
+}
+
+/// What git-gate serves and under which rules, as its scripts read it.
+pub fn upstreams(plan: &GitGatePlan) -> String {
+    let file = File {
+        version: 1,
+        fetch_timeout_seconds: FETCH_TIMEOUT_SECONDS,
+        upstreams: plan.upstreams.iter().map(Entry::of).collect(),
+    };
+    // Strings, numbers and truth values: all of them have a form in JSON.
+    serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
+}
+
+/// The public keys of the upstreams' hosts, in the format of ssh's `known_hosts`.
+pub fn known_hosts(plan: &GitGatePlan) -> String {
+    plan.known_hosts().iter().flat_map(|line| [line, "\n"]).collect()
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    version: u8,
+    fetch_timeout_seconds: u32,
+    upstreams: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    name: &'a str,
+    url: String,
+    auth: Auth<'a>,
+    push: Push<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Auth<'a> {
+    Ssh,
+    Https { username: &'a str, token_env: &'a str },
+    None,
+}
+
+#[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the manifest")]
+struct Push<'a> {
+    enabled: bool,
+    branches: Vec<&'a str>,
+    tags: bool,
+    force: bool,
+    delete: bool,
+    protected_paths: Vec<&'a str>,
+    max_bytes: u64,
+    scan: bool,
+}
+
+impl<'a> Entry<'a> {
+    fn of(upstream: &'a Upstream) -> Self {
+        let PushSpec { enabled, branches, tags, force, delete, protected_paths, max_size, scan } = &upstream.push;
+        Self {
+            name: upstream.name.as_str(),
+            url: upstream.url.canonical(),
+            auth: match &upstream.auth {
+                GitAuth::IdentityFile(_) | GitAuth::DeployKey(_) => Auth::Ssh,
+                GitAuth::Token { slot, username, .. } => Auth::Https { username, token_env: slot.as_str() },
+                GitAuth::Anonymous => Auth::None,
+            },
+            push: Push {
+                enabled: *enabled,
+                branches: branches.iter().map(AsRef::as_ref).collect(),
+                tags: *tags,
+                force: *force,
+                delete: *delete,
+                protected_paths: protected_paths.iter().map(AsRef::as_ref).collect(),
+                max_bytes: max_size.bytes(),
+                scan: *scan,
+            },
+        }
+    }
+}

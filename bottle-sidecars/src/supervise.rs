@@ -1,0 +1,65 @@
+//! Supervise, the MCP server through which the agent asks and a person decides.
+
+use bottle_compose::document::{Bind, Service, Variable};
+use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
+use bottle_compose::{AgentAccess, Sidecar};
+use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
+
+/// The port of the MCP server.
+pub const PORT: u16 = 9100;
+
+const QUEUE: &str = "/queue";
+const DECISIONS: &str = "/decisions";
+const CONFIG: &str = "/config";
+/// Where the agent reads what its bottle may do.
+pub const CURRENT_CONFIG_IN_AGENT: &str = "/etc/bottle/current-config";
+
+/// The way to ask a person.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Supervise;
+
+impl Sidecar for Supervise {
+    fn name(&self) -> &str {
+        Name::Supervise.as_str()
+    }
+
+    fn applies(&self, plan: &BottlePlan) -> bool {
+        plan.supervise.is_some()
+    }
+
+    fn service(&self, plan: &ResolvedPlan) -> Service {
+        let (Some(supervise), Some(facts)) = (&plan.plan().supervise, &plan.launch().supervise) else {
+            return Service::default();
+        };
+        let alias = Some(Name::Supervise.as_str().to_owned());
+        let mut service = sidecar_service(plan, Name::Supervise, Image::Local(&facts.image), Reach::Internal, alias);
+        service.environment = vec![
+            Variable::set("SUPERVISE_BOTTLE_SLUG", plan.plan().names.slug().as_str()),
+            Variable::set("SUPERVISE_QUEUE_DIR", QUEUE),
+            Variable::set("SUPERVISE_PORT", PORT.to_string()),
+            Variable::set("SUPERVISE_WAIT_SECONDS", supervise.wait.duration().as_secs().to_string()),
+        ];
+        service.volumes = vec![
+            Bind::writable(&facts.queue, QUEUE),
+            Bind::read_only(&facts.decisions, DECISIONS),
+            Bind::read_only(&facts.current_config, CONFIG),
+        ];
+        service.tmpfs = vec![tmpfs("/tmp", 64)];
+        service.healthcheck = Some(health_check(plan, &["/usr/local/bin/healthcheck"]));
+        service
+    }
+
+    fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
+        let current_config = plan.launch().supervise.as_ref().map(|facts| facts.current_config.as_path());
+        AgentAccess {
+            no_proxy: vec![Name::Supervise.as_str().to_owned()],
+            volumes: current_config.map(|path| Bind::read_only(path, CURRENT_CONFIG_IN_AGENT)).into_iter().collect(),
+            ..AgentAccess::default()
+        }
+    }
+}
+
+/// The MCP server's address, from inside the bottle.
+pub fn url() -> String {
+    format!("http://{}:{PORT}/mcp", Name::Supervise)
+}
