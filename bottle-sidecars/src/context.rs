@@ -68,15 +68,16 @@ impl BuildContext {
 mod tests {
     use super::*;
 
+    const TEXT: &[ContextFile] = &[ContextFile::text("a", "bc")];
+    const MOVED: &[ContextFile] = &[ContextFile::text("ab", "c")];
+    const PROGRAM: &[ContextFile] = &[ContextFile::program("a", "bc")];
+
     #[test]
     fn a_changed_file_mode_or_argument_is_another_image() {
         let hash = |files: &'static [ContextFile], args: &[(&str, &str)]| {
             let args = args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             BuildContext { name: "x", files }.content_hash(&args)
         };
-        const TEXT: &[ContextFile] = &[ContextFile::text("a", "bc")];
-        const MOVED: &[ContextFile] = &[ContextFile::text("ab", "c")];
-        const PROGRAM: &[ContextFile] = &[ContextFile::program("a", "bc")];
         let all = [
             hash(TEXT, &[]),
             hash(MOVED, &[]),
