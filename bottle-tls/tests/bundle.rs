@@ -1,4 +1,8 @@
 //! What a trust bundle takes, and what it refuses.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of the tests fails by panicking"
+)]
 
 use bottle_tls::{BundleInput, CaRole, TlsError, trust_bundle};
 use proptest::prelude::*;

@@ -1,5 +1,10 @@
 //! What the programs that will meet an authority make of it. Each test is skipped, and says so, where its program is
 //! not installed.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of the tests fails by panicking"
+)]
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::{
     fs,

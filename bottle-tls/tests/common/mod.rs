@@ -80,7 +80,9 @@ fn issue(authority: &CertificateAuthority, is_ca: IsCa) -> Leaf {
 
 fn sign(issuer: &Issuer<'_, KeyPair>, is_ca: IsCa) -> Leaf {
     let mut params = CertificateParams::new([HOST.to_owned()]).unwrap();
-    params.distinguished_name.push(DnType::CommonName, HOST);
+    // A name of its own for each, or the leaf would seem to have issued itself.
+    let name = if is_ca == IsCa::NoCa { HOST } else { "below" };
+    params.distinguished_name.push(DnType::CommonName, name);
     params.not_before = SystemTime::now().into();
     params.not_after = params.not_before + time::Duration::hours(24);
     params.key_usages = vec![match is_ca {
