@@ -132,6 +132,12 @@ fn what_is_wrong_is_said_with_its_line() {
             "does not hold",
         ),
         (
+            // The three fields of a certificate, and a fourth.
+            "-----BEGIN CERTIFICATE-----\nMAkwADAAAwEABQA=\n-----END CERTIFICATE-----\n".into(),
+            3,
+            "does not hold",
+        ),
+        (
             "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".into(),
             3,
             "does not hold",
