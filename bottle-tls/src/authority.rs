@@ -1,0 +1,304 @@
+use std::{
+    fmt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyIdMethod,
+    KeyUsagePurpose, SerialNumber,
+};
+use sha2::{Digest as _, Sha256};
+use time::{OffsetDateTime, macros::datetime};
+
+use crate::{
+    CaFiles, RandomSource, SecretPem, TlsError, files,
+    key::{CaKey, draw},
+};
+
+/// How long an authority lives when nothing else is asked for: seven days, longer than any session of an agent and too
+/// short for a forgotten key to matter.
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How far before the given clock an authority is already valid, for the sake of clocks that are a little behind.
+const BACKDATING: time::Duration = time::Duration::HOUR;
+
+/// The dates that X.509 can write (RFC 5280, section 4.1.2.5), and that every verifier reads alike.
+const EARLIEST: OffsetDateTime = datetime!(1950-01-01 00:00:00 UTC);
+const LATEST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
+
+/// The longest name of a bottle that a subject takes. A common name has room for 64 characters (RFC 5280, appendix A)
+/// and the words around the bottle's name need some of them.
+const BOTTLE_MAX: usize = 40;
+
+/// The sidecar that an authority belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CaRole {
+    /// The scanning proxy.
+    Pipelock,
+    /// The proxy that puts in credentials.
+    Egress,
+}
+
+impl CaRole {
+    /// Every role.
+    pub const ALL: &[Self] = &[Self::Pipelock, Self::Egress];
+
+    /// The name of the role, which is the name of its service.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pipelock => "pipelock",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+impl fmt::Display for CaRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an authority is minted from, randomness aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CaSpec {
+    /// The bottle's slug, which the subject names: 1 to 40 visible ASCII characters.
+    pub bottle: String,
+    /// The sidecar that will hold the key.
+    pub role: CaRole,
+    /// The time on the clock. The authority is valid from one hour before it; fractions of a second are dropped.
+    pub now: SystemTime,
+    /// How long from `now` the authority is valid, in whole seconds and at least one. [`DEFAULT_LIFETIME`] by default.
+    pub lifetime: Duration,
+}
+
+impl CaSpec {
+    /// An authority for `role` in `bottle`, living for [`DEFAULT_LIFETIME`] from `now`.
+    pub fn new(bottle: impl Into<String>, role: CaRole, now: SystemTime) -> Self {
+        Self {
+            bottle: bottle.into(),
+            role,
+            now,
+            lifetime: DEFAULT_LIFETIME,
+        }
+    }
+
+    /// The same with another lifetime.
+    #[must_use]
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+}
+
+/// A certificate authority: a self-signed certificate and its private key, ECDSA on P-256.
+///
+/// The certificate says `CA:TRUE, pathlen:0` and "signs certificates and revocation lists", both critical, and has a
+/// subject key identifier, without which the leaves would lack the authority key identifier that strict verifiers ask
+/// for. `pathlen:0` lets it sign leaves and no further authorities.
+pub struct CertificateAuthority {
+    subject: String,
+    certificate_pem: String,
+    certificate_der: Vec<u8>,
+    sec1: SecretPem,
+    pkcs8: SecretPem,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl CertificateAuthority {
+    /// Mints an authority. The same `spec` and the same bytes from `random` give the same authority, to the byte.
+    ///
+    /// # Errors
+    /// When the bottle's name does not fit a subject, when a date falls outside the years 1950 to 9999, when the
+    /// lifetime is shorter than a second, or when `random` fails or gives nothing usable.
+    pub fn mint(spec: &CaSpec, random: &mut dyn RandomSource) -> Result<Self, TlsError> {
+        let subject = common_name(&spec.bottle, spec.role)?;
+        let (not_before, not_after) = validity(spec.now, spec.lifetime)?;
+        let key = CaKey::draw(random)?;
+        // All 128 bits are random. The encoder puts a zero octet before a set top bit, which keeps the number positive;
+        // the 17 octets at most stay below the 20 that RFC 5280, section 4.1.2.2, allows. Zero is not a serial number.
+        let serial = draw(random, &mut [0; 16], "a serial number", |bytes| {
+            bytes
+                .iter()
+                .any(|byte| *byte != 0)
+                .then(|| SerialNumber::from_slice(bytes))
+        })?;
+
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "bottle");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, subject.as_str());
+        params.serial_number = Some(serial);
+        params.not_before = not_before;
+        params.not_after = not_after;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        // RFC 7093, section 2, method 1: the first 160 bits of the public key's SHA-256.
+        params.key_identifier_method =
+            KeyIdMethod::PreSpecified(Sha256::digest(key.public())[..20].to_vec());
+
+        let certificate = params.self_signed(&key).map_err(|error| TlsError::Encode {
+            what: "the certificate",
+            reason: error.to_string(),
+        })?;
+        let certificate_der = certificate.der().to_vec();
+        Ok(Self {
+            subject,
+            certificate_pem: crate::bundle::certificate_pem(&certificate_der),
+            certificate_der,
+            sec1: key.sec1_pem()?,
+            pkcs8: key.pkcs8_pem()?,
+            not_before: not_before.into(),
+            not_after: not_after.into(),
+        })
+    }
+
+    /// The common name of the subject, such as `bottle dev-x7k2q pipelock CA`.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The certificate: one block, `CERTIFICATE`. This is all that whoever trusts the authority needs.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The certificate in DER.
+    pub fn certificate_der(&self) -> &[u8] {
+        &self.certificate_der
+    }
+
+    /// The key in SEC1 with the curve named inside: one block, `EC PRIVATE KEY`, and nothing before it. The form that
+    /// pipelock takes; it refuses every other.
+    pub fn key_sec1_pem(&self) -> &SecretPem {
+        &self.sec1
+    }
+
+    /// The key in PKCS#8: one block, `PRIVATE KEY`. The form that most other programs take.
+    pub fn key_pkcs8_pem(&self) -> &SecretPem {
+        &self.pkcs8
+    }
+
+    /// The key in PKCS#8, then the certificate, in one text. The form that mitmproxy takes.
+    pub fn combined_pem(&self) -> SecretPem {
+        self.pkcs8.followed_by(&self.certificate_pem)
+    }
+
+    /// The SHA-256 of the certificate, by which a person can tell one authority from another.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(Sha256::digest(&self.certificate_der).into())
+    }
+
+    /// The first moment at which the certificate is valid, in whole seconds.
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
+    }
+
+    /// The last moment at which the certificate is valid, in whole seconds.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
+    /// Writes the authority into `directory`, which is made when it is missing (its parent is not) and set to 0700 when
+    /// it is there. Keys are 0600 from the moment they exist and the certificate is 0644, whatever the umask. Each file
+    /// is written aside and renamed into place: a reader sees the old one or the new one, and a symbolic link in its
+    /// place is replaced, not followed.
+    ///
+    /// # Errors
+    /// When the directory cannot be made, is a link or another kind of file, or when a file cannot be written. What the
+    /// call had written until then is removed again.
+    pub fn write_to(&self, directory: &Path) -> Result<CaFiles, TlsError> {
+        files::write(self, directory)
+    }
+}
+
+/// Shows the public half only.
+impl fmt::Debug for CertificateAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateAuthority")
+            .field("subject", &self.subject)
+            .field("fingerprint", &format_args!("{}", self.fingerprint()))
+            .field("not_before", &self.not_before)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The SHA-256 of a certificate. Displays as `openssl x509 -fingerprint -sha256` shows it: `AB:CD:…`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The digest itself.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ":" };
+            write!(f, "{separator}{byte:02X}")?;
+        }
+        Ok(())
+    }
+}
+
+fn common_name(bottle: &str, role: CaRole) -> Result<String, TlsError> {
+    let reason = if bottle.is_empty() {
+        "is empty"
+    } else if bottle.len() > BOTTLE_MAX {
+        "is longer than 40 characters"
+    } else if !bottle.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "holds something else than visible ASCII characters"
+    } else {
+        return Ok(format!("bottle {bottle} {role} CA"));
+    };
+    Err(TlsError::Bottle {
+        bottle: bottle.chars().take(64).collect(),
+        reason,
+    })
+}
+
+fn validity(
+    now: SystemTime,
+    lifetime: Duration,
+) -> Result<(OffsetDateTime, OffsetDateTime), TlsError> {
+    let out_of_range = |reason| TlsError::Validity { reason };
+    if lifetime.as_secs() == 0 {
+        return Err(out_of_range("the lifetime is shorter than a second"));
+    }
+    let now = unix_seconds(now)
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .ok_or_else(|| out_of_range("the clock is outside the years 1950 to 9999"))?;
+    let not_before = now
+        .checked_sub(BACKDATING)
+        .filter(|date| *date >= EARLIEST)
+        .ok_or_else(|| out_of_range("they would begin before 1950"))?;
+    let not_after = i64::try_from(lifetime.as_secs())
+        .ok()
+        .and_then(|seconds| now.checked_add(time::Duration::seconds(seconds)))
+        .filter(|date| *date <= LATEST)
+        .ok_or_else(|| out_of_range("they would end after the year 9999"))?;
+    Ok((not_before, not_after))
+}
+
+/// Whole seconds since 1970, rounded down.
+fn unix_seconds(time: SystemTime) -> Option<i64> {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).ok(),
+        Err(error) => {
+            let before = error.duration();
+            let seconds = i64::try_from(before.as_secs()).ok()?;
+            (-seconds).checked_sub(i64::from(before.subsec_nanos() > 0))
+        }
+    }
+}

@@ -1,0 +1,140 @@
+use std::collections::HashSet;
+
+use p256::pkcs8::der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _, asn1::AnyRef};
+use pem::{EncodeConfig, LineEnding, Pem};
+
+use crate::{BundleInput, TlsError};
+
+const LABEL: &str = "CERTIFICATE";
+
+/// The certificates that the agent trusts, as one PEM text: the roots its image came with, then the bottle's authority.
+///
+/// Each certificate stands there once; comments and other text between the blocks are dropped. `system_roots_pem` may be
+/// blank, for an image without roots; `authority_pem` holds exactly one certificate.
+///
+/// # Errors
+/// When a piece is cut short, is not base64 or DER of a certificate's shape, or holds any other block than certificates.
+/// A private key is never copied, and never quoted.
+pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<String, TlsError> {
+    let mut certificates = certificates(system_roots_pem, BundleInput::SystemRoots)?;
+    if certificates.is_empty() && !system_roots_pem.trim().is_empty() {
+        return Err(problem(
+            BundleInput::SystemRoots,
+            1,
+            "there is text but no certificate",
+        ));
+    }
+    let authority = self::certificates(authority_pem, BundleInput::Authority)?;
+    if authority.len() != 1 {
+        let found = format!("there are {} certificates instead of one", authority.len());
+        return Err(problem(BundleInput::Authority, 1, found));
+    }
+    certificates.extend(authority);
+
+    let mut seen = HashSet::new();
+    Ok(certificates
+        .iter()
+        .filter(|der| seen.insert(der.as_slice()))
+        .map(|der| certificate_pem(der))
+        .collect())
+}
+
+/// One certificate as a PEM block with a newline at its end.
+pub(crate) fn certificate_pem(der: &[u8]) -> String {
+    pem::encode_config(
+        &Pem::new(LABEL, der),
+        EncodeConfig::new().set_line_ending(LineEnding::LF),
+    )
+}
+
+/// The DER of every certificate in `text`. The blocks are told apart here, line by line, since PEM readers in general
+/// pass over what they cannot read, and a root that silently goes missing shows up as a failed connection much later.
+fn certificates(text: &str, input: BundleInput) -> Result<Vec<Vec<u8>>, TlsError> {
+    let mut found = Vec::new();
+    let mut block: Option<(usize, String)> = None;
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        if let Some(label) = boundary(line, "-----BEGIN ") {
+            if block.is_some() {
+                return Err(problem(input, number, "a block begins inside another"));
+            }
+            if label != LABEL {
+                return Err(problem(
+                    input,
+                    number,
+                    format!("a block is {} and not a certificate", quoted(label)),
+                ));
+            }
+            block = Some((number, String::new()));
+        } else if boundary(line, "-----END ").is_some() {
+            let Some((_, body)) = block.take() else {
+                return Err(problem(input, number, "a block ends that never began"));
+            };
+            let der = decode(&body, line).map_err(|what| problem(input, number, what))?;
+            found.push(der);
+        } else if let Some((_, body)) = &mut block {
+            body.push_str(line);
+            body.push('\n');
+        }
+    }
+    match block {
+        Some((number, _)) => Err(problem(
+            input,
+            number,
+            "the block that begins here never ends",
+        )),
+        None => Ok(found),
+    }
+}
+
+/// The label of a line that begins or ends a block.
+fn boundary<'a>(line: &'a str, opening: &str) -> Option<&'a str> {
+    line.strip_prefix(opening)?.strip_suffix("-----")
+}
+
+fn decode(body: &str, end: &str) -> Result<Vec<u8>, &'static str> {
+    let block = pem::parse(format!("-----BEGIN {LABEL}-----\n{body}{end}\n"))
+        .map_err(|_| "the block that ends here is not well-formed")?;
+    let der = block.into_contents();
+    if is_certificate(&der) {
+        Ok(der)
+    } else {
+        Err("the block that ends here does not hold a certificate")
+    }
+}
+
+/// Whether this is a certificate on the outside: signed content, an algorithm, a signature. What is inside is left to
+/// those who verify with it: an image's roots may be old and odd, and are not ours to judge.
+fn is_certificate(der: &[u8]) -> bool {
+    let Ok(outer) = AnyRef::from_der(der) else {
+        return false;
+    };
+    let Ok(mut fields) = SliceReader::new(outer.value()) else {
+        return false;
+    };
+    outer.tag() == Tag::Sequence
+        && [Tag::Sequence, Tag::Sequence, Tag::BitString]
+            .iter()
+            .all(|expected| AnyRef::decode(&mut fields).is_ok_and(|field| field.tag() == *expected))
+        && fields.is_finished()
+}
+
+/// A label as it may be shown: only when it looks like one, for anything can stand between the dashes.
+fn quoted(label: &str) -> String {
+    let plain = label.len() <= 40
+        && label
+            .chars()
+            .all(|c| matches!(c, 'A'..='Z' | '0'..='9' | ' '));
+    if plain {
+        format!("`{label}`")
+    } else {
+        "of an unknown kind".into()
+    }
+}
+
+fn problem(input: BundleInput, line: usize, problem: impl Into<String>) -> TlsError {
+    TlsError::Bundle {
+        input,
+        line,
+        problem: problem.into(),
+    }
+}

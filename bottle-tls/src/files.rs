@@ -1,0 +1,135 @@
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{CertificateAuthority, TlsError};
+
+const DIRECTORY_MODE: u32 = 0o700;
+const KEY_MODE: u32 = 0o600;
+const CERTIFICATE_MODE: u32 = 0o644;
+
+/// Where an authority was laid down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CaFiles {
+    /// `ca.pem`: the certificate, 0644.
+    pub certificate: PathBuf,
+    /// `ca-key.pem`: the key in SEC1, 0600.
+    pub key: PathBuf,
+    /// `ca-combined.pem`: the key in PKCS#8 and the certificate, 0600.
+    pub combined: PathBuf,
+}
+
+impl CaFiles {
+    /// The paths inside `directory`, whether or not anything is there yet.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            certificate: directory.join("ca.pem"),
+            key: directory.join("ca-key.pem"),
+            combined: directory.join("ca-combined.pem"),
+        }
+    }
+}
+
+pub(crate) fn write(
+    authority: &CertificateAuthority,
+    directory: &Path,
+) -> Result<CaFiles, TlsError> {
+    let made = make_directory(directory)?;
+    let files = CaFiles::in_directory(directory);
+    let combined = authority.combined_pem();
+    let contents = [
+        (&files.key, authority.key_sec1_pem().expose(), KEY_MODE),
+        (&files.combined, combined.expose(), KEY_MODE),
+        (
+            &files.certificate,
+            authority.certificate_pem(),
+            CERTIFICATE_MODE,
+        ),
+    ];
+    let mut written = 0;
+    let outcome = contents
+        .iter()
+        .try_for_each(|(path, text, mode)| {
+            write_atomically(directory, path, text.as_bytes(), *mode)?;
+            written += 1;
+            Ok(())
+        })
+        .and_then(|()| sync(directory));
+    if let Err(error) = outcome {
+        // The first failure is the one worth telling; what cannot be removed either is in a 0700 directory.
+        for (path, ..) in &contents[..written] {
+            fs::remove_file(path).ok();
+        }
+        if made {
+            fs::remove_dir(directory).ok();
+        }
+        return Err(error);
+    }
+    Ok(files)
+}
+
+/// Makes `directory` or takes the one that is there, and says whether it made it.
+fn make_directory(directory: &Path) -> Result<bool, TlsError> {
+    let made = match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(failed("make the directory", directory, error)),
+    };
+    // Not `metadata`: a link could lead keys anywhere.
+    let kind =
+        fs::symlink_metadata(directory).map_err(|error| failed("look at", directory, error))?;
+    if !kind.is_dir() {
+        return Err(failed(
+            "write keys into",
+            directory,
+            io::ErrorKind::NotADirectory.into(),
+        ));
+    }
+    // A umask can take bits away from a new directory, and an old one may have had too many.
+    if kind.permissions().mode() & 0o7777 != DIRECTORY_MODE {
+        fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))
+            .map_err(|error| failed("set the mode of", directory, error))?;
+    }
+    Ok(made)
+}
+
+/// Puts `bytes` at `path`, which is in `directory`: first aside in a file that only its owner can read and that is gone
+/// if anything fails, then by a rename.
+fn write_atomically(
+    directory: &Path,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<(), TlsError> {
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".ca-")
+            .permissions(Permissions::from_mode(KEY_MODE))
+            .tempfile_in(directory)?;
+        file.write_all(bytes)?;
+        file.as_file()
+            .set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path).map(drop).map_err(|error| error.error)
+    };
+    write().map_err(|error| failed("write", path, error))
+}
+
+/// Brings the renames to the disk.
+fn sync(directory: &Path) -> Result<(), TlsError> {
+    File::open(directory)
+        .and_then(|opened| opened.sync_all())
+        .map_err(|error| failed("write", directory, error))
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> TlsError {
+    TlsError::File {
+        action,
+        path: path.to_path_buf(),
+        source,
+    }
+}
