@@ -116,6 +116,7 @@ pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
         response_scanning: ResponseScanning {
             enabled: true,
             action: "warn",
+            exempt_domains: plan.proxy.allow.iter().map(AsRef::as_ref).collect(),
             sse_streaming: SseStreaming { enabled: true, action: "warn", max_event_bytes: 10 << 20 },
         },
         dlp: Dlp { scan_env: false, include_defaults: true },
@@ -144,7 +145,7 @@ struct Config<'a> {
     forward_proxy: ForwardProxy,
     tls_interception: TlsInterception<'a>,
     request_body_scanning: RequestBodyScanning,
-    response_scanning: ResponseScanning,
+    response_scanning: ResponseScanning<'a>,
     dlp: Dlp,
     /// Upgrades inside an intercepted tunnel are stripped anyway; this closes the other way.
     websocket_proxy: Switch,
@@ -213,11 +214,13 @@ struct RequestBodyScanning {
 }
 
 #[derive(Serialize)]
-struct ResponseScanning {
+struct ResponseScanning<'a> {
     /// Event streams are only streamed when this is on.
     enabled: bool,
     /// What is stricter rewrites or refuses pages that speak of prompt injection.
     action: &'static str,
+    /// Looking through a response takes about a second for each megabyte; what may be reached is fixed by the allowlist.
+    exempt_domains: Vec<&'a str>,
     sse_streaming: SseStreaming,
 }
 

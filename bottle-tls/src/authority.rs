@@ -5,8 +5,7 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyIdMethod,
-    KeyUsagePurpose, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyIdMethod, KeyUsagePurpose, SerialNumber,
 };
 use sha2::{Digest as _, Sha256};
 use time::{OffsetDateTime, macros::datetime};
@@ -77,12 +76,7 @@ pub struct CaSpec {
 impl CaSpec {
     /// An authority for `role` in `bottle`, living for [`DEFAULT_LIFETIME`] from `now`.
     pub fn new(bottle: impl Into<String>, role: CaRole, now: SystemTime) -> Self {
-        Self {
-            bottle: bottle.into(),
-            role,
-            now,
-            lifetime: DEFAULT_LIFETIME,
-        }
+        Self { bottle: bottle.into(), role, now, lifetime: DEFAULT_LIFETIME }
     }
 
     /// The same with another lifetime.
@@ -121,33 +115,24 @@ impl CertificateAuthority {
         // All 128 bits are random. The encoder puts a zero octet before a set top bit, which keeps the number positive;
         // the 17 octets at most stay below the 20 that RFC 5280, section 4.1.2.2, allows. Zero is not a serial number.
         let serial = draw(random, &mut [0; 16], "a serial number", |bytes| {
-            bytes
-                .iter()
-                .any(|byte| *byte != 0)
-                .then(|| SerialNumber::from_slice(bytes))
+            bytes.iter().any(|byte| *byte != 0).then(|| SerialNumber::from_slice(bytes))
         })?;
 
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "bottle");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, subject.as_str());
+        params.distinguished_name.push(DnType::OrganizationName, "bottle");
+        params.distinguished_name.push(DnType::CommonName, subject.as_str());
         params.serial_number = Some(serial);
         params.not_before = not_before;
         params.not_after = not_after;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         // RFC 7093, section 2, method 1: the first 160 bits of the public key's SHA-256.
-        params.key_identifier_method =
-            KeyIdMethod::PreSpecified(Sha256::digest(key.public())[..20].to_vec());
+        params.key_identifier_method = KeyIdMethod::PreSpecified(Sha256::digest(key.public())[..20].to_vec());
 
-        let certificate = params.self_signed(&key).map_err(|error| TlsError::Encode {
-            what: "the certificate",
-            reason: error.to_string(),
-        })?;
+        let certificate = params
+            .self_signed(&key)
+            .map_err(|error| TlsError::Encode { what: "the certificate", reason: error.to_string() })?;
         let certificate_der = certificate.der().to_vec();
         Ok(Self {
             subject,
@@ -262,16 +247,10 @@ fn common_name(bottle: &str, role: CaRole) -> Result<String, TlsError> {
     } else {
         return Ok(format!("bottle {bottle} {role} CA"));
     };
-    Err(TlsError::Bottle {
-        bottle: bottle.chars().take(64).collect(),
-        reason,
-    })
+    Err(TlsError::Bottle { bottle: bottle.chars().take(64).collect(), reason })
 }
 
-fn validity(
-    now: SystemTime,
-    lifetime: Duration,
-) -> Result<(OffsetDateTime, OffsetDateTime), TlsError> {
+fn validity(now: SystemTime, lifetime: Duration) -> Result<(OffsetDateTime, OffsetDateTime), TlsError> {
     let out_of_range = |reason| TlsError::Validity { reason };
     if lifetime.as_secs() == 0 {
         return Err(out_of_range("the lifetime is shorter than a second"));

@@ -18,11 +18,7 @@ const LABEL: &str = "CERTIFICATE";
 pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<String, TlsError> {
     let mut certificates = certificates(system_roots_pem, BundleInput::SystemRoots)?;
     if certificates.is_empty() && !system_roots_pem.trim().is_empty() {
-        return Err(problem(
-            BundleInput::SystemRoots,
-            1,
-            "there is text but no certificate",
-        ));
+        return Err(problem(BundleInput::SystemRoots, 1, "there is text but no certificate"));
     }
     let authority = self::certificates(authority_pem, BundleInput::Authority)?;
     if authority.len() != 1 {
@@ -32,19 +28,12 @@ pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<Strin
     certificates.extend(authority);
 
     let mut seen = HashSet::new();
-    Ok(certificates
-        .iter()
-        .filter(|der| seen.insert(der.as_slice()))
-        .map(|der| certificate_pem(der))
-        .collect())
+    Ok(certificates.iter().filter(|der| seen.insert(der.as_slice())).map(|der| certificate_pem(der)).collect())
 }
 
 /// One certificate as a PEM block with a newline at its end.
 pub(crate) fn certificate_pem(der: &[u8]) -> String {
-    pem::encode_config(
-        &Pem::new(LABEL, der),
-        EncodeConfig::new().set_line_ending(LineEnding::LF),
-    )
+    pem::encode_config(&Pem::new(LABEL, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
 /// The DER of every certificate in `text`. The blocks are told apart here, line by line, since PEM readers in general
@@ -58,11 +47,7 @@ fn certificates(text: &str, input: BundleInput) -> Result<Vec<Vec<u8>>, TlsError
                 return Err(problem(input, number, "a block begins inside another"));
             }
             if label != LABEL {
-                return Err(problem(
-                    input,
-                    number,
-                    format!("a block is {} and not a certificate", quoted(label)),
-                ));
+                return Err(problem(input, number, format!("a block is {} and not a certificate", quoted(label))));
             }
             block = Some((number, String::new()));
         } else if boundary(line, "-----END ").is_some() {
@@ -77,11 +62,7 @@ fn certificates(text: &str, input: BundleInput) -> Result<Vec<Vec<u8>>, TlsError
         }
     }
     match block {
-        Some((number, _)) => Err(problem(
-            input,
-            number,
-            "the block that begins here never ends",
-        )),
+        Some((number, _)) => Err(problem(input, number, "the block that begins here never ends")),
         None => Ok(found),
     }
 }
@@ -95,11 +76,7 @@ fn decode(body: &str, end: &str) -> Result<Vec<u8>, &'static str> {
     let block = pem::parse(format!("-----BEGIN {LABEL}-----\n{body}{end}\n"))
         .map_err(|_| "the block that ends here is not well-formed")?;
     let der = block.into_contents();
-    if is_certificate(&der) {
-        Ok(der)
-    } else {
-        Err("the block that ends here does not hold a certificate")
-    }
+    if is_certificate(&der) { Ok(der) } else { Err("the block that ends here does not hold a certificate") }
 }
 
 /// Whether this is a certificate on the outside: signed content, an algorithm, a signature. What is inside is left to
@@ -120,21 +97,10 @@ fn is_certificate(der: &[u8]) -> bool {
 
 /// A label as it may be shown: only when it looks like one, for anything can stand between the dashes.
 fn quoted(label: &str) -> String {
-    let plain = label.len() <= 40
-        && label
-            .chars()
-            .all(|c| matches!(c, 'A'..='Z' | '0'..='9' | ' '));
-    if plain {
-        format!("`{label}`")
-    } else {
-        "of an unknown kind".into()
-    }
+    let plain = label.len() <= 40 && label.chars().all(|c| matches!(c, 'A'..='Z' | '0'..='9' | ' '));
+    if plain { format!("`{label}`") } else { "of an unknown kind".into() }
 }
 
 fn problem(input: BundleInput, line: usize, problem: impl Into<String>) -> TlsError {
-    TlsError::Bundle {
-        input,
-        line,
-        problem: problem.into(),
-    }
+    TlsError::Bundle { input, line, problem: problem.into() }
 }

@@ -29,9 +29,7 @@ pub enum TlsError {
     },
 
     /// The source of randomness works, but none of its first draws is a usable number: it is broken.
-    #[error(
-        "draw {what}: {attempts} draws in a row were unusable, so the source of randomness is broken"
-    )]
+    #[error("draw {what}: {attempts} draws in a row were unusable, so the source of randomness is broken")]
     BadRandomness {
         /// What was being drawn.
         what: &'static str,

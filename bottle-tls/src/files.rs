@@ -34,21 +34,14 @@ impl CaFiles {
     }
 }
 
-pub(crate) fn write(
-    authority: &CertificateAuthority,
-    directory: &Path,
-) -> Result<CaFiles, TlsError> {
+pub(crate) fn write(authority: &CertificateAuthority, directory: &Path) -> Result<CaFiles, TlsError> {
     let made = make_directory(directory)?;
     let files = CaFiles::in_directory(directory);
     let combined = authority.combined_pem();
     let contents = [
         (&files.key, authority.key_sec1_pem().expose(), KEY_MODE),
         (&files.combined, combined.expose(), KEY_MODE),
-        (
-            &files.certificate,
-            authority.certificate_pem(),
-            CERTIFICATE_MODE,
-        ),
+        (&files.certificate, authority.certificate_pem(), CERTIFICATE_MODE),
     ];
     let mut written = 0;
     let outcome = contents
@@ -80,14 +73,9 @@ fn make_directory(directory: &Path) -> Result<bool, TlsError> {
         Err(error) => return Err(failed("make the directory", directory, error)),
     };
     // Not `metadata`: a link could lead keys anywhere.
-    let kind =
-        fs::symlink_metadata(directory).map_err(|error| failed("look at", directory, error))?;
+    let kind = fs::symlink_metadata(directory).map_err(|error| failed("look at", directory, error))?;
     if !kind.is_dir() {
-        return Err(failed(
-            "write keys into",
-            directory,
-            io::ErrorKind::NotADirectory.into(),
-        ));
+        return Err(failed("write keys into", directory, io::ErrorKind::NotADirectory.into()));
     }
     // A umask can take bits away from a new directory, and an old one may have had too many.
     if kind.permissions().mode() & 0o7777 != DIRECTORY_MODE {
@@ -99,20 +87,14 @@ fn make_directory(directory: &Path) -> Result<bool, TlsError> {
 
 /// Puts `bytes` at `path`, which is in `directory`: first aside in a file that only its owner can read and that is gone
 /// if anything fails, then by a rename.
-fn write_atomically(
-    directory: &Path,
-    path: &Path,
-    bytes: &[u8],
-    mode: u32,
-) -> Result<(), TlsError> {
+fn write_atomically(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
     let write = || -> io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(".ca-")
             .permissions(Permissions::from_mode(KEY_MODE))
             .tempfile_in(directory)?;
         file.write_all(bytes)?;
-        file.as_file()
-            .set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
         file.as_file().sync_all()?;
         file.persist(path).map(drop).map_err(|error| error.error)
     };
@@ -121,15 +103,9 @@ fn write_atomically(
 
 /// Brings the renames to the disk.
 fn sync(directory: &Path) -> Result<(), TlsError> {
-    File::open(directory)
-        .and_then(|opened| opened.sync_all())
-        .map_err(|error| failed("write", directory, error))
+    File::open(directory).and_then(|opened| opened.sync_all()).map_err(|error| failed("write", directory, error))
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> TlsError {
-    TlsError::File {
-        action,
-        path: path.to_path_buf(),
-        source,
-    }
+    TlsError::File { action, path: path.to_path_buf(), source }
 }

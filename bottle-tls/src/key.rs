@@ -52,9 +52,8 @@ impl CaKey {
     /// Draws candidates until one is in the curve's range, `1..n`.
     pub(crate) fn draw(random: &mut dyn RandomSource) -> Result<Self, TlsError> {
         let mut candidate = Zeroizing::new([0; 32]);
-        let secret = draw(random, candidate.as_mut_slice(), "a private key", |bytes| {
-            SecretKey::from_slice(bytes).ok()
-        })?;
+        let secret =
+            draw(random, candidate.as_mut_slice(), "a private key", |bytes| SecretKey::from_slice(bytes).ok())?;
         let public = secret.public_key().to_sec1_point(false).to_bytes();
         Ok(Self { secret, public })
     }
@@ -66,18 +65,12 @@ impl CaKey {
 
     /// SEC1, with the curve named inside: one block, `EC PRIVATE KEY`.
     pub(crate) fn sec1_pem(&self) -> Result<SecretPem, TlsError> {
-        self.secret
-            .to_sec1_pem(LineEnding::LF)
-            .map(SecretPem)
-            .map_err(encode_error)
+        self.secret.to_sec1_pem(LineEnding::LF).map(SecretPem).map_err(encode_error)
     }
 
     /// PKCS#8: one block, `PRIVATE KEY`.
     pub(crate) fn pkcs8_pem(&self) -> Result<SecretPem, TlsError> {
-        self.secret
-            .to_pkcs8_pem(LineEnding::LF)
-            .map(SecretPem)
-            .map_err(encode_error)
+        self.secret.to_pkcs8_pem(LineEnding::LF).map(SecretPem).map_err(encode_error)
     }
 }
 
@@ -93,9 +86,8 @@ impl rcgen::PublicKeyData for CaKey {
 
 impl rcgen::SigningKey for CaKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature: DerSignature = SigningKey::from(&self.secret)
-            .try_sign(message)
-            .map_err(|_| rcgen::Error::RemoteKeyError)?;
+        let signature: DerSignature =
+            SigningKey::from(&self.secret).try_sign(message).map_err(|_| rcgen::Error::RemoteKeyError)?;
         Ok(signature.as_bytes().to_vec())
     }
 }
@@ -108,22 +100,14 @@ pub(crate) fn draw<T>(
     mut accept: impl FnMut(&[u8]) -> Option<T>,
 ) -> Result<T, TlsError> {
     for _ in 0..ATTEMPTS {
-        random
-            .fill(buffer)
-            .map_err(|source| TlsError::Random { source })?;
+        random.fill(buffer).map_err(|source| TlsError::Random { source })?;
         if let Some(value) = accept(buffer) {
             return Ok(value);
         }
     }
-    Err(TlsError::BadRandomness {
-        what,
-        attempts: ATTEMPTS,
-    })
+    Err(TlsError::BadRandomness { what, attempts: ATTEMPTS })
 }
 
 fn encode_error(reason: impl fmt::Display) -> TlsError {
-    TlsError::Encode {
-        what: "the private key",
-        reason: reason.to_string(),
-    }
+    TlsError::Encode { what: "the private key", reason: reason.to_string() }
 }

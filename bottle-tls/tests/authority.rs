@@ -1,8 +1,5 @@
 //! What an authority's certificate says, read back by another library than the one that wrote it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper of the tests fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 
 use std::{
     error::Error as _,
@@ -10,9 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bottle_tls::{
-    CaRole, CaSpec, CertificateAuthority, DEFAULT_LIFETIME, RandomSource, SystemRandom, TlsError,
-};
+use bottle_tls::{CaRole, CaSpec, CertificateAuthority, DEFAULT_LIFETIME, RandomSource, SystemRandom, TlsError};
 use common::{HOST, Seeded};
 use proptest::prelude::*;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -59,23 +54,14 @@ fn check(authority: &CertificateAuthority, spec: &CaSpec) {
     let subject = format!("bottle {} {} CA", spec.bottle, spec.role);
     assert!(subject.len() <= 64);
     assert_eq!(authority.subject(), subject);
-    assert_eq!(
-        certificate.subject().to_string(),
-        format!("O=bottle, CN={subject}")
-    );
-    assert_eq!(
-        certificate.issuer().as_raw(),
-        certificate.subject().as_raw()
-    );
+    assert_eq!(certificate.subject().to_string(), format!("O=bottle, CN={subject}"));
+    assert_eq!(certificate.issuer().as_raw(), certificate.subject().as_raw());
 
     let serial = certificate.raw_serial();
     assert!(serial.len() <= 17 && serial[0] < 0x80 && serial.iter().any(|byte| *byte != 0));
 
     let validity = certificate.validity();
-    assert_eq!(
-        validity.not_before.timestamp(),
-        unix(authority.not_before())
-    );
+    assert_eq!(validity.not_before.timestamp(), unix(authority.not_before()));
     assert_eq!(validity.not_after.timestamp(), unix(authority.not_after()));
     for date in [&validity.not_before, &validity.not_after] {
         let two_digits = (1950..2050).contains(&date.to_datetime().year());
@@ -106,10 +92,7 @@ fn check(authority: &CertificateAuthority, spec: &CaSpec) {
     assert_eq!(key.algorithm.algorithm.to_id_string(), "1.2.840.10045.2.1");
     let curve = key.algorithm.parameters.as_ref().unwrap().as_oid().unwrap();
     assert_eq!(curve.to_id_string(), "1.2.840.10045.3.1.7");
-    assert_eq!(
-        certificate.signature_algorithm.algorithm.to_id_string(),
-        "1.2.840.10045.4.3.2"
-    );
+    assert_eq!(certificate.signature_algorithm.algorithm.to_id_string(), "1.2.840.10045.4.3.2");
 }
 
 #[test]
@@ -132,10 +115,7 @@ fn all_forms_of_the_key_are_the_certificate_s() {
     assert_eq!(sec1.matches("-----BEGIN").count(), 1);
     let pkcs8 = authority.key_pkcs8_pem().expose();
     assert!(pkcs8.starts_with("-----BEGIN PRIVATE KEY-----\n"));
-    assert_eq!(
-        authority.combined_pem().expose(),
-        format!("{pkcs8}{}", authority.certificate_pem())
-    );
+    assert_eq!(authority.combined_pem().expose(), format!("{pkcs8}{}", authority.certificate_pem()));
 
     let from_sec1 = p256::SecretKey::from_pem(sec1).unwrap();
     let from_pkcs8 = p256::SecretKey::from_pem(pkcs8).unwrap();
@@ -152,22 +132,15 @@ fn all_forms_of_the_key_are_the_certificate_s() {
     // The curve is named inside the key, since pipelock takes no block of parameters beside it.
     let der = ::pem::parse(sec1).unwrap().into_contents();
     let prime256v1 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-    assert!(
-        der.windows(prime256v1.len())
-            .any(|window| window == prime256v1)
-    );
+    assert!(der.windows(prime256v1.len()).any(|window| window == prime256v1));
 }
 
 #[test]
 fn the_same_arguments_give_the_same_authority() {
     let spec = CaSpec::new("dev", CaRole::Pipelock, at(NOON));
-    let [first, second] =
-        [1, 1].map(|seed| CertificateAuthority::mint(&spec, &mut Seeded::new(seed)).unwrap());
+    let [first, second] = [1, 1].map(|seed| CertificateAuthority::mint(&spec, &mut Seeded::new(seed)).unwrap());
     assert_eq!(first.certificate_der(), second.certificate_der());
-    assert_eq!(
-        first.key_sec1_pem().expose(),
-        second.key_sec1_pem().expose()
-    );
+    assert_eq!(first.key_sec1_pem().expose(), second.key_sec1_pem().expose());
 
     let other = CertificateAuthority::mint(&spec, &mut Seeded::new(2)).unwrap();
     assert_ne!(first.key_sec1_pem().expose(), other.key_sec1_pem().expose());
@@ -178,12 +151,8 @@ fn the_same_arguments_give_the_same_authority() {
 #[test]
 fn the_system_s_randomness_never_repeats() {
     let spec = CaSpec::new("dev", CaRole::Pipelock, at(NOON));
-    let [first, second] =
-        [(), ()].map(|()| CertificateAuthority::mint(&spec, &mut SystemRandom).unwrap());
-    assert_ne!(
-        first.key_sec1_pem().expose(),
-        second.key_sec1_pem().expose()
-    );
+    let [first, second] = [(), ()].map(|()| CertificateAuthority::mint(&spec, &mut SystemRandom).unwrap());
+    assert_ne!(first.key_sec1_pem().expose(), second.key_sec1_pem().expose());
     assert_ne!(parse(&first).raw_serial(), parse(&second).raw_serial());
 }
 
@@ -196,8 +165,7 @@ fn a_leaf_verifies_against_its_own_authority_only() {
         let root = CertificateDer::from(authority.certificate_der());
         let anchor = webpki::anchor_from_trusted_cert(&root).unwrap();
         let leaf = webpki::EndEntityCert::try_from(leaf.certificate.der()).unwrap();
-        leaf.verify_is_valid_for_subject_name(&ServerName::try_from(HOST).unwrap())
-            .unwrap();
+        leaf.verify_is_valid_for_subject_name(&ServerName::try_from(HOST).unwrap()).unwrap();
         let since = when.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         leaf.verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
@@ -211,15 +179,9 @@ fn a_leaf_verifies_against_its_own_authority_only() {
         .map(drop)
     };
     verify(&pipelock, SystemTime::now()).unwrap();
-    assert!(matches!(
-        verify(&egress, SystemTime::now()),
-        Err(webpki::Error::UnknownIssuer)
-    ));
+    assert!(matches!(verify(&egress, SystemTime::now()), Err(webpki::Error::UnknownIssuer)));
     let later = SystemTime::now() + Duration::from_secs(2 * 24 * 3600);
-    assert!(matches!(
-        verify(&pipelock, later),
-        Err(webpki::Error::CertExpired { .. })
-    ));
+    assert!(matches!(verify(&pipelock, later), Err(webpki::Error::CertExpired { .. })));
 }
 
 #[test]
@@ -234,40 +196,22 @@ fn the_dates_reach_from_1950_to_9999() {
     mint(at(0), second).unwrap();
     mint(at(YEAR_2050 - 1), second).unwrap();
     mint(at(YEAR_2050 + 3600), second).unwrap();
-    assert_eq!(
-        mint(at(END_OF_9999 - 5), 5 * second).unwrap().not_after(),
-        at(END_OF_9999)
-    );
+    assert_eq!(mint(at(END_OF_9999 - 5), 5 * second).unwrap().not_after(), at(END_OF_9999));
 
     for (now, lifetime, says) in [
         (first - Duration::from_nanos(1), second, "begin before 1950"),
-        (
-            first - Duration::from_secs(100_000 * 365 * 86400),
-            second,
-            "clock is outside",
-        ),
+        (first - Duration::from_secs(100_000 * 365 * 86400), second, "clock is outside"),
         (at(END_OF_9999 - 5), 6 * second, "end after the year 9999"),
         (at(END_OF_9999 + 1), second, "clock is outside"),
         (at(1 << 62), second, "clock is outside"),
-        (
-            at(NOON),
-            Duration::from_secs(1 << 62),
-            "end after the year 9999",
-        ),
+        (at(NOON), Duration::from_secs(1 << 62), "end after the year 9999"),
         (at(NOON), Duration::MAX, "end after the year 9999"),
         (at(NOON), Duration::ZERO, "shorter than a second"),
-        (
-            at(NOON),
-            Duration::from_millis(999),
-            "shorter than a second",
-        ),
+        (at(NOON), Duration::from_millis(999), "shorter than a second"),
     ] {
         let error = mint(now, lifetime).unwrap_err();
         assert!(matches!(error, TlsError::Validity { .. }), "{error}");
-        assert!(
-            error.to_string().contains(says),
-            "{error} does not say {says}"
-        );
+        assert!(error.to_string().contains(says), "{error} does not say {says}");
     }
 }
 
@@ -330,49 +274,20 @@ fn a_broken_source_of_randomness_is_an_error() {
     for byte in [0x00, 0xff] {
         // Zero, and a number past the order of the curve's group: neither is a key.
         let error = CertificateAuthority::mint(&spec, &mut Stuck(byte)).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                TlsError::BadRandomness {
-                    what: "a private key",
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, TlsError::BadRandomness { what: "a private key", .. }), "{error}");
     }
     let error = CertificateAuthority::mint(&spec, &mut Loaded(vec![])).unwrap_err();
     assert_eq!(error.source().unwrap().to_string(), "the well is dry");
 
-    let zero_serial = Loaded(
-        [vec![7; 32]]
-            .into_iter()
-            .chain(vec![vec![0; 16]; 8])
-            .collect(),
-    );
+    let zero_serial = Loaded([vec![7; 32]].into_iter().chain(vec![vec![0; 16]; 8]).collect());
     let error = CertificateAuthority::mint(&spec, &mut { zero_serial }).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            TlsError::BadRandomness {
-                what: "a serial number",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, TlsError::BadRandomness { what: "a serial number", .. }), "{error}");
 }
 
 #[test]
 fn an_unusable_draw_is_repeated() {
     let spec = CaSpec::new("dev", CaRole::Pipelock, at(NOON));
-    let mut lucky = Loaded(vec![
-        vec![0; 32],
-        vec![0xff; 32],
-        vec![7; 32],
-        vec![0; 16],
-        vec![1; 16],
-    ]);
+    let mut lucky = Loaded(vec![vec![0; 32], vec![0xff; 32], vec![7; 32], vec![0; 16], vec![1; 16]]);
     let authority = CertificateAuthority::mint(&spec, &mut lucky).unwrap();
     check(&authority, &spec);
     assert_eq!(parse(&authority).raw_serial(), [1; 16]);

@@ -1,8 +1,5 @@
 //! What a trust bundle takes, and what it refuses.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper of the tests fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 
 use bottle_tls::{BundleInput, CaRole, TlsError, trust_bundle};
 use proptest::prelude::*;
@@ -10,31 +7,21 @@ use proptest::prelude::*;
 mod common;
 
 fn labels(bundle: &str) -> Vec<&str> {
-    bundle
-        .lines()
-        .filter(|line| line.starts_with("-----BEGIN"))
-        .collect()
+    bundle.lines().filter(|line| line.starts_with("-----BEGIN")).collect()
 }
 
 #[test]
 fn the_roots_come_first_and_nothing_comes_twice() {
     let [first, second] = [CaRole::Egress, CaRole::Egress].map(common::mint);
     let authority = common::mint(CaRole::Pipelock);
-    let [a, b, c] = [
-        first.certificate_pem(),
-        second.certificate_pem(),
-        authority.certificate_pem(),
-    ];
+    let [a, b, c] = [first.certificate_pem(), second.certificate_pem(), authority.certificate_pem()];
 
     let expected = format!("{a}{b}{c}");
     let plain = trust_bundle(&format!("{a}{b}"), c).unwrap();
     assert_eq!(plain, expected);
     // The same bundle out of doubled, commented, unterminated and CRLF text, and out of itself.
     let untidy = format!("# roots\n\n{b}").replace('\n', "\r\n");
-    assert_eq!(
-        trust_bundle(&format!("{a}{a}{untidy}"), c.trim_end()).unwrap(),
-        expected
-    );
+    assert_eq!(trust_bundle(&format!("{a}{a}{untidy}"), c.trim_end()).unwrap(), expected);
     assert_eq!(trust_bundle(&expected, c).unwrap(), expected);
     for blank in ["", "\n", " \t\r\n"] {
         assert_eq!(trust_bundle(blank, c).unwrap(), c);
@@ -58,19 +45,12 @@ fn a_key_never_gets_in() {
     let certificate = authority.certificate_pem();
     let combined = authority.combined_pem();
     let sec1 = format!("{certificate}{}", authority.key_sec1_pem().expose());
-    let hidden = authority
-        .key_sec1_pem()
-        .expose()
-        .replace("EC PRIVATE KEY", "CERTIFICATE");
+    let hidden = authority.key_sec1_pem().expose().replace("EC PRIVATE KEY", "CERTIFICATE");
     for text in [combined.expose(), &sec1, &hidden] {
         for result in [trust_bundle(text, certificate), trust_bundle("", text)] {
             let error = format!("{0} {0:?}", result.unwrap_err());
             for pem in [authority.key_sec1_pem(), authority.key_pkcs8_pem()] {
-                assert!(
-                    pem.expose()
-                        .lines()
-                        .all(|line| { line.starts_with("-----") || !error.contains(line) })
-                );
+                assert!(pem.expose().lines().all(|line| { line.starts_with("-----") || !error.contains(line) }));
             }
         }
     }
@@ -85,71 +65,26 @@ fn what_is_wrong_is_said_with_its_line() {
     let key = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
     for (roots, at, says) in [
         ("no such file".to_owned(), 1, "no certificate"),
-        (
-            format!("{pem}{key}"),
-            lines + 1,
-            "`EC PRIVATE KEY` and not a certificate",
-        ),
-        (
-            format!("\n-----BEGIN {body}-----\n"),
-            2,
-            "of an unknown kind",
-        ),
-        (
-            pem.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
-            1,
-            "`TRUSTED CERTIFICATE`",
-        ),
-        (
-            pem.lines().take(3).collect::<Vec<_>>().join("\n"),
-            1,
-            "never ends",
-        ),
-        (
-            format!("-----BEGIN CERTIFICATE-----\n{pem}"),
-            2,
-            "inside another",
-        ),
-        (
-            format!("{pem}-----END CERTIFICATE-----\n"),
-            lines + 1,
-            "never began",
-        ),
+        (format!("{pem}{key}"), lines + 1, "`EC PRIVATE KEY` and not a certificate"),
+        (format!("\n-----BEGIN {body}-----\n"), 2, "of an unknown kind"),
+        (pem.replace("CERTIFICATE", "TRUSTED CERTIFICATE"), 1, "`TRUSTED CERTIFICATE`"),
+        (pem.lines().take(3).collect::<Vec<_>>().join("\n"), 1, "never ends"),
+        (format!("-----BEGIN CERTIFICATE-----\n{pem}"), 2, "inside another"),
+        (format!("{pem}-----END CERTIFICATE-----\n"), lines + 1, "never began"),
         (pem.replacen(body, "!!!!", 1), lines, "not well-formed"),
-        (
-            pem.replacen(body, "", 1),
-            lines,
-            "does not hold a certificate",
-        ),
-        (
-            pem.replacen("-----END CERTIFICATE", "-----END X", 1),
-            lines,
-            "not well-formed",
-        ),
-        (
-            "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
-            2,
-            "does not hold",
-        ),
+        (pem.replacen(body, "", 1), lines, "does not hold a certificate"),
+        (pem.replacen("-----END CERTIFICATE", "-----END X", 1), lines, "not well-formed"),
+        ("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(), 2, "does not hold"),
         (
             // The three fields of a certificate, and a fourth.
             "-----BEGIN CERTIFICATE-----\nMAkwADAAAwEABQA=\n-----END CERTIFICATE-----\n".into(),
             3,
             "does not hold",
         ),
-        (
-            "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".into(),
-            3,
-            "does not hold",
-        ),
+        ("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".into(), 3, "does not hold"),
     ] {
         let error = trust_bundle(&roots, pem).unwrap_err();
-        let TlsError::Bundle {
-            input: BundleInput::SystemRoots,
-            line,
-            problem,
-        } = &error
-        else {
+        let TlsError::Bundle { input: BundleInput::SystemRoots, line, problem } = &error else {
             panic!("{error:?}");
         };
         assert!(problem.contains(says), "{problem} does not say {says}");
@@ -164,17 +99,8 @@ fn the_authority_is_one_certificate() {
     let two = format!("{}{}", authority.certificate_pem(), other.certificate_pem());
     for (text, count) in [("", 0), ("# nothing", 0), (two.as_str(), 2)] {
         let error = trust_bundle("", text).unwrap_err();
-        assert!(matches!(
-            error,
-            TlsError::Bundle {
-                input: BundleInput::Authority,
-                ..
-            }
-        ));
-        assert!(
-            error.to_string().contains(&format!("{count} certificates")),
-            "{error}"
-        );
+        assert!(matches!(error, TlsError::Bundle { input: BundleInput::Authority, .. }));
+        assert!(error.to_string().contains(&format!("{count} certificates")), "{error}");
     }
 }
 

@@ -1,8 +1,5 @@
 //! What lies on disk, and what is left when laying it down fails.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper of the tests fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::{
@@ -24,10 +21,8 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -52,16 +47,10 @@ fn each_file_holds_its_form() {
     let authority = common::mint(CaRole::Pipelock);
     let files = authority.write_to(&directory).unwrap();
     assert_eq!(files, CaFiles::in_directory(&directory));
-    assert_eq!(
-        fs::read_to_string(&files.certificate).unwrap(),
-        authority.certificate_pem()
-    );
+    assert_eq!(fs::read_to_string(&files.certificate).unwrap(), authority.certificate_pem());
     assert!(fs::read_to_string(&files.key).unwrap() == authority.key_sec1_pem().expose());
     assert!(fs::read_to_string(&files.combined).unwrap() == authority.combined_pem().expose());
-    assert_eq!(
-        names(&directory),
-        ["ca-combined.pem", "ca-key.pem", "ca.pem"]
-    );
+    assert_eq!(names(&directory), ["ca-combined.pem", "ca-key.pem", "ca.pem"]);
     assert_modes(&directory, &files);
 }
 
@@ -123,10 +112,7 @@ fn a_failure_leaves_nothing_behind() {
 
     let file = root.path().join("file");
     fs::write(&file, "untouched").unwrap();
-    assert_eq!(
-        error_of(authority.write_to(&file)).1,
-        ErrorKind::NotADirectory
-    );
+    assert_eq!(error_of(authority.write_to(&file)).1, ErrorKind::NotADirectory);
     assert_eq!(fs::read_to_string(&file).unwrap(), "untouched");
     assert_eq!(names(root.path()), ["file"]);
 
@@ -134,10 +120,7 @@ fn a_failure_leaves_nothing_behind() {
     let directory = root.path().join("pipelock");
     fs::create_dir_all(directory.join("ca.pem/occupied")).unwrap();
     let (text, _) = error_of(authority.write_to(&directory));
-    assert!(
-        text.starts_with("write `") && text.ends_with("ca.pem`"),
-        "{text}"
-    );
+    assert!(text.starts_with("write `") && text.ends_with("ca.pem`"), "{text}");
     assert_eq!(names(&directory), ["ca.pem"]);
 }
 
@@ -172,24 +155,14 @@ fn in_a_child(prelude: &str, test: &str, directory: &Path) {
         .output()
         .unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{report}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(
-        report.contains("1 passed") && !report.contains("skipped"),
-        "{report}"
-    );
+    assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(report.contains("1 passed") && !report.contains("skipped"), "{report}");
 }
 
 const CHILD_DIRECTORY: &str = "BOTTLE_TLS_TEST_DIRECTORY";
 
 /// Where the parent wants the child to work; nothing when somebody ran the ignored tests by hand.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test tells its child process where to work"
-)]
+#[expect(clippy::disallowed_methods, reason = "a test tells its child process where to work")]
 fn child_directory() -> Option<PathBuf> {
     let directory = std::env::var_os(CHILD_DIRECTORY);
     if directory.is_none() {
@@ -225,11 +198,7 @@ fn child_under_a_umask() {
 fn a_full_disk_leaves_nothing_behind() {
     let root = tempfile::tempdir().unwrap();
     // No file may grow, and the signal that would say so is off: each write fails as on a full disk.
-    in_a_child(
-        "trap '' XFSZ; ulimit -f 0",
-        "child_on_a_full_disk",
-        root.path(),
-    );
+    in_a_child("trap '' XFSZ; ulimit -f 0", "child_on_a_full_disk", root.path());
     assert!(names(root.path()).is_empty());
 }
 

@@ -1,9 +1,6 @@
 //! What the programs that will meet an authority make of it. Each test is skipped, and says so, where its program is
 //! not installed.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper of the tests fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::{
@@ -31,11 +28,7 @@ struct Stage {
 impl Stage {
     /// Nothing when `program` is not there.
     fn for_program(program: &str, version: &str) -> Option<Self> {
-        if Command::new(program)
-            .arg(version)
-            .output()
-            .is_ok_and(|output| output.status.success())
-        {
+        if Command::new(program).arg(version).output().is_ok_and(|output| output.status.success()) {
             return Some(Self::new());
         }
         println!("skipped: there is no working `{program}` here");
@@ -44,8 +37,7 @@ impl Stage {
 
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let [authority, foreign, stranger] =
-            [CaRole::Pipelock, CaRole::Pipelock, CaRole::Egress].map(common::mint);
+        let [authority, foreign, stranger] = [CaRole::Pipelock, CaRole::Pipelock, CaRole::Egress].map(common::mint);
         let leaf = common::leaf(&authority);
         let write = |name: &str, text: &str| {
             let path = root.path().join(name);
@@ -53,9 +45,8 @@ impl Stage {
             path
         };
         // Another authority plays the system's roots.
-        let bundle = |of: &CertificateAuthority| {
-            trust_bundle(stranger.certificate_pem(), of.certificate_pem()).unwrap()
-        };
+        let bundle =
+            |of: &CertificateAuthority| trust_bundle(stranger.certificate_pem(), of.certificate_pem()).unwrap();
         Self {
             files: authority.write_to(&root.path().join("pipelock")).unwrap(),
             leaf: write("leaf.pem", &leaf.certificate.pem()),
@@ -70,13 +61,7 @@ impl Stage {
     fn openssl_verify(&self, leaf: &Path, untrusted: Option<&Path>) -> Output {
         let mut command = Command::new("openssl");
         command.args(["verify", "-x509_strict", "-purpose", "sslserver"]);
-        command.args([
-            "-verify_hostname",
-            HOST,
-            "-no-CApath",
-            "-no-CAstore",
-            "-CAfile",
-        ]);
+        command.args(["-verify_hostname", HOST, "-no-CApath", "-no-CAstore", "-CAfile"]);
         command.arg(&self.files.certificate);
         if let Some(chain) = untrusted {
             command.arg("-untrusted").arg(chain);
@@ -118,10 +103,7 @@ fn openssl_refuses_an_authority_below_the_authority() {
     fs::write(&chain, middle.certificate.pem()).unwrap();
     fs::write(&path, leaf.certificate.pem()).unwrap();
     let complaint = fail(&stage.openssl_verify(&path, Some(&chain)));
-    assert!(
-        complaint.contains("path length constraint exceeded"),
-        "{complaint}"
-    );
+    assert!(complaint.contains("path length constraint exceeded"), "{complaint}");
 }
 
 #[test]
@@ -130,30 +112,16 @@ fn openssl_finds_the_key_sound() {
         return;
     };
     let run = |arguments: &[&str], file: &Path| {
-        Command::new("openssl")
-            .args(arguments)
-            .arg("-in")
-            .arg(file)
-            .output()
-            .unwrap()
+        Command::new("openssl").args(arguments).arg("-in").arg(file).output().unwrap()
     };
     succeed(&run(&["ec", "-check", "-noout"], &stage.files.key));
     succeed(&run(&["pkey", "-check", "-noout"], &stage.files.combined));
-    let public = succeed(&run(
-        &["x509", "-noout", "-pubkey"],
-        &stage.files.certificate,
-    ));
+    let public = succeed(&run(&["x509", "-noout", "-pubkey"], &stage.files.certificate));
     for key in [&stage.files.key, &stage.files.combined] {
         assert_eq!(succeed(&run(&["pkey", "-pubout"], key)), public);
     }
-    let shown = succeed(&run(
-        &["x509", "-noout", "-fingerprint", "-sha256"],
-        &stage.files.combined,
-    ));
-    assert_eq!(
-        shown.rsplit('=').next().unwrap(),
-        stage.authority.fingerprint().to_string()
-    );
+    let shown = succeed(&run(&["x509", "-noout", "-fingerprint", "-sha256"], &stage.files.combined));
+    assert_eq!(shown.rsplit('=').next().unwrap(), stage.authority.fingerprint().to_string());
 }
 
 #[test]
@@ -164,12 +132,7 @@ fn python_shakes_hands_strictly() {
     let run = |bundle: &Path| {
         Command::new("python3")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/handshake.py"))
-            .args([
-                &stage.leaf,
-                &stage.leaf_key,
-                Path::new(HOST),
-                &stage.files.combined,
-            ])
+            .args([&stage.leaf, &stage.leaf_key, Path::new(HOST), &stage.files.combined])
             .env("SSL_CERT_FILE", bundle)
             .env("SSL_CERT_DIR", stage.root.path().join("none"))
             .output()
@@ -177,10 +140,7 @@ fn python_shakes_hands_strictly() {
     };
     assert_eq!(succeed(&run(&stage.bundle)), "hello");
     let complaint = fail(&run(&stage.foreign_bundle));
-    assert!(
-        complaint.contains("CERTIFICATE_VERIFY_FAILED"),
-        "{complaint}"
-    );
+    assert!(complaint.contains("CERTIFICATE_VERIFY_FAILED"), "{complaint}");
 }
 
 #[test]
@@ -198,10 +158,7 @@ fn node_shakes_hands() {
     };
     assert_eq!(succeed(&run(&stage.bundle)), "hello");
     let complaint = fail(&run(&stage.foreign_bundle));
-    assert!(
-        complaint.contains("UNABLE_TO_VERIFY_LEAF_SIGNATURE"),
-        "{complaint}"
-    );
+    assert!(complaint.contains("UNABLE_TO_VERIFY_LEAF_SIGNATURE"), "{complaint}");
 }
 
 #[test]

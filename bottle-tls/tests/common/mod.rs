@@ -1,15 +1,10 @@
 //! What the tests share: a source of randomness that repeats itself, and the sidecar's part, which is to sign leaves.
-#![allow(
-    dead_code,
-    reason = "each test binary uses its own part of this module"
-)]
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::{io, time::SystemTime};
 
 use bottle_tls::{CaRole, CaSpec, CertificateAuthority, RandomSource, SystemRandom};
-use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use sha2::{Digest as _, Sha256};
 
 /// The host that leaves are issued for.
@@ -66,10 +61,7 @@ pub(crate) fn intermediate(authority: &CertificateAuthority) -> Leaf {
 /// Signs with any key, whatever the certificate allows it to sign.
 pub(crate) fn issue_below(parent: &Leaf) -> Leaf {
     let key = KeyPair::from_pem(&parent.key.serialize_pem()).unwrap();
-    sign(
-        &Issuer::from_ca_cert_der(parent.certificate.der(), key).unwrap(),
-        IsCa::NoCa,
-    )
+    sign(&Issuer::from_ca_cert_der(parent.certificate.der(), key).unwrap(), IsCa::NoCa)
 }
 
 fn issue(authority: &CertificateAuthority, is_ca: IsCa) -> Leaf {

@@ -1,0 +1,164 @@
+//! The agent's environment file, which Compose reads.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why an environment file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvFileError {
+    /// It could not be read.
+    #[error("the environment file `{}` could not be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not text.
+    #[error("the environment file `{}` is not UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line would take a value from the environment in which Compose runs, where the bottle's tokens are.
+    #[error("{}:{line}: {what}, which would take a value from the launcher's environment; accepted: `NAME=value`, with `$` in single quotes or as `$$`", path.display())]
+    Reaches {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What it holds.
+        what: &'static str,
+    },
+}
+
+/// Whether there is an environment file that says something; a missing or empty one is none.
+///
+/// Compose interpolates `$NAME` and takes the value of a bare `NAME` from its own environment, which holds every token of
+/// the bottle: `A=${EGRESS_TOKEN_X}` would hand one to the agent. Such lines are refused.
+///
+/// # Errors
+///
+/// When it cannot be read, is not UTF-8, or has such a line.
+pub fn check(path: &Path) -> Result<bool, EnvFileError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(EnvFileError::Read { path: path.to_owned(), source }),
+    };
+    let text = String::from_utf8(bytes).map_err(|_| EnvFileError::NotText { path: path.to_owned() })?;
+    match first_reach(&text) {
+        None => Ok(!text.trim().is_empty()),
+        Some((line, what)) => Err(EnvFileError::Reaches { path: path.to_owned(), line, what }),
+    }
+}
+
+/// The first line that takes a value from elsewhere. A quoted value may span lines.
+fn first_reach(text: &str) -> Option<(usize, &'static str)> {
+    let mut line = 1;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find('\n').unwrap_or(rest.len());
+        let trimmed = rest[..end].trim();
+        let Some((_, value)) = trimmed.split_once(['=', ':']).filter(|_| !trimmed.starts_with('#')) else {
+            if !trimmed.is_empty() && !trimmed.starts_with('#') {
+                return Some((line, "a bare name"));
+            }
+            (line, rest) = (line + 1, &rest[(end + 1).min(rest.len())..]);
+            continue;
+        };
+        // From the value's first character on, in `rest`'s own coordinates.
+        let start = value.trim_start().as_ptr() as usize - rest.as_ptr() as usize;
+        let after = &rest[start..];
+        let length = match after.chars().next() {
+            Some('\'') => after[1..].find('\'').map_or(after.len(), |close| close + 2),
+            Some('"') => closing_quote(after).unwrap_or(after.len()),
+            _ => end.saturating_sub(start),
+        };
+        let (body, tail) = after.split_at(length.min(after.len()));
+        let literal = body.starts_with('\'');
+        if !literal && has_interpolation(body) {
+            return Some((line, "a `$`"));
+        }
+        let tail_end = tail.find('\n').unwrap_or(tail.len());
+        if has_interpolation(&tail[..tail_end]) {
+            return Some((line, "a `$`"));
+        }
+        line += body.matches('\n').count() + 1;
+        rest = &tail[(tail_end + 1).min(tail.len())..];
+    }
+    None
+}
+
+/// The length of a double-quoted value with its quotes.
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.char_indices().skip(1).find_map(|(place, c)| {
+        let closes = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        closes.then_some(place + 1)
+    })
+}
+
+/// Whether a `$` is left when each `$$` is taken away.
+fn has_interpolation(value: &str) -> bool {
+    value.replace("$$", "").contains('$')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_from_the_launchers_environment_are_refused() {
+        for (text, line) in [
+            ("A=${X}", 1),
+            ("A=1\nB=$X\n", 2),
+            ("A=\"${X}\"", 1),
+            ("A=\"one\ntwo $X\"\n", 1),
+            ("A='one\ntwo'\nB=$X", 3),
+            ("EGRESS_TOKEN_X\n", 1),
+            ("A=1\n\n  NAME  \n", 3),
+            ("export A=$X", 1),
+            ("A: $X", 1),
+            ("A='x'$X", 1),
+            ("A=$$$X", 1),
+            ("A=\\${X}", 1),
+        ] {
+            assert_eq!(first_reach(text).map(|(line, _)| line), Some(line), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn plain_values_pass() {
+        for text in [
+            "",
+            "# $X\n",
+            "A=1\n",
+            "A='${X}'\nB=2",
+            "A=\"a\\\"b\"\n",
+            "A=$$X",
+            "A=\"two\nlines\"\nB=3",
+            "A=\n",
+            "A='$X\n$Y'\n",
+        ] {
+            assert_eq!(first_reach(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_empty_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.env");
+        assert!(!check(&path).unwrap());
+        std::fs::write(&path, "\n").unwrap();
+        assert!(!check(&path).unwrap());
+        std::fs::write(&path, "A=1\n").unwrap();
+        assert!(check(&path).unwrap());
+        std::fs::write(&path, "A=1\nB=${HOME}\n").unwrap();
+        let error = check(&path).unwrap_err().to_string();
+        assert!(error.contains("agent.env:2: a `$`, which would take"), "{error}");
+    }
+}

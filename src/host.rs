@@ -1,0 +1,60 @@
+//! What a launch knows of its surroundings. This is the one module of the libraries that asks for it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bottle_plan::{HostFacts, StateRoot, UserIds};
+
+/// The host as a launch sees it, all of it values: a test or an embedding program makes its own.
+#[derive(Clone)]
+pub struct Host {
+    /// Home and working directory, user and group.
+    pub facts: HostFacts,
+    environment: BTreeMap<OsString, OsString>,
+}
+
+impl std::fmt::Debug for Host {
+    /// Names of variables only: values may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("facts", &self.facts).field("variables", &self.environment.len()).finish()
+    }
+}
+
+impl Host {
+    /// The host of this process.
+    ///
+    /// # Errors
+    ///
+    /// When there is no working directory, or no home directory is known.
+    pub fn current() -> io::Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that asks")]
+        let environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let home = environment.get(OsStr::new("HOME")).map(PathBuf::from).filter(|home| home.is_absolute());
+        let home = home.ok_or_else(|| io::Error::other("the variable `HOME` holds no absolute path"))?;
+        let user = UserIds { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        Ok(Self { facts: HostFacts { home, cwd: std::env::current_dir()?, user }, environment })
+    }
+
+    /// A host with these facts and this environment.
+    pub fn new(facts: HostFacts, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self { facts, environment: environment.into_iter().collect() }
+    }
+
+    /// The value of a variable.
+    pub fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.environment.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
+    /// Every variable, for the subprocess backend to choose from.
+    pub fn environment(&self) -> impl Iterator<Item = (OsString, OsString)> + '_ {
+        self.environment.iter().map(|(name, value)| (name.clone(), value.clone()))
+    }
+
+    /// Where bottles keep their state, unless chosen otherwise.
+    pub fn state_root(&self) -> StateRoot {
+        let path = |name: &str| self.variable(name).map(Path::new);
+        StateRoot::from_host(path("CLAUDE_BOTTLE_STATE"), path("XDG_STATE_HOME"), &self.facts.home)
+    }
+}

@@ -1,0 +1,363 @@
+//! Packing the workspace into a tar for the derived image.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use bottle_plan::UserIds;
+use bottle_plan::plan::WorkspacePlan;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ignore::{DirEntry, WalkBuilder};
+use tar::{EntryType, Header};
+
+/// What was packed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Files and symbolic links.
+    pub files: u64,
+    /// Bytes of the files together.
+    pub bytes: u64,
+}
+
+/// Why a workspace could not be packed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkspaceError {
+    /// There is no such directory.
+    #[error("the workspace `{}` is not a directory", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("`{}` could not be read", path.display())]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The tar could not be written.
+    #[error("the packed workspace could not be written")]
+    Write(#[source] io::Error),
+}
+
+/// Writes the workspace as a tar whose paths begin at the container's root and whose entries belong to `owner`.
+///
+/// Left out is what `.gitignore` files, `.git/info/exclude` and the workspace's `.dockerignore` name, and every `.env` and
+/// `.env.*` file unless the plan asks for them. The repository itself (`.git`) is always in, for the agent works in it;
+/// credentials that somebody has left in its configuration are not. Symbolic links stay links, sockets and devices are
+/// left out, and the order is that of names, so that the same files give the same tar.
+///
+/// # Errors
+///
+/// When the workspace is not a directory, a file cannot be read, or the tar cannot be written.
+pub fn pack(plan: &WorkspacePlan, owner: UserIds, out: impl Write) -> Result<Packed, WorkspaceError> {
+    let root = plan.source.as_path();
+    if !root.is_dir() {
+        return Err(WorkspaceError::NotADirectory { path: root.to_owned() });
+    }
+    let mut packer =
+        Packer { root, target: plan.target.as_str(), owner, tar: tar::Builder::new(out), packed: Packed::default() };
+    let docker = dockerignore(root)?;
+    let (source, include_env) = (root.to_owned(), plan.include_env_files);
+    let wanted = move |entry: &DirEntry| {
+        let path = entry.path();
+        let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
+        let relative = path.strip_prefix(&source).unwrap_or(path);
+        relative != Path::new(".git")
+            && (include_env || is_dir || !is_env_file(entry))
+            && !docker.matched(relative, is_dir).is_ignore()
+    };
+    let files = WalkBuilder::new(root)
+        .hidden(false)
+        .ignore(false)
+        .git_global(false)
+        .require_git(false)
+        .sort_by_file_name(Ord::cmp)
+        .filter_entry(wanted)
+        .build();
+    packer.add_all(files)?;
+    let git = root.join(".git");
+    if fs::symlink_metadata(&git).is_ok() {
+        packer.add_all(WalkBuilder::new(&git).standard_filters(false).sort_by_file_name(Ord::cmp).build())?;
+    }
+    packer.tar.into_inner().and_then(|mut out| out.flush()).map_err(WorkspaceError::Write)?;
+    Ok(packer.packed)
+}
+
+fn is_env_file(entry: &DirEntry) -> bool {
+    let name = entry.file_name().as_bytes();
+    name == b".env" || name.starts_with(b".env.")
+}
+
+/// The rules of `.dockerignore`, which are anchored at the root where those of `.gitignore` are not. An exception inside a
+/// directory that is left out as a whole has no effect.
+fn dockerignore(root: &Path) -> Result<Gitignore, WorkspaceError> {
+    let path = root.join(".dockerignore");
+    let mut rules = GitignoreBuilder::new("");
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(WorkspaceError::Read { path, source }),
+    };
+    for line in String::from_utf8_lossy(&text).lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        let (not, pattern) = line.strip_prefix('!').map_or(("", line), |rest| ("!", rest.trim()));
+        let pattern = pattern.trim_start_matches("./").trim_matches('/');
+        if !pattern.is_empty() && pattern != "." {
+            // A pattern that is no glob excludes nothing; Docker refuses it, and so would a build of the same files.
+            let added = rules.add_line(None, &format!("{not}/{pattern}"));
+            added.map_err(|error| WorkspaceError::Read {
+                path: path.clone(),
+                source: io::Error::other(error.to_string()),
+            })?;
+        }
+    }
+    rules.build().map_err(|error| WorkspaceError::Read { path, source: io::Error::other(error.to_string()) })
+}
+
+struct Packer<'a, W: Write> {
+    root: &'a Path,
+    target: &'a str,
+    owner: UserIds,
+    tar: tar::Builder<W>,
+    packed: Packed,
+}
+
+impl<W: Write> Packer<'_, W> {
+    fn add_all(&mut self, walk: ignore::Walk) -> Result<(), WorkspaceError> {
+        for entry in walk {
+            let entry = entry.map_err(|error| {
+                let path = self.root.to_owned();
+                WorkspaceError::Read { path, source: io::Error::other(error.to_string()) }
+            })?;
+            self.add(entry.path())?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path) -> Result<(), WorkspaceError> {
+        let unreadable = |source| WorkspaceError::Read { path: path.to_owned(), source };
+        let metadata = fs::symlink_metadata(path).map_err(unreadable)?;
+        let relative = path.strip_prefix(self.root).unwrap_or(path);
+        let name = Path::new(self.target.trim_start_matches('/')).join(relative);
+        let mut header = self.header(&metadata);
+        if metadata.is_dir() {
+            header.set_entry_type(EntryType::Directory);
+            header.set_size(0);
+            return self.tar.append_data(&mut header, name, io::empty()).map_err(WorkspaceError::Write);
+        }
+        if metadata.is_symlink() {
+            header.set_entry_type(EntryType::Symlink);
+            header.set_size(0);
+            let link = fs::read_link(path).map_err(unreadable)?;
+            self.packed.files += 1;
+            return self.tar.append_link(&mut header, name, link).map_err(WorkspaceError::Write);
+        }
+        if !metadata.is_file() {
+            return Ok(());
+        }
+        self.packed.files += 1;
+        if relative.starts_with(".git") && relative.file_name().is_some_and(|name| name == "config") {
+            let config = without_credentials(&fs::read(path).map_err(unreadable)?);
+            header.set_size(config.len() as u64);
+            self.packed.bytes += config.len() as u64;
+            return self.tar.append_data(&mut header, name, config.as_slice()).map_err(WorkspaceError::Write);
+        }
+        // The header goes before the content, so a file that changes in between is cut or filled up to the size it had.
+        let file = File::open(path).map_err(unreadable)?;
+        let content = io::Read::take(file, metadata.len());
+        header.set_size(metadata.len());
+        self.packed.bytes += metadata.len();
+        let padded = io::Read::take(io::Read::chain(content, io::repeat(0)), metadata.len());
+        self.tar.append_data(&mut header, name, padded).map_err(WorkspaceError::Write)
+    }
+
+    fn header(&self, metadata: &Metadata) -> Header {
+        let mut header = Header::new_gnu();
+        // Set-user-id and its kin have no business in a workspace.
+        header.set_mode(metadata.permissions().mode() & 0o777);
+        header.set_uid(u64::from(self.owner.uid));
+        header.set_gid(u64::from(self.owner.gid));
+        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+        header
+    }
+}
+
+/// A git configuration without the places in which credentials are found: passwords in URLs, extra headers, and whatever
+/// `credential` sections say. The agent's only way to a remote is git-gate, which needs none of them.
+fn without_credentials(config: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(config.len());
+    let mut in_credential = false;
+    for line in config.split_inclusive(|byte| *byte == b'\n') {
+        let text = String::from_utf8_lossy(line);
+        let trimmed = text.trim_start();
+        let lower = trimmed.to_ascii_lowercase();
+        if lower.starts_with('[') {
+            in_credential = lower.starts_with("[credential");
+        }
+        let key = lower.split(['=', ' ', '\t']).next().unwrap_or_default();
+        if in_credential || matches!(key, "extraheader" | "password" | "sslkey" | "cookiefile" | "proxy") {
+            continue;
+        }
+        match without_password(&text) {
+            Some(cleaned) => out.extend_from_slice(cleaned.as_bytes()),
+            None => out.extend_from_slice(line),
+        }
+    }
+    out
+}
+
+/// The line without `user:password@` after `http://` or `https://`; `None` when there is no such thing.
+fn without_password(line: &str) -> Option<String> {
+    let start = line.find("://")? + 3;
+    let scheme = &line[..start];
+    if !scheme.ends_with("http://") && !scheme.ends_with("https://") {
+        return None;
+    }
+    let rest = &line[start..];
+    let authority = &rest[..rest.find(['/', '"', ' ', '\n', '\r']).unwrap_or(rest.len())];
+    let at = authority.rfind('@')?;
+    Some(format!("{scheme}{}", &rest[at + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Read;
+
+    use bottle_plan::manifest::WorkspaceMode;
+
+    use super::*;
+
+    fn packed(root: &Path, include_env_files: bool) -> BTreeMap<String, (u32, Vec<u8>)> {
+        let plan = WorkspacePlan {
+            mode: WorkspaceMode::Copy,
+            source: root.to_owned(),
+            target: "/workspace".parse().unwrap(),
+            include_env_files,
+        };
+        let mut bytes = Vec::new();
+        pack(&plan, UserIds { uid: 1234, gid: 5678 }, &mut bytes).unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let files = |entry: &tar::Entry<'_, &[u8]>| !entry.header().entry_type().is_dir();
+        let entries = archive.entries().unwrap().map(Result::unwrap).filter(files).map(|mut entry| {
+            assert_eq!((entry.header().uid().unwrap(), entry.header().gid().unwrap()), (1234, 5678));
+            let (name, mode) = (entry.path().unwrap().display().to_string(), entry.header().mode().unwrap());
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            (name, (mode, content))
+        });
+        entries.collect()
+    }
+
+    fn lay(root: &Path, files: &[(&str, &str)]) {
+        for (name, content) in files {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+    }
+
+    #[test]
+    fn ignored_files_and_env_files_stay_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        lay(
+            dir.path(),
+            &[
+                (".gitignore", "target\n*.log\n!keep.log\n"),
+                (".dockerignore", "# comment\nsecrets\n**/*.pem\n/build\n"),
+                ("src/main.rs", "fn main() {}"),
+                ("src/build/x", "kept: `/build` is anchored"),
+                ("build/x", ""),
+                ("target/x", ""),
+                ("a.log", ""),
+                ("keep.log", ""),
+                ("secrets/key", ""),
+                ("deep/secrets/key", "kept: .dockerignore is anchored"),
+                ("deep/x.pem", ""),
+                (".env", "TOKEN=1"),
+                ("deep/.env.local", "TOKEN=1"),
+                (".envrc", "use nix"),
+                (".git/HEAD", "ref: refs/heads/main\n"),
+                (".git/target", "kept: inside the repository no rule counts"),
+            ],
+        );
+        let names: Vec<_> = packed(dir.path(), false).into_keys().collect();
+        assert_eq!(
+            names,
+            [
+                "workspace/.dockerignore",
+                "workspace/.envrc",
+                "workspace/.git/HEAD",
+                "workspace/.git/target",
+                "workspace/.gitignore",
+                "workspace/deep/secrets/key",
+                "workspace/keep.log",
+                "workspace/src/build/x",
+                "workspace/src/main.rs",
+            ]
+        );
+        let with_env = packed(dir.path(), true);
+        assert!(with_env.contains_key("workspace/.env") && with_env.contains_key("workspace/deep/.env.local"));
+    }
+
+    #[test]
+    fn modes_and_links_are_kept_and_odd_files_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        lay(dir.path(), &[("run.sh", "#!/bin/sh\n")]);
+        fs::set_permissions(dir.path().join("run.sh"), fs::Permissions::from_mode(0o4755)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("dangling")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let long = "x".repeat(120);
+        lay(dir.path(), &[(&format!("{long}/{long}"), "long")]);
+        let entries = packed(dir.path(), false);
+        assert_eq!(entries["workspace/run.sh"].0, 0o755);
+        assert!(entries["workspace/link"].1.is_empty() && entries.contains_key("workspace/dangling"));
+        assert!(!entries.contains_key("workspace/socket"));
+        assert_eq!(entries[&format!("workspace/{long}/{long}")].1, b"long");
+    }
+
+    #[test]
+    fn credentials_in_the_repository_s_configuration_stay_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        lay(
+            dir.path(),
+            &[(
+                ".git/config",
+                "[core]\n\tbare = false\n[remote \"origin\"]\n\turl = https://me:hunter2@git.example/a/b.git\n\tfetch = \
+                 +refs/heads/*:refs/remotes/origin/*\n[http \"https://git.example/\"]\n\textraheader = AUTHORIZATION: basic \
+                 aHVudGVyMg==\n[credential]\n\thelper = store --file hunter2\n[remote \"up\"]\n\turl = \
+                 git@git.example:a/b.git\n[url \"https://x:hunter2@h.example/\"]\n\tinsteadOf = h:\n",
+            )],
+        );
+        let entries = packed(dir.path(), false);
+        let config = String::from_utf8(entries["workspace/.git/config"].1.clone()).unwrap();
+        assert!(!config.contains("hunter2") && !config.contains("aHVudGVyMg"), "{config}");
+        assert!(config.contains("url = https://git.example/a/b.git\n"), "{config}");
+        assert!(config.contains("url = git@git.example:a/b.git\n") && config.contains("insteadOf = h:"), "{config}");
+    }
+
+    #[test]
+    fn the_same_files_give_the_same_tar() {
+        let dir = tempfile::tempdir().unwrap();
+        lay(dir.path(), &[("b", "2"), ("a/c", "3"), ("a/b", "1")]);
+        assert_eq!(packed(dir.path(), false), packed(dir.path(), false));
+    }
+
+    #[test]
+    fn a_workspace_that_is_not_there_is_named() {
+        let plan = WorkspacePlan {
+            mode: WorkspaceMode::Copy,
+            source: "/nonexistent/place".into(),
+            target: "/workspace".parse().unwrap(),
+            include_env_files: false,
+        };
+        let error = pack(&plan, UserIds { uid: 1, gid: 1 }, io::sink()).unwrap_err();
+        assert_eq!(error.to_string(), "the workspace `/nonexistent/place` is not a directory");
+    }
+}
