@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -17,15 +19,31 @@ type Refusal struct {
 	Scanner string
 	Reason  string
 	Hint    string
+	// Always is set where the content could not be looked at: such a refusal stands even where the configuration only warns.
+	Always bool
 }
 
 func refuse(scanner, hint, format string, args ...any) *Refusal {
 	return &Refusal{Scanner: scanner, Reason: fmt.Sprintf(format, args...), Hint: hint}
 }
 
+func (r *Refusal) always() *Refusal {
+	r.Always = true
+	return r
+}
+
+// Status is what a client sees.
+func (r *Refusal) Status() int {
+	if r.Scanner == "ratelimit" {
+		return http.StatusTooManyRequests
+	}
+	return http.StatusForbidden
+}
+
 // Scanner holds what one configuration has to say of a destination.
 type Scanner struct {
 	cfg     *Config
+	env     []string
 	limiter *Limiter
 	resolve func(context.Context, string) ([]netip.Addr, error)
 }
@@ -33,6 +51,7 @@ type Scanner struct {
 func newScanner(cfg *Config) *Scanner {
 	return &Scanner{
 		cfg:     cfg,
+		env:     guardedEnv(cfg.DLP, os.Environ()),
 		limiter: NewLimiter(cfg.FetchProxy.Monitoring.MaxRequestsPerMinute, time.Now),
 		resolve: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
@@ -109,7 +128,7 @@ func (s *Scanner) addresses(ctx context.Context, host string) ([]netip.Addr, *Re
 	for i, addr := range found {
 		addr = addr.Unmap().WithZone("")
 		found[i] = addr
-		if !trusted && isInternal(addr) && !s.exempt(addr) {
+		if !trusted && contains(s.cfg.SSRF.internal, addr) && !contains(s.cfg.SSRF.allowed, addr) {
 			return nil, refuse("ssrf", "Add to ssrf.ip_allowlist or trusted_domains",
 				"SSRF blocked: %s resolves to internal address %s", host, addr)
 		}
@@ -117,9 +136,9 @@ func (s *Scanner) addresses(ctx context.Context, host string) ([]netip.Addr, *Re
 	return found, nil
 }
 
-func (s *Scanner) exempt(addr netip.Addr) bool {
-	for _, prefix := range s.cfg.SSRF.prefixes {
-		if prefix.Contains(addr) {
+func contains(networks []netip.Prefix, addr netip.Addr) bool {
+	for _, network := range networks {
+		if network.Contains(addr) {
 			return true
 		}
 	}
@@ -147,28 +166,6 @@ func (s *Scanner) Dial(ctx context.Context, network, target string) (net.Conn, e
 		failed = errors.Join(failed, err)
 	}
 	return nil, failed
-}
-
-var internalNetworks = prefixes(
-	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
-	"224.0.0.0/4", "::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8",
-)
-
-func isInternal(addr netip.Addr) bool {
-	for _, prefix := range internalNetworks {
-		if prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
-func prefixes(texts ...string) []netip.Prefix {
-	all := make([]netip.Prefix, len(texts))
-	for i, text := range texts {
-		all[i] = netip.MustParsePrefix(text)
-	}
-	return all
 }
 
 // canonicalHost is a name in lower case without the root's dot, or an address; anything else is no host.

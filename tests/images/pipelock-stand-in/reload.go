@@ -34,21 +34,17 @@ func (p *Proxy) WatchConfig(ctx context.Context, file string) {
 		case <-changed:
 		}
 		time.Sleep(settle)
-		for _, pending := range []func() bool{
-			func() bool { return drained(wake) }, func() bool { return drained(changed) },
-		} {
-			pending()
-		}
+		drain(wake)
+		drain(changed)
 		p.Reload(file)
 	}
 }
 
-func drained[T any](c chan T) bool {
+// drain forgets a report that came while the burst settled.
+func drain[T any](c <-chan T) {
 	select {
 	case <-c:
-		return true
 	default:
-		return false
 	}
 }
 
@@ -64,11 +60,11 @@ func (p *Proxy) Reload(file string) {
 		engine, err = NewEngine(cfg)
 	}
 	if err != nil {
-		p.audit.Problem("config_reload", "configuration kept", "status", "failed", "error", err.Error())
+		p.audit.Problem("config_reload", "configuration kept", "status", "failed", "detail", err.Error())
 		return
 	}
 	p.engine.Store(engine)
-	p.audit.Event("config_reload", "configuration reloaded", "status", "success", "mode", cfg.Mode)
+	p.audit.Event("config_reload", "configuration reloaded", "status", "success", "detail", "mode="+cfg.Mode)
 }
 
 // reloadAllowed refuses, in strict mode, what would open a door while the proxy runs.

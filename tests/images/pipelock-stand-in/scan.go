@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"math"
+	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -32,6 +35,11 @@ var injectionPatterns = []struct {
 
 // findSecret names the first credential shape in a text, never the match itself.
 func (s *Scanner) findSecret(text string) string {
+	for _, value := range s.env {
+		if strings.Contains(text, value) {
+			return "Environment Variable Leak"
+		}
+	}
 	if !s.cfg.DLP.IncludeDefaults {
 		return ""
 	}
@@ -43,13 +51,32 @@ func (s *Scanner) findSecret(text string) string {
 	return ""
 }
 
-func findInjection(text string) string {
+// guardedEnv is the proxy's own environment, as far as its values are long and random enough to be secrets.
+func guardedEnv(cfg DLP, environ []string) []string {
+	var values []string
+	for _, pair := range environ {
+		_, value, _ := strings.Cut(pair, "=")
+		if cfg.ScanEnv && len(value) >= cfg.MinEnvSecretLength && entropy(value) > 3 {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+func findInjection(text []byte) string {
 	for _, injection := range injectionPatterns {
-		if injection.pattern.MatchString(text) {
+		if injection.pattern.Match(text) {
 			return injection.name
 		}
 	}
 	return ""
+}
+
+func stripInjection(text []byte) []byte {
+	for _, injection := range injectionPatterns {
+		text = injection.pattern.ReplaceAll(text, []byte("[REDACTED: "+injection.name+"]"))
+	}
+	return text
 }
 
 func (s *Scanner) checkSecrets(u *url.URL) *Refusal {
@@ -107,25 +134,60 @@ func entropy(text string) float64 {
 	return bits
 }
 
-var sensitiveHeaders = []string{
-	"Authorization", "Cookie", "X-Api-Key", "X-Token", "Proxy-Authorization", "X-Goog-Api-Key",
-}
-
-// checkHeaders looks for credentials in the headers that usually hold them, or in all of them.
+// checkHeaders looks for credentials in the headers that usually hold them, or in all but the ignored ones.
 func (s *Scanner) checkHeaders(h http.Header) *Refusal {
-	names := sensitiveHeaders
-	if s.cfg.RequestBody.HeaderMode == "all" {
-		names = names[:0:0]
-		for name := range h {
-			names = append(names, name)
+	scan := s.cfg.RequestBody
+	for name, values := range h {
+		named := func(list []string) bool {
+			return slices.ContainsFunc(list, func(entry string) bool { return strings.EqualFold(entry, name) })
 		}
-	}
-	for _, name := range names {
-		for _, value := range h.Values(name) {
+		if scan.HeaderMode == "sensitive" && !named(scan.SensitiveHeaders) || scan.HeaderMode == "all" && named(scan.IgnoreHeaders) {
+			continue
+		}
+		for _, value := range values {
 			if secret := s.findSecret(value); secret != "" {
 				return refuse("header_dlp", "Add a suppress entry", "request header contains secret: %s", secret)
 			}
 		}
 	}
 	return nil
+}
+
+// checkBodyForm refuses what cannot be read as what it says it is.
+func checkBodyForm(contentType string, body []byte) *Refusal {
+	kind, params, err := mime.ParseMediaType(contentType)
+	switch {
+	case contentType == "":
+		return nil
+	case err != nil:
+		return nil // an unknown type is looked at as plain text
+	case (kind == "application/json" || strings.HasSuffix(kind, "+json")) && !json.Valid(body):
+		return refuse("body_dlp", "", "request body is not valid JSON").always()
+	case kind == "multipart/form-data" && params["boundary"] == "":
+		return refuse("body_dlp", "", "multipart request body has no boundary").always()
+	case kind == "application/x-www-form-urlencoded":
+		if _, err := url.ParseQuery(string(body)); err != nil {
+			return refuse("body_dlp", "", "request body is not a valid form").always()
+		}
+	}
+	return nil
+}
+
+// checkMedia refuses sound, films, and pictures of other kinds or sizes than allowed.
+func checkMedia(policy MediaPolicy, h http.Header, size int) *Refusal {
+	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	family, _, _ := strings.Cut(kind, "/")
+	refused := false
+	switch family {
+	case "audio":
+		refused = policy.StripAudio
+	case "video":
+		refused = policy.StripVideo
+	case "image":
+		refused = policy.StripImages || !slices.Contains(policy.AllowedImageTypes, kind) || size > policy.MaxImageBytes
+	}
+	if !policy.Enabled || !refused {
+		return nil
+	}
+	return refuse("media_policy", "Change media_policy", "media type not allowed: %s", kind)
 }
