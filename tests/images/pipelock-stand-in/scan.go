@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"mime"
@@ -63,13 +64,30 @@ func guardedEnv(cfg DLP, environ []string) []string {
 	return values
 }
 
+// findInjection names the first attempt in a text. Every pattern ends in one and the same word, which is looked for first:
+// an expression alone takes a third of a second for a megabyte.
 func findInjection(text []byte) string {
+	if !containsFold(text, []byte("instructions")) {
+		return ""
+	}
 	for _, injection := range injectionPatterns {
 		if injection.pattern.Match(text) {
 			return injection.name
 		}
 	}
 	return ""
+}
+
+// containsFold looks for a lower-case word in any case, a window at a time, so that a large text is not copied whole.
+func containsFold(text, word []byte) bool {
+	const window = 64 << 10
+	for start := 0; start < len(text); start += window {
+		end := min(len(text), start+window+len(word))
+		if bytes.Contains(bytes.ToLower(text[start:end]), word) {
+			return true
+		}
+	}
+	return false
 }
 
 func stripInjection(text []byte) []byte {
