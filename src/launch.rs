@@ -1,0 +1,162 @@
+//! The launch: nine steps from a plan to a running bottle, each recorded before it makes anything.
+
+mod certificates;
+mod error;
+mod files;
+mod images;
+mod networks;
+mod options;
+mod preflight;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bottle_compose::{ComposeFile, render};
+use bottle_exec::engine::ComposeProject;
+use bottle_exec::{
+    Bottle, BottleLock, Engine, Event, Handle, Journal, JournalFile, Owner, TeardownGuard, TeardownOptions, Undo, step,
+};
+use bottle_plan::resolved::{AgentFacts, PipelockFacts};
+use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
+
+pub use error::{LaunchCause, LaunchError, Step};
+pub use options::LaunchOptions;
+
+use crate::provision;
+use preflight::Ready;
+
+/// Launches a bottle and hands out its handle. The bottle is taken down when the handle is closed or dropped.
+///
+/// What could fail for the plan's own sake — a token that is not set, a key file that is missing, a protection that the
+/// engine cannot give — fails first, before anything is made. Whatever fails later undoes all that was made.
+///
+/// # Errors
+///
+/// [`LaunchError`], which names the step, says why, and tells what could not be undone, if anything.
+pub fn launch(plan: BottlePlan, options: &LaunchOptions) -> Result<Bottle, LaunchError> {
+    let state = options.state_root.bottle(plan.names.slug());
+    let ready = in_step(options, Step::Prepare, || preflight::check(&plan, options))?;
+    let (guard, owner) = in_step(options, Step::Prepare, || open(&plan, &state, options))?;
+    let launching = Launch { plan, options, state, ready, owner, guard: &guard };
+    match launching.run() {
+        Ok(handle) => {
+            let bottle = Bottle::launched(options.engine.clone(), guard, handle);
+            bottle.map_err(|error| LaunchError::new(Step::HandOut, error.into()))
+        }
+        Err(error) => Err(error.with_teardown(guard.close())),
+    }
+}
+
+/// Takes the slug's lock and opens the journal: from here on there is something to undo.
+fn open(
+    plan: &BottlePlan,
+    state: &StateLayout,
+    options: &LaunchOptions,
+) -> Result<(TeardownGuard, Owner), LaunchCause> {
+    let owner = Owner::of_process(std::process::id());
+    let lock = BottleLock::acquire(state, plan.names.slug(), &owner)?;
+    let created = time::OffsetDateTime::from(SystemTime::now()).format(&time::format_description::well_known::Rfc3339);
+    let journal = Journal::new(&plan.names, plan.agent_name.clone(), owner.clone(), &options.engine.info().program)
+        .with_created(created.unwrap_or_default());
+    let file = Arc::new(JournalFile::create(state, journal)?);
+    let teardown = TeardownOptions::default()
+        .with_handlers(options.handlers.clone())
+        .with_observer(Arc::clone(&options.observer));
+    let guard = TeardownGuard::new(options.engine.clone(), file, lock, teardown);
+    // Last of all, whatever holds a key goes.
+    let paths = [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| state.service_dir(it));
+    guard.record(Undo::RemoveFiles { paths: paths.to_vec() })?;
+    Ok((guard, owner))
+}
+
+/// Runs one step between its two events, unless the launch was cancelled.
+fn in_step<T>(
+    options: &LaunchOptions,
+    name: Step,
+    work: impl FnOnce() -> Result<T, LaunchCause>,
+) -> Result<T, LaunchError> {
+    let work = || if options.cancel.is_cancelled() { Err(LaunchCause::Cancelled) } else { work() };
+    step(&*options.observer, name.as_str(), work).map_err(|cause| LaunchError::new(name, cause))
+}
+
+/// A launch on its way.
+struct Launch<'a> {
+    plan: BottlePlan,
+    options: &'a LaunchOptions,
+    state: StateLayout,
+    ready: Ready,
+    owner: Owner,
+    guard: &'a TeardownGuard,
+}
+
+impl Launch<'_> {
+    fn run(&self) -> Result<Handle, LaunchError> {
+        let images = self.step(Step::BuildImages, || images::build(self))?;
+        let networks = self.step(Step::CreateNetworks, || networks::create(self))?;
+        let authorities = self.step(Step::MintCertificates, || certificates::mint(self))?;
+        self.step(Step::WriteConfiguration, || files::write_configuration(self, networks.internal_cidr))?;
+        let resolved = self.step(Step::Resolve, || {
+            let launch = LaunchFacts {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                owner: self.owner.to_string(),
+                engine: self.ready.engine,
+                networks: networks.clone(),
+                agent: AgentFacts { image: images.agent.clone(), env_file: self.ready.env_file.clone() },
+                pipelock: PipelockFacts {
+                    config: self.state.pipelock_config(),
+                    ca_cert: authorities.pipelock.certificate.clone(),
+                    ca_key: authorities.pipelock.key.clone(),
+                },
+                egress: files::egress_facts(self, &images, &authorities),
+                git_gate: files::git_gate_facts(self, &images),
+                supervise: files::supervise_facts(self, &images),
+                upstream_ca: self.plan.tls.upstream_ca.is_some().then(|| files::upstream_ca(&self.state)),
+            };
+            Ok(self.plan.clone().resolve(launch)?)
+        })?;
+        let document = self.step(Step::WriteCompose, || self.write_compose(&resolved))?;
+        let project = ComposeProject::new(document.name, self.state.dir(), self.state.compose_file());
+        self.step(Step::Up, || self.up(&project))?;
+        self.step(Step::Provision, || {
+            let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
+            Ok(provision::provision(self.engine(), &resolved, &trusted.certificate)?)
+        })?;
+        self.step(Step::HandOut, || Ok(provision::handle(self.engine(), &resolved)?))
+    }
+
+    fn step<T>(&self, name: Step, work: impl FnOnce() -> Result<T, LaunchCause>) -> Result<T, LaunchError> {
+        in_step(self.options, name, work)
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.options.engine
+    }
+
+    fn warn(&self, message: impl Into<String>) {
+        self.options.observer.event(&Event::Warning { message: message.into() });
+    }
+
+    fn write_compose(&self, plan: &ResolvedPlan) -> Result<ComposeFile, LaunchCause> {
+        let sidecars: Vec<_> = self.options.sidecars.iter().map(|sidecar| &**sidecar).collect();
+        let document = render(plan, &sidecars)?;
+        files::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
+        Ok(document)
+    }
+
+    fn up(&self, project: &ComposeProject) -> Result<(), LaunchCause> {
+        let (name, project_dir) = (project.name.clone(), self.state.dir().to_owned());
+        let compose_file = self.state.compose_file();
+        let down = Undo::ComposeDown {
+            project: name.clone(),
+            compose_file: compose_file.clone(),
+            project_dir: project_dir.clone(),
+        };
+        self.guard.record(down)?;
+        let log = self.state.compose_log();
+        self.guard.record(Undo::DumpLogs { project: name, compose_file, project_dir, log })?;
+        let secrets = self.ready.compose_environment.iter();
+        let secrets = secrets.map(|(name, value)| (name.to_string(), value.clone()));
+        self.engine().compose(project)?.up(self.options.wait, secrets)?;
+        Ok(())
+    }
+}

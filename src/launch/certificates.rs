@@ -1,0 +1,28 @@
+//! Minting the bottle's certificate authorities.
+
+use std::time::SystemTime;
+
+use bottle_plan::Service;
+use bottle_tls::{CaFiles, CaRole, CaSpec, CertificateAuthority, SystemRandom};
+
+use super::{Launch, LaunchCause, files};
+
+/// Where the authorities are.
+pub(super) struct Authorities {
+    pub(super) pipelock: CaFiles,
+    pub(super) egress: Option<CaFiles>,
+}
+
+pub(super) fn mint(launch: &Launch<'_>) -> Result<Authorities, LaunchCause> {
+    let mint_for = |role: CaRole, service: Service| -> Result<CaFiles, LaunchCause> {
+        let dir = launch.state.service_dir(service);
+        files::make_dir(&dir, 0o700)?;
+        let spec = CaSpec::new(launch.plan.names.slug().as_str(), role, SystemTime::now())
+            .with_lifetime(launch.plan.tls.lifetime.duration());
+        Ok(CertificateAuthority::mint(&spec, &mut SystemRandom)?.write_to(&dir)?)
+    };
+    Ok(Authorities {
+        pipelock: mint_for(CaRole::Pipelock, Service::Pipelock)?,
+        egress: launch.plan.egress.as_ref().map(|_| mint_for(CaRole::Egress, Service::Egress)).transpose()?,
+    })
+}

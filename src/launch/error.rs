@@ -1,0 +1,198 @@
+//! Why a launch failed.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use bottle_compose::RenderError;
+use bottle_exec::{BottleError, EngineError, ExecError, JournalError, TeardownReport};
+use bottle_plan::ResolveError;
+use bottle_tls::TlsError;
+
+use crate::env_file::EnvFileError;
+use crate::provision::ProvisionError;
+use crate::workspace::WorkspaceError;
+
+/// A step of the launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Looking whether everything is there that the plan needs, and opening the journal.
+    Prepare,
+    /// The agent's base image, the sidecars' images, then the derived image holding the workspace.
+    BuildImages,
+    /// The networks, in mode `external` only.
+    CreateNetworks,
+    /// The certificate authorities.
+    MintCertificates,
+    /// Each sidecar's configuration.
+    WriteConfiguration,
+    /// Joining the plan with what the launch knows.
+    Resolve,
+    /// Rendering and writing the Compose file.
+    WriteCompose,
+    /// `docker compose up`.
+    Up,
+    /// What the agent's container is given after its start.
+    Provision,
+    /// The handle.
+    HandOut,
+}
+
+impl Step {
+    /// The step in words that go after "failed to".
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare the launch",
+            Self::BuildImages => "build the images",
+            Self::CreateNetworks => "create the networks",
+            Self::MintCertificates => "mint the certificates",
+            Self::WriteConfiguration => "write the configuration",
+            Self::Resolve => "resolve the plan",
+            Self::WriteCompose => "write the Compose file",
+            Self::Up => "start the services",
+            Self::Provision => "provision the agent",
+            Self::HandOut => "hand out the bottle",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A launch that failed: at which step, why, and what came of undoing it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LaunchError {
+    /// The step.
+    pub step: Step,
+    /// Why.
+    pub cause: Box<LaunchCause>,
+    /// What came of undoing what had been made; `None` when nothing had been.
+    pub teardown: Option<TeardownReport>,
+}
+
+impl LaunchError {
+    pub(super) fn new(step: Step, cause: LaunchCause) -> Self {
+        Self { step, cause: Box::new(cause), teardown: None }
+    }
+
+    pub(super) fn with_teardown(mut self, report: TeardownReport) -> Self {
+        self.teardown = Some(report);
+        self
+    }
+
+    /// Whether it was stopped and not broken.
+    pub fn is_cancelled(&self) -> bool {
+        match &*self.cause {
+            LaunchCause::Cancelled => true,
+            LaunchCause::Engine(error) => error.is_cancelled(),
+            LaunchCause::Provision(error) => error.is_cancelled(),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.cause)?;
+        let mut source = std::error::Error::source(&*self.cause);
+        while let Some(inner) = source {
+            // Some errors already say what their source says.
+            let text = inner.to_string();
+            if !self.cause.to_string().contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            source = inner.source();
+        }
+        match &self.teardown {
+            Some(report) if !report.is_clean() => write!(f, "\nnot everything could be undone: {report}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchCause {
+    /// It was stopped.
+    #[error("it was stopped")]
+    Cancelled,
+    /// A variable that the plan needs is not in the host's environment, or is empty.
+    #[error("the variable `{variable}` {}; {purpose}", if *empty { "is empty" } else { "is not set" })]
+    Variable {
+        /// The variable.
+        variable: String,
+        /// Whether it is there, but empty.
+        empty: bool,
+        /// Who wants it, and the manifest's key.
+        purpose: String,
+    },
+    /// A variable's value cannot be handed on.
+    #[error("the value of the variable `{variable}` is not UTF-8; {purpose}")]
+    VariableNotText {
+        /// The variable.
+        variable: String,
+        /// Who wants it, and the manifest's key.
+        purpose: String,
+    },
+    /// A file that the plan names cannot be used.
+    #[error("{what} `{}` {problem}", path.display())]
+    Unusable {
+        /// Which file.
+        what: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what would be accepted.
+        problem: String,
+    },
+    /// A file of the bottle's state could not be written.
+    #[error("`{}` could not be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The environment file cannot be used.
+    #[error(transparent)]
+    EnvFile(#[from] EnvFileError),
+    /// The workspace cannot be packed.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// The engine did not do what was asked.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A command of the engine could not be run.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The journal cannot be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A certificate authority could not be minted.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The facts of the launch do not fit the plan.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The document could not be rendered.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// The agent's container could not be provisioned.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// The handle could not be made.
+    #[error(transparent)]
+    Bottle(#[from] BottleError),
+}

@@ -1,0 +1,48 @@
+//! The networks, where the launcher and not Compose owns them.
+
+use bottle_exec::Undo;
+use bottle_exec::engine::NewNetwork;
+use bottle_plan::LabelKey;
+use bottle_plan::manifest::NetworkMode;
+use bottle_plan::resolved::NetworkFacts;
+
+use super::{Launch, LaunchCause};
+
+pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
+    let names = &launch.plan.names;
+    let (internal, egress) = (names.internal_network(), names.egress_network());
+    if launch.plan.networks.mode == NetworkMode::Compose {
+        return Ok(NetworkFacts { internal, egress, internal_cidr: None });
+    }
+    let labels = [
+        (LabelKey::Slug, names.slug().to_string()),
+        (LabelKey::Agent, launch.plan.agent_name.to_string()),
+        (LabelKey::Version, env!("CARGO_PKG_VERSION").to_owned()),
+        (LabelKey::Owner, launch.owner.to_string()),
+    ];
+    let labels: std::collections::BTreeMap<_, _> =
+        labels.into_iter().map(|(key, value)| (names.label(key), value)).collect();
+    let wanted = [
+        NewNetwork {
+            name: internal.clone(),
+            internal: true,
+            labels: labels.clone(),
+            driver_options: launch.ready.engine.host_gateway.driver_opts(),
+            subnet: launch.plan.networks.internal_subnet.map(|subnet| subnet.to_string()),
+        },
+        NewNetwork {
+            name: egress.clone(),
+            labels,
+            subnet: launch.plan.networks.egress_subnet.map(|subnet| subnet.to_string()),
+            ..NewNetwork::default()
+        },
+    ];
+    for network in &wanted {
+        launch.guard.record(Undo::RemoveNetwork { name: network.name.clone() })?;
+        launch.engine().create_network(network)?;
+    }
+    let info = launch.engine().network(&internal)?;
+    let subnets = info.map(|info| info.subnets).unwrap_or_default();
+    let internal_cidr = subnets.iter().find_map(|subnet| subnet.parse().ok());
+    Ok(NetworkFacts { internal, egress, internal_cidr })
+}

@@ -1,0 +1,117 @@
+//! What must be right before anything is made.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use bottle_exec::engine::Capability;
+use bottle_plan::manifest::{Runtime, WorkspaceMode};
+use bottle_plan::plan::{GitAuth, PromptSource};
+use bottle_plan::resolved::{EngineFacts, HostGateway};
+use bottle_plan::{BottlePlan, SecretValue, Secrets};
+
+use super::{LaunchCause, LaunchOptions};
+use crate::env_file;
+
+/// What the checks found out.
+pub(super) struct Ready {
+    /// What the engine can do.
+    pub(super) engine: EngineFacts,
+    /// The environment file, when it says something.
+    pub(super) env_file: Option<PathBuf>,
+    /// Every value that Compose must find in its environment.
+    pub(super) compose_environment: Secrets,
+}
+
+pub(super) fn check(plan: &BottlePlan, options: &LaunchOptions) -> Result<Ready, LaunchCause> {
+    let engine = check_engine(plan, options)?;
+    let compose_environment = read_variables(plan, options)?;
+    check_files(plan)?;
+    let env_file = match &plan.agent.env_file {
+        Some(path) if env_file::check(path)? => Some(path.clone()),
+        _ => None,
+    };
+    Ok(Ready { engine, env_file, compose_environment })
+}
+
+/// A protection that the engine cannot give is an error and never dropped in silence.
+fn check_engine(plan: &BottlePlan, options: &LaunchOptions) -> Result<EngineFacts, LaunchCause> {
+    let engine = &options.engine;
+    engine.require(&Capability::ComposeWait)?;
+    engine.require(&Capability::LocalFiles)?;
+    if plan.agent.runtime == Runtime::Runsc {
+        engine.require(&Capability::Runtime("runsc".into()))?;
+    }
+    let capabilities = engine.info().capabilities();
+    let host_gateway = if capabilities.gateway_mode_isolated {
+        HostGateway::Isolated
+    } else {
+        engine.require(&Capability::InhibitIpv4)?;
+        HostGateway::InhibitIpv4
+    };
+    Ok(EngineFacts { host_gateway, start_interval: capabilities.start_interval })
+}
+
+fn read_variables(plan: &BottlePlan, options: &LaunchOptions) -> Result<Secrets, LaunchCause> {
+    let mut secrets = Secrets::default();
+    for wanted in plan.wanted_variables() {
+        let (variable, purpose) = (wanted.source.to_string(), wanted.purpose);
+        let value = options.host.variable(&variable);
+        match value {
+            Some(value) if wanted.may_be_empty || !value.as_bytes().trim_ascii().is_empty() => {
+                let value = value.to_str().ok_or(LaunchCause::VariableNotText { variable, purpose })?;
+                secrets.insert(wanted.name, SecretValue::new(value));
+            }
+            other => return Err(LaunchCause::Variable { variable, empty: other.is_some(), purpose }),
+        }
+    }
+    // A dummy is no secret, but enters the container the same way: by a bare name.
+    for (name, dummy) in &plan.agent.placeholders {
+        secrets.insert(name.clone(), SecretValue::new(dummy));
+    }
+    Ok(secrets)
+}
+
+fn check_files(plan: &BottlePlan) -> Result<(), LaunchCause> {
+    if matches!(plan.workspace.mode, WorkspaceMode::Copy | WorkspaceMode::Bind | WorkspaceMode::BindRw) {
+        let is_dir = fs::metadata(&plan.workspace.source).map(|metadata| metadata.is_dir());
+        usable("the workspace", &plan.workspace.source, is_dir, "is not a directory")?;
+    }
+    for upstream in plan.git_gate.iter().flat_map(|gate| &gate.upstreams) {
+        if let GitAuth::IdentityFile(path) = &upstream.auth {
+            check_identity(&format!("the identity file of git upstream `{}`", upstream.name), path)?;
+        }
+    }
+    if let Some(PromptSource::File(path)) = &plan.agent.prompt {
+        let is_file = fs::metadata(path).map(|metadata| metadata.is_file());
+        usable("the prompt file", path, is_file, "is not a regular file")?;
+    }
+    for path in &plan.agent.skills {
+        let is_dir = fs::metadata(path).map(|metadata| metadata.is_dir());
+        usable("the skill", path, is_dir, "is not a directory")?;
+    }
+    Ok(())
+}
+
+/// A key that others can read is no secret, and ssh itself refuses it.
+fn check_identity(what: &str, path: &Path) -> Result<(), LaunchCause> {
+    let metadata = fs::metadata(path);
+    usable(what, path, metadata.as_ref().map(fs::Metadata::is_file).map_err(copy_error), "is not a regular file")?;
+    let private = metadata.map(|metadata| metadata.permissions().mode() & 0o077 == 0);
+    usable(what, path, private, "can be read by others; accepted: mode 0600 or 0400")
+}
+
+fn copy_error(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
+
+fn usable(what: &str, path: &Path, holds: io::Result<bool>, problem: &str) -> Result<(), LaunchCause> {
+    let problem = match holds {
+        Ok(true) => return Ok(()),
+        Ok(false) => problem.to_owned(),
+        Err(error) => format!("cannot be used: {error}"),
+    };
+    Err(LaunchCause::Unusable { what: what.to_owned(), path: path.to_owned(), problem })
+}
