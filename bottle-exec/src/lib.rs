@@ -1,1 +1,21 @@
 //! The subprocess layer, the typed docker client, the bottle's handle, provisioning and teardown.
+mod backend;
+mod command;
+mod control;
+mod decorators;
+mod error;
+mod output;
+mod quote;
+mod recording;
+mod secret;
+mod subprocess;
+
+pub use backend::Backend;
+pub use command::{Command, EnvValue, OutputPolicy, Stdin};
+pub use control::{CancelToken, Control, OutputSink, Stream};
+pub use decorators::{Logging, Timeout};
+pub use error::ExecError;
+pub use output::{Captured, ExitStatus, Output};
+pub use recording::{Answer, Fault, Matcher, RecordingBackend};
+pub use secret::SecretValue;
+pub use subprocess::Subprocess;
