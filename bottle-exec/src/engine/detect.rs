@@ -112,7 +112,7 @@ impl Probe<'_> {
             rootless: info.security_options.iter().flatten().any(|option| option.contains("rootless")),
             os: info.os_type,
             arch: info.architecture,
-            runtimes: info.runtimes.into_iter().flatten().map(|(name, _)| name).collect(),
+            runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
         })
     }
 
@@ -206,7 +206,7 @@ struct DockerInfo {
     #[serde(default)]
     architecture: String,
     security_options: Option<Vec<String>>,
-    runtimes: Option<BTreeMap<String, IgnoredAny>>,
+    runtimes: Option<BTreeMap<String, serde_json::Value>>,
     client_info: Option<ClientInfo>,
 }
 

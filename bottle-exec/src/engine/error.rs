@@ -22,7 +22,7 @@ pub enum EngineError {
         answer: String,
     },
     /// None of the engines that were asked answered.
-    #[error("find a container engine{}", tried.iter().map(|(name, why)| format!("\n  {name}: {why}")).collect::<String>())]
+    #[error("find a container engine{}", what_each_said(.tried))]
     NoEngine {
         /// Each engine that was asked, and what came of it.
         tried: Vec<(String, String)>,
@@ -68,6 +68,10 @@ impl EngineError {
     pub const fn is_cancelled(&self) -> bool {
         matches!(self, Self::Exec(error) if error.is_cancelled())
     }
+}
+
+fn what_each_said(tried: &[(String, String)]) -> String {
+    tried.iter().fold(String::new(), |all, (name, why)| all + "\n  " + name + ": " + why)
 }
 
 /// Whether a failed command says that what it is about does not exist. The engines word it differently: Docker "No such
