@@ -6,8 +6,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bottle_plan::SecretValue;
+
 use crate::quote::{is_assignable, quote};
-use crate::secret::{REDACTED, SecretValue, scrub};
+use crate::secret::{REDACTED, scrub};
 
 /// A value in a command's environment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,35 +1,6 @@
-//! Values that must be seen nowhere, and keeping them out of what a tool printed.
+//! Keeping secrets out of what a tool printed.
 
-use std::fmt;
-
-use zeroize::Zeroizing;
-
-/// A secret value: it cannot be serialized, displayed or debug-printed, and is wiped when dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretValue(Zeroizing<String>);
-
-impl SecretValue {
-    /// Takes a value into custody.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(Zeroizing::new(value.into()))
-    }
-
-    /// The value itself, for the one place that must hand it on: a subprocess's environment.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for SecretValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretValue(<redacted>)")
-    }
-}
+use bottle_plan::SecretValue;
 
 /// What stands where a secret was.
 pub(crate) const REDACTED: &str = "<redacted>";
@@ -53,11 +24,6 @@ pub(crate) fn scrub<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn debug_shows_no_value() {
-        assert_eq!(format!("{:?}", SecretValue::new("hunter2")), "SecretValue(<redacted>)");
-    }
 
     #[test]
     fn every_line_of_a_secret_is_scrubbed_and_the_longest_first() {

@@ -1,5 +1,7 @@
 //! The client against a real engine. Run by `cargo xtask e2e`; needs the image `debian:trixie-slim`.
 
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,9 +63,7 @@ fn tar_stream() -> Vec<u8> {
 
 fn life_of_a_container(name: &str, runtime: &str, method: CopyMethod) {
     let engine = engine();
-    if runtime == "runsc" && engine.require(&Capability::Runtime("runsc".into())).is_err() {
-        panic!("this test needs the runtime `runsc`");
-    }
+    engine.require(&Capability::Runtime(runtime.into())).unwrap();
     let project = Project::up(engine.clone(), name, &format!("    runtime: {runtime}\n"));
     let services = engine.compose(&project.compose).unwrap().ps().unwrap();
     assert_eq!((services[0].service.as_str(), services[0].state.as_str()), ("agent", "running"));

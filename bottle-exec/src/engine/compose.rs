@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::error::EngineError;
 use super::{Capability, Engine, check_env_name, parse};
 use crate::command::{Command, EnvValue, OutputPolicy};
-use crate::secret::SecretValue;
+use bottle_plan::SecretValue;
 
 /// Where a project's document is, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]

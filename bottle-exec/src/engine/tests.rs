@@ -3,7 +3,7 @@ use std::path::Path;
 use super::*;
 use crate::command::Stdin;
 use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
-use crate::secret::SecretValue;
+use bottle_plan::SecretValue;
 
 const DOCKER_26: &str = r#"{"Client":{"Version":"28.2.2","ApiVersion":"1.45","Context":"work"},"Server":{"Components":
     [{"Name":"Engine","Version":"26.1.5+dfsg1"},{"Name":"containerd","Version":"1.7"}]}}"#;

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::output::ExitStatus;
-use crate::secret::SecretValue;
+use bottle_plan::SecretValue;
 
 fn host() -> Subprocess {
     let path = "/usr/local/bin:/usr/bin:/bin";
