@@ -58,3 +58,14 @@ impl Host {
         StateRoot::from_host(path("CLAUDE_BOTTLE_STATE"), path("XDG_STATE_HOME"), &self.facts.home)
     }
 }
+
+/// Bytes from the system's randomness, as the slug of a plan needs them.
+///
+/// # Errors
+///
+/// When the system has none.
+pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
+    let mut bytes = [0; COUNT];
+    bottle_tls::RandomSource::fill(&mut bottle_tls::SystemRandom, &mut bytes)?;
+    Ok(bytes)
+}

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use bottle_compose::{ComposeFile, render};
 use bottle_exec::engine::ComposeProject;
 use bottle_exec::{
-    Bottle, BottleLock, Engine, Event, Handle, Journal, JournalFile, Owner, TeardownGuard, TeardownOptions, Undo, step,
+    Bottle, BottleLock, Engine, Handle, Journal, JournalFile, Owner, TeardownGuard, TeardownOptions, Undo, step,
 };
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
@@ -35,8 +35,11 @@ use preflight::Ready;
 /// [`LaunchError`], which names the step, says why, and tells what could not be undone, if anything.
 pub fn launch(plan: BottlePlan, options: &LaunchOptions) -> Result<Bottle, LaunchError> {
     let state = options.state_root.bottle(plan.names.slug());
-    let ready = in_step(options, Step::Prepare, || preflight::check(&plan, options))?;
-    let (guard, owner) = in_step(options, Step::Prepare, || open(&plan, &state, options))?;
+    let (ready, guard, owner) = in_step(options, Step::Prepare, || {
+        let ready = preflight::check(&plan, options)?;
+        let (guard, owner) = open(&plan, &state, options)?;
+        Ok((ready, guard, owner))
+    })?;
     let launching = Launch { plan, options, state, ready, owner, guard: &guard };
     match launching.run() {
         Ok(handle) => {
@@ -59,9 +62,8 @@ fn open(
     let journal = Journal::new(&plan.names, plan.agent_name.clone(), owner.clone(), &options.engine.info().program)
         .with_created(created.unwrap_or_default());
     let file = Arc::new(JournalFile::create(state, journal)?);
-    let teardown = TeardownOptions::default()
-        .with_handlers(options.handlers.clone())
-        .with_observer(Arc::clone(&options.observer));
+    let teardown =
+        TeardownOptions::default().with_handlers(options.handlers.clone()).with_observer(Arc::clone(&options.observer));
     let guard = TeardownGuard::new(options.engine.clone(), file, lock, teardown);
     // Last of all, whatever holds a key goes.
     let paths = [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| state.service_dir(it));
@@ -130,10 +132,6 @@ impl Launch<'_> {
 
     fn engine(&self) -> &Engine {
         &self.options.engine
-    }
-
-    fn warn(&self, message: impl Into<String>) {
-        self.options.observer.event(&Event::Warning { message: message.into() });
     }
 
     fn write_compose(&self, plan: &ResolvedPlan) -> Result<ComposeFile, LaunchCause> {

@@ -12,6 +12,9 @@ use crate::pipelock;
 /// The port on which egress is a proxy.
 pub const PORT: u16 = 9099;
 
+/// The build context of its image.
+pub const CONTEXT: crate::BuildContext = crate::BuildContext { name: "egress", files: &[] };
+
 const ROUTES: &str = "/etc/egress/routes.yaml";
 const CA: &str = "/etc/egress/ca.pem";
 const PIPELOCK_CA: &str = "/etc/egress/pipelock-ca.pem";

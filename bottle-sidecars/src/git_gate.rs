@@ -12,6 +12,9 @@ use serde::Serialize;
 /// The port of `git daemon`, the one that git itself assumes.
 pub const PORT: u16 = 9418;
 
+/// The build context of its image.
+pub const CONTEXT: crate::BuildContext = crate::BuildContext { name: "git-gate", files: &[] };
+
 const DIR: &str = "/etc/git-gate";
 /// How long a refresh from a real remote may take before the agent is told that the remote does not answer.
 const FETCH_TIMEOUT_SECONDS: u32 = 120;

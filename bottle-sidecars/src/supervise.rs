@@ -8,6 +8,9 @@ use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 /// The port of the MCP server.
 pub const PORT: u16 = 9100;
 
+/// The build context of its image.
+pub const CONTEXT: crate::BuildContext = crate::BuildContext { name: "supervise", files: &[] };
+
 const QUEUE: &str = "/queue";
 const DECISIONS: &str = "/decisions";
 const CONFIG: &str = "/config";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_compose::Sidecar;
-use bottle_exec::{CancelToken, Control, Engine, Event, Observer, UndoHandlers};
+use bottle_exec::{CancelToken, Engine, Event, Observer, UndoHandlers};
 use bottle_plan::StateRoot;
 
 use crate::Host;
@@ -50,7 +50,7 @@ impl LaunchOptions {
             state_root: host.state_root(),
             engine,
             host,
-            sidecars: bottle_sidecars::all().into_iter().map(|sidecar| Arc::new(sidecar) as Arc<dyn Sidecar>).collect(),
+            sidecars: bottle_sidecars::all().to_vec(),
             observer: Arc::new(|_: &Event| {}),
             cancel: CancelToken::default(),
             wait: Duration::from_secs(120),
@@ -82,11 +82,7 @@ impl LaunchOptions {
     /// Lets a token stop the launch, a command of it that is running included.
     #[must_use]
     pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        let control = Control::cancelled_by(cancel.clone());
-        let control = match self.engine.control().shared_sink() {
-            Some(sink) => control.with_sink(sink),
-            None => control,
-        };
+        let control = self.engine.control().clone().with_cancel(cancel.clone());
         self.engine = self.engine.with_control(control);
         self.cancel = cancel;
         self

@@ -99,7 +99,8 @@ fn check_files(plan: &BottlePlan) -> Result<(), LaunchCause> {
 fn check_identity(what: &str, path: &Path) -> Result<(), LaunchCause> {
     let metadata = fs::metadata(path);
     usable(what, path, metadata.as_ref().map(fs::Metadata::is_file).map_err(copy_error), "is not a regular file")?;
-    let private = metadata.map(|metadata| metadata.permissions().mode() & 0o077 == 0);
+    // No bit for group or others.
+    let private = metadata.map(|metadata| metadata.permissions().mode().trailing_zeros() >= 6);
     usable(what, path, private, "can be read by others; accepted: mode 0600 or 0400")
 }
 

@@ -1,0 +1,283 @@
+//! A bottle that is up.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
+use serde::{Deserialize, Serialize};
+
+use crate::command::Stdin;
+use crate::control::Control;
+use crate::engine::{CopyMethod, Engine, EngineError, Exec};
+use crate::journal::{JournalError, JournalFile, Status};
+use crate::output::Output;
+use crate::recover::{labelled, remove_objects};
+use crate::teardown::{TeardownGuard, TeardownOptions, TeardownReport, tear_down};
+use crate::transfer;
+
+/// What a handle needs to know of a bottle beside its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    /// The agent's container.
+    pub container: String,
+    /// Who runs commands in it unless a command says otherwise; the container's own user if there is none.
+    pub user: Option<String>,
+    /// Where; the container's own directory if there is none.
+    pub workdir: Option<String>,
+    /// How files get into and out of it.
+    pub copy: CopyMethod,
+}
+
+/// What went wrong with a bottle that is up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BottleError {
+    /// The engine did not do what was asked.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// There is no such bottle.
+    #[error("find bottle `{slug}`: neither its journal nor its container is there")]
+    NotFound {
+        /// The bottle.
+        slug: Slug,
+    },
+    /// A file of this host cannot be read or written.
+    #[error("copy `{}`: {source}", .path.display())]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A bottle that is up. The one that launched it takes it down when it is dropped; one that was attached to leaves it.
+#[derive(Debug)]
+pub struct Bottle {
+    engine: Engine,
+    names: Names,
+    handle: Handle,
+    hold: Hold,
+}
+
+#[derive(Debug)]
+enum Hold {
+    /// It is this process's.
+    Owned(TeardownGuard),
+    /// It is another process's, or nobody's any more.
+    Attached { layout: StateLayout, options: TeardownOptions },
+}
+
+impl Bottle {
+    /// The handle of a bottle that was just launched. The journal says from now on that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be written; then the bottle is taken down.
+    pub fn launched(engine: Engine, guard: TeardownGuard, handle: Handle) -> Result<Self, BottleError> {
+        guard.file().change(|journal| {
+            journal.status = Status::Ready;
+            journal.handle = Some(handle.clone());
+        })?;
+        let names = guard.journal().names();
+        Ok(Self { engine, names, handle, hold: Hold::Owned(guard) })
+    }
+
+    /// A handle on a bottle that another process launched, from its journal or, where that is lost, from what the engine
+    /// says of its container.
+    ///
+    /// # Errors
+    ///
+    /// [`BottleError::NotFound`] when there is neither.
+    pub fn attach(
+        engine: Engine,
+        root: &StateRoot,
+        names: Names,
+        options: TeardownOptions,
+    ) -> Result<Self, BottleError> {
+        let layout = root.bottle(names.slug());
+        let journal = JournalFile::open(&layout).ok().map(|file| file.journal());
+        let journal = journal.filter(|journal| journal.names() == names && journal.status != Status::Closed);
+        let handle = match journal.and_then(|journal| journal.handle) {
+            Some(handle) => handle,
+            None => Handle::from_container(&engine, &names)?,
+        };
+        Ok(Self { engine, names, handle, hold: Hold::Attached { layout, options } })
+    }
+
+    /// The bottle's name.
+    pub const fn slug(&self) -> &Slug {
+        self.names.slug()
+    }
+
+    /// Every name of the bottle on the engine.
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// How its agent's container is used.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// The engine that it is on.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Runs a command as the agent's user in the workspace, unless it says otherwise, and captures what it prints,
+    /// bounded.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be run to its end; not when it ended badly.
+    pub fn exec(&self, exec: Exec) -> Result<Output, BottleError> {
+        Ok(self.engine.exec(&self.handle.container, &self.with_defaults(exec))?)
+    }
+
+    /// As [`exec`](Bottle::exec), with the output handed to the control's sink as it comes, until the control's token
+    /// stops it.
+    ///
+    /// # Errors
+    ///
+    /// As [`exec`](Bottle::exec).
+    pub fn exec_streaming(&self, exec: Exec, control: Control) -> Result<Output, BottleError> {
+        let engine = self.engine.clone().with_control(control);
+        Ok(engine.exec_streaming(&self.handle.container, &self.with_defaults(exec))?)
+    }
+
+    /// Runs the agent, or anything else, on the caller's own input and output. `tty` must be true exactly when both the
+    /// caller's standard input and its standard output are terminals.
+    ///
+    /// # Errors
+    ///
+    /// As [`exec`](Bottle::exec).
+    pub fn exec_agent(&self, exec: Exec, tty: bool) -> Result<Output, BottleError> {
+        Ok(self.engine.exec_interactive(&self.handle.container, &self.with_defaults(exec), tty)?)
+    }
+
+    /// Copies a file or a directory of this host into a directory of the agent's container that is there, under its own
+    /// name, links as links. Modes are kept, and owners (user and group) unless others are given.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or the directory not written.
+    pub fn cp_in(&self, from: &Path, directory: &str, owner: Option<(u32, u32)>) -> Result<(), BottleError> {
+        let failed = |source| BottleError::Copy { path: from.to_owned(), source };
+        let name = from.file_name().ok_or_else(|| failed(io::Error::other("it has no name")))?;
+        let tar = tempfile::NamedTempFile::new().map_err(failed)?;
+        transfer::pack(from, Path::new(name), owner, tar.as_file()).map_err(failed)?;
+        let stdin = Stdin::File(tar.path().to_owned());
+        Ok(self.engine.cp_in(&self.handle.container, directory, stdin, self.handle.copy)?)
+    }
+
+    /// Writes a file of the agent's container, whose directory must be there.
+    ///
+    /// # Errors
+    ///
+    /// When the path has no directory, or it cannot be written.
+    pub fn write_file(&self, path: &str, bytes: &[u8], mode: u32, owner: (u32, u32)) -> Result<(), BottleError> {
+        let failed = |source| BottleError::Copy { path: path.into(), source };
+        let (directory, name) =
+            path.rsplit_once('/').ok_or_else(|| failed(io::Error::other("it is not an absolute path")))?;
+        let directory = if directory.is_empty() { "/" } else { directory };
+        let tar = transfer::pack_bytes(name, bytes, mode, owner).map_err(failed)?;
+        Ok(self.engine.cp_in(&self.handle.container, directory, Stdin::Bytes(tar), self.handle.copy)?)
+    }
+
+    /// Copies a file or a directory of the agent's container into a directory of this host that is there, under its own
+    /// name. Modes are kept, set-user-id bits and devices are not, the owner is the caller, and nothing is written
+    /// outside the directory. Links are kept as the agent made them: follow none.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, or the directory cannot be written.
+    pub fn cp_out(&self, path: &str, into: &Path) -> Result<(), BottleError> {
+        let failed = |source| BottleError::Copy { path: into.to_owned(), source };
+        let tar = tempfile::NamedTempFile::new().map_err(failed)?;
+        self.engine.cp_out(&self.handle.container, path, tar.path(), self.handle.copy)?;
+        // The engine wrote to the file under its name, so it is opened anew.
+        let written = tar.reopen().map_err(failed)?;
+        transfer::unpack(&written, into).map_err(failed)
+    }
+
+    /// Waits until the agent's container is ready for commands.
+    ///
+    /// # Errors
+    ///
+    /// When it is not within the time, or will never be.
+    pub fn wait_ready(&self, within: Duration) -> Result<(), BottleError> {
+        Ok(self.engine.wait_ready(&self.handle.container, within)?)
+    }
+
+    /// Takes the bottle down. Also one that was attached to, whoever owns it; its owner then finds nothing left to do.
+    pub fn close(self) -> TeardownReport {
+        match self.hold {
+            Hold::Owned(guard) => guard.close(),
+            Hold::Attached { layout, options } => match JournalFile::open(&layout) {
+                Ok(file) if file.journal().names() == self.names => tear_down(&self.engine, &file, &options),
+                _ => {
+                    let engine = self.engine.with_control(Control::default());
+                    match labelled(&engine, self.names.prefix(), Some(self.names.slug())) {
+                        Ok(objects) => remove_objects(&engine, objects, &options),
+                        Err(error) => {
+                            TeardownReport { journal_errors: vec![error.to_string()], ..TeardownReport::default() }
+                        }
+                    }
+                }
+            },
+        }
+    }
+
+    /// Leaves the bottle up after this process's end.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be written; the bottle stays all the same, but the next recovery may take it down.
+    pub fn keep(self) -> Result<(), BottleError> {
+        match self.hold {
+            Hold::Owned(guard) => Ok(guard.keep()?),
+            Hold::Attached { .. } => Ok(()),
+        }
+    }
+
+    /// The journal of a bottle that this process launched.
+    pub const fn journal(&self) -> Option<&Arc<JournalFile>> {
+        match &self.hold {
+            Hold::Owned(guard) => Some(guard.file()),
+            Hold::Attached { .. } => None,
+        }
+    }
+
+    fn with_defaults(&self, exec: Exec) -> Exec {
+        Exec {
+            user: exec.user.or_else(|| self.handle.user.clone()),
+            workdir: exec.workdir.or_else(|| self.handle.workdir.clone()),
+            ..exec
+        }
+    }
+}
+
+impl Handle {
+    /// What the container itself tells: its user and directory, unless the labels `<prefix>.user` and
+    /// `<prefix>.workdir` name others.
+    fn from_container(engine: &Engine, names: &Names) -> Result<Self, BottleError> {
+        let container = names.container(Service::Agent);
+        let Some(state) = engine.container(&container)? else {
+            return Err(BottleError::NotFound { slug: names.slug().clone() });
+        };
+        let label = |key: &str| state.labels.get(&format!("{}.{key}", names.prefix())).cloned();
+        let set = |text: &String| (!text.is_empty()).then(|| text.clone());
+        Ok(Self {
+            user: label("user").or_else(|| set(&state.user)),
+            workdir: label("workdir").or_else(|| set(&state.workdir)),
+            copy: state.copy_method(),
+            container,
+        })
+    }
+}

@@ -1,0 +1,418 @@
+//! A command as data, before it is a process.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bottle_plan::SecretValue;
+
+use crate::quote::{is_assignable, quote};
+use crate::secret::{REDACTED, scrub};
+
+/// A value in a command's environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// Shown wherever the command is shown.
+    Plain(OsString),
+    /// Shown nowhere.
+    Secret(SecretValue),
+}
+
+impl EnvValue {
+    /// The value itself, for the process that needs it.
+    pub fn expose(&self) -> &OsStr {
+        match self {
+            Self::Plain(value) => value,
+            Self::Secret(value) => OsStr::new(value.expose()),
+        }
+    }
+}
+
+impl From<SecretValue> for EnvValue {
+    fn from(value: SecretValue) -> Self {
+        Self::Secret(value)
+    }
+}
+
+impl From<&str> for EnvValue {
+    fn from(value: &str) -> Self {
+        Self::Plain(value.into())
+    }
+}
+
+impl From<String> for EnvValue {
+    fn from(value: String) -> Self {
+        Self::Plain(value.into())
+    }
+}
+
+impl From<OsString> for EnvValue {
+    fn from(value: OsString) -> Self {
+        Self::Plain(value)
+    }
+}
+
+/// What a command reads.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Stdin {
+    /// The end of file at once.
+    #[default]
+    Null,
+    /// These bytes, then the end of file. They may be secret, so only their number is ever shown.
+    Bytes(Vec<u8>),
+    /// The content of a file, which is opened when the command starts.
+    File(PathBuf),
+    /// What the calling process reads. From a terminal only together with [`Command::interactive`].
+    Inherit,
+}
+
+impl fmt::Debug for Stdin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("Null"),
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Inherit => f.write_str("Inherit"),
+        }
+    }
+}
+
+/// Where what a command prints goes; each of its two streams has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputPolicy {
+    /// Kept in memory: the first and the last half of `limit` bytes, so that neither the cause at the beginning nor the
+    /// end is lost.
+    Capture {
+        /// The most that is kept, in bytes.
+        limit: usize,
+    },
+    /// Handed to the sink of the [`Control`](crate::Control) as it comes; [`Command::STREAM_KEEP`] bytes are kept for
+    /// error messages as well. Without a sink it is as if captured.
+    Stream,
+    /// Written to a file, which is created or emptied when the command starts. Both streams may name the same file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The file's permission bits when it is created.
+        mode: u32,
+    },
+    /// Goes where the calling process's own output goes.
+    Inherit,
+    /// Thrown away.
+    Discard,
+}
+
+impl Default for OutputPolicy {
+    fn default() -> Self {
+        Self::Capture { limit: Command::CAPTURE_LIMIT }
+    }
+}
+
+/// A program, its arguments and its surroundings.
+///
+/// [`Display`](fmt::Display) gives one line that can be pasted into a shell, with `'<redacted>'` where a secret is.
+///
+/// ```
+/// use bottle_exec::{Command, SecretValue};
+/// let command = Command::new("docker")
+///     .with_args(["compose", "--project-name", "demo", "up"])
+///     .with_env("TOKEN", SecretValue::new("hunter2"))
+///     .with_env("NOTE", "two words");
+/// assert_eq!(command.to_string(), "NOTE='two words' TOKEN='<redacted>' docker compose --project-name demo up");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    program: OsString,
+    args: Vec<OsString>,
+    env: BTreeMap<String, EnvValue>,
+    hidden: Vec<SecretValue>,
+    cwd: Option<PathBuf>,
+    stdin: Stdin,
+    stdout: OutputPolicy,
+    stderr: OutputPolicy,
+    timeout: Option<Duration>,
+    interactive: bool,
+    label: Option<String>,
+}
+
+impl Command {
+    /// How much of each stream is kept unless another policy is chosen: 4 MiB.
+    pub const CAPTURE_LIMIT: usize = 4 << 20;
+    /// How much of a streamed output is kept as well: 64 KiB.
+    pub const STREAM_KEEP: usize = 64 << 10;
+
+    /// A command without arguments: nothing to read, both streams captured, no timeout.
+    ///
+    /// A program without a `/` is looked for in the `PATH` that the backend knows.
+    pub fn new(program: impl Into<OsString>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            hidden: Vec::new(),
+            cwd: None,
+            stdin: Stdin::Null,
+            stdout: OutputPolicy::default(),
+            stderr: OutputPolicy::default(),
+            timeout: None,
+            interactive: false,
+            label: None,
+        }
+    }
+
+    /// Adds one argument. Arguments are visible to every user of the host: never a secret.
+    #[must_use]
+    pub fn with_arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn with_args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<EnvValue>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets variables of the environment.
+    #[must_use]
+    pub fn with_envs<N: Into<String>, V: Into<EnvValue>>(mut self, envs: impl IntoIterator<Item = (N, V)>) -> Self {
+        self.env.extend(envs.into_iter().map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
+    /// Names a value that the command may print although it is not in its environment, so that errors leave it out.
+    #[must_use]
+    pub fn with_hidden(mut self, value: SecretValue) -> Self {
+        self.hidden.push(value);
+        self
+    }
+
+    /// Sets the working directory; the caller's own if this is never called.
+    #[must_use]
+    pub fn with_cwd(mut self, cwd: impl Into<PathBuf>) -> Self {
+        self.cwd = Some(cwd.into());
+        self
+    }
+
+    /// Sets what the command reads.
+    #[must_use]
+    pub fn with_stdin(mut self, stdin: Stdin) -> Self {
+        self.stdin = stdin;
+        self
+    }
+
+    /// Sets where both streams go.
+    #[must_use]
+    pub fn with_output(mut self, policy: OutputPolicy) -> Self {
+        self.stdout = policy.clone();
+        self.stderr = policy;
+        self
+    }
+
+    /// Sets where standard output goes.
+    #[must_use]
+    pub fn with_stdout(mut self, policy: OutputPolicy) -> Self {
+        self.stdout = policy;
+        self
+    }
+
+    /// Sets where standard error goes.
+    #[must_use]
+    pub fn with_stderr(mut self, policy: OutputPolicy) -> Self {
+        self.stderr = policy;
+        self
+    }
+
+    /// Sets how long the command may take before it and what it started are stopped.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Leaves the command in the terminal's process group, reading and printing where the caller does, so that keys
+    /// such as Ctrl-C reach it.
+    #[must_use]
+    pub fn with_interactive(mut self) -> Self {
+        self.interactive = true;
+        self.stdin = Stdin::Inherit;
+        self.with_output(OutputPolicy::Inherit)
+    }
+
+    /// Sets what a person should read of it: "start the bottle's services".
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// The program as it was given.
+    pub fn program(&self) -> &OsStr {
+        &self.program
+    }
+
+    /// The arguments.
+    pub fn args(&self) -> &[OsString] {
+        &self.args
+    }
+
+    /// What is added to the environment.
+    pub const fn env(&self) -> &BTreeMap<String, EnvValue> {
+        &self.env
+    }
+
+    /// The working directory, if one was chosen.
+    pub fn cwd(&self) -> Option<&Path> {
+        self.cwd.as_deref()
+    }
+
+    /// What it reads.
+    pub const fn stdin(&self) -> &Stdin {
+        &self.stdin
+    }
+
+    /// Where standard output goes.
+    pub const fn stdout(&self) -> &OutputPolicy {
+        &self.stdout
+    }
+
+    /// Where standard error goes.
+    pub const fn stderr(&self) -> &OutputPolicy {
+        &self.stderr
+    }
+
+    /// How long it may take.
+    pub const fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Whether it belongs to the terminal.
+    pub const fn interactive(&self) -> bool {
+        self.interactive
+    }
+
+    /// What a person should read of it; the program's name when nothing was said.
+    pub fn label(&self) -> String {
+        self.label.clone().unwrap_or_else(|| self.program.to_string_lossy().into_owned())
+    }
+
+    /// Every secret that it knows.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretValue> {
+        let in_env = self.env.values().filter_map(|value| match value {
+            EnvValue::Secret(secret) => Some(secret),
+            EnvValue::Plain(_) => None,
+        });
+        in_env.chain(&self.hidden)
+    }
+
+    /// `text` without the secrets that the command knows, for showing what it printed.
+    pub fn scrub(&self, text: &str) -> String {
+        scrub(text, self.secrets())
+    }
+
+    /// Whether an argument holds a secret of eight bytes or more, which no backend should let pass: arguments are
+    /// visible to every user of the host.
+    pub fn has_secret_argument(&self) -> bool {
+        self.secrets().map(|secret| secret.expose().trim()).filter(|secret| secret.len() >= 8).any(|secret| {
+            std::iter::once(&self.program).chain(&self.args).any(|arg| arg.to_string_lossy().contains(secret))
+        })
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words: Vec<String> = Vec::new();
+        if let Some(cwd) = &self.cwd {
+            words.extend(["cd".into(), quote(cwd.as_os_str()), "&&".into()]);
+        }
+        if self.env.keys().any(|name| !is_assignable(name)) {
+            words.push("env".into());
+        }
+        for (name, value) in &self.env {
+            let value = match value {
+                EnvValue::Plain(value) => quote(value),
+                // Quoted: bare, the shell would take it for two redirections.
+                EnvValue::Secret(_) => format!("'{REDACTED}'"),
+            };
+            let name = if is_assignable(name) { name.clone() } else { quote(OsStr::new(name)) };
+            words.push(format!("{name}={value}"));
+        }
+        words.push(quote(&self.program));
+        words.extend(self.args.iter().map(|arg| quote(arg)));
+        if let Stdin::File(path) = &self.stdin {
+            words.push(format!("<{}", quote(path.as_os_str())));
+        }
+        match (&self.stdout, &self.stderr) {
+            (OutputPolicy::File { path, .. }, OutputPolicy::File { path: other, .. }) if path == other => {
+                words.push(format!(">{} 2>&1", quote(path.as_os_str())));
+            }
+            (stdout, stderr) => {
+                for (redirection, policy) in [(">", stdout), ("2>", stderr)] {
+                    match policy {
+                        OutputPolicy::File { path, .. } => {
+                            words.push(format!("{redirection}{}", quote(path.as_os_str())));
+                        }
+                        OutputPolicy::Discard => words.push(format!("{redirection}/dev/null")),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        if let Stdin::Bytes(bytes) = &self.stdin {
+            words.push(format!("# reads {} bytes", bytes.len()));
+        }
+        f.write_str(&self.scrub(&words.join(" ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_itself_as_a_line_for_a_shell() {
+        let command = Command::new("docker")
+            .with_args(["cp", "-", "box:/a b", "it's", "new\nline", "", "~", "$HOME"])
+            .with_cwd("/some dir")
+            .with_stdin(Stdin::File("/tmp/in".into()))
+            .with_output(OutputPolicy::File { path: "/tmp/out".into(), mode: 0o644 });
+        assert_eq!(
+            command.to_string(),
+            r"cd '/some dir' && docker cp - 'box:/a b' 'it'\''s' $'new\nline' '' '~' '$HOME' </tmp/in >/tmp/out 2>&1"
+        );
+    }
+
+    #[test]
+    fn a_secret_is_shown_neither_by_display_nor_by_debug_wherever_it_stands() {
+        let secret = SecretValue::new("correct horse");
+        let command = Command::new("x")
+            .with_env("TOKEN", secret.clone())
+            .with_env("weird.name", "v")
+            .with_hidden(SecretValue::new("battery"))
+            .with_args(["--token=correct horse", "battery"])
+            .with_stdin(Stdin::Bytes(b"staple".to_vec()));
+        assert!(command.has_secret_argument());
+        assert!(!Command::new("x").with_env("TOKEN", secret).with_arg("harmless").has_secret_argument());
+        let (line, debug) = (command.to_string(), format!("{command:?}"));
+        assert_eq!(line, "env TOKEN='<redacted>' weird.name=v x '--token=<redacted>' <redacted> # reads 6 bytes");
+        assert!(!debug.contains("staple") && !debug.contains("SecretValue(\""), "{debug}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn bytes_that_are_no_text_are_shown_as_the_shell_reads_them() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let command = Command::new("cat").with_arg(OsString::from_vec(b"a\xff".to_vec()));
+        assert_eq!(command.to_string(), r"cat $'a\xff'");
+    }
+}

@@ -1,0 +1,393 @@
+//! What every backend must do, as a suite that any of them can run.
+//!
+//! It needs a POSIX `sh` with the usual small tools where the backend runs commands, and takes some ten seconds.
+//!
+//! ```no_run
+//! # fn my_backend() -> impl bottle_exec::Backend { bottle_exec::RecordingBackend::new() }
+//! if let Err(violations) = bottle_exec::conformance::check(&my_backend()) {
+//!     panic!("{}", violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+//! }
+//! ```
+
+use std::fmt;
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bottle_plan::SecretValue;
+
+use crate::backend::Backend;
+use crate::command::{Command, OutputPolicy, Stdin};
+use crate::control::{CancelToken, Control, Stream};
+use crate::error::ExecError;
+use crate::output::{ExitStatus, Output};
+
+/// A rule that a backend breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule.
+    pub rule: &'static str,
+    /// What was seen instead.
+    pub found: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.found)
+    }
+}
+
+/// Puts a backend to the test.
+///
+/// # Errors
+///
+/// Every rule that it breaks.
+pub fn check(backend: &dyn Backend) -> Result<(), Vec<Violation>> {
+    let broken = |(rule, test): &(&'static str, Rule)| {
+        let found = test(backend).err()?;
+        Some(Violation { rule, found })
+    };
+    let violations: Vec<Violation> = RULES.iter().filter_map(broken).collect();
+    if violations.is_empty() { Ok(()) } else { Err(violations) }
+}
+
+type Seen = Result<(), String>;
+type Rule = fn(&dyn Backend) -> Seen;
+
+const RULES: &[(&str, Rule)] = &[
+    ("the status of the command is given back", status),
+    ("a command that ended badly is no error of the backend", failure_is_output),
+    ("a program that is not there is told as such", not_found),
+    ("arguments arrive as they are", arguments),
+    ("variables arrive, secret ones too", variables),
+    ("no COMPOSE variable is inherited", no_compose_variable),
+    ("the working directory is the one asked for", working_directory),
+    ("standard input is at its end unless something is to be read", null_input),
+    ("bytes on standard input arrive unchanged", bytes_in),
+    ("a command may leave its input unread", unread_input),
+    ("a file can be standard input", file_in),
+    ("both streams are told apart and are given back as bytes", bytes_out),
+    ("a full standard error blocks nothing while standard output is silent", full_stderr),
+    ("captured output is bounded and keeps both ends", bounded),
+    ("streamed output arrives while the command runs", streamed),
+    ("both streams can share one file", one_file),
+    ("discarded output is not given back", discarded),
+    ("a command that takes too long is stopped with what it started", timeout),
+    ("a command that ignores SIGTERM is stopped as well", stubborn),
+    ("a cancelled command is stopped with what it started", cancelled),
+    ("nothing starts once cancelled", cancelled_before),
+    ("what stays behind with the pipes open does not hold up the end", lingering),
+    ("a secret in an argument is refused", secret_argument),
+    ("no error shows a secret", secret_in_error),
+];
+
+/// Longer than any rule takes, shorter than anyone's patience.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn sh(script: &str) -> Command {
+    Command::new("sh").with_args(["-c", script]).with_timeout(LIMIT)
+}
+
+fn run(backend: &dyn Backend, command: &Command) -> Result<Output, String> {
+    backend.run(command, &Control::default()).map_err(|error| error.to_string())
+}
+
+fn expect<T: PartialEq + fmt::Debug>(what: &str, found: &T, wanted: &T) -> Seen {
+    if found == wanted { Ok(()) } else { Err(format!("{what} is {found:?} instead of {wanted:?}")) }
+}
+
+fn prints(backend: &dyn Backend, command: &Command, wanted: &str) -> Seen {
+    expect("standard output", &run(backend, command)?.stdout.text(), &wanted.to_owned())
+}
+
+fn status(backend: &dyn Backend) -> Seen {
+    expect("`exit 7`", &run(backend, &sh("exit 7"))?.status, &ExitStatus::Code(7))?;
+    expect("`exit 0`", &run(backend, &sh("exit 0"))?.status, &ExitStatus::SUCCESS)?;
+    // A shell in between gives the signal as a status.
+    expect("`kill -9 $$`", &run(backend, &sh("kill -9 $$"))?.status.as_shell_code(), &137)
+}
+
+fn failure_is_output(backend: &dyn Backend) -> Seen {
+    let output = run(backend, &sh("echo out; echo why >&2; exit 3"))?;
+    expect("standard output", &output.stdout.text(), &"out\n".to_owned())?;
+    expect("standard error", &output.stderr.text(), &"why\n".to_owned())
+}
+
+fn not_found(backend: &dyn Backend) -> Seen {
+    let command = Command::new("conformance-no-such-program").with_timeout(LIMIT);
+    match backend.run(&command, &Control::default()) {
+        Err(ExecError::NotFound { .. } | ExecError::Spawn { .. }) => Ok(()),
+        // What a shell in between says of it.
+        Ok(output) => expect("the status", &output.status, &ExitStatus::Code(127)),
+        Err(other) => Err(other.to_string()),
+    }
+}
+
+fn arguments(backend: &dyn Backend) -> Seen {
+    let args = ["two words", "", "it's", "\"quoted\"", "$HOME", "*", "new\nline", "-n", "ä", "\\"];
+    let command = sh(r#"printf '<%s>' "$@""#).with_arg("name").with_args(args);
+    let wanted: String = args.iter().flat_map(|arg| ["<", arg, ">"]).collect();
+    prints(backend, &command, &wanted)
+}
+
+fn variables(backend: &dyn Backend) -> Seen {
+    let command = sh(r#"printf '%s|%s' "$PLAIN" "$TOKEN""#)
+        .with_env("PLAIN", "a 'plain' $value")
+        .with_env("TOKEN", SecretValue::new("hunter2 hunter2"));
+    prints(backend, &command, "a 'plain' $value|hunter2 hunter2")
+}
+
+fn no_compose_variable(backend: &dyn Backend) -> Seen {
+    prints(backend, &sh("env | grep -c ^COMPOSE_ || true"), "0\n")
+}
+
+fn working_directory(backend: &dyn Backend) -> Seen {
+    prints(backend, &sh("pwd").with_cwd("/usr"), "/usr\n")
+}
+
+fn null_input(backend: &dyn Backend) -> Seen {
+    prints(backend, &sh("cat; echo end"), "end\n")
+}
+
+fn bytes_in(backend: &dyn Backend) -> Seen {
+    let bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    let command = Command::new("cat").with_timeout(LIMIT).with_stdin(Stdin::Bytes(bytes.clone()));
+    let output = run(backend, &command)?;
+    if output.stdout.bytes() == bytes {
+        return Ok(());
+    }
+    Err(format!("{} of {} bytes came back, or others", output.stdout.bytes().len(), bytes.len()))
+}
+
+fn unread_input(backend: &dyn Backend) -> Seen {
+    let command = sh("exit 5").with_stdin(Stdin::Bytes(vec![b'x'; 1 << 20]));
+    expect("the status", &run(backend, &command)?.status, &ExitStatus::Code(5))
+}
+
+fn file_in(backend: &dyn Backend) -> Seen {
+    let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    fs::write(file.path(), "from a file").map_err(|error| error.to_string())?;
+    prints(backend, &sh("cat").with_stdin(Stdin::File(file.path().to_owned())), "from a file")
+}
+
+fn bytes_out(backend: &dyn Backend) -> Seen {
+    let output = run(backend, &sh(r"printf 'a\377\000b'; printf '\376' >&2"))?;
+    expect("standard output", &output.stdout.bytes(), &b"a\xff\0b".to_vec())?;
+    expect("standard error", &output.stderr.bytes(), &b"\xfe".to_vec())
+}
+
+fn full_stderr(backend: &dyn Backend) -> Seen {
+    let output = run(backend, &sh("head -c 2000000 /dev/zero | tr '\\0' e >&2; echo done"))?;
+    expect("standard output", &output.stdout.text(), &"done\n".to_owned())?;
+    expect("the bytes of standard error", &output.stderr.bytes().len(), &2_000_000)
+}
+
+fn bounded(backend: &dyn Backend) -> Seen {
+    let script = "printf begin; head -c 1000000 /dev/zero | tr '\\0' m; printf finis";
+    let output = run(backend, &sh(script).with_stdout(OutputPolicy::Capture { limit: 4096 }))?;
+    let kept = output.stdout.bytes();
+    expect("the number of bytes kept and left out", &(kept.len() as u64 + output.stdout.omitted()), &1_000_010)?;
+    expect("whether at most 4096 bytes are kept", &(kept.len() <= 4096), &true)?;
+    expect("whether both ends are kept", &(kept.starts_with(b"begin") && kept.ends_with(b"finis")), &true)
+}
+
+/// Collects what is streamed.
+#[derive(Default)]
+struct Chunks(Mutex<Vec<(Stream, Vec<u8>, Instant)>>);
+
+impl Chunks {
+    fn control() -> (Arc<Self>, Control) {
+        let chunks = Arc::new(Self::default());
+        let sink = Arc::clone(&chunks);
+        let sink = move |stream: Stream, bytes: &[u8]| {
+            sink.0.lock().unwrap_or_else(PoisonError::into_inner).push((stream, bytes.to_vec(), Instant::now()));
+        };
+        (chunks, Control::default().with_sink(Arc::new(sink)))
+    }
+
+    fn of(&self, wanted: Stream) -> (String, Option<Instant>) {
+        let chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_stream: Vec<_> = chunks.iter().filter(|(stream, ..)| *stream == wanted).collect();
+        let bytes = of_stream.iter().flat_map(|(_, bytes, _)| bytes.iter().copied()).collect::<Vec<u8>>();
+        (String::from_utf8_lossy(&bytes).into_owned(), of_stream.first().map(|(.., at)| *at))
+    }
+}
+
+fn streamed(backend: &dyn Backend) -> Seen {
+    let (chunks, control) = Chunks::control();
+    let command = sh("echo early; echo other >&2; sleep 1; echo late").with_output(OutputPolicy::Stream);
+    let output = backend.run(&command, &control).map_err(|error| error.to_string())?;
+    let ended = Instant::now();
+    let (text, first) = chunks.of(Stream::Stdout);
+    expect("what was streamed", &text, &"early\nlate\n".to_owned())?;
+    expect("what was streamed of standard error", &chunks.of(Stream::Stderr).0, &"other\n".to_owned())?;
+    let early = first.is_some_and(|first| ended.duration_since(first) > Duration::from_millis(500));
+    expect("whether the first line came before the end", &early, &true)?;
+    expect("what was kept as well", &output.stdout.text(), &text)
+}
+
+fn one_file(backend: &dyn Backend) -> Seen {
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let path = directory.path().join("log");
+    let policy = OutputPolicy::File { path: path.clone(), mode: 0o644 };
+    run(backend, &sh("echo one; echo two >&2; echo three").with_output(policy))?;
+    let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+    expect("the file", &text, &"one\ntwo\nthree\n".to_owned())
+}
+
+fn discarded(backend: &dyn Backend) -> Seen {
+    let output = run(backend, &sh("echo gone; echo seen >&2").with_stdout(OutputPolicy::Discard))?;
+    expect("standard output", &output.stdout.text(), &String::new())?;
+    expect("standard error", &output.stderr.text(), &"seen\n".to_owned())
+}
+
+/// Prints the number of a grandchild that would run for a minute, then waits for it.
+const WITH_GRANDCHILD: &str = "sleep 61 & echo $!; wait";
+
+fn timeout(backend: &dyn Backend) -> Seen {
+    let (chunks, control) = Chunks::control();
+    let command = sh(WITH_GRANDCHILD).with_output(OutputPolicy::Stream).with_timeout(Duration::from_millis(700));
+    let started = Instant::now();
+    match backend.run(&command, &control) {
+        Err(ExecError::TimedOut { .. }) => {}
+        other => return Err(format!("it gave back {other:?}")),
+    }
+    soon(started)?;
+    is_gone(backend, &chunks.of(Stream::Stdout).0)
+}
+
+fn stubborn(backend: &dyn Backend) -> Seen {
+    let (chunks, control) = Chunks::control();
+    let script = "trap '' TERM; echo $$; while :; do sleep 1; done";
+    let command = sh(script).with_output(OutputPolicy::Stream).with_timeout(Duration::from_millis(500));
+    let started = Instant::now();
+    match backend.run(&command, &control) {
+        Err(ExecError::TimedOut { .. }) => {}
+        other => return Err(format!("it gave back {other:?}")),
+    }
+    soon(started)?;
+    is_gone(backend, &chunks.of(Stream::Stdout).0)
+}
+
+fn cancelled(backend: &dyn Backend) -> Seen {
+    let (chunks, control) = Chunks::control();
+    let token = control.cancel().clone();
+    let started = Instant::now();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(700));
+            token.cancel();
+        });
+        backend.run(&sh(WITH_GRANDCHILD).with_output(OutputPolicy::Stream), &control)
+    });
+    match result {
+        Err(ExecError::Cancelled { .. }) => {}
+        other => return Err(format!("it gave back {other:?}")),
+    }
+    soon(started)?;
+    is_gone(backend, &chunks.of(Stream::Stdout).0)
+}
+
+fn cancelled_before(backend: &dyn Backend) -> Seen {
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let trace = directory.path().join("trace");
+    let token = CancelToken::new();
+    token.cancel();
+    let command = sh(r#"echo ran >"$1""#).with_arg("name").with_arg(&trace);
+    match backend.run(&command, &Control::cancelled_by(token)) {
+        Err(ExecError::Cancelled { .. }) => expect("whether it ran", &trace.exists(), &false),
+        other => Err(format!("it gave back {other:?}")),
+    }
+}
+
+fn lingering(backend: &dyn Backend) -> Seen {
+    let started = Instant::now();
+    let output = run(backend, &sh("sleep 61 & echo $!; exit 4"))?;
+    expect("the status", &output.status, &ExitStatus::Code(4))?;
+    soon(started)
+}
+
+fn secret_argument(backend: &dyn Backend) -> Seen {
+    let secret = "conformance-secret";
+    let command = sh("true").with_arg(secret).with_env("TOKEN", SecretValue::new(secret));
+    match backend.run(&command, &Control::default()) {
+        Err(ExecError::SecretInArguments { .. }) => Ok(()),
+        Err(other) => Err(format!("it was refused for another reason, {}", command.scrub(&other.to_string()))),
+        Ok(_) => Err("it was run".to_owned()),
+    }
+}
+
+fn secret_in_error(backend: &dyn Backend) -> Seen {
+    let secret = "conformance-secret";
+    let slow = sh("echo $TOKEN; echo $TOKEN >&2; sleep 61").with_timeout(Duration::from_millis(500));
+    let missing = Command::new("conformance-no-such-program").with_timeout(LIMIT);
+    for command in [slow, missing] {
+        let command = command.with_env("TOKEN", SecretValue::new(secret));
+        let result = backend.run(&command, &Control::default()).and_then(|output| output.success(&command));
+        let Err(error) = result else { return Err("there was no error".to_owned()) };
+        if format!("{error} {error:?}").contains(secret) {
+            return Err("an error shows it".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn soon(started: Instant) -> Seen {
+    let took = started.elapsed();
+    if took < Duration::from_secs(10) { Ok(()) } else { Err(format!("it took {took:?}")) }
+}
+
+/// Whether the process that a script named has ended, asked where the script ran. A zombie has.
+fn is_gone(backend: &dyn Backend, pid: &str) -> Seen {
+    let pid = pid.trim();
+    if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("the command was stopped before it had named its process: {pid:?}"));
+    }
+    let script = r#"for i in 1 2 3 4 5 6 7 8 9 10; do
+        kill -0 "$1" 2>/dev/null || exit 0
+        case "$(ps -o stat= -p "$1" 2>/dev/null || cut -d" " -f3 "/proc/$1/stat" 2>/dev/null)" in Z*) exit 0;; esac
+        sleep 0.2
+    done; exit 1"#;
+    let output = run(backend, &sh(script).with_args(["name", pid]))?;
+    if output.status.is_success() { Ok(()) } else { Err(format!("process {pid} still runs")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decorators::{Logging, Timeout};
+    use crate::observer::{Event, Observed};
+    use crate::recording::RecordingBackend;
+    use crate::subprocess::Subprocess;
+
+    fn subprocess() -> Subprocess {
+        let host = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("COMPOSE_FILE", "evil.yml")];
+        Subprocess::new(host.map(|(name, value)| (name.into(), value.into()))).with_grace(Duration::from_millis(300))
+    }
+
+    fn assert_conforms(backend: &dyn Backend) {
+        if let Err(violations) = check(backend) {
+            panic!("{}", violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+        }
+    }
+
+    #[test]
+    fn processes_of_this_host_conform() {
+        assert_conforms(&subprocess());
+    }
+
+    #[test]
+    fn every_decorator_conforms() {
+        let observed = Observed::new(Logging::new(subprocess()), Arc::new(|_: &Event| {}));
+        assert_conforms(&Timeout::new(observed, Duration::from_secs(60)));
+    }
+
+    /// Without this the suite could pass whatever it is given.
+    #[test]
+    fn a_backend_that_runs_nothing_breaks_nearly_every_rule() {
+        let violations = check(&RecordingBackend::new()).unwrap_err();
+        let kept: Vec<_> =
+            RULES.iter().map(|(rule, _)| *rule).filter(|rule| violations.iter().all(|it| it.rule != *rule)).collect();
+        assert_eq!(kept, ["nothing starts once cancelled", "a secret in an argument is refused"]);
+    }
+}

@@ -1,0 +1,281 @@
+//! Running commands in a container, and moving files in and out of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::EngineError;
+use super::{Engine, ObjectKind, pass_env};
+use crate::command::{Command, EnvValue, OutputPolicy, Stdin};
+use crate::output::Output;
+
+/// A command to be run in a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Exec {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Who runs it; the container's own user if there is none.
+    pub user: Option<String>,
+    /// Where; the container's own directory if there is none.
+    pub workdir: Option<String>,
+    /// What is added to its environment. Secret values are named on the command line only.
+    pub env: BTreeMap<String, EnvValue>,
+    /// What it reads.
+    pub stdin: Stdin,
+    /// How long it may take. Reaching it ends the client; what runs in the container ends when its input and output are
+    /// closed, or with the container.
+    pub timeout: Option<Duration>,
+}
+
+impl Exec {
+    /// A command as the container's own user, with nothing to read.
+    pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { argv: argv.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Sets who runs it.
+    #[must_use]
+    pub fn with_user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Sets where it runs.
+    #[must_use]
+    pub fn with_workdir(mut self, workdir: impl Into<String>) -> Self {
+        self.workdir = Some(workdir.into());
+        self
+    }
+
+    /// Adds a variable to its environment.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<EnvValue>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets what it reads.
+    #[must_use]
+    pub fn with_stdin(mut self, stdin: Stdin) -> Self {
+        self.stdin = stdin;
+        self
+    }
+
+    /// Sets how long it may take.
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// How files get into and out of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CopyMethod {
+    /// By the engine, which sees the container's files on the host and needs nothing in the image.
+    #[default]
+    Engine,
+    /// By a `tar` in the container, run by its root. For runtimes that keep the files to themselves, as gVisor does with
+    /// its overlay in memory: there the engine's own copy succeeds and the container sees nothing of it.
+    Tar,
+}
+
+/// What a container is doing, and how it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ContainerState {
+    /// `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
+    pub status: String,
+    /// `starting`, `healthy`, `unhealthy`; none without a health check.
+    pub health: Option<String>,
+    /// The status with which it ended.
+    pub exit_code: i64,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The user that its processes have unless told otherwise; empty for root.
+    pub user: String,
+    /// The directory in which its processes start; empty for `/`.
+    pub workdir: String,
+    /// The runtime: `runc`, `runsc`.
+    pub runtime: String,
+}
+
+impl ContainerState {
+    /// Whether it runs, and is healthy if it has a health check.
+    pub fn is_ready(&self) -> bool {
+        self.status == "running" && self.health.as_deref().is_none_or(|health| health == "healthy")
+    }
+
+    /// How files get into and out of it.
+    pub fn copy_method(&self) -> CopyMethod {
+        if self.runtime.contains("runsc") { CopyMethod::Tar } else { CopyMethod::Engine }
+    }
+}
+
+impl Engine {
+    /// Runs a command in a container and captures what it prints, whatever its status.
+    ///
+    /// # Errors
+    ///
+    /// When the command could not be run to its end. That there is no such container or program in it is a status
+    /// (1, 126, 127), as the engines do not tell it from the command's own.
+    pub fn exec(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
+        self.run_any(&self.exec_command(container, exec, false)?)
+    }
+
+    /// As [`exec`](Engine::exec), with the output handed to the control's sink as it comes.
+    ///
+    /// # Errors
+    ///
+    /// As [`exec`](Engine::exec).
+    pub fn exec_streaming(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
+        self.run_any(&self.exec_command(container, exec, false)?.with_output(OutputPolicy::Stream))
+    }
+
+    /// Runs a command in a container on the caller's own input and output, with a terminal in the container if `tty`,
+    /// which must be so exactly when both of the caller's ends are terminals.
+    ///
+    /// # Errors
+    ///
+    /// As [`exec`](Engine::exec).
+    pub fn exec_interactive(&self, container: &str, exec: &Exec, tty: bool) -> Result<Output, EngineError> {
+        let exec = Exec { stdin: Stdin::Inherit, ..exec.clone() };
+        self.run_any(&self.exec_command(container, &exec, tty)?.with_interactive())
+    }
+
+    fn exec_command(&self, container: &str, exec: &Exec, tty: bool) -> Result<Command, EngineError> {
+        let mut command = Command::new(&self.info.program).with_arg("exec");
+        if exec.stdin != Stdin::Null {
+            command = command.with_arg("--interactive");
+        }
+        if tty {
+            command = command.with_arg("--tty");
+        }
+        for (option, value) in [("--user", &exec.user), ("--workdir", &exec.workdir)] {
+            if let Some(value) = value {
+                command = command.with_args([option, value]);
+            }
+        }
+        let mut command = pass_env(command, "--env", exec.env.clone())?
+            .with_arg(container)
+            .with_args(&exec.argv)
+            .with_stdin(exec.stdin.clone())
+            .with_label(format!("run {} in {container}", exec.argv.first().map_or("nothing", String::as_str)));
+        if let Some(timeout) = exec.timeout {
+            command = command.with_timeout(timeout);
+        }
+        Ok(command)
+    }
+
+    /// Unpacks a tar stream in a directory of a container that is there already. Owners and modes are the stream's.
+    ///
+    /// # Errors
+    ///
+    /// When the directory is not there, or cannot be written.
+    pub fn cp_in(&self, container: &str, directory: &str, tar: Stdin, method: CopyMethod) -> Result<(), EngineError> {
+        let command = match method {
+            // Without `--archive`, which would give everything to the container's own user.
+            CopyMethod::Engine => self.change(["cp", "-", &format!("{container}:{directory}")]),
+            CopyMethod::Tar => self.change(["exec", "--interactive", "--user", "0", container]).with_args([
+                "tar",
+                "--extract",
+                "--file=-",
+                "--same-owner",
+                "--same-permissions",
+                &format!("--directory={directory}"),
+            ]),
+        };
+        let command = command.with_stdin(tar).with_label(format!("copy files into {container}:{directory}"));
+        self.run(&command).map(drop)
+    }
+
+    /// Writes a file or a directory of a container to a tar file, mode 0600, under its own last name.
+    ///
+    /// # Errors
+    ///
+    /// When the path is not there, or the file cannot be written.
+    pub fn cp_out(&self, container: &str, path: &str, tar: &Path, method: CopyMethod) -> Result<(), EngineError> {
+        let command = match method {
+            CopyMethod::Engine => self.change(["cp", &format!("{container}:{path}"), "-"]),
+            CopyMethod::Tar => {
+                let trimmed = path.trim_end_matches('/');
+                let (parent, name) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
+                let parent = if parent.is_empty() { "/" } else { parent };
+                let directory = format!("--directory={parent}");
+                self.change(["exec", "--user", "0", container]).with_args([
+                    "tar",
+                    "--create",
+                    "--file=-",
+                    &directory,
+                    "--",
+                    if name.is_empty() { "." } else { name },
+                ])
+            }
+        };
+        let command = command
+            .with_stdout(OutputPolicy::File { path: tar.to_owned(), mode: 0o600 })
+            .with_label(format!("copy {container}:{path} out"));
+        self.run(&command).map(drop)
+    }
+
+    /// Sends a signal to a container's first process, by its name: `HUP`.
+    ///
+    /// # Errors
+    ///
+    /// When the container is not there or does not run.
+    pub fn kill(&self, container: &str, signal: &str) -> Result<(), EngineError> {
+        let command = self.change(["kill", "--signal", signal, container]);
+        self.run(&command.with_label(format!("send {signal} to {container}"))).map(drop)
+    }
+
+    /// What a container is doing; nothing when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked or its answer not be understood.
+    pub fn container(&self, name: &str) -> Result<Option<ContainerState>, EngineError> {
+        let Some(value) = self.inspect(ObjectKind::Container, name)? else { return Ok(None) };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (state, config) = (&value["State"], &value["Config"]);
+        let labels = config["Labels"].as_object().into_iter().flatten();
+        Ok(Some(ContainerState {
+            status: text(&state["Status"]),
+            health: state["Health"]["Status"].as_str().filter(|health| *health != "none").map(str::to_owned),
+            exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
+            labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
+            user: text(&config["User"]),
+            workdir: text(&config["WorkingDir"]),
+            runtime: text(&value["HostConfig"]["Runtime"]),
+        }))
+    }
+
+    /// Waits until a container runs and, if it has a health check, is healthy.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotReady`] when the time is up, or at once when the container ended or is not there.
+    pub fn wait_ready(&self, container: &str, within: Duration) -> Result<(), EngineError> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let until = Instant::now() + within;
+        loop {
+            let state = self.container(container)?;
+            let not_ready = |state: String| EngineError::NotReady { container: container.to_owned(), state };
+            match state {
+                None => return Err(not_ready("there is no such container".into())),
+                Some(state) if state.is_ready() => return Ok(()),
+                Some(state) if matches!(state.status.as_str(), "exited" | "dead") => {
+                    return Err(not_ready(format!("it ended with status {}", state.exit_code)));
+                }
+                Some(state) if Instant::now() >= until => {
+                    let health = state.health.map_or_else(String::new, |health| format!(" and {health}"));
+                    return Err(not_ready(format!("after {within:?} it is {}{health}", state.status)));
+                }
+                Some(_) => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+}

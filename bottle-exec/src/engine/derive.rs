@@ -1,0 +1,57 @@
+//! Making an image from a container that is never started, and asking an image something.
+
+use std::collections::BTreeMap;
+
+use super::container::Exec;
+use super::error::EngineError;
+use super::{Engine, pass_env};
+use crate::output::Output;
+
+impl Engine {
+    /// Makes a container that is not started, without a network.
+    ///
+    /// # Errors
+    ///
+    /// When the image is not there or the name is taken.
+    pub fn create_container(
+        &self,
+        name: &str,
+        image: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), EngineError> {
+        let labels = labels.iter().flat_map(|(key, value)| ["--label".to_owned(), format!("{key}={value}")]);
+        let command = self
+            .change(["container", "create", "--name", name, "--network", "none"])
+            .with_args(labels)
+            .with_arg(image)
+            .with_label(format!("make container {name}"));
+        self.run(&command).map(drop)
+    }
+
+    /// Makes an image of a container's files. The container's labels are the image's.
+    ///
+    /// # Errors
+    ///
+    /// When the container is not there.
+    pub fn commit_container(&self, name: &str, tag: &str) -> Result<(), EngineError> {
+        let command = self.change(["container", "commit", name, tag]).with_label(format!("make image {tag}"));
+        self.run(&command).map(drop)
+    }
+
+    /// Runs a command in a new container of an image, without a network, and captures what it prints, whatever its status.
+    /// The container is removed.
+    ///
+    /// # Errors
+    ///
+    /// When the command could not be run to its end.
+    pub fn run_once(&self, image: &str, exec: &Exec) -> Result<Output, EngineError> {
+        let (program, args) = exec.argv.split_first().map_or(("", &[][..]), |(program, args)| (program.as_str(), args));
+        let command = self.change(["run", "--rm", "--network", "none", "--cap-drop", "ALL", "--entrypoint", program]);
+        let command = pass_env(command, "--env", exec.env.clone())?
+            .with_arg(image)
+            .with_args(args)
+            .with_stdin(exec.stdin.clone())
+            .with_label(format!("run {program} in image {image}"));
+        self.run_any(&command)
+    }
+}

@@ -1,0 +1,288 @@
+//! Finding an engine by what it answers, not by what it is called.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::error::EngineError;
+use super::info::{Endpoint, EngineInfo, Flavour, Version};
+use super::{Engine, Limits, parse};
+use crate::backend::Backend;
+use crate::command::Command;
+use crate::control::Control;
+use crate::recording::{Answer, Matcher, RecordingBackend};
+
+/// Which engine to use.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum EngineChoice {
+    /// The first of `docker`, `podman` and `nerdctl` that answers.
+    #[default]
+    Auto,
+    /// This program, by name or path.
+    Program(String),
+}
+
+impl FromStr for EngineChoice {
+    type Err = std::convert::Infallible;
+
+    /// `auto`, or the name or path of a program.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text == "auto" { Self::Auto } else { Self::Program(text.to_owned()) })
+    }
+}
+
+/// A daemon that does not answer within this time is not there.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+impl Engine {
+    /// Asks the chosen programs what they are, and takes the first whose engine answers.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoEngine`] with what each of them said; cancellation as such.
+    pub fn detect(backend: Arc<dyn Backend>, choice: &EngineChoice, control: Control) -> Result<Self, EngineError> {
+        let programs = match choice {
+            EngineChoice::Auto => vec!["docker", "podman", "nerdctl"],
+            EngineChoice::Program(program) => vec![program.as_str()],
+        };
+        let mut tried = Vec::new();
+        for program in programs {
+            match (Probe { backend: &*backend, program, control: &control }).info() {
+                Ok(info) => return Ok(Self { backend, info: Arc::new(info), control, limits: Limits::default() }),
+                Err(error) if error.is_cancelled() => return Err(error),
+                Err(error) => tried.push((program.to_owned(), error.to_string())),
+            }
+        }
+        Err(EngineError::NoEngine { tried })
+    }
+}
+
+struct Probe<'a> {
+    backend: &'a dyn Backend,
+    program: &'a str,
+    control: &'a Control,
+}
+
+impl Probe<'_> {
+    fn ask<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<(Command, String), EngineError> {
+        let command = Command::new(self.program).with_args(args).with_timeout(PATIENCE);
+        let output = self.backend.run(&command, self.control)?.success(&command)?;
+        Ok((command, output.stdout.text()))
+    }
+
+    fn ask_json<'a, T: serde::de::DeserializeOwned>(
+        &self,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Result<T, EngineError> {
+        let command = Command::new(self.program).with_args(args).with_timeout(PATIENCE);
+        let output = self.backend.run(&command, self.control)?.success(&command)?;
+        parse(&command, &output)
+    }
+
+    fn info(&self) -> Result<EngineInfo, EngineError> {
+        let version: Versions = self.ask_json(["version", "--format", "{{json .}}"])?;
+        match version.flavour() {
+            Flavour::Podman => self.podman(),
+            flavour => self.docker_like(flavour, version.client.context.unwrap_or_default()),
+        }
+    }
+
+    fn docker_like(&self, flavour: Flavour, context: String) -> Result<EngineInfo, EngineError> {
+        let args = ["info", "--format", "{{json .}}"];
+        let info: DockerInfo = self.ask_json(args)?;
+        let server_version = self.version(&args, &info.server_version)?;
+        let plugin = info.client_info.and_then(|client| {
+            client.plugins.into_iter().flatten().find(|plugin| plugin.name == "compose").and_then(|it| it.version)
+        });
+        let endpoint = match flavour {
+            Flavour::Docker => self.ask(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])?.1,
+            _ => String::new(),
+        };
+        Ok(EngineInfo {
+            program: self.program.to_owned(),
+            flavour,
+            server_version,
+            compose_version: plugin.as_deref().and_then(Version::parse).or_else(|| self.compose()),
+            context,
+            endpoint: Endpoint::new(endpoint.trim()),
+            rootless: info.security_options.iter().flatten().any(|option| option.contains("rootless")),
+            os: info.os_type,
+            arch: info.architecture,
+            runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+        })
+    }
+
+    fn podman(&self) -> Result<EngineInfo, EngineError> {
+        let args = ["info", "--format", "json"];
+        let info: PodmanInfo = self.ask_json(args)?;
+        let remote = info.host.service_is_remote.then_some(info.host.remote_socket).flatten();
+        Ok(EngineInfo {
+            program: self.program.to_owned(),
+            flavour: Flavour::Podman,
+            server_version: self.version(&args, &info.version.version)?,
+            compose_version: self.compose(),
+            context: String::new(),
+            endpoint: remote.map_or_else(
+                || Endpoint::new(""),
+                // A remote Podman's socket path is a path on the remote host.
+                |socket| Endpoint { address: socket.path, is_local: false },
+            ),
+            rootless: info.host.security.rootless,
+            os: info.host.os,
+            arch: info.host.arch,
+            runtimes: BTreeSet::from([info.host.oci_runtime.name]),
+        })
+    }
+
+    /// Docker Compose 2, if that is what the engine composes with.
+    fn compose(&self) -> Option<Version> {
+        let (_, text) = self.ask(["compose", "version"]).ok()?;
+        Version::parse(text.trim().strip_prefix("Docker Compose version ")?)
+    }
+
+    fn version(&self, args: &[&str], text: &str) -> Result<Version, EngineError> {
+        Version::parse(text).ok_or_else(|| {
+            EngineError::answer(&Command::new(self.program).with_args(args), "it names no version of the engine", text)
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Versions {
+    client: ClientVersion,
+    server: Option<ServerVersion>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ClientVersion {
+    /// Only Podman writes it so; Docker has `ApiVersion`.
+    #[serde(rename = "APIVersion")]
+    podman_api: Option<IgnoredAny>,
+    context: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServerVersion {
+    components: Option<Vec<Component>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Component {
+    name: String,
+}
+
+impl Versions {
+    fn flavour(&self) -> Flavour {
+        let server = |name: &str| {
+            let components = self.server.as_ref().and_then(|server| server.components.as_ref());
+            components.is_some_and(|components| components.iter().any(|component| component.name == name))
+        };
+        if self.client.podman_api.is_some() {
+            Flavour::Podman
+        } else if server("containerd") && !server("Engine") {
+            Flavour::Nerdctl
+        } else {
+            Flavour::Docker
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerInfo {
+    /// Empty when the client found no daemon.
+    #[serde(default)]
+    server_version: String,
+    #[serde(rename = "OSType", default)]
+    os_type: String,
+    #[serde(default)]
+    architecture: String,
+    security_options: Option<Vec<String>>,
+    runtimes: Option<BTreeMap<String, serde_json::Value>>,
+    client_info: Option<ClientInfo>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ClientInfo {
+    plugins: Option<Vec<Plugin>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Plugin {
+    name: String,
+    version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PodmanInfo {
+    host: PodmanHost,
+    version: PodmanVersion,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodmanHost {
+    os: String,
+    arch: String,
+    oci_runtime: PodmanRuntime,
+    remote_socket: Option<PodmanSocket>,
+    #[serde(default)]
+    service_is_remote: bool,
+    security: PodmanSecurity,
+}
+
+#[derive(Deserialize)]
+struct PodmanRuntime {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct PodmanSocket {
+    path: String,
+}
+
+#[derive(Deserialize)]
+struct PodmanSecurity {
+    rootless: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PodmanVersion {
+    version: String,
+}
+
+impl RecordingBackend {
+    /// A backend that answers as a current Docker would on which nothing was ever built or started: what rehearsals and
+    /// tests of launching code need.
+    pub fn rehearsal() -> Self {
+        const VERSION: &str = r#"{"Client":{"ApiVersion":"1.51","Context":"default"},
+            "Server":{"Components":[{"Name":"Engine"}]}}"#;
+        const INFO: &str = r#"{"ServerVersion":"28.3.0","OSType":"linux","Architecture":"x86_64",
+            "SecurityOptions":["name=seccomp,profile=builtin"],"Runtimes":{"runc":{},"runsc":{}},
+            "ClientInfo":{"Plugins":[{"Name":"compose","Version":"v2.38.1"}]}}"#;
+        const NETWORK: &str = r#"[{"Id":"0","Name":"rehearsed","Internal":true,"Labels":{},"Options":{},
+            "IPAM":{"Config":[{"Subnet":"192.0.2.0/24"}]},"Containers":{}}]"#;
+        const CONTAINER: &str = r#"[{"Id":"0","Name":"/rehearsed","State":{"Status":"running","Running":true,
+            "ExitCode":0,"Health":{"Status":"healthy"}},"Config":{"Labels":{},"Image":"","User":"","WorkingDir":"/"},
+            "HostConfig":{"Runtime":"runc"}}]"#;
+        let absent = |what: &str| Answer::exit(1).with_stderr(format!("Error: No such {what}: rehearsed\n"));
+        Self::new()
+            .with_answer(Matcher::prefix(["version"]), Answer::stdout(VERSION))
+            .with_answer(Matcher::prefix(["info"]), Answer::stdout(INFO))
+            .with_answer(Matcher::prefix(["context", "inspect"]), Answer::stdout("unix:///var/run/docker.sock\n"))
+            .with_answer(Matcher::prefix(["image", "inspect"]), absent("image"))
+            .with_answer(Matcher::prefix(["network", "inspect"]), Answer::stdout(NETWORK))
+            .with_answer(Matcher::prefix(["container", "inspect"]), Answer::stdout(CONTAINER))
+    }
+}

@@ -1,0 +1,226 @@
+//! What an engine is and can do.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+
+/// Whose command line it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavour {
+    /// Docker.
+    Docker,
+    /// Podman, also under the name `docker`.
+    Podman,
+    /// nerdctl over containerd.
+    Nerdctl,
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Nerdctl => "nerdctl",
+        })
+    }
+}
+
+/// A version of which the first three numbers count; what follows them is kept for display only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    text: String,
+    numbers: [u32; 3],
+}
+
+impl Version {
+    /// The first three numbers in a text such as `v2.26.1-4` or `26.1.5+dfsg1`; nothing if it does not begin with one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let mut parts = text.trim_start_matches('v').split('.');
+        let mut number = || {
+            let part = parts.next()?;
+            part[..part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len())].parse().ok()
+        };
+        let numbers = [number()?, number().unwrap_or(0), number().unwrap_or(0)];
+        Some(Self { text: text.to_owned(), numbers })
+    }
+
+    /// Whether it is this version or a later one.
+    pub fn is_at_least(&self, major: u32, minor: u32, patch: u32) -> bool {
+        self.numbers >= [major, minor, patch]
+    }
+
+    /// The first number.
+    pub const fn major(&self) -> u32 {
+        self.numbers[0]
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+impl Serialize for Version {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+/// Where the engine is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// The address as the client gives it; empty when there is none, as with a Podman that needs no service.
+    pub address: String,
+    /// Whether the engine sees this host's files, so that bind mounts work: true for a socket of this host.
+    pub is_local: bool,
+}
+
+impl Endpoint {
+    pub(super) fn new(address: &str) -> Self {
+        let is_local = address.is_empty() || address.starts_with("unix://") || address.starts_with("npipe://");
+        Self { address: address.to_owned(), is_local }
+    }
+}
+
+/// What an engine is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EngineInfo {
+    /// The program that is called.
+    pub program: String,
+    /// Whose command line it is.
+    pub flavour: Flavour,
+    /// The engine's version, not the client's.
+    pub server_version: Version,
+    /// The version of Docker Compose 2; none when the engine has another composer or none.
+    pub compose_version: Option<Version>,
+    /// The client's context, which is also the name of its builder. Empty for engines without contexts.
+    pub context: String,
+    /// Where the engine is spoken to.
+    pub endpoint: Endpoint,
+    /// Whether the engine runs without root's rights.
+    pub rootless: bool,
+    /// The operating system that containers see: `linux`.
+    pub os: String,
+    /// The processor, as the engine names it: `x86_64`, `aarch64`.
+    pub arch: String,
+    /// The names of the runtimes that a service can ask for.
+    pub runtimes: BTreeSet<String>,
+}
+
+impl EngineInfo {
+    /// What the engine can do, as far as bottles use it.
+    pub fn capabilities(&self) -> Capabilities {
+        let docker = self.flavour == Flavour::Docker;
+        let server = |major, minor, patch| docker && self.server_version.is_at_least(major, minor, patch);
+        let compose = |major, minor, patch| {
+            self.flavour != Flavour::Nerdctl
+                && self.compose_version.as_ref().is_some_and(|version| version.is_at_least(major, minor, patch))
+        };
+        let major = self.server_version.major();
+        Capabilities {
+            compose_wait: compose(2, 20, 0),
+            inhibit_ipv4: docker,
+            gateway_mode_isolated: server(28, 0, 0),
+            start_interval: server(25, 0, 0) && compose(2, 20, 2),
+            env_file_raw: compose(2, 30, 0),
+            sealed_resolver: server(26, 0, 0)
+                || (major == 25 && server(25, 0, 5))
+                || (major == 23 && server(23, 0, 11)),
+            local_files: self.endpoint.is_local,
+            runtimes: self.runtimes.clone(),
+        }
+    }
+}
+
+impl fmt::Display for EngineInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.flavour, self.server_version)?;
+        match &self.compose_version {
+            Some(version) => write!(f, " with Compose {version}"),
+            None => f.write_str(" without Docker Compose"),
+        }
+    }
+}
+
+/// What an engine can do, as far as bottles use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact about the engine")]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// `compose up --wait --wait-timeout` and the global options that are given with it: Docker Compose 2.20.
+    pub compose_wait: bool,
+    /// The bridge option `com.docker.network.bridge.inhibit_ipv4`: Docker.
+    pub inhibit_ipv4: bool,
+    /// The bridge options `gateway_mode_ipv4` and `gateway_mode_ipv6` with the value `isolated`: Docker 28.
+    pub gateway_mode_isolated: bool,
+    /// `start_interval` in a health check: Docker 25 and Compose 2.20.2.
+    pub start_interval: bool,
+    /// `format: raw` for an environment file: Compose 2.30.
+    pub env_file_raw: bool,
+    /// The engine's resolver does not forward questions from an internal network (CVE-2024-29018): Docker 23.0.11,
+    /// 25.0.5 and 26.0.
+    pub sealed_resolver: bool,
+    /// The engine sees this host's files.
+    pub local_files: bool,
+    /// The runtimes that a service can ask for.
+    pub runtimes: BTreeSet<String>,
+}
+
+impl Capabilities {
+    /// Whether this one is there.
+    pub fn has(&self, capability: &Capability) -> bool {
+        match capability {
+            Capability::ComposeWait => self.compose_wait,
+            Capability::InhibitIpv4 => self.inhibit_ipv4,
+            Capability::GatewayModeIsolated => self.gateway_mode_isolated,
+            Capability::StartInterval => self.start_interval,
+            Capability::EnvFileRaw => self.env_file_raw,
+            Capability::SealedResolver => self.sealed_resolver,
+            Capability::LocalFiles => self.local_files,
+            Capability::Runtime(name) => self.runtimes.contains(name),
+        }
+    }
+}
+
+/// One thing that can be asked of an engine; see the fields of [`Capabilities`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Capability {
+    /// Starting a project and waiting until it is healthy.
+    ComposeWait,
+    /// A bridge without an IPv4 address of the host.
+    InhibitIpv4,
+    /// A bridge without any address of the host.
+    GatewayModeIsolated,
+    /// Frequent health checks during the start.
+    StartInterval,
+    /// Environment files that are taken as they are.
+    EnvFileRaw,
+    /// A resolver that keeps an internal network's questions to itself.
+    SealedResolver,
+    /// Bind mounts of this host's files.
+    LocalFiles,
+    /// A runtime, by its name: `runsc`.
+    Runtime(String),
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ComposeWait => "`compose up --wait` of Docker Compose 2.20 or later",
+            Self::InhibitIpv4 => "the bridge option `inhibit_ipv4`",
+            Self::GatewayModeIsolated => "the gateway mode `isolated` of Docker 28 or later",
+            Self::StartInterval => "the health check option `start_interval`",
+            Self::EnvFileRaw => "environment files of format `raw` of Compose 2.30 or later",
+            Self::SealedResolver => "a resolver that is sealed against CVE-2024-29018",
+            Self::LocalFiles => "bind mounts of this host's files",
+            Self::Runtime(name) => return write!(f, "the runtime `{name}`"),
+        })
+    }
+}

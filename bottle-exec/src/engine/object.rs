@@ -1,0 +1,265 @@
+//! Containers, networks, volumes and images as things that are listed, looked at and removed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::{EngineError, says_not_there};
+use super::{Engine, parse};
+use crate::command::Command;
+
+/// A kind of thing that an engine keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectKind {
+    /// A container, running or not.
+    Container,
+    /// A network.
+    Network,
+    /// A volume.
+    Volume,
+    /// An image.
+    Image,
+}
+
+impl ObjectKind {
+    /// Every kind, in the order in which they can be removed: nothing before what uses it.
+    pub const IN_ORDER_OF_REMOVAL: [Self; 4] = [Self::Container, Self::Network, Self::Volume, Self::Image];
+
+    /// The engine's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Network => "network",
+            Self::Volume => "volume",
+            Self::Image => "image",
+        }
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Something that an engine keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Object {
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Its name; an image's first tag, or its id when it has none.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Which things are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filter {
+    /// Those that carry a label, whatever its value.
+    Label(String),
+    /// Those that carry a label with this value.
+    LabelValue(String, String),
+    /// Those whose name begins so.
+    NamePrefix(String),
+}
+
+/// A network to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewNetwork {
+    /// Its name.
+    pub name: String,
+    /// Whether it has no way out.
+    pub internal: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The options of the bridge driver.
+    pub driver_options: BTreeMap<String, String>,
+    /// Its addresses in CIDR notation; the engine picks when there is none.
+    pub subnet: Option<String>,
+}
+
+/// What an engine says of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NetworkInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it has no way out.
+    pub internal: bool,
+    /// Its addresses in CIDR notation.
+    pub subnets: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The options of its driver.
+    pub driver_options: BTreeMap<String, String>,
+}
+
+impl Engine {
+    /// Everything of a kind that a filter lets through, in order of names.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked or its answer not be understood.
+    pub fn list(&self, kind: ObjectKind, filter: &Filter) -> Result<Vec<Object>, EngineError> {
+        let mut command = self.query([kind.as_str(), "ls", "--quiet"]);
+        command = match kind {
+            ObjectKind::Container => command.with_args(["--all", "--no-trunc"]),
+            ObjectKind::Network | ObjectKind::Image => command.with_arg("--no-trunc"),
+            ObjectKind::Volume => command,
+        };
+        command = match filter {
+            Filter::Label(key) => command.with_arg("--filter").with_arg(format!("label={key}")),
+            Filter::LabelValue(key, value) => command.with_arg("--filter").with_arg(format!("label={key}={value}")),
+            // The engines' own name filters differ in what they match; they are narrowed below.
+            Filter::NamePrefix(prefix) if kind == ObjectKind::Image => {
+                command.with_arg("--filter").with_arg(format!("reference={prefix}*"))
+            }
+            Filter::NamePrefix(prefix) => command.with_arg("--filter").with_arg(format!("name={prefix}")),
+        };
+        let ids = self.run(&command)?.stdout.text();
+        let mut ids: Vec<&str> = ids.split_whitespace().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut objects = self.look_at(kind, &ids)?;
+        if let Filter::NamePrefix(prefix) = filter {
+            objects.retain(|object| object.name.starts_with(prefix.as_str()));
+        }
+        objects.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(objects)
+    }
+
+    /// What the engine says of one thing, as JSON; nothing when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked or its answer not be understood.
+    pub fn inspect(&self, kind: ObjectKind, name: &str) -> Result<Option<Value>, EngineError> {
+        let command = self.query([kind.as_str(), "inspect", name]);
+        let Some(output) = self.run_if_there(&command)? else { return Ok(None) };
+        let mut found: Vec<Value> = parse(&command, &output)?;
+        Ok(found.pop())
+    }
+
+    /// Whether there is such a thing.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked.
+    pub fn exists(&self, kind: ObjectKind, name: &str) -> Result<bool, EngineError> {
+        Ok(self.inspect(kind, name)?.is_some())
+    }
+
+    /// Removes a thing; a container is killed first and takes its anonymous volumes with it. Gives back whether there
+    /// was one.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be removed.
+    pub fn remove(&self, kind: ObjectKind, name: &str) -> Result<bool, EngineError> {
+        let command = self.change([kind.as_str(), "rm"]);
+        let command = match kind {
+            ObjectKind::Container => command.with_args(["--force", "--volumes"]),
+            ObjectKind::Image | ObjectKind::Network | ObjectKind::Volume => command,
+        };
+        let command = command.with_arg(name).with_label(format!("remove {kind} {name}"));
+        let there = self.run_if_there(&command)?;
+        Ok(there.is_some())
+    }
+
+    /// Makes a bridge network.
+    ///
+    /// # Errors
+    ///
+    /// When the engine refuses: the name is taken, or there are no addresses left.
+    pub fn create_network(&self, network: &NewNetwork) -> Result<(), EngineError> {
+        let mut command = self.change(["network", "create", "--driver", "bridge"]);
+        if network.internal {
+            command = command.with_arg("--internal");
+        }
+        if let Some(subnet) = &network.subnet {
+            command = command.with_args(["--subnet", subnet]);
+        }
+        for (option, pairs) in [("--opt", &network.driver_options), ("--label", &network.labels)] {
+            for (key, value) in pairs {
+                command = command.with_arg(option).with_arg(format!("{key}={value}"));
+            }
+        }
+        let command = command.with_arg(&network.name).with_label(format!("create network {}", network.name));
+        self.run(&command).map(drop)
+    }
+
+    /// What the engine says of a network; nothing when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked or its answer not be understood.
+    pub fn network(&self, name: &str) -> Result<Option<NetworkInfo>, EngineError> {
+        let Some(value) = self.inspect(ObjectKind::Network, name)? else { return Ok(None) };
+        let field =
+            |docker: &str, podman: &str| value.get(docker).or_else(|| value.get(podman)).unwrap_or(&Value::Null);
+        let subnets = match value.get("subnets") {
+            Some(podman) => texts(podman, "subnet"),
+            None => texts(&value["IPAM"]["Config"], "Subnet"),
+        };
+        Ok(Some(NetworkInfo {
+            name: field("Name", "name").as_str().unwrap_or(name).to_owned(),
+            internal: field("Internal", "internal").as_bool().unwrap_or(false),
+            subnets,
+            labels: pairs(field("Labels", "labels")),
+            driver_options: pairs(field("Options", "options")),
+        }))
+    }
+
+    /// Looks at things by id, passing over those that went away meanwhile.
+    fn look_at(&self, kind: ObjectKind, ids: &[&str]) -> Result<Vec<Object>, EngineError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let command: Command = self.query([kind.as_str(), "inspect"]).with_args(ids);
+        let mut output = self.run_any(&command)?;
+        if output.status.is_success() || !says_not_there(&output) {
+            output = output.success(&command)?;
+        }
+        let found: Option<Vec<Value>> = parse(&command, &output)?;
+        found
+            .unwrap_or_default()
+            .iter()
+            .map(|value| {
+                Object::read(kind, value)
+                    .ok_or_else(|| EngineError::answer(&command, "it does not name the object", &value.to_string()))
+            })
+            .collect()
+    }
+}
+
+impl Object {
+    fn read(kind: ObjectKind, value: &Value) -> Option<Self> {
+        let (name, labels) = match kind {
+            ObjectKind::Container => (&value["Name"], &value["Config"]["Labels"]),
+            ObjectKind::Image => {
+                let tag = &value["RepoTags"][0];
+                (if tag.is_string() { tag } else { &value["Id"] }, &value["Config"]["Labels"])
+            }
+            ObjectKind::Network | ObjectKind::Volume => {
+                let of = |docker: &str, podman: &str| value.get(docker).or_else(|| value.get(podman));
+                (of("Name", "name")?, of("Labels", "labels").unwrap_or(&Value::Null))
+            }
+        };
+        let name = name.as_str()?.trim_start_matches('/').to_owned();
+        Some(Self { kind, name, labels: pairs(labels) })
+    }
+}
+
+fn pairs(value: &Value) -> BTreeMap<String, String> {
+    let pairs = value.as_object().into_iter().flatten();
+    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn texts(list: &Value, key: &str) -> Vec<String> {
+    let entries = list.as_array().into_iter().flatten();
+    entries.filter_map(|entry| Some(entry[key].as_str()?.to_owned())).collect()
+}

@@ -1,0 +1,221 @@
+use std::path::Path;
+
+use super::*;
+use crate::command::Stdin;
+use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
+use bottle_plan::SecretValue;
+
+const DOCKER_26: &str = r#"{"Client":{"Version":"28.2.2","ApiVersion":"1.45","Context":"work"},"Server":{"Components":
+    [{"Name":"Engine","Version":"26.1.5+dfsg1"},{"Name":"containerd","Version":"1.7"}]}}"#;
+const DOCKER_26_INFO: &str = r#"{"ServerVersion":"26.1.5+dfsg1","OSType":"linux","Architecture":"x86_64",
+    "SecurityOptions":["name=rootless"],"Runtimes":{"runc":{"path":"runc"},"runsc":{"path":"/usr/bin/runsc"}},
+    "ClientInfo":{"Plugins":[{"Name":"buildx"},{"Name":"compose","Version":"2.26.1-4"}]}}"#;
+
+fn rehearsed() -> (Arc<RecordingBackend>, Engine) {
+    let backend = Arc::new(RecordingBackend::rehearsal());
+    let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
+    backend.clear();
+    (backend, engine)
+}
+
+fn answering(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Engine {
+    let backend = answers.into_iter().fold(RecordingBackend::new(), |backend, (words, answer)| {
+        backend.with_answer(Matcher::prefix(words.split(' ')), answer)
+    });
+    let info = rehearsed().1.info;
+    Engine { backend: Arc::new(backend), info, control: Control::default(), limits: Limits::default() }
+}
+
+fn detect(backend: RecordingBackend) -> Result<EngineInfo, EngineError> {
+    let engine = Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default())?;
+    Ok(engine.info().clone())
+}
+
+#[test]
+fn command_lines() {
+    let (backend, engine) = rehearsed();
+    let project = ComposeProject::new("claude-bottle-demo", "/state/demo dir", "/state/demo dir/docker-compose.yml");
+    let compose = engine.compose(&project).unwrap();
+    let token = SecretValue::new("do-not-show-me");
+    compose.up(Duration::from_millis(59_001), [("TOKEN".to_owned(), token.clone())]).unwrap();
+    compose.logs_to(Path::new("/state/demo dir/compose.log")).unwrap();
+    compose.down(Duration::from_secs(3)).unwrap();
+    assert_eq!(compose.ps().unwrap(), []);
+    compose.config().unwrap();
+
+    let mut build = Build::new("claude-bottle-agent:0123", BuildContext::Tar(vec![0; 1024]));
+    build.args.insert("BASE".into(), "debian:trixie-slim".into());
+    build.args.insert("NPM_TOKEN".into(), token.clone().into());
+    build.labels.insert("claude-bottle.slug".into(), "demo".into());
+    engine.build(&build).unwrap();
+    engine.build(&Build::new("x", BuildContext::Directory("/ctx".into()))).unwrap();
+
+    let network = NewNetwork {
+        name: "claude-bottle-net-demo".into(),
+        internal: true,
+        driver_options: [("com.docker.network.bridge.inhibit_ipv4".into(), "true".into())].into(),
+        labels: [("claude-bottle.slug".into(), "demo".into())].into(),
+        subnet: None,
+    };
+    engine.create_network(&network).unwrap();
+    assert_eq!(engine.network("claude-bottle-net-demo").unwrap().unwrap().subnets, ["192.0.2.0/24"]);
+    assert!(!engine.exists(ObjectKind::Image, "claude-bottle-agent:0123").unwrap());
+    for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
+        engine.remove(kind, "thing").unwrap();
+        let value = Filter::LabelValue("claude-bottle.slug".into(), "demo".into());
+        for filter in [Filter::Label("claude-bottle.slug".into()), value, Filter::NamePrefix("claude-".into())] {
+            assert_eq!(engine.list(kind, &filter).unwrap(), []);
+        }
+    }
+
+    let exec = Exec::new(["sh", "-c", "echo $A"])
+        .with_user("agent")
+        .with_workdir("/home/agent/work")
+        .with_env("A", "plain value")
+        .with_env("B", token)
+        .with_stdin(Stdin::Bytes(b"in".to_vec()));
+    engine.exec("claude-bottle-demo", &exec).unwrap();
+    engine.exec_streaming("claude-bottle-demo", &Exec::new(["true"])).unwrap();
+    engine.exec_interactive("claude-bottle-demo", &Exec::new(["sh"]), true).unwrap();
+    engine.exec_interactive("claude-bottle-demo", &Exec::new(["sh"]), false).unwrap();
+    for method in [CopyMethod::Engine, CopyMethod::Tar] {
+        engine.cp_in("claude-bottle-demo", "/etc", Stdin::File("/tmp/x.tar".into()), method).unwrap();
+        engine.cp_out("claude-bottle-demo", "/home/agent/work/", Path::new("/tmp/y.tar"), method).unwrap();
+    }
+    engine.kill("claude-bottle-pipelock-demo", "HUP").unwrap();
+    engine.wait_ready("claude-bottle-demo", Duration::ZERO).unwrap();
+
+    let lines = backend.lines().join("\n");
+    assert!(!lines.contains("do-not-show-me"));
+    insta::assert_snapshot!(lines);
+}
+
+#[test]
+fn docker_is_known_by_its_answers() {
+    let info = detect(
+        RecordingBackend::new()
+            .with_answer(Matcher::prefix(["version"]), Answer::stdout(DOCKER_26))
+            .with_answer(Matcher::prefix(["info"]), Answer::stdout(DOCKER_26_INFO))
+            .with_answer(Matcher::prefix(["context"]), Answer::stdout("ssh://build@elsewhere\n")),
+    )
+    .unwrap();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&(&info, info.capabilities())).unwrap());
+}
+
+#[test]
+fn podman_is_known_by_its_answers_even_when_it_is_called_docker() {
+    let info = detect(
+        RecordingBackend::new()
+            .with_answer(
+                Matcher::prefix(["version"]),
+                Answer::stdout(r#"{"Client":{"APIVersion":"5.4.2","Version":"5.4.2","Os":"linux"}}"#),
+            )
+            .with_answer(
+                Matcher::prefix(["info"]),
+                Answer::stdout(
+                    r#"{"host":{"arch":"amd64","os":"linux","ociRuntime":{"name":"crun"},"serviceIsRemote":false,
+                    "remoteSocket":{"path":"/run/podman/podman.sock"},"security":{"rootless":true}},
+                    "version":{"Version":"5.4.2"}}"#,
+                ),
+            )
+            .with_answer(Matcher::prefix(["compose", "version"]), Answer::stdout("podman-compose version 1.3.0\n")),
+    )
+    .unwrap();
+    assert_eq!((info.flavour, info.program.as_str(), info.rootless), (Flavour::Podman, "docker", true));
+    assert!(info.endpoint.is_local);
+    let capabilities = info.capabilities();
+    assert!(!capabilities.compose_wait && !capabilities.inhibit_ipv4 && !capabilities.sealed_resolver);
+}
+
+#[test]
+fn where_nothing_answers_the_error_tells_what_each_one_said() {
+    let backend = RecordingBackend::new()
+        .with_answer(Matcher::when(|command| command.program() == "docker"), Answer::exit(1).with_stderr("no daemon\n"))
+        .with_answer(Matcher::when(|command| command.program() == "nerdctl"), Answer::stdout("{}"))
+        .with_fault(2, Fault::NotFound);
+    insta::assert_snapshot!(detect(backend).unwrap_err());
+}
+
+#[test]
+fn a_daemon_that_is_down_is_no_engine() {
+    let down = r#"{"ServerVersion":"","ServerErrors":["cannot connect"],"ClientInfo":{}}"#;
+    let error = detect(
+        RecordingBackend::new()
+            .with_answer(Matcher::prefix(["version"]), Answer::stdout(r#"{"Client":{"ApiVersion":"1"},"Server":null}"#))
+            .with_default(Answer::stdout(down)),
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("it names no version of the engine"), "{error}");
+}
+
+#[test]
+fn a_capability_that_is_missing_is_an_error_that_names_it() {
+    let (_, engine) = rehearsed();
+    assert!(engine.require(&Capability::Runtime("runsc".into())).is_ok());
+    let error = engine.require(&Capability::Runtime("kata".into())).unwrap_err();
+    assert_eq!(error.to_string(), "use the runtime `kata`: docker 28.3.0 with Compose v2.38.1 does not offer it");
+}
+
+#[test]
+fn removing_what_is_not_there_counts_as_done_and_a_real_failure_does_not() {
+    let gone = "Error response from daemon: network x not found\nexit status 1\n";
+    let engine = answering([("network rm", Answer::exit(1).with_stderr(gone))]);
+    assert!(!engine.remove(ObjectKind::Network, "x").unwrap());
+    for stderr in [
+        "Error response from daemon: error while removing network: network x has active endpoints\n",
+        "Error response from daemon: No such container: a\nError response from daemon: permission denied\n",
+        "",
+    ] {
+        let engine = answering([("network rm", Answer::exit(1).with_stderr(stderr))]);
+        assert!(engine.remove(ObjectKind::Network, "x").is_err(), "{stderr}");
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_understood_is_shown_with_its_command() {
+    let engine = answering([("network inspect", Answer::stdout("<html>a proxy's page</html>"))]);
+    let error = engine.network("n").unwrap_err().to_string();
+    assert!(error.starts_with("understand the answer of `docker network inspect n`: expected value"), "{error}");
+    assert!(error.ends_with("it answered: `<html>a proxy's page</html>`"), "{error}");
+}
+
+#[test]
+fn what_the_list_names_is_looked_at_and_may_vanish_meanwhile() {
+    let engine = answering([
+        ("container ls", Answer::stdout("b\na\n")),
+        ("container inspect", Answer::stdout(r#"[{"Id":"a","Name":"/box","Config":{"Labels":{"k":"v"}}}]"#)),
+    ]);
+    let found = engine.list(ObjectKind::Container, &Filter::Label("k".into())).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].name.as_str(), found[0].labels["k"].as_str()), ("box", "v"));
+}
+
+#[test]
+fn a_name_that_would_steer_the_client_is_not_handed_on() {
+    let (backend, engine) = rehearsed();
+    let project = ComposeProject::new("p", "/d", "/d/f");
+    let compose = engine.compose(&project).unwrap();
+    for name in ["DOCKER_HOST", "PATH", "HOME", "COMPOSE_FILE", "LD_PRELOAD"] {
+        let secret = SecretValue::new("x");
+        assert!(compose.up(Duration::ZERO, [(name.to_owned(), secret.clone())]).is_err(), "{name}");
+        assert!(engine.exec("c", &Exec::new(["x"]).with_env(name, secret)).is_err(), "{name}");
+    }
+    assert!(backend.commands().is_empty());
+}
+
+#[test]
+fn waiting_ends_at_once_when_there_is_nothing_to_wait_for() {
+    let exited = r#"[{"Name":"/a","State":{"Status":"exited","ExitCode":3},"Config":{}}]"#;
+    let starting = r#"[{"Name":"/a","State":{"Status":"running","Health":{"Status":"starting"}},"Config":{}}]"#;
+    let wait = |answer: Answer, within| {
+        answering([("container inspect", answer)]).wait_ready("a", within).unwrap_err().to_string()
+    };
+    let long = Duration::from_secs(3600);
+    assert_eq!(wait(Answer::stdout(exited), long), "wait for container `a`: it ended with status 3");
+    let gone = Answer::exit(1).with_stderr("Error: No such container: a\n");
+    assert_eq!(wait(gone, long), "wait for container `a`: there is no such container");
+    assert_eq!(
+        wait(Answer::stdout(starting), Duration::ZERO),
+        "wait for container `a`: after 0ns it is running and starting"
+    );
+}

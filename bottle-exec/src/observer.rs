@@ -1,0 +1,192 @@
+//! Telling somebody what happens.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+
+use crate::backend::Backend;
+use crate::command::Command;
+use crate::control::Control;
+use crate::error::ExecError;
+use crate::output::{ExitStatus, Output};
+
+/// Something that happened. As JSON: `{"event":"step_finished","step":"up","seconds":1.5,"outcome":{"is":"done"}}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A step began.
+    StepStarted {
+        /// What it is called.
+        step: String,
+    },
+    /// A step ended.
+    StepFinished {
+        /// What it is called.
+        step: String,
+        /// How long it took.
+        #[serde(rename = "seconds", serialize_with = "seconds")]
+        duration: Duration,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// A command is about to run.
+    CommandStarted {
+        /// What a person should read of it.
+        label: String,
+        /// Its line, redacted.
+        command: String,
+    },
+    /// A command ended, or could not be run to its end.
+    CommandFinished {
+        /// What a person should read of it.
+        label: String,
+        /// Its line, redacted.
+        command: String,
+        /// How it ended, if it did.
+        status: Option<ExitStatus>,
+        /// How long it took.
+        #[serde(rename = "seconds", serialize_with = "seconds")]
+        duration: Duration,
+        /// Why it was not run to its end, if it was not.
+        error: Option<String>,
+    },
+    /// Something worth knowing.
+    Note {
+        /// What it is.
+        message: String,
+    },
+    /// Something that a person should know although everything goes on.
+    Warning {
+        /// What it is.
+        message: String,
+    },
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did what it should.
+    Done,
+    /// There was nothing to do.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+    /// It failed.
+    Failed {
+        /// Why.
+        error: String,
+    },
+}
+
+/// Is told of every event. It is called in the middle of the work, so it should be quick. Any closure of the right shape
+/// is one.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: &Event);
+}
+
+impl<F: Fn(&Event) + Send + Sync> Observer for F {
+    fn event(&self, event: &Event) {
+        self(event);
+    }
+}
+
+/// Runs a step between its two events.
+///
+/// # Errors
+///
+/// What the step itself returns.
+pub fn step<T, E: fmt::Display>(
+    observer: &dyn Observer,
+    name: &str,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    observer.event(&Event::StepStarted { step: name.to_owned() });
+    let started = Instant::now();
+    let result = work();
+    let outcome = match &result {
+        Ok(_) => Outcome::Done,
+        Err(error) => Outcome::Failed { error: error.to_string() },
+    };
+    observer.event(&Event::StepFinished { step: name.to_owned(), duration: started.elapsed(), outcome });
+    result
+}
+
+/// A backend that tells an observer of every command.
+pub struct Observed<B> {
+    inner: B,
+    observer: Arc<dyn Observer>,
+}
+
+impl<B: Backend> Observed<B> {
+    /// Tells `observer` what `inner` runs.
+    pub fn new(inner: B, observer: Arc<dyn Observer>) -> Self {
+        Self { inner, observer }
+    }
+}
+
+impl<B: Backend> Backend for Observed<B> {
+    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+        let (label, line) = (command.label(), command.to_string());
+        self.observer.event(&Event::CommandStarted { label: label.clone(), command: line.clone() });
+        let started = Instant::now();
+        let result = self.inner.run(command, control);
+        self.observer.event(&Event::CommandFinished {
+            label,
+            command: line,
+            status: result.as_ref().ok().map(|output| output.status),
+            duration: started.elapsed(),
+            error: result.as_ref().err().map(ToString::to_string),
+        });
+        result
+    }
+}
+
+impl<B: fmt::Debug> fmt::Debug for Observed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observed").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+/// Seconds with three decimals: what a person reads and a script compares.
+#[expect(clippy::cast_precision_loss, reason = "a step does not take 200 000 years")]
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_millis() as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::recording::{Fault, RecordingBackend};
+
+    #[test]
+    fn events_are_lines_of_json() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = {
+            let seen = Arc::clone(&seen);
+            Arc::new(move |event: &Event| {
+                let mut json = serde_json::to_value(event).unwrap();
+                if let Some(time) = json.get_mut("seconds") {
+                    assert!(time.take().as_f64().is_some_and(|time| time < 5.0));
+                }
+                seen.lock().unwrap().push(json.to_string());
+            })
+        };
+        let backend = Observed::new(RecordingBackend::new().with_fault(2, Fault::NotFound), log.clone());
+        let command = Command::new("docker").with_arg("ps").with_label("look");
+        let result = step(&*log, "up", || {
+            backend.run(&command, &Control::default())?;
+            backend.run(&command, &Control::default())
+        });
+        assert!(result.is_err());
+        log.event(&Event::Warning { message: "old engine".into() });
+        insta::assert_snapshot!(seen.lock().unwrap().join("\n"));
+    }
+}

@@ -1,0 +1,223 @@
+//! What a command left behind.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Command;
+use crate::error::ExecError;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// The end of a command that did what it should.
+    pub const SUCCESS: Self = Self::Code(0);
+
+    /// Whether it ended by itself with status 0.
+    pub fn is_success(self) -> bool {
+        self == Self::SUCCESS
+    }
+
+    /// The status as a shell would give it on: a signal is 128 and its number.
+    pub const fn as_shell_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "status {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// The bytes of one stream: all of them, or the beginning and the end when there were too many.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Captured {
+    head: Vec<u8>,
+    omitted: u64,
+    tail: Vec<u8>,
+}
+
+impl Captured {
+    /// How many bytes in the middle were thrown away.
+    pub const fn omitted(&self) -> u64 {
+        self.omitted
+    }
+
+    /// Whether anything was thrown away.
+    pub const fn is_truncated(&self) -> bool {
+        self.omitted > 0
+    }
+
+    /// What was kept; without a mark where the middle is missing.
+    pub fn bytes(&self) -> Vec<u8> {
+        [self.head.as_slice(), &self.tail].concat()
+    }
+
+    /// What was kept as text, with U+FFFD for bytes that are none and a line where the middle is missing.
+    pub fn text(&self) -> String {
+        if self.is_truncated() {
+            let (head, tail) = (String::from_utf8_lossy(&self.head), String::from_utf8_lossy(&self.tail));
+            format!("{head}\n… {} bytes left out …\n{tail}", self.omitted)
+        } else {
+            String::from_utf8_lossy(&self.bytes()).into_owned()
+        }
+    }
+
+    /// The last lines of text, at most `count`, blank lines left out. A line whose beginning was thrown away is not
+    /// shown: half a secret would escape the scrubbing.
+    pub fn last_lines(&self, count: usize) -> String {
+        let mut kept = if self.is_truncated() {
+            let whole = self.tail.iter().position(|&byte| byte == b'\n').map_or(self.tail.len(), |at| at + 1);
+            String::from_utf8_lossy(&self.tail[whole..]).into_owned()
+        } else {
+            self.text()
+        };
+        kept = kept.replace('\r', "\n");
+        let lines: Vec<&str> = kept.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+}
+
+impl From<Vec<u8>> for Captured {
+    fn from(head: Vec<u8>) -> Self {
+        Self { head, omitted: 0, tail: Vec::new() }
+    }
+}
+
+/// What a command left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What was kept of standard output.
+    pub stdout: Captured,
+    /// What was kept of standard error.
+    pub stderr: Captured,
+    /// How long it ran.
+    pub duration: Duration,
+}
+
+impl Output {
+    /// The lines of standard error that an error repeats.
+    const ERROR_LINES: usize = 20;
+
+    /// What a command that ended so left behind, with nothing printed.
+    pub fn ended(status: ExitStatus) -> Self {
+        Self { status, stdout: Captured::default(), stderr: Captured::default(), duration: Duration::ZERO }
+    }
+
+    /// Sets what was printed to standard output.
+    #[must_use]
+    pub fn with_stdout(mut self, stdout: impl Into<Captured>) -> Self {
+        self.stdout = stdout.into();
+        self
+    }
+
+    /// Sets what was printed to standard error.
+    #[must_use]
+    pub fn with_stderr(mut self, stderr: impl Into<Captured>) -> Self {
+        self.stderr = stderr.into();
+        self
+    }
+
+    /// Sets how long it took.
+    #[must_use]
+    pub const fn with_duration(mut self, duration: Duration) -> Self {
+        self.duration = duration;
+        self
+    }
+
+    /// Itself if the command succeeded.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecError::Failed`] with the command line, the status and the end of standard error otherwise.
+    pub fn success(self, command: &Command) -> Result<Self, ExecError> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        Err(ExecError::Failed { command: command.to_string(), status: self.status, stderr: self.error_text(command) })
+    }
+
+    /// The end of what was printed to standard error, or to standard output when there is nothing else, scrubbed.
+    pub(crate) fn error_text(&self, command: &Command) -> String {
+        let stderr = self.stderr.last_lines(Self::ERROR_LINES);
+        let shown = if stderr.is_empty() { self.stdout.last_lines(Self::ERROR_LINES) } else { stderr };
+        command.scrub(&shown)
+    }
+}
+
+/// Collects a stream of any length in bounded memory.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    omitted: u64,
+    half: usize,
+}
+
+impl Collector {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { head: Vec::new(), tail: VecDeque::new(), omitted: 0, half: limit / 2 }
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        let (head, rest) = bytes.split_at(bytes.len().min(self.half - self.head.len()));
+        self.head.extend_from_slice(head);
+        let skipped = rest.len().saturating_sub(self.half);
+        let rest = &rest[skipped..];
+        let surplus = (self.tail.len() + rest.len()).saturating_sub(self.half);
+        self.tail.drain(..surplus);
+        self.tail.extend(rest);
+        self.omitted += (skipped + surplus) as u64;
+    }
+
+    pub(crate) fn finish(self) -> Captured {
+        Captured { head: self.head, omitted: self.omitted, tail: self.tail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_keeps_both_ends_whatever_the_chunks() {
+        let all: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for chunk in [1, 7, 10, 64, 1000] {
+            let mut collector = Collector::new(20);
+            all.chunks(chunk).for_each(|bytes| collector.push(bytes));
+            let captured = collector.finish();
+            assert_eq!(captured.bytes(), [&all[..10], &all[990..]].concat());
+            assert_eq!(captured.omitted(), 980);
+        }
+        let mut exact = Collector::new(20);
+        exact.push(&all[..20]);
+        assert_eq!(exact.finish(), Captured { head: all[..10].into(), omitted: 0, tail: all[10..20].into() });
+    }
+
+    #[test]
+    fn a_line_cut_in_two_is_not_shown_as_the_end() {
+        let mut collector = Collector::new(20);
+        collector.push(b"0123456789 a long secret word\nlast\n");
+        assert_eq!(collector.finish().last_lines(5), "last");
+    }
+}

@@ -1,0 +1,174 @@
+//! Finding what dead launchers left behind, and undoing it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+
+use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
+use serde::Serialize;
+
+use crate::control::Control;
+use crate::engine::{Engine, EngineError, Filter, Object, ObjectKind};
+use crate::journal::{BottleLock, JournalError, JournalFile, Status};
+use crate::owner::{Liveness, Owner};
+use crate::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
+use crate::undo::{Undo, Undoer};
+
+/// What recovery found and did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+#[must_use = "a recovery that failed in part leaves something behind"]
+pub struct RecoveryReport {
+    /// The bottles whose owner is gone, and what came of undoing them. A second run does not name them again.
+    pub recovered: BTreeMap<Slug, TeardownReport>,
+    /// The bottles that belong to a process that lives, or that cannot be seen from here. They were not touched.
+    pub live: BTreeSet<Slug>,
+    /// The bottles that were to stay after their owner's end. They were not touched.
+    pub kept: BTreeSet<Slug>,
+    /// What could not be looked into.
+    pub problems: Vec<String>,
+}
+
+impl RecoveryReport {
+    /// Whether everything that should be gone is gone.
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty() && self.recovered.values().all(TeardownReport::is_clean)
+    }
+}
+
+/// Undoes every bottle under `prefix` whose owner is gone: first by the journals under `root`, then, for those whose
+/// journal is lost, by the labels that everything on the engine carries. Done twice it does nothing the second time.
+///
+/// A bottle that was kept is known as such by its journal only; under another state root it counts as abandoned.
+///
+/// # Errors
+///
+/// When the engine cannot be asked. What goes wrong with a single bottle is in the report.
+pub fn recover(
+    engine: &Engine,
+    root: &StateRoot,
+    prefix: &Prefix,
+    options: &TeardownOptions,
+) -> Result<RecoveryReport, EngineError> {
+    let engine = engine.clone().with_control(Control::cancelled_by(engine.control().cancel().clone()));
+    let recovery = Recovery { engine: &engine, root, prefix, options };
+    let mut report = RecoveryReport::default();
+    recovery.by_journals(&mut report);
+    recovery.by_labels(&mut report)?;
+    Ok(report)
+}
+
+/// Everything of a prefix on the engine, by bottle.
+pub(crate) fn labelled(engine: &Engine, prefix: &Prefix, only: Option<&Slug>) -> Result<Vec<Object>, EngineError> {
+    let key = LabelKey::Slug.under(prefix);
+    let filter = match only {
+        Some(slug) => Filter::LabelValue(key, slug.to_string()),
+        None => Filter::Label(key),
+    };
+    let mut found = Vec::new();
+    for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
+        found.extend(engine.list(kind, &filter)?);
+    }
+    Ok(found)
+}
+
+/// Removes things of a bottle whose journal is lost.
+pub(crate) fn remove_objects(engine: &Engine, objects: Vec<Object>, options: &TeardownOptions) -> TeardownReport {
+    let undoer = Undoer { engine, state_dir: None, handlers: &options.handlers, grace: options.grace };
+    let steps = objects
+        .into_iter()
+        .map(|object| attempt(&undoer, Undo::of_object(object.kind, object.name), &*options.observer))
+        .collect();
+    TeardownReport { steps, ..TeardownReport::default() }
+}
+
+struct Recovery<'a> {
+    engine: &'a Engine,
+    root: &'a StateRoot,
+    prefix: &'a Prefix,
+    options: &'a TeardownOptions,
+}
+
+impl Recovery<'_> {
+    fn by_journals(&self, report: &mut RecoveryReport) {
+        let entries = match fs::read_dir(self.root.path()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                report.problems.push(format!("read `{}`: {error}", self.root.path().display()));
+                return;
+            }
+        };
+        let slugs = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<Slug>().ok());
+        for slug in slugs.collect::<BTreeSet<_>>() {
+            if let Err(error) = self.by_journal(&slug, report) {
+                report.problems.push(error.to_string());
+            }
+        }
+    }
+
+    fn by_journal(&self, slug: &Slug, report: &mut RecoveryReport) -> Result<(), JournalError> {
+        let layout = self.root.bottle(slug);
+        if !fs::exists(layout.metadata()).unwrap_or(true) {
+            return Ok(());
+        }
+        let journal = JournalFile::open(&layout)?.journal();
+        if journal.prefix != *self.prefix || (journal.undo.is_empty() && journal.status == Status::Closed) {
+            return Ok(());
+        }
+        if journal.owner.liveness(self.engine.info().endpoint.is_local) != Liveness::Gone {
+            report.live.insert(slug.clone());
+            return Ok(());
+        }
+        if journal.status == Status::Kept {
+            report.kept.insert(slug.clone());
+            return Ok(());
+        }
+        let _lock = match BottleLock::acquire(&layout, slug, &Owner::of_process(std::process::id())) {
+            Ok(lock) => lock,
+            // Its next owner, or another recovery, was quicker.
+            Err(JournalError::AlreadyRunning { .. }) => {
+                report.live.insert(slug.clone());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        // Between the first look and the lock the bottle may have got a new owner who is done already.
+        let file = JournalFile::open(&layout)?;
+        if file.journal().owner != journal.owner {
+            report.live.insert(slug.clone());
+            return Ok(());
+        }
+        report.recovered.insert(slug.clone(), tear_down(self.engine, &file, self.options));
+        Ok(())
+    }
+
+    fn by_labels(&self, report: &mut RecoveryReport) -> Result<(), EngineError> {
+        let (slug_key, owner_key) = (LabelKey::Slug.under(self.prefix), LabelKey::Owner.under(self.prefix));
+        let mut abandoned: BTreeMap<Slug, Vec<Object>> = BTreeMap::new();
+        for object in labelled(self.engine, self.prefix, None)? {
+            let label = |key: &str| object.labels.get(key).map(String::as_str).unwrap_or_default();
+            let (Ok(slug), Ok(owner)) = (label(&slug_key).parse::<Slug>(), label(&owner_key).parse::<Owner>()) else {
+                report.problems.push(format!("{} {} is labelled as of no known bottle", object.kind, object.name));
+                continue;
+            };
+            if report.live.contains(&slug) || report.kept.contains(&slug) {
+                continue;
+            }
+            if owner.liveness(self.engine.info().endpoint.is_local) == Liveness::Gone {
+                abandoned.entry(slug).or_default().push(object);
+            } else {
+                report.live.insert(slug);
+            }
+        }
+        for (slug, objects) in abandoned {
+            // One thing of it belongs to a process that lives: then a new bottle of that name is being made.
+            if report.live.contains(&slug) {
+                continue;
+            }
+            let removed = remove_objects(self.engine, objects, self.options);
+            report.recovered.entry(slug).or_default().steps.extend(removed.steps);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! The backend that runs commands as processes of this host.
+
+mod environment;
+mod process;
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use self::environment::Environment;
+use self::process::{Process, Streams};
+use crate::backend::Backend;
+use crate::command::{Command, OutputPolicy, Stdin};
+use crate::control::Control;
+use crate::error::ExecError;
+use crate::output::Output;
+
+/// Runs commands as processes of this host.
+///
+/// The environment of each is empty but for what the host's own has under the names of an allow list
+/// ([`Subprocess::INHERITED`], everything that begins with `DOCKER_`) and what the command adds. A program is looked for
+/// once, in the absolute directories of the host's `PATH`. Each command but an interactive one is a process group of its
+/// own, which a timeout or a cancellation ends as a whole: SIGTERM, a grace, SIGKILL.
+///
+/// ```
+/// use bottle_exec::{Backend, Command, Control, Subprocess};
+/// let backend = Subprocess::new([("PATH".into(), "/usr/bin:/bin".into())]);
+/// let output = backend.run(&Command::new("sh").with_args(["-c", "echo hello"]), &Control::default())?;
+/// assert_eq!(output.stdout.text(), "hello\n");
+/// # Ok::<(), bottle_exec::ExecError>(())
+/// ```
+pub struct Subprocess {
+    environment: Environment,
+    resolved: Mutex<HashMap<OsString, PathBuf>>,
+    grace: Duration,
+}
+
+impl Subprocess {
+    /// The names that are taken over from the host, beside everything that begins with `DOCKER_`.
+    pub const INHERITED: &[&str] = environment::INHERITED;
+
+    /// A backend on a host with this environment, of which only what the allow list names is kept.
+    pub fn new(host: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self { environment: Environment::new(host), resolved: Mutex::default(), grace: Duration::from_secs(3) }
+    }
+
+    /// Sets how long a command that must end is given between SIGTERM and SIGKILL; 3 s unless set.
+    #[must_use]
+    pub const fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// The program's absolute path. Found once, it stays the same for this backend's life.
+    fn resolve(&self, command: &Command) -> Result<PathBuf, ExecError> {
+        let program = command.program();
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = resolved.get(program) {
+            return Ok(path.clone());
+        }
+        let path = self.environment.find(program).ok_or_else(|| ExecError::NotFound {
+            program: command.scrub(&program.to_string_lossy()),
+            command: command.to_string(),
+        })?;
+        resolved.insert(program.to_owned(), path.clone());
+        Ok(path)
+    }
+
+    fn prepare(&self, command: &Command, program: &Path) -> Result<std::process::Command, ExecError> {
+        let failed = |doing| move |source| ExecError::Io { command: command.to_string(), doing, source };
+        let mut process = std::process::Command::new(program);
+        process.args(command.args()).env_clear().envs(self.environment.variables());
+        process.envs(command.env().iter().map(|(name, value)| (OsStr::new(name), value.expose())));
+        if let Some(cwd) = command.cwd() {
+            process.current_dir(cwd);
+        }
+        process.stdin(match command.stdin() {
+            Stdin::Null => Stdio::null(),
+            Stdin::Bytes(_) => Stdio::piped(),
+            Stdin::File(path) => File::open(path).map_err(failed("open standard input"))?.into(),
+            Stdin::Inherit => Stdio::inherit(),
+        });
+        let stdout = open(command.stdout()).map_err(failed("open standard output"))?;
+        let stderr = match (command.stdout(), command.stderr(), &stdout) {
+            // One file for both: two openings would overwrite each other's lines.
+            (OutputPolicy::File { path, .. }, OutputPolicy::File { path: other, .. }, Target::File(file))
+                if path == other =>
+            {
+                file.try_clone().map(Target::File)
+            }
+            (_, policy, _) => open(policy),
+        };
+        process.stdout(stdout).stderr(stderr.map_err(failed("open standard error"))?);
+        if !command.interactive() {
+            process.process_group(0);
+        }
+        Ok(process)
+    }
+}
+
+impl Backend for Subprocess {
+    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+        if control.cancel().is_cancelled() {
+            return Err(ExecError::Cancelled { command: command.to_string() });
+        }
+        if command.has_secret_argument() {
+            return Err(ExecError::SecretInArguments { command: command.to_string() });
+        }
+        let program = self.resolve(command)?;
+        let mut prepared = self.prepare(command, &program)?;
+        let child = prepared.spawn().map_err(|source| ExecError::Spawn { command: command.to_string(), source })?;
+        // The prepared command holds the files that it opened for the child.
+        drop(prepared);
+        let streams = Streams::of(command, control);
+        Process::new(child, !command.interactive(), self.grace).run(command, control, streams)
+    }
+}
+
+/// Values stay out: a proxy's address may hold a password.
+impl fmt::Debug for Subprocess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subprocess")
+            .field("inherits", &self.environment.names().collect::<Vec<_>>())
+            .field("grace", &self.grace)
+            .finish_non_exhaustive()
+    }
+}
+
+enum Target {
+    File(File),
+    Other(Stdio),
+}
+
+impl From<Target> for Stdio {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::File(file) => file.into(),
+            Target::Other(stdio) => stdio,
+        }
+    }
+}
+
+fn open(policy: &OutputPolicy) -> io::Result<Target> {
+    Ok(match policy {
+        OutputPolicy::Capture { .. } | OutputPolicy::Stream => Target::Other(Stdio::piped()),
+        OutputPolicy::Inherit => Target::Other(Stdio::inherit()),
+        OutputPolicy::Discard => Target::Other(Stdio::null()),
+        OutputPolicy::File { path, mode } => {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(*mode).open(path)?;
+            // The creation mode is subject to the umask, and a file that was there keeps its own.
+            file.set_permissions(std::fs::Permissions::from_mode(*mode))?;
+            Target::File(file)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! One process from its start to its end: feeding it, draining it, stopping it.
+//!
+//! A single thread polls both outputs, the input and, on Linux, the process itself. There is no thread to join, so a
+//! grandchild that keeps a pipe open after the process is gone can delay the end by a bounded time only.
+
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+
+use crate::command::{Command, OutputPolicy, Stdin};
+use crate::control::{Control, OutputSink, Stream};
+use crate::error::ExecError;
+use crate::output::{Collector, ExitStatus, Output};
+
+/// How often a cancellation is looked for. Ends and output are noticed at once.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long what a process left behind may keep its pipes open before it is stopped.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long the pipes are waited for after SIGKILL, which only a process that left the group survives.
+const AFTER_KILL: Duration = Duration::from_millis(500);
+
+pub(super) struct Process {
+    child: Child,
+    pid: Pid,
+    is_group: bool,
+    grace: Duration,
+    /// Readable when the process has ended.
+    ended: Option<OwnedFd>,
+    /// Once the status was taken the number may belong to another process, which must never be signalled.
+    reaped: bool,
+}
+
+/// Why a process is being stopped.
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    Cancelled,
+    TimedOut(Duration),
+    /// It ended by itself, but something that it started holds its pipes.
+    Lingering,
+}
+
+/// How far stopping has come, with the time of the next step.
+#[derive(Debug, Clone, Copy)]
+enum Force {
+    Asked(Instant),
+    Killed(Instant),
+}
+
+impl Process {
+    pub(super) fn new(child: Child, is_group: bool, grace: Duration) -> Self {
+        let pid = Pid::from_child(&child);
+        Self { child, pid, is_group, grace, ended: exit_notice(pid), reaped: false }
+    }
+
+    pub(super) fn run(
+        mut self,
+        command: &Command,
+        control: &Control,
+        mut streams: Streams<'_>,
+    ) -> Result<Output, ExecError> {
+        let started = Instant::now();
+        let result = self.attend(command, control, &mut streams, started);
+        // Whatever happened, nothing that was to be stopped stays, and no zombie does.
+        if !matches!(result, Ok((None, _))) {
+            self.signal(Signal::KILL);
+        }
+        let failed = |doing| move |source| ExecError::Io { command: command.to_string(), doing, source };
+        self.reaped = true;
+        self.child.wait().map_err(failed("wait for the end"))?;
+        let (stop, status) = result.map_err(failed("attend to the pipes"))?;
+        let output = streams.finish(status, started.elapsed());
+        match stop {
+            Some(Stop::Cancelled) => Err(ExecError::Cancelled { command: command.to_string() }),
+            Some(Stop::TimedOut(limit)) => {
+                Err(ExecError::TimedOut { command: command.to_string(), limit, stderr: output.error_text(command) })
+            }
+            None | Some(Stop::Lingering) => Ok(output),
+        }
+    }
+
+    /// Polls until the process has ended and its pipes are closed, or have been given up.
+    fn attend(
+        &mut self,
+        command: &Command,
+        control: &Control,
+        streams: &mut Streams<'_>,
+        started: Instant,
+    ) -> io::Result<(Option<Stop>, ExitStatus)> {
+        streams.attach(&mut self.child)?;
+        let mut status = None;
+        let mut linger_until = None;
+        let mut stop: Option<(Stop, Force)> = None;
+        loop {
+            streams.poll(self.ended.as_ref().filter(|_| status.is_none()), TICK)?;
+            if status.is_none() {
+                status = self.peek()?;
+                if status.is_some() {
+                    streams.close_input();
+                    linger_until = Some(Instant::now() + LINGER);
+                }
+            }
+            if let Some(status) = status
+                && streams.are_closed()
+            {
+                return Ok((stop.map(|(why, _)| why), status));
+            }
+            let now = Instant::now();
+            stop = match stop {
+                None => {
+                    let why = if status.is_some() {
+                        linger_until.filter(|&until| now >= until).map(|_| Stop::Lingering)
+                    } else if control.cancel().is_cancelled() {
+                        Some(Stop::Cancelled)
+                    } else {
+                        command.timeout().filter(|&limit| now - started >= limit).map(Stop::TimedOut)
+                    };
+                    why.map(|why| {
+                        self.signal(Signal::TERM);
+                        (why, Force::Asked(now + self.grace))
+                    })
+                }
+                Some((why, Force::Asked(until))) if now >= until => {
+                    self.signal(Signal::KILL);
+                    Some((why, Force::Killed(now + AFTER_KILL)))
+                }
+                // What left the group with our pipe in its hands is not waited for.
+                Some((why, Force::Killed(until))) if now >= until && status.is_some() => {
+                    return Ok((Some(why), status.unwrap_or(ExitStatus::Signal(Signal::KILL.as_raw()))));
+                }
+                unchanged => unchanged,
+            };
+        }
+    }
+
+    /// How the process ended, if it did. It stays a zombie, so that its number and its group's remain its own.
+    fn peek(&self) -> io::Result<Option<ExitStatus>> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = rustix::process::waitid(WaitId::Pid(self.pid), options)?;
+        Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => ExitStatus::Code(code),
+            (None, signal) => ExitStatus::Signal(signal.unwrap_or_default()),
+        }))
+    }
+
+    /// Signals the whole group, or the one process when the group is the terminal's. It may be gone already.
+    fn signal(&self, signal: Signal) {
+        if !self.reaped {
+            _ = if self.is_group {
+                rustix::process::kill_process_group(self.pid, signal)
+            } else {
+                rustix::process::kill_process(self.pid, signal)
+            };
+        }
+    }
+}
+
+/// A panic in a sink must not leave the process behind.
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.signal(Signal::KILL);
+            _ = self.child.wait();
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn exit_notice(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+/// Elsewhere the end is noticed at the next tick.
+#[cfg(not(target_os = "linux"))]
+fn exit_notice(_: Pid) -> Option<OwnedFd> {
+    None
+}
+
+/// The process's three streams as far as they are pipes.
+pub(super) struct Streams<'a> {
+    input: &'a [u8],
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    out: Collector,
+    err: Collector,
+    out_sink: Option<&'a dyn OutputSink>,
+    err_sink: Option<&'a dyn OutputSink>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Streams<'a> {
+    pub(super) fn of(command: &'a Command, control: &'a Control) -> Self {
+        let sink = |policy: &OutputPolicy| control.sink().filter(|_| *policy == OutputPolicy::Stream);
+        let collector = |policy: &OutputPolicy| {
+            Collector::new(match policy {
+                OutputPolicy::Capture { limit } => *limit,
+                OutputPolicy::Stream if control.sink().is_some() => Command::STREAM_KEEP,
+                OutputPolicy::Stream => Command::CAPTURE_LIMIT,
+                OutputPolicy::File { .. } | OutputPolicy::Inherit | OutputPolicy::Discard => 0,
+            })
+        };
+        Self {
+            input: if let Stdin::Bytes(bytes) = command.stdin() { bytes } else { &[] },
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            out: collector(command.stdout()),
+            err: collector(command.stderr()),
+            out_sink: sink(command.stdout()),
+            err_sink: sink(command.stderr()),
+            buffer: vec![0; 64 << 10],
+        }
+    }
+
+    fn attach(&mut self, child: &mut Child) -> io::Result<()> {
+        self.stdin = child.stdin.take();
+        self.stdout = child.stdout.take();
+        self.stderr = child.stderr.take();
+        if let Some(stdin) = &self.stdin {
+            let flags = rustix::fs::fcntl_getfl(stdin)?;
+            rustix::fs::fcntl_setfl(stdin, flags | rustix::fs::OFlags::NONBLOCK)?;
+        }
+        if self.input.is_empty() {
+            self.stdin = None;
+        }
+        Ok(())
+    }
+
+    fn close_input(&mut self) {
+        self.stdin = None;
+    }
+
+    const fn are_closed(&self) -> bool {
+        self.stdout.is_none() && self.stderr.is_none()
+    }
+
+    /// Waits until a pipe is ready, `ended` says so, or the time is up, and moves the bytes that are there.
+    fn poll(&mut self, ended: Option<&OwnedFd>, tick: Duration) -> io::Result<()> {
+        const INPUT: usize = 0;
+        const OUTPUT: usize = 1;
+        const ERROR: usize = 2;
+        let wanted: [Option<(BorrowedFd<'_>, PollFlags)>; 4] = [
+            self.stdin.as_ref().map(|fd| (fd.as_fd(), PollFlags::OUT)),
+            self.stdout.as_ref().map(|fd| (fd.as_fd(), PollFlags::IN)),
+            self.stderr.as_ref().map(|fd| (fd.as_fd(), PollFlags::IN)),
+            ended.map(|fd| (fd.as_fd(), PollFlags::IN)),
+        ];
+        let mut ready = [false; 4];
+        let mut places = Vec::with_capacity(wanted.len());
+        let mut fds = Vec::with_capacity(wanted.len());
+        for (place, (fd, flags)) in wanted.into_iter().enumerate().filter_map(|(place, fd)| Some((place, fd?))) {
+            places.push(place);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        let timeout = Timespec { tv_sec: 0, tv_nsec: tick.subsec_nanos().into() };
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        for (place, fd) in places.into_iter().zip(&fds) {
+            ready[place] = !fd.revents().is_empty();
+        }
+        if ready[INPUT] {
+            self.feed()?;
+        }
+        if ready[OUTPUT] {
+            drain(&mut self.stdout, Stream::Stdout, &mut self.buffer, &mut self.out, self.out_sink)?;
+        }
+        if ready[ERROR] {
+            drain(&mut self.stderr, Stream::Stderr, &mut self.buffer, &mut self.err, self.err_sink)?;
+        }
+        // The fourth only had to wake the poll: the caller looks at the process each time.
+        Ok(())
+    }
+
+    fn feed(&mut self) -> io::Result<()> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        match stdin.write(self.input) {
+            Ok(written) => self.input = &self.input[written..],
+            Err(error) if is_transient(&error) => {}
+            // It does not want to read the rest, which is its right.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.input = &[],
+            Err(error) => return Err(error),
+        }
+        if self.input.is_empty() {
+            self.stdin = None;
+        }
+        Ok(())
+    }
+
+    fn finish(self, status: ExitStatus, duration: Duration) -> Output {
+        Output::ended(status).with_stdout(self.out.finish()).with_stderr(self.err.finish()).with_duration(duration)
+    }
+}
+
+fn drain<P: io::Read>(
+    pipe: &mut Option<P>,
+    stream: Stream,
+    buffer: &mut [u8],
+    collector: &mut Collector,
+    sink: Option<&dyn OutputSink>,
+) -> io::Result<()> {
+    let Some(open) = pipe else { return Ok(()) };
+    match open.read(buffer) {
+        Ok(0) => *pipe = None,
+        Ok(count) => {
+            collector.push(&buffer[..count]);
+            if let Some(sink) = sink {
+                sink.write(stream, &buffer[..count]);
+            }
+        }
+        Err(error) if is_transient(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}

@@ -1,0 +1,116 @@
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::output::ExitStatus;
+use bottle_plan::SecretValue;
+
+fn host() -> Subprocess {
+    let path = "/usr/local/bin:/usr/bin:/bin";
+    Subprocess::new([("PATH".into(), path.into())]).with_grace(Duration::from_millis(300))
+}
+
+fn sh(script: &str) -> Command {
+    Command::new("sh").with_args(["-c", script]).with_timeout(Duration::from_secs(20))
+}
+
+fn run(command: &Command) -> Output {
+    host().run(command, &Control::default()).unwrap()
+}
+
+#[test]
+fn the_environment_holds_what_the_allow_list_and_the_command_name() {
+    let backend = Subprocess::new([
+        ("PATH".into(), "/usr/bin:/bin".into()),
+        ("DOCKER_HOST".into(), "unix:///x".into()),
+        ("https_proxy".into(), "http://p".into()),
+        ("COMPOSE_FILE".into(), "evil.yml".into()),
+        ("AWS_SECRET_ACCESS_KEY".into(), "k".into()),
+    ]);
+    let command = sh("env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort").with_env("TOKEN", SecretValue::new("t"));
+    let output = backend.run(&command, &Control::default()).unwrap();
+    assert_eq!(output.stdout.text(), "DOCKER_HOST=unix:///x\nPATH=/usr/bin:/bin\nTOKEN=t\nhttps_proxy=http://p\n");
+    assert!(!format!("{backend:?}").contains("http://p"));
+}
+
+#[test]
+fn a_program_is_looked_for_in_absolute_directories_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("tool");
+    std::fs::write(&script, "#!/bin/sh\necho here\n").unwrap();
+    let run = |path: &std::ffi::OsStr| {
+        let backend = Subprocess::new([("PATH".into(), path.to_owned())]);
+        backend.run(&Command::new("tool").with_cwd(directory.path()), &Control::default())
+    };
+    let path = directory.path().as_os_str();
+    assert!(matches!(run(path), Err(ExecError::NotFound { .. })), "it is not executable yet");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(run(path).unwrap().stdout.text(), "here\n");
+    for unsafe_path in [":", ".", ""] {
+        assert!(matches!(run(unsafe_path.as_ref()), Err(ExecError::NotFound { .. })), "PATH={unsafe_path}");
+    }
+}
+
+#[test]
+fn a_failure_shows_the_line_the_status_and_the_end_without_the_secret() {
+    let command = sh("for i in 1 2 3; do echo line $i $TOKEN >&2; done; exit 9")
+        .with_env("TOKEN", SecretValue::new("s3cr3t-value"));
+    let error = run(&command).success(&command).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "run `TOKEN='<redacted>' sh -c 'for i in 1 2 3; do echo line $i $TOKEN >&2; done; exit 9'`: it ended with status \
+         9\n    line 1 <redacted>\n    line 2 <redacted>\n    line 3 <redacted>"
+    );
+    assert!(!format!("{error:?}").contains("s3cr3t"));
+}
+
+#[test]
+fn a_secret_on_the_command_line_is_refused() {
+    let command = sh("echo s3cr3t-value").with_env("TOKEN", SecretValue::new("s3cr3t-value"));
+    let error = host().run(&command, &Control::default()).unwrap_err();
+    assert!(matches!(error, ExecError::SecretInArguments { .. }));
+    assert!(!error.to_string().contains("s3cr3t"));
+}
+
+#[test]
+fn both_streams_share_one_file_in_order_and_with_its_mode() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    run(&sh("echo a; echo b >&2; echo c").with_output(OutputPolicy::File { path: path.clone(), mode: 0o644 }));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\nb\nc\n");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn a_process_outside_the_group_that_holds_the_pipe_delays_the_end_by_a_bounded_time() {
+    let started = Instant::now();
+    let output = run(&sh("setsid sleep 30 & echo $!; exit 4"));
+    assert_eq!(output.status, ExitStatus::Code(4));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // It is out of the group's reach, so the test ends it.
+    _ = run(&sh(&format!("kill {}", output.stdout.text().trim())));
+}
+
+#[test]
+fn an_interactive_command_stays_in_the_callers_group() {
+    let own = rustix::process::getpgrp().as_raw_nonzero().get();
+    let group_of_child = |command: &Command| {
+        let output = run(command);
+        output.stdout.text().trim().parse::<i32>().unwrap()
+    };
+    let ask = sh("cut -d' ' -f5 /proc/$$/stat");
+    assert_ne!(group_of_child(&ask), own);
+    let kept = ask.with_interactive().with_stdin(Stdin::Null).with_output(OutputPolicy::default());
+    assert_eq!(group_of_child(&kept), own);
+}
+
+#[test]
+fn ends_are_noticed_at_once_and_not_at_the_next_tick() {
+    let backend = host();
+    let command = Command::new("true").with_output(OutputPolicy::Discard);
+    let started = Instant::now();
+    for _ in 0..20 {
+        backend.run(&command, &Control::default()).unwrap();
+    }
+    // Twenty ticks would be 400 ms.
+    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+}

@@ -1,0 +1,193 @@
+//! The client against a real engine. Run by `cargo xtask e2e`; needs the image `debian:trixie-slim`.
+
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bottle_exec::engine::{
+    Build, BuildContext, Capability, ComposeProject, CopyMethod, Exec, Filter, NewNetwork, ObjectKind,
+};
+use bottle_exec::{Control, Engine, EngineChoice, ExitStatus, Logging, SecretValue, Stdin, Subprocess};
+
+const IMAGE: &str = "debian:trixie-slim";
+
+#[expect(clippy::disallowed_methods, reason = "a test is its own facade: it reads the environment that it hands on")]
+fn engine() -> Engine {
+    let backend = Logging::new(Subprocess::new(std::env::vars_os()));
+    Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default()).expect("an engine that answers")
+}
+
+/// A project of one service that does nothing, under a name that no other test uses.
+struct Project {
+    engine: Engine,
+    compose: ComposeProject,
+    _directory: tempfile::TempDir,
+}
+
+impl Project {
+    fn up(engine: Engine, name: &str, service: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("docker-compose.yml");
+        let text = format!(
+            "name: {name}\nservices:\n  agent:\n    image: {IMAGE}\n    command: [sleep, infinity]\n    init: true\n    \
+             container_name: {name}\n    network_mode: none\n    environment: [TOKEN]\n    labels: {{exec-e2e: {name}}}\n\
+             {service}"
+        );
+        std::fs::write(&file, text).unwrap();
+        let compose = ComposeProject::new(name, directory.path(), file);
+        let this = Self { engine, compose, _directory: directory };
+        let secret = [("TOKEN".to_owned(), SecretValue::new("seen only inside"))];
+        this.engine.compose(&this.compose).unwrap().up(Duration::from_secs(30), secret).unwrap();
+        this
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        self.engine.compose(&self.compose).unwrap().down(Duration::from_secs(1)).unwrap();
+    }
+}
+
+/// A tar stream of one directory with one file, owned by 1234:2345, mode 0640.
+fn tar_stream() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o640);
+    header.set_uid(1234);
+    header.set_gid(2345);
+    builder.append_data(&mut header, "kept/file", b"hello".as_slice()).unwrap();
+    builder.into_inner().unwrap()
+}
+
+fn life_of_a_container(name: &str, runtime: &str, method: CopyMethod) {
+    let engine = engine();
+    engine.require(&Capability::Runtime(runtime.into())).unwrap();
+    let project = Project::up(engine.clone(), name, &format!("    runtime: {runtime}\n"));
+    let services = engine.compose(&project.compose).unwrap().ps().unwrap();
+    assert_eq!((services[0].service.as_str(), services[0].state.as_str()), ("agent", "running"));
+    let state = engine.container(name).unwrap().unwrap();
+    assert!(state.is_ready());
+    assert_eq!(state.copy_method(), method);
+
+    let run = |script: &str| engine.exec(name, &Exec::new(["sh", "-c", script])).unwrap();
+    assert_eq!(run("echo $TOKEN").stdout.text(), "seen only inside\n");
+    assert_eq!(run("exit 7").status, ExitStatus::Code(7));
+    let echo = Exec::new(["sh", "-c", "id -u; pwd; echo $A $B; cat"])
+        .with_user("65534")
+        .with_workdir("/tmp")
+        .with_env("A", "plain value")
+        .with_env("B", SecretValue::new("secret value"))
+        .with_stdin(Stdin::Bytes(b"piped in".to_vec()));
+    assert_eq!(engine.exec(name, &echo).unwrap().stdout.text(), "65534\n/tmp\nplain value secret value\npiped in");
+
+    engine.cp_in(name, "/srv", Stdin::Bytes(tar_stream()), method).unwrap();
+    assert_eq!(run("stat -c '%u:%g %a' /srv/kept/file; cat /srv/kept/file").stdout.text(), "1234:2345 640\nhello");
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("out.tar");
+    engine.cp_out(name, "/srv/kept", &archive, method).unwrap();
+    let mut found = Vec::new();
+    for entry in tar::Archive::new(std::fs::File::open(&archive).unwrap()).entries().unwrap() {
+        let entry = entry.unwrap();
+        let header = entry.header();
+        found.push((
+            entry.path().unwrap().display().to_string(),
+            header.uid().unwrap(),
+            header.mode().unwrap() & 0o777,
+        ));
+    }
+    assert!(found.contains(&("kept/file".to_owned(), 1234, 0o640)), "{found:?}");
+    assert!(engine.cp_out(name, "/nowhere", &archive, method).is_err());
+
+    let labelled = Filter::LabelValue("exec-e2e".into(), name.into());
+    assert_eq!(engine.list(ObjectKind::Container, &labelled).unwrap()[0].name, name);
+    engine.kill(name, "HUP").unwrap();
+    let log = directory.path().join("compose.log");
+    engine.compose(&project.compose).unwrap().logs_to(&log).unwrap();
+    assert!(log.exists());
+    drop(project);
+    assert_eq!(engine.list(ObjectKind::Container, &labelled).unwrap(), []);
+    assert!(engine.container(name).unwrap().is_none());
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_container_from_up_to_down() {
+    life_of_a_container("exec-e2e-runc", "runc", CopyMethod::Engine);
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn a_sandboxed_container_from_up_to_down() {
+    life_of_a_container("exec-e2e-runsc", "runsc", CopyMethod::Tar);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_network_from_making_to_removing() {
+    let engine = engine();
+    let name = "exec-e2e-net";
+    let network = NewNetwork {
+        name: name.into(),
+        internal: true,
+        labels: [("exec-e2e".into(), "a=b, c".into())].into(),
+        driver_options: [("com.docker.network.bridge.inhibit_ipv4".into(), "true".into())].into(),
+        subnet: Some("198.18.77.0/28".into()),
+    };
+    engine.create_network(&network).unwrap();
+    let info = engine.network(name).unwrap().unwrap();
+    let listed = engine.list(ObjectKind::Network, &Filter::NamePrefix("exec-e2e-n".into())).unwrap();
+    assert!(engine.create_network(&network).is_err(), "the name is taken");
+    assert!(engine.remove(ObjectKind::Network, name).unwrap());
+    assert!(!engine.remove(ObjectKind::Network, name).unwrap(), "it is gone already");
+    assert_eq!((info.internal, info.subnets, &info.labels), (true, vec!["198.18.77.0/28".to_owned()], &network.labels));
+    assert_eq!(info.driver_options, network.driver_options);
+    assert_eq!(listed[0].labels, network.labels);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_image_from_a_tar_on_standard_input() {
+    let engine = engine();
+    let tag = "exec-e2e-image:1";
+    let mut builder = tar::Builder::new(Vec::new());
+    let dockerfile = format!("FROM {IMAGE}\nARG GREETING\nRUN echo $GREETING >/greeting && cat /greeting\n");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(dockerfile.len() as u64);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
+    let mut build = Build::new(tag, BuildContext::Tar(builder.into_inner().unwrap()));
+    build.args.insert("GREETING".into(), "hello there".into());
+    build.labels.insert("exec-e2e".into(), "image".into());
+    engine.build(&build).unwrap();
+    assert!(engine.exists(ObjectKind::Image, tag).unwrap());
+    let listed = engine.list(ObjectKind::Image, &Filter::NamePrefix("exec-e2e-".into())).unwrap();
+    assert_eq!((listed[0].name.as_str(), listed[0].labels["exec-e2e"].as_str()), (tag, "image"));
+    assert!(engine.remove(ObjectKind::Image, tag).unwrap());
+    assert!(!engine.remove(ObjectKind::Image, tag).unwrap(), "it is gone already");
+
+    let broken = format!("FROM {IMAGE}\nRUN echo the reason >&2; exit 3\n");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("Dockerfile"), broken).unwrap();
+    let error = engine.build(&Build::new(tag, BuildContext::Directory(directory.path().into()))).unwrap_err();
+    assert!(error.to_string().contains("the reason"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn what_compose_refuses_is_told_with_its_words() {
+    let engine = engine();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("docker-compose.yml");
+    std::fs::write(&file, "services: {agent: {image: 'exec-e2e.invalid/none:0', network_mode: none}}\n").unwrap();
+    let project = ComposeProject::new("exec-e2e-refused", directory.path(), &file);
+    let compose = engine.compose(&project).unwrap();
+    assert_eq!(compose.config().unwrap()["services"]["agent"]["image"], "exec-e2e.invalid/none:0");
+    let error = compose.up(Duration::from_secs(5), []).unwrap_err().to_string();
+    assert!(error.contains("exec-e2e.invalid"), "{error}");
+    compose.down(Duration::from_secs(1)).unwrap();
+    std::fs::write(&file, "services: [").unwrap();
+    let error = compose.config().unwrap_err().to_string();
+    assert!(error.contains("yaml"), "{error}");
+}

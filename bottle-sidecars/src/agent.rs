@@ -1,0 +1,45 @@
+//! The agent's own image, and how its container is made to trust the one authority that it faces.
+
+use std::collections::BTreeMap;
+
+use bottle_plan::BottlePlan;
+use bottle_plan::UserIds;
+
+use crate::{BuildContext, ContextFile};
+
+/// The build context of the agent's image.
+pub const CONTEXT: BuildContext = BuildContext {
+    name: "agent",
+    files: &[ContextFile::text("Dockerfile", include_str!("../images/agent/Dockerfile"))],
+};
+
+/// A shell script that root runs in the agent's container, with the certificate on standard input.
+pub const INSTALL_CA: &str = include_str!("../images/agent/install-ca.sh");
+
+/// The user that the agent runs as, by name.
+pub const USER: &str = "agent";
+/// The agent's home directory.
+pub const HOME: &str = "/home/agent";
+
+/// The user that the agent runs as in a built image: the launcher's own, so that what it writes into a bound workspace is
+/// the launcher's; 1000 where that is root.
+pub fn user(plan: &BottlePlan) -> UserIds {
+    plan.images.agent.user.unwrap_or(UserIds { uid: 1000, gid: 1000 })
+}
+
+/// The arguments with which the agent's image is built.
+pub fn build_args(plan: &BottlePlan) -> BTreeMap<String, String> {
+    let image = &plan.images.agent;
+    let packages: Vec<&str> = image.packages.iter().map(AsRef::as_ref).collect();
+    let version = |version: &Option<bottle_plan::value::NpmVersion>| version.as_ref().map(ToString::to_string);
+    let ours = [
+        ("BASE", plan.images.base.to_string()),
+        ("AGENT_UID", user(plan).uid.to_string()),
+        ("AGENT_GID", user(plan).gid.to_string()),
+        ("EXTRA_PACKAGES", packages.join(" ")),
+        ("CLAUDE_CODE_VERSION", version(&image.claude_code).unwrap_or_default()),
+        ("CODEX_VERSION", version(&image.codex).unwrap_or_default()),
+    ];
+    let theirs = image.build_args.iter().map(|(name, value)| (name.to_string(), value.clone()));
+    theirs.chain(ours.into_iter().map(|(name, value)| (name.to_owned(), value))).collect()
+}

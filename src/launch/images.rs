@@ -1,0 +1,193 @@
+//! The images: those built from embedded contexts, and the derived one that holds the workspace.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bottle_exec::engine::{Build, BuildContext as EngineContext, CopyMethod, Exec, ObjectKind};
+use bottle_exec::{Event, Stdin, Undo, step};
+use bottle_plan::manifest::WorkspaceMode;
+use bottle_plan::resolved::{BuildFacts, BuiltImage};
+use bottle_plan::value::ImageRef;
+use bottle_plan::{LabelKey, Service, UserIds};
+use bottle_sidecars::{BuildContext, agent, egress, git_gate, supervise};
+use rustix::fs::FlockOperation;
+
+use super::{Launch, LaunchCause, files};
+use crate::workspace;
+
+/// The images of a bottle.
+pub(super) struct Images {
+    /// What the agent runs: the derived image, or its base where no workspace is copied.
+    pub(super) agent: ImageRef,
+    /// The built or ready image of each sidecar that the plan has.
+    pub(super) sidecars: BTreeMap<Service, BuiltImage>,
+}
+
+pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
+    let plan = &launch.plan;
+    let base = image(launch, Service::Agent, &agent::CONTEXT, agent::build_args(plan))?;
+    let mut sidecars = BTreeMap::new();
+    let args = BTreeMap::from([("BASE".to_owned(), plan.images.base.to_string())]);
+    let built = [
+        (Service::Egress, plan.egress.is_some(), &egress::CONTEXT),
+        (Service::GitGate, plan.git_gate.is_some(), &git_gate::CONTEXT),
+        (Service::Supervise, plan.supervise.is_some(), &supervise::CONTEXT),
+    ];
+    for (service, _, context) in built.into_iter().filter(|(_, wanted, _)| *wanted) {
+        sidecars.insert(service, image(launch, service, context, args.clone())?);
+    }
+    let agent = match plan.workspace.mode {
+        WorkspaceMode::Copy => derive(launch, &base.reference)?,
+        WorkspaceMode::Bind | WorkspaceMode::BindRw | WorkspaceMode::None => base.reference,
+    };
+    Ok(Images { agent, sidecars })
+}
+
+/// The ready image that the plan names, or the one built from the context: once for all bottles, since its tag is the
+/// hash of what it is built from.
+fn image(
+    launch: &Launch<'_>,
+    service: Service,
+    context: &BuildContext,
+    args: BTreeMap<String, String>,
+) -> Result<BuiltImage, LaunchCause> {
+    if let Some(ready) = launch.plan.images.ready.get(&service) {
+        return Ok(BuiltImage { reference: ready.clone(), build: None });
+    }
+    let hash = context.content_hash(&args);
+    let tag = launch.plan.names.built_image(context.name, &hash);
+    let dir = launch.options.state_root.image_context(context.name, &hash);
+    lay_down(context, &dir)?;
+    // Bottles that are launched at once would each build the same image.
+    let _lock = lock(launch, &dir.with_extension("lock"))?;
+    if !launch.engine().exists(ObjectKind::Image, &tag)? {
+        step(&*launch.options.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
+            let mut build = Build::new(&tag, EngineContext::Directory(dir.clone()));
+            build.args = args.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            Ok(launch.engine().build(&build)?)
+        })?;
+    }
+    let reference = parse_reference(&tag)?;
+    Ok(BuiltImage { reference, build: Some(BuildFacts { context: dir, args }) })
+}
+
+/// Every name that this library derives is an image reference; a prefix of the caller's that is none says so here.
+fn parse_reference(tag: &str) -> Result<ImageRef, LaunchCause> {
+    tag.parse().map_err(|error: bottle_plan::NameError| LaunchCause::Unusable {
+        what: "the image's name".into(),
+        path: tag.into(),
+        problem: error.to_string(),
+    })
+}
+
+/// Writes a context to its place, whole or not at all.
+fn lay_down(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LaunchCause::Write { path, source }
+    };
+    let parent = dir.parent().unwrap_or(dir);
+    files::make_dir(parent, 0o700)?;
+    let fresh = tempfile::Builder::new().prefix(".context-").tempdir_in(parent).map_err(failed(parent))?;
+    for file in context.files {
+        let path = fresh.path().join(file.path);
+        files::make_dir(path.parent().unwrap_or(parent), 0o700)?;
+        files::write(&path, file.content.as_bytes(), if file.executable { 0o755 } else { 0o644 })?;
+    }
+    match fs::rename(fresh.path(), dir) {
+        Ok(()) => {
+            // It has moved away, so there is nothing to clean up.
+            drop(fresh.keep());
+            Ok(())
+        }
+        // Another launch was faster.
+        Err(_) if dir.is_dir() => Ok(()),
+        Err(source) => Err(LaunchCause::Write { path: dir.to_owned(), source }),
+    }
+}
+
+/// Waits for a lock file as long as the launch is not stopped.
+fn lock(launch: &Launch<'_>, path: &Path) -> Result<File, LaunchCause> {
+    let failed = |source: io::Error| LaunchCause::Write { path: path.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if launch.options.cancel.is_cancelled() => {
+                return Err(LaunchCause::Cancelled);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(50)),
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+}
+
+/// The base with a copy of the workspace in it.
+///
+/// By a container that is never started: what a build copies stays in the builder's cache, where no label tells whose it
+/// is, and takes five times as long.
+fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause> {
+    let names = &launch.plan.names;
+    let tag = names.derived_image();
+    let owner = owner(launch, base)?;
+    let tar = pack(launch, owner)?;
+    // No slug holds a point, so no other container has this name.
+    let container = format!("{}.workspace", names.project());
+    let labels = [(LabelKey::Slug, names.slug().to_string()), (LabelKey::Owner, launch.owner.to_string())];
+    let labels = labels.into_iter().map(|(key, value)| (names.label(key), value)).collect();
+    launch.guard.record(Undo::RemoveImage { tag: tag.clone() })?;
+    let making = Undo::RemoveContainer { name: container.clone() };
+    launch.guard.record(making.clone())?;
+    step(&*launch.options.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
+        let engine = launch.engine();
+        engine.create_container(&container, base.as_str(), &labels)?;
+        engine.cp_in(&container, "/", Stdin::File(tar.clone()), CopyMethod::Engine)?;
+        engine.commit_container(&container, &tag)?;
+        engine.remove(ObjectKind::Container, &container)?;
+        Ok(())
+    })?;
+    launch.guard.file().strike(&making)?;
+    fs::remove_file(&tar).map_err(|source| LaunchCause::Write { path: tar, source })?;
+    parse_reference(&tag)
+}
+
+/// Whose the files are: known for a built image, asked of a ready one.
+fn owner(launch: &Launch<'_>, image: &ImageRef) -> Result<UserIds, LaunchCause> {
+    if !launch.plan.images.ready.contains_key(&Service::Agent) {
+        return Ok(agent::user(&launch.plan));
+    }
+    let script = format!("id -u {0} && id -g {0}", agent::USER);
+    let output = launch.engine().run_once(image.as_str(), &Exec::new(["sh", "-c", &script]))?;
+    let text = output.stdout.text();
+    let mut numbers = text.lines().map(|line| line.trim().parse().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(uid), Some(gid)) if output.status.is_success() => Ok(UserIds { uid, gid }),
+        _ => Err(LaunchCause::Unusable {
+            what: "the agent's image".into(),
+            path: image.as_str().into(),
+            problem: format!("has no user `{}`: {}", agent::USER, output.stderr.last_lines(3)),
+        }),
+    }
+}
+
+fn pack(launch: &Launch<'_>, owner: UserIds) -> Result<PathBuf, LaunchCause> {
+    let dir = launch.state.service_dir(Service::Agent);
+    files::make_dir(&dir, 0o700)?;
+    let path = dir.join("workspace.tar");
+    step(&*launch.options.observer, "pack the workspace", || -> Result<(), LaunchCause> {
+        let failed = |source| LaunchCause::Write { path: path.clone(), source };
+        let file = tempfile::NamedTempFile::new_in(&dir).map_err(failed)?;
+        let packed = workspace::pack(&launch.plan.workspace, owner, io::BufWriter::new(file.as_file()))?;
+        file.persist(&path).map_err(|error| failed(error.error))?;
+        let message = format!("the workspace has {} files, {} KiB", packed.files, packed.bytes.div_ceil(1024));
+        launch.options.observer.event(&Event::Note { message });
+        Ok(())
+    })?;
+    Ok(path)
+}

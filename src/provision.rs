@@ -1,0 +1,181 @@
+//! What the agent's container is given after its start, each thing looked at afterwards.
+//!
+//! Its container has no capability at all, root included. So what is the system's is written by its root, what is the
+//! agent's by the agent, each in one command that also checks what it did.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use bottle_compose::AGENT_PROMPT;
+use bottle_exec::engine::{CopyMethod, Exec};
+use bottle_exec::{Engine, EngineError, Handle, Stdin};
+use bottle_plan::manifest::{Provider, Runtime};
+use bottle_plan::plan::PromptSource;
+use bottle_plan::{ResolvedPlan, Service};
+use bottle_sidecars::agent;
+
+/// Why the agent's container could not be provisioned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvisionError {
+    /// A command could not be run.
+    #[error("{what}: {source}")]
+    Engine {
+        /// What was being done.
+        what: &'static str,
+        /// Why.
+        source: EngineError,
+    },
+    /// A command failed in the container.
+    #[error("{what}: it ended with {status}: {stderr}")]
+    Failed {
+        /// What was being done.
+        what: &'static str,
+        /// How the command ended.
+        status: String,
+        /// The last lines that it printed.
+        stderr: String,
+    },
+    /// A file of the host could not be read.
+    #[error("{what}: `{}` could not be read: {source}", path.display())]
+    Read {
+        /// What was being done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl ProvisionError {
+    /// Whether it was stopped and not broken.
+    pub const fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Engine { source, .. } => source.is_cancelled(),
+            Self::Failed { .. } | Self::Read { .. } => false,
+        }
+    }
+}
+
+/// Provisions the agent's container: the authority it faces, its git identity, its prompt and its skills.
+pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
+    let target = Target { engine, container: plan.plan().names.container(Service::Agent) };
+    let what = "install the certificate authority";
+    let certificate = read(what, authority)?;
+    target.run(what, "0", agent::INSTALL_CA, certificate)?;
+    target.run("set the git identity", agent::USER, &git_script(plan), Vec::new())?;
+    if let Some(prompt) = &plan.plan().agent.prompt {
+        let what = "place the prompt";
+        let text = match prompt {
+            PromptSource::Text(text) => text.clone().into_bytes(),
+            PromptSource::File(path) => read(what, path)?,
+        };
+        // What arrived is compared by its length: the shell cannot hold the text itself.
+        let script = format!(
+            "set -eu; umask 077; mkdir -p \"${{0%/*}}\"; cat > \"$0\"; [ \"$(wc -c < \"$0\")\" -eq {} ]",
+            text.len()
+        );
+        target.run_with(what, agent::USER, &script, &[AGENT_PROMPT], text)?;
+    }
+    for skill in &plan.plan().agent.skills {
+        place_skill(&target, plan, skill)?;
+    }
+    Ok(())
+}
+
+/// The handle of the agent's container.
+pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, EngineError> {
+    let bottle = plan.plan();
+    let container = bottle.names.container(Service::Agent);
+    // Asked, and not assumed: a handle is given out for a container that runs.
+    engine.wait_ready(&container, std::time::Duration::from_secs(10))?;
+    Ok(Handle {
+        container,
+        user: Some(agent::USER.to_owned()),
+        workdir: Some(bottle.workspace.target.to_string()),
+        copy: match bottle.agent.runtime {
+            Runtime::Runc => CopyMethod::Engine,
+            Runtime::Runsc => CopyMethod::Tar,
+        },
+    })
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ProvisionError> {
+    std::fs::read(path).map_err(|source| ProvisionError::Read { what, path: path.to_owned(), source })
+}
+
+/// The agent's container.
+struct Target<'a> {
+    engine: &'a Engine,
+    container: String,
+}
+
+impl Target<'_> {
+    /// Runs a shell script with something on its standard input.
+    fn run(&self, what: &'static str, user: &str, script: &str, input: Vec<u8>) -> Result<(), ProvisionError> {
+        self.run_with(what, user, script, &[], input)
+    }
+
+    fn run_with(
+        &self,
+        what: &'static str,
+        user: &str,
+        script: &str,
+        arguments: &[&str],
+        input: Vec<u8>,
+    ) -> Result<(), ProvisionError> {
+        let argv = ["sh", "-c", script].into_iter().chain(arguments.iter().copied());
+        let exec = Exec::new(argv)
+            .with_user(user)
+            .with_workdir("/")
+            .with_stdin(Stdin::Bytes(input))
+            .with_timeout(std::time::Duration::from_secs(60));
+        let output =
+            self.engine.exec(&self.container, &exec).map_err(|source| ProvisionError::Engine { what, source })?;
+        if output.status.is_success() {
+            return Ok(());
+        }
+        Err(ProvisionError::Failed { what, status: output.status.to_string(), stderr: output.stderr.last_lines(5) })
+    }
+}
+
+/// Sets author and committer, lets git work in a workspace that is another user's on the host, and asks git for the result.
+fn git_script(plan: &ResolvedPlan) -> String {
+    let bottle = plan.plan();
+    let identity = &bottle.agent.git_identity;
+    let settings = [
+        ("user.name", identity.name.as_str()),
+        ("user.email", identity.email.as_str()),
+        ("safe.directory", bottle.workspace.target.as_str()),
+    ];
+    let mut script = String::from("set -eu; export HOME=/home/agent; ");
+    for (key, value) in settings {
+        let value = quoted(value);
+        // Writing to a string does not fail.
+        let _ = write!(script, "git config --global {key} {value}; [ \"$(git config --global {key})\" = {value} ]; ");
+    }
+    script
+}
+
+/// A text as one word of a shell script.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Copies a skill's directory to where the provider looks for skills, as the agent's own.
+fn place_skill(target: &Target<'_>, plan: &ResolvedPlan, skill: &Path) -> Result<(), ProvisionError> {
+    let what = "place a skill";
+    let directory = match plan.plan().agent.provider {
+        Provider::Claude => "/home/agent/.claude/skills",
+        Provider::Codex => "/home/agent/.codex/skills",
+        Provider::Custom => "/home/agent/.bottle/skills",
+    };
+    let name = skill.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.follow_symlinks(false);
+    let packed = tar.append_dir_all(&name, skill).and_then(|()| tar.into_inner());
+    let packed = packed.map_err(|source| ProvisionError::Read { what, path: skill.to_owned(), source })?;
+    let script = "set -eu; umask 077; mkdir -p \"$0\"; tar --directory \"$0\" --extract --no-same-owner --file -; [ -d \"$0/$1\" ]";
+    target.run_with(what, agent::USER, script, &[directory, &name], packed)
+}
