@@ -1,0 +1,295 @@
+//! The thin path: agent and pipelock.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bottle::exec::{CancelToken, Event};
+
+use crate::support::{FORBIDDEN, Lab, OUTSIDE, docker, example, run, scratch, sh};
+
+const EGRESS: &str = "egress: {allow: [outside.test]}";
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_allowed_name_is_reached_by_every_client_and_no_other_name_is() {
+    let lab = Lab::new("clients");
+    let bottle = lab.launch(EGRESS, "");
+    let url = format!("https://{OUTSIDE}/echo");
+    sh(&bottle, &format!("curl -fsS {url}")).ok();
+    // What a git client asks first; the host has a repository of this name.
+    sh(&bottle, &format!("git -c http.version=HTTP/1.1 ls-remote https://{OUTSIDE}/demo.git")).ok();
+    // Node's own `fetch` knows nothing of proxy variables before Node 24, so the tunnel is made by hand.
+    let node = format!(
+        "const [host, port] = new URL(process.env.https_proxy).host.split(':');
+         require('http').request({{host, port, method: 'CONNECT', path: '{OUTSIDE}:443'}}).on('connect', (_, socket) => {{
+           require('https').get({{host: '{OUTSIDE}', path: '/echo', socket, agent: false}}, response => {{
+             console.log(response.statusCode, response.socket.authorized);
+             response.resume().on('end', () => process.exit());
+           }}).on('error', error => {{ console.error(error); process.exit(1); }});
+         }}).end();"
+    );
+    assert_eq!(sh(&bottle, &format!("node -e \"{node}\"")).ok(), "200 true");
+    sh(&bottle, &format!("python3 -c \"import requests; requests.get('{url}').raise_for_status()\"")).ok();
+    let strict = format!(
+        "import ssl, urllib.request
+context = ssl.create_default_context()
+context.verify_flags |= ssl.VERIFY_X509_STRICT
+print(urllib.request.urlopen('{url}', context=context).status)"
+    );
+    assert_eq!(sh(&bottle, &format!("python3 -c \"{strict}\"")).ok(), "200");
+
+    let refused = sh(&bottle, &format!("curl -sS -o /dev/null -w '%{{http_connect}}' https://{FORBIDDEN}/"));
+    assert_eq!(refused.stdout.trim(), "403", "{refused:?}");
+    let events = lab.outside.events();
+    let asked = |name: &str| events.iter().filter(|event| event["sni"] == name || event["host"] == name).count();
+    assert!(asked(OUTSIDE) >= 5 && asked(FORBIDDEN) == 0, "{events:?}");
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_direct_connection_fails_at_once_and_is_never_seen_outside() {
+    let lab = Lab::new("direct");
+    let bottle = lab.launch(EGRESS, "");
+    let address = lab.outside.address(&bottle.names().egress_network());
+    for attempt in [
+        format!("curl --noproxy '*' -sS -m 20 https://{address}/direct"),
+        format!("curl --noproxy '*' -sS -m 20 http://{OUTSIDE}/direct"),
+        format!("python3 -c \"import socket; socket.create_connection(('{address}', 9000), 20)\""),
+        format!(
+            "python3 -c \"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('{address}', 9001))\""
+        ),
+        "python3 -c \"import socket; socket.getaddrinfo('label-that-must-not-leak.outside.test', 80)\"".to_owned(),
+        "python3 -c \"import socket; socket.create_connection(('2001:db8::1', 443), 20)\"".to_owned(),
+    ] {
+        let failed = sh(&bottle, &attempt);
+        assert!(failed.code != 0 && failed.duration < Duration::from_secs(3), "{attempt}: {failed:?}");
+    }
+    let leaked: Vec<_> = lab.outside.events().into_iter().filter(|event| event["kind"] != "start").collect();
+    assert!(leaked.is_empty(), "{leaked:?}");
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn no_address_of_the_host_answers_the_agent() {
+    let lab = Lab::new("host");
+    let bottle = lab.launch(EGRESS, "");
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    listener.set_nonblocking(true).unwrap();
+    let addresses = run(Command::new("ip").args(["-o", "addr"])).stdout;
+    let addresses: Vec<&str> = addresses
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3)?.split('/').next())
+        .filter(|address| !address.starts_with("127.") && *address != "::1")
+        .collect();
+    assert!(!addresses.is_empty());
+    let script = format!(
+        "import socket, sys
+for address in sys.argv[1:]:
+    try:
+        socket.create_connection((address if not address.startswith('fe80') else address + '%eth0', {port}), 2)
+        print('reached', address)
+    except OSError:
+        pass"
+    );
+    let reached = sh(&bottle, &format!("python3 -c \"{script}\" {}", addresses.join(" ")));
+    assert_eq!(reached.ok(), "", "a service of the host answers the agent");
+    assert!(listener.accept().is_err(), "a connection arrived at the host");
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn the_agent_is_an_ordinary_user_without_capabilities() {
+    let lab = Lab::new("user");
+    let bottle = lab.launch(EGRESS, "");
+    let status = sh(&bottle, "id -un; pwd; cat README.md; grep -E '^(Cap|NoNewPrivs)' /proc/self/status");
+    let text = status.ok();
+    assert!(text.starts_with("agent\n/workspace\na workspace\n"), "{text}");
+    for line in text.lines().filter(|line| line.starts_with("Cap")) {
+        assert!(line.ends_with("\t0000000000000000"), "{line}");
+    }
+    assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+    sh(&bottle, "touch /workspace/new && echo changed > README.md").ok();
+    let container = bottle.names().project();
+    let inspected =
+        docker(["inspect", "--format", "{{json .HostConfig.CapAdd}} {{json .HostConfig.CapDrop}}", &container]);
+    assert_eq!(inspected.stdout.trim(), "null [\"ALL\"]");
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_served_leaf_passes_strict_verification_and_keys_are_private() {
+    let lab = Lab::new("leaf");
+    let bottle = lab.launch(EGRESS, "");
+    let proxy = format!("{}:8888", bottle.names().container(bottle::plan::Service::Pipelock));
+    let script = format!(
+        "import os, socket, ssl
+raw = socket.create_connection(('{}', 8888), 10)
+raw.sendall(b'CONNECT {OUTSIDE}:443 HTTP/1.1\\r\\nHost: {OUTSIDE}:443\\r\\n\\r\\n')
+assert b' 200 ' in raw.recv(4096)
+tls = ssl.create_default_context().wrap_socket(raw, server_hostname='{OUTSIDE}')
+print(ssl.DER_cert_to_PEM_cert(tls.getpeercert(True)))",
+        proxy.trim_end_matches(":8888")
+    );
+    let leaf = sh(&bottle, &format!("python3 -c \"{script}\""));
+    let leaf_file = lab.root.path().join("leaf.pem");
+    std::fs::write(&leaf_file, leaf.ok()).unwrap();
+    let ca = lab.state().join("pipelock/ca.pem");
+    let verified = run(Command::new("openssl").args(["verify", "-x509_strict", "-CAfile"]).arg(&ca).arg(&leaf_file));
+    assert_eq!(verified.code, 0, "{verified:?}");
+
+    let mut keys = 0;
+    for path in files_below(&lab.state()) {
+        if std::fs::read(&path).is_ok_and(|bytes| bytes.windows(11).any(|window| window == b"PRIVATE KEY")) {
+            keys += 1;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        }
+    }
+    assert!(keys > 0);
+    lab.close(bottle);
+    assert!(!ca.exists() && files_below(&lab.state()).iter().all(|path| !path.ends_with("ca-key.pem")));
+}
+
+fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(files_below(&entry.path()));
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files
+}
+
+/// The example program in the lab's state directory, with the lab's manifest and slug.
+fn example_launch(lab: &Lab) -> Command {
+    let manifest = lab.root.path().join("bottle.yaml");
+    std::fs::write(&manifest, lab.manifest(EGRESS, "")).unwrap();
+    let mut command = example("launch");
+    command.current_dir(scratch().join("workspace"));
+    command.arg("--manifest").arg(manifest).arg("--state-dir").arg(lab.root.path().join("state"));
+    command.args(["--slug", &lab.slug]);
+    command
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn the_example_hands_on_output_and_status_and_leaves_the_log() {
+    let lab = Lab::new("example");
+    crate::support::host();
+    let printed = run(example_launch(&lab).args(["--", "sh", "-c", "echo bottle-ok; echo aside >&2"]));
+    assert_eq!((printed.code, printed.stdout.as_str()), (0, "bottle-ok\n"), "{printed:?}");
+    assert!(printed.stderr.contains("aside") && printed.stderr.contains("start the services"), "{printed:?}");
+    lab.assert_nothing_left();
+    let log = std::fs::read_to_string(lab.state().join("compose.log")).unwrap();
+    assert!(log.contains("pipelock") && log.contains("\"event\":\"startup\""), "{log}");
+
+    let status = run(example_launch(&lab).args(["--events", "json", "--", "sh", "-c", "exit 7"]));
+    assert_eq!((status.code, status.stdout.as_str()), (7, ""), "{status:?}");
+    let events = status.stderr.lines().filter(|line| line.starts_with('{'));
+    assert!(events.clone().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    assert!(events.filter(|line| line.contains("\"step_finished\"")).count() >= 9, "{status:?}");
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_signal_in_the_middle_of_up_or_of_a_command_leaves_nothing() {
+    let lab = Lab::new("signal");
+    crate::support::host();
+    for (moment, command) in [("mint the certificates", "true"), ("hand out the bottle", "sleep 60")] {
+        let stderr = lab.root.path().join("stderr");
+        let mut child = example_launch(&lab)
+            .args(["--", "sh", "-c", command])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        wait_until("the launch to get there", || std::fs::read_to_string(&stderr).unwrap().contains(moment));
+        // Into the middle of what comes next: `up`, or the command.
+        std::thread::sleep(Duration::from_millis(700));
+        run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+        wait_until("the launch to end", || child.try_wait().unwrap().is_some());
+        let (status, text) = (child.wait().unwrap(), std::fs::read_to_string(&stderr).unwrap());
+        assert_eq!(status.code(), Some(130), "{text}");
+        assert!(text.contains("error: failed to") && text.contains("take down project"), "{text}");
+        lab.assert_nothing_left();
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_up_that_fails_says_why_and_leaves_nothing() {
+    let lab = Lab::new("failing");
+    crate::support::host();
+    let mut command = example_launch(&lab);
+    let manifest = lab.root.path().join("bottle.yaml");
+    let broken = lab.manifest(EGRESS, "").replace(&crate::support::pipelock_image(), "bottle-e2e/no-such-image:1");
+    std::fs::write(manifest, broken).unwrap();
+    let failed = run(command.args(["--", "true"]));
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(
+        failed.stderr.contains("failed to start the services") && failed.stderr.contains("no-such-image"),
+        "{failed:?}"
+    );
+    assert!(failed.stderr.contains("docker compose"), "{failed:?}");
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_panic_of_the_caller_leaves_nothing() {
+    let lab = Lab::new("panic");
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _bottle = bottle::launch(lab.plan(EGRESS, ""), &lab.options()).unwrap();
+        panic!("the caller's own fault");
+    }));
+    assert!(result.is_err());
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_cancelled_launch_says_so_and_leaves_nothing() {
+    let lab = Lab::new("cancel");
+    let cancel = CancelToken::default();
+    let stop = cancel.clone();
+    let options = lab
+        .options()
+        .with_observer(std::sync::Arc::new(move |event: &Event| {
+            if matches!(event, Event::StepStarted { step } if step == "start the services") {
+                stop.cancel();
+            }
+        }))
+        .with_cancel(cancel);
+    let error = bottle::launch(lab.plan(EGRESS, ""), &options).unwrap_err();
+    assert!(error.is_cancelled(), "{error}");
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_second_launch_of_a_slug_is_refused_at_once() {
+    let lab = Lab::new("twice");
+    let bottle = lab.launch(EGRESS, "");
+    let started = Instant::now();
+    let error = bottle::launch(lab.plan(EGRESS, ""), &lab.options()).unwrap_err().to_string();
+    assert!(error.contains("already running, owned by pid") && started.elapsed() < Duration::from_secs(1), "{error}");
+    sh(&bottle, "true").ok();
+    lab.close(bottle);
+}

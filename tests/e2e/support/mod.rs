@@ -1,0 +1,177 @@
+//! What the tests share: an engine, a place of their own, and a host that stands for the outside.
+
+mod outside;
+mod run;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bottle::exec::engine::Exec;
+use bottle::exec::{CancelToken, Control, Subprocess};
+use bottle::plan::{PlanRequest, Prefix, StateRoot};
+use bottle::{Bottle, BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest};
+
+pub(crate) use outside::Outside;
+pub(crate) use run::{Finished, docker, example, run};
+
+/// Set by `cargo xtask e2e`: the image of pipelock or of its stand-in.
+pub(crate) fn pipelock_image() -> String {
+    variable("BOTTLE_E2E_PIPELOCK")
+}
+
+#[expect(clippy::disallowed_methods, reason = "how xtask tells the tests what it prepared")]
+pub(crate) fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("`{name}` is not set: run the tests by `cargo xtask e2e`"))
+}
+
+/// One test's place: a slug, a state directory, two subnets, an outside host, and a bottle that reaches it.
+///
+/// Subnets are /28 of 198.51.100.0/24 (TEST-NET-2, RFC 5737), so that what would leak has an address that is public to
+/// pipelock's SSRF guard and belongs to nobody.
+pub(crate) struct Lab {
+    pub(crate) slug: String,
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) outside: Outside,
+    egress_subnet: String,
+}
+
+/// The names that the outside host has.
+pub(crate) const OUTSIDE: &str = "outside.test";
+/// A name of the outside host that no manifest allows.
+pub(crate) const FORBIDDEN: &str = "forbidden.test";
+
+static NEXT_BLOCK: AtomicU8 = AtomicU8::new(0);
+
+fn next_subnet() -> String {
+    let block = NEXT_BLOCK.fetch_add(1, Ordering::Relaxed) % 16;
+    format!("198.51.100.{}/28", block * 16)
+}
+
+impl Lab {
+    /// A place for the test of this name.
+    pub(crate) fn new(test: &str) -> Self {
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
+        let slug = format!("{test}-{:06x}", nanos & 0x00ff_ffff);
+        let root = tempfile::Builder::new().prefix("state-").tempdir_in(scratch()).unwrap();
+        let outside = Outside::start(&slug, &next_subnet());
+        Self { slug, root, outside, egress_subnet: next_subnet() }
+    }
+
+    /// A manifest with one bottle, `lab`, and one agent, `tester`. `bottle` and `agent` are further lines of each.
+    pub(crate) fn manifest(&self, bottle: &str, agent: &str) -> String {
+        let indented = |text: &str| text.lines().flat_map(|line| ["    ", line, "\n"]).collect::<String>();
+        let ca = self.root.path().join("outside-ca.pem");
+        std::fs::write(&ca, &self.outside.ca).unwrap();
+        format!(
+            "bottles:\n  lab:\n    networks: {{egress_subnet: {}}}\n    tls: {{upstream_ca: {}}}\n    images:\n      pipelock: {}\n      \
+             packages: [nodejs, python3, python3-requests]\n      claude_code: \"{}\"\n{}agents:\n  tester:\n    bottle: lab\n    command: [sh, -c, id]\n{}",
+            self.egress_subnet,
+            ca.display(),
+            pipelock_image(),
+            CLAUDE_CODE,
+            indented(bottle),
+            indented(agent),
+        )
+    }
+
+    /// The plan of that manifest.
+    pub(crate) fn plan(&self, bottle: &str, agent: &str) -> BottlePlan {
+        let manifest = Manifest::parse(&self.manifest(bottle, agent)).unwrap();
+        let host = host();
+        let request = PlanRequest {
+            agent: None,
+            slug: Some(self.slug.parse().unwrap()),
+            prefix: Prefix::default(),
+            manifest_dir: Some(self.root.path()),
+            host: &host.facts,
+            random: [0; 5],
+        };
+        manifest.plan(request).unwrap()
+    }
+
+    /// How the tests launch: in the lab's own state directory.
+    pub(crate) fn options(&self) -> LaunchOptions {
+        LaunchOptions::new(engine(), host()).with_state_root(self.state_root())
+    }
+
+    pub(crate) fn state_root(&self) -> StateRoot {
+        StateRoot::at(self.root.path().join("state"))
+    }
+
+    /// The bottle's own state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.state_root().bottle(&self.slug.parse().unwrap()).dir().to_owned()
+    }
+
+    /// Launches and connects the outside host to the bottle's egress network.
+    pub(crate) fn launch(&self, bottle: &str, agent: &str) -> Bottle {
+        let bottle =
+            bottle::launch(self.plan(bottle, agent), &self.options()).unwrap_or_else(|error| panic!("{error}"));
+        self.outside.connect(&bottle.names().egress_network());
+        bottle
+    }
+
+    /// Takes the bottle down and looks whether anything is left of it.
+    pub(crate) fn close(&self, bottle: Bottle) {
+        self.outside.disconnect(&bottle.names().egress_network());
+        let report = bottle.close();
+        assert!(report.is_clean(), "{report}");
+        self.assert_nothing_left();
+    }
+
+    /// Fails if the engine or the state directory has anything of this bottle but what is meant to stay.
+    pub(crate) fn assert_nothing_left(&self) {
+        let filter = format!("label=claude-bottle.slug={}", self.slug);
+        for kind in [vec!["ps", "-aq"], vec!["network", "ls", "-q"], vec!["volume", "ls", "-q"], vec!["images", "-q"]] {
+            let left = docker(kind.iter().copied().chain(["--filter", filter.as_str()])).stdout;
+            assert_eq!(left.trim(), "", "docker {kind:?} still shows something of {}", self.slug);
+        }
+        let image = format!("claude-bottle-workspace:{}", self.slug);
+        assert_eq!(docker(["images", "-q", &image]).stdout.trim(), "");
+        let state = self.state();
+        for entry in std::fs::read_dir(&state).into_iter().flatten() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            let stays = ["compose.log", "docker-compose.yml", "metadata.json", "lock", "supervise"];
+            assert!(stays.contains(&name.as_str()), "{name} is left in {}", state.display());
+        }
+    }
+}
+
+/// The version that the tests install, which is also the one that the library pins.
+const CLAUDE_CODE: &str = "2.1.330";
+
+/// A directory of the build, which every test's scratch directory is in.
+pub(crate) fn scratch() -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("e2e");
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// The host, with a workspace of its own so that no test copies this repository.
+pub(crate) fn host() -> Host {
+    let host = Host::current().unwrap();
+    let mut facts = host.facts.clone();
+    facts.cwd = scratch().join("workspace");
+    std::fs::create_dir_all(&facts.cwd).unwrap();
+    std::fs::write(facts.cwd.join("README.md"), "a workspace\n").unwrap();
+    Host::new(facts, host.environment().collect::<Vec<_>>())
+}
+
+pub(crate) fn engine() -> Engine {
+    let backend = Arc::new(Subprocess::new(Host::current().unwrap().environment()));
+    Engine::detect(backend, &EngineChoice::Auto, Control::cancelled_by(CancelToken::default())).unwrap()
+}
+
+/// Runs a shell script as the agent.
+pub(crate) fn sh(bottle: &Bottle, script: &str) -> Finished {
+    let exec = Exec::new(["sh", "-c", script]).with_timeout(std::time::Duration::from_secs(120));
+    let output = bottle.exec(exec).unwrap_or_else(|error| panic!("{error}"));
+    Finished {
+        code: output.status.as_shell_code(),
+        stdout: output.stdout.text(),
+        stderr: output.stderr.text(),
+        duration: output.duration,
+    }
+}

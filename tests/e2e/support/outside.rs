@@ -1,0 +1,85 @@
+//! The host that stands for the outside, in a container of its own; see `tests/images/outside`.
+
+use serde_json::Value;
+
+use super::{FORBIDDEN, OUTSIDE, docker, run, variable};
+
+/// A running outside host. It is removed with this value.
+pub(crate) struct Outside {
+    container: String,
+    network: String,
+    /// The authority that signed its certificate.
+    pub(crate) ca: String,
+}
+
+impl Outside {
+    pub(crate) fn start(slug: &str, subnet: &str) -> Self {
+        Self::start_with(slug, subnet, &[])
+    }
+
+    /// As `start`, with further arguments of `docker run`.
+    pub(crate) fn start_with(slug: &str, subnet: &str, arguments: &[&str]) -> Self {
+        let (container, network) = (format!("bottle-e2e-outside-{slug}"), format!("bottle-e2e-{slug}"));
+        docker(["network", "create", "--subnet", subnet, &network]);
+        let names = format!("OUTSIDE_NAMES={OUTSIDE},{FORBIDDEN},api.anthropic.com,localhost");
+        let mut command = vec!["run", "--detach", "--name", &container, "--network", &network, "--env", &names];
+        command.extend(arguments);
+        let image = variable("BOTTLE_E2E_OUTSIDE");
+        command.push(&image);
+        docker(command);
+        let mut outside = Self { container, network, ca: String::new() };
+        outside.wait();
+        outside.ca = outside.read("/data/ca.crt");
+        outside
+    }
+
+    fn wait(&self) {
+        for _ in 0..200 {
+            let state = docker(["inspect", "--format", "{{.State.Status}} {{.State.Health.Status}}", &self.container]);
+            match state.stdout.trim() {
+                "running healthy" => return,
+                state if state.starts_with("exited") => break,
+                _ => std::thread::sleep(std::time::Duration::from_millis(100)),
+            }
+        }
+        panic!("the outside host did not start: {:?}", docker(["logs", &self.container]));
+    }
+
+    /// A file of the host.
+    pub(crate) fn read(&self, path: &str) -> String {
+        docker(["exec", &self.container, "cat", path]).stdout
+    }
+
+    /// Runs a shell script on the host.
+    pub(crate) fn sh(&self, script: &str) -> super::Finished {
+        run(std::process::Command::new("docker").args(["exec", &self.container, "sh", "-c", script]))
+    }
+
+    /// Everything that has reached it.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.read("/data/events.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Puts it on another network under its names.
+    pub(crate) fn connect(&self, network: &str) {
+        let aliases = [OUTSIDE, FORBIDDEN, "api.anthropic.com"].into_iter().flat_map(|name| ["--alias", name]);
+        docker(["network", "connect"].into_iter().chain(aliases).chain([network, &self.container]));
+    }
+
+    pub(crate) fn disconnect(&self, network: &str) {
+        docker(["network", "disconnect", "--force", network, &self.container]);
+    }
+
+    /// Its address on a network.
+    pub(crate) fn address(&self, network: &str) -> String {
+        let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+        docker(["inspect", "--format", &format, &self.container]).stdout.trim().to_owned()
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        run(std::process::Command::new("docker").args(["rm", "--force", "--volumes", &self.container]));
+        run(std::process::Command::new("docker").args(["network", "rm", &self.network]));
+    }
+}

@@ -1,0 +1,175 @@
+//! The end-to-end tests: an engine, the images that the tests need, the tests, and a look at what is left.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// The options of `cargo xtask e2e`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only tests whose name contains this.
+    filter: Option<String>,
+    /// How many tests run at once.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+/// The release of pipelock that the library is written for.
+const PIPELOCK: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let root = root();
+    engine(&root)?;
+    let pipelock = pipelock(&root)?;
+    let outside = build_image(&root, "outside")?;
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(&root).args(arguments).stdin(Stdio::null());
+        command
+    };
+    checked(&mut cargo(&["build", "--quiet", "--examples"]))?;
+    let mut tests = cargo(&["test", "--quiet", "--test", "e2e", "--", "--ignored"]);
+    tests.args(args.filter.as_deref());
+    tests.arg(format!("--test-threads={}", args.threads));
+    tests.env("BOTTLE_E2E_PIPELOCK", pipelock).env("BOTTLE_E2E_OUTSIDE", outside);
+    let tested = checked(&mut tests);
+    let left = leftovers(&root)?;
+    tested?;
+    if !left.is_empty() {
+        return Err(format!("the tests left behind:\n{}", left.join("\n")).into());
+    }
+    eprintln!("nothing is left behind: no container, network, volume, derived image or key");
+    Ok(())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+}
+
+/// Starts an engine where a test bed is at hand, and looks whether one answers.
+fn engine(root: &Path) -> Result<()> {
+    let testbed = root.join("../shared/testbed/up");
+    if testbed.exists() {
+        for part in ["engine", "base"] {
+            quiet(root, part, Command::new(&testbed).arg(part))?;
+        }
+        // Pipelock's source cannot be had everywhere: then its stand-in is built below.
+        let _ = quiet(root, "pipelock", Command::new(&testbed).arg("pipelock"));
+    }
+    let answers = output(Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]));
+    answers.map(drop).map_err(|error| format!("no container engine answers: {error}").into())
+}
+
+/// Pipelock's image, or its stand-in where the image can be neither found nor pulled.
+fn pipelock(root: &Path) -> Result<String> {
+    let has = |image: &str| output(Command::new("docker").args(["image", "inspect", image])).is_ok();
+    if has(PIPELOCK) {
+        return Ok(PIPELOCK.to_owned());
+    }
+    let pulled = quiet(root, "pull", Command::new("timeout").args(["60", "docker", "pull", "--quiet", PIPELOCK]));
+    if pulled.is_ok() {
+        return Ok(PIPELOCK.to_owned());
+    }
+    let stand_in = output(&mut Command::new(root.join("tests/images/pipelock-stand-in/build.sh")))?;
+    let stand_in = stand_in.lines().last().unwrap_or_default().to_owned();
+    eprintln!(
+        "warning: {PIPELOCK} can be neither found nor pulled; the tests run against {stand_in}, a stand-in of this project"
+    );
+    Ok(stand_in)
+}
+
+/// Builds `tests/images/<name>` unless it is there, tagged with the hash of its files.
+fn build_image(root: &Path, name: &str) -> Result<String> {
+    let context = root.join("tests/images").join(name);
+    let mut files: Vec<_> = fs::read_dir(&context)?.collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|file| file.file_type().is_ok_and(|kind| kind.is_file()));
+    files.sort_by_key(fs::DirEntry::file_name);
+    let mut bytes = Vec::new();
+    for file in files {
+        bytes.extend(file.file_name().as_encoded_bytes());
+        bytes.extend(fs::read(file.path())?);
+    }
+    let tag = format!("bottle-e2e/{name}:{:016x}", fnv(&bytes));
+    if output(Command::new("docker").args(["image", "inspect", &tag])).is_err() {
+        quiet(root, name, Command::new("docker").args(["build", "--tag", &tag]).arg(&context))?;
+    }
+    Ok(tag)
+}
+
+/// FNV-1a: the tag only has to change when a file does.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// What no bottle may leave: looked for by label, by name, and among the files.
+fn leftovers(root: &Path) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    let queries: [&[&str]; 6] = [
+        &["ps", "--all", "--filter", "label=claude-bottle.slug", "--format", "container {{.Names}}"],
+        &["ps", "--all", "--filter", "name=^claude-bottle-|^bottle-e2e-", "--format", "container {{.Names}}"],
+        &["network", "ls", "--filter", "name=^claude-bottle-|^bottle-e2e-", "--format", "network {{.Name}}"],
+        &["volume", "ls", "--filter", "name=claude-bottle-", "--format", "volume {{.Name}}"],
+        &["images", "--filter", "label=claude-bottle.slug", "--format", "image {{.Repository}}:{{.Tag}}"],
+        &["images", "--filter", "reference=claude-bottle-workspace", "--format", "image {{.Repository}}:{{.Tag}}"],
+    ];
+    for query in queries {
+        left.extend(output(Command::new("docker").args(query))?.lines().map(ToOwned::to_owned));
+    }
+    keys_below(&root.join("target/tmp/e2e"), &mut left)?;
+    Ok(left)
+}
+
+fn keys_below(dir: &Path, left: &mut Vec<String>) -> Result<()> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            keys_below(&path, left)?;
+        } else if fs::read(&path).is_ok_and(|bytes| bytes.windows(16).any(|window| window == b"PRIVATE KEY-----")) {
+            left.push(format!("key {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a command whose output goes where ours goes.
+fn checked(command: &mut Command) -> Result<()> {
+    let status = command.status()?;
+    if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", line(command)).into()) }
+}
+
+/// Runs a command whose output goes to a log that is shown when it fails.
+fn quiet(root: &Path, name: &str, command: &mut Command) -> Result<()> {
+    let dir = root.join("target/e2e-logs");
+    fs::create_dir_all(&dir)?;
+    let path = dir.join(format!("{name}.log"));
+    let log = File::create(&path)?;
+    let status = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).status()?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = lines[lines.len().saturating_sub(20)..].join("\n");
+    Err(format!("{} ended with {status}:\n{end}", line(command)).into())
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{} ended with {}: {}", line(command), output.status, stderr.trim()).into())
+}
+
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
