@@ -1,0 +1,240 @@
+"""HTTP/1.1, plain and over TLS. Each request is recorded when its body has been read.
+
+    /                 ok
+    /echo             the request as recorded, as JSON
+    /sse?n=&ms=       n server-sent events, ms apart, each carrying the time at which it was sent
+    /big?mb=          that many megabytes
+    /upload           the length and SHA-256 of what was sent, never held in memory
+    /gzip             a compressed answer
+    /slow?ms=         ok, after a while
+    /status/NNN       that status
+    /redirect?to=     302
+    /ws               a WebSocket that echoes
+    /v1/…             the Messages API (api.py)
+    /<name>.git/…     git (git_host.py), also under /git/
+"""
+
+import base64
+import gzip
+import hashlib
+import http.server
+import json
+import re
+import struct
+import sys
+import tempfile
+import time
+import urllib.parse
+
+import api
+import events
+import git_host
+
+API_KEY = ""
+# What of a body is kept in the event, to look for text in it.
+KEPT = 64 * 1024
+
+
+def serve(port, context=None):
+    server = Server(("0.0.0.0", port), Handler)
+    server.context = context
+    server.serve_forever()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def finish_request(self, request, client_address):
+        # The handshake belongs to the connection's own thread: one that stalls must not hold up the others.
+        if not self.context:
+            return super().finish_request(request, client_address)
+        with self.context.wrap_socket(request, server_side=True) as encrypted:
+            return super().finish_request(encrypted, client_address)
+
+    def handle_error(self, request, client_address):
+        events.record("error", peer=client_address[0], error=repr(sys.exc_info()[1]), tls=bool(self.context))
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "outside"
+    # A client may leave a connection open for as long as a test takes.
+    timeout = 120
+
+    def handle_any(self):
+        url = urllib.parse.urlsplit(self.path)
+        self.query = {name: values[-1] for name, values in urllib.parse.parse_qs(url.query).items()}
+        with self.read_body() as body:
+            self.record(body)
+            self.answer(url, body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = handle_any
+
+    def read_body(self):
+        """The body in a file, with its length, hash and beginning noted."""
+        body, digest, length, start = tempfile.TemporaryFile(), hashlib.sha256(), 0, b""
+        for piece in self.pieces():
+            digest.update(piece)
+            length += len(piece)
+            start += piece[: KEPT - len(start)]
+            body.write(piece)
+        body.flush()
+        body.seek(0)
+        self.body = {"length": length, "sha256": digest.hexdigest(), "start": start.decode("utf-8", "replace")}
+        return body
+
+    def pieces(self):
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                yield from self.exactly(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+        else:
+            yield from self.exactly(int(self.headers.get("Content-Length", 0)))
+
+    def exactly(self, size):
+        while size:
+            piece = self.rfile.read(min(size, 1 << 16))
+            if not piece:
+                raise ConnectionError("the body was cut short")
+            size -= len(piece)
+            yield piece
+
+    def record(self, body):
+        self.event = {
+            "tls": self.server.context is not None,
+            "sni": getattr(self.connection, "server_name", None),
+            "peer": self.client_address[0],
+            "method": self.command,
+            "target": self.path,
+            "host": self.headers.get("Host"),
+            "headers": self.headers.items(),
+            "body": self.body,
+        }
+        events.record("http", **self.event)
+
+    def answer(self, url, body):
+        path, query = url.path, self.query
+        if found := re.fullmatch(r"(?:/git)?(/[\w.-]+\.git/.*)", path):
+            self.git(found[1], url.query, body)
+        elif path.startswith("/v1/"):
+            self.api(path, body)
+        elif path == "/echo":
+            self.json(self.event)
+        elif path == "/upload":
+            self.json({name: self.body[name] for name in ("length", "sha256")})
+        elif path == "/sse":
+            self.events(self.ticks(int(query.get("n", 5)), int(query.get("ms", 200))))
+        elif path == "/big":
+            self.big(int(query.get("mb", 1)))
+        elif path == "/gzip":
+            self.reply(200, gzip.compress(b"outside " * 1000), "text/plain", [("Content-Encoding", "gzip")])
+        elif path == "/slow":
+            time.sleep(int(query.get("ms", 1000)) / 1000)
+            self.reply(200, b"ok\n")
+        elif path == "/redirect":
+            self.reply(302, b"", headers=[("Location", query.get("to", "/"))])
+        elif path == "/ws" and self.headers.get("Upgrade", "").lower() == "websocket":
+            self.websocket()
+        elif found := re.fullmatch(r"/status/([2-5]\d\d)", path):
+            self.reply(int(found[1]), b"" if found[1] in ("204", "304") else f"{found[1]}\n".encode())
+        elif path == "/":
+            self.reply(200, b"ok\n")
+        else:
+            self.reply(404, b"not found\n")
+
+    def reply(self, status, content, kind="text/plain", headers=()):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def json(self, value, status=200):
+        self.reply(status, json.dumps(value).encode(), "application/json")
+
+    def events(self, stream):
+        """Server-sent events, each in a chunk of its own."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for name, data in stream:
+            text = f"event: {name}\ndata: {data}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
+        self.wfile.write(b"0\r\n\r\n")
+
+    @staticmethod
+    def ticks(count, pause):
+        for number in range(count):
+            if number:
+                time.sleep(pause / 1000)
+            yield "tick", json.dumps({"n": number, "sent": time.time()})
+
+    def big(self, megabytes):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(megabytes << 20))
+        self.end_headers()
+        piece = bytes(range(256)) * 256
+        for _ in range(megabytes << 4):
+            self.wfile.write(piece)
+
+    def api(self, path, body):
+        shown = (self.headers.get("X-Api-Key"), self.headers.get("Authorization", "").removeprefix("Bearer "))
+        if API_KEY and API_KEY not in shown:
+            self.json(api.error("authentication_error", "invalid x-api-key"), 401)
+        elif path == "/v1/models":
+            self.json(api.models())
+        elif path == "/v1/messages/count_tokens":
+            self.json({"input_tokens": 10})
+        elif path == "/v1/messages" and self.command == "POST":
+            request = json.load(body)
+            if request.get("stream"):
+                self.events(api.stream(request))
+            else:
+                self.json(api.whole(request))
+        else:
+            self.json(api.error("not_found_error", path), 404)
+
+    def git(self, path, query, body):
+        if not git_host.allowed(self.headers.get("Authorization")):
+            self.reply(401, b"", headers=[("WWW-Authenticate", 'Basic realm="outside"')])
+            return
+        status, headers, content = git_host.backend(self.command, path, query, self.headers, self.client_address[0], body)
+        kind = next((value for name, value in headers if name == "Content-Type"), "text/plain")
+        self.reply(status, content, kind, [pair for pair in headers if pair[0] not in ("Content-Type", "Content-Length")])
+
+    def websocket(self):
+        """Echoes text and binary frames until the other side closes. A message is one frame, as small ones are."""
+        key = self.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        self.end_headers()
+        self.close_connection = True
+        close, ping, pong = 8, 9, 10
+        while len(head := self.rfile.read(2)) == 2:
+            opcode, size = head[0] & 0x0F, head[1] & 0x7F
+            if size == 126:
+                (size,) = struct.unpack(">H", self.rfile.read(2))
+            elif size == 127:
+                (size,) = struct.unpack(">Q", self.rfile.read(8))
+            mask = self.rfile.read(4)
+            data = bytes(byte ^ mask[index % 4] for index, byte in enumerate(self.rfile.read(size)))
+            events.record("websocket", opcode=opcode, data=data.decode("utf-8", "replace"))
+            answer = bytes([0x80 | (pong if opcode == ping else opcode)])
+            length = bytes([size]) if size < 126 else struct.pack(">BH", 126, size) if size < 1 << 16 else struct.pack(">BQ", 127, size)
+            self.wfile.write(answer + length + data)
+            if opcode == close:
+                break
+
+    def log_message(self, *_arguments):
+        """Events say more than the usual line on standard error."""
