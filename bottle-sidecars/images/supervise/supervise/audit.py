@@ -1,6 +1,5 @@
 """An append-only log in which every line carries the hash of the line before it."""
 
-import base64
 import contextlib
 import fcntl
 import hashlib
@@ -15,7 +14,7 @@ from typing import Any
 
 GENESIS = "0" * 64
 MAX_EVENT_BYTES = 4 * 1024
-MAX_TORN_BYTES = 32 * 1024
+MAX_TORN_BYTES = 30 * 1024
 MAX_LOG_BYTES = 32 * 1024 * 1024
 """Past this size nothing more is logged, and since nothing may happen unlogged, nothing more is accepted."""
 
@@ -122,7 +121,7 @@ class AuditLog:
         # written over them; being longer than they are, it leaves nothing of them behind it.
         if len(torn) > MAX_TORN_BYTES:
             raise AuditError("the unfinished last line is longer than any line this server writes")
-        self.append("repaired", {"torn": base64.b64encode(torn).decode()})
+        self.append("repaired", {"torn": torn.hex()})
 
 
 def parse_chain(content: bytes) -> list[Entry]:
