@@ -32,10 +32,7 @@ pub struct Head {
 impl Default for Head {
     /// Where an empty log ends.
     fn default() -> Self {
-        Self {
-            seq: 0,
-            hash: GENESIS.to_owned(),
-        }
+        Self { seq: 0, hash: GENESIS.to_owned() }
     }
 }
 
@@ -135,10 +132,7 @@ impl AuditLog {
     ///
     /// [`AuditError::Tampered`] if the log does not check: it is not continued.
     pub fn open(path: &Path, now: SystemTime) -> Result<Self, AuditError> {
-        let io = |source| AuditError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| AuditError::Io { path: path.to_owned(), source };
         // Not for appending: Linux would then ignore the offset that a torn line is written over at.
         let file = OpenOptions::new()
             .read(true)
@@ -151,20 +145,11 @@ impl AuditLog {
             .map_err(io)?;
         flock(&file, FlockOperation::LockExclusive).map_err(|errno| io(errno.into()))?;
         let chain = Chain::read(path)?;
-        let mut log = Self {
-            file,
-            path: path.to_owned(),
-            head: chain.head(),
-            size: chain.bytes,
-        };
+        let mut log = Self { file, path: path.to_owned(), head: chain.head(), size: chain.bytes };
         if !chain.torn.is_empty() {
             if chain.torn.len() > MAX_TORN_BYTES {
                 let line = log.head.seq + 1;
-                return Err(AuditError::Tampered {
-                    path: log.path,
-                    line,
-                    why: "is unfinished and too long",
-                });
+                return Err(AuditError::Tampered { path: log.path, line, why: "is unfinished and too long" });
             }
             log.append(now, "repaired", &json!({ "torn": hex(&chain.torn) }))?;
         }
@@ -176,37 +161,20 @@ impl AuditLog {
     /// # Errors
     ///
     /// [`AuditError::Full`] if there is no room, [`AuditError::Io`] if the line cannot be written.
-    pub fn append<T: Serialize>(
-        &mut self,
-        now: SystemTime,
-        event: &str,
-        data: &T,
-    ) -> Result<Head, AuditError> {
+    pub fn append<T: Serialize>(&mut self, now: SystemTime, event: &str, data: &T) -> Result<Head, AuditError> {
         let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-        let io = |source| AuditError::Io {
-            path: self.path.clone(),
-            source,
-        };
+        let io = |source| AuditError::Io { path: self.path.clone(), source };
         let data = serde_json::to_value(data).map_err(|_| io(invalid()))?;
         let seq = self.head.seq + 1;
         let mut line = json!({"seq": seq, "ts": timestamp(now), "event": event, "data": data, "prev": self.head.hash});
-        let hash = sha256(
-            canonical(&line)
-                .filter(|_| data.is_object())
-                .ok_or_else(|| io(invalid()))?,
-        );
+        let hash = sha256(canonical(&line).filter(|_| data.is_object()).ok_or_else(|| io(invalid()))?);
         line["hash"] = Value::from(hash.as_str());
         let mut text = canonical(&line).ok_or_else(|| io(invalid()))?;
         text.push('\n');
         if text.len() > MAX_LINE_BYTES || self.size + text.len() as u64 > MAX_LOG_BYTES {
-            return Err(AuditError::Full {
-                path: self.path.clone(),
-            });
+            return Err(AuditError::Full { path: self.path.clone() });
         }
-        let written = self
-            .file
-            .write_all_at(text.as_bytes(), self.size)
-            .and_then(|()| self.file.sync_data());
+        let written = self.file.write_all_at(text.as_bytes(), self.size).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // What was written in part never happened. If this fails as well, the next line is written over it.
             let _ = self.file.set_len(self.size);
@@ -243,24 +211,12 @@ pub(super) struct Link {
 
 impl Chain {
     pub(super) fn read(path: &Path) -> Result<Self, AuditError> {
-        let io = |source| AuditError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let (Some(parent), Some(name)) = (
-            path.parent(),
-            path.file_name().and_then(|name| name.to_str()),
-        ) else {
+        let io = |source| AuditError::Io { path: path.to_owned(), source };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
             return Err(io(io::ErrorKind::InvalidInput.into()));
         };
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
-        let content = Directory::open(parent)
-            .and_then(|dir| dir.read(name, MAX_LOG_BYTES))
-            .map_err(io)?;
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let content = Directory::open(parent).and_then(|dir| dir.read(name, MAX_LOG_BYTES)).map_err(io)?;
         Self::parse(&content.unwrap_or_default()).map_err(|(line, why)| AuditError::Tampered {
             path: path.to_owned(),
             line,
@@ -269,20 +225,11 @@ impl Chain {
     }
 
     pub(super) fn head(&self) -> Head {
-        self.entries
-            .last()
-            .map(|link| Head {
-                seq: link.seq,
-                hash: link.hash.clone(),
-            })
-            .unwrap_or_default()
+        self.entries.last().map(|link| Head { seq: link.seq, hash: link.hash.clone() }).unwrap_or_default()
     }
 
     pub(super) fn summary(&self) -> AuditSummary {
-        AuditSummary {
-            head: self.head(),
-            torn: self.torn.len(),
-        }
+        AuditSummary { head: self.head(), torn: self.torn.len() }
     }
 
     /// Whether the log once ended there.
@@ -297,26 +244,15 @@ impl Chain {
     }
 
     fn parse(content: &[u8]) -> Result<Self, (u64, &'static str)> {
-        let whole = content
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |position| position + 1);
+        let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |position| position + 1);
         let mut entries: Vec<Link> = Vec::new();
         let mut prev = GENESIS.to_owned();
-        for (line, seq) in content[..whole]
-            .split_inclusive(|byte| *byte == b'\n')
-            .zip(1..)
-        {
-            let link =
-                Link::parse(&line[..line.len() - 1], seq, &prev).map_err(|why| (seq, why))?;
+        for (line, seq) in content[..whole].split_inclusive(|byte| *byte == b'\n').zip(1..) {
+            let link = Link::parse(&line[..line.len() - 1], seq, &prev).map_err(|why| (seq, why))?;
             prev.clone_from(&link.hash);
             entries.push(link);
         }
-        Ok(Self {
-            entries,
-            torn: content[whole..].to_vec(),
-            bytes: whole as u64,
-        })
+        Ok(Self { entries, torn: content[whole..].to_vec(), bytes: whole as u64 })
     }
 }
 
@@ -340,8 +276,7 @@ impl Link {
         if canonical(&value).is_none_or(|text| text.as_bytes() != line) {
             return Err("is not spelled canonically");
         }
-        let fields: Line =
-            serde_json::from_value(value.clone()).map_err(|_| "has not the fields of an entry")?;
+        let fields: Line = serde_json::from_value(value.clone()).map_err(|_| "has not the fields of an entry")?;
         if let Some(object) = value.as_object_mut() {
             object.remove("hash");
         }
@@ -354,34 +289,19 @@ impl Link {
         if fields.prev != prev {
             return Err("does not follow the line before it");
         }
-        Ok(Self {
-            seq,
-            ts: fields.ts,
-            event: fields.event,
-            data: fields.data,
-            hash: fields.hash,
-        })
+        Ok(Self { seq, ts: fields.ts, event: fields.event, data: fields.data, hash: fields.hash })
     }
 
     fn into_entry(self) -> AuditEntry {
         let data = canonical(&Value::Object(self.data)).unwrap_or_default();
-        AuditEntry {
-            seq: self.seq,
-            ts: self.ts,
-            event: self.event,
-            data,
-            hash: self.hash,
-        }
+        AuditEntry { seq: self.seq, ts: self.ts, event: self.event, data, hash: self.hash }
     }
 }
 
 /// UTC with milliseconds.
 pub(super) fn timestamp(now: SystemTime) -> String {
-    let format =
-        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    OffsetDateTime::from(now)
-        .format(&format)
-        .unwrap_or_default()
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    OffsetDateTime::from(now).format(&format).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -399,8 +319,7 @@ mod tests {
         let path = dir.join("audit.jsonl");
         let mut log = AuditLog::open(&path, at(0)).unwrap();
         for line in 1..=lines {
-            log.append(at(line), "event", &json!({"n": line, "text": "ü\n"}))
-                .unwrap();
+            log.append(at(line), "event", &json!({"n": line, "text": "ü\n"})).unwrap();
         }
         path
     }
@@ -428,19 +347,11 @@ mod tests {
 
     #[test]
     fn a_log_written_by_the_sidecar_checks() {
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/supervise/audit.jsonl");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/supervise/audit.jsonl");
         let summary = AuditLog::verify(&path).unwrap();
         assert!(summary.head.seq >= 5);
-        let events: Vec<_> = AuditLog::entries(&path)
-            .unwrap()
-            .into_iter()
-            .map(|entry| entry.event)
-            .collect();
-        assert!(
-            events.contains(&"repaired".to_owned()) && events.contains(&"proposed".to_owned()),
-            "{events:?}"
-        );
+        let events: Vec<_> = AuditLog::entries(&path).unwrap().into_iter().map(|entry| entry.event).collect();
+        assert!(events.contains(&"repaired".to_owned()) && events.contains(&"proposed".to_owned()), "{events:?}");
     }
 
     #[test]
@@ -454,35 +365,19 @@ mod tests {
     fn every_kind_of_tampering_names_its_line() {
         type Edit = fn(&mut Vec<String>);
         let cases: [(&str, Edit, u64); 8] = [
-            (
-                "edited",
-                |lines| lines[1] = lines[1].replace("\"n\":2", "\"n\":9"),
-                2,
-            ),
+            ("edited", |lines| lines[1] = lines[1].replace("\"n\":2", "\"n\":9"), 2),
             ("removed", |lines| drop(lines.remove(1)), 2),
             ("removed first", |lines| drop(lines.remove(0)), 1),
             ("reordered", |lines| lines.swap(1, 2), 2),
             ("repeated", |lines| lines.insert(2, lines[1].clone()), 3),
-            (
-                "spaced",
-                |lines| lines[2] = lines[2].replacen(':', ": ", 1),
-                3,
-            ),
+            ("spaced", |lines| lines[2] = lines[2].replacen(':', ": ", 1), 3),
             ("emptied", |lines| lines[3].clear(), 4),
-            (
-                "extra key",
-                |lines| lines[0] = lines[0].replacen('{', "{\"a\":1,", 1),
-                1,
-            ),
+            ("extra key", |lines| lines[0] = lines[0].replacen('{', "{\"a\":1,", 1), 1),
         ];
         for (name, edit, line) in cases {
             let dir = tempfile::tempdir().unwrap();
             let path = log_of(dir.path(), 4);
-            let mut lines: Vec<String> = fs::read_to_string(&path)
-                .unwrap()
-                .lines()
-                .map(str::to_owned)
-                .collect();
+            let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
             edit(&mut lines);
             fs::write(&path, lines.join("\n") + "\n").unwrap();
             assert_eq!(tampered(&path).0, line, "{name}");
@@ -494,20 +389,12 @@ mod tests {
     fn a_line_made_anew_breaks_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let path = log_of(dir.path(), 3);
-        let lines: Vec<String> = fs::read_to_string(&path)
-            .unwrap()
-            .lines()
-            .map(str::to_owned)
-            .collect();
+        let lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
         let mut value: Value = serde_json::from_str(&lines[1]).unwrap();
         value["data"] = json!({});
         value.as_object_mut().unwrap().remove("hash");
         value["hash"] = json!(sha256(canonical(&value).unwrap()));
-        fs::write(
-            &path,
-            [&lines[0], &canonical(&value).unwrap(), &lines[2], ""].join("\n"),
-        )
-        .unwrap();
+        fs::write(&path, [&lines[0], &canonical(&value).unwrap(), &lines[2], ""].join("\n")).unwrap();
         assert_eq!(tampered(&path), (3, "does not follow the line before it"));
     }
 
@@ -524,10 +411,7 @@ mod tests {
             assert_eq!(AuditLog::verify(&path).unwrap().torn, 0);
             let entries = AuditLog::entries(&path).unwrap();
             assert_eq!((entries.len(), entries[1].event.as_str()), (2, "repaired"));
-            assert_eq!(
-                entries[1].data,
-                format!("{{\"torn\":\"{}\"}}", hex(&whole[first..cut]))
-            );
+            assert_eq!(entries[1].data, format!("{{\"torn\":\"{}\"}}", hex(&whole[first..cut])));
         }
     }
 
@@ -537,27 +421,11 @@ mod tests {
         let target = log_of(dir.path(), 1);
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        assert!(matches!(
-            AuditLog::verify(&link),
-            Err(AuditError::Io { .. })
-        ));
-        assert!(matches!(
-            AuditLog::open(&link, at(0)),
-            Err(AuditError::Io { .. })
-        ));
+        assert!(matches!(AuditLog::verify(&link), Err(AuditError::Io { .. })));
+        assert!(matches!(AuditLog::open(&link, at(0)), Err(AuditError::Io { .. })));
         let pipe = dir.path().join("pipe");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &pipe,
-            rustix::fs::FileType::Fifo,
-            0o600.into(),
-            0,
-        )
-        .unwrap();
-        assert!(matches!(
-            AuditLog::verify(&pipe),
-            Err(AuditError::Io { .. })
-        ));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(matches!(AuditLog::verify(&pipe), Err(AuditError::Io { .. })));
     }
 
     #[test]

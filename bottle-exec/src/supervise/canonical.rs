@@ -18,12 +18,10 @@ pub(super) fn sha256(bytes: impl AsRef<[u8]>) -> String {
 
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn write(value: &Value, text: &mut String) -> bool {
@@ -78,18 +76,12 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_integers_survive_and_fractions_do_not() {
-        assert_eq!(
-            canonical(&json!([i64::MIN, u64::MAX])).unwrap(),
-            "[-9223372036854775808,18446744073709551615]"
-        );
+        assert_eq!(canonical(&json!([i64::MIN, u64::MAX])).unwrap(), "[-9223372036854775808,18446744073709551615]");
         assert_eq!(canonical(&json!([1.0])), None);
     }
 
     #[test]
     fn the_hash_is_sha_256() {
-        assert_eq!(
-            sha256("abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

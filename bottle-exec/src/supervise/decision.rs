@@ -61,25 +61,16 @@ pub enum ApplyStatus {
 impl Applied {
     /// In effect in the running bottle.
     pub fn live(detail: impl Into<String>) -> Self {
-        Self {
-            status: ApplyStatus::Live,
-            detail: detail.into(),
-        }
+        Self { status: ApplyStatus::Live, detail: detail.into() }
     }
 
     /// In effect when the bottle is next started.
     pub fn recorded(detail: impl Into<String>) -> Self {
-        Self {
-            status: ApplyStatus::Recorded,
-            detail: detail.into(),
-        }
+        Self { status: ApplyStatus::Recorded, detail: detail.into() }
     }
 
     /// Not applied.
     pub fn failed(detail: impl Into<String>) -> Self {
-        Self {
-            status: ApplyStatus::Failed,
-            detail: detail.into(),
-        }
+        Self { status: ApplyStatus::Failed, detail: detail.into() }
     }
 }

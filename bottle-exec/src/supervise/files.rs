@@ -35,19 +35,13 @@ impl Directory {
         };
         let stat = fstat(&fd)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "not a regular file",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
         }
         // What `fstat` says may be out of date by the time of the read; the read itself is bounded.
         let mut content = Vec::new();
         File::from(fd).take(limit + 1).read_to_end(&mut content)?;
         if content.len() as u64 > limit {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("larger than {limit} bytes"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
         }
         Ok(Some(content))
     }
@@ -58,10 +52,7 @@ impl Directory {
         for (count, entry) in Dir::read_from(&self.0)?.enumerate() {
             let entry = entry?;
             if count > limit + 2 {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("more than {limit} files"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {limit} files")));
             }
             if entry.file_name().to_bytes().first() != Some(&b'.') {
                 names.push(entry.file_name().to_owned());
@@ -81,10 +72,9 @@ fn found(result: rustix::io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
     match result {
         Ok(fd) => Ok(Some(fd)),
         Err(rustix::io::Errno::NOENT) => Ok(None),
-        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "not a regular file",
-        )),
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
+        }
         Err(errno) => Err(errno.into()),
     }
 }

@@ -97,12 +97,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AllowHost { host } => write!(f, "allow the host {host}"),
-            Self::Route {
-                host,
-                paths,
-                methods,
-                credential,
-            } => {
+            Self::Route { host, paths, methods, credential } => {
                 write!(f, "route {host}")?;
                 for (what, items) in [("paths", paths), ("methods", methods)] {
                     if items.is_empty() {
@@ -130,26 +125,19 @@ impl Proposal {
     ///
     /// [`Malformed`] if they are not canonical JSON, have unknown or missing keys, or a value that is not accepted.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let value: Value =
-            serde_json::from_slice(bytes).map_err(|_| Malformed("it is not JSON"))?;
+        let value: Value = serde_json::from_slice(bytes).map_err(|_| Malformed("it is not JSON"))?;
         if canonical(&value).is_none_or(|text| text.as_bytes() != bytes) {
             return Err(Malformed("it is not spelled canonically"));
         }
         let file: ProposalFile = fields(value)?;
         require(file.version == 1, "its version is not 1")?;
-        require(
-            syntax::is_timestamp(&file.created),
-            "`created` is not a time",
-        )?;
+        require(syntax::is_timestamp(&file.created), "`created` is not a time")?;
         require(syntax::is_slug(&file.slug), "`slug` is not a slug")?;
         require(
             !file.agent_reason.is_empty() && file.agent_reason.chars().count() <= MAX_REASON,
             "`agent_reason` is empty or too long",
         )?;
-        require(
-            syntax::is_readable(&file.agent_reason),
-            "`agent_reason` has invisible or control characters",
-        )?;
+        require(syntax::is_readable(&file.agent_reason), "`agent_reason` has invisible or control characters")?;
         Ok(Self {
             id: file.id,
             created: file.created,
@@ -170,10 +158,7 @@ impl FromStr for ProposalId {
                 13 => byte == b'-',
                 _ => matches!(byte, b'a'..=b'z' | b'2'..=b'7'),
             });
-        require(
-            well_formed,
-            "its id is not 13 digits, `-` and 16 characters of `a-z2-7`",
-        )?;
+        require(well_formed, "its id is not 13 digits, `-` and 16 characters of `a-z2-7`")?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -250,28 +235,12 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
             Ok(Change::AllowHost { host })
         }
         "route" => {
-            let RouteFields {
-                host,
-                paths,
-                methods,
-                credential,
-            } = fields(value)?;
+            let RouteFields { host, paths, methods, credential } = fields(value)?;
             require(syntax::is_host(&host, true), "`host` is not a host")?;
             require(is_set(&paths, 20, syntax::is_path), "`paths` are not paths")?;
-            require(
-                is_set(&methods, 7, syntax::is_method),
-                "`methods` are not methods",
-            )?;
-            require(
-                credential.as_deref().is_none_or(syntax::is_credential_name),
-                "`credential` is not a name",
-            )?;
-            Ok(Change::Route {
-                host,
-                paths,
-                methods,
-                credential,
-            })
+            require(is_set(&methods, 7, syntax::is_method), "`methods` are not methods")?;
+            require(credential.as_deref().is_none_or(syntax::is_credential_name), "`credential` is not a name")?;
+            Ok(Change::Route { host, paths, methods, credential })
         }
         "git_upstream" => {
             let GitUpstreamFields { name, url } = fields(value)?;
@@ -280,33 +249,19 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
             Ok(Change::GitUpstream { name, url })
         }
         "image_change" => match fields(value)? {
-            ImageChangeFields {
-                dockerfile_patch: Some(patch),
-                packages: None,
-            } => {
+            ImageChangeFields { dockerfile_patch: Some(patch), packages: None } => {
                 require(
                     !patch.is_empty() && patch.len() <= MAX_PATCH_BYTES,
                     "`dockerfile_patch` is empty or too long",
                 )?;
-                require(
-                    syntax::is_readable(&patch),
-                    "`dockerfile_patch` has invisible or control characters",
-                )?;
+                require(syntax::is_readable(&patch), "`dockerfile_patch` has invisible or control characters")?;
                 Ok(Change::DockerfilePatch(patch))
             }
-            ImageChangeFields {
-                dockerfile_patch: None,
-                packages: Some(names),
-            } => {
-                require(
-                    !names.is_empty() && is_set(&names, 50, syntax::is_package),
-                    "`packages` are not packages",
-                )?;
+            ImageChangeFields { dockerfile_patch: None, packages: Some(names) } => {
+                require(!names.is_empty() && is_set(&names, 50, syntax::is_package), "`packages` are not packages")?;
                 Ok(Change::Packages(names))
             }
-            _ => Err(Malformed(
-                "it has not exactly one of `dockerfile_patch` and `packages`",
-            )),
+            _ => Err(Malformed("it has not exactly one of `dockerfile_patch` and `packages`")),
         },
         _ => Err(Malformed("its kind is unknown")),
     }
@@ -314,22 +269,15 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
 
 fn fields<T: DeserializeOwned>(value: Value) -> Result<T, Malformed> {
     // The error would repeat what an attacker wrote.
-    serde_json::from_value(value)
-        .map_err(|_| Malformed("a key is missing, unknown or of the wrong type"))
+    serde_json::from_value(value).map_err(|_| Malformed("a key is missing, unknown or of the wrong type"))
 }
 
 fn is_set(items: &[String], limit: usize, accepts: impl Fn(&str) -> bool) -> bool {
-    items.len() <= limit
-        && items.iter().all(|item| accepts(item))
-        && items.is_sorted_by(|a, b| a < b)
+    items.len() <= limit && items.iter().all(|item| accepts(item)) && items.is_sorted_by(|a, b| a < b)
 }
 
 fn require(holds: bool, otherwise: &'static str) -> Result<(), Malformed> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Malformed(otherwise))
-    }
+    if holds { Ok(()) } else { Err(Malformed(otherwise)) }
 }
 
 #[cfg(test)]
@@ -352,32 +300,16 @@ mod tests {
     #[test]
     fn every_kind_is_read() {
         for (kind, change, words) in [
-            (
-                "allow_host",
-                json!({"host": "*.a.example"}),
-                "allow the host *.a.example",
-            ),
-            (
-                "route",
-                json!({"host": "a.example"}),
-                "route a.example, all paths, all methods, without a credential",
-            ),
+            ("allow_host", json!({"host": "*.a.example"}), "allow the host *.a.example"),
+            ("route", json!({"host": "a.example"}), "route a.example, all paths, all methods, without a credential"),
             (
                 "route",
                 json!({"host": "a.example", "paths": ["/a", "/b"], "methods": ["GET"], "credential": "T"}),
                 "route a.example, paths /a /b, methods GET, with the credential T",
             ),
-            (
-                "git_upstream",
-                json!({"name": "x", "url": "git@a.example:x"}),
-                "serve git@a.example:x as x",
-            ),
+            ("git_upstream", json!({"name": "x", "url": "git@a.example:x"}), "serve git@a.example:x as x"),
             ("image_change", json!({"packages": ["jq"]}), "install jq"),
-            (
-                "image_change",
-                json!({"dockerfile_patch": "RUN true"}),
-                "change the Dockerfile:\nRUN true",
-            ),
+            ("image_change", json!({"dockerfile_patch": "RUN true"}), "change the Dockerfile:\nRUN true"),
         ] {
             let proposal = parse(&file(kind, &change)).unwrap();
             assert_eq!(proposal.change.kind(), kind);
@@ -393,30 +325,15 @@ mod tests {
             ("allow_host", json!({})),
             ("allow_host", json!([])),
             ("route", json!({"host": "a.example", "paths": ["/b", "/a"]})),
-            (
-                "route",
-                json!({"host": "a.example", "methods": ["GET", "GET"]}),
-            ),
-            (
-                "route",
-                json!({"host": "a.example", "credential": "not a name"}),
-            ),
-            (
-                "git_upstream",
-                json!({"name": "..", "url": "git@a.example:x"}),
-            ),
+            ("route", json!({"host": "a.example", "methods": ["GET", "GET"]})),
+            ("route", json!({"host": "a.example", "credential": "not a name"})),
+            ("git_upstream", json!({"name": "..", "url": "git@a.example:x"})),
             ("git_upstream", json!({"name": "x", "url": "ext::sh"})),
             ("image_change", json!({})),
             ("image_change", json!({"packages": []})),
-            (
-                "image_change",
-                json!({"packages": ["jq"], "dockerfile_patch": "x"}),
-            ),
+            ("image_change", json!({"packages": ["jq"], "dockerfile_patch": "x"})),
             ("image_change", json!({"dockerfile_patch": "\u{1b}[2J"})),
-            (
-                "image_change",
-                json!({"dockerfile_patch": "x".repeat(MAX_PATCH_BYTES + 1)}),
-            ),
+            ("image_change", json!({"dockerfile_patch": "x".repeat(MAX_PATCH_BYTES + 1)})),
             ("unknown", json!({})),
         ] {
             assert!(parse(&file(kind, &change)).is_err(), "{kind} {change}");

@@ -119,10 +119,7 @@ impl Queue {
         for path in [queue, decisions] {
             Directory::open(path).map_err(io("open", path))?;
         }
-        Ok(Self {
-            queue: queue.to_owned(),
-            decisions: decisions.to_owned(),
-        })
+        Ok(Self { queue: queue.to_owned(), decisions: decisions.to_owned() })
     }
 
     /// Everything that waits for a decision.
@@ -137,18 +134,10 @@ impl Queue {
             return Ok(pending);
         };
         let decided = self.decided()?;
-        let names = proposals
-            .names(MAX_PROPOSALS)
-            .map_err(io("list", &self.queue))?;
+        let names = proposals.names(MAX_PROPOSALS).map_err(io("list", &self.queue))?;
         for name in names {
-            let id = name
-                .to_str()
-                .ok()
-                .and_then(|name| name.strip_suffix(".json")?.parse::<ProposalId>().ok());
-            let unusable = |why: String| Unusable {
-                name: name.to_string_lossy().escape_debug().to_string(),
-                why,
-            };
+            let id = name.to_str().ok().and_then(|name| name.strip_suffix(".json")?.parse::<ProposalId>().ok());
+            let unusable = |why: String| Unusable { name: name.to_string_lossy().escape_debug().to_string(), why };
             match id {
                 Some(id) if decided.contains(&id) => {}
                 Some(id) => match self.read(&proposals, &id) {
@@ -156,9 +145,7 @@ impl Queue {
                     Ok(None) => {}
                     Err(error) => pending.unusable.push(unusable(error.to_string())),
                 },
-                None => pending
-                    .unusable
-                    .push(unusable("not the name of a proposal".to_owned())),
+                None => pending.unusable.push(unusable("not the name of a proposal".to_owned())),
             }
         }
         Ok(pending)
@@ -186,9 +173,7 @@ impl Queue {
             .and_then(|dir| dir.read(&format!("{id}.json"), MAX_BYTES))
             .map_err(io("read", &path))?;
         content
-            .map(|content| {
-                serde_json::from_slice(&content).map_err(|error| io("read", &path)(error.into()))
-            })
+            .map(|content| serde_json::from_slice(&content).map_err(|error| io("read", &path)(error.into())))
             .transpose()
     }
 
@@ -221,15 +206,7 @@ impl Queue {
             &json!({"id": shown.proposal.id, "proposal_sha256": shown.sha256, "witness": witness}),
         )?;
         let applied = apply(&shown.proposal);
-        self.decide(
-            &mut log,
-            shown,
-            Verdict::Approved,
-            reason,
-            Some(applied),
-            Some(&witness),
-            now,
-        )
+        self.decide(&mut log, shown, Verdict::Approved, reason, Some(applied), Some(&witness), now)
     }
 
     /// Refuses what was shown. Possible as well when the sidecar's log does not check, which the host's log then notes.
@@ -238,25 +215,12 @@ impl Queue {
     ///
     /// [`QueueError::ChangedSinceShown`] and [`QueueError::AlreadyDecided`]; [`QueueError::Audit`] if the host's own
     /// log does not check.
-    pub fn deny(
-        &self,
-        shown: &Shown,
-        reason: &str,
-        now: SystemTime,
-    ) -> Result<Decision, QueueError> {
+    pub fn deny(&self, shown: &Shown, reason: &str, now: SystemTime) -> Result<Decision, QueueError> {
         let _lock = self.lock()?;
         self.check_undecided(shown)?;
         let witness = self.verify().ok().map(|verified| verified.queue.head);
         let mut log = AuditLog::open(&self.decisions.join(LOG), now)?;
-        self.decide(
-            &mut log,
-            shown,
-            Verdict::Denied,
-            reason,
-            None,
-            witness.as_ref(),
-            now,
-        )
+        self.decide(&mut log, shown, Verdict::Denied, reason, None, witness.as_ref(), now)
     }
 
     /// Checks both logs, that the sidecar's still passes through every point that the host's has seen it at, and that
@@ -284,43 +248,26 @@ impl Queue {
                 witnessed = head;
             }
             if link.event == "decided" {
-                let field = |name| {
-                    link.data
-                        .get(name)
-                        .and_then(Value::as_str)
-                        .unwrap_or_default()
-                };
+                let field = |name| link.data.get(name).and_then(Value::as_str).unwrap_or_default();
                 recorded.insert((field("id").to_owned(), field("decision_sha256").to_owned()));
             }
         }
         let decisions = Directory::open(&self.decisions).map_err(io("open", &self.decisions))?;
         for id in self.decided()? {
             let name = format!("{id}.json");
-            let content = decisions
-                .read(&name, MAX_BYTES)
-                .map_err(io("read", &self.decisions.join(&name)))?;
-            if content.is_some_and(|content| !recorded.contains(&(id.to_string(), sha256(content))))
-            {
+            let content = decisions.read(&name, MAX_BYTES).map_err(io("read", &self.decisions.join(&name)))?;
+            if content.is_some_and(|content| !recorded.contains(&(id.to_string(), sha256(content)))) {
                 return Err(QueueError::Contradiction(format!(
                     "the decision on `{id}` is not the one in the host's log"
                 )));
             }
         }
-        Ok(Verified {
-            queue: sidecar.summary(),
-            decisions: host.summary(),
-            witnessed,
-        })
+        Ok(Verified { queue: sidecar.summary(), decisions: host.summary(), witnessed })
     }
 
     /// What comes to wait for a decision, as it comes: looks every `interval`, at most `polls` times, until `cancelled`
     /// says so.
-    pub fn watch<C: FnMut() -> bool>(
-        &self,
-        interval: Duration,
-        polls: u64,
-        cancelled: C,
-    ) -> Watch<'_, C> {
+    pub fn watch<C: FnMut() -> bool>(&self, interval: Duration, polls: u64, cancelled: C) -> Watch<'_, C> {
         Watch::new(self, interval, polls, cancelled)
     }
 
@@ -333,34 +280,22 @@ impl Queue {
     fn read(&self, proposals: &Directory, id: &ProposalId) -> Result<Option<Shown>, QueueError> {
         let name = format!("{id}.json");
         let path = || self.queue.join("proposals").join(&name);
-        let Some(content) = proposals
-            .read(&name, MAX_BYTES)
-            .map_err(|error| io("read", &path())(error))?
-        else {
+        let Some(content) = proposals.read(&name, MAX_BYTES).map_err(|error| io("read", &path())(error))? else {
             return Ok(None);
         };
-        let malformed = |source| QueueError::Malformed {
-            id: id.clone(),
-            source,
-        };
+        let malformed = |source| QueueError::Malformed { id: id.clone(), source };
         let proposal = Proposal::parse(&content).map_err(malformed)?;
         if proposal.id != *id {
             return Err(malformed(Malformed("its id is not its name")));
         }
-        Ok(Some(Shown {
-            proposal,
-            sha256: sha256(content),
-        }))
+        Ok(Some(Shown { proposal, sha256: sha256(content) }))
     }
 
     fn decided(&self) -> Result<BTreeSet<ProposalId>, QueueError> {
         let names = Directory::open(&self.decisions)
             .and_then(|dir| dir.names(MAX_PROPOSALS + 1))
             .map_err(io("list", &self.decisions))?;
-        Ok(names
-            .iter()
-            .filter_map(|name| name.to_str().ok()?.strip_suffix(".json")?.parse().ok())
-            .collect())
+        Ok(names.iter().filter_map(|name| name.to_str().ok()?.strip_suffix(".json")?.parse().ok()).collect())
     }
 
     fn lock(&self) -> Result<impl Drop + use<>, QueueError> {
@@ -373,8 +308,7 @@ impl Queue {
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(io("open", &path))?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|errno| io("lock", &path)(errno.into()))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|errno| io("lock", &path)(errno.into()))?;
         Ok(std::os::fd::OwnedFd::from(file))
     }
 
@@ -392,10 +326,7 @@ impl Queue {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one field of the decision or of the line that records it"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "each is one field of the decision or of the line that records it")]
     fn decide(
         &self,
         log: &mut AuditLog,
@@ -414,10 +345,7 @@ impl Queue {
             verdict,
             reason: cut(reason),
             decided_at: timestamp(now),
-            applied: applied.map(|applied| Applied {
-                detail: cut(&applied.detail),
-                ..applied
-            }),
+            applied: applied.map(|applied| Applied { detail: cut(&applied.detail), ..applied }),
         };
         let path = self.decisions.join(format!("{id}.json"));
         let failed = io("write", &path);
@@ -442,13 +370,10 @@ impl Queue {
     }
 
     fn publish(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".decision-")
-            .tempfile_in(&self.decisions)?;
+        let mut file = tempfile::Builder::new().prefix(".decision-").tempfile_in(&self.decisions)?;
         file.write_all(content)?;
         // Whatever the umask: the sidecar may run as another user where user namespaces are mapped.
-        file.as_file()
-            .set_permissions(Permissions::from_mode(0o644))?;
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
         file.as_file().sync_all()?;
         file.persist_noclobber(path)?;
         Directory::open(&self.decisions)?.sync()
@@ -469,19 +394,12 @@ impl Shown {
 
 /// The beginning of a text: a decision has to fit its file, and by then the change is made.
 fn cut(text: &str) -> String {
-    match text
-        .char_indices()
-        .find(|(index, c)| index + c.len_utf8() > MAX_TEXT_BYTES)
-    {
+    match text.char_indices().find(|(index, c)| index + c.len_utf8() > MAX_TEXT_BYTES) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
 fn io(action: &'static str, path: &Path) -> impl Fn(io::Error) -> QueueError {
-    move |source| QueueError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| QueueError::Io { action, path: path.to_owned(), source }
 }
