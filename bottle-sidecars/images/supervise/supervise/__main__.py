@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
 
 from .door import Door, server
@@ -30,6 +31,12 @@ async def _serve(settings: Settings, queue: Queue) -> int:
     endpoint = asyncio.get_running_loop().create_future()
     http = server(Door(endpoint), settings.port)
 
+    def stop(*_: object) -> None:
+        http.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
     async def run_endpoint() -> None:
         tools = await asyncio.to_thread(_load_tools)
         manager = tools(settings, queue, lambda: http.should_exit).manager()
@@ -39,7 +46,7 @@ async def _serve(settings: Settings, queue: Queue) -> int:
 
     running = asyncio.create_task(run_endpoint())
     # Without the endpoint the server is of no use: its end is the server's.
-    running.add_done_callback(lambda _: setattr(http, "should_exit", True))
+    running.add_done_callback(stop)
     await http.serve()
     failed = running.done()
     running.cancel()

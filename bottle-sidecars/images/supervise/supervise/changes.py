@@ -98,7 +98,8 @@ def _text(field: str, text: str) -> str:
 def _host(text: str, *, wildcard: bool) -> str:
     host = text.lower().removesuffix(".")
     name = host.removeprefix("*.") if wildcard else host
-    if len(host) > 253 or not re.fullmatch(_NAME, name):
+    # Lower case first can turn a character that is not ASCII into one that is.
+    if not text.isascii() or len(host) > 253 or not re.fullmatch(_NAME, name):
         raise Invalid(f"`host` is not accepted: {_HOST['description']}")
     return host
 

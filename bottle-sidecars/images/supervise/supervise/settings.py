@@ -43,4 +43,6 @@ class Settings:
             port=int(port),
             wait_seconds=int(wait),
             queue_dir=Path(env.get("SUPERVISE_QUEUE_DIR", cls.queue_dir)),
+            decisions_dir=Path(env.get("SUPERVISE_DECISIONS_DIR", cls.decisions_dir)),
+            config_dir=Path(env.get("SUPERVISE_CONFIG_DIR", cls.config_dir)),
         )
