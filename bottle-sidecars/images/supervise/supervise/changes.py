@@ -25,6 +25,9 @@ _GIT_URLS = (
     rf"{_USER}@(?P<host>{_NAME}):/?{_REPOSITORY}",
 )
 
+# Control, format, private, surrogate and unassigned characters; separators of lines and paragraphs.
+_INVISIBLE = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
+
 
 class Invalid(Exception):
     """Arguments that cannot become a proposal. The message never repeats what was sent: it might hold a secret."""
@@ -90,7 +93,7 @@ def _explain(error: Any, schema: dict[str, Any]) -> str:
 
 def _text(field: str, text: str) -> str:
     # A person reads this in a terminal: nothing that moves its cursor, hides or turns the direction of text.
-    if any(unicodedata.category(c)[0] == "C" and c not in "\n\t" for c in text):
+    if any(unicodedata.category(c) in _INVISIBLE and c not in "\n\t" for c in text):
         raise Invalid(f"`{field}` has control or invisible characters")
     return text
 

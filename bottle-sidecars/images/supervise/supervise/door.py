@@ -1,4 +1,4 @@
-"""The HTTP side: what is answered, how many may knock, and the MCP endpoint behind it, which loads while others wait."""
+"""The HTTP side: what is answered, how many may knock, and the MCP endpoint behind it, which loads meanwhile."""
 
 import asyncio
 import contextlib

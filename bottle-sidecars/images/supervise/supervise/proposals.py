@@ -1,6 +1,7 @@
 """The queue: proposals that this server writes, decisions that only the host can write."""
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -157,10 +158,8 @@ class Queue:
 
     def close(self) -> None:
         """Log the end and let go of the log."""
-        try:
+        with contextlib.suppress(AuditError):
             self._audit.append("stopped", {})
-        except AuditError:
-            pass
         self._audit.close()
 
     def _admit(self) -> None:
@@ -212,12 +211,11 @@ class Queue:
 
     def _settle(self, proposal: Proposal, outcome: Outcome, content: bytes) -> None:
         self._outcomes[proposal.id] = outcome
-        try:
+        # The decision is in the host's own log; a full disk here must not hide it from the agent.
+        with contextlib.suppress(AuditError):
             self._audit.append("settled", {
                 "id": proposal.id, "state": outcome.state, "decision_sha256": digest(content),
             })
-        except AuditError:
-            pass  # The decision is in the host's own log; a full disk here must not hide it from the agent.
 
     def _load(self) -> None:
         recorded = {e.data["id"]: e.data for e in self._audit.entries if e.event == "proposed"}

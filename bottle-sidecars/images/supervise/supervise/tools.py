@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ class Tools:
     def manager(self) -> StreamableHTTPSessionManager:
         """The MCP endpoint. Without sessions: a restart cuts no client off, and clients can hoard nothing here."""
         server = Server(
-            "supervise", version=version("mcp"), instructions=_INSTRUCTIONS,
+            "supervise", version="1", instructions=_INSTRUCTIONS,
             on_list_tools=self._list, on_call_tool=self._call,
         )
         port = self._settings.port
@@ -136,7 +135,8 @@ class Tools:
         except ValueError:
             posture = None  # Caught in the middle of being rewritten; the words may still do.
         if words is None and posture is None:
-            return _answer("The current configuration cannot be read; ask again.", {"status": "unreadable"}, is_error=True)
+            sorry = "The current configuration cannot be read; ask again."
+            return _answer(sorry, {"status": "unreadable"}, is_error=True)
         pending = [{"id": p.id, "kind": p.kind, "change": p.change} for p in self._queue.pending()]
         return _answer(
             words if words is not None else json.dumps(posture, indent=2), {"posture": posture, "pending": pending},

@@ -1,5 +1,6 @@
 """The chain: what it accepts, what it detects, and what it does with a torn line."""
 
+import contextlib
 import json
 import tempfile
 import unittest
@@ -20,10 +21,8 @@ class AuditTest(unittest.TestCase):
         return log
 
     def _close(self, log: AuditLog) -> None:
-        try:
+        with contextlib.suppress(OSError):
             log.close()
-        except OSError:
-            pass
 
     def write(self, lines: int) -> list[bytes]:
         log = self.open()

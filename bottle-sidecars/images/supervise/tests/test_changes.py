@@ -25,13 +25,14 @@ class ChangesTest(unittest.TestCase):
             self.assertEqual(parse("allow_host", host=given), {"host": queued})
         for host in (
             "localhost", "*.com", "a.*.b", "**.a.b", "1.2.3.4", "0x7f.1", "[::1]", "a.b.1", "a..b", ".a.b", "-a.b",
-            "a_b.c", "a.b\n", "a.b/c", "a.b:443", "http://a.b", "é.example", "a b.c", "\u212a.example", "a." * 130 + "com",
+            "a_b.c", "a.b\n", "a.b/c", "a.b:443", "http://a.b", "é.example", "a b.c", "\u212a.example",
+            "a." * 130 + "com",
         ):
             self.refused("allow_host", host=host)
 
     def test_routes(self) -> None:
         self.assertEqual(
-            parse("route", host="a.example", paths=["/b/", "/a", "/a"], methods=["POST", "GET", "GET"], credential="T_1"),
+            parse("route", host="a.example", paths=["/b/", "/a", "/a"], methods=["POST", "GET"], credential="T_1"),
             {"host": "a.example", "paths": ["/a", "/b/"], "methods": ["GET", "POST"], "credential": "T_1"},
         )
         self.assertEqual(parse("route", host="a.example", paths=["/"]), {"host": "a.example", "paths": ["/"]})
@@ -43,7 +44,7 @@ class ChangesTest(unittest.TestCase):
         self.refused("route", host="a.example", methods=["CONNECT"])
 
     def test_a_secret_given_for_a_name_is_refused_and_not_repeated(self) -> None:
-        for secret in ("sk-live-abcdef0123456789", "ghp_16C7e42F292c6912E7710c838347Ae178B4a", "Bearer abcdef0123456789"):
+        for secret in ("sk-live-abcdef0123456789", "xyz_0123456789abcdefABCDEF0123456789", "Bearer abcdef0123456789"):
             self.assertNotIn(secret, self.refused("route", host="a.example", credential=secret))
             self.assertNotIn(secret, self.refused("allow_host", host=secret))
             self.assertNotIn(secret, self.refused("route", host="a.example", methods=[secret]))
@@ -77,9 +78,12 @@ class ChangesTest(unittest.TestCase):
         self.refused("image_change", dockerfile_patch="RUN true\x1b[2J")
 
     def test_reasons(self) -> None:
-        for reason in ("", "  \n", "x" * (MAX_REASON + 1), "a\x1b[2J", "a\u202eb", "a\u200bb", "a\ud800", "a\x00", 5, None):
+        for reason in (
+            "", "  \n", "x" * (MAX_REASON + 1), 5, None,
+            "a\x1b[2J", "a\u202eb", "a\u200bb", "a\u2028b", "a\ud800", "a\x00",
+        ):
             self.refused("allow_host", host="a.example", reason=reason)
-        change, reason = _KINDS["allow_host"].parse({"host": "a.example", "reason": " two\nlines 😀 "})
+        _change, reason = _KINDS["allow_host"].parse({"host": "a.example", "reason": " two\nlines 😀 "})
         self.assertEqual(reason, "two\nlines 😀")
 
     def test_the_words_say_what_is_wrong(self) -> None:

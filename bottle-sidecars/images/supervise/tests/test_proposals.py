@@ -1,5 +1,6 @@
 """The queue: what is taken, what is refused, which decisions are believed, what survives a kill."""
 
+import contextlib
 import json
 import os
 import random
@@ -227,7 +228,8 @@ class QueueTest(unittest.TestCase):
             )
             deadline = time.monotonic() + 0.06 + rng.random() * 0.1
             # The kill comes at a moment of its own choosing, from another process, in the middle of whatever is done.
-            killer = subprocess.Popen(["/bin/sh", "-c", f"sleep {deadline - time.monotonic():.3f}; kill -9 {child.pid}"])
+            wait = deadline - time.monotonic()
+            killer = subprocess.Popen(["/bin/sh", "-c", f"sleep {wait:.3f}; kill -9 {child.pid}"])
             while line := child.stdout.readline():
                 if not line.endswith("\n"):
                     break
@@ -243,10 +245,8 @@ class QueueTest(unittest.TestCase):
             self.assertEqual(child.wait(), -signal.SIGKILL)
             killer.wait()
             child.stdout.close()
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 child.stdin.close()
-            except BrokenPipeError:
-                pass
         self.assertGreater(len(answered), 25)
         self.time += 100_000
         self.open()

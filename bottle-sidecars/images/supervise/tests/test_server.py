@@ -1,6 +1,7 @@
 """The server as a client meets it: its own process, the official client, and hostile HTTP."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -44,7 +45,8 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
             env={
                 **os.environ, "SUPERVISE_BOTTLE_SLUG": "dev-x", "SUPERVISE_PORT": str(self.port),
                 "SUPERVISE_WAIT_SECONDS": str(wait), "SUPERVISE_QUEUE_DIR": str(self.base / "queue"),
-                "SUPERVISE_DECISIONS_DIR": str(self.base / "decisions"), "SUPERVISE_CONFIG_DIR": str(self.base / "config"),
+                "SUPERVISE_DECISIONS_DIR": str(self.base / "decisions"),
+                "SUPERVISE_CONFIG_DIR": str(self.base / "config"),
             },
         )
         for _ in range(200):
@@ -263,10 +265,8 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
         for _ in range(400):
             connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
             self.addCleanup(connection.close)
-            try:
+            with contextlib.suppress(OSError):
                 connection.sendall(b"POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 90_000)
-            except OSError:
-                pass
             flood.append(connection)
         time.sleep(0.5)
         self.assertLess(len(list(files.iterdir())), MAX_CONNECTIONS + 30)
