@@ -34,6 +34,7 @@ mod recording;
 mod recover;
 mod secret;
 mod subprocess;
+pub mod supervise;
 mod teardown;
 mod transfer;
 mod undo;

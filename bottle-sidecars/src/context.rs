@@ -25,6 +25,18 @@ pub struct ContextFile {
     pub executable: bool,
 }
 
+/// The files of `images/<directory>` by their paths there; those after `programs` are run.
+macro_rules! embedded {
+    ($directory:literal: [$($text:literal),* $(,)?], programs: [$($program:literal),* $(,)?]) => {
+        &[
+            $($crate::ContextFile::text($text, include_str!(concat!("../images/", $directory, "/", $text))),)*
+            $($crate::ContextFile::program($program, include_str!(concat!("../images/", $directory, "/", $program))),)*
+        ]
+    };
+}
+
+pub(crate) use embedded;
+
 impl ContextFile {
     /// A file that is read.
     pub const fn text(path: &'static str, content: &'static str) -> Self {

@@ -5,11 +5,28 @@ use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs
 use bottle_compose::{AgentAccess, Sidecar};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 
+use crate::BuildContext;
+use crate::context::embedded;
+
 /// The port of the MCP server.
 pub const PORT: u16 = 9100;
 
 /// The build context of its image.
-pub const CONTEXT: crate::BuildContext = crate::BuildContext { name: "supervise", files: &[] };
+pub const CONTEXT: BuildContext = BuildContext {
+    name: "supervise",
+    files: embedded!("supervise": [
+        "Dockerfile",
+        "requirements.txt",
+        "supervise/__init__.py",
+        "supervise/__main__.py",
+        "supervise/audit.py",
+        "supervise/changes.py",
+        "supervise/door.py",
+        "supervise/proposals.py",
+        "supervise/settings.py",
+        "supervise/tools.py",
+    ], programs: ["healthcheck"]),
+};
 
 const QUEUE: &str = "/queue";
 const DECISIONS: &str = "/decisions";

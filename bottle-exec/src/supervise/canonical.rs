@@ -1,0 +1,87 @@
+//! The one spelling of a JSON value that is hashed, and the hash.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Sorted keys, no spaces, UTF-8, integers only; `None` if the value holds a number that is not an integer.
+pub(super) fn canonical(value: &Value) -> Option<String> {
+    let mut text = String::new();
+    write(value, &mut text).then_some(text)
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub(super) fn sha256(bytes: impl AsRef<[u8]>) -> String {
+    hex(&Sha256::digest(bytes.as_ref()))
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn write(value: &Value, text: &mut String) -> bool {
+    match value {
+        Value::Number(number) if !(number.is_i64() || number.is_u64()) => return false,
+        Value::Array(items) => {
+            text.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                if !write(item, text) {
+                    return false;
+                }
+            }
+            text.push(']');
+        }
+        Value::Object(fields) => {
+            // Sorted here and not left to the map: its order depends on features that other crates may switch on.
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(key, _)| *key);
+            text.push('{');
+            for (index, (key, item)) in fields.into_iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                let _ = write!(text, "{}:", Value::from(key.as_str()));
+                if !write(item, text) {
+                    return false;
+                }
+            }
+            text.push('}');
+        }
+        scalar => {
+            let _ = write!(text, "{scalar}");
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn keys_are_sorted_at_every_level_and_nothing_is_escaped_needlessly() {
+        let value = json!({"b": [1, {"z": null, "a": true}], "a": "é\u{7f}\"\\\n\u{8}\u{c}\u{1f}/\u{1F600}"});
+        let expected = "{\"a\":\"é\u{7f}\\\"\\\\\\n\\b\\f\\u001f/\u{1F600}\",\"b\":[1,{\"a\":true,\"z\":null}]}";
+        assert_eq!(canonical(&value).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_ends_of_the_integers_survive_and_fractions_do_not() {
+        assert_eq!(canonical(&json!([i64::MIN, u64::MAX])).unwrap(), "[-9223372036854775808,18446744073709551615]");
+        assert_eq!(canonical(&json!([1.0])), None);
+    }
+
+    #[test]
+    fn the_hash_is_sha_256() {
+        assert_eq!(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

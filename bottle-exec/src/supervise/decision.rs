@@ -1,0 +1,76 @@
+//! What a person answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::ProposalId;
+
+/// A decision, as its file spells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Decision {
+    pub(super) version: u64,
+    /// The proposal's name.
+    pub id: ProposalId,
+    /// The SHA-256 of the proposal's file as it was shown.
+    pub proposal_sha256: String,
+    /// The answer.
+    #[serde(rename = "decision")]
+    pub verdict: Verdict,
+    /// The person's words, which the agent gets to read; may be empty.
+    pub reason: String,
+    /// UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
+    pub decided_at: String,
+    /// What came of it; absent from a denial.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub applied: Option<Applied>,
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The change is made.
+    Approved,
+    /// It is not.
+    Denied,
+}
+
+/// What came of applying an approved change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Applied {
+    /// How far it got.
+    pub status: ApplyStatus,
+    /// One sentence for the agent; no secret.
+    pub detail: String,
+}
+
+/// How far applying an approved change got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ApplyStatus {
+    /// It is in effect in the running bottle.
+    Live,
+    /// It takes effect when the bottle is next started.
+    Recorded,
+    /// It could not be applied, and nothing is changed.
+    Failed,
+}
+
+impl Applied {
+    /// In effect in the running bottle.
+    pub fn live(detail: impl Into<String>) -> Self {
+        Self { status: ApplyStatus::Live, detail: detail.into() }
+    }
+
+    /// In effect when the bottle is next started.
+    pub fn recorded(detail: impl Into<String>) -> Self {
+        Self { status: ApplyStatus::Recorded, detail: detail.into() }
+    }
+
+    /// Not applied.
+    pub fn failed(detail: impl Into<String>) -> Self {
+        Self { status: ApplyStatus::Failed, detail: detail.into() }
+    }
+}

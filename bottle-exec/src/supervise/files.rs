@@ -1,0 +1,80 @@
+//! Files that an attacker may have laid out.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, fsync, open, openat};
+
+/// A directory held open, in which names are looked up without ever following a link.
+#[derive(Debug)]
+pub(super) struct Directory(OwnedFd);
+
+impl Directory {
+    /// The directory at a path that the caller vouches for, but for its last part, which must not be a link.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self(open(path, flags, Mode::empty())?))
+    }
+
+    /// A directory in this one, or `None` if there is nothing of that name.
+    pub(super) fn sub(&self, name: &str) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        found(openat(&self.0, name, flags, Mode::empty())).map(|fd| fd.map(Self))
+    }
+
+    /// The contents of a regular file of at most `limit` bytes, or `None` if there is nothing of that name. Links,
+    /// pipes, devices, directories and larger files are errors.
+    pub(super) fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        // Non-blocking, or opening a pipe would wait for somebody to write to it.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Some(fd) = found(openat(&self.0, name, flags, Mode::empty()))? else {
+            return Ok(None);
+        };
+        let stat = fstat(&fd)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+        }
+        // What `fstat` says may be out of date by the time of the read; the read itself is bounded.
+        let mut content = Vec::new();
+        File::from(fd).take(limit + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+        }
+        Ok(Some(content))
+    }
+
+    /// The names in this directory, sorted, but for those that begin with a dot. More than `limit` are an error.
+    pub(super) fn names(&self, limit: usize) -> io::Result<Vec<CString>> {
+        let mut names = Vec::new();
+        for (count, entry) in Dir::read_from(&self.0)?.enumerate() {
+            let entry = entry?;
+            if count > limit + 2 {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than {limit} files")));
+            }
+            if entry.file_name().to_bytes().first() != Some(&b'.') {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Make renames in this directory survive a power cut.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(fsync(self.0.as_fd())?)
+    }
+}
+
+fn found(result: rustix::io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    match result {
+        Ok(fd) => Ok(Some(fd)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,405 @@
+//! Reading what is asked, and answering it.
+
+use std::collections::BTreeSet;
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use serde_json::{Value, json};
+
+use super::audit::{AuditError, AuditLog, AuditSummary, Chain, Head, timestamp};
+use super::canonical::{canonical, sha256};
+use super::decision::{Applied, Decision, Verdict};
+use super::files::Directory;
+use super::proposal::{MAX_BYTES, Malformed, Proposal, ProposalId};
+use super::watch::Watch;
+
+/// The sidecar keeps to 1000 proposals; one that does not is stopped here.
+const MAX_PROPOSALS: usize = 1024;
+/// Of the person's words and of what came of a change. Every byte can be six in JSON.
+const MAX_TEXT_BYTES: usize = 4096;
+const LOG: &str = "audit.jsonl";
+
+/// The queue of one bottle, from the host's side.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    queue: PathBuf,
+    decisions: PathBuf,
+}
+
+/// A proposal as it was read, together with the hash of the bytes it was read from. It is what a decision is bound to,
+/// and there is no other way to come by one than [`Queue::show`] and [`Queue::pending`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    proposal: Proposal,
+    sha256: String,
+}
+
+/// What waits for a decision.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Pending {
+    /// Oldest first.
+    pub proposals: Vec<Shown>,
+    /// What is in the directory of proposals and is none: a sign of a sidecar gone wrong.
+    pub unusable: Vec<Unusable>,
+}
+
+/// A file among the proposals that is not one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Unusable {
+    /// Its name, escaped for showing.
+    pub name: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Both logs, checked against each other and against the decisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// The sidecar's log.
+    pub queue: AuditSummary,
+    /// The host's log.
+    pub decisions: AuditSummary,
+    /// The sidecar's log up to this line is vouched for by the host's; what follows rests on the sidecar's word.
+    pub witnessed: Head,
+}
+
+/// Why a queue cannot be read, or a decision not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// A file or directory cannot be read or written.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no such proposal.
+    #[error("there is no proposal `{0}`")]
+    NotFound(ProposalId),
+    /// The proposal's file is not a proposal.
+    #[error("proposal `{id}`: {source}")]
+    Malformed {
+        /// The proposal.
+        id: ProposalId,
+        /// What is wrong with it.
+        source: Malformed,
+    },
+    /// The proposal's file is not what was shown any more; nothing was decided.
+    #[error("proposal `{0}` has changed since it was shown")]
+    ChangedSinceShown(ProposalId),
+    /// There is a decision already; it stands.
+    #[error("proposal `{0}` has been decided already")]
+    AlreadyDecided(ProposalId),
+    /// A log does not check.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The sidecar's log, the host's log and the decisions contradict each other.
+    #[error("the audit logs contradict each other: {0}")]
+    Contradiction(String),
+}
+
+impl Queue {
+    /// The queue whose proposals are under `queue`, and whose decisions go into `decisions`. Both must exist.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Io`] if one is not a directory.
+    pub fn open(queue: &Path, decisions: &Path) -> Result<Self, QueueError> {
+        for path in [queue, decisions] {
+            Directory::open(path).map_err(io("open", path))?;
+        }
+        Ok(Self { queue: queue.to_owned(), decisions: decisions.to_owned() })
+    }
+
+    /// Everything that waits for a decision.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Io`] if the queue cannot be read. A file that is no proposal is not an error: see
+    /// [`Pending::unusable`].
+    pub fn pending(&self) -> Result<Pending, QueueError> {
+        let mut pending = Pending::default();
+        let Some(proposals) = self.proposals()? else {
+            return Ok(pending);
+        };
+        let decided = self.decided()?;
+        let names = proposals.names(MAX_PROPOSALS).map_err(io("list", &self.queue))?;
+        for name in names {
+            let id = name.to_str().ok().and_then(|name| name.strip_suffix(".json")?.parse::<ProposalId>().ok());
+            let unusable = |why: String| Unusable { name: name.to_string_lossy().escape_debug().to_string(), why };
+            match id {
+                Some(id) if decided.contains(&id) => {}
+                Some(id) => match self.read(&proposals, &id) {
+                    Ok(Some(shown)) => pending.proposals.push(shown),
+                    Ok(None) => {}
+                    Err(error) => pending.unusable.push(unusable(error.to_string())),
+                },
+                None => pending.unusable.push(unusable("not the name of a proposal".to_owned())),
+            }
+        }
+        Ok(pending)
+    }
+
+    /// One proposal, decided or not.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::NotFound`] and [`QueueError::Malformed`].
+    pub fn show(&self, id: &ProposalId) -> Result<Shown, QueueError> {
+        self.proposals()?
+            .map_or(Ok(None), |proposals| self.read(&proposals, id))?
+            .ok_or_else(|| QueueError::NotFound(id.clone()))
+    }
+
+    /// The decision on a proposal, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Io`] if it cannot be read.
+    pub fn decision(&self, id: &ProposalId) -> Result<Option<Decision>, QueueError> {
+        let path = self.decisions.join(format!("{id}.json"));
+        let content = Directory::open(&self.decisions)
+            .and_then(|dir| dir.read(&format!("{id}.json"), MAX_BYTES))
+            .map_err(io("read", &path))?;
+        content
+            .map(|content| serde_json::from_slice(&content).map_err(|error| io("read", &path)(error.into())))
+            .transpose()
+    }
+
+    /// Grants what was shown: `apply` makes the change, then the agent is told of it and of what came of it. Of `reason`
+    /// and of the detail it gets to read the first 4 KiB.
+    ///
+    /// One decision is made at a time; a second caller waits. If this process dies between the change and the
+    /// decision the proposal is still pending, with an `approving` line in the host's log, and `apply` is called again
+    /// by the next approval: it must be able to find its work done.
+    ///
+    /// # Errors
+    ///
+    /// Before `apply` is called: [`QueueError::ChangedSinceShown`], [`QueueError::AlreadyDecided`], and every error of
+    /// [`Queue::verify`], since nothing is granted to a sidecar whose log does not check. After it,
+    /// [`QueueError::Io`] and [`QueueError::Audit`]: the change is made, the decision is not recorded.
+    pub fn approve(
+        &self,
+        shown: &Shown,
+        reason: &str,
+        now: SystemTime,
+        apply: impl FnOnce(&Proposal) -> Applied,
+    ) -> Result<Decision, QueueError> {
+        let _lock = self.lock()?;
+        self.check_undecided(shown)?;
+        let witness = self.verify()?.queue.head;
+        let mut log = AuditLog::open(&self.decisions.join(LOG), now)?;
+        log.append(
+            now,
+            "approving",
+            &json!({"id": shown.proposal.id, "proposal_sha256": shown.sha256, "witness": witness}),
+        )?;
+        let applied = apply(&shown.proposal);
+        self.decide(&mut log, shown, Verdict::Approved, reason, Some(applied), Some(&witness), now)
+    }
+
+    /// Refuses what was shown. Possible as well when the sidecar's log does not check, which the host's log then notes.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::ChangedSinceShown`] and [`QueueError::AlreadyDecided`]; [`QueueError::Audit`] if the host's own
+    /// log does not check.
+    pub fn deny(&self, shown: &Shown, reason: &str, now: SystemTime) -> Result<Decision, QueueError> {
+        let _lock = self.lock()?;
+        self.check_undecided(shown)?;
+        let witness = self.verify().ok().map(|verified| verified.queue.head);
+        let mut log = AuditLog::open(&self.decisions.join(LOG), now)?;
+        self.decide(&mut log, shown, Verdict::Denied, reason, None, witness.as_ref(), now)
+    }
+
+    /// Checks both logs, that the sidecar's still passes through every point that the host's has seen it at, and that
+    /// every decision is the one that was logged.
+    ///
+    /// Lines that the sidecar wrote after [`Verified::witnessed`] can be cut off by whoever controls the sidecar
+    /// without a trace; so can the ends of the host's log together with its decisions by the host's user.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Audit`] for a log that does not check by itself, [`QueueError::Contradiction`] for the rest.
+    pub fn verify(&self) -> Result<Verified, QueueError> {
+        let host = Chain::read(&self.decisions.join(LOG))?;
+        let sidecar = Chain::read(&self.queue.join(LOG))?;
+        let mut witnessed = Head::default();
+        let mut recorded = BTreeSet::new();
+        for link in &host.entries {
+            if let Some(head) = link.data.get("witness").and_then(Head::from_json) {
+                if !sidecar.passed(&head) {
+                    return Err(QueueError::Contradiction(format!(
+                        "the sidecar's log was cut or made anew before line {}, which the host has seen",
+                        head.seq
+                    )));
+                }
+                witnessed = head;
+            }
+            if link.event == "decided" {
+                let field = |name| link.data.get(name).and_then(Value::as_str).unwrap_or_default();
+                recorded.insert((field("id").to_owned(), field("decision_sha256").to_owned()));
+            }
+        }
+        let decisions = Directory::open(&self.decisions).map_err(io("open", &self.decisions))?;
+        for id in self.decided()? {
+            let name = format!("{id}.json");
+            let content = decisions.read(&name, MAX_BYTES).map_err(io("read", &self.decisions.join(&name)))?;
+            if content.is_some_and(|content| !recorded.contains(&(id.to_string(), sha256(content)))) {
+                return Err(QueueError::Contradiction(format!(
+                    "the decision on `{id}` is not the one in the host's log"
+                )));
+            }
+        }
+        Ok(Verified { queue: sidecar.summary(), decisions: host.summary(), witnessed })
+    }
+
+    /// What comes to wait for a decision, as it comes: looks every `interval`, at most `polls` times, until `cancelled`
+    /// says so.
+    pub fn watch<C: FnMut() -> bool>(&self, interval: Duration, polls: u64, cancelled: C) -> Watch<'_, C> {
+        Watch::new(self, interval, polls, cancelled)
+    }
+
+    fn proposals(&self) -> Result<Option<Directory>, QueueError> {
+        Directory::open(&self.queue)
+            .and_then(|dir| dir.sub("proposals"))
+            .map_err(io("open", &self.queue.join("proposals")))
+    }
+
+    fn read(&self, proposals: &Directory, id: &ProposalId) -> Result<Option<Shown>, QueueError> {
+        let name = format!("{id}.json");
+        let path = || self.queue.join("proposals").join(&name);
+        let Some(content) = proposals.read(&name, MAX_BYTES).map_err(|error| io("read", &path())(error))? else {
+            return Ok(None);
+        };
+        let malformed = |source| QueueError::Malformed { id: id.clone(), source };
+        let proposal = Proposal::parse(&content).map_err(malformed)?;
+        if proposal.id != *id {
+            return Err(malformed(Malformed("its id is not its name")));
+        }
+        Ok(Some(Shown { proposal, sha256: sha256(content) }))
+    }
+
+    fn decided(&self) -> Result<BTreeSet<ProposalId>, QueueError> {
+        let names = Directory::open(&self.decisions)
+            .and_then(|dir| dir.names(MAX_PROPOSALS + 1))
+            .map_err(io("list", &self.decisions))?;
+        Ok(names.iter().filter_map(|name| name.to_str().ok()?.strip_suffix(".json")?.parse().ok()).collect())
+    }
+
+    fn lock(&self) -> Result<impl Drop + use<>, QueueError> {
+        let path = self.decisions.join(".lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)
+            .map_err(io("open", &path))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|errno| io("lock", &path)(errno.into()))?;
+        Ok(std::os::fd::OwnedFd::from(file))
+    }
+
+    fn check_undecided(&self, shown: &Shown) -> Result<(), QueueError> {
+        let id = &shown.proposal.id;
+        if self.decided()?.contains(id) {
+            return Err(QueueError::AlreadyDecided(id.clone()));
+        }
+        match self.show(id) {
+            Ok(now) if now == *shown => Ok(()),
+            Ok(_) | Err(QueueError::NotFound(_) | QueueError::Malformed { .. }) => {
+                Err(QueueError::ChangedSinceShown(id.clone()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one field of the decision or of the line that records it")]
+    fn decide(
+        &self,
+        log: &mut AuditLog,
+        shown: &Shown,
+        verdict: Verdict,
+        reason: &str,
+        applied: Option<Applied>,
+        witness: Option<&Head>,
+        now: SystemTime,
+    ) -> Result<Decision, QueueError> {
+        let id = &shown.proposal.id;
+        let decision = Decision {
+            version: 1,
+            id: id.clone(),
+            proposal_sha256: shown.sha256.clone(),
+            verdict,
+            reason: cut(reason),
+            decided_at: timestamp(now),
+            applied: applied.map(|applied| Applied { detail: cut(&applied.detail), ..applied }),
+        };
+        let path = self.decisions.join(format!("{id}.json"));
+        let failed = io("write", &path);
+        let content = serde_json::to_value(&decision)
+            .ok()
+            .and_then(|value| canonical(&value))
+            .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+        // The line comes first: a decision that is not in the log is not one that was made here.
+        log.append(
+            now,
+            "decided",
+            &json!({
+                "id": id,
+                "proposal_sha256": shown.sha256,
+                "decision": verdict,
+                "decision_sha256": sha256(&content),
+                "witness": witness,
+            }),
+        )?;
+        self.publish(&path, content.as_bytes()).map_err(failed)?;
+        Ok(decision)
+    }
+
+    fn publish(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".decision-").tempfile_in(&self.decisions)?;
+        file.write_all(content)?;
+        // Whatever the umask: the sidecar may run as another user where user namespaces are mapped.
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path)?;
+        Directory::open(&self.decisions)?.sync()
+    }
+}
+
+impl Shown {
+    /// What the agent asks for.
+    pub fn proposal(&self) -> &Proposal {
+        &self.proposal
+    }
+
+    /// The SHA-256 of the proposal's file.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+/// The beginning of a text: a decision has to fit its file, and by then the change is made.
+fn cut(text: &str) -> String {
+    match text.char_indices().find(|(index, c)| index + c.len_utf8() > MAX_TEXT_BYTES) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn io(action: &'static str, path: &Path) -> impl Fn(io::Error) -> QueueError {
+    move |source| QueueError::Io { action, path: path.to_owned(), source }
+}

@@ -1,0 +1,96 @@
+//! Waiting for proposals.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::thread;
+use std::time::Duration;
+
+use super::{ProposalId, Queue, QueueError, Shown, Unusable};
+
+/// What a [`Watch`] sees.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WatchEvent {
+    /// A proposal waits for a decision.
+    Proposed(Shown),
+    /// It waits no longer: decided elsewhere, or its file is gone or changed. A changed one comes again.
+    Settled(ProposalId),
+    /// There is a file among the proposals that is none.
+    Unusable(Unusable),
+    /// The queue could not be read; the next look may.
+    Failed(QueueError),
+}
+
+/// The iterator of [`Queue::watch`]. It blocks for at most one interval at a time, says everything once, and ends.
+#[derive(Debug)]
+pub struct Watch<'q, C> {
+    queue: &'q Queue,
+    interval: Duration,
+    polls_left: u64,
+    cancelled: C,
+    first: bool,
+    waiting: BTreeSet<(ProposalId, String)>,
+    unusable: BTreeSet<(String, String)>,
+    events: VecDeque<WatchEvent>,
+}
+
+impl<'q, C: FnMut() -> bool> Watch<'q, C> {
+    pub(super) fn new(queue: &'q Queue, interval: Duration, polls: u64, cancelled: C) -> Self {
+        Self {
+            queue,
+            interval,
+            polls_left: polls,
+            cancelled,
+            first: true,
+            waiting: BTreeSet::new(),
+            unusable: BTreeSet::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    fn look(&mut self) {
+        let pending = match self.queue.pending() {
+            Ok(pending) => pending,
+            Err(error) => return self.events.push_back(WatchEvent::Failed(error)),
+        };
+        let key = |shown: &Shown| (shown.proposal().id.clone(), shown.sha256().to_owned());
+        let waiting: BTreeSet<_> = pending.proposals.iter().map(key).collect();
+        for (id, _) in self.waiting.difference(&waiting) {
+            self.events.push_back(WatchEvent::Settled(id.clone()));
+        }
+        for shown in pending.proposals {
+            if !self.waiting.contains(&key(&shown)) {
+                self.events.push_back(WatchEvent::Proposed(shown));
+            }
+        }
+        let mut unusable = BTreeSet::new();
+        for file in pending.unusable {
+            let key = (file.name.clone(), file.why.clone());
+            if !self.unusable.contains(&key) {
+                self.events.push_back(WatchEvent::Unusable(file));
+            }
+            unusable.insert(key);
+        }
+        self.waiting = waiting;
+        self.unusable = unusable;
+    }
+}
+
+impl<C: FnMut() -> bool> Iterator for Watch<'_, C> {
+    type Item = WatchEvent;
+
+    fn next(&mut self) -> Option<WatchEvent> {
+        loop {
+            if (self.cancelled)() {
+                return None;
+            }
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            self.polls_left = self.polls_left.checked_sub(1)?;
+            if !std::mem::take(&mut self.first) {
+                thread::sleep(self.interval);
+            }
+            self.look();
+        }
+    }
+}

@@ -1,0 +1,66 @@
+"""Start the sidecar: first what can go wrong, then the port, then the SDK, which is slow to load."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+
+from .door import Door, server
+from .proposals import Queue, QueueError
+from .settings import Settings, SettingsError
+
+
+def main() -> int:
+    """Run until told to stop."""
+    logging.basicConfig(level=logging.ERROR, format="supervise: %(message)s")
+    try:
+        settings = Settings.from_env(os.environ)
+        queue = Queue(settings.queue_dir, settings.decisions_dir, settings.slug)
+    except (SettingsError, QueueError) as error:
+        print(f"supervise: {error}", file=sys.stderr)
+        return 1
+    try:
+        return asyncio.run(_serve(settings, queue))
+    finally:
+        queue.close()
+
+
+async def _serve(settings: Settings, queue: Queue) -> int:
+    endpoint = asyncio.get_running_loop().create_future()
+    http = server(Door(endpoint), settings.port)
+
+    def stop(*_: object) -> None:
+        http.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+    async def run_endpoint() -> None:
+        tools = await asyncio.to_thread(_load_tools)
+        manager = tools(settings, queue, lambda: http.should_exit).manager()
+        async with manager.run():
+            endpoint.set_result(manager.handle_request)
+            await asyncio.Event().wait()
+
+    running = asyncio.create_task(run_endpoint())
+    # Without the endpoint the server is of no use: its end is the server's.
+    running.add_done_callback(stop)
+    await http.serve()
+    failed = running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=not failed)
+    return 1 if failed else 0
+
+
+def _load_tools() -> type:
+    # Loading makes some hundred thousand objects that stay: looking through them for garbage is a third of its time.
+    gc.disable()
+    from .tools import Tools
+    gc.freeze()
+    gc.enable()
+    return Tools
+
+
+sys.exit(main())

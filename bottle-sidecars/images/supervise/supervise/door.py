@@ -1,0 +1,101 @@
+"""The HTTP side: what is answered, how many may knock, and the MCP endpoint behind it, which loads meanwhile."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .settings import MAX_BODY_BYTES, MAX_CONNECTIONS
+
+_MAX_DISCARDED_BYTES = 4 * 1024 * 1024
+_DISCARD_SECONDS = 5
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Door:
+    """`/healthz` at once, `/mcp` as soon as the endpoint is there, nothing else."""
+
+    def __init__(self, endpoint: "asyncio.Future[App]") -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        path, method = scope["path"], scope["method"]
+        if path == "/healthz" and method == "GET":
+            await _plain(send, 200, "ok")
+        elif path != "/mcp":
+            await _plain(send, 404, "the MCP endpoint is /mcp")
+        elif method != "POST":
+            # There are no sessions to end and no events outside of a call: the protocol lets a server say so.
+            await _plain(send, 405, "only POST", (b"allow", b"POST"))
+        elif _declared_length(scope) > MAX_BODY_BYTES:
+            # Closing on a client that is still sending would destroy the answer: it may finish, within reason.
+            await _discard(receive)
+            await _plain(send, 413, f"a request has at most {MAX_BODY_BYTES} bytes")
+        else:
+            endpoint = await asyncio.shield(self._endpoint)
+            await endpoint(scope, receive, send)
+
+
+class _Knock(H11Protocol):
+    """A connection; one too many is dropped before it can cost anything."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+
+
+class _Server(Server):
+    """Leaves signals to its caller: by default they are raised again at its end and kill what would still be done."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def server(app: App, port: int) -> Server:
+    """The HTTP server for an application, tuned for one client on a private network. Ends when `should_exit` is set."""
+    return _Server(Config(
+        app,
+        host="0.0.0.0",
+        port=port,
+        http=_Knock,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=16 * 1024,
+    ))
+
+
+def _declared_length(scope: Any) -> int:
+    # The HTTP parser has refused what is not a number, or not one number.
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
+async def _discard(receive: Any) -> None:
+    left = _MAX_DISCARDED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while left > 0:
+                message = await receive()
+                if not message.get("more_body"):
+                    return
+                left -= len(message["body"])
+
+
+async def _plain(send: Any, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
+    body = text.encode()
+    head = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})

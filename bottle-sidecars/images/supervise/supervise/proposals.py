@@ -1,0 +1,270 @@
+"""The queue: proposals that this server writes, decisions that only the host can write."""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import secrets
+import stat
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .audit import AuditError, AuditLog, LogFull, canonical, digest, timestamp
+
+VERSION = 1
+ID_PATTERN = r"[0-9]{13}-[a-z2-7]{16}"
+MAX_PENDING = 20
+MAX_PER_MINUTE = 10
+MAX_EVER = 1000
+MAX_FILE_BYTES = 64 * 1024
+_REFUSALS_LOGGED_PER_MINUTE = 10
+
+
+class QueueError(Exception):
+    """The queue cannot be used at all."""
+
+
+class Refused(Exception):
+    """A proposal that is not taken; the message says why and what to do."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A proposal as this server wrote it. The hash is over the file's exact bytes."""
+
+    id: str
+    kind: str
+    change: dict[str, Any]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a proposal stands: pending, approved, denied, or changed (no decision on it is believed)."""
+
+    state: str
+    reason: str = ""
+    applied: dict[str, str] | None = None
+
+
+PENDING = Outcome("pending")
+
+
+class Queue:
+    """All proposals of one bottle. One thread, one process: the audit log's lock sees to the latter."""
+
+    def __init__(self, queue_dir: Path, decisions_dir: Path, slug: str, now: Callable[[], float] = time.time) -> None:
+        self._dir = queue_dir / "proposals"
+        self._decisions = decisions_dir
+        self._slug = slug
+        self._now = now
+        self._proposals: dict[str, Proposal] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._recent: deque[float] = deque()
+        self._refusals: deque[float] = deque()
+        self._refusals_unlogged = 0
+        try:
+            self._dir.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise QueueError(f"cannot make {self._dir} as uid {os.getuid()}: {error.strerror}") from None
+        try:
+            self._audit = AuditLog(queue_dir / "audit.jsonl", now)
+            self._load()
+            self._audit.append("started", {"pending": len(self.pending()), "slug": slug})
+        except AuditError as error:
+            raise QueueError(str(error)) from None
+
+    def propose(self, kind: str, change: dict[str, Any], reason: str) -> tuple[Proposal, bool]:
+        """Queue a change, or find the pending proposal that already asks for it. The flag tells which: new or not."""
+        for proposal in self.pending():
+            if proposal.kind == kind and proposal.change == change:
+                return proposal, False
+        self._admit()
+
+        now = self._now()
+        proposal_id = self._new_id(now)
+        content = canonical({
+            "version": VERSION,
+            "id": proposal_id,
+            "kind": kind,
+            "created": timestamp(now),
+            "slug": self._slug,
+            "agent_reason": reason,
+            "change": change,
+        })
+        if len(content) > MAX_FILE_BYTES:
+            raise Refused("too-large", "the proposal is too large; make it smaller")
+        proposal = Proposal(proposal_id, kind, change, digest(content))
+        try:
+            # The log comes first: a proposal file whose hash is not in the log is not one of ours.
+            self._audit.append("proposed", {"id": proposal.id, "kind": kind, "sha256": proposal.sha256})
+            self._write(proposal.id, content)
+        except LogFull:
+            raise Refused("log-full", "the audit log is full; a person has to start a new bottle") from None
+        except (AuditError, OSError):
+            raise Refused("disk", "the queue cannot be written; a person has to look at the bottle's disk") from None
+        self._proposals[proposal.id] = proposal
+        self._recent.append(now)
+        return proposal, True
+
+    def outcome(self, proposal_id: str) -> Outcome | None:
+        """Where a proposal stands, or None if there is no such proposal. Cheap while nothing has been decided."""
+        proposal = self._proposals.get(proposal_id)
+        if proposal is None:
+            return None
+        known = self._outcomes.get(proposal_id)
+        if known is not None:
+            return known
+        content = _read(self._decisions / f"{proposal_id}.json")
+        if content is None:
+            return PENDING
+        outcome = self._judge(proposal, content)
+        self._settle(proposal, outcome, content)
+        return outcome
+
+    def pending(self) -> list[Proposal]:
+        """Proposals that wait for a decision, oldest first."""
+        return [
+            proposal for proposal in self._proposals.values()
+            if proposal.id not in self._outcomes and self.outcome(proposal.id) is PENDING
+        ]
+
+    def find(self, proposal_id: str) -> Proposal | None:
+        """The proposal of that id."""
+        return self._proposals.get(proposal_id)
+
+    def note_refusal(self, tool: str, code: str) -> None:
+        """Log that a call was refused; a flood of refusals becomes a count, so that it cannot fill the disk."""
+        now = self._now()
+        _forget_before(self._refusals, now - 60)
+        if len(self._refusals) >= _REFUSALS_LOGGED_PER_MINUTE:
+            self._refusals_unlogged += 1
+            return
+        try:
+            self._audit.append("refused", {"tool": tool, "code": code, "unlogged_before": self._refusals_unlogged})
+        except AuditError:
+            return
+        self._refusals.append(now)
+        self._refusals_unlogged = 0
+
+    def close(self) -> None:
+        """Log the end and let go of the log."""
+        with contextlib.suppress(AuditError):
+            self._audit.append("stopped", {})
+        self._audit.close()
+
+    def _admit(self) -> None:
+        _forget_before(self._recent, self._now() - 60)
+        if len(self.pending()) >= MAX_PENDING:
+            raise Refused("full", f"{MAX_PENDING} proposals already wait for a person; wait for decisions on them")
+        if len(self._recent) >= MAX_PER_MINUTE:
+            raise Refused("rate", f"more than {MAX_PER_MINUTE} proposals in a minute; wait a minute")
+        if len(self._proposals) >= MAX_EVER:
+            raise Refused("ever", f"this bottle has made {MAX_EVER} proposals, the most it can")
+
+    def _new_id(self, now: float) -> str:
+        # Sortable even within a millisecond or when the clock steps back; 80 random bits keep it unguessable.
+        last = int(next(reversed(self._proposals))[:13]) if self._proposals else 0
+        milliseconds = max(int(now * 1000), last + 1)
+        return f"{milliseconds:013d}-{base64.b32encode(secrets.token_bytes(10)).decode().lower()}"
+
+    def _write(self, proposal_id: str, content: bytes) -> None:
+        temporary = self._dir / f".{proposal_id}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        os.rename(temporary, self._dir / f"{proposal_id}.json")
+        _sync_dir(self._dir)
+
+    def _judge(self, proposal: Proposal, content: bytes) -> Outcome:
+        try:
+            decision = json.loads(content)
+            verdict, bound_to = decision["decision"], decision["proposal_sha256"]
+            reason, applied = str(decision.get("reason", "")), decision.get("applied")
+            valid = decision["version"] == VERSION and decision["id"] == proposal.id
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            # The host renames whole files into place, so this one will not get better; it decides nothing.
+            return Outcome("changed", "the decision file cannot be read")
+        if not valid or verdict not in ("approved", "denied"):
+            return Outcome("changed", "the decision file is not one for this proposal")
+        if bound_to != proposal.sha256:
+            return Outcome("changed", "the decision was made on other contents than what was proposed")
+        written = _read(self._dir / f"{proposal.id}.json")
+        if written is None or digest(written) != proposal.sha256:
+            return Outcome("changed", "the proposal file is no longer what was proposed")
+        if isinstance(applied, dict):
+            applied = {key: str(applied.get(key, "")) for key in ("status", "detail")}
+        else:
+            applied = None
+        return Outcome(verdict, reason, applied)
+
+    def _settle(self, proposal: Proposal, outcome: Outcome, content: bytes) -> None:
+        self._outcomes[proposal.id] = outcome
+        # The decision is in the host's own log; a full disk here must not hide it from the agent.
+        with contextlib.suppress(AuditError):
+            self._audit.append("settled", {
+                "id": proposal.id, "state": outcome.state, "decision_sha256": digest(content),
+            })
+
+    def _load(self) -> None:
+        recorded = {e.data["id"]: e.data for e in self._audit.entries if e.event == "proposed"}
+        reported = {e.data["id"] for e in self._audit.entries if e.event == "lost"}
+        settled = {e.data["id"] for e in self._audit.entries if e.event == "settled"}
+        for proposal_id, data in recorded.items():
+            content = _read(self._dir / f"{proposal_id}.json")
+            if content is not None and digest(content) == data["sha256"]:
+                change = json.loads(content)["change"]
+                self._proposals[proposal_id] = Proposal(proposal_id, data["kind"], change, data["sha256"])
+            elif content is not None:
+                self._proposals[proposal_id] = Proposal(proposal_id, data["kind"], {}, data["sha256"])
+                self._outcomes[proposal_id] = Outcome("changed", "the proposal file is no longer what was proposed")
+            elif proposal_id not in reported:
+                # Killed between the log and the file: the agent never had an answer, a person never saw it.
+                self._audit.append("lost", {"id": proposal_id})
+        for proposal_id in settled & self._proposals.keys() - self._outcomes.keys():
+            decision = _read(self._decisions / f"{proposal_id}.json")
+            if decision is not None:
+                self._outcomes[proposal_id] = self._judge(self._proposals[proposal_id], decision)
+        for name in os.listdir(self._dir):
+            if name.startswith(".") and re.fullmatch(ID_PATTERN, name[1:]):
+                (self._dir / name).unlink()
+        minute_ago = self._now() - 60
+        self._recent.extend(t for t in (int(i[:13]) / 1000 for i in self._proposals) if t > minute_ago)
+
+
+def _forget_before(times: deque[float], limit: float) -> None:
+    while times and times[0] < limit:
+        times.popleft()
+
+
+def _read(path: Path) -> bytes | None:
+    """A regular file of modest size, or None: a link, a pipe or a huge file is as good as no file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            return None
+        content = file.read(MAX_FILE_BYTES + 1)
+    return content if len(content) <= MAX_FILE_BYTES else None
+
+
+def _sync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
