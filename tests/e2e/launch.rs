@@ -244,10 +244,10 @@ fn an_up_that_fails_says_why_and_leaves_nothing() {
     let failed = run(command.args(["--", "true"]));
     assert_eq!(failed.code, 1, "{failed:?}");
     assert!(
-        failed.stderr.contains("failed to start the services") && failed.stderr.contains("no-such-image"),
+        failed.stderr.contains("failed to start the services") && failed.stderr.contains("pipelock Error"),
         "{failed:?}"
     );
-    assert!(failed.stderr.contains("docker compose"), "{failed:?}");
+    assert!(failed.stderr.contains("`docker compose") && failed.stderr.contains("it ended with status"), "{failed:?}");
     lab.assert_nothing_left();
 }
 

@@ -3,9 +3,9 @@
 mod outside;
 mod run;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bottle::exec::engine::Exec;
@@ -34,7 +34,7 @@ pub(crate) struct Lab {
     pub(crate) slug: String,
     pub(crate) root: tempfile::TempDir,
     pub(crate) outside: Outside,
-    egress_subnet: String,
+    egress_subnet: Subnet,
 }
 
 /// The names that the outside host has.
@@ -42,11 +42,40 @@ pub(crate) const OUTSIDE: &str = "outside.test";
 /// A name of the outside host that no manifest allows.
 pub(crate) const FORBIDDEN: &str = "forbidden.test";
 
-static NEXT_BLOCK: AtomicU8 = AtomicU8::new(0);
+/// The blocks of 16 addresses that this process has given out.
+static TAKEN: Mutex<BTreeSet<u8>> = Mutex::new(BTreeSet::new());
 
-fn next_subnet() -> String {
-    let block = NEXT_BLOCK.fetch_add(1, Ordering::Relaxed) % 16;
-    format!("198.51.100.{}/28", block * 16)
+/// A block that neither this process nor any network of the engine has, to be given back when the test is over.
+pub(crate) struct Subnet(u8);
+
+impl Subnet {
+    fn take() -> Self {
+        let networks = docker(["network", "ls", "--quiet"]).stdout;
+        let format = "{{range .IPAM.Config}}{{.Subnet}} {{end}}";
+        let used =
+            docker(["network", "inspect", "--format", format].into_iter().chain(networks.split_whitespace())).stdout;
+        let used: Vec<ipnet::Ipv4Net> = used.split_whitespace().filter_map(|subnet| subnet.parse().ok()).collect();
+        let overlaps = |net: ipnet::Ipv4Net| used.iter().any(|other| other.contains(&net) || net.contains(other));
+        let mut taken = TAKEN.lock().unwrap();
+        let free = (0..16).find(|block| !taken.contains(block) && !overlaps(block_net(*block)));
+        let block = free.expect("the tests that run at once need no more than 16 subnets");
+        taken.insert(block);
+        Self(block)
+    }
+
+    pub(crate) fn net(&self) -> ipnet::Ipv4Net {
+        block_net(self.0)
+    }
+}
+
+fn block_net(block: u8) -> ipnet::Ipv4Net {
+    ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(198, 51, 100, block * 16), 28)
+}
+
+impl Drop for Subnet {
+    fn drop(&mut self) {
+        TAKEN.lock().unwrap().remove(&self.0);
+    }
 }
 
 impl Lab {
@@ -55,8 +84,8 @@ impl Lab {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
         let slug = format!("{test}-{:06x}", nanos & 0x00ff_ffff);
         let root = tempfile::Builder::new().prefix("state-").tempdir_in(scratch()).unwrap();
-        let outside = Outside::start(&slug, &next_subnet());
-        Self { slug, root, outside, egress_subnet: next_subnet() }
+        let outside = Outside::start(&slug, Subnet::take());
+        Self { slug, root, outside, egress_subnet: Subnet::take() }
     }
 
     /// A manifest with one bottle, `lab`, and one agent, `tester`. `bottle` and `agent` are further lines of each.
@@ -67,7 +96,7 @@ impl Lab {
         format!(
             "bottles:\n  lab:\n    networks: {{egress_subnet: {}}}\n    tls: {{upstream_ca: {}}}\n    images:\n      pipelock: {}\n      \
              packages: [nodejs, python3, python3-requests]\n      claude_code: \"{}\"\n{}agents:\n  tester:\n    bottle: lab\n    command: [sh, -c, id]\n{}",
-            self.egress_subnet,
+            self.egress_subnet.net(),
             ca.display(),
             pipelock_image(),
             CLAUDE_CODE,

@@ -2,32 +2,33 @@
 
 use serde_json::Value;
 
-use super::{FORBIDDEN, OUTSIDE, docker, run, variable};
+use super::{FORBIDDEN, OUTSIDE, Subnet, docker, run, variable};
 
 /// A running outside host. It is removed with this value.
 pub(crate) struct Outside {
     container: String,
     network: String,
+    _subnet: Subnet,
     /// The authority that signed its certificate.
     pub(crate) ca: String,
 }
 
 impl Outside {
-    pub(crate) fn start(slug: &str, subnet: &str) -> Self {
+    pub(crate) fn start(slug: &str, subnet: Subnet) -> Self {
         Self::start_with(slug, subnet, &[])
     }
 
     /// As `start`, with further arguments of `docker run`.
-    pub(crate) fn start_with(slug: &str, subnet: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start_with(slug: &str, subnet: Subnet, arguments: &[&str]) -> Self {
         let (container, network) = (format!("bottle-e2e-outside-{slug}"), format!("bottle-e2e-{slug}"));
-        docker(["network", "create", "--subnet", subnet, &network]);
+        docker(["network", "create", "--subnet", &subnet.net().to_string(), &network]);
         let names = format!("OUTSIDE_NAMES={OUTSIDE},{FORBIDDEN},api.anthropic.com,localhost");
         let mut command = vec!["run", "--detach", "--name", &container, "--network", &network, "--env", &names];
         command.extend(arguments);
         let image = variable("BOTTLE_E2E_OUTSIDE");
         command.push(&image);
         docker(command);
-        let mut outside = Self { container, network, ca: String::new() };
+        let mut outside = Self { container, network, _subnet: subnet, ca: String::new() };
         outside.wait();
         outside.ca = outside.read("/data/ca.crt");
         outside
@@ -48,11 +49,6 @@ impl Outside {
     /// A file of the host.
     pub(crate) fn read(&self, path: &str) -> String {
         docker(["exec", &self.container, "cat", path]).stdout
-    }
-
-    /// Runs a shell script on the host.
-    pub(crate) fn sh(&self, script: &str) -> super::Finished {
-        run(std::process::Command::new("docker").args(["exec", &self.container, "sh", "-c", script]))
     }
 
     /// Everything that has reached it.
