@@ -27,6 +27,7 @@ pub mod engine;
 mod error;
 mod journal;
 mod observer;
+mod orphan;
 mod output;
 mod owner;
 mod quote;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
-use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
+use bottle_plan::{LabelKey, Names, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
 use crate::control::Control;
 use crate::engine::{Engine, EngineError, Filter, Object, ObjectKind};
 use crate::journal::{BottleLock, JournalError, JournalFile, Status};
+use crate::orphan;
 use crate::owner::{Liveness, Owner};
 use crate::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
 use crate::undo::{Undo, Undoer};
@@ -139,8 +140,21 @@ impl Recovery<'_> {
             report.live.insert(slug.clone());
             return Ok(());
         }
+        self.stop_orphans(slug, &file.journal().undo);
         report.recovered.insert(slug.clone(), tear_down(self.engine, &file, self.options));
         Ok(())
+    }
+
+    /// Stops what a dead launcher had started and could not stop, before it makes more.
+    fn stop_orphans(&self, slug: &Slug, undo: &[Undo]) {
+        let names = Names::new(self.prefix.clone(), slug.clone());
+        let derived = names.derived_image();
+        let mut images = vec![derived.as_str()];
+        images.extend(undo.iter().filter_map(|undo| match undo {
+            Undo::RemoveImage { tag } => Some(tag.as_str()),
+            _ => None,
+        }));
+        orphan::stop(&names.project(), &images, self.options.grace);
     }
 
     fn by_labels(&self, report: &mut RecoveryReport) -> Result<(), EngineError> {
@@ -166,6 +180,7 @@ impl Recovery<'_> {
             if report.live.contains(&slug) {
                 continue;
             }
+            self.stop_orphans(&slug, &[]);
             let removed = remove_objects(self.engine, objects, self.options);
             report.recovered.entry(slug).or_default().steps.extend(removed.steps);
         }

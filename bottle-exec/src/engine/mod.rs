@@ -91,6 +91,13 @@ impl Engine {
         self
     }
 
+    /// The same engine spoken to through another backend.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.backend = backend;
+        self
+    }
+
     /// The backend that runs the commands.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
