@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::engine::{CopyMethod, Engine, EngineError, Exec};
 use crate::journal::{JournalError, JournalFile, Status};
 use crate::output::Output;
-use crate::recover::{labelled, remove_objects};
+use crate::recover::remove_by_labels;
 use crate::teardown::{TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::transfer;
 
@@ -223,12 +223,10 @@ impl Bottle {
                 Ok(file) if file.journal().names() == self.names => tear_down(&self.engine, &file, &options),
                 _ => {
                     let engine = self.engine.with_control(Control::default());
-                    match labelled(&engine, self.names.prefix(), Some(self.names.slug())) {
-                        Ok(objects) => remove_objects(&engine, objects, &options),
-                        Err(error) => {
-                            TeardownReport { journal_errors: vec![error.to_string()], ..TeardownReport::default() }
-                        }
-                    }
+                    remove_by_labels(&engine, &self.names, &options).unwrap_or_else(|error| TeardownReport {
+                        journal_errors: vec![error.to_string()],
+                        ..TeardownReport::default()
+                    })
                 }
             },
         }

@@ -27,8 +27,9 @@ fn engine() -> Engine {
     Engine::detect(backend, &EngineChoice::Auto, Control::default()).expect("an engine that answers")
 }
 
-fn prefix() -> Prefix {
-    "exec-e2e".parse().unwrap()
+/// One for each test: recovery takes whatever is abandoned under its prefix, the other tests' bottles too.
+fn prefix(slug: &str) -> Prefix {
+    format!("exec-{}", slug.split('-').next().unwrap_or_default()).parse().unwrap()
 }
 
 fn options() -> TeardownOptions {
@@ -38,7 +39,8 @@ fn options() -> TeardownOptions {
 /// A small bottle, launched as the facade does it: recorded, then made. Tells of every point that it reaches.
 fn launch(root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, JournalError> {
     let engine = engine();
-    let names = Names::new(prefix(), slug.parse().unwrap());
+    let prefix = prefix(slug);
+    let names = Names::new(prefix.clone(), slug.parse().unwrap());
     let layout = root.bottle(names.slug());
     let owner = Owner::of_process(std::process::id());
     let lock = BottleLock::acquire(&layout, names.slug(), &owner)?;
@@ -47,7 +49,7 @@ fn launch(root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, 
     let file = Arc::new(JournalFile::create(&layout, journal)?);
     let guard = TeardownGuard::new(engine.clone(), file, lock, options());
     let labels =
-        [(LabelKey::Slug.under(&prefix()), slug.to_owned()), (LabelKey::Owner.under(&prefix()), owner.to_string())];
+        [(LabelKey::Slug.under(&prefix), slug.to_owned()), (LabelKey::Owner.under(&prefix), owner.to_string())];
 
     guard.record(Undo::RemoveImage { tag: names.derived_image() })?;
     point("recorded");
@@ -72,10 +74,10 @@ fn launch(root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, 
     point("key");
 
     let service = |name: Service| {
-        let labels: String = labels.iter().map(|(key, value)| format!("\n      {key}: '{value}'")).collect();
+        let labels = labels.iter().map(|(key, value)| format!("'{key}': '{value}'")).collect::<Vec<_>>().join(", ");
         format!(
             "  {name}:\n    image: {}\n    command: [sleep, infinity]\n    init: true\n    container_name: {}\n    \
-             networks: [net]\n    environment: [TOKEN]\n    volumes: [data:/data]\n    labels:{labels}\n    healthcheck:\n      \
+             networks: [net]\n    environment: [TOKEN]\n    volumes: [data:/data]\n    labels: {{{labels}}}\n    healthcheck:\n      \
              test: [CMD, 'true']\n      interval: 4s\n",
             names.derived_image(),
             names.container(name),
@@ -159,7 +161,7 @@ fn residue(engine: &Engine, names: &Names) -> Vec<String> {
     let mut found = Vec::new();
     for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
         for filter in [
-            Filter::LabelValue(LabelKey::Slug.under(&prefix()), names.slug().to_string()),
+            Filter::LabelValue(LabelKey::Slug.under(names.prefix()), names.slug().to_string()),
             Filter::LabelValue("com.docker.compose.project".into(), names.project()),
             Filter::NamePrefix(names.project()),
         ] {
@@ -181,26 +183,26 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
     for (number, point) in POINTS.into_iter().enumerate() {
         let directory = tempfile::tempdir().unwrap();
         let root = StateRoot::at(directory.path());
-        let names = Names::new(prefix(), format!("killed-{number}").parse().unwrap());
+        let names = Names::new(prefix("killed"), format!("killed-{number}").parse().unwrap());
         let mut child = start_launcher(directory.path(), names.slug().as_str(), point);
         if point == "starting" {
             // Compose is between the first container and the second by now.
             std::thread::sleep(Duration::from_millis(1200));
         } else {
-            let alive = recover(&engine, &root, &prefix(), &options()).unwrap();
+            let alive = recover(&engine, &root, names.prefix(), &options()).unwrap();
             assert!(alive.recovered.is_empty(), "{point}: the launcher lives: {alive:?}");
             let second = launch(&root, names.slug().as_str(), |_| {}).unwrap_err().to_string();
             assert!(second.ends_with(&format!("owned by pid {}", child.id())), "{second}");
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        let report = recover(&engine, &root, &prefix(), &options()).unwrap();
+        let report = recover(&engine, &root, names.prefix(), &options()).unwrap();
         assert!(report.is_clean(), "{point}: {report:?}");
         // An orphan would have had the time to go on.
         std::thread::sleep(Duration::from_millis(500));
         assert_eq!(residue(&engine, &names), Vec::<String>::new(), "{point}");
         assert!(!root.bottle(names.slug()).dir().join("ca.key").exists(), "{point}");
-        let again = recover(&engine, &root, &prefix(), &options()).unwrap();
+        let again = recover(&engine, &root, names.prefix(), &options()).unwrap();
         assert!(again.is_clean() && again.recovered.is_empty(), "{point}: {again:?}");
     }
 }
@@ -210,21 +212,19 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
 fn a_bottle_whose_state_is_lost_is_recovered_by_its_labels() {
     let engine = engine();
     let directory = tempfile::tempdir().unwrap();
-    let names = Names::new(prefix(), "lost".parse().unwrap());
+    let names = Names::new(prefix("lost"), "lost".parse().unwrap());
     let mut child = start_launcher(directory.path(), "lost", "ready");
     fs::remove_dir_all(directory.path()).unwrap();
     let elsewhere = StateRoot::at(directory.path().join("elsewhere"));
-    let alive = recover(&engine, &elsewhere, &prefix(), &options()).unwrap();
+    let alive = recover(&engine, &elsewhere, names.prefix(), &options()).unwrap();
     assert!(alive.live.contains(names.slug()) && alive.recovered.is_empty(), "{alive:?}");
     let attached = Bottle::attach(engine.clone(), &elsewhere, names.clone(), options()).unwrap();
     assert_eq!(attached.exec(Exec::new(["printenv", "TOKEN"])).unwrap().stdout.text(), "inside only\n");
     child.kill().unwrap();
     child.wait().unwrap();
-    let report = recover(&engine, &elsewhere, &prefix(), &options()).unwrap();
+    let report = recover(&engine, &elsewhere, names.prefix(), &options()).unwrap();
     assert!(report.is_clean() && report.recovered.contains_key(names.slug()), "{report:?}");
-    // The volume carries Compose's label only, and the document that would name it is lost.
-    let left = residue(&engine, &names);
-    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(residue(&engine, &names), Vec::<String>::new());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-pub use self::compose::{Compose, ComposeProject, ServiceState};
+pub use self::compose::{Compose, ComposeProject, PROJECT_LABEL, ServiceState};
 pub use self::container::{ContainerState, CopyMethod, Exec};
 pub use self::detect::EngineChoice;
 pub use self::error::EngineError;

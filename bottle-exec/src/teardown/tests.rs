@@ -302,21 +302,28 @@ fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
 /// A container for every slug, labelled with its owner.
 fn labelled(bottles: &[(&str, Owner)]) -> RecordingBackend {
     let (slug_key, owner_key) = (LabelKey::Slug.under(&Prefix::default()), LabelKey::Owner.under(&Prefix::default()));
-    let containers: Vec<_> = bottles
-        .iter()
-        .map(|(slug, owner)| {
-            let labels = serde_json::json!({ &slug_key: slug, &owner_key: owner.to_string() });
-            serde_json::json!({"Id": slug, "Name": format!("/claude-bottle-{slug}"), "Config": {"Labels": labels}})
-        })
-        .collect();
-    let ids = bottles.iter().map(|(slug, _)| *slug).collect::<Vec<_>>().join("\n");
-    // They are listed by the bottles' own label only, as if no project's.
-    RecordingBackend::new()
-        .with_answer(Matcher::words(["container", "ls", &format!("label={slug_key}")]), Answer::stdout(ids))
-        .with_answer(
-            Matcher::prefix(["container", "inspect"]),
-            Answer::stdout(serde_json::to_string(&containers).unwrap()),
-        )
+    let container = |(slug, owner): &(&str, Owner)| {
+        let labels = serde_json::json!({ &slug_key: slug, &owner_key: owner.to_string() });
+        serde_json::json!({"Id": slug, "Name": format!("/claude-bottle-{slug}"), "Config": {"Labels": labels}})
+    };
+    let mut backend = RecordingBackend::new();
+    for subset in bottles.chunks(1).chain([bottles]) {
+        let filter = match subset {
+            [(slug, _)] => format!("label={slug_key}={slug}"),
+            _ => format!("label={slug_key}"),
+        };
+        let ids: Vec<&str> = subset.iter().map(|(slug, _)| *slug).collect();
+        let containers: Vec<_> = subset.iter().map(container).collect();
+        let inspected = serde_json::to_string(&containers).unwrap();
+        let is_inspect = {
+            let wanted: Vec<_> = ["container", "inspect"].iter().chain(&ids).map(std::ffi::OsString::from).collect();
+            Matcher::when(move |command| command.args() == wanted)
+        };
+        backend = backend
+            .with_answer(Matcher::words(["container", "ls", &filter]), Answer::stdout(ids.join("\n")))
+            .with_answer(is_inspect, Answer::stdout(inspected));
+    }
+    backend
 }
 
 #[test]
