@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
 #![expect(clippy::disallowed_methods, reason = "a test is its own facade: it reads the environment that it hands on")]
 
+use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use bottle_exec::engine::{Build, BuildContext, ComposeProject, Exec, Filter, NewNetwork, ObjectKind};
 use bottle_exec::{
-    Bottle, BottleLock, Control, Engine, EngineChoice, Handle, Journal, JournalError, JournalFile, Owner, SecretValue,
-    Subprocess, TeardownGuard, TeardownOptions, Undo, recover,
+    Bottle, BottleLock, Control, Engine, EngineChoice, Handle, Journal, JournalFile, Owner, SecretValue, Subprocess,
+    TeardownGuard, TeardownOptions, Undo, list, recover,
 };
 use bottle_plan::{LabelKey, Names, Prefix, Service, StateRoot};
 
@@ -23,8 +24,12 @@ const IMAGE: &str = "debian:trixie-slim";
 const POINTS: [&str; 8] = ["locked", "recorded", "image", "network", "key", "project-recorded", "starting", "ready"];
 
 fn engine() -> Engine {
+    engine_with(Control::default())
+}
+
+fn engine_with(control: Control) -> Engine {
     let backend = Arc::new(Subprocess::new(std::env::vars_os()));
-    Engine::detect(backend, &EngineChoice::Auto, Control::default()).expect("an engine that answers")
+    Engine::detect(backend, &EngineChoice::Auto, control).expect("an engine that answers")
 }
 
 /// One for each test: recovery takes whatever is abandoned under its prefix, the other tests' bottles too.
@@ -37,8 +42,7 @@ fn options() -> TeardownOptions {
 }
 
 /// A small bottle, launched as the facade does it: recorded, then made. Tells of every point that it reaches.
-fn launch(root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, JournalError> {
-    let engine = engine();
+fn launch(engine: Engine, root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, Box<dyn Error>> {
     let prefix = prefix(slug);
     let names = Names::new(prefix.clone(), slug.parse().unwrap());
     let layout = root.bottle(names.slug());
@@ -56,7 +60,7 @@ fn launch(root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, 
     fs::write(layout.dir().join("Dockerfile"), format!("FROM {IMAGE}\nRUN echo {slug} >/slug\n")).unwrap();
     let mut build = Build::new(names.derived_image(), BuildContext::Directory(layout.dir().to_owned()));
     build.labels.extend(labels.clone());
-    engine.build(&build).unwrap();
+    engine.build(&build)?;
     point("image");
 
     guard.record(Undo::RemoveNetwork { name: names.internal_network() })?;
@@ -66,7 +70,7 @@ fn launch(root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, 
         labels: labels.clone().into(),
         ..NewNetwork::default()
     };
-    engine.create_network(&network).unwrap();
+    engine.create_network(&network)?;
     point("network");
 
     guard.record(Undo::RemoveFiles { paths: vec!["ca.key".into()] })?;
@@ -101,15 +105,11 @@ fn launch(root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, 
     guard.record(Undo::DumpLogs { project: names.project(), compose_file, project_dir, log: layout.compose_log() })?;
     point("project-recorded");
     point("starting");
-    engine
-        .compose(&project)
-        .unwrap()
-        .up(Duration::from_secs(60), [("TOKEN".to_owned(), SecretValue::new("inside only"))])
-        .unwrap();
+    engine.compose(&project)?.up(Duration::from_secs(60), [("TOKEN".to_owned(), SecretValue::new("inside only"))])?;
     let container = names.container(Service::Agent);
-    let copy = engine.container(&container).unwrap().unwrap().copy_method();
+    let copy = engine.container(&container)?.ok_or("the container is gone")?.copy_method();
     let handle = Handle { container, user: Some("65534".into()), workdir: Some("/tmp".into()), copy };
-    let bottle = Bottle::launched(engine, guard, handle).expect("a journal that can be written");
+    let bottle = Bottle::launched(engine, guard, handle)?;
     point("ready");
     Ok(bottle)
 }
@@ -126,7 +126,7 @@ fn launcher() {
         return;
     };
     let reached = Path::new(&root).join("reached");
-    let _bottle = launch(&StateRoot::at(&root), &slug, |point| {
+    let _bottle = launch(engine(), &StateRoot::at(&root), &slug, |point| {
         if point == stop {
             fs::write(&reached, point).unwrap();
             // In the middle of the start it goes on, and is killed while it does.
@@ -191,7 +191,7 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
         } else {
             let alive = recover(&engine, &root, names.prefix(), &options()).unwrap();
             assert!(alive.recovered.is_empty(), "{point}: the launcher lives: {alive:?}");
-            let second = launch(&root, names.slug().as_str(), |_| {}).unwrap_err().to_string();
+            let second = launch(engine.clone(), &root, names.slug().as_str(), |_| {}).unwrap_err().to_string();
             assert!(second.ends_with(&format!("owned by pid {}", child.id())), "{second}");
         }
         child.kill().unwrap();
@@ -232,7 +232,7 @@ fn a_bottle_whose_state_is_lost_is_recovered_by_its_labels() {
 fn a_bottle_is_used_through_its_handle_and_closed() {
     let directory = tempfile::tempdir().unwrap();
     let root = StateRoot::at(directory.path().join("state"));
-    let bottle = launch(&root, "handle", |_| {}).unwrap();
+    let bottle = launch(engine(), &root, "handle", |_| {}).unwrap();
     bottle.wait_ready(Duration::from_secs(5)).unwrap();
     let run = |script: &str| bottle.exec(Exec::new(["sh", "-c", script])).unwrap().stdout.text();
     assert_eq!(run("id -u; pwd; cat /slug"), "65534\n/tmp\nhandle\n");
@@ -253,10 +253,48 @@ fn a_bottle_is_used_through_its_handle_and_closed() {
     assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "no temporary file stays");
 
     let (engine, names) = (bottle.engine().clone(), bottle.names().clone());
+    let listed = list(&engine, &root, names.prefix()).unwrap();
+    assert!(listed[names.slug()].is_owned && listed[names.slug()].containers.len() == 2, "{listed:?}");
     let started = Instant::now();
     let report = bottle.close();
     assert!(report.is_clean(), "{report}");
+    assert!(list(&engine, &root, names.prefix()).unwrap().is_empty());
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert_eq!(residue(&engine, &names), Vec::<String>::new());
+    assert!(root.bottle(names.slug()).compose_log().exists());
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_launch_cancelled_while_the_services_start_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = StateRoot::at(directory.path());
+    let names = Names::new(prefix("stopped"), "stopped".parse().unwrap());
+    let control = Control::default();
+    let token = control.cancel().clone();
+    let mut cancelled_at = None;
+    let error = std::thread::scope(|scope| {
+        let launching = scope.spawn(|| {
+            let (engine, token) = (engine_with(control), token.clone());
+            let starting = |point: &str| {
+                let token = token.clone();
+                if point == "starting" {
+                    std::thread::spawn(move || {
+                        std::thread::sleep(Duration::from_millis(1200));
+                        token.cancel();
+                    });
+                }
+            };
+            launch(engine, &root, "stopped", starting).map(drop).unwrap_err().to_string()
+        });
+        while !token.is_cancelled() && !launching.is_finished() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        cancelled_at = Some(Instant::now());
+        launching.join().unwrap()
+    });
+    assert!(error.ends_with("cancelled") && !error.contains("inside only"), "{error}");
+    assert!(cancelled_at.unwrap().elapsed() < Duration::from_secs(15));
+    assert_eq!(residue(&engine(), &names), Vec::<String>::new());
     assert!(root.bottle(names.slug()).compose_log().exists());
 }

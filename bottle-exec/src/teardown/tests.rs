@@ -347,6 +347,13 @@ fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
     let unseen = Owner { scope: Scope::here().map(|here| Scope { namespace: here.namespace + 1, ..here }), ..dead() };
     let on_engine = [("kept", dead()), ("live", live.clone()), ("lost", dead()), ("other", live), ("unseen", unseen)];
     let (backend, engine) = engine(labelled(&on_engine));
+    let listed: Vec<String> = crate::list(&engine, &fixture.root, &Prefix::default())
+        .unwrap()
+        .into_iter()
+        .map(|(slug, it)| format!("{slug} {:?} owned={} {:?}", it.status, it.is_owned, it.containers))
+        .collect();
+    insta::assert_snapshot!(listed.join("\n"));
+    backend.clear();
     let report = recover(&engine, &fixture.root, &Prefix::default(), &options()).unwrap();
     let names =
         |slugs: Vec<&bottle_plan::Slug>| slugs.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
