@@ -206,6 +206,21 @@ fn files_outside_the_state_directory_are_not_the_bottles_to_remove() {
 }
 
 #[test]
+fn a_state_directory_that_cannot_be_written_stops_no_step() {
+    let fixture = fixture();
+    let (backend, engine) = engine(RecordingBackend::new());
+    let file = fixture.journal(dead());
+    fixture.record_all(&file);
+    fs::remove_dir_all(fixture.layout.dir()).unwrap();
+    let report = tear_down(&engine, &file, &options());
+    assert_eq!((report.steps.len(), report.failures().count()), (6, 0), "{report}");
+    assert!(!report.is_clean() && report.journal_errors[0].starts_with("write `"), "{report}");
+    assert!(backend.lines().contains(&"docker image rm claude-bottle-workspace:demo".to_owned()));
+    let made = file.record(Undo::RemoveNetwork { name: "n".into() });
+    assert!(made.is_err(), "what cannot be recorded must not be made");
+}
+
+#[test]
 fn a_panic_takes_the_bottle_down() {
     let fixture = fixture();
     let (backend, engine) = engine(RecordingBackend::new());
