@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::engine::{CopyMethod, Engine, EngineError, Exec};
 use crate::journal::{JournalError, JournalFile, Status};
 use crate::output::Output;
-use crate::recover::{labelled, remove_objects};
+use crate::recover::remove_by_labels;
 use crate::teardown::{TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::transfer;
 
@@ -170,7 +170,7 @@ impl Bottle {
     pub fn cp_in(&self, from: &Path, directory: &str, owner: Option<(u32, u32)>) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: from.to_owned(), source };
         let name = from.file_name().ok_or_else(|| failed(io::Error::other("it has no name")))?;
-        let tar = tempfile::NamedTempFile::new().map_err(failed)?;
+        let tar = tempfile::NamedTempFile::new_in(self.scratch()).map_err(failed)?;
         transfer::pack(from, Path::new(name), owner, tar.as_file()).map_err(failed)?;
         let stdin = Stdin::File(tar.path().to_owned());
         Ok(self.engine.cp_in(&self.handle.container, directory, stdin, self.handle.copy)?)
@@ -199,7 +199,7 @@ impl Bottle {
     /// When it is not there, or the directory cannot be written.
     pub fn cp_out(&self, path: &str, into: &Path) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: into.to_owned(), source };
-        let tar = tempfile::NamedTempFile::new().map_err(failed)?;
+        let tar = tempfile::NamedTempFile::new_in(into).map_err(failed)?;
         self.engine.cp_out(&self.handle.container, path, tar.path(), self.handle.copy)?;
         // The engine wrote to the file under its name, so it is opened anew.
         let written = tar.reopen().map_err(failed)?;
@@ -223,12 +223,10 @@ impl Bottle {
                 Ok(file) if file.journal().names() == self.names => tear_down(&self.engine, &file, &options),
                 _ => {
                     let engine = self.engine.with_control(Control::default());
-                    match labelled(&engine, self.names.prefix(), Some(self.names.slug())) {
-                        Ok(objects) => remove_objects(&engine, objects, &options),
-                        Err(error) => {
-                            TeardownReport { journal_errors: vec![error.to_string()], ..TeardownReport::default() }
-                        }
-                    }
+                    remove_by_labels(&engine, &self.names, &options).unwrap_or_else(|error| TeardownReport {
+                        journal_errors: vec![error.to_string()],
+                        ..TeardownReport::default()
+                    })
                 }
             },
         }
@@ -252,6 +250,15 @@ impl Bottle {
             Hold::Owned(guard) => Some(guard.file()),
             Hold::Attached { .. } => None,
         }
+    }
+
+    /// Where a stream can lie while it is copied: the bottle's own private directory, if it is there.
+    fn scratch(&self) -> &Path {
+        let own = match &self.hold {
+            Hold::Owned(guard) => guard.file().state_dir(),
+            Hold::Attached { layout, .. } => layout.dir(),
+        };
+        if own.is_dir() { own } else { Path::new("/tmp") }
     }
 
     fn with_defaults(&self, exec: Exec) -> Exec {

@@ -256,6 +256,27 @@ impl Command {
         self
     }
 
+    /// The same command run by another program, which takes it as its last arguments: `nice`, `env`, `strace`. The
+    /// surroundings stay as they are, and so are now the wrapper's.
+    ///
+    /// ```
+    /// use bottle_exec::Command;
+    /// let command = Command::new("docker").with_arg("ps").wrapped_in("nice", ["-n", "5"]);
+    /// assert_eq!(command.to_string(), "nice -n 5 docker ps");
+    /// ```
+    #[must_use]
+    pub fn wrapped_in(
+        mut self,
+        program: impl Into<OsString>,
+        args: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Self {
+        self.label = Some(self.label());
+        let inner = std::mem::replace(&mut self.program, program.into());
+        let inner_args = std::mem::take(&mut self.args);
+        self.args = args.into_iter().map(Into::into).chain([inner]).chain(inner_args).collect();
+        self
+    }
+
     /// The program as it was given.
     pub fn program(&self) -> &OsStr {
         &self.program

@@ -382,6 +382,23 @@ mod tests {
         assert_conforms(&Timeout::new(observed, Duration::from_secs(60)));
     }
 
+    /// Every command in another program, as a backend does that goes elsewhere.
+    #[derive(Debug)]
+    struct Wrapping(Subprocess);
+
+    impl Backend for Wrapping {
+        fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+            self.0.run(&command.clone().wrapped_in("env", ["WRAPPED=yes"]), control)
+        }
+    }
+
+    #[test]
+    fn a_backend_that_wraps_every_command_can_conform() {
+        let backend = Wrapping(subprocess());
+        assert_conforms(&backend);
+        assert_eq!(run(&backend, &sh("echo $WRAPPED")).unwrap().stdout.text(), "yes\n");
+    }
+
     /// Without this the suite could pass whatever it is given.
     #[test]
     fn a_backend_that_runs_nothing_breaks_nearly_every_rule() {

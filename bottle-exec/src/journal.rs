@@ -136,7 +136,10 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Journ
     move |source| JournalError::Io { doing, path: path.to_owned(), source }
 }
 
-/// A journal on disk. Every change is there, synced, when the method that makes it returns.
+/// A journal on disk. Every change is in the file when the method that makes it returns, and all but [`strike`] have
+/// reached the disk by then.
+///
+/// [`strike`]: JournalFile::strike
 #[derive(Debug)]
 pub struct JournalFile {
     path: PathBuf,
@@ -161,7 +164,7 @@ impl JournalFile {
             Err(error) => return Err(error),
         }
         let this = Self { path: layout.metadata(), state_dir: layout.dir().to_owned(), journal: Mutex::new(journal) };
-        this.write(&this.lock())?;
+        this.write(&this.lock(), Durability::Disk)?;
         Ok(this)
     }
 
@@ -201,13 +204,14 @@ impl JournalFile {
         })
     }
 
-    /// Takes an undo away once it is done.
+    /// Takes an undo away once it is done. Not synced: a loss of power can only bring it back, which is harmless, and the
+    /// last change of a teardown syncs them all.
     ///
     /// # Errors
     ///
     /// When it cannot be written; the undo is then done again by the next one who tries, which is harmless.
     pub fn strike(&self, undo: &Undo) -> Result<(), JournalError> {
-        self.change(|journal| journal.undo.retain(|other| other != undo))
+        self.change_with(Durability::File, |journal| journal.undo.retain(|other| other != undo))
     }
 
     /// Changes how far the bottle's life has come.
@@ -225,10 +229,14 @@ impl JournalFile {
     ///
     /// When it cannot be written; then it is as it was on disk, and changed in this process.
     pub fn change(&self, change: impl FnOnce(&mut Journal)) -> Result<(), JournalError> {
+        self.change_with(Durability::Disk, change)
+    }
+
+    fn change_with(&self, durability: Durability, change: impl FnOnce(&mut Journal)) -> Result<(), JournalError> {
         let mut journal = self.lock();
         let before = journal.clone();
         change(&mut journal);
-        if *journal == before { Ok(()) } else { self.write(&journal) }
+        if *journal == before { Ok(()) } else { self.write(&journal, durability) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Journal> {
@@ -236,7 +244,7 @@ impl JournalFile {
     }
 
     /// The whole file anew beside the old one, which it replaces when it is on the disk: a crash leaves one or the other.
-    fn write(&self, journal: &Journal) -> Result<(), JournalError> {
+    fn write(&self, journal: &Journal, durability: Durability) -> Result<(), JournalError> {
         let failed = || io_error("write", &self.path);
         let text = serde_json::to_string_pretty(journal).map_err(|error| failed()(error.into()))?;
         let mut file = tempfile::Builder::new()
@@ -245,10 +253,24 @@ impl JournalFile {
             .tempfile_in(&self.state_dir)
             .map_err(failed())?;
         file.write_all(text.as_bytes()).map_err(failed())?;
-        file.as_file().sync_all().map_err(failed())?;
+        if durability == Durability::Disk {
+            file.as_file().sync_all().map_err(failed())?;
+        }
         file.persist(&self.path).map_err(|error| failed()(error.error))?;
-        File::open(&self.state_dir).and_then(|directory| directory.sync_all()).map_err(failed())
+        if durability == Durability::Disk {
+            File::open(&self.state_dir).and_then(|directory| directory.sync_all()).map_err(failed())?;
+        }
+        Ok(())
     }
+}
+
+/// How safe a change is when the method that makes it returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// From the end of the process.
+    File,
+    /// From a loss of power as well.
+    Disk,
 }
 
 fn make_private_dir(path: &Path) -> Result<(), JournalError> {

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
-use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
+use bottle_plan::{LabelKey, Names, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
 use crate::control::Control;
-use crate::engine::{Engine, EngineError, Filter, Object, ObjectKind};
+use crate::engine::{Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
 use crate::journal::{BottleLock, JournalError, JournalFile, Status};
+use crate::orphan;
 use crate::owner::{Liveness, Owner};
-use crate::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
+use crate::teardown::{TeardownOptions, TeardownReport, UndoOutcome, attempt, tear_down};
 use crate::undo::{Undo, Undoer};
 
 /// What recovery found and did.
@@ -58,28 +59,27 @@ pub fn recover(
     Ok(report)
 }
 
-/// Everything of a prefix on the engine, by bottle.
-pub(crate) fn labelled(engine: &Engine, prefix: &Prefix, only: Option<&Slug>) -> Result<Vec<Object>, EngineError> {
-    let key = LabelKey::Slug.under(prefix);
-    let filter = match only {
-        Some(slug) => Filter::LabelValue(key, slug.to_string()),
-        None => Filter::Label(key),
-    };
-    let mut found = Vec::new();
-    for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
-        found.extend(engine.list(kind, &filter)?);
-    }
-    Ok(found)
-}
-
-/// Removes things of a bottle whose journal is lost.
-pub(crate) fn remove_objects(engine: &Engine, objects: Vec<Object>, options: &TeardownOptions) -> TeardownReport {
+/// Removes everything of a bottle whose journal is lost: what carries its labels, and what carries only its project's, as
+/// the volumes do that Compose made.
+pub(crate) fn remove_by_labels(
+    engine: &Engine,
+    names: &Names,
+    options: &TeardownOptions,
+) -> Result<TeardownReport, EngineError> {
+    let filters = [
+        Filter::LabelValue(LabelKey::Slug.under(names.prefix()), names.slug().to_string()),
+        Filter::LabelValue(PROJECT_LABEL.to_owned(), names.project()),
+    ];
     let undoer = Undoer { engine, state_dir: None, handlers: &options.handlers, grace: options.grace };
-    let steps = objects
-        .into_iter()
-        .map(|object| attempt(&undoer, Undo::of_object(object.kind, object.name), &*options.observer))
-        .collect();
-    TeardownReport { steps, ..TeardownReport::default() }
+    let mut steps: Vec<UndoOutcome> = Vec::new();
+    for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
+        let mut found = BTreeSet::new();
+        for filter in &filters {
+            found.extend(engine.list(kind, filter)?.into_iter().map(|object| object.name));
+        }
+        steps.extend(found.into_iter().map(|name| attempt(&undoer, Undo::of_object(kind, name), &*options.observer)));
+    }
+    Ok(TeardownReport { steps, ..TeardownReport::default() })
 }
 
 struct Recovery<'a> {
@@ -99,7 +99,8 @@ impl Recovery<'_> {
                 return;
             }
         };
-        let slugs = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<Slug>().ok());
+        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let slugs = directories.filter_map(|entry| entry.file_name().to_str()?.parse::<Slug>().ok());
         for slug in slugs.collect::<BTreeSet<_>>() {
             if let Err(error) = self.by_journal(&slug, report) {
                 report.problems.push(error.to_string());
@@ -139,34 +140,47 @@ impl Recovery<'_> {
             report.live.insert(slug.clone());
             return Ok(());
         }
+        self.stop_orphans(slug, &file.journal().undo);
         report.recovered.insert(slug.clone(), tear_down(self.engine, &file, self.options));
         Ok(())
     }
 
+    /// Stops what a dead launcher had started and could not stop, before it makes more.
+    fn stop_orphans(&self, slug: &Slug, undo: &[Undo]) {
+        let names = Names::new(self.prefix.clone(), slug.clone());
+        let derived = names.derived_image();
+        let mut images = vec![derived.as_str()];
+        images.extend(undo.iter().filter_map(|undo| match undo {
+            Undo::RemoveImage { tag } => Some(tag.as_str()),
+            _ => None,
+        }));
+        orphan::stop(&names.project(), &images, self.options.grace);
+    }
+
     fn by_labels(&self, report: &mut RecoveryReport) -> Result<(), EngineError> {
         let (slug_key, owner_key) = (LabelKey::Slug.under(self.prefix), LabelKey::Owner.under(self.prefix));
-        let mut abandoned: BTreeMap<Slug, Vec<Object>> = BTreeMap::new();
-        for object in labelled(self.engine, self.prefix, None)? {
-            let label = |key: &str| object.labels.get(key).map(String::as_str).unwrap_or_default();
-            let (Ok(slug), Ok(owner)) = (label(&slug_key).parse::<Slug>(), label(&owner_key).parse::<Owner>()) else {
-                report.problems.push(format!("{} {} is labelled as of no known bottle", object.kind, object.name));
-                continue;
-            };
-            if report.live.contains(&slug) || report.kept.contains(&slug) {
-                continue;
-            }
-            if owner.liveness(self.engine.info().endpoint.is_local) == Liveness::Gone {
-                abandoned.entry(slug).or_default().push(object);
-            } else {
-                report.live.insert(slug);
+        let with_slug = Filter::Label(slug_key.clone());
+        let mut abandoned: BTreeSet<Slug> = BTreeSet::new();
+        for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
+            for object in self.engine.list(kind, &with_slug)? {
+                let label = |key: &str| object.labels.get(key).map(String::as_str).unwrap_or_default();
+                let (Ok(slug), Ok(owner)) = (label(&slug_key).parse::<Slug>(), label(&owner_key).parse::<Owner>())
+                else {
+                    report.problems.push(format!("{kind} {} is labelled as of no known bottle", object.name));
+                    continue;
+                };
+                if owner.liveness(self.engine.info().endpoint.is_local) == Liveness::Gone {
+                    abandoned.insert(slug);
+                } else {
+                    report.live.insert(slug);
+                }
             }
         }
-        for (slug, objects) in abandoned {
-            // One thing of it belongs to a process that lives: then a new bottle of that name is being made.
-            if report.live.contains(&slug) {
-                continue;
-            }
-            let removed = remove_objects(self.engine, objects, self.options);
+        // Where one thing of it belongs to a process that lives, a new bottle of that name is being made.
+        for slug in abandoned.into_iter().filter(|slug| !report.live.contains(slug) && !report.kept.contains(slug)) {
+            self.stop_orphans(&slug, &[]);
+            let names = Names::new(self.prefix.clone(), slug.clone());
+            let removed = remove_by_labels(self.engine, &names, self.options)?;
             report.recovered.entry(slug).or_default().steps.extend(removed.steps);
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind};
+use crate::engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
 
 /// How one thing that was made is undone. Data, so that another process can do it. Each can be done again harmlessly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,7 +217,7 @@ impl Undoer<'_> {
         } else {
             Ok(())
         };
-        let label = Filter::LabelValue("com.docker.compose.project".to_owned(), project.name.clone());
+        let label = Filter::LabelValue(PROJECT_LABEL.to_owned(), project.name.clone());
         for kind in [ObjectKind::Container, ObjectKind::Network, ObjectKind::Volume] {
             for object in self.engine.list(kind, &label)? {
                 self.engine.remove(kind, &object.name)?;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
+use std::io::{Read as _, Write as _};
+use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,4 +192,65 @@ fn what_compose_refuses_is_told_with_its_words() {
     std::fs::write(&file, "services: [").unwrap();
     let error = compose.config().unwrap_err().to_string();
     assert!(error.contains("yaml"), "{error}");
+}
+
+/// Not a test: what [`a_person_at_a_terminal`] starts at a terminal.
+#[test]
+#[ignore = "is started by another test of this file"]
+#[expect(clippy::disallowed_methods, reason = "this is how the other test speaks to it")]
+#[expect(clippy::exit, reason = "the status is what the other test looks at")]
+fn at_a_terminal() {
+    use std::io::IsTerminal as _;
+
+    let Ok(container) = std::env::var("ENGINE_TEST_CONTAINER") else { return };
+    let tty = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let script = "stty size; trap 'echo caught' INT; echo ready; read line; echo \"<$line>\"; tty; exit 9";
+    let output = engine().exec_interactive(&container, &Exec::new(["bash", "-c", script]), tty).unwrap();
+    std::process::exit(output.status.as_shell_code());
+}
+
+/// Starts [`at_a_terminal`] behind a pseudo-terminal of 33 rows and 101 columns, types, and gives back what was shown.
+#[test]
+#[ignore = "needs a container engine"]
+fn a_person_at_a_terminal() {
+    let name = "exec-e2e-tty";
+    let project = Project::up(engine(), name, "");
+    let myself = std::env::current_exe().unwrap();
+    let start = format!("stty rows 33 cols 101; exec {} --ignored --exact at_a_terminal --nocapture", myself.display());
+    let mut terminal = Process::new("timeout")
+        .args(["--foreground", "60", "script", "--quiet", "--return", "--command", &start, "/dev/null"])
+        .env("ENGINE_TEST_CONTAINER", name)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let mut shown = Vec::new();
+    let mut until = |wanted: &str| {
+        let mut buffer = [0; 1024];
+        while !String::from_utf8_lossy(&shown).contains(wanted) {
+            let count = screen.read(&mut buffer).unwrap();
+            assert!(count > 0, "it ended without {wanted:?}: {}", String::from_utf8_lossy(&shown));
+            shown.extend_from_slice(&buffer[..count]);
+        }
+    };
+    until("ready");
+    // Ctrl-C is for the program in the container; the client and this test go on.
+    keys.write_all(b"\x03").unwrap();
+    until("caught");
+    keys.write_all(b"typed\r").unwrap();
+    until("/dev/pts/");
+    assert_eq!(terminal.wait().unwrap().code(), Some(9));
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.contains("33 101") && shown.contains("<typed>"), "{shown}");
+    drop(project);
+
+    let without = Process::new(myself)
+        .args(["--ignored", "--exact", "at_a_terminal", "--nocapture"])
+        .env("ENGINE_TEST_CONTAINER", "exec-e2e-no-such-container")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert_eq!(without.unwrap().code(), Some(1), "the engine's own status for a container that is not there");
 }

@@ -10,6 +10,9 @@ use super::{Capability, Engine, check_env_name, parse};
 use crate::command::{Command, EnvValue, OutputPolicy};
 use bottle_plan::SecretValue;
 
+/// The label that Compose gives everything of a project; its value is the project's name.
+pub const PROJECT_LABEL: &str = "com.docker.compose.project";
+
 /// Where a project's document is, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComposeProject {

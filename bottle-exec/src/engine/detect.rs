@@ -1,6 +1,6 @@
 //! Finding an engine by what it answers, not by what it is called.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,7 +134,7 @@ impl Probe<'_> {
             rootless: info.host.security.rootless,
             os: info.host.os,
             arch: info.host.arch,
-            runtimes: BTreeSet::from([info.host.oci_runtime.name]),
+            runtimes: info.host.oci_runtime.map(|runtime| runtime.name).into_iter().collect(),
         })
     }
 
@@ -234,7 +234,8 @@ struct PodmanInfo {
 struct PodmanHost {
     os: String,
     arch: String,
-    oci_runtime: PodmanRuntime,
+    /// Nothing when Podman cannot start its runtime.
+    oci_runtime: Option<PodmanRuntime>,
     remote_socket: Option<PodmanSocket>,
     #[serde(default)]
     service_is_remote: bool,

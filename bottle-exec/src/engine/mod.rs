@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-pub use self::compose::{Compose, ComposeProject, ServiceState};
+pub use self::compose::{Compose, ComposeProject, PROJECT_LABEL, ServiceState};
 pub use self::container::{ContainerState, CopyMethod, Exec};
 pub use self::detect::EngineChoice;
 pub use self::error::EngineError;
@@ -88,6 +88,13 @@ impl Engine {
     #[must_use]
     pub const fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The same engine spoken to through another backend.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.backend = backend;
         self
     }
 

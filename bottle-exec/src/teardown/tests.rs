@@ -1,1 +1,389 @@
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use bottle_plan::{LabelKey, Names, Prefix, StateLayout, StateRoot};
+
+use super::*;
+use crate::bottle::{Bottle, Handle};
+use crate::engine::{CopyMethod, EngineChoice};
+use crate::owner::{Owner, Scope};
+use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
+use crate::recover::recover;
+use crate::undo::UndoHandler;
+
+struct Fixture {
+    _directory: tempfile::TempDir,
+    root: StateRoot,
+    layout: StateLayout,
+    names: Names,
+}
+
+fn fixture() -> Fixture {
+    let directory = tempfile::tempdir().unwrap();
+    let names = Names::new(Prefix::default(), "demo".parse().unwrap());
+    let root = StateRoot::at(directory.path());
+    let layout = root.bottle(names.slug());
+    Fixture { _directory: directory, root, layout, names }
+}
+
+fn engine(backend: RecordingBackend) -> (Arc<RecordingBackend>, Engine) {
+    let rehearsal = Arc::new(RecordingBackend::rehearsal());
+    let info = Engine::detect(rehearsal, &EngineChoice::Auto, Control::default()).unwrap();
+    let backend = Arc::new(backend);
+    (backend.clone(), info.with_backend(backend))
+}
+
+/// A process that is gone: it belongs to an earlier boot.
+fn dead() -> Owner {
+    let scope = Scope::here().map(|here| Scope { boot: "00000000".into(), ..here });
+    Owner { pid: u32::MAX >> 2, start_time: Some(1), scope }
+}
+
+impl Fixture {
+    fn journal(&self, owner: Owner) -> Arc<JournalFile> {
+        let journal = Journal::new(&self.names, "dev".parse().unwrap(), owner, "docker");
+        Arc::new(JournalFile::create(&self.layout, journal).unwrap())
+    }
+
+    /// What a full launch records, in its order.
+    fn record_all(&self, file: &JournalFile) -> Vec<Undo> {
+        let (project, project_dir) = (self.names.project(), self.layout.dir().to_owned());
+        let compose_file = self.layout.compose_file();
+        fs::write(&compose_file, "services: {}\n").unwrap();
+        let undo = vec![
+            Undo::RemoveImage { tag: self.names.derived_image() },
+            Undo::RemoveNetwork { name: self.names.internal_network() },
+            Undo::RemoveFiles { paths: vec!["pipelock/ca.key".into()] },
+            Undo::Extension { handler: "deploy-key".into(), data: serde_json::json!({"id": 7}) },
+            Undo::ComposeDown {
+                project: project.clone(),
+                compose_file: compose_file.clone(),
+                project_dir: project_dir.clone(),
+            },
+            Undo::DumpLogs { project, compose_file, project_dir, log: self.layout.compose_log() },
+        ];
+        for undo in &undo {
+            file.record(undo.clone()).unwrap();
+        }
+        fs::create_dir_all(self.layout.dir().join("pipelock")).unwrap();
+        fs::write(self.key(), "key").unwrap();
+        undo
+    }
+
+    fn key(&self) -> PathBuf {
+        self.layout.dir().join("pipelock/ca.key")
+    }
+
+    fn lock(&self) -> BottleLock {
+        BottleLock::acquire(&self.layout, self.names.slug(), &Owner::of_process(std::process::id())).unwrap()
+    }
+
+    /// The lines without what differs from run to run.
+    fn lines(&self, backend: &RecordingBackend) -> String {
+        let directory = self.root.path().display().to_string();
+        backend.lines().join("\n").replace(&directory, "STATE")
+    }
+}
+
+struct DeployKeys;
+
+impl UndoHandler for DeployKeys {
+    fn undo(&self, data: &serde_json::Value, _: &Engine) -> Result<(), String> {
+        if data["id"] == 7 { Ok(()) } else { Err("another key".to_owned()) }
+    }
+}
+
+fn options() -> TeardownOptions {
+    TeardownOptions::default()
+        .with_grace(Duration::from_secs(1))
+        .with_handlers(UndoHandlers::default().with("deploy-key", Arc::new(DeployKeys)))
+}
+
+#[test]
+fn everything_is_undone_in_reverse_and_only_once() {
+    let fixture = fixture();
+    let (backend, engine) = engine(RecordingBackend::new());
+    let file = fixture.journal(dead());
+    let mut undo = fixture.record_all(&file);
+    undo.reverse();
+    let report = tear_down(&engine, &file, &options());
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.steps.iter().map(|step| step.undo.clone()).collect::<Vec<_>>(), undo);
+    assert!(!fixture.key().exists());
+    assert_eq!(file.journal().status, Status::Closed);
+    insta::assert_snapshot!(fixture.lines(&backend));
+    backend.clear();
+    assert_eq!(tear_down(&engine, &file, &options()), TeardownReport::default());
+    assert!(backend.commands().is_empty());
+}
+
+#[test]
+fn whichever_call_fails_every_other_step_is_done_and_the_rest_is_done_next_time() {
+    let calls = {
+        let fixture = fixture();
+        let (backend, engine) = engine(RecordingBackend::new());
+        let file = fixture.journal(dead());
+        fixture.record_all(&file);
+        assert!(tear_down(&engine, &file, &options()).is_clean());
+        backend.commands().len()
+    };
+    for call in 1..=calls {
+        for fault in [Fault::Exit(1), Fault::TimedOut, Fault::NotFound] {
+            let fixture = fixture();
+            let (_, failing) = engine(RecordingBackend::new().with_fault(call, fault));
+            let file = fixture.journal(dead());
+            let recorded = fixture.record_all(&file);
+            let report = tear_down(&failing, &file, &options());
+            assert_eq!(report.steps.len(), recorded.len());
+            let failed: Vec<Undo> = report.failures().map(|step| step.undo.clone()).collect();
+            // A failed `compose down` is made good by removing what is left by label.
+            assert!(failed.len() <= 1, "call {call} {fault:?}: {report}");
+            let retried: Vec<Undo> = failed.into_iter().filter(Undo::is_retried).collect();
+            assert_eq!(file.journal().undo, retried, "call {call} {fault:?}");
+            let (_, healthy) = engine(RecordingBackend::new());
+            let again = tear_down(&healthy, &JournalFile::open(&fixture.layout).unwrap(), &options());
+            assert!(again.is_clean() && again.steps.len() == retried.len(), "call {call} {fault:?}: {again}");
+        }
+    }
+}
+
+#[test]
+fn what_compose_leaves_is_removed_by_label() {
+    let fixture = fixture();
+    let container = r#"[{"Id":"c1","Name":"/claude-bottle-demo","Config":{"Labels":{}}}]"#;
+    let (backend, engine) = engine(
+        RecordingBackend::new()
+            .with_answer(Matcher::words(["compose", "down"]), Answer::exit(1).with_stderr("yaml: broken\n"))
+            .with_answer(Matcher::prefix(["container", "ls"]), Answer::stdout("c1\n"))
+            .with_answer(Matcher::prefix(["container", "inspect"]), Answer::stdout(container)),
+    );
+    let file = fixture.journal(dead());
+    fixture.record_all(&file);
+    assert!(tear_down(&engine, &file, &options()).is_clean());
+    assert!(backend.lines().contains(&"docker container rm --force --volumes claude-bottle-demo".to_owned()));
+}
+
+#[test]
+fn a_handler_that_is_missing_leaves_its_undo_for_somebody_who_has_it() {
+    let fixture = fixture();
+    let (_, engine) = engine(RecordingBackend::new());
+    let file = fixture.journal(dead());
+    fixture.record_all(&file);
+    let report = tear_down(&engine, &file, &TeardownOptions::default());
+    assert_eq!(report.to_string(), "undo deploy-key: undo `deploy-key`: no handler of that name is registered");
+    assert_eq!((file.journal().undo.len(), file.journal().status), (1, Status::Closing));
+    assert!(tear_down(&engine, &file, &options()).is_clean());
+}
+
+#[test]
+fn files_outside_the_state_directory_are_not_the_bottles_to_remove() {
+    let fixture = fixture();
+    let (_, engine) = engine(RecordingBackend::new());
+    let outside = fixture.root.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "mine").unwrap();
+    let file = fixture.journal(dead());
+    std::os::unix::fs::symlink(&outside, fixture.layout.dir().join("link")).unwrap();
+    let absolute = fixture.layout.dir().join("absolute");
+    fs::create_dir(&absolute).unwrap();
+    for (path, is_refused) in [
+        (outside.join("file"), true),
+        ("../outside/file".into(), true),
+        ("link/file".into(), true),
+        (".".into(), true),
+        ("".into(), true),
+        (fixture.layout.dir().to_owned(), true),
+        ("link".into(), false),
+        ("not-there".into(), false),
+        (absolute.clone(), false),
+    ] {
+        let undo = Undo::RemoveFiles { paths: vec![path.clone()] };
+        file.record(undo.clone()).unwrap();
+        assert_eq!(tear_down(&engine, &file, &options()).is_clean(), !is_refused, "{}", path.display());
+        file.strike(&undo).unwrap();
+    }
+    assert!(outside.join("file").exists() && !absolute.exists() && fixture.layout.metadata().exists());
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_stops_no_step() {
+    let fixture = fixture();
+    let (backend, engine) = engine(RecordingBackend::new());
+    let file = fixture.journal(dead());
+    fixture.record_all(&file);
+    fs::remove_dir_all(fixture.layout.dir()).unwrap();
+    let report = tear_down(&engine, &file, &options());
+    assert_eq!((report.steps.len(), report.failures().count()), (6, 0), "{report}");
+    assert!(!report.is_clean() && report.journal_errors[0].starts_with("write `"), "{report}");
+    assert!(backend.lines().contains(&"docker image rm claude-bottle-workspace:demo".to_owned()));
+    let made = file.record(Undo::RemoveNetwork { name: "n".into() });
+    assert!(made.is_err(), "what cannot be recorded must not be made");
+}
+
+#[test]
+fn a_panic_takes_the_bottle_down() {
+    let fixture = fixture();
+    let (backend, engine) = engine(RecordingBackend::new());
+    let file = fixture.journal(Owner::of_process(std::process::id()));
+    let guard = TeardownGuard::new(engine, file.clone(), fixture.lock(), options());
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        guard.record(Undo::RemoveNetwork { name: "n".into() }).unwrap();
+        let _guard = guard;
+        panic!("the caller's own");
+    }));
+    assert!(result.is_err());
+    assert_eq!(backend.lines(), ["docker network rm n"]);
+    assert_eq!(file.journal().status, Status::Closed);
+    drop(fixture.lock());
+}
+
+#[test]
+fn a_cancelled_launch_is_taken_down_all_the_same() {
+    let fixture = fixture();
+    let (backend, engine) = engine(RecordingBackend::new());
+    engine.control().cancel().cancel();
+    let file = fixture.journal(dead());
+    file.record(Undo::RemoveNetwork { name: "n".into() }).unwrap();
+    assert!(tear_down(&engine, &file, &options()).is_clean());
+    assert_eq!(backend.lines(), ["docker network rm n"]);
+}
+
+fn handle(container: String) -> Handle {
+    Handle { container, user: Some("agent".into()), workdir: Some("/work".into()), copy: CopyMethod::Engine }
+}
+
+#[test]
+fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle() {
+    use crate::engine::Exec;
+
+    let fixture = fixture();
+    let (backend, engine) = engine(RecordingBackend::new());
+    let owner = || Owner::of_process(std::process::id());
+    let handle = handle(fixture.names.container(bottle_plan::Service::Agent));
+    let launch = || {
+        let guard = TeardownGuard::new(engine.clone(), fixture.journal(owner()), fixture.lock(), options());
+        guard.record(Undo::RemoveNetwork { name: "n".into() }).unwrap();
+        Bottle::launched(engine.clone(), guard, handle.clone()).unwrap()
+    };
+    drop(launch());
+    assert_eq!(backend.lines(), ["docker network rm n"]);
+
+    backend.clear();
+    launch().keep().unwrap();
+    assert!(backend.commands().is_empty());
+    let attached = || Bottle::attach(engine.clone(), &fixture.root, fixture.names.clone(), options());
+    let bottle = attached().unwrap();
+    bottle.exec(Exec::new(["id"])).unwrap();
+    bottle.exec_agent(Exec::new(["id"]).with_user("root").with_workdir("/"), false).unwrap();
+    drop(bottle);
+    assert!(attached().unwrap().close().is_clean());
+    assert_eq!(
+        backend.lines(),
+        [
+            "docker exec --user agent --workdir /work claude-bottle-demo id",
+            "docker exec --interactive --user root --workdir / claude-bottle-demo id",
+            "docker network rm n"
+        ]
+    );
+}
+
+#[test]
+fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
+    let fixture = fixture();
+    let container = r#"[{"Id":"c1","Name":"/claude-bottle-demo","State":{"Status":"running"},"HostConfig":
+        {"Runtime":"runsc"},"Config":{"User":"1000","WorkingDir":"","Labels":{"claude-bottle.workdir":"/w"}}}]"#;
+    let (backend, engine) = engine(
+        RecordingBackend::new()
+            .with_answer(Matcher::prefix(["container", "ls"]), Answer::stdout("c1\n"))
+            .with_answer(Matcher::prefix(["container", "inspect"]), Answer::stdout(container)),
+    );
+    let bottle = Bottle::attach(engine, &fixture.root, fixture.names.clone(), options()).unwrap();
+    let wanted = Handle {
+        container: "claude-bottle-demo".into(),
+        user: Some("1000".into()),
+        workdir: Some("/w".into()),
+        copy: CopyMethod::Tar,
+    };
+    assert_eq!(bottle.handle(), &wanted);
+    assert!(bottle.close().is_clean());
+    assert!(backend.lines().contains(&"docker container rm --force --volumes claude-bottle-demo".to_owned()));
+    assert!(!Path::new(fixture.layout.dir()).exists(), "nothing is made by looking");
+
+    let gone = RecordingBackend::new().with_default(Answer::exit(1).with_stderr("Error: No such container: c\n"));
+    let error = Bottle::attach(self::engine(gone).1, &fixture.root, fixture.names.clone(), options()).unwrap_err();
+    assert_eq!(error.to_string(), "find bottle `demo`: neither its journal nor its container is there");
+}
+
+/// A container for every slug, labelled with its owner.
+fn labelled(bottles: &[(&str, Owner)]) -> RecordingBackend {
+    let (slug_key, owner_key) = (LabelKey::Slug.under(&Prefix::default()), LabelKey::Owner.under(&Prefix::default()));
+    let container = |(slug, owner): &(&str, Owner)| {
+        let labels = serde_json::json!({ &slug_key: slug, &owner_key: owner.to_string() });
+        serde_json::json!({"Id": slug, "Name": format!("/claude-bottle-{slug}"), "Config": {"Labels": labels}})
+    };
+    let mut backend = RecordingBackend::new();
+    for subset in bottles.chunks(1).chain([bottles]) {
+        let filter = match subset {
+            [(slug, _)] => format!("label={slug_key}={slug}"),
+            _ => format!("label={slug_key}"),
+        };
+        let ids: Vec<&str> = subset.iter().map(|(slug, _)| *slug).collect();
+        let containers: Vec<_> = subset.iter().map(container).collect();
+        let inspected = serde_json::to_string(&containers).unwrap();
+        let is_inspect = {
+            let wanted: Vec<_> = ["container", "inspect"].iter().chain(&ids).map(std::ffi::OsString::from).collect();
+            Matcher::when(move |command| command.args() == wanted)
+        };
+        backend = backend
+            .with_answer(Matcher::words(["container", "ls", &filter]), Answer::stdout(ids.join("\n")))
+            .with_answer(is_inspect, Answer::stdout(inspected));
+    }
+    backend
+}
+
+#[test]
+fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
+    let fixture = fixture();
+    let live = Owner::of_process(std::process::id());
+    let journal = |slug: &str, owner: Owner| {
+        let names = Names::new(Prefix::default(), slug.parse().unwrap());
+        let file = JournalFile::create(
+            &fixture.root.bottle(names.slug()),
+            Journal::new(&names, "dev".parse().unwrap(), owner, "docker"),
+        )
+        .unwrap();
+        file.record(Undo::RemoveNetwork { name: names.internal_network() }).unwrap();
+        file
+    };
+    journal("dead", dead());
+    journal("live", live.clone());
+    journal("kept", dead()).set_status(Status::Kept).unwrap();
+    journal("closed", dead()).change(|journal| (journal.undo, journal.status) = (vec![], Status::Closed)).unwrap();
+    let unseen = Owner { scope: Scope::here().map(|here| Scope { namespace: here.namespace + 1, ..here }), ..dead() };
+    let on_engine = [("kept", dead()), ("live", live.clone()), ("lost", dead()), ("other", live), ("unseen", unseen)];
+    let (backend, engine) = engine(labelled(&on_engine));
+    let listed: Vec<String> = crate::list(&engine, &fixture.root, &Prefix::default())
+        .unwrap()
+        .into_iter()
+        .map(|(slug, it)| format!("{slug} {:?} owned={} {:?}", it.status, it.is_owned, it.containers))
+        .collect();
+    insta::assert_snapshot!(listed.join("\n"));
+    backend.clear();
+    let report = recover(&engine, &fixture.root, &Prefix::default(), &options()).unwrap();
+    let names =
+        |slugs: Vec<&bottle_plan::Slug>| slugs.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert!(report.is_clean());
+    assert_eq!(names(report.recovered.keys().collect()), "dead lost");
+    assert_eq!(names(report.live.iter().collect()), "live other unseen");
+    assert_eq!(names(report.kept.iter().collect()), "kept");
+    let removals: Vec<String> = backend.lines().into_iter().filter(|line| line.contains(" rm ")).collect();
+    assert_eq!(
+        removals,
+        ["docker network rm claude-bottle-net-dead", "docker container rm --force --volumes claude-bottle-lost"]
+    );
+
+    let (backend, engine) = self::engine(labelled(&on_engine[..2]));
+    let again = recover(&engine, &fixture.root, &Prefix::default(), &options()).unwrap();
+    assert!(again.recovered.is_empty() && again.is_clean());
+    assert!(!backend.lines().iter().any(|line| line.contains(" rm ")));
+}

@@ -1,0 +1,68 @@
+//! Which bottles there are.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
+use serde::Serialize;
+
+use crate::engine::{Engine, EngineError, Filter, ObjectKind};
+use crate::journal::{JournalFile, Status};
+use crate::owner::{Liveness, Owner};
+
+/// A bottle that is there, by its journal, by its containers, or by both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Listed {
+    /// How far its life has come; nothing when its journal is lost.
+    pub status: Option<Status>,
+    /// The agent's name in the manifest, if anything tells it.
+    pub agent: Option<String>,
+    /// When it was made; nothing when its journal is lost.
+    pub created: Option<String>,
+    /// The process that it belongs to, if anything tells it.
+    pub owner: Option<Owner>,
+    /// Whether that process lives, or cannot be seen from here.
+    pub is_owned: bool,
+    /// Its containers on the engine.
+    pub containers: Vec<String>,
+}
+
+/// Every bottle under a prefix that was not wholly undone.
+///
+/// # Errors
+///
+/// When the engine cannot be asked. A journal that cannot be read is passed over: the bottle is then known by its
+/// containers only.
+pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeMap<Slug, Listed>, EngineError> {
+    let mut bottles: BTreeMap<Slug, Listed> = BTreeMap::new();
+    let entries = fs::read_dir(root.path()).into_iter().flatten().flatten();
+    for slug in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<Slug>().ok()) {
+        let Ok(file) = JournalFile::open(&root.bottle(&slug)) else { continue };
+        let journal = file.journal();
+        if journal.prefix == *prefix && journal.status != Status::Closed {
+            let listed = Listed {
+                status: Some(journal.status),
+                agent: Some(journal.agent.to_string()),
+                created: Some(journal.created),
+                owner: Some(journal.owner),
+                ..Listed::default()
+            };
+            bottles.insert(slug, listed);
+        }
+    }
+    let key = |key: LabelKey| key.under(prefix);
+    for object in engine.list(ObjectKind::Container, &Filter::Label(key(LabelKey::Slug)))? {
+        let label = |wanted: LabelKey| object.labels.get(&key(wanted));
+        let Some(slug) = label(LabelKey::Slug).and_then(|slug| slug.parse().ok()) else { continue };
+        let listed = bottles.entry(slug).or_default();
+        listed.agent = listed.agent.take().or_else(|| label(LabelKey::Agent).cloned());
+        listed.owner = listed.owner.take().or_else(|| label(LabelKey::Owner)?.parse().ok());
+        listed.containers.push(object.name);
+    }
+    for listed in bottles.values_mut() {
+        let is_local = engine.info().endpoint.is_local;
+        listed.is_owned = listed.owner.as_ref().is_some_and(|owner| owner.liveness(is_local) != Liveness::Gone);
+    }
+    Ok(bottles)
+}

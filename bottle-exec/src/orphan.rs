@@ -1,0 +1,86 @@
+//! Engine clients that outlived the launcher that started them.
+//!
+//! A launcher that is killed cannot stop its children: a `compose up` that was still pulling an image would go on and
+//! start the bottle after everything was undone. Where `/proc` tells the command lines of processes they are found by the
+//! pairs of arguments that only this library gives; elsewhere nothing is done.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use crate::owner::{Liveness, Owner};
+
+/// Stops every process of this host that works on a project or builds one of the images.
+pub(crate) fn stop(project: &str, images: &[&str], grace: Duration) {
+    let found = find(project, images);
+    for owner in &found {
+        signal(owner, Signal::TERM);
+    }
+    let until = Instant::now() + grace;
+    let lives = |owner: &&Owner| owner.liveness(true) == Liveness::Alive;
+    while found.iter().any(|owner| lives(&owner)) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    found.iter().filter(lives).for_each(|owner| signal(owner, Signal::KILL));
+}
+
+fn find(project: &str, images: &[&str]) -> Vec<Owner> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|&pid| pid != std::process::id())
+        .map(Owner::of_process)
+        .filter(|owner| {
+            let command_line = fs::read(format!("/proc/{}/cmdline", owner.pid)).unwrap_or_default();
+            let args: Vec<&[u8]> = command_line.split(|&byte| byte == 0).collect();
+            let has =
+                |option: &str, value: &str| args.windows(2).any(|pair| pair == [option.as_bytes(), value.as_bytes()]);
+            let builds = |image: &&str| args.contains(&b"build".as_slice()) && has("--tag", image);
+            (has("--project-name", project) && args.contains(&b"--project-directory".as_slice()))
+                || images.iter().any(builds)
+        })
+        .collect()
+}
+
+fn signal(owner: &Owner, signal: Signal) {
+    if let Some(pid) = i32::try_from(owner.pid).ok().and_then(Pid::from_raw) {
+        // It may have ended meanwhile, or not be ours to signal.
+        _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_works_on_the_project_is_stopped() {
+        let start = |args: &[&str]| {
+            std::process::Command::new("sh")
+                .args(["-c", "while :; do sleep 1; done", "docker"])
+                .args(args)
+                .spawn()
+                .unwrap()
+        };
+        let project = format!("orphan-test-{}", std::process::id());
+        let image = format!("{project}:1");
+        let mut stopped = [
+            start(&["compose", "--project-name", &project, "--project-directory", "/s", "up"]),
+            start(&["build", "--tag", &image, "-"]),
+        ];
+        let mut left = [
+            start(&["compose", "--project-name", &format!("{project}-2"), "--project-directory", "/s", "up"]),
+            start(&["logs", &project]),
+            start(&["build", "--tag", "other:1", "-"]),
+        ];
+        stop(&project, &[&image], Duration::from_millis(500));
+        for child in &mut stopped {
+            assert!(!child.wait().unwrap().success());
+        }
+        for child in &mut left {
+            assert_eq!(child.try_wait().unwrap(), None);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
