@@ -31,7 +31,10 @@ class NextLayer:
         context = asked.context
         match context.layers:
             case [modes.HttpUpstreamProxy()]:
-                asked.layer = Http(context, http.HTTPMode.upstream)
+                if starts_like_tls_record(asked.data_client()):
+                    asked.layer = End(context, "not-http")
+                else:
+                    asked.layer = Http(context, http.HTTPMode.upstream)
             case [*_, ClientTLSLayer()]:
                 asked.layer = Http(context, http.HTTPMode.transparent)
             case _:
@@ -41,16 +44,20 @@ class NextLayer:
                     tls.child_layer = ClientTLSLayer(context)
                     asked.layer = tls
                 elif len(first) >= 3:
-                    asked.layer = NotTls(context)
+                    asked.layer = End(context, "not-tls")
 
 
-class NotTls(layer.Layer):
-    """Ends a tunnel that holds something other than TLS."""
+class End(layer.Layer):
+    """Ends a connection that holds something else than it should."""
+
+    def __init__(self, context: Context, rule: str) -> None:
+        super().__init__(context)
+        self._rule = rule
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
             host, port = self.context.server.address or (None, None)
-            audit.Record("CONNECT", host, port, None, refused="not-tls").write()
+            audit.Record("CONNECT" if host else "", host, port, None, refused=self._rule).write()
             yield commands.CloseConnection(self.context.client)
 
 
