@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from .status import Current
 
 
 def main() -> int:
+    # A reload asked for during the start waits for its handler, instead of ending the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         settings = Settings.read(os.environ)
         current = Current(settings.routes, os.environ)

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 
-from mitmproxy import http
+from mitmproxy import http, tls
 
 from . import answers, audit
 from .layers import CLIENT_FAILED
+from .mask import Mask
 from .policy import Head, Refusal, Tunnel, judge, judge_connect
 from .routes import Table
 
 HEALTH_PATH = "/.egress/health"
 _KEY = "egress"
+_MASK = "egress-mask"
 
 
 class Gate:
@@ -27,6 +29,11 @@ class Gate:
             flow.response = answers.response(place)
         else:
             request.data.host, request.data.port = place
+
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """Mostly an agent's program that does not trust this bottle's authority."""
+        host, port = data.context.server.address or (None, None)
+        audit.Record("CONNECT", host, port, None, error="client-tls").write()
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         request = flow.request
@@ -48,7 +55,10 @@ class Gate:
             flow.response = answers.response(verdict)
             return
         if verdict.route:
-            record.route, record.injected = verdict.route.name, verdict.route.injection is not None
+            record.route = verdict.route.name
+            if injection := verdict.route.injection:
+                record.injected = True
+                flow.metadata[_MASK] = Mask(injection.secrets)
         record.host, record.port = verdict.host, verdict.port
         request.data.host, request.data.port = verdict.host, verdict.port
         request.data.authority = b"" if tunnel else verdict.authority.encode("ascii")
@@ -65,7 +75,20 @@ class Gate:
             flow.kill()
             return
         record.status = flow.response.status_code
-        flow.response.stream = record.count_down
+        mask: Mask | None = flow.metadata.get(_MASK)
+        if mask is None:
+            flow.response.stream = record.count_down
+            return
+
+        fields = flow.response.headers.fields
+        flow.response.headers = http.Headers((name, mask.whole(value)) for name, value in fields)
+
+        def masked(chunk: bytes) -> list[bytes]:
+            # No chunk rather than an empty one, which would end a chunked body.
+            passed = mask.feed(chunk)
+            return [record.count_down(passed)] if passed else []
+
+        flow.response.stream = masked
 
     def response(self, flow: http.HTTPFlow) -> None:
         record = flow.metadata[_KEY]

@@ -48,6 +48,7 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
     )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, current.reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, master.shutdown)
     running = asyncio.create_task(master.run())

@@ -45,6 +45,8 @@ class RoutesError(ValueError):
 class Injection:
     header: str
     value: bytes = field(repr=False)
+    secrets: tuple[bytes, ...] = field(repr=False)
+    """What must not come back: the token, and the form that it is sent in where that does not contain it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +220,12 @@ def _injection(value: object, where: str, environment: Mapping[str, str]) -> Inj
         template = _text(keys["template"], f"{where}.template", _VALUE, "printable ASCII")
         if template.count("{token}") != 1:
             raise RoutesError(f"{where}.template: must hold {{token}} once")
-        return Injection(header, template.replace("{token}", token).encode("ascii"))
+        return Injection(header, template.replace("{token}", token).encode("ascii"), (token.encode("ascii"),))
     username = _text(keys["basic_username"], f"{where}.basic_username", _VALUE, "printable ASCII")
     if ":" in username:
         raise RoutesError(f"{where}.basic_username: must not hold a colon")
-    return Injection(header, b"Basic " + base64.b64encode(f"{username}:{token}".encode("ascii")))
+    encoded = base64.b64encode(f"{username}:{token}".encode("ascii"))
+    return Injection(header, b"Basic " + encoded, (token.encode("ascii"), encoded))
 
 
 def _clash(one: Route, other: Route) -> str | None:

@@ -182,6 +182,16 @@ class Outer:
                 size -= connection.send(block[: min(size, len(block))])
         elif path.endswith("/trailers"):
             connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n")
+        elif path.endswith("/echo"):
+            echo = headers["x-api-key"].encode()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Echo: %s\r\nContent-Length: 0\r\n\r\n" % echo)
+        elif path.endswith("/torn"):
+            key = headers["x-api-key"].encode()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for part in (key[:5], key[5:], b"!"):
+                connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+                time.sleep(0.05)
+            connection.sendall(b"0\r\n\r\n")
         elif path.endswith("/switch"):
             connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
             return False
