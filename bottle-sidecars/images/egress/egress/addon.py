@@ -23,7 +23,7 @@ class Gate:
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         request = flow.request
-        place = judge_connect(request.data.authority.decode("latin-1"), request.headers.fields)
+        place = judge_connect(_method(request), request.data.authority.decode("latin-1"), request.headers.fields)
         if isinstance(place, Refusal):
             audit.Record("CONNECT", None, None, None, status=place.status, refused=place.rule).write()
             flow.response = answers.response(place)
@@ -37,7 +37,7 @@ class Gate:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         request = flow.request
-        record = audit.Record(request.method, None, None, request.path)
+        record = audit.Record(_method(request), None, None, request.path)
         flow.metadata[_KEY] = record
         if flow.error:  # found malformed by mitmproxy's own checks; it answers, and `error` follows
             record.status, record.refused = 400, "malformed"
@@ -120,10 +120,15 @@ def _tunnel(flow: http.HTTPFlow) -> Tunnel | None:
 
 def _head(request: http.Request) -> Head:
     return Head(
-        method=request.method,
+        method=_method(request),
         scheme=request.scheme,
         authority=request.data.authority.decode("latin-1"),
         path=request.path,
         version=request.http_version,
         headers=request.headers.fields,
     )
+
+
+def _method(request: http.Request) -> str:
+    """The method as it was sent and will be sent on; mitmproxy's own accessor gives it in upper case."""
+    return request.data.method.decode("latin-1")

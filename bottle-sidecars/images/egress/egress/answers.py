@@ -40,9 +40,9 @@ def failure(status: int, message: str) -> Refusal:
     if refused := _UPSTREAM_REFUSED.search(message):
         upstream = int(refused[1])
         told = upstream if 400 <= upstream < 500 and upstream != 407 else 502
-        return Refusal(told, "upstream-refused", f"the next proxy did not allow the connection (status {upstream})")
+        return Refusal(told, "upstream-refused", f"the firewall did not allow this host (status {upstream})")
     if status < 500:
         return Refusal(status, "malformed", "the request is malformed")
-    if "certificate verify failed" in message.lower() or "Certificate verify failed" in message:
+    if "certificate verify failed" in message.lower():
         return Refusal(502, "upstream-certificate", "the certificate of the other side is not trusted")
     return Refusal(502, "upstream", "no answer from the other side")

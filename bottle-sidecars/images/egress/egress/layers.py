@@ -4,8 +4,9 @@ What may follow what is fixed: the agent's connection is HTTP; inside a CONNECT 
 Nothing is guessed and nothing else is forwarded, in particular no raw TCP.
 """
 
-from typing import ClassVar
+import re
 
+import h11
 from h11._readers import ChunkedReader
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
@@ -19,6 +20,8 @@ from .policy import Refusal
 
 # A request's head may be this long, as may what a client sends ahead while its request is being answered.
 HEAD_LIMIT = 128 * 1024
+
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r]")
 
 # Set in a flow's metadata when it was the agent's side that broke it.
 CLIENT_FAILED = "egress-client-failed"
@@ -121,27 +124,34 @@ class Server(_http1.Http1Server):
             self.state = self.done
 
 
+class Client(_http1.Http1Client):
+    """The next proxy's side of HTTP/1. Interim answers are passed over: mitmproxy would take the first for the last."""
+
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        while self.request and _INTERIM.match(bytes(self.buf)):
+            if not self.buf.maybe_extract_lines():
+                break
+        yield from super().read_headers(event)
+
+
 class TrailerlessReader(ChunkedReader):
     """A chunked body whose trailers are dropped, as a proxy may do. mitmproxy would break off the connection."""
 
-    def __call__(self, buffer: _http1.ReceiveBuffer):
+    def __call__(self, buffer: _http1.ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
         read = super().__call__(buffer)
-        return type(read)() if isinstance(read, _http1.h11.EndOfMessage) and read.headers else read
+        return h11.EndOfMessage() if isinstance(read, h11.EndOfMessage) else read
 
 
-class _Patches:
-    """The two functions of mitmproxy that no subclass reaches. The release is pinned, and the tests see both at work."""
-
-    reader: ClassVar = _http1.make_body_reader
-
-    @staticmethod
-    def make_body_reader(size: int | None):
-        return TrailerlessReader() if size is None else _Patches.reader(size)
-
-    @staticmethod
-    def make_error_response(status: int, message: str = "") -> bytes:
-        return answers.closing_message(answers.failure(status, message))
+def _body_reader(size: int | None) -> _http1.TBodyReader:
+    return TrailerlessReader() if size is None else _make_body_reader(size)
 
 
-_http1.make_body_reader = _Patches.make_body_reader
-_http1.make_error_response = _Patches.make_error_response
+def _error_response(status: int, message: str = "") -> bytes:
+    return answers.closing_message(answers.failure(status, message))
+
+
+# What no subclass reaches is put in the place of mitmproxy's own. The release is pinned, and tests see each at work.
+_make_body_reader = _http1.make_body_reader
+_http1.make_body_reader = _body_reader
+_http1.make_error_response = _error_response
+http.Http1Client = Client

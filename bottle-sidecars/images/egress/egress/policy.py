@@ -64,10 +64,10 @@ class Passage:
     route: Route | None
 
 
-def judge_connect(authority: str, headers: Headers) -> tuple[str, int] | Refusal:
+def judge_connect(method: str, authority: str, headers: Headers) -> tuple[str, int] | Refusal:
     """Where a CONNECT leads."""
     place = split_authority(authority, None)
-    if place is None:
+    if place is None or method != "CONNECT":
         return Refusal(400, "connect", "CONNECT must name one host and a port")
     named = [value for name, value in headers if header_key(_latin(name)) == "host"]
     # Clients differ in whether they put the port into CONNECT's Host; a missing one means the same port.
@@ -100,11 +100,14 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
 def _malformed(head: Head) -> Refusal | None:
     if head.version not in ("HTTP/1.1", "HTTP/1.0"):
         return Refusal(505, "version", "only HTTP/1.0 and HTTP/1.1 are spoken here")
-    if not _TOKEN.match(head.method.encode("utf-8", "surrogateescape")):
+    if not _TOKEN.match(head.method.encode("latin-1", "replace")):
         return Refusal(400, "method", "the method is not a token")
     if head.method.upper() in ("TRACE", "TRACK"):
         # It would send the injected credential back.
         return Refusal(405, "trace", "TRACE is never passed on")
+    if head.method.upper() in ("CONNECT", "HEAD") and head.method != "HEAD":
+        # These two change how the answer is framed, and not every server agrees on what their other spellings do.
+        return Refusal(400, "method", "this method is not allowed here")
     if not _TARGET.match(head.path.encode("utf-8", "surrogateescape").decode("latin-1")):
         return Refusal(400, "target", "the request target holds a blank, a control character or a fragment")
     counts: dict[str, int] = {}
@@ -124,7 +127,8 @@ def _malformed(head: Head) -> Refusal | None:
 
 
 def _place_in_tunnel(head: Head, tunnel: Tunnel) -> tuple[str, int] | Refusal:
-    if head.authority or not head.path.startswith("/") and (head.method, head.path) != ("OPTIONS", "*"):
+    of_server = (head.method, head.path) == ("OPTIONS", "*")
+    if head.authority or not (head.path.startswith("/") or of_server):
         return Refusal(400, "target", "inside a tunnel a request names a path and no host")
     place = (tunnel.host, tunnel.port)
     # An address has no server name (RFC 6066, section 3); a name must have its own.

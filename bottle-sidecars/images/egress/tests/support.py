@@ -14,11 +14,12 @@ import threading
 import time
 from pathlib import Path
 
-import egress
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+import egress
 
 LIMIT = 10.0  # seconds that any single wait may take
 
@@ -65,9 +66,7 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -168,7 +167,9 @@ class Outer:
             reader.readline()
 
         if "/sse" in path:
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
             for number in range(5):
                 event = f"data: {number} {time.monotonic()}\n\n".encode()
                 connection.sendall(b"%x\r\n%s\r\n" % (len(event), event))
@@ -192,6 +193,10 @@ class Outer:
                 connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
                 time.sleep(0.05)
             connection.sendall(b"0\r\n\r\n")
+        elif path.endswith("/interim"):
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r")
+            time.sleep(0.05)
+            connection.sendall(b"\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         elif path.endswith("/switch"):
             connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
             return False
@@ -220,7 +225,9 @@ def _read_head(reader) -> bytes:
 class Egress:
     """The proxy, started as its entry point starts it. Close it to have it ended and its lines checked for secrets."""
 
-    def __init__(self, outer_port: int, authority: Authority, routes: str, tokens: dict[str, str], **extra: str) -> None:
+    def __init__(
+        self, outer_port: int, authority: Authority, routes: str, tokens: dict[str, str], **extra: str
+    ) -> None:
         self.authority = authority
         self.tokens = tokens
         self._directory = tempfile.TemporaryDirectory()

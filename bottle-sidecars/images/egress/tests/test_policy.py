@@ -107,10 +107,16 @@ class Limits(Base):
         self.assertIn("api", through(head("/v1/x", "DELETE")).message)
 
     def test_spellings_of_a_path(self):
-        for path in (
-            ["/v1/../v2", "/v1/%2e%2e/v2", "/v1/..%2fv2", "/v1\\..\\v2", "//v1/x", "/%761/x", "/v1%2fx", "/v1/%61dmin/x"]
-            + ["/v1//admin/x", "/v1/;a/admin", "/v1/admin;x", "/v1/admi%256e", "/v1/\\admin"]
-        ):
+        for path in [
+            "/v1/../v2",
+            "/v1/%2e%2e/v2",
+            "/v1/..%2fv2",
+            "/v1\\..\\v2",
+            "//v1/x",
+            "/%761/x",
+            "/v1%2fx",
+            "/v1/%61dmin/x",
+        ] + ["/v1//admin/x", "/v1/;a/admin", "/v1/admin;x", "/v1/admi%256e", "/v1/\\admin"]:
             self.refused(through(head(path)), 400, "path")
         self.passes(through(head("/v1/group%2Fproject")))
         self.passes(through(head("/v1/x;v=1")))
@@ -133,6 +139,8 @@ class Limits(Base):
     def test_trace_and_websocket(self):
         self.refused(through(head(method="TRACE")), 405, "trace")
         self.refused(through(head(method="trace")), 405, "trace")
+        for method in ("CONNECT", "Connect", "head", "Head"):
+            self.refused(through(head(method=method)), 400, "method")
         self.refused(through(head(headers=[(b"Upgrade", b"WebSocket")])), 501, "websocket")
         self.refused(through(head(headers=[(b"Upgrade", b"h2c, websocket")])), 501, "websocket")
 
@@ -148,7 +156,14 @@ class Agreement(Base):
         self.passes(through(head(host="192.0.2.1"), host="192.0.2.1", server_name=None))
 
     def test_host_header(self):
-        for host in ("other.example", "api.example:8443", "api.example.", "", "api.example, other.example", "a@api.example"):
+        for host in (
+            "other.example",
+            "api.example:8443",
+            "api.example.",
+            "",
+            "api.example, other.example",
+            "a@api.example",
+        ):
             self.refused(through(head(host=host)), 421, "host-mismatch")
         self.refused(through(head(host=None)), 421, "host-mismatch")
         for host in ("API.example", "api.example:443"):
@@ -167,17 +182,27 @@ class Agreement(Base):
         self.refused(judge(head(scheme="http", authority="u@a.example"), None, TABLE), 400, "target")
 
     def test_connect(self):
-        self.assertEqual(judge_connect("API.example:443", ()), ("api.example", 443))
-        self.assertEqual(judge_connect("api.example:443", ((b"Host", b"api.example"),)), ("api.example", 443))
-        self.assertEqual(judge_connect("[::1]:443", ((b"host", b"[::1]:443"),)), ("::1", 443))
-        for authority in ("api.example", "api.example.:443", "u@api.example:443", "api.example:0", "xn--\u00fc:443", "127.1:1"):
-            self.refused(judge_connect(authority, ()), 400, "connect")
+        self.assertEqual(judge_connect("CONNECT", "API.example:443", ()), ("api.example", 443))
+        self.assertEqual(
+            judge_connect("CONNECT", "api.example:443", ((b"Host", b"api.example"),)), ("api.example", 443)
+        )
+        self.assertEqual(judge_connect("CONNECT", "[::1]:443", ((b"host", b"[::1]:443"),)), ("::1", 443))
+        for authority in (
+            "api.example",
+            "api.example.:443",
+            "u@api.example:443",
+            "api.example:0",
+            "xn--\u00fc:443",
+            "127.1:1",
+        ):
+            self.refused(judge_connect("CONNECT", authority, ()), 400, "connect")
+        self.refused(judge_connect("Connect", "api.example:443", ()), 400, "connect")
         for headers in (
             ((b"Host", b"other.example:443"),),
             ((b"Host", b"api.example:8443"),),
             ((b"Host", b"api.example:443"), (b"host", b"api.example:443")),
         ):
-            self.refused(judge_connect("api.example:443", headers), 400, "host-mismatch")
+            self.refused(judge_connect("CONNECT", "api.example:443", headers), 400, "host-mismatch")
 
 
 class Smuggling(Base):

@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 import stat
+import tempfile
 import time
 import unittest
 from datetime import UTC, datetime, timedelta
@@ -133,7 +134,9 @@ class Passing(Proxy):
 
     def test_an_unrouted_host_goes_on_untouched(self):
         with self.egress.tunnel("else.test:8443") as tunnel:
-            head = ask(tunnel, get("/a/../b?c", "else.test:8443", "Authorization: own", "X-Odd_Name:  1 ")).json()["head"]
+            head = ask(tunnel, get("/a/../b?c", "else.test:8443", "Authorization: own", "X-Odd_Name:  1 ")).json()[
+                "head"
+            ]
         self.assertIn("GET /a/../b?c HTTP/1.1\r\nHost: else.test:8443\r\nAuthorization: own\r\nX-Odd_Name: 1\r\n", head)
         self.assertEqual(self.outer.connects, ["else.test:8443"])
         self.assertIsNone(self.line()["route"])
@@ -229,6 +232,12 @@ class Passing(Proxy):
             answer = ask(tunnel, request + "1\r\na\r\n0\r\nX-Api-Key: dummy\r\n\r\n")
             self.assertEqual(answer.json()["body"], 1)
 
+    def test_interim_answers_are_passed_over(self):
+        with self.egress.tunnel("api.test:443") as tunnel:
+            for _ in range(2):
+                answer = ask(tunnel, get("/v1/interim", "api.test"))
+                self.assertEqual((answer.status, answer.body()), (200, b"ok"))
+
     def test_only_http_1_is_offered(self):
         with self.egress.tunnel("api.test:443", alpn=["h2", "http/1.1"]) as tunnel:
             self.assertEqual(tunnel.selected_alpn_protocol(), "http/1.1")
@@ -271,7 +280,9 @@ class Refusing(Proxy):
     def test_disagreeing_names(self):
         self.refused_in_tunnel(get("/v1/x", "else.test"), 421, "host-mismatch")
         self.refused_in_tunnel(get("/v1/x", "api.test"), 421, "host-mismatch", target="else.test:443")
-        self.refused_in_tunnel(get("/x", "else.test"), 421, "server-name-mismatch", target="else.test:443", name="api.test")
+        self.refused_in_tunnel(
+            get("/x", "else.test"), 421, "server-name-mismatch", target="else.test:443", name="api.test"
+        )
         self.refused_in_tunnel(get("/v1/x", "api.test"), 421, "server-name-mismatch", name="else.test")
         self.refused_in_tunnel(get("https://else.test/v1/x", "api.test"), 400, "target")
         self.refused_in_tunnel(get("https://api.test/v1/x", "api.test"), 400, "target")
@@ -340,6 +351,15 @@ class Refusing(Proxy):
             with self.assertRaises(EOFError):
                 ask(tunnel, get("/v1/switch", "api.test"))
         self.assertEqual(self.line(3)["error"], "upstream-switched-protocols")
+
+    def test_a_method_is_judged_in_the_case_it_is_sent_in(self):
+        self.refused_in_tunnel(get("/v1/x", "api.test", method="get"), 403, "method")
+        self.refused_in_tunnel(get("/x", "else.test", method="head"), 400, "method", target="else.test:443")
+        for target in ("/x", "https://else.test/x", "else.test:443"):
+            self.refused_in_tunnel(get(target, "else.test", method="Connect"), 400, "malformed", target="else.test:443")
+        with self.egress.dial() as plain:
+            answer = ask(plain, get("http://else.test:443/", "else.test:443", method="Connect"))
+            self.assertEqual((answer.status, answer.rule()), (400, "connect"))
 
     def test_a_tunnel_holds_tls_or_nothing(self):
         for first in (b"SSH-2.0-x\r\n", b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n", b"\x16\x09\x00"):
@@ -441,6 +461,19 @@ class Alone(unittest.TestCase):
             self.assertEqual((answer.status, answer.rule()), (502, "upstream"))
         line = until(egress.requests)[0]
         self.assertEqual((line["status"], line["error"]), (502, "upstream"))
+
+    def test_extra_certificates_are_trusted(self):
+        outer = Outer(Authority("outer"))
+        self.addCleanup(outer.close)
+        with tempfile.NamedTemporaryFile() as extra:
+            extra.write(b"a comment\n" + outer.untrusted.certificate_pem())
+            extra.flush()
+            egress = Egress(outer.port, outer.authority, ROUTES, TOKENS, EGRESS_EXTRA_CA=extra.name)
+            self.addCleanup(egress.close)
+            egress.start()
+        for host in ("untrusted.test", "else.test"):
+            with egress.tunnel(f"{host}:443") as tunnel:
+                self.assertEqual(ask(tunnel, get("/x", host)).status, 200)
 
     def test_reload(self):
         outer = Outer(Authority("outer"))

@@ -3,7 +3,12 @@ import unittest
 
 from egress.routes import RoutesError, parse
 
-TOKENS = {"EGRESS_TOKEN_A": "token-a", "EGRESS_TOKEN_B": "token-b", "EGRESS_TOKEN_EMPTY": "", "EGRESS_TOKEN_BAD": "a\nb"}
+TOKENS = {
+    "EGRESS_TOKEN_A": "token-a",
+    "EGRESS_TOKEN_B": "token-b",
+    "EGRESS_TOKEN_EMPTY": "",
+    "EGRESS_TOKEN_BAD": "a\nb",
+}
 
 
 def table(*routes: str):
@@ -107,11 +112,32 @@ class Errors(unittest.TestCase):
         self.check_route("name: a, host: a.example, path: [/v1]", "unknown key", "path")
         self.check_route("name: 'a b', host: a.example", "routes[0].name")
         self.check_route("name: 1, host: a.example", "routes[0].name")
-        for host in ("A.example", "a.example.", "'*'", "'*.example'", "'a.*.example'", "'*.*.example'", "1", "127.1", "a:1"):
+        for host in (
+            "A.example",
+            "a.example.",
+            "'*'",
+            "'*.example'",
+            "'a.*.example'",
+            "'*.*.example'",
+            "1",
+            "127.1",
+            "a:1",
+        ):
             self.check_route(f"name: a, host: {host}", "routes[0].host")
         for port in ("0", "65536", "'443'", "true", "443.0", "null"):
             self.check_route(f"name: a, host: a.example, port: {port}", "routes[0].port")
-        for paths in ("[]", "/v1", "[v1]", "['/v1?x']", "['/v1#x']", "['/%76']", "[/a/../b]", "[/a//b]", "[1]", "[/a, /a]"):
+        for paths in (
+            "[]",
+            "/v1",
+            "[v1]",
+            "['/v1?x']",
+            "['/v1#x']",
+            "['/%76']",
+            "[/a/../b]",
+            "[/a//b]",
+            "[1]",
+            "[/a, /a]",
+        ):
             self.check_route(f"name: a, host: a.example, paths: {paths}", "routes[0].paths")
         for methods in ("[]", "GET", "[get]", "[1]", "[CONNECT]", "[TRACE]", "[GET, GET]", "['GET ']"):
             self.check_route(f"name: a, host: a.example, methods: {methods}", "routes[0].methods")
