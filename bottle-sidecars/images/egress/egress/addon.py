@@ -15,6 +15,10 @@ _KEY = "egress"
 _MASK = "egress-mask"
 
 
+# mitmproxy logs what an add-on raises, and goes on with the request. So each begins refused.
+_UNJUDGED = Refusal(500, "internal", "the request could not be judged")
+
+
 class Gate:
     """Judges every request before anything of it leaves, and records every exchange."""
 
@@ -23,12 +27,14 @@ class Gate:
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         request = flow.request
+        flow.response = answers.response(_UNJUDGED)
         place = judge_connect(_method(request), request.data.authority.decode("latin-1"), request.headers.fields)
         if isinstance(place, Refusal):
             audit.Record("CONNECT", None, None, None, status=place.status, refused=place.rule).write()
             flow.response = answers.response(place)
         else:
             request.data.host, request.data.port = place
+            flow.response = None
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         """Mostly an agent's program that does not trust this bottle's authority."""
@@ -42,9 +48,11 @@ class Gate:
         if flow.error:  # found malformed by mitmproxy's own checks; it answers, and `error` follows
             record.status, record.refused = 400, "malformed"
             return
+        record.status, record.refused = _UNJUDGED.status, _UNJUDGED.rule
+        flow.response = answers.response(_UNJUDGED)
         tunnel = _tunnel(flow)
         if tunnel is None and not request.authority and request.path == HEALTH_PATH:
-            record.written = True
+            record.written = True  # it has no line
             flow.response = http.Response.make(200, b"ok\n", {"Content-Type": "text/plain"})
             return
 
@@ -64,6 +72,8 @@ class Gate:
         request.data.authority = b"" if tunnel else verdict.authority.encode("ascii")
         request.headers = http.Headers(verdict.headers)
         request.stream = record.count_up
+        record.status = record.refused = None
+        flow.response = None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         record = flow.metadata[_KEY]
