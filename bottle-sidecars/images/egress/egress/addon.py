@@ -1,0 +1,144 @@
+"""mitmproxy's events, translated for `policy` and `audit`."""
+
+from collections.abc import Callable
+
+from mitmproxy import http, tls
+
+from . import answers, audit
+from .layers import CLIENT_FAILED
+from .mask import Mask
+from .policy import Head, Refusal, Tunnel, judge, judge_connect
+from .routes import Table
+
+HEALTH_PATH = "/.egress/health"
+_KEY = "egress"
+_MASK = "egress-mask"
+
+
+# mitmproxy logs what an add-on raises, and goes on with the request. So each begins refused.
+_UNJUDGED = Refusal(500, "internal", "the request could not be judged")
+
+
+class Gate:
+    """Judges every request before anything of it leaves, and records every exchange."""
+
+    def __init__(self, table: Callable[[], Table]) -> None:
+        self._table = table
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        request = flow.request
+        flow.response = answers.response(_UNJUDGED)
+        place = judge_connect(_method(request), request.data.authority.decode("latin-1"), request.headers.fields)
+        if isinstance(place, Refusal):
+            audit.Record("CONNECT", None, None, None, status=place.status, refused=place.rule).write()
+            flow.response = answers.response(place)
+        else:
+            request.data.host, request.data.port = place
+            flow.response = None
+
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """Mostly an agent's program that does not trust this bottle's authority."""
+        host, port = data.context.server.address or (None, None)
+        audit.Record("CONNECT", host, port, None, error="client-tls").write()
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        request = flow.request
+        record = audit.Record(_method(request), None, None, request.path)
+        flow.metadata[_KEY] = record
+        if flow.error:  # found malformed by mitmproxy's own checks; it answers, and `error` follows
+            record.status, record.refused = 400, "malformed"
+            return
+        record.status, record.refused = _UNJUDGED.status, _UNJUDGED.rule
+        flow.response = answers.response(_UNJUDGED)
+        tunnel = _tunnel(flow)
+        if tunnel is None and not request.authority and request.path == HEALTH_PATH:
+            record.written = True  # it has no line
+            flow.response = http.Response.make(200, b"ok\n", {"Content-Type": "text/plain"})
+            return
+
+        verdict = judge(_head(request), tunnel, self._table())
+        record.host, record.port = (tunnel.host, tunnel.port) if tunnel else (request.host, request.port)
+        if isinstance(verdict, Refusal):
+            record.status, record.refused = verdict.status, verdict.rule
+            flow.response = answers.response(verdict)
+            return
+        if verdict.route:
+            record.route = verdict.route.name
+            if injection := verdict.route.injection:
+                record.injected = True
+                flow.metadata[_MASK] = Mask(injection.secrets)
+        record.host, record.port = verdict.host, verdict.port
+        request.data.host, request.data.port = verdict.host, verdict.port
+        request.data.authority = b"" if tunnel else verdict.authority.encode("ascii")
+        request.headers = http.Headers(verdict.headers)
+        request.stream = record.count_up
+        record.status = record.refused = None
+        flow.response = None
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        record = flow.metadata[_KEY]
+        if record.refused or record.written:
+            return
+        if flow.response.status_code == 101:
+            # Nobody asked for it: an upgrade is never passed on.
+            record.error = "upstream-switched-protocols"
+            flow.kill()
+            return
+        record.status = flow.response.status_code
+        mask: Mask | None = flow.metadata.get(_MASK)
+        if mask is None:
+            flow.response.stream = record.count_down
+            return
+
+        fields = flow.response.headers.fields
+        flow.response.headers = http.Headers((name, mask.whole(value)) for name, value in fields)
+
+        def masked(chunk: bytes) -> list[bytes]:
+            # No chunk rather than an empty one, which would end a chunked body.
+            passed = mask.feed(chunk)
+            return [record.count_down(passed)] if passed else []
+
+        flow.response.stream = masked
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        record = flow.metadata[_KEY]
+        if record.refused:
+            record.bytes_down = len(flow.response.raw_content or b"")
+        record.write()
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        record = flow.metadata.get(_KEY)
+        if record is None:
+            return
+        message = flow.error.msg if flow.error else ""
+        if flow.metadata.get(CLIENT_FAILED):
+            record.error = "client-gone" if "disconnected" in message else "client-malformed"
+        elif not record.refused and not record.error:
+            told = answers.failure(502, message)
+            record.error = told.rule
+            record.status = record.status or told.status
+        record.write()
+
+
+def _tunnel(flow: http.HTTPFlow) -> Tunnel | None:
+    client = flow.client_conn
+    if not client.tls:
+        return None
+    host, port = flow.server_conn.address
+    return Tunnel(host, port, client.sni)
+
+
+def _head(request: http.Request) -> Head:
+    return Head(
+        method=_method(request),
+        scheme=request.scheme,
+        authority=request.data.authority.decode("latin-1"),
+        path=request.path,
+        version=request.http_version,
+        headers=request.headers.fields,
+    )
+
+
+def _method(request: http.Request) -> str:
+    """The method as it was sent and will be sent on; mitmproxy's own accessor gives it in upper case."""
+    return request.data.method.decode("latin-1")

@@ -1,0 +1,268 @@
+"""The routing table: read from `routes.yaml`, checked whole, then asked. Pure: the caller gives text and tokens.
+
+Precedence. A host named exactly hides every wildcard that would cover it, whatever the ports. Within a host, of the
+routes that allow both path and method, the one with the longest path prefix wins, then one with methods over one
+without. Two routes that this leaves undecided are an error of the table. What a routed host's routes do not allow is
+refused: routes are an allowlist of what may be done there.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from .names import canonical_host
+from .paths import is_below
+
+# Where credentials are usually carried. On a host for which egress holds one, none of the agent's own passes: an
+# agent that brought another account's key could carry data out to that account.
+CREDENTIAL_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"}
+)
+
+# Headers that frame or steer a message: a credential in one of them would break the request.
+_STEERING_HEADERS = frozenset(
+    {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"}
+    | {"keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_HEADER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
+_METHOD = re.compile(r"[A-Z][A-Z-]{0,31}\Z")
+_SLOT = re.compile(r"EGRESS_TOKEN_[A-Z0-9_]+\Z")
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*\Z")
+_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
+
+
+class RoutesError(ValueError):
+    """The table cannot be used. The message is one line, names the key, and holds no token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    header: str
+    value: bytes = field(repr=False)
+    secrets: tuple[bytes, ...] = field(repr=False)
+    """What must not come back: the token, and the form that it is sent in where that does not contain it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    name: str
+    host: str
+    port: int
+    paths: tuple[str, ...] | None
+    methods: frozenset[str] | None
+    injection: Injection | None
+
+    def prefix_for(self, path: str) -> str | None:
+        """The longest of its prefixes that covers the path; the empty one if it has none; None if it is not covered."""
+        if self.paths is None:
+            return ""
+        return max((prefix for prefix in self.paths if is_below(path, prefix)), key=len, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Every route of one host pattern."""
+
+    pattern: str
+    routes: tuple[Route, ...]
+
+    def ports(self) -> list[int]:
+        return sorted({route.port for route in self.routes})
+
+    def stripped(self) -> frozenset[str]:
+        """Names of the headers that the agent may not bring here, in the form that `header_key` gives."""
+        injected = {header_key(route.injection.header) for route in self.routes if route.injection}
+        return frozenset(injected | CREDENTIAL_HEADERS) if injected else frozenset()
+
+    def choose(self, port: int, path: str, method: str) -> Route | None:
+        best: tuple[int, bool] | None = None
+        chosen = None
+        for route in self.routes:
+            if route.port != port or (route.methods is not None and method not in route.methods):
+                continue
+            prefix = route.prefix_for(path)
+            if prefix is None:
+                continue
+            rank = (len(prefix), route.methods is not None)
+            if best is None or rank > best:
+                best, chosen = rank, route
+        return chosen
+
+    def covering(self, port: int, path: str) -> list[str]:
+        """Names of the routes that cover the path, whatever the method."""
+        return [r.name for r in self.routes if r.port == port and r.prefix_for(path) is not None]
+
+
+class Table:
+    """A whole routing table, and the only way to ask it."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        patterns: dict[str, list[Route]] = {}
+        for route in routes:
+            patterns.setdefault(route.host, []).append(route)
+        self._hosts = {pattern: Host(pattern, tuple(of)) for pattern, of in patterns.items()}
+        self.routes = tuple(routes)
+
+    def lookup(self, host: str) -> Host | None:
+        if exact := self._hosts.get(host):
+            return exact
+        label, dot, parent = host.partition(".")
+        return self._hosts.get(f"*.{parent}") if label and dot else None
+
+
+def header_key(name: str) -> str:
+    """A header's name as a careless server sees it: CGI and its heirs cannot tell `_` from `-`."""
+    return name.lower().replace("_", "-")
+
+
+def parse(text: str, environment: Mapping[str, str]) -> Table:
+    """Read a table and fill its token slots.
+
+    Raises:
+        RoutesError: anything unknown, missing, of the wrong type, duplicate or ambiguous; a slot without a token.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        document = yaml.load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not one YAML document"
+        raise RoutesError(f"{problem}{f' (line {mark.line + 1})' if mark else ''}") from None
+    except (ValueError, RecursionError):
+        raise RoutesError("not YAML") from None
+
+    top = _mapping(document, "the file", {"version", "routes"}, {"version", "routes"})
+    if type(top["version"]) is not int or top["version"] != 1:
+        raise RoutesError("version: must be 1")
+    if not isinstance(top["routes"], list):
+        raise RoutesError("routes: must be a list")
+    routes = [_route(item, f"routes[{index}]", environment) for index, item in enumerate(top["routes"])]
+
+    seen: dict[str, int] = {}
+    for index, route in enumerate(routes):
+        if route.name in seen:
+            raise RoutesError(f"routes[{index}].name: `{route.name}` is also the name of routes[{seen[route.name]}]")
+        seen[route.name] = index
+    for index, route in enumerate(routes):
+        for other in routes[:index]:
+            if clash := _clash(route, other):
+                raise RoutesError(f"routes[{index}]: `{route.name}` and `{other.name}` both claim {clash}")
+    return Table(routes)
+
+
+def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
+    keys = _mapping(item, where, {"name", "host", "port", "paths", "methods", "inject"}, {"name", "host"})
+    port = keys.get("port", 443)
+    if type(port) is not int or not 0 < port < 65536:
+        raise RoutesError(f"{where}.port: must be a number from 1 to 65535")
+    return Route(
+        name=_text(keys["name"], f"{where}.name", _NAME, "letters, digits, `.`, `_` and `-`, 64 at most"),
+        host=_host(keys["host"], f"{where}.host"),
+        port=port,
+        paths=_paths(keys["paths"], f"{where}.paths") if "paths" in keys else None,
+        methods=_methods(keys["methods"], f"{where}.methods") if "methods" in keys else None,
+        injection=_injection(keys["inject"], f"{where}.inject", environment) if "inject" in keys else None,
+    )
+
+
+def _host(value: object, where: str) -> str:
+    if isinstance(value, str) and value == value.lower():
+        wildcard = value.startswith("*.")
+        name = value[2:] if wildcard else value
+        canonical = canonical_host(name)
+        # A wildcard over a single label would be over a whole top-level domain; one over an address means nothing.
+        allowed = not wildcard or ("." in name and not name.rpartition(".")[2].isdigit())
+        if canonical is not None and canonical == name.strip("[]") and allowed:
+            return f"*.{canonical}" if wildcard else canonical
+    raise RoutesError(f"{where}: must be a host name in lower case, or `*.` and at least two labels")
+
+
+def _paths(value: object, where: str) -> tuple[str, ...]:
+    prefixes = _list(value, where)
+    for index, prefix in enumerate(prefixes):
+        _text(prefix, f"{where}[{index}]", _PATH, "a path from `/` on, without escapes, query or fragment")
+        if "//" in prefix or {".", ".."} & set(prefix.split("/")):
+            raise RoutesError(f"{where}[{index}]: must not hold empty or dot segments")
+    return tuple(prefixes)
+
+
+def _methods(value: object, where: str) -> frozenset[str]:
+    methods = _list(value, where)
+    for index, method in enumerate(methods):
+        _text(method, f"{where}[{index}]", _METHOD, "an HTTP method in upper case")
+        if method in ("CONNECT", "TRACE"):
+            raise RoutesError(f"{where}[{index}]: {method} is never passed on")
+    return frozenset(methods)
+
+
+def _injection(value: object, where: str, environment: Mapping[str, str]) -> Injection:
+    keys = _mapping(value, where, {"header", "template", "basic_username", "slot"}, {"header", "slot"})
+    header = _text(keys["header"], f"{where}.header", _HEADER, "a header name in lower case")
+    if header_key(header) in _STEERING_HEADERS:
+        raise RoutesError(f"{where}.header: `{header}` cannot carry a credential")
+    if ("template" in keys) == ("basic_username" in keys):
+        raise RoutesError(f"{where}: needs either `template` or `basic_username`")
+
+    slot = _text(keys["slot"], f"{where}.slot", _SLOT, "EGRESS_TOKEN_ and upper-case letters, digits or `_`")
+    token = environment.get(slot, "")
+    if not token:
+        raise RoutesError(f"{where}.slot: {slot} is {'empty' if slot in environment else 'not set'}")
+    if not _VALUE.match(token):
+        raise RoutesError(f"{where}.slot: the value of {slot} has characters that no header can carry")
+
+    if "template" in keys:
+        template = _text(keys["template"], f"{where}.template", _VALUE, "printable ASCII")
+        if template.count("{token}") != 1:
+            raise RoutesError(f"{where}.template: must hold {{token}} once")
+        return Injection(header, template.replace("{token}", token).encode("ascii"), (token.encode("ascii"),))
+    username = _text(keys["basic_username"], f"{where}.basic_username", _VALUE, "printable ASCII")
+    if ":" in username:
+        raise RoutesError(f"{where}.basic_username: must not hold a colon")
+    encoded = base64.b64encode(f"{username}:{token}".encode("ascii"))
+    return Injection(header, b"Basic " + encoded, (token.encode("ascii"), encoded))
+
+
+def _clash(one: Route, other: Route) -> str | None:
+    """What both routes claim with equal right, in words."""
+    if (one.host, one.port) != (other.host, other.port) or (one.methods is None) != (other.methods is None):
+        return None
+    methods = None if one.methods is None else one.methods & (other.methods or frozenset())
+    if methods is not None and not methods:
+        return None
+    paths = {""} if one.paths is None else set(one.paths)
+    shared = sorted(paths & ({""} if other.paths is None else set(other.paths)))
+    if not shared:
+        return None
+    verb = "" if methods is None else f"{min(methods)} "
+    return f"{verb}{one.host}:{one.port}{shared[0]}"
+
+
+def _mapping(value: object, where: str, known: set[str], needed: set[str]) -> dict:
+    if not isinstance(value, dict):
+        raise RoutesError(f"{where}: must be a mapping")
+    for key in value:
+        if key not in known:
+            raise RoutesError(f"{where}: unknown key `{str(key)[:64]!r}`; known are {', '.join(sorted(known))}")
+    for key in sorted(needed - value.keys()):
+        raise RoutesError(f"{where}: `{key}` is missing")
+    return value
+
+
+def _list(value: object, where: str) -> list:
+    if not isinstance(value, list) or not value:
+        raise RoutesError(f"{where}: must be a list that is not empty; leave it out to allow all")
+    if any(not isinstance(item, str) for item in value) or len(set(value)) != len(value):
+        raise RoutesError(f"{where}: must hold strings, each once")
+    return value
+
+
+def _text(value: object, where: str, pattern: re.Pattern[str], accepted: str) -> str:
+    if not isinstance(value, str) or not pattern.match(value):
+        raise RoutesError(f"{where}: must be {accepted}")
+    return value

@@ -1,0 +1,129 @@
+"""What the container is given: the environment and the mounted files, checked before anything listens."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from .names import split_authority
+from .routes import RoutesError, Table, parse
+
+ROUTES = Path("/etc/egress/routes.yaml")
+AUTHORITY = Path("/etc/egress/ca.pem")
+SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
+
+# A table larger than this was not rendered from a plan.
+_ROUTES_LIMIT = 1 << 20
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\n.+?\n-----END CERTIFICATE-----\n?", re.DOTALL)
+_KEY = re.compile(r"-----BEGIN (?:EC )?PRIVATE KEY-----\n.+?\n-----END (?:EC )?PRIVATE KEY-----\n?", re.DOTALL)
+
+
+class SettingsError(ValueError):
+    """The sidecar cannot start. The message is one line and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    listen_port: int
+    upstream: tuple[str, int]
+    upstream_ca: Path
+    extra_ca: Path | None
+    routes: Path
+    authority: Path
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Settings":
+        """The settings; the paths of the mounted files can be moved for a test.
+
+        Raises:
+            SettingsError: a variable is missing or cannot be used.
+        """
+        proxy = environment.get("EGRESS_UPSTREAM_PROXY", "")
+        place = split_authority(proxy.removeprefix("http://").rstrip("/"), None)
+        if not proxy.startswith("http://") or place is None:
+            raise SettingsError("EGRESS_UPSTREAM_PROXY: must be http://host:port")
+        upstream_ca = environment.get("EGRESS_UPSTREAM_CA", "")
+        if not upstream_ca:
+            raise SettingsError("EGRESS_UPSTREAM_CA: must be the path of the next proxy's certificate")
+        extra = environment.get("EGRESS_EXTRA_CA", "")
+        port = environment.get("EGRESS_PORT", "9099")
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise SettingsError("EGRESS_PORT: must be a port")
+        return cls(
+            listen_port=int(port),
+            upstream=place,
+            upstream_ca=Path(upstream_ca),
+            extra_ca=Path(extra) if extra else None,
+            routes=Path(environment.get("EGRESS_ROUTES", ROUTES)),
+            authority=Path(environment.get("EGRESS_CA", AUTHORITY)),
+        )
+
+
+def read_routes(path: Path, environment: Mapping[str, str]) -> tuple[str, Table | RoutesError]:
+    """The file's hash, and its table or what is wrong with it.
+
+    Raises:
+        SettingsError: the file cannot be read at all.
+    """
+    raw = _read(path, "the routes", _ROUTES_LIMIT)
+    digest = hashlib.sha256(raw).hexdigest()
+    try:
+        return digest, parse(raw.decode("utf-8"), environment)
+    except UnicodeDecodeError:
+        return digest, RoutesError("not UTF-8")
+    except RoutesError as error:
+        return digest, error
+
+
+def lay_out(settings: Settings, where: Path) -> tuple[Path, Path]:
+    """Make mitmproxy's directory (holding the authority under its name) and the bundle of trusted roots.
+
+    Everything is written for its owner alone.
+
+    Raises:
+        SettingsError: a file is missing, or does not hold what it should.
+    """
+    authority = _read(settings.authority, "the certificate authority").decode("ascii", "replace")
+    key, certificate = _KEY.search(authority), _CERTIFICATE.search(authority)
+    if not key or not certificate:
+        raise SettingsError(f"{settings.authority}: must hold a private key and its certificate")
+    roots = [_certificates(settings.upstream_ca, "the next proxy's certificate")]
+    if settings.extra_ca:
+        roots.append(_certificates(settings.extra_ca, "the extra certificates"))
+    if SYSTEM_ROOTS.exists():
+        roots.append(_certificates(SYSTEM_ROOTS, "the system's certificates"))
+
+    confdir = where / "mitmproxy"
+    confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    trust = where / "trust.pem"
+    _write(confdir / "mitmproxy-ca.pem", key[0] + "\n" + certificate[0])
+    _write(trust, "\n".join(roots))
+    return confdir, trust
+
+
+def _certificates(path: Path, what: str) -> str:
+    """The certificates of a bundle and nothing else of it."""
+    found = _CERTIFICATE.findall(_read(path, what).decode("ascii", "replace").replace("\r\n", "\n"))
+    if not found:
+        raise SettingsError(f"{path}: holds no certificate ({what})")
+    return "\n".join(found)
+
+
+def _read(path: Path, what: str, limit: int | None = None) -> bytes:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read {what}: {error.strerror}") from None
+    if limit is not None and len(raw) > limit:
+        raise SettingsError(f"{path}: {what} are larger than {limit} bytes")
+    return raw
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with open(path, "x", opener=partial(os.open, mode=0o600)) as file:
+        file.write(text)

@@ -1,0 +1,26 @@
+import unittest
+
+from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
+from egress.addon import Gate
+from mitmproxy.test import tflow
+
+
+def broken():
+    raise RuntimeError("a bug")
+
+
+class FailingClosed(unittest.TestCase):
+    def test_a_request_that_cannot_be_judged_is_refused(self):
+        flow = tflow.tflow()
+        flow.request.authority = "address:22"
+        with self.assertRaises(RuntimeError):
+            Gate(broken).requestheaders(flow)
+        self.assertEqual(flow.response.status_code, 500)
+        self.assertFalse(flow.request.stream, "nothing is sent on as it comes")
+
+    def test_so_is_a_connect(self):
+        flow = tflow.tflow()
+        flow.request.data.authority = None
+        with self.assertRaises(AttributeError):
+            Gate(broken).http_connect(flow)
+        self.assertEqual(flow.response.status_code, 500)

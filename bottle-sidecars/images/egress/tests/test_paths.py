@@ -1,0 +1,78 @@
+import unittest
+
+from egress.paths import AmbiguousPath, is_below, readings
+
+
+class Readings(unittest.TestCase):
+    def test_strict_is_what_was_sent_and_loose_is_what_it_could_become(self):
+        for target, strict, loose in (
+            ("/", "/", "/"),
+            ("/v1/x?q=/../a#", "/v1/x", "/v1/x"),
+            ("/v1/%61dmin", "/v1/%61dmin", "/v1/admin"),
+            ("/v1/group%2Fproject", "/v1/group%2Fproject", "/v1/group/project"),
+            ("/v1/a%252Fb", "/v1/a%252Fb", "/v1/a/b"),
+            ("//v1///x", "//v1///x", "/v1/x"),
+            ("/v1\\x", "/v1\\x", "/v1/x"),
+            ("/v1;a=b/x;c", "/v1;a=b/x;c", "/v1/x"),
+            ("/v1/a%3fb", "/v1/a%3fb", "/v1/a?b"),
+            ("/v1/%e2%82%ac", "/v1/%e2%82%ac", "/v1/\xe2\x82\xac"),
+            ("/v1/..x/x../...", "/v1/..x/x../...", "/v1/..x/x../..."),
+        ):
+            self.assertEqual(readings(target), (strict, loose))
+
+    def test_dot_segments_in_every_disguise(self):
+        for target in [
+            "/v1/../x",
+            "/..",
+            "/.",
+            "/./v1",
+            "/v1/%2e%2e/x",
+            "/v1/.%2E/x",
+            "/v1/%252e%252e/x",
+            "/v1/..%2fx",
+            "/v1/..;/x",
+        ] + [
+            "/v1\\..\\x",
+            "/v1/..%5cx",
+            "/v1/..%255cx",
+            "/v1/;a/..;b",
+            "/v1/%2e%2e%3bx/",
+            "/v1/..%20/x",
+            "/v1/%20../x",
+        ]:
+            with self.assertRaises(AmbiguousPath, msg=target):
+                readings(target)
+
+    def test_what_no_reading_makes_safe(self):
+        for target in [
+            "",
+            "v1",
+            "*",
+            "http://a/",
+            "/v1/%",
+            "/v1/%zz",
+            "/v1/%0",
+            "/v1/%00",
+            "/v1/%0d%0aHost:x",
+            "/v1/%7f",
+            "/a b",
+        ] + ["/v1/\x01", "/v1/€", "/" + "%25" * 1 + "25" * 9 + "2e"]:
+            with self.assertRaises(AmbiguousPath, msg=target):
+                readings(target)
+
+
+class Below(unittest.TestCase):
+    def test_segment_boundary(self):
+        for path, prefix, covered in (
+            ("/v1", "/v1", True),
+            ("/v1/", "/v1", True),
+            ("/v1/x", "/v1", True),
+            ("/v10", "/v1", False),
+            ("/v1", "/v1/", False),
+            ("/v1/", "/v1/", True),
+            ("/v1/x", "/v1/", True),
+            ("/V1/x", "/v1/", False),
+            ("/", "/", True),
+            ("/anything", "/", True),
+        ):
+            self.assertIs(is_below(path, prefix), covered, (path, prefix))

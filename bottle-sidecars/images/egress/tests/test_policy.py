@@ -1,0 +1,227 @@
+import unittest
+
+from egress.policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
+
+from .test_routes import table
+
+TABLE = table(
+    "name: api, host: api.example, paths: [/v1/], methods: [GET, POST],"
+    " inject: {header: x-api-key, template: '{token}', slot: EGRESS_TOKEN_A}",
+    "name: admin, host: api.example, paths: [/v1/admin], methods: [GET],"
+    " inject: {header: authorization, template: 'Bearer {token}', slot: EGRESS_TOKEN_B}",
+    "name: limited, host: limited.example, paths: [/open]",
+)
+
+
+def head(path="/v1/x", method="GET", headers=(), host="api.example", scheme="https", authority="", version="HTTP/1.1"):
+    hosts = ((b"Host", host.encode()),) if host is not None else ()
+    return Head(method, scheme, authority, path, version, hosts + tuple(headers))
+
+
+def through(request: Head, host="api.example", port=443, server_name="api.example"):
+    return judge(request, Tunnel(host, port, server_name), TABLE)
+
+
+class Base(unittest.TestCase):
+    def passes(self, verdict) -> dict[str, list[bytes]]:
+        self.assertIsInstance(verdict, Passage, verdict)
+        self.assertNotIn("token-", repr(verdict))
+        sent: dict[str, list[bytes]] = {}
+        for name, value in verdict.headers:
+            sent.setdefault(name.decode().lower(), []).append(value)
+        return sent
+
+    def refused(self, verdict, status: int, rule: str):
+        self.assertIsInstance(verdict, Refusal)
+        self.assertEqual((verdict.status, verdict.rule), (status, rule))
+        for token in ("token-a", "token-b"):
+            self.assertNotIn(token, verdict.message)
+
+
+class Injecting(Base):
+    def test_the_agents_credentials_are_replaced_whatever_their_spelling(self):
+        sent = self.passes(
+            through(
+                head(
+                    headers=[
+                        (b"x-api-key", b"dummy"),
+                        (b"X-API-Key", b"dummy"),
+                        (b"X_Api_Key", b"dummy"),
+                        (b"AUTHORIZATION", b"Bearer dummy"),
+                        (b"Proxy-Authorization", b"Basic dummy"),
+                        (b"X-Goog-Api-Key", b"dummy"),
+                        (b"X-Kept", b"1"),
+                    ]
+                )
+            )
+        )
+        self.assertEqual(sent["x-api-key"], [b"token-a"])
+        self.assertEqual(sent["x-kept"], [b"1"])
+        self.assertFalse([value for values in sent.values() for value in values if b"dummy" in value])
+
+    def test_the_most_specific_route_decides_the_credential(self):
+        sent = self.passes(through(head("/v1/admin/x", headers=[(b"x-api-key", b"dummy")])))
+        self.assertEqual(sent["authorization"], [b"Bearer token-b"])
+        self.assertNotIn("x-api-key", sent)
+
+    def test_a_host_without_injection_keeps_the_agents_own(self):
+        request = head("/open/x", headers=[(b"Authorization", b"own")], host="limited.example")
+        sent = self.passes(through(request, "limited.example", server_name="limited.example"))
+        self.assertEqual(sent["authorization"], [b"own"])
+
+    def test_an_unrouted_host_is_passed_with_what_the_agent_sent(self):
+        request = head("/any/../thing?x", "PURGE", headers=[(b"x-api-key", b"own")], host="else.example")
+        verdict = through(request, "else.example", server_name="else.example")
+        self.assertEqual(self.passes(verdict)["x-api-key"], [b"own"])
+        self.assertIsNone(verdict.route)
+
+    def test_one_hop_headers_end_here(self):
+        sent = self.passes(
+            through(
+                head(
+                    headers=[
+                        (b"Connection", b"x-api-key, close"),
+                        (b"Keep-Alive", b"timeout=5"),
+                        (b"TE", b"trailers"),
+                        (b"Upgrade", b"h2c"),
+                        (b"Accept-Encoding", b"gzip"),
+                    ]
+                )
+            )
+        )
+        self.assertEqual(sent["connection"], [b"close"])
+        self.assertEqual(sent["accept-encoding"], [b"identity"])
+        self.assertEqual(sent["x-api-key"], [b"token-a"])
+        for name in ("keep-alive", "te", "upgrade"):
+            self.assertNotIn(name, sent)
+
+
+class Limits(Base):
+    def test_path_and_method(self):
+        self.refused(through(head("/v2/x")), 403, "path")
+        self.refused(through(head("/v1")), 403, "path")
+        self.refused(through(head("/v10/x")), 403, "path")
+        self.refused(through(head("/v1/x", "DELETE")), 403, "method")
+        self.refused(through(head("/v1/x", "get")), 403, "method")
+        self.passes(through(head("/v1/admin", "POST")))  # the wider route allows it
+        self.assertIn("api", through(head("/v1/x", "DELETE")).message)
+
+    def test_spellings_of_a_path(self):
+        for path in [
+            "/v1/../v2",
+            "/v1/%2e%2e/v2",
+            "/v1/..%2fv2",
+            "/v1\\..\\v2",
+            "//v1/x",
+            "/%761/x",
+            "/v1%2fx",
+            "/v1/%61dmin/x",
+        ] + ["/v1//admin/x", "/v1/;a/admin", "/v1/admin;x", "/v1/admi%256e", "/v1/\\admin"]:
+            self.refused(through(head(path)), 400, "path")
+        self.passes(through(head("/v1/group%2Fproject")))
+        self.passes(through(head("/v1/x;v=1")))
+        self.passes(through(head("/v1/x?next=/../../admin&u=http://a//b")))
+
+    def test_a_query_or_fragment_is_no_path(self):
+        self.refused(through(head("/?/v1/x")), 403, "path")
+        self.refused(through(head("/v1/x#y")), 400, "target")
+
+    def test_overrides(self):
+        for name in (b"X-HTTP-Method-Override", b"x_http_method_override", b"X-Original-URL", b"X-Rewrite-Url"):
+            self.refused(through(head(headers=[(name, b"DELETE")])), 403, "override")
+
+    def test_only_https_and_the_routes_port(self):
+        plain = head(host="api.example", scheme="http", authority="api.example")
+        self.refused(judge(plain, None, TABLE), 403, "https-only")
+        other = head(host="api.example:8443")
+        self.refused(through(other, port=8443), 403, "port")
+
+    def test_trace_and_websocket(self):
+        self.refused(through(head(method="TRACE")), 405, "trace")
+        self.refused(through(head(method="trace")), 405, "trace")
+        for method in ("CONNECT", "Connect", "head", "Head"):
+            self.refused(through(head(method=method)), 400, "method")
+        self.refused(through(head(headers=[(b"Upgrade", b"WebSocket")])), 501, "websocket")
+        self.refused(through(head(headers=[(b"Upgrade", b"h2c, websocket")])), 501, "websocket")
+
+
+class Agreement(Base):
+    def test_server_name(self):
+        for name in (None, "", "other.example", "api.example."):
+            self.refused(through(head(), server_name=name), 421, "server-name-mismatch")
+        self.passes(through(head(), server_name="API.example"))
+        self.refused(
+            through(head(host="192.0.2.1"), host="192.0.2.1", server_name="api.example"), 421, "server-name-mismatch"
+        )
+        self.passes(through(head(host="192.0.2.1"), host="192.0.2.1", server_name=None))
+
+    def test_host_header(self):
+        for host in (
+            "other.example",
+            "api.example:8443",
+            "api.example.",
+            "",
+            "api.example, other.example",
+            "a@api.example",
+        ):
+            self.refused(through(head(host=host)), 421, "host-mismatch")
+        self.refused(through(head(host=None)), 421, "host-mismatch")
+        for host in ("API.example", "api.example:443"):
+            self.assertEqual(self.passes(through(head(host=host)))["host"], [b"api.example"])
+
+    def test_absolute_target(self):
+        for authority in ("api.example", "other.example", "api.example:443"):
+            self.refused(through(head(authority=authority)), 400, "target")
+        plain = head(host="else.example", scheme="http", authority="else.example:80")
+        self.assertEqual(self.passes(judge(plain, None, TABLE))["host"], [b"else.example"])
+        for host, authority in (("a.example", "b.example"), ("a.example", "a.example:81"), (None, "a.example")):
+            mismatch = head(host=host, scheme="http", authority=authority)
+            self.refused(judge(mismatch, None, TABLE), 400, "host-mismatch")
+        self.refused(judge(head(scheme="https", authority="api.example"), None, TABLE), 400, "scheme")
+        self.refused(judge(head(), None, TABLE), 400, "target")
+        self.refused(judge(head(scheme="http", authority="u@a.example"), None, TABLE), 400, "target")
+
+    def test_connect(self):
+        self.assertEqual(judge_connect("CONNECT", "API.example:443", ()), ("api.example", 443))
+        self.assertEqual(
+            judge_connect("CONNECT", "api.example:443", ((b"Host", b"api.example"),)), ("api.example", 443)
+        )
+        self.assertEqual(judge_connect("CONNECT", "[::1]:443", ((b"host", b"[::1]:443"),)), ("::1", 443))
+        for authority in (
+            "api.example",
+            "api.example.:443",
+            "u@api.example:443",
+            "api.example:0",
+            "xn--\u00fc:443",
+            "127.1:1",
+        ):
+            self.refused(judge_connect("CONNECT", authority, ()), 400, "connect")
+        self.refused(judge_connect("Connect", "api.example:443", ()), 400, "connect")
+        for headers in (
+            ((b"Host", b"other.example:443"),),
+            ((b"Host", b"api.example:8443"),),
+            ((b"Host", b"api.example:443"), (b"host", b"api.example:443")),
+        ):
+            self.refused(judge_connect("CONNECT", "api.example:443", headers), 400, "host-mismatch")
+
+
+class Smuggling(Base):
+    def test_headers(self):
+        self.refused(through(head(headers=[(b"host", b"api.example")])), 400, "header")
+        self.refused(through(head(headers=[(b"Content_Length", b"5")])), 400, "header")
+        self.refused(through(head(headers=[(b"Transfer_Encoding", b"chunked")])), 400, "header")
+        self.refused(through(head(headers=[(b"Content-Length", b"5"), (b"content-length", b"5")])), 400, "header")
+        self.refused(
+            through(head(headers=[(b"Content-Length", b"5"), (b"Transfer-Encoding", b"chunked")])), 400, "framing"
+        )
+        for name in (b"x y", b"x:", b"", b"x\t", b"\xc3\xbc"):
+            self.refused(through(head(headers=[(name, b"v")])), 400, "header")
+        for value in (b"a\r\n b", b"a\nb", b"a\0b", b"a\x7fb"):
+            self.refused(through(head(headers=[(b"X", value)])), 400, "header")
+
+    def test_the_request_line(self):
+        self.refused(through(head(version="HTTP/2.0")), 505, "version")
+        self.refused(through(head(version="HTTP/0.9")), 505, "version")
+        self.refused(through(head(method="GE T")), 400, "method")
+        self.refused(through(head("/v1/\x01")), 400, "target")
+        self.refused(through(head("v1")), 400, "target")
