@@ -76,6 +76,8 @@ fn environment(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Variable> {
     variables.push(Variable::set("NODE_EXTRA_CA_CERTS", AGENT_CA_CERT));
     let bundles = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"];
     variables.extend(bundles.map(|name| Variable::set(name, AGENT_CA_BUNDLE)));
+    // Node's own `fetch` knows the proxy's variables from release 24 on, and only when told to.
+    variables.push(Variable::set("NODE_USE_ENV_PROXY", "1"));
     variables.push(Variable::set("BOTTLE_PROMPT_FILE", AGENT_PROMPT));
     variables.extend(access.iter().flat_map(|access| access.environment.iter().cloned()));
     variables.extend(agent.literals.iter().map(|(name, value)| Variable::set(name.as_str(), value)));

@@ -7,13 +7,35 @@ use bottle_plan::plan::{EgressPlan, InjectionValue, Route};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 use serde::Serialize;
 
-use crate::pipelock;
+use crate::context::embedded;
+use crate::{BuildContext, pipelock};
 
 /// The port on which egress is a proxy.
 pub const PORT: u16 = 9099;
 
 /// The build context of its image.
-pub const CONTEXT: crate::BuildContext = crate::BuildContext { name: "egress", files: &[] };
+pub const CONTEXT: BuildContext = BuildContext {
+    name: "egress",
+    files: embedded!("egress": [
+        "Dockerfile",
+        "requirements.txt",
+        "egress/__init__.py",
+        "egress/__main__.py",
+        "egress/addon.py",
+        "egress/answers.py",
+        "egress/audit.py",
+        "egress/layers.py",
+        "egress/lean.py",
+        "egress/mask.py",
+        "egress/names.py",
+        "egress/paths.py",
+        "egress/policy.py",
+        "egress/proxy.py",
+        "egress/routes.py",
+        "egress/settings.py",
+        "egress/status.py",
+    ], programs: ["entrypoint", "healthcheck"]),
+};
 
 const ROUTES: &str = "/etc/egress/routes.yaml";
 const CA: &str = "/etc/egress/ca.pem";
@@ -58,7 +80,7 @@ impl Sidecar for Egress {
         }
         service.environment.extend(egress.token_slots().into_keys().map(|slot| Variable::Bare(slot.to_string())));
         service.tmpfs = vec![tmpfs("/tmp", 64)];
-        service.healthcheck = Some(health_check(plan, &["/usr/local/bin/healthcheck"]));
+        service.healthcheck = Some(health_check(plan, &["/opt/egress/bin/healthcheck"]));
         service.depends_on =
             vec![(Name::Pipelock.as_str().to_owned(), Dependency { condition: Condition::ServiceHealthy })];
         service

@@ -32,6 +32,7 @@ const RESERVED_ENV: &[&str] = &[
     "all_proxy",
     "no_proxy",
     "NODE_EXTRA_CA_CERTS",
+    "NODE_USE_ENV_PROXY",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE",

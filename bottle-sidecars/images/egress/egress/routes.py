@@ -29,10 +29,10 @@ _STEERING_HEADERS = frozenset(
     | {"keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}\Z")
-_SLOT = re.compile(r"EGRESS_TOKEN_[A-Z0-9_]+\Z")
+_SLOT = re.compile(r"EGRESS_TOKEN_[A-Za-z0-9_]+\Z")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*\Z")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 
@@ -209,7 +209,7 @@ def _injection(value: object, where: str, environment: Mapping[str, str]) -> Inj
     if ("template" in keys) == ("basic_username" in keys):
         raise RoutesError(f"{where}: needs either `template` or `basic_username`")
 
-    slot = _text(keys["slot"], f"{where}.slot", _SLOT, "EGRESS_TOKEN_ and upper-case letters, digits or `_`")
+    slot = _text(keys["slot"], f"{where}.slot", _SLOT, "EGRESS_TOKEN_ and letters, digits or `_`")
     token = environment.get(slot, "")
     if not token:
         raise RoutesError(f"{where}.slot: {slot} is {'empty' if slot in environment else 'not set'}")
