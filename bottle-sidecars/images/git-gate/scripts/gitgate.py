@@ -18,6 +18,7 @@ CREDENTIALS = pathlib.Path("/etc/git-gate/creds")
 MIRRORS = pathlib.Path("/mirrors")
 RUN = pathlib.Path("/tmp/git-gate")
 CA_BUNDLE = RUN / "ca-bundle.pem"
+GIT_SETTINGS = RUN / "gitconfig"
 # A descriptor that every hook inherits through git daemon and that leads to the container's standard output. The
 # hooks' own standard streams lead to the agent.
 AUDIT_FD = 9
@@ -111,7 +112,7 @@ class Upstream:
             "LC_ALL": "C.UTF-8",
             "GIT_DIR": str(self.mirror),
             "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_CONFIG_GLOBAL": str(GIT_SETTINGS),
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ALLOW_PROTOCOL": self.scheme,
             "GIT_SSL_CAINFO": str(CA_BUNDLE),
@@ -129,8 +130,8 @@ class Upstream:
             # `printf` is built into the shell: the token is on no command line and in no file.
             environment["GATE_USERNAME"] = self.auth["username"]
             environment["GATE_TOKEN"] = self.token()
-            answer = r"""printf 'username=%s\npassword=%s\n' "$GATE_USERNAME" "$GATE_TOKEN" """
-            helper = '!f() { test "$1" != get || ' + answer.strip() + "; }; f"
+            answer = r"""printf 'username=%s\npassword=%s\n' "$GATE_USERNAME" "$GATE_TOKEN"; """
+            helper = '!f() { test "$1" = get || return 0; ' + answer + "}; f"
             site = urllib.parse.urlsplit(self.url)
             settings.append((f"credential.{site.scheme}://{site.netloc}.helper", helper))
         environment["GIT_CONFIG_COUNT"] = str(len(settings))
@@ -322,7 +323,7 @@ def _end(child):
 # What git adds under the line that matters.
 _FILLER = re.compile(
     r"fatal: Could not read from remote repository|Please make sure you have the correct access"
-    r"|and the repository exists|^(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Writing|Delta)"
+    r"|and the repository exists|^error: failed to push some refs|^(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Writing|Delta)"
 )
 
 

@@ -228,11 +228,18 @@ def _judged(content, names, origins, hits):
         elif kind == "names":
             commit, _ = names[min(line, len(names)) - 1]
             findings.append(Finding(rule, commit, "a file name" if commit else "the name of a pushed ref", 0, secret))
-        elif kind == "commit":
-            findings.append(Finding(rule, name, "the commit message", line, secret))
         else:
-            findings.append(Finding(rule, "", f"the message of tag object {name[:12]}", line, secret))
+            part, line = _part_of(name, line)
+            where = (name, f"the {part}") if kind == "commit" else ("", f"the {part} of tag object {name[:12]}")
+            findings.append(Finding(rule, *where, line, secret))
     return findings
+
+
+def _part_of(name, line):
+    """Where a line of a commit or tag object lies, the way people count: from the first line of the message."""
+    header, _, _ = local_git("cat-file", "-p", name).partition(b"\n\n")
+    above = header.count(b"\n") + 2
+    return ("message", line - above) if line > above else ("header", line)
 
 
 def _expected(rule, changes):
