@@ -249,15 +249,20 @@ def legible(text):
     return re.sub(r"[^\n\x20-\x7e\xa0-\uffff]", "", text.replace("\r", "\n"))
 
 
-def _update_mirror(upstream):
+def remote_refs(upstream):
+    """What the real remote's refs are now; its HEAD as `ref: <name>`, when it tells."""
     listing, _ = upstream.git("ls-remote", "--symref", "--", upstream.url)
-    head, wanted = None, {}
+    refs = {}
     for line in listing.splitlines():
         value, _, ref = line.partition("\t")
-        if value.startswith("ref: ") and ref == "HEAD":
-            head = value.removeprefix("ref: ")
-        elif ref.startswith(NAMESPACES) and not ref.endswith("^{}"):
-            wanted[ref] = value
+        if ref.startswith(NAMESPACES) and not ref.endswith("^{}") or value.startswith("ref: "):
+            refs[ref] = value
+    return refs
+
+
+def _update_mirror(upstream):
+    wanted = remote_refs(upstream)
+    head = wanted.pop("HEAD", "").removeprefix("ref: ")
     git = ["--git-dir", str(upstream.mirror)]
     listed = local_git(*git, "for-each-ref", "--format=%(objectname) %(refname)").decode().splitlines()
     present = {ref: value for value, _, ref in (line.partition(" ") for line in listed)}
@@ -269,7 +274,7 @@ def _update_mirror(upstream):
         except UpstreamError:
             _sweep(upstream.mirror)
             raise
-    if head and head.startswith("refs/heads/"):
+    if head.startswith("refs/heads/"):
         local_git(*git, "symbolic-ref", "HEAD", head)
 
 
