@@ -19,6 +19,7 @@ MIRRORS = pathlib.Path("/mirrors")
 RUN = pathlib.Path("/tmp/git-gate")
 CA_BUNDLE = RUN / "ca-bundle.pem"
 GIT_SETTINGS = RUN / "gitconfig"
+PASSWD, GROUP = RUN / "passwd", RUN / "group"
 # A descriptor that every hook inherits through git daemon and that leads to the container's standard output. The
 # hooks' own standard streams lead to the agent.
 AUDIT_FD = 9
@@ -158,7 +159,9 @@ class Upstream:
             "ServerAliveCountMax": 4,
             "LogLevel": "ERROR",
         }
-        return ["ssh", "-F", "/dev/null", *(f"-o {name}={value}" for name, value in options.items())]
+        # The root is read-only, so the running uid's passwd entry is on the tmpfs; this library makes ssh look there.
+        named = ["env", "LD_PRELOAD=libnss_wrapper.so", f"NSS_WRAPPER_PASSWD={PASSWD}", f"NSS_WRAPPER_GROUP={GROUP}"]
+        return [*named, "ssh", "-F", "/dev/null", *(f"-o {name}={value}" for name, value in options.items())]
 
     def _legible(self, raw):
         text = legible(raw.decode(errors="replace"))

@@ -224,6 +224,7 @@ def test_new_content_of_a_history_with_a_merge():
         removed = commit({}, "removed")
         git("merge", "-q", "--no-commit", side)
         merge = commit({"evil": "5"}, "merge")
+        git("checkout", "-q", base)
         content = scanning.NewContent([merge])
         assert set(content.commits) == {side, middle, removed, merge}
         changed = {(change.commit, change.path, change.added) for change in content.changes}
