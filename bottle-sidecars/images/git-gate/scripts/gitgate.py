@@ -274,8 +274,10 @@ def _update_mirror(upstream):
         options = ["--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
         try:
             upstream.git("fetch", *options, "--", upstream.url, *refspecs)
-        except UpstreamError:
+        except UpstreamError as failure:
             _sweep(upstream.mirror)
+            if "No space left" in str(failure):
+                raise UpstreamError(f"upstream `{upstream.name}` does not fit into the space for mirrors") from None
             raise
     if head.startswith("refs/heads/"):
         local_git(*git, "symbolic-ref", "HEAD", head)

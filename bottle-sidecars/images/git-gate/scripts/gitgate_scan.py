@@ -83,7 +83,7 @@ class NewContent:
             return
         # `-c` leaves out of a merge what it took unchanged from one of its parents: that is either the upstream's or
         # another new commit's.
-        options = ["--stdin", "-r", "-c", "--root", "-z", "--raw", "--no-renames", "--no-ext-diff", "--full-index"]
+        options = ["--stdin", "-r", "-c", "--root", "-z", "--raw", "--no-renames", "--ignore-submodules=none"]
         tokens = iter(local_git("diff-tree", *options, feed="\n".join([*self.commits, ""]).encode()).split(b"\0"))
         commit = ""
         for token in tokens:
