@@ -333,7 +333,8 @@ def _end(child):
 # What git adds under the line that matters.
 _FILLER = re.compile(
     r"fatal: Could not read from remote repository|Please make sure you have the correct access"
-    r"|and the repository exists|^error: failed to push some refs|^(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Writing|Delta)"
+    r"|and the repository exists|^error: failed to push some refs"
+    r"|^(remote: )?(Enumerating|Counting|Compressing|Total|Receiving|Resolving|Writing|Delta)"
 )
 
 
