@@ -1,0 +1,90 @@
+"""What an agent may push: pure functions over names and object ids, no git and no file system.
+
+Patterns are anchored at both ends and matched component by component. `*`, `?` and `[...]` stay within one component;
+`**` stands for any number of components. `agent/**` holds everything below `agent/`, `**/Jenkinsfile` the file at any
+depth, the top included. A leading `/` changes nothing; a trailing `/` means `/**`.
+"""
+
+import fnmatch
+
+BRANCH, TAG, NOTE = "branch", "tag", "note"
+_KINDS = (("refs/heads/", BRANCH), ("refs/tags/", TAG), ("refs/notes/", NOTE))
+
+
+def matches(pattern, path):
+    """Whether `pattern` stands for the whole of `path`."""
+    return _match(_components(pattern), path.split("/"))
+
+
+def protects(pattern, path):
+    """Whether a change at `path` touches what `pattern` protects.
+
+    A file, a symbolic link or a submodule put where a protected directory belongs counts: with `ci/jobs/**`
+    protected, a link named `ci` would replace the whole directory.
+    """
+    leading = []
+    for component in _components(pattern)[:-1]:
+        if any(sign in component for sign in "*?["):
+            break
+        leading.append(component)
+        if "/".join(leading) == path:
+            return True
+    return matches(pattern, path)
+
+
+def ref_kind(ref):
+    """`branch`, `tag` or `note`; None for any other namespace."""
+    return next((kind for prefix, kind in _KINDS if ref.startswith(prefix)), None)
+
+
+def short_name(ref):
+    """A ref as people write it: branches and tags without their namespace."""
+    for prefix in ("refs/heads/", "refs/tags/"):
+        if ref.startswith(prefix):
+            return ref[len(prefix) :]
+    return ref
+
+
+def refusal(push, ref, creates, deletes, fast_forward):
+    """Why the update of one ref is refused, as a phrase; None when the policy allows it.
+
+    `push` is the upstream's `push` object. A pattern of `branches` that begins with `refs/` is compared with the full
+    name of the ref, and is the only way to allow notes.
+    """
+    kind, name = ref_kind(ref), short_name(ref)
+    label = f"{kind} `{name}`"
+    if kind is None:
+        return f"`{ref}` is neither a branch, a tag nor a note"
+    if kind is TAG and not push["tags"]:
+        return f"{label}: tags may not be pushed"
+    if kind is not TAG and not any(_names(pattern, ref) for pattern in push["branches"]):
+        allowed = ", ".join(push["branches"]) or "none"
+        return f"{label} is outside what may be pushed ({allowed})"
+    if deletes:
+        return None if push["delete"] else f"{label} may not be deleted"
+    if not creates and not push["force"] and (kind is TAG or not fast_forward):
+        return f"{label} would be rewritten (a forced, non-fast-forward update)"
+    return None
+
+
+def _names(pattern, ref):
+    if pattern.startswith("refs/"):
+        return matches(pattern, ref)
+    return ref_kind(ref) is BRANCH and matches(pattern, short_name(ref))
+
+
+def _components(pattern):
+    if pattern.endswith("/"):
+        pattern += "**"
+    return pattern.lstrip("/").split("/")
+
+
+def _match(pattern, path):
+    if not pattern:
+        return not path
+    head, rest = pattern[0], pattern[1:]
+    if head != "**":
+        return bool(path) and fnmatch.fnmatchcase(path[0], head) and _match(rest, path[1:])
+    if not rest:
+        return bool(path)
+    return any(_match(rest, path[skip:]) for skip in range(len(path)))

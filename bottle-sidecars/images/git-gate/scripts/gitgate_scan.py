@@ -1,0 +1,265 @@
+"""What a push brings that the upstream does not have, and gitleaks over all of it.
+
+Runs inside the pre-receive hook: the pushed objects are in quarantine and the mirror's refs are the upstream's, so
+"new" is what the pushed tips reach and no ref of the mirror does.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import time
+
+from gitgate import RUN, GateError, local_git
+
+# The whole scan, all batches together. gitleaks reads source text at some 1.5 MB per second and core.
+SCAN_SECONDS = 900
+# Objects are written to the tmpfs for gitleaks in batches of about this size, so that it need not hold the push.
+BATCH_BYTES = 32 << 20
+# gitleaks ends with 1 for its own failures too.
+FOUND = 77
+# Lock files hold hashes beside words such as "token"; the entropy rule means nothing there. Other rules still count.
+LOCK_FILES = frozenset(
+    "Cargo.lock Gemfile.lock Pipfile.lock Podfile.lock composer.lock go.mod go.sum npm-shrinkwrap.json"
+    " package-lock.json pnpm-lock.yaml poetry.lock uv.lock yarn.lock".split()
+)
+# Put beside the documents of every batch: a scan that does not report it has not scanned. In two parts, so that this
+# file does not trip a scanner itself.
+CANARY = b"canary = 'AKIA" + b"J3QWZ7L5XK2MTV4B'\n"
+
+
+class ScanFailure(GateError):
+    """The scan did not run to its end, so the push cannot be let through."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A path that a new commit changes against all of its parents."""
+
+    commit: str
+    path: str
+    blob: str
+    added: bool
+
+
+@dataclasses.dataclass
+class Finding:
+    """Something that looks like a secret. `secret` is for comparing and masking and must not be printed."""
+
+    rule: str
+    commit: str
+    place: str
+    line: int
+    secret: str = dataclasses.field(repr=False)
+
+
+class NewContent:
+    """The objects, commits and changed paths that a push brings."""
+
+    def __init__(self, tips):
+        feed = "\n".join([*tips, ""]).encode()
+        # Deletions have no tip; with nothing on its input rev-list would complain.
+        listed = local_git("rev-list", "--objects", "--no-object-names", "--stdin", "--not", "--all", feed=feed)
+        sized = local_git("cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)", feed=listed)
+        rows = [row.split(" ") for row in sized.decode().splitlines()]
+        if any(len(row) != 3 for row in rows):
+            raise GateError("the push lacks objects that it refers to")
+        self.tips = tips
+        self.kinds = {name: kind for name, kind, _ in rows}
+        self.bytes = sum(int(size) for _, _, size in rows)
+        # Oldest first, so that a finding names the commit that brought it in.
+        self.commits = [name for name, kind, _ in reversed(rows) if kind == "commit"]
+        self.changes = list(self._changes())
+
+    def known(self):
+        """The commits that the upstream has and that the new ones stand on."""
+        feed = "\n".join([*self.tips, ""]).encode()
+        listed = local_git("rev-list", "--boundary", "--stdin", "--not", "--all", feed=feed).decode()
+        return [line[1:] for line in listed.splitlines() if line.startswith("-")]
+
+    def _changes(self):
+        if not self.commits:
+            return
+        # `-c` leaves out of a merge what it took unchanged from one of its parents: that is either the upstream's or
+        # another new commit's.
+        options = ["--stdin", "-r", "-c", "--root", "-z", "--raw", "--no-renames", "--ignore-submodules=none"]
+        tokens = iter(local_git("diff-tree", *options, feed="\n".join([*self.commits, ""]).encode()).split(b"\0"))
+        commit = ""
+        for token in tokens:
+            if not token.startswith(b":"):
+                commit = token.decode().strip()
+                continue
+            parents = len(token) - len(token.lstrip(b":"))
+            fields = token.decode().lstrip(":").split()
+            path = next(tokens).decode(errors="surrogateescape")
+            yield Change(commit, path, fields[2 * parents + 1], set(fields[-1]) == {"A"})
+
+
+def scan(content, refs):
+    """All findings in `content` and in the names in `refs`; raises ScanFailure rather than return too few."""
+    deadline = time.monotonic() + SCAN_SECONDS
+    names = [(change.commit, change.path) for change in content.changes if change.added]
+    names += [("", ref) for ref in refs]
+    listing = "\n".join(name.replace("\n", " ") for _, name in names)
+    origins = [("names", "")]
+    documents = [listing.encode(errors="surrogateescape")]
+    findings = []
+    size = 0
+    for origin, document in _contents(content):
+        origins.append(origin)
+        documents.append(_prepared(document))
+        # A file takes up at least a page.
+        size += len(documents[-1]) + 4096
+        if size > BATCH_BYTES:
+            findings += _judged(content, names, origins, _gitleaks(documents, deadline))
+            origins, documents, size = [], [], 0
+    if documents:
+        findings += _judged(content, names, origins, _gitleaks(documents, deadline))
+    return findings
+
+
+def _contents(content):
+    wanted = [name for name, kind in content.kinds.items() if kind != "tree"]
+    # The ids go through a file: a pipe fed from here while reading could block both sides.
+    listing = RUN / f"objects-{os.getpid()}"
+    listing.write_text("".join(f"{name}\n" for name in wanted))
+    try:
+        with listing.open("rb") as ids, subprocess.Popen(
+            ["git", "cat-file", "--batch"], stdin=ids, stdout=subprocess.PIPE
+        ) as objects:
+            for name in wanted:
+                found, kind, size = objects.stdout.readline().decode().split()
+                body = objects.stdout.read(int(size) + 1)[:-1]
+                if found != name or len(body) != int(size):
+                    raise ScanFailure("the pushed objects could not be read")
+                yield (kind, name), body
+    finally:
+        listing.unlink()
+
+
+def _prepared(body):
+    if b"\0" in body:
+        body = _printable(body)
+    # A comment in the pushed file must not switch the scan off.
+    return body.replace(b"gitleaks:allow", b"gitleaks-allow")
+
+
+def _printable(body):
+    """What a person could read in a binary: runs of ASCII, also as UTF-16. A compressed 50 MB shrinks to a little."""
+    runs = re.findall(rb"[\t\n\r\x20-\x7e]{8,}", body)
+    wide = re.findall(rb"(?:[\t\n\r\x20-\x7e]\0){8,}", body)
+    return b"\n".join(runs + [run.replace(b"\0", b"") for run in wide])
+
+
+def _gitleaks(documents, deadline):
+    """Run gitleaks over one batch; yield (index of the document, line, rule, secret)."""
+    batch = RUN / f"scan-{os.getpid()}"
+    batch.mkdir(mode=0o700)
+    try:
+        # Numbers for names: gitleaks skips paths that its own list allows, such as `vendor` or `*.bin`.
+        for number, document in enumerate([CANARY, *documents]):
+            (batch / str(number)).write_bytes(_unsniffable(document))
+        report = _run_gitleaks(batch, deadline)
+    finally:
+        for file in batch.iterdir():
+            file.unlink()
+        batch.rmdir()
+    hits = [(int(os.path.basename(hit["File"])), hit["StartLine"] - 1, hit["RuleID"], hit["Secret"]) for hit in report]
+    if not any(number == 0 for number, *_ in hits):
+        raise ScanFailure("the secret scanner ran but saw nothing")
+    return [(number - 1, line, rule, secret) for number, line, rule, secret in hits if number]
+
+
+def _run_gitleaks(batch, deadline):
+    argv = ["gitleaks", "detect", "--no-git", "--no-banner", "--log-level=fatal", f"--source={batch}"]
+    argv += [f"--exit-code={FOUND}", "--report-format=json", "--report-path=/dev/stdout"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(RUN)}
+    try:
+        ended = subprocess.run(
+            argv,
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=max(1, deadline - time.monotonic()),
+            check=False,
+        )
+        if ended.returncode not in (0, FOUND):
+            raise ScanFailure(f"the secret scanner failed (status {ended.returncode})")
+        return json.loads(ended.stdout)
+    except subprocess.TimeoutExpired:
+        raise ScanFailure(f"the secret scan took longer than {SCAN_SECONDS} seconds") from None
+    except (OSError, ValueError) as failure:
+        raise ScanFailure(f"the secret scanner could not be used ({type(failure).__name__})") from None
+
+
+def _unsniffable(document):
+    """The document behind one line of padding, so that gitleaks scans it whatever it looks like.
+
+    gitleaks leaves out files whose first bytes are those of an archive, a PDF, an executable and the like. All such
+    signatures lie in the first 600 bytes but for that of an ISO image, at 32769.
+    """
+    padding = b" " * 600
+    while (padding[:-1] + b"\n" + document[:33000])[32769:32774] == b"CD001":
+        padding += b" "
+    return padding[:-1] + b"\n" + document
+
+
+def _judged(content, names, origins, hits):
+    """Give each hit its place in the push, and drop what was there before the push."""
+    if not hits:
+        return []
+    places = {}
+    for change in content.changes:
+        places.setdefault(change.blob, []).append(change)
+    known = content.known()
+    findings = []
+    for number, line, rule, secret in hits:
+        kind, name = origins[number]
+        if kind == "blob":
+            changes = places.get(name, [])
+            if _expected(rule, changes) or _inherited(secret, changes, known):
+                continue
+            commit = changes[0].commit if changes else ""
+            place = f"file `{changes[0].path}`" if changes else f"object {name[:12]}"
+            findings.append(Finding(rule, commit, place, line, secret))
+        elif kind == "names":
+            commit, _ = names[min(line, len(names)) - 1]
+            findings.append(Finding(rule, commit, "a file name" if commit else "the name of a pushed ref", 0, secret))
+        else:
+            part, line = _part_of(name, line)
+            where = (name, f"the {part}") if kind == "commit" else ("", f"the {part} of tag object {name[:12]}")
+            findings.append(Finding(rule, *where, line, secret))
+    return findings
+
+
+def _part_of(name, line):
+    """Where a line of a commit or tag object lies, the way people count: from the first line of the message."""
+    header, _, _ = local_git("cat-file", "-p", name).partition(b"\n\n")
+    above = header.count(b"\n") + 2
+    return ("message", line - above) if line > above else ("header", line)
+
+
+def _expected(rule, changes):
+    paths = [change.path.rpartition("/")[2] for change in changes]
+    return rule.startswith("generic") and bool(paths) and all(path in LOCK_FILES for path in paths)
+
+
+def _inherited(secret, changes, known):
+    """Whether the upstream has this very text in the same files already: the push does not bring it."""
+    return bool(changes) and all(
+        any(secret.encode() in _file_at(commit, path) for commit in known[:32])
+        for path in {change.path for change in changes}
+    )
+
+
+def _file_at(commit, path):
+    shown = subprocess.run(
+        ["git", "cat-file", "blob", f"{commit}:{path}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return shown.stdout if shown.returncode == 0 else b""

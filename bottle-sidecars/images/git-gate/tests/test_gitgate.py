@@ -1,0 +1,303 @@
+#!/usr/bin/python3
+"""The parts of git-gate that need no network and no scanner: `python3 test_gitgate.py`, in the image or out of it.
+
+Plain functions and a loop instead of a test framework, since the image's Python is the minimal one.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "scripts"))
+sys.dont_write_bytecode = True
+
+import gitgate
+import gitgate_policy as policy
+import gitgate_scan as scanning
+
+PUSH = {
+    "enabled": True,
+    "branches": ["agent/**", "fix-?"],
+    "tags": False,
+    "force": False,
+    "delete": False,
+    "protected_paths": [],
+    "max_bytes": 1000,
+    "scan": True,
+}
+
+
+def test_one_star_stays_within_a_component():
+    assert policy.matches("agent/*", "agent/x")
+    assert not policy.matches("agent/*", "agent/x/y")
+    assert not policy.matches("agent/*", "agent")
+    assert not policy.matches("agent/*", "myagent/x")
+
+
+def test_two_stars_cross_components():
+    assert policy.matches("agent/**", "agent/x/y/z")
+    assert not policy.matches("agent/**", "agent")
+    assert not policy.matches("agent/**", "agents/x")
+    assert policy.matches("**", "main")
+    assert policy.matches("**/Jenkinsfile", "Jenkinsfile")
+    assert policy.matches("**/Jenkinsfile", "a/b/Jenkinsfile")
+    assert not policy.matches("**/Jenkinsfile", "a/Jenkinsfile.txt")
+    assert policy.matches("a/**/b", "a/b")
+    assert policy.matches("a/**/b", "a/x/y/b")
+    assert not policy.matches("a/**/b", "a/x/y")
+
+
+def test_patterns_are_anchored_and_case_sensitive():
+    assert not policy.matches("main", "main2")
+    assert not policy.matches("main", "x/main")
+    assert not policy.matches("Main", "main")
+    assert policy.matches("/main", "main")
+    assert policy.matches("docs/", "docs/a/b")
+    assert policy.matches("fix-[0-9]", "fix-7")
+    assert not policy.matches("fix-[0-9]", "fix-a")
+
+
+def test_dots_and_pluses_are_themselves():
+    assert not policy.matches(".gitlab-ci.yml", "xgitlab-ci.yml")
+    assert not policy.matches(".gitlab-ci.yml", ".gitlab-ciXyml")
+    assert policy.matches("c++/*", "c++/x")
+
+
+def test_a_protected_directory_cannot_be_replaced():
+    for path in (".github", ".github/workflows", ".github/workflows/ci.yml", ".github/workflows/a/b"):
+        assert policy.protects(".github/workflows/**", path), path
+    for path in (".github/CODEOWNERS", ".github/workflows2", "x/.github/workflows/ci.yml"):
+        assert not policy.protects(".github/workflows/**", path), path
+    assert not policy.protects("**/Jenkinsfile", "src")
+
+
+def refusal(ref, push=None, creates=False, deletes=False, fast_forward=True):
+    return policy.refusal({**PUSH, **(push or {})}, ref, creates, deletes, fast_forward)
+
+
+def test_branches():
+    assert refusal("refs/heads/agent/x") is None
+    assert refusal("refs/heads/agent/x", creates=True, fast_forward=False) is None
+    assert "outside" in refusal("refs/heads/main")
+    assert "outside" in refusal("refs/heads/main", creates=True)
+    assert "outside" in refusal("refs/heads/agent/x", {"branches": []})
+    assert refusal("refs/heads/main", {"branches": ["refs/heads/*"]}) is None
+
+
+def test_rewriting_and_deleting():
+    assert "rewritten" in refusal("refs/heads/agent/x", fast_forward=False)
+    assert refusal("refs/heads/agent/x", {"force": True}, fast_forward=False) is None
+    assert "deleted" in refusal("refs/heads/agent/x", deletes=True)
+    assert "deleted" in refusal("refs/heads/agent/x", {"force": True}, deletes=True)
+    assert refusal("refs/heads/agent/x", {"delete": True}, deletes=True) is None
+    assert "outside" in refusal("refs/heads/main", {"delete": True}, deletes=True)
+
+
+def test_tags():
+    assert "tags" in refusal("refs/tags/v1", creates=True)
+    assert refusal("refs/tags/v1", {"tags": True}, creates=True) is None
+    assert "rewritten" in refusal("refs/tags/v1", {"tags": True}, fast_forward=True)
+    assert refusal("refs/tags/v1", {"tags": True, "force": True}) is None
+
+
+def test_notes_need_a_pattern_of_their_own():
+    assert "outside" in refusal("refs/notes/commits", {"branches": ["**"]}, creates=True)
+    assert refusal("refs/notes/commits", {"branches": ["refs/notes/*"]}, creates=True) is None
+
+
+def test_other_namespaces_are_refused_whatever_the_patterns():
+    anything = {"branches": ["**", "refs/**"], "tags": True, "force": True, "delete": True}
+    for ref in ("refs/pull/1/head", "refs/for/main", "refs/replace/abc", "HEAD", "refs/headsx/a"):
+        assert "neither" in refusal(ref, anything, creates=True), ref
+
+
+def upstream(**changes):
+    entry = {"name": "app", "url": "ssh://git@h:22/app.git", "auth": {"kind": "ssh"}, "push": dict(PUSH)}
+    return gitgate.Upstream({**entry, **changes}, 60)
+
+
+def test_an_upstream_that_makes_no_sense_is_refused():
+    token = {"kind": "https", "username": "u", "token_env": "T"}
+    assert upstream(url="https://h/app.git", auth=token).name == "app"
+    for changes in (
+        {"name": "../app"},
+        {"name": ""},
+        {"name": "app.git"},
+        {"url": "https://h/app.git"},
+        {"url": "file:///srv/app.git", "auth": {"kind": "none"}},
+        {"url": "ext::sh -c id", "auth": {"kind": "none"}},
+        {"url": "https://u:p@h/app.git", "auth": token},
+        {"url": "https://h/app.git", "auth": {**token, "token_env": "T;id"}},
+        {"push": {**PUSH, "max_bytes": 0}},
+        {"push": {**PUSH, "max_bytes": True}},
+        {"push": {**PUSH, "scan": "no"}},
+    ):
+        try:
+            upstream(**changes)
+        except gitgate.GateError:
+            continue
+        raise AssertionError(f"accepted {changes}")
+
+
+def test_the_token_reaches_git_and_nothing_readable():
+    os.environ["TEST_TOKEN"] = "s3cr3t-value"
+    auth = {"kind": "https", "username": "u", "token_env": "TEST_TOKEN"}
+    https = upstream(url="https://h.example/app.git", auth=auth)
+    environment = https._environment()
+    holders = [name for name, value in environment.items() if "s3cr3t-value" in value]
+    assert holders == ["GATE_TOKEN"], holders
+    asked = subprocess.run(
+        ["git", "credential", "fill"],
+        input=b"url=https://h.example/app.git\n\n",
+        env=environment,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert b"password=s3cr3t-value\n" in asked.stdout
+    elsewhere = subprocess.run(
+        ["git", "credential", "fill"],
+        input=b"url=https://other.example/app.git\n\n",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    assert b"s3cr3t-value" not in elsewhere.stdout
+    assert https._legible(b"fatal: s3cr3t-value rejected") == "fatal: [token] rejected"
+    assert "TEST_TOKEN" not in upstream()._environment()
+
+
+def test_text_from_outside_cannot_act_on_a_terminal():
+    assert gitgate.legible("a\x1b[31mb\x07\r\x9bc\n") == "a[31mb\nc\n"
+
+
+def test_what_matters_of_an_error():
+    noise = (
+        "ssh: connect to host h port 22: Connection refused\n"
+        "fatal: Could not read from remote repository.\n\n"
+        "Please make sure you have the correct access rights\nand the repository exists.\n"
+    )
+    assert gitgate._gist(noise) == "ssh: connect to host h port 22: Connection refused"
+    assert gitgate._gist("") == "git failed without a message"
+
+
+def test_audit_lines_stay_short_enough_to_be_atomic():
+    reader, writer = os.pipe()
+    os.dup2(writer, gitgate.AUDIT_FD)
+    refs = [{"ref": f"refs/heads/{'x' * 100}{number}", "old": "0" * 40, "new": "1" * 40} for number in range(200)]
+    gitgate.audit("push", "app", "refused", 0.0, refs=refs, reason="r" * 3000)
+    line = os.read(reader, 1 << 20)
+    assert len(line) <= gitgate.ATOMIC_WRITE and line.endswith(b"\n"), len(line)
+    shown = json.loads(line)
+    assert shown["shortened"] and shown["event"] == "push" and len(shown["refs"]) == 4
+
+
+def test_no_content_looks_like_a_binary_to_the_scanner():
+    for body in (b"PK\x03\x04secret", b"%PDF-1.4", b"CD001" * 20000, b"x" + b"CD001" * 20000):
+        shown = scanning._unsniffable(body)
+        padding, _, rest = shown.partition(b"\n")
+        assert len(padding) >= 599 and not padding.strip() and rest == body
+        assert shown[32769:32774] != b"CD001"
+
+
+def test_text_inside_binaries_is_kept():
+    wide = "password = hunter2hunter2".encode("utf-16-le")
+    shown = scanning._prepared(b"\0\xff\x01key = value-1234\n\x00ab\x00" + wide)
+    assert b"key = value-1234" in shown and b"password = hunter2hunter2" in shown and b"ab" not in shown.split(b"\n")
+
+
+def test_a_comment_cannot_switch_the_scan_off():
+    assert b"gitleaks:allow" not in scanning._prepared(b"k = v # gitleaks:allow")
+
+
+def test_new_content_of_a_history_with_a_merge():
+    with repository() as commit:
+        base = commit({"old": "1", "a b\n": "2"}, "base")
+        # Only the base is the upstream's: what follows hangs on no ref.
+        git("checkout", "-q", "--detach")
+        side = commit({"side": "3"}, "side")
+        git("checkout", "-q", base)
+        middle = commit({"gone": "4"}, "middle")
+        git("rm", "-q", "gone")
+        removed = commit({}, "removed")
+        git("merge", "-q", "--no-commit", side)
+        merge = commit({"evil": "5"}, "merge")
+        git("checkout", "-q", base)
+        content = scanning.NewContent([merge])
+        assert set(content.commits) == {side, middle, removed, merge}
+        changed = {(change.commit, change.path, change.added) for change in content.changes}
+        assert changed == {
+            (side, "side", True),
+            (middle, "gone", True),
+            (removed, "gone", False),
+            (merge, "evil", True),
+        }, changed
+        assert content.known() == [base]
+        assert all(content.kinds[change.blob] == "blob" for change in content.changes if change.added)
+        assert scanning.NewContent([]).bytes == 0
+        assert scanning.NewContent([base]).kinds == {}
+
+
+def test_only_what_the_upstream_has_in_the_same_file_is_inherited():
+    with repository() as commit:
+        base = commit({"conf": "k = abc\n"}, "base")
+        in_place = scanning.Change("c", "conf", "b", False)
+        copied = scanning.Change("c", "copy", "b", True)
+        assert scanning._inherited("abc", [in_place], [base])
+        assert not scanning._inherited("abd", [in_place], [base])
+        assert not scanning._inherited("abc", [copied], [base])
+        assert not scanning._inherited("abc", [in_place, copied], [base])
+        assert not scanning._inherited("abc", [in_place], [])
+        assert not scanning._inherited("abc", [], [base])
+
+
+def test_lock_files_excuse_the_entropy_rule_alone():
+    lock = scanning.Change("c", "web/yarn.lock", "b", True)
+    other = scanning.Change("c", "web/yarn.txt", "b", True)
+    assert scanning._expected("generic-api-key", [lock])
+    assert not scanning._expected("generic-api-key", [lock, other])
+    assert not scanning._expected("aws-access-token", [lock])
+    assert not scanning._expected("generic-api-key", [])
+
+
+class repository:
+    """A throw-away repository as the working directory; gives a function that commits files."""
+
+    def __enter__(self):
+        self.before = os.getcwd()
+        self.path = pathlib.Path(f"/tmp/git-gate-test-{os.getpid()}")
+        self.path.mkdir()
+        os.chdir(self.path)
+        git("init", "-q")
+        return self.commit
+
+    def commit(self, files, message):
+        for name, text in files.items():
+            pathlib.Path(name).write_text(text)
+        git("add", "-A")
+        git("commit", "-q", "-m", message)
+        return git("rev-parse", "HEAD")
+
+    def __exit__(self, *_):
+        os.chdir(self.before)
+        subprocess.run(["rm", "-rf", self.path], check=True)
+
+
+def git(*arguments):
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.test", "-c", "commit.gpgSign=false"]
+    ended = subprocess.run(["git", *who, *arguments], stdout=subprocess.PIPE, check=True)
+    return ended.stdout.decode().strip()
+
+
+def main():
+    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+    for name, test in tests:
+        test()
+        print(f"ok {name}")
+    print(f"{len(tests)} passed")
+
+
+if __name__ == "__main__":
+    main()
