@@ -5,24 +5,35 @@ use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs
 use bottle_compose::{AgentAccess, Sidecar};
 use bottle_plan::manifest::PushSpec;
 use bottle_plan::plan::{GitAuth, GitGatePlan, Upstream};
-use bottle_plan::value::EntryName;
+use bottle_plan::value::{ByteSize, EntryName};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 use serde::Serialize;
+
+use crate::context::embedded;
+use crate::{BuildContext, ContextFile};
 
 /// The port of `git daemon`, the one that git itself assumes.
 pub const PORT: u16 = 9418;
 
-/// The build context of its image.
-pub const CONTEXT: crate::BuildContext = crate::BuildContext { name: "git-gate", files: &[] };
+/// The build context of its image, which holds programs only.
+pub const CONTEXT: BuildContext =
+    BuildContext { name: "git-gate", files: embedded!("git-gate": ["Dockerfile"], programs: []) };
+
+/// The scripts that run in the container, bound there one by one.
+pub const SCRIPTS: &[ContextFile] = embedded!(
+    "git-gate/scripts": ["gitgate.py", "gitgate_policy.py", "gitgate_scan.py"],
+    programs: ["access-hook", "entrypoint", "pre-receive"]
+);
 
 const DIR: &str = "/etc/git-gate";
 /// How long a refresh from a real remote may take before the agent is told that the remote does not answer.
 const FETCH_TIMEOUT_SECONDS: u32 = 120;
-/// Room for the mirrors, in memory.
+/// Room for the mirrors, and for a push twice the largest size in flight.
 const MIRRORS_MIB: u32 = 2048;
-
-/// The scripts that run in the container, bound there one by one.
-pub const SCRIPTS: &[crate::ContextFile] = &[];
+/// Room for what the scan unpacks.
+const SCRATCH_MIB: u32 = 512;
+/// The port, 9418, and the state "listening" in the kernel's table of sockets: no program has to be started to ask.
+const LISTENS: &str = ":24CA 00000000:0000 0A";
 
 /// The keeper of git keys and mirrors.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +56,7 @@ impl Sidecar for GitGate {
         let image = Image::Local(&facts.image);
         let mut service = sidecar_service(plan, Name::GitGate, image, Reach::Both, Some(alias));
         let script =
-            |file: &crate::ContextFile| Bind::read_only(&facts.scripts.join(file.path), format!("{DIR}/{}", file.path));
+            |file: &ContextFile| Bind::read_only(&facts.scripts.join(file.path), format!("{DIR}/{}", file.path));
         service.volumes = SCRIPTS.iter().map(script).collect();
         service.volumes.push(Bind::read_only(&facts.upstreams, format!("{DIR}/upstreams.json")));
         service.volumes.push(Bind::read_only(&facts.known_hosts, format!("{DIR}/known_hosts")));
@@ -59,8 +70,12 @@ impl Sidecar for GitGate {
         }
         service.environment.extend(gate.token_slots().into_keys().map(|slot| Variable::Bare(slot.to_string())));
         service.extra_hosts = gate.extra_hosts().iter().map(|(host, address)| format!("{host}:{address}")).collect();
-        service.tmpfs = vec![tmpfs("/tmp", 512), tmpfs("/mirrors", MIRRORS_MIB)];
-        service.healthcheck = Some(health_check(plan, &["/usr/local/bin/healthcheck"]));
+        service.tmpfs = vec![tmpfs("/tmp", SCRATCH_MIB), tmpfs("/mirrors", MIRRORS_MIB)];
+        // What lies in memory counts as the container's own.
+        let in_memory = ByteSize::mib(u64::from(MIRRORS_MIB + SCRATCH_MIB)).bytes();
+        let memory = Some(plan.plan().sidecar_memory().bytes() + in_memory);
+        (service.mem_limit, service.memswap_limit) = (memory, memory);
+        service.healthcheck = Some(health_check(plan, &["grep", "-q", LISTENS, "/proc/net/tcp"]));
         service
     }
 

@@ -53,8 +53,10 @@ impl Subnet {
     fn take() -> Self {
         let networks = docker(["network", "ls", "--quiet"]).stdout;
         let format = "{{range .IPAM.Config}}{{.Subnet}} {{end}}";
-        let used =
-            docker(["network", "inspect", "--format", format].into_iter().chain(networks.split_whitespace())).stdout;
+        // A network that another test removes in between is no reason to fail.
+        let mut inspect = Command::new("docker");
+        inspect.args(["network", "inspect", "--format", format]).args(networks.split_whitespace());
+        let used = run(&mut inspect).stdout;
         let used: Vec<ipnet::Ipv4Net> = used.split_whitespace().filter_map(|subnet| subnet.parse().ok()).collect();
         let overlaps = |net: ipnet::Ipv4Net| used.iter().any(|other| other.contains(&net) || net.contains(other));
         let mut taken = TAKEN.lock().unwrap();
