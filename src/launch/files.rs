@@ -69,6 +69,9 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Ipv
     if plan.supervise.is_some() {
         make_dir(&state.supervise_queue(), 0o700)?;
         make_dir(&state.supervise_decisions(), 0o700)?;
+        // The agent is another user and may read it; the directory above keeps everybody else out.
+        make_dir(&state.service_dir(Service::Agent), 0o700)?;
+        make_dir(&state.current_config(), 0o755)?;
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ impl Subnet {
         let used: Vec<ipnet::Ipv4Net> = used.split_whitespace().filter_map(|subnet| subnet.parse().ok()).collect();
         let overlaps = |net: ipnet::Ipv4Net| used.iter().any(|other| other.contains(&net) || net.contains(other));
         let mut taken = TAKEN.lock().unwrap();
-        let free = (0..16).find(|block| !taken.contains(block) && !overlaps(block_net(*block)));
+        let free = blocks().find(|block| !taken.contains(block) && !overlaps(block_net(*block)));
         let block = free.expect("the tests that run at once need no more than 16 subnets");
         taken.insert(block);
         Self(block)
@@ -69,6 +69,14 @@ impl Subnet {
     pub(crate) fn net(&self) -> ipnet::Ipv4Net {
         block_net(self.0)
     }
+}
+
+/// All 16, or those of `BOTTLE_E2E_BLOCKS` (`first-last`), so that two runs at once on one engine stay apart.
+fn blocks() -> std::ops::RangeInclusive<u8> {
+    #[expect(clippy::disallowed_methods, reason = "a setting of the test run")]
+    let chosen = std::env::var("BOTTLE_E2E_BLOCKS").ok();
+    let range = chosen.as_deref().and_then(|text| text.split_once('-'));
+    range.and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?)).unwrap_or(0..=15)
 }
 
 fn block_net(block: u8) -> ipnet::Ipv4Net {
