@@ -105,6 +105,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         let hint = if log.exists() { format!("\nthe services' logs are in {}", log.display()) } else { String::new() };
         Failure(if error.is_cancelled() { 130 } else { 1 }, format!("failed to {error}{hint}"))
     })?;
+    let asked = !args.command.is_empty();
     let exec = if args.command.is_empty() { agent } else { Exec::new(args.command) };
     let result = run_command(&bottle, exec, &cancel);
     if args.keep {
@@ -121,7 +122,8 @@ fn run(args: Args) -> Result<u8, Failure> {
         for line in backend.lines() {
             println!("{line}");
         }
-        return Ok(0);
+        // A caller who gave a command must not take this for its success (EX_UNAVAILABLE of sysexits.h).
+        return Ok(if asked && args.engine == EngineArg::Auto { 69 } else { 0 });
     }
     result
 }

@@ -120,6 +120,7 @@ impl Launch<'_> {
         let project = ComposeProject::new(document.name, self.state.dir(), self.state.compose_file());
         self.step(Step::Up, || self.up(&project))?;
         self.step(Step::Provision, || {
+            self.seal(&resolved, images.seal.as_str())?;
             let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
             Ok(provision::provision(self.engine(), &resolved, &trusted.certificate)?)
         })?;
@@ -139,6 +140,16 @@ impl Launch<'_> {
         let document = render(plan, &sidecars)?;
         files::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
+    }
+
+    /// Closes the agent's network namespace but for its sidecars' doors, before any command of the agent runs.
+    fn seal(&self, plan: &ResolvedPlan, image: &str) -> Result<(), LaunchCause> {
+        let sidecars: Vec<_> = self.options.sidecars.iter().map(|sidecar| &**sidecar).collect();
+        let doors = bottle_sidecars::seal::doors(plan, &sidecars);
+        let agent = plan.plan().names.container(Service::Agent);
+        step(&*self.options.observer, "seal the agent's network", || -> Result<(), LaunchCause> {
+            Ok(self.engine().run_in_network_of(&agent, image, &doors).map(drop)?)
+        })
     }
 
     fn up(&self, project: &ComposeProject) -> Result<(), LaunchCause> {

@@ -40,6 +40,8 @@ pub trait Sidecar: Debug + Send + Sync {
 pub struct AgentAccess {
     /// The agent's HTTP proxy. Of several sidecars that name one, the agent faces the last.
     pub proxy: Option<String>,
+    /// The TCP ports at which the agent may reach the sidecar; every other is closed to it.
+    pub ports: Vec<u16>,
     /// Host names that the agent asks without the proxy.
     pub no_proxy: Vec<String>,
     /// Further variables.

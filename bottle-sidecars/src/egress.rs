@@ -87,7 +87,8 @@ impl Sidecar for Egress {
     }
 
     fn agent_access(&self, _: &ResolvedPlan) -> AgentAccess {
-        AgentAccess { proxy: Some(format!("http://{}:{PORT}", Name::Egress)), ..AgentAccess::default() }
+        let proxy = Some(format!("http://{}:{PORT}", Name::Egress));
+        AgentAccess { proxy, ports: vec![PORT], ..AgentAccess::default() }
     }
 }
 

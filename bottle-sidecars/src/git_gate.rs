@@ -81,7 +81,7 @@ impl Sidecar for GitGate {
 
     fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
         let no_proxy = vec![Name::GitGate.as_str().to_owned(), plan.plan().names.container(Name::GitGate)];
-        AgentAccess { no_proxy, ..AgentAccess::default() }
+        AgentAccess { no_proxy, ports: vec![PORT], ..AgentAccess::default() }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod context;
 pub mod egress;
 pub mod git_gate;
 pub mod pipelock;
+pub mod seal;
 pub mod supervise;
 
 pub use context::{BuildContext, ContextFile};

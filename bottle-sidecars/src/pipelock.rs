@@ -56,7 +56,7 @@ impl Sidecar for Pipelock {
     }
 
     fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
-        AgentAccess { proxy: Some(url(&plan.plan().names)), ..AgentAccess::default() }
+        AgentAccess { proxy: Some(url(&plan.plan().names)), ports: vec![PORT], ..AgentAccess::default() }
     }
 }
 

@@ -72,6 +72,7 @@ impl Sidecar for Supervise {
     fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
         let current_config = plan.launch().supervise.as_ref().map(|facts| facts.current_config.as_path());
         AgentAccess {
+            ports: vec![PORT],
             no_proxy: vec![Name::Supervise.as_str().to_owned()],
             volumes: current_config.map(|path| Bind::read_only(path, CURRENT_CONFIG_IN_AGENT)).into_iter().collect(),
             ..AgentAccess::default()

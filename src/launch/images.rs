@@ -12,7 +12,7 @@ use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::resolved::{BuildFacts, BuiltImage};
 use bottle_plan::value::ImageRef;
 use bottle_plan::{LabelKey, Service, UserIds};
-use bottle_sidecars::{BuildContext, agent, egress, git_gate, supervise};
+use bottle_sidecars::{BuildContext, agent, egress, git_gate, seal, supervise};
 use rustix::fs::FlockOperation;
 
 use super::{Launch, LaunchCause, files};
@@ -22,6 +22,8 @@ use crate::workspace;
 pub(super) struct Images {
     /// What the agent runs: the derived image, or its base where no workspace is copied.
     pub(super) agent: ImageRef,
+    /// What seals the agent's network namespace.
+    pub(super) seal: ImageRef,
     /// The built or ready image of each sidecar that the plan has.
     pub(super) sidecars: BTreeMap<Service, BuiltImage>,
 }
@@ -29,8 +31,9 @@ pub(super) struct Images {
 pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
     let plan = &launch.plan;
     let base = image(launch, Service::Agent, &agent::CONTEXT, agent::build_args(plan))?;
-    let mut sidecars = BTreeMap::new();
     let args = BTreeMap::from([("BASE".to_owned(), plan.images.base.to_string())]);
+    let seal = built_image(launch, &seal::CONTEXT, args.clone())?.reference;
+    let mut sidecars = BTreeMap::new();
     let built = [
         (Service::Egress, plan.egress.is_some(), &egress::CONTEXT),
         (Service::GitGate, plan.git_gate.is_some(), &git_gate::CONTEXT),
@@ -43,11 +46,10 @@ pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
         WorkspaceMode::Copy => derive(launch, &base.reference)?,
         WorkspaceMode::Bind | WorkspaceMode::BindRw | WorkspaceMode::None => base.reference,
     };
-    Ok(Images { agent, sidecars })
+    Ok(Images { agent, seal, sidecars })
 }
 
-/// The ready image that the plan names, or the one built from the context: once for all bottles, since its tag is the
-/// hash of what it is built from.
+/// The ready image that the plan names, or the one built from the context.
 fn image(
     launch: &Launch<'_>,
     service: Service,
@@ -57,6 +59,15 @@ fn image(
     if let Some(ready) = launch.plan.images.ready.get(&service) {
         return Ok(BuiltImage { reference: ready.clone(), build: None });
     }
+    built_image(launch, context, args)
+}
+
+/// The image built from the context: once for all bottles, since its tag is the hash of what it is built from.
+fn built_image(
+    launch: &Launch<'_>,
+    context: &BuildContext,
+    args: BTreeMap<String, String>,
+) -> Result<BuiltImage, LaunchCause> {
     let hash = context.content_hash(&args);
     let tag = launch.plan.names.built_image(context.name, &hash);
     let dir = launch.options.state_root.image_context(context.name, &hash);

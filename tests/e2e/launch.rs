@@ -103,6 +103,39 @@ for address in sys.argv[1:]:
 
 #[test]
 #[ignore = "needs a container engine"]
+fn a_socket_bound_to_the_interface_reaches_nobody() {
+    let lab = Lab::new("bound");
+    let bottle = lab.launch(EGRESS, "");
+    let host = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let port = host.local_addr().unwrap().port();
+    let address = run(Command::new("sh").args(["-c", "ip -4 -o addr show scope global | awk '{print $4; exit}'"]));
+    let address = address.ok().split('/').next().unwrap().to_owned();
+    let script = format!(
+        "import socket
+s = socket.socket(type=socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.setsockopt(socket.SOL_SOCKET, 25, b'eth0')
+for address in ('{address}', '172.17.0.1', '255.255.255.255'):
+    try:
+        print(s.sendto(b'leak', (address, {port})))
+    except OSError as error:
+        print(error.strerror)"
+    );
+    let sent = sh(&bottle, &format!("python3 -c \"{script}\""));
+    assert!(sent.ok().lines().all(|line| line.contains("not permitted")), "{sent:?}");
+    let arrived = host.recv_from(&mut [0; 16]);
+    assert!(arrived.is_err(), "a datagram of the agent arrived at the host: {arrived:?}");
+    // Nor is anything open on a sidecar but its door.
+    let pipelock = bottle.names().container(bottle::plan::Service::Pipelock);
+    let other =
+        sh(&bottle, &format!("python3 -c \"import socket; socket.create_connection(('{pipelock}', 9090), 5)\""));
+    assert!(other.stderr.contains("ConnectionRefused"), "{other:?}");
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn the_agent_is_an_ordinary_user_without_capabilities() {
     let lab = Lab::new("user");
     let bottle = lab.launch(EGRESS, "");

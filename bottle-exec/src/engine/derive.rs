@@ -1,4 +1,4 @@
-//! Making an image from a container that is never started, and asking an image something.
+//! Containers that live for a moment: to make an image of, to ask an image something, to work in another's network.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +36,23 @@ impl Engine {
     pub fn commit_container(&self, name: &str, tag: &str) -> Result<(), EngineError> {
         let command = self.change(["container", "commit", name, tag]).with_label(format!("make image {tag}"));
         self.run(&command).map(drop)
+    }
+
+    /// Runs an image's own program with these arguments in the network namespace of a running container, as root with the
+    /// one capability `NET_ADMIN`, and captures what it prints. The container is removed.
+    ///
+    /// # Errors
+    ///
+    /// When the program does not succeed.
+    pub fn run_in_network_of(&self, container: &str, image: &str, args: &[String]) -> Result<Output, EngineError> {
+        let network = format!("container:{container}");
+        let command = self
+            .change(["run", "--rm", "--pull", "never", "--network", &network, "--user", "0:0", "--read-only"])
+            .with_args(["--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"])
+            .with_arg(image)
+            .with_args(args)
+            .with_label(format!("work in the network of {container}"));
+        self.run(&command)
     }
 
     /// Runs a command in a new container of an image, without a network, and captures what it prints, whatever its status.
