@@ -1,4 +1,8 @@
-//! Launch an AI coding agent inside a sealed Docker Compose project.
+//! Launch an AI coding agent inside a sealed Docker Compose project: a plan goes in, a running bottle comes out, and
+//! nothing is left when it is closed. This crate is the facade over the others, and the launch flow; what a bottle is
+//! decides `bottle-plan`, how it looks to Compose `bottle-compose`, how commands are run `bottle-exec`.
+//!
+//! The README's example compiles as part of this crate's tests.
 
 mod agent;
 pub mod env_file;
@@ -18,3 +22,7 @@ pub use bottle_tls as tls;
 pub use host::{Host, random_bytes};
 pub use launch::{LaunchError, LaunchOptions, launch};
 pub use provision::ProvisionError;
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;
