@@ -122,7 +122,7 @@ macro_rules! name_type_traits {
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                $crate::name::deserialize_parsed(deserializer, $kind)
+                $crate::name::deserialize_parsed(deserializer, $kind, Self::ACCEPTED)
             }
         }
 
@@ -141,18 +141,22 @@ macro_rules! name_type_traits {
 pub(crate) use {name_type, name_type_traits};
 
 /// Deserializes a string through `FromStr`; anything but a string is an error that names the kind.
-pub(crate) fn deserialize_parsed<'de, D, T>(deserializer: D, kind: &'static str) -> Result<T, D::Error>
+pub(crate) fn deserialize_parsed<'de, D, T>(
+    deserializer: D,
+    kind: &'static str,
+    accepted: &'static str,
+) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: FromStr<Err = NameError>,
 {
-    struct Text<T>(&'static str, std::marker::PhantomData<T>);
+    struct Text<T>(&'static str, &'static str, std::marker::PhantomData<T>);
 
     impl<T: FromStr<Err = NameError>> serde::de::Visitor<'_> for Text<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "{} as a string", self.0)
+            write!(f, "{} as text ({})", self.0, self.1)
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
@@ -160,7 +164,7 @@ where
         }
     }
 
-    deserializer.deserialize_str(Text(kind, std::marker::PhantomData))
+    deserializer.deserialize_str(Text(kind, accepted, std::marker::PhantomData))
 }
 
 fn lower_digit(c: char) -> bool {

@@ -5,14 +5,66 @@ use std::str::FromStr;
 
 use crate::name::{NameError, check_characters, name_type, name_type_traits};
 
-name_type! {
-    /// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
-    EnvName, "the name of an environment variable",
-    pattern r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
-    accepted "1 to 128 letters, digits and underscores, not beginning with a digit",
-    check |text| check_characters(text, 128, |place, c| {
-        c == '_' || c.is_ascii_alphabetic() || (c.is_ascii_digit() && place > 0)
-    })
+/// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
+///
+/// A token that was put in the place of its variable's name is refused where it can be told from a name, and the error
+/// repeats no more than its first four characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EnvName(String);
+
+impl EnvName {
+    /// What is accepted, in words.
+    pub const ACCEPTED: &'static str = "1 to 128 letters, digits and underscores, not beginning with a digit";
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EnvName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let fits = |place, c: char| c == '_' || c.is_ascii_alphabetic() || (c.is_ascii_digit() && place > 0);
+        let secret = looks_like_a_token(text);
+        let checked = if secret {
+            Err("it looks like a token itself; give the name of the variable that holds it".to_owned())
+        } else {
+            check_characters(text, 128, fits)
+        };
+        let excerpt = || text.chars().take(4).chain(['…']).collect::<String>();
+        let shown = if secret { excerpt() } else { text.to_owned() };
+        checked
+            .map(|()| Self(text.to_owned()))
+            .map_err(|reason| NameError::new("the name of an environment variable", &shown, reason, Self::ACCEPTED))
+    }
+}
+
+name_type_traits!(EnvName, "the name of an environment variable", r"^[A-Za-z_][A-Za-z0-9_]{0,127}$");
+
+/// Whether a text is more likely a credential than a variable's name: it begins as those of well-known services do, or is
+/// long and mixes both cases with digits.
+fn looks_like_a_token(text: &str) -> bool {
+    const BEGINNINGS: &[&str] = &[
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_",
+        "glpat-",
+        "sk-",
+        "sk_live_",
+        "sk_test_",
+        "xoxb-",
+        "xoxp-",
+        "npm_",
+    ];
+    let has = |kind: fn(&char) -> bool| text.chars().any(|c| kind(&c));
+    let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit);
+    BEGINNINGS.iter().any(|start| text.len() >= start.len() + 12 && text.starts_with(start))
+        || (text.len() >= 24 && mixed)
 }
 
 /// The rule of a DNS name in lower case (RFC 1123 section 2.1), which an IPv4 address is not.
@@ -259,6 +311,11 @@ pub struct ByteSize(u64);
 impl ByteSize {
     const ACCEPTED: &str = "a whole number and `KiB`, `MiB`, `GiB`, `TiB` (or `k`, `m`, `g`, `t`), such as `512MiB`";
 
+    /// A size from a number of kibibytes.
+    pub const fn kib(count: u64) -> Self {
+        Self(count << 10)
+    }
+
     /// A size from a number of mebibytes.
     pub const fn mib(count: u64) -> Self {
         Self(count << 20)
@@ -382,7 +439,7 @@ macro_rules! measure_traits {
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                crate::name::deserialize_parsed(deserializer, $kind)
+                crate::name::deserialize_parsed(deserializer, $kind, Self::ACCEPTED)
             }
         }
 
@@ -458,7 +515,11 @@ impl<'de> serde::Deserialize<'de> for CpuCount {
             type Value = CpuCount;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of processors")
+                write!(f, "a number of processors ({})", CpuCount::ACCEPTED)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<CpuCount, E> {
+                number.to_string().parse().map_err(E::custom)
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<CpuCount, E> {

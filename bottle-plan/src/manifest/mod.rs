@@ -3,9 +3,11 @@
 //! The types here are the file's grammar; `load` reads a file into them and turns every mistake into one error that
 //! names file, line, key and what is accepted; `check` holds the rules that span several keys.
 
+mod build;
 mod check;
 mod error;
 mod load;
+mod node;
 mod shorthand;
 
 use std::collections::BTreeMap;
@@ -189,7 +191,7 @@ pub struct UpstreamSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_hosts: Vec<String>,
     /// Addresses of hosts that DNS does not know, for git-gate alone.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "shorthand::unique_map")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "shorthand::addresses")]
     #[schemars(with = "BTreeMap<HostName, String>")]
     pub extra_hosts: BTreeMap<HostName, IpAddr>,
     /// For https: the variable of the host's environment that holds the token.
@@ -407,11 +409,11 @@ pub struct NetworksSpec {
     /// Who makes and removes them.
     pub mode: NetworkMode,
     /// The internal network's subnet. Default: the engine picks one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
     #[schemars(with = "Option<String>", example = &"10.99.0.0/28")]
     pub internal_subnet: Option<Ipv4Net>,
     /// The egress network's subnet. Default: the engine picks one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
     #[schemars(with = "Option<String>")]
     pub egress_subnet: Option<Ipv4Net>,
 }
