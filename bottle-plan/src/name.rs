@@ -54,7 +54,13 @@ pub(crate) fn check_characters(
 
 /// Makes a newtype over `String` with the one door and every trait that a name needs.
 macro_rules! name_type {
-    ($(#[$doc:meta])* $type:ident, $kind:literal, pattern $pattern:literal, accepted $accepted:literal, check $check:expr) => {
+    (
+        $(#[$doc:meta])*
+        $type:ident, $kind:literal,
+        longest $longest:literal, pattern $pattern:expr, $(never $never:expr,)?
+        accepted $accepted:literal,
+        check $check:expr
+    ) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(String);
@@ -81,13 +87,13 @@ macro_rules! name_type {
             }
         }
 
-        $crate::name::name_type_traits!($type, $kind, $pattern);
+        $crate::name::name_type_traits!($type, $kind, longest $longest, pattern $pattern, $(never $never,)?);
     };
 }
 
 /// The traits that every name has, given `FromStr` and `as_str`.
 macro_rules! name_type_traits {
-    ($type:ident, $kind:literal, $pattern:literal) => {
+    ($type:ident, $kind:literal, longest $longest:literal, pattern $pattern:expr, $(never $never:expr,)?) => {
         impl TryFrom<String> for $type {
             type Error = $crate::name::NameError;
 
@@ -132,7 +138,13 @@ macro_rules! name_type_traits {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern, "description": Self::ACCEPTED })
+                #[allow(unused_mut, reason = "not every name has something that it may not be")]
+                let mut schema = schemars::json_schema!({
+                    "type": "string", "maxLength": $longest, "pattern": $pattern, "description": Self::ACCEPTED
+                });
+                // Two plain patterns in place of one with a look-ahead, which not every engine knows.
+                $(schema.insert("not".to_owned(), serde_json::json!({ "pattern": $never }));)?
+                schema
             }
         }
     };
@@ -203,7 +215,7 @@ name_type! {
     /// assert!("Fix".parse::<Slug>().unwrap_err().to_string().contains("`F` at character 1"));
     /// ```
     Slug, "a slug",
-    pattern r"^(?!(?:pipelock|egress|git-gate|supervise)(?:-|$))[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
+    longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise)(?:-|$)",
     accepted "1 to 40 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
     check |text| check_hyphenated(text, 40).and_then(|()| check_not_a_sidecar(text))
 }
@@ -211,7 +223,7 @@ name_type! {
 name_type! {
     /// The name of an agent in the manifest; short enough that `<agent>-<5 characters>` is a [`Slug`].
     AgentName, "an agent name",
-    pattern r"^(?!(?:pipelock|egress|git-gate|supervise)(?:-|$))[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$",
+    longest 34, pattern r"^[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise)(?:-|$)",
     accepted "1 to 34 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
     check |text| check_hyphenated(text, 34).and_then(|()| check_not_a_sidecar(text))
 }
@@ -219,7 +231,7 @@ name_type! {
 name_type! {
     /// The name of a bottle's description in the manifest.
     BottleName, "a bottle name",
-    pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
+    longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
     accepted "1 to 40 lower-case letters, digits and inner hyphens",
     check |text| check_hyphenated(text, 40)
 }
@@ -229,7 +241,7 @@ name_type! {
     ///
     /// At most 13 characters, so that `<prefix>-pipelock-<slug>` is a DNS label (63 octets, RFC 1035 section 2.3.4).
     Prefix, "a prefix",
-    pattern r"^[a-z0-9](?:[a-z0-9-]{0,11}[a-z0-9])?$",
+    longest 13, pattern r"^[a-z0-9](?:[a-z0-9-]{0,11}[a-z0-9])?$",
     accepted "1 to 13 lower-case letters, digits and inner hyphens",
     check |text| check_hyphenated(text, 13)
 }

@@ -41,7 +41,7 @@ impl FromStr for EnvName {
     }
 }
 
-name_type_traits!(EnvName, "the name of an environment variable", r"^[A-Za-z_][A-Za-z0-9_]{0,127}$");
+name_type_traits!(EnvName, "the name of an environment variable", longest 128, pattern "^[A-Za-z_][A-Za-z0-9_]{0,127}$",);
 
 /// Whether a text is more likely a credential than a variable's name: it begins as those of well-known services do, or is
 /// long and mixes both cases with digits.
@@ -90,7 +90,7 @@ fn check_dns_name(text: &str) -> Result<(), String> {
 name_type! {
     /// A DNS name in lower case, such as `api.example.com`.
     HostName, "a host name",
-    pattern r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$",
+    longest 253, pattern r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)[0-9]+$",
     accepted "a DNS name in lower case, without scheme, port or path",
     check check_dns_name
 }
@@ -100,7 +100,7 @@ name_type! {
     ///
     /// A wildcard over a top-level domain (`*.com`) is refused: it would open nearly everything.
     HostPattern, "a host",
-    pattern r"^(?:\*\.)?[a-z0-9](?:[a-z0-9.-]{0,249}[a-z0-9])?$",
+    longest 255, pattern r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)[0-9]+$",
     accepted "a DNS name in lower case, or `*.` and a name of at least two labels, without scheme, port or path",
     check |text| match text.strip_prefix("*.") {
         Some(rest) if !rest.contains('.') && check_dns_name(rest).is_ok() => {
@@ -121,7 +121,7 @@ impl HostPattern {
 name_type! {
     /// The name of a route or of a git upstream.
     EntryName, "an entry's name",
-    pattern r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$",
+    longest 63, pattern r"^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$", never r"\.\.|\.(?:git|lock)$",
     accepted "1 to 63 lower-case letters, digits and inner `.`, `_`, `-`",
     check |text| {
         check_characters(text, 63, |place, c| {
@@ -142,7 +142,7 @@ name_type! {
 name_type! {
     /// The beginning of a URL path, such as `/v1/`. It covers whole segments: `/v1` covers `/v1` and `/v1/x`, not `/v10`.
     PathPrefix, "a path prefix",
-    pattern r"^/[A-Za-z0-9._~!$&'()*+,;=:@/-]{0,511}$",
+    longest 512, pattern r"^/[A-Za-z0-9._~!$&'()*+,;=:@/-]*$", never r"//|/\.{1,2}(?:/|$)",
     accepted "`/` and URL path characters, without `//`, `.` or `..` segments, query, fragment or percent signs",
     check |text| {
         check_characters(text, 512, |place, c| match place {
@@ -159,7 +159,7 @@ name_type! {
 name_type! {
     /// An HTTP method in upper case.
     Method, "an HTTP method",
-    pattern r"^[A-Z]{1,20}$",
+    longest 20, pattern "^[A-Z]+$", never "^(?:CONNECT|TRACE)$",
     accepted "1 to 20 upper-case letters, such as GET; CONNECT and TRACE are not allowed",
     check |text| {
         check_characters(text, 20, |_, c| c.is_ascii_uppercase())?;
@@ -173,7 +173,8 @@ name_type! {
 name_type! {
     /// The name of an HTTP header in lower case.
     HeaderName, "a header name",
-    pattern r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$",
+    longest 64, pattern r"^[a-z0-9][a-z0-9-]*$",
+    never "^(?:host|connection|content-length|transfer-encoding|te|trailer|upgrade|proxy-authorization|proxy-connection|keep-alive|expect|content-encoding)$",
     accepted "1 to 64 lower-case letters, digits and inner hyphens, and no header that frames or routes the message",
     check |text| {
         check_characters(text, 64, |place, c| c.is_ascii_lowercase() || c.is_ascii_digit() || (c == '-' && place > 0))?;
@@ -188,7 +189,8 @@ name_type! {
 name_type! {
     /// A reference to an OCI image: `[registry/]repository[:tag][@digest]`.
     ImageRef, "an image reference",
-    pattern r"^[a-z0-9][A-Za-z0-9._/:@-]{0,254}$",
+    longest 255,
+    pattern r"^(?:(?:localhost|[A-Za-z0-9][A-Za-z0-9_-]*\.[A-Za-z0-9._-]*)(?::[0-9]+)?/|[A-Za-z0-9][A-Za-z0-9_-]*:[0-9]+/)?[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?:/[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)*(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?$",
     accepted "`[registry/]repository[:tag][@sha256:digest]` in the characters of the OCI distribution specification",
     check check_image
 }
@@ -240,7 +242,7 @@ fn check_image(text: &str) -> Result<(), String> {
 name_type! {
     /// The name of a Debian package (Debian Policy section 5.6.1).
     DebianPackage, "a Debian package",
-    pattern r"^[a-z0-9][a-z0-9+.-]{1,99}$",
+    longest 100, pattern r"^(?:[a-z0-9][a-z0-9+.-]*[a-z0-9.]|g\+\+)$",
     accepted "2 to 100 lower-case letters, digits and `+`, `-`, `.`, beginning with a letter or digit",
     check |text| {
         check_characters(text, 100, |place, c| {
@@ -257,7 +259,7 @@ name_type! {
 name_type! {
     /// An exact version of an npm package, such as `2.1.330`.
     NpmVersion, "an exact package version",
-    pattern r"^[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?$",
+    longest 64, pattern r"^[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]*[0-9A-Za-z.])?$",
     accepted "three numbers with dots and an optional `-` and pre-release, such as `2.1.330`",
     check |text| {
         check_characters(text, 64, |_, c| c.is_ascii_alphanumeric() || c == '.' || c == '-')?;
@@ -274,7 +276,7 @@ name_type! {
 name_type! {
     /// An absolute path in a container.
     ContainerPath, "an absolute path in the container",
-    pattern r"^/[^\u0000-\u001f\u007f:]{1,254}$",
+    longest 255, pattern r"^/[^\u0000-\u001f\u007f-\u009f:]+$", never r"//|/$|/\.{1,2}(?:/|$)",
     accepted "`/` and what follows, without `.` or `..` segments, colons or control characters",
     check |text| {
         check_characters(text, 255, |place, c| if place == 0 { c == '/' } else { !c.is_control() && c != ':' })?;
@@ -291,7 +293,7 @@ name_type! {
 name_type! {
     /// A glob over paths or branches: `*` within a segment, `**` across segments, `?` for one character.
     Glob, "a pattern",
-    pattern r"^[^\u0000-\u0020\u007f\\:~^\[]{1,255}$",
+    longest 255, pattern r"^[^\u0000-\u0020\u007f-\u009f\\:~^\[]+$", never "^/|/$|//",
     accepted "a path or branch in which `*`, `**` and `?` stand for what varies, without spaces or `\\ : ~ ^ [`",
     check |text| {
         check_characters(text, 255, |_, c| !c.is_control() && !" \\:~^[".contains(c))?;
@@ -416,7 +418,7 @@ impl fmt::Display for Span {
 
 /// The traits of a measured value that is written as a string.
 macro_rules! measure_traits {
-    ($type:ident, $kind:literal, $pattern:literal) => {
+    ($type:ident, $kind:literal, pattern $pattern:literal, never $never:literal) => {
         impl TryFrom<String> for $type {
             type Error = NameError;
 
@@ -449,14 +451,19 @@ macro_rules! measure_traits {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern, "description": Self::ACCEPTED })
+                schemars::json_schema!({
+                    "type": "string",
+                    "pattern": $pattern,
+                    "not": { "pattern": $never },
+                    "description": Self::ACCEPTED
+                })
             }
         }
     };
 }
 
-measure_traits!(ByteSize, "a size", "^[0-9]+(?:[KMGT]iB|[kKmMgGtTbB])?$");
-measure_traits!(Span, "a span of time", "^[0-9]+[smhd]$");
+measure_traits!(ByteSize, "a size", pattern "^[0-9]+(?:[KMGT]iB|[kKmMgGtTbB])?$", never "^0+[A-Za-z]*$");
+measure_traits!(Span, "a span of time", pattern "^[0-9]+[smhd]$", never "^0+[a-z]*$");
 
 /// A number of processors: `0.5`, `2`. Written as a string or a number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -544,7 +551,13 @@ impl schemars::JsonSchema for CpuCount {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": ["number", "string"], "description": Self::ACCEPTED })
+        schemars::json_schema!({
+            "type": ["number", "string"],
+            "exclusiveMinimum": 0,
+            "maximum": 1024,
+            "pattern": r"^[0-9]{1,4}(?:\.[0-9]{1,3})?$",
+            "description": Self::ACCEPTED
+        })
     }
 }
 
@@ -680,7 +693,12 @@ fn parse_git_url(text: &str) -> Result<GitUrl, String> {
     })
 }
 
-name_type_traits!(GitUrl, "a git URL", r"^(?:ssh://|https://|[^/:]+:).+$");
+name_type_traits!(
+    GitUrl, "a git URL",
+    longest 1024,
+    pattern r"^(?:https://(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?::[0-9]+)?/|ssh://(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?::[0-9]+)?/|(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?:/?)[A-Za-z0-9_.!+,=~^:][A-Za-z0-9_.!+,=~^:/-]*$",
+    never r"[^:/]//+[^/]|[/:]\.{1,2}(?:/|$)",
+);
 
 #[cfg(test)]
 mod tests {
