@@ -94,11 +94,11 @@ fn both(key: &str, text: &str, validator: &jsonschema::Validator) -> (bool, bool
         "name" => bottle["git"]["upstreams"] = json!([{"name": text, "url": "https://example.com/x"}]),
         "size" => {
             bottle["git"]["upstreams"] =
-                json!([{"name": "app", "url": "https://example.com/x", "push": {"max_size": text}}])
+                json!([{"name": "app", "url": "https://example.com/x", "push": {"max_size": text}}]);
         }
         "glob" => {
             bottle["git"]["upstreams"] =
-                json!([{"name": "app", "url": "https://example.com/x", "push": {"branches": [text]}}])
+                json!([{"name": "app", "url": "https://example.com/x", "push": {"branches": [text]}}]);
         }
         "target" => bottle["workspace"]["target"] = json!(text),
         "cpus" => bottle["limits"]["agent"]["cpus"] = json!(text),
