@@ -54,7 +54,13 @@ pub(crate) fn check_characters(
 
 /// Makes a newtype over `String` with the one door and every trait that a name needs.
 macro_rules! name_type {
-    ($(#[$doc:meta])* $type:ident, $kind:literal, pattern $pattern:literal, accepted $accepted:literal, check $check:expr) => {
+    (
+        $(#[$doc:meta])*
+        $type:ident, $kind:literal,
+        longest $longest:literal, pattern $pattern:expr, $(never $never:expr,)?
+        accepted $accepted:literal,
+        check $check:expr
+    ) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(String);
@@ -81,13 +87,13 @@ macro_rules! name_type {
             }
         }
 
-        $crate::name::name_type_traits!($type, $kind, $pattern);
+        $crate::name::name_type_traits!($type, $kind, longest $longest, pattern $pattern, $(never $never,)?);
     };
 }
 
 /// The traits that every name has, given `FromStr` and `as_str`.
 macro_rules! name_type_traits {
-    ($type:ident, $kind:literal, $pattern:literal) => {
+    ($type:ident, $kind:literal, longest $longest:literal, pattern $pattern:expr, $(never $never:expr,)?) => {
         impl TryFrom<String> for $type {
             type Error = $crate::name::NameError;
 
@@ -122,7 +128,7 @@ macro_rules! name_type_traits {
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                $crate::name::deserialize_parsed(deserializer, $kind)
+                $crate::name::deserialize_parsed(deserializer, $kind, Self::ACCEPTED)
             }
         }
 
@@ -132,7 +138,13 @@ macro_rules! name_type_traits {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern, "description": Self::ACCEPTED })
+                #[allow(unused_mut, reason = "not every name has something that it may not be")]
+                let mut schema = schemars::json_schema!({
+                    "type": "string", "maxLength": $longest, "pattern": $pattern, "description": Self::ACCEPTED
+                });
+                // Two plain patterns in place of one with a look-ahead, which not every engine knows.
+                $(schema.insert("not".to_owned(), serde_json::json!({ "pattern": $never }));)?
+                schema
             }
         }
     };
@@ -141,18 +153,22 @@ macro_rules! name_type_traits {
 pub(crate) use {name_type, name_type_traits};
 
 /// Deserializes a string through `FromStr`; anything but a string is an error that names the kind.
-pub(crate) fn deserialize_parsed<'de, D, T>(deserializer: D, kind: &'static str) -> Result<T, D::Error>
+pub(crate) fn deserialize_parsed<'de, D, T>(
+    deserializer: D,
+    kind: &'static str,
+    accepted: &'static str,
+) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: FromStr<Err = NameError>,
 {
-    struct Text<T>(&'static str, std::marker::PhantomData<T>);
+    struct Text<T>(&'static str, &'static str, std::marker::PhantomData<T>);
 
     impl<T: FromStr<Err = NameError>> serde::de::Visitor<'_> for Text<T> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "{} as a string", self.0)
+            write!(f, "{} as text ({})", self.0, self.1)
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
@@ -160,7 +176,7 @@ where
         }
     }
 
-    deserializer.deserialize_str(Text(kind, std::marker::PhantomData))
+    deserializer.deserialize_str(Text(kind, accepted, std::marker::PhantomData))
 }
 
 fn lower_digit(c: char) -> bool {
@@ -199,7 +215,7 @@ name_type! {
     /// assert!("Fix".parse::<Slug>().unwrap_err().to_string().contains("`F` at character 1"));
     /// ```
     Slug, "a slug",
-    pattern r"^(?!(?:pipelock|egress|git-gate|supervise)(?:-|$))[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
+    longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise)(?:-|$)",
     accepted "1 to 40 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
     check |text| check_hyphenated(text, 40).and_then(|()| check_not_a_sidecar(text))
 }
@@ -207,7 +223,7 @@ name_type! {
 name_type! {
     /// The name of an agent in the manifest; short enough that `<agent>-<5 characters>` is a [`Slug`].
     AgentName, "an agent name",
-    pattern r"^(?!(?:pipelock|egress|git-gate|supervise)(?:-|$))[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$",
+    longest 34, pattern r"^[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise)(?:-|$)",
     accepted "1 to 34 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
     check |text| check_hyphenated(text, 34).and_then(|()| check_not_a_sidecar(text))
 }
@@ -215,7 +231,7 @@ name_type! {
 name_type! {
     /// The name of a bottle's description in the manifest.
     BottleName, "a bottle name",
-    pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
+    longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
     accepted "1 to 40 lower-case letters, digits and inner hyphens",
     check |text| check_hyphenated(text, 40)
 }
@@ -225,7 +241,7 @@ name_type! {
     ///
     /// At most 13 characters, so that `<prefix>-pipelock-<slug>` is a DNS label (63 octets, RFC 1035 section 2.3.4).
     Prefix, "a prefix",
-    pattern r"^[a-z0-9](?:[a-z0-9-]{0,11}[a-z0-9])?$",
+    longest 13, pattern r"^[a-z0-9](?:[a-z0-9-]{0,11}[a-z0-9])?$",
     accepted "1 to 13 lower-case letters, digits and inner hyphens",
     check |text| check_hyphenated(text, 13)
 }

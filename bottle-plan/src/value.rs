@@ -5,14 +5,66 @@ use std::str::FromStr;
 
 use crate::name::{NameError, check_characters, name_type, name_type_traits};
 
-name_type! {
-    /// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
-    EnvName, "the name of an environment variable",
-    pattern r"^[A-Za-z_][A-Za-z0-9_]{0,127}$",
-    accepted "1 to 128 letters, digits and underscores, not beginning with a digit",
-    check |text| check_characters(text, 128, |place, c| {
-        c == '_' || c.is_ascii_alphabetic() || (c.is_ascii_digit() && place > 0)
-    })
+/// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
+///
+/// A token that was put in the place of its variable's name is refused where it can be told from a name, and the error
+/// repeats no more than its first four characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EnvName(String);
+
+impl EnvName {
+    /// What is accepted, in words.
+    pub const ACCEPTED: &'static str = "1 to 128 letters, digits and underscores, not beginning with a digit";
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EnvName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let fits = |place, c: char| c == '_' || c.is_ascii_alphabetic() || (c.is_ascii_digit() && place > 0);
+        let secret = looks_like_a_token(text);
+        let checked = if secret {
+            Err("it looks like a token itself; give the name of the variable that holds it".to_owned())
+        } else {
+            check_characters(text, 128, fits)
+        };
+        let excerpt = || text.chars().take(4).chain(['…']).collect::<String>();
+        let shown = if secret { excerpt() } else { text.to_owned() };
+        checked
+            .map(|()| Self(text.to_owned()))
+            .map_err(|reason| NameError::new("the name of an environment variable", &shown, reason, Self::ACCEPTED))
+    }
+}
+
+name_type_traits!(EnvName, "the name of an environment variable", longest 128, pattern "^[A-Za-z_][A-Za-z0-9_]{0,127}$",);
+
+/// Whether a text is more likely a credential than a variable's name: it begins as those of well-known services do, or is
+/// long and mixes both cases with digits.
+fn looks_like_a_token(text: &str) -> bool {
+    const BEGINNINGS: &[&str] = &[
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_",
+        "glpat-",
+        "sk-",
+        "sk_live_",
+        "sk_test_",
+        "xoxb-",
+        "xoxp-",
+        "npm_",
+    ];
+    let has = |kind: fn(&char) -> bool| text.chars().any(|c| kind(&c));
+    let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit);
+    BEGINNINGS.iter().any(|start| text.len() >= start.len() + 12 && text.starts_with(start))
+        || (text.len() >= 24 && mixed)
 }
 
 /// The rule of a DNS name in lower case (RFC 1123 section 2.1), which an IPv4 address is not.
@@ -38,7 +90,7 @@ fn check_dns_name(text: &str) -> Result<(), String> {
 name_type! {
     /// A DNS name in lower case, such as `api.example.com`.
     HostName, "a host name",
-    pattern r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$",
+    longest 253, pattern r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)[0-9]+$",
     accepted "a DNS name in lower case, without scheme, port or path",
     check check_dns_name
 }
@@ -48,7 +100,7 @@ name_type! {
     ///
     /// A wildcard over a top-level domain (`*.com`) is refused: it would open nearly everything.
     HostPattern, "a host",
-    pattern r"^(?:\*\.)?[a-z0-9](?:[a-z0-9.-]{0,249}[a-z0-9])?$",
+    longest 255, pattern r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)[0-9]+$",
     accepted "a DNS name in lower case, or `*.` and a name of at least two labels, without scheme, port or path",
     check |text| match text.strip_prefix("*.") {
         Some(rest) if !rest.contains('.') && check_dns_name(rest).is_ok() => {
@@ -69,7 +121,7 @@ impl HostPattern {
 name_type! {
     /// The name of a route or of a git upstream.
     EntryName, "an entry's name",
-    pattern r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$",
+    longest 63, pattern r"^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$", never r"\.\.|\.(?:git|lock)$",
     accepted "1 to 63 lower-case letters, digits and inner `.`, `_`, `-`",
     check |text| {
         check_characters(text, 63, |place, c| {
@@ -90,7 +142,7 @@ name_type! {
 name_type! {
     /// The beginning of a URL path, such as `/v1/`. It covers whole segments: `/v1` covers `/v1` and `/v1/x`, not `/v10`.
     PathPrefix, "a path prefix",
-    pattern r"^/[A-Za-z0-9._~!$&'()*+,;=:@/-]{0,511}$",
+    longest 512, pattern r"^/[A-Za-z0-9._~!$&'()*+,;=:@/-]*$", never r"//|/\.{1,2}(?:/|$)",
     accepted "`/` and URL path characters, without `//`, `.` or `..` segments, query, fragment or percent signs",
     check |text| {
         check_characters(text, 512, |place, c| match place {
@@ -107,7 +159,7 @@ name_type! {
 name_type! {
     /// An HTTP method in upper case.
     Method, "an HTTP method",
-    pattern r"^[A-Z]{1,20}$",
+    longest 20, pattern "^[A-Z]+$", never "^(?:CONNECT|TRACE)$",
     accepted "1 to 20 upper-case letters, such as GET; CONNECT and TRACE are not allowed",
     check |text| {
         check_characters(text, 20, |_, c| c.is_ascii_uppercase())?;
@@ -121,7 +173,8 @@ name_type! {
 name_type! {
     /// The name of an HTTP header in lower case.
     HeaderName, "a header name",
-    pattern r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$",
+    longest 64, pattern r"^[a-z0-9][a-z0-9-]*$",
+    never "^(?:host|connection|content-length|transfer-encoding|te|trailer|upgrade|proxy-authorization|proxy-connection|keep-alive|expect|content-encoding)$",
     accepted "1 to 64 lower-case letters, digits and inner hyphens, and no header that frames or routes the message",
     check |text| {
         check_characters(text, 64, |place, c| c.is_ascii_lowercase() || c.is_ascii_digit() || (c == '-' && place > 0))?;
@@ -136,7 +189,8 @@ name_type! {
 name_type! {
     /// A reference to an OCI image: `[registry/]repository[:tag][@digest]`.
     ImageRef, "an image reference",
-    pattern r"^[a-z0-9][A-Za-z0-9._/:@-]{0,254}$",
+    longest 255,
+    pattern r"^(?:(?:localhost|[A-Za-z0-9][A-Za-z0-9_-]*\.[A-Za-z0-9._-]*)(?::[0-9]+)?/|[A-Za-z0-9][A-Za-z0-9_-]*:[0-9]+/)?[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?:/[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)*(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?$",
     accepted "`[registry/]repository[:tag][@sha256:digest]` in the characters of the OCI distribution specification",
     check check_image
 }
@@ -188,7 +242,7 @@ fn check_image(text: &str) -> Result<(), String> {
 name_type! {
     /// The name of a Debian package (Debian Policy section 5.6.1).
     DebianPackage, "a Debian package",
-    pattern r"^[a-z0-9][a-z0-9+.-]{1,99}$",
+    longest 100, pattern r"^(?:[a-z0-9][a-z0-9+.-]*[a-z0-9.]|g\+\+)$",
     accepted "2 to 100 lower-case letters, digits and `+`, `-`, `.`, beginning with a letter or digit",
     check |text| {
         check_characters(text, 100, |place, c| {
@@ -205,7 +259,7 @@ name_type! {
 name_type! {
     /// An exact version of an npm package, such as `2.1.330`.
     NpmVersion, "an exact package version",
-    pattern r"^[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?$",
+    longest 64, pattern r"^[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]*[0-9A-Za-z.])?$",
     accepted "three numbers with dots and an optional `-` and pre-release, such as `2.1.330`",
     check |text| {
         check_characters(text, 64, |_, c| c.is_ascii_alphanumeric() || c == '.' || c == '-')?;
@@ -222,7 +276,7 @@ name_type! {
 name_type! {
     /// An absolute path in a container.
     ContainerPath, "an absolute path in the container",
-    pattern r"^/[^\u0000-\u001f\u007f:]{1,254}$",
+    longest 255, pattern r"^/[^\u0000-\u001f\u007f-\u009f:]+$", never r"//|/$|/\.{1,2}(?:/|$)",
     accepted "`/` and what follows, without `.` or `..` segments, colons or control characters",
     check |text| {
         check_characters(text, 255, |place, c| if place == 0 { c == '/' } else { !c.is_control() && c != ':' })?;
@@ -239,7 +293,7 @@ name_type! {
 name_type! {
     /// A glob over paths or branches: `*` within a segment, `**` across segments, `?` for one character.
     Glob, "a pattern",
-    pattern r"^[^\u0000-\u0020\u007f\\:~^\[]{1,255}$",
+    longest 255, pattern r"^[^\u0000-\u0020\u007f-\u009f\\:~^\[]+$", never "^/|/$|//",
     accepted "a path or branch in which `*`, `**` and `?` stand for what varies, without spaces or `\\ : ~ ^ [`",
     check |text| {
         check_characters(text, 255, |_, c| !c.is_control() && !" \\:~^[".contains(c))?;
@@ -258,6 +312,11 @@ pub struct ByteSize(u64);
 
 impl ByteSize {
     const ACCEPTED: &str = "a whole number and `KiB`, `MiB`, `GiB`, `TiB` (or `k`, `m`, `g`, `t`), such as `512MiB`";
+
+    /// A size from a number of kibibytes.
+    pub const fn kib(count: u64) -> Self {
+        Self(count << 10)
+    }
 
     /// A size from a number of mebibytes.
     pub const fn mib(count: u64) -> Self {
@@ -359,7 +418,7 @@ impl fmt::Display for Span {
 
 /// The traits of a measured value that is written as a string.
 macro_rules! measure_traits {
-    ($type:ident, $kind:literal, $pattern:literal) => {
+    ($type:ident, $kind:literal, pattern $pattern:literal, never $never:literal) => {
         impl TryFrom<String> for $type {
             type Error = NameError;
 
@@ -382,7 +441,7 @@ macro_rules! measure_traits {
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                crate::name::deserialize_parsed(deserializer, $kind)
+                crate::name::deserialize_parsed(deserializer, $kind, Self::ACCEPTED)
             }
         }
 
@@ -392,14 +451,19 @@ macro_rules! measure_traits {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern, "description": Self::ACCEPTED })
+                schemars::json_schema!({
+                    "type": "string",
+                    "pattern": $pattern,
+                    "not": { "pattern": $never },
+                    "description": Self::ACCEPTED
+                })
             }
         }
     };
 }
 
-measure_traits!(ByteSize, "a size", "^[0-9]+(?:[KMGT]iB|[kKmMgGtTbB])?$");
-measure_traits!(Span, "a span of time", "^[0-9]+[smhd]$");
+measure_traits!(ByteSize, "a size", pattern "^[0-9]+(?:[KMGT]iB|[kKmMgGtTbB])?$", never "^0+[A-Za-z]*$");
+measure_traits!(Span, "a span of time", pattern "^[0-9]+[smhd]$", never "^0+[a-z]*$");
 
 /// A number of processors: `0.5`, `2`. Written as a string or a number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -458,7 +522,11 @@ impl<'de> serde::Deserialize<'de> for CpuCount {
             type Value = CpuCount;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of processors")
+                write!(f, "a number of processors ({})", CpuCount::ACCEPTED)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<CpuCount, E> {
+                number.to_string().parse().map_err(E::custom)
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<CpuCount, E> {
@@ -483,7 +551,13 @@ impl schemars::JsonSchema for CpuCount {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": ["number", "string"], "description": Self::ACCEPTED })
+        schemars::json_schema!({
+            "type": ["number", "string"],
+            "exclusiveMinimum": 0,
+            "maximum": 1024,
+            "pattern": r"^[0-9]{1,4}(?:\.[0-9]{1,3})?$",
+            "description": Self::ACCEPTED
+        })
     }
 }
 
@@ -619,7 +693,12 @@ fn parse_git_url(text: &str) -> Result<GitUrl, String> {
     })
 }
 
-name_type_traits!(GitUrl, "a git URL", r"^(?:ssh://|https://|[^/:]+:).+$");
+name_type_traits!(
+    GitUrl, "a git URL",
+    longest 1024,
+    pattern r"^(?:https://(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?::[0-9]+)?/|ssh://(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?::[0-9]+)?/|(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?:/?)[A-Za-z0-9_.!+,=~^:][A-Za-z0-9_.!+,=~^:/-]*$",
+    never r"[^:/]//+[^/]|[/:]\.{1,2}(?:/|$)",
+);
 
 #[cfg(test)]
 mod tests {

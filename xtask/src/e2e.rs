@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The options of `cargo xtask e2e`.
-#[derive(clap::Args)]
-pub(crate) struct Args {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
     /// Run only tests whose name contains this.
     filter: Option<String>,
     /// How many tests run at once.
@@ -20,7 +20,7 @@ pub(crate) struct Args {
 /// The release of pipelock that the library is written for.
 const PIPELOCK: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Arguments) -> Result<()> {
     let root = root();
     engine(&root)?;
     let pipelock = pipelock(&root)?;

@@ -1,33 +1,39 @@
-//! Developer tasks: `cargo xtask e2e`.
-#![expect(clippy::print_stderr, reason = "a program's output")]
+//! Developer tasks, run as `cargo xtask <task>`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
 
 mod e2e;
+mod schema;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// Developer tasks.
-#[derive(Parser)]
-struct Args {
+#[derive(Debug, Parser)]
+#[command(name = "xtask")]
+struct Arguments {
     #[command(subcommand)]
     task: Task,
 }
 
-#[derive(Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Task {
     /// Run the end-to-end tests against a real container engine, and look whether anything is left.
-    E2e(e2e::Args),
+    E2e(e2e::Arguments),
+    /// Write the manifest's JSON Schema, by which editors check manifests.
+    Schema(schema::Arguments),
 }
 
 fn main() -> ExitCode {
-    let result = match Args::parse().task {
-        Task::E2e(args) => e2e::run(&args),
+    let done = match Arguments::parse().task {
+        Task::E2e(arguments) => e2e::run(&arguments),
+        Task::Schema(arguments) => schema::run(&arguments).map_err(Into::into),
     };
-    match result {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
+        Err(problem) => {
+            eprintln!("error: {problem}");
             ExitCode::FAILURE
         }
     }

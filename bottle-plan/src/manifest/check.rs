@@ -7,6 +7,7 @@ use super::{
     AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EnvSpec, Forge, GitSpec, InjectScheme, InjectSpec, Manifest,
     ManifestError, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec, WorkspaceMode,
 };
+use crate::name::{AgentName, BottleName};
 use crate::value::{ByteSize, EnvName, GitTransport, HostName, Method, PathPrefix, Span};
 
 type Checked = Result<(), ManifestError>;
@@ -56,8 +57,13 @@ const RESERVED_ENV_PREFIXES: &[&str] = &[
 ];
 
 impl Manifest {
-    /// Checks what the types alone cannot.
-    pub(super) fn check(&self) -> Checked {
+    /// Checks what the types alone cannot: the rules that span several keys. [`Manifest::parse`] and [`Manifest::plan`] do
+    /// so by themselves.
+    ///
+    /// # Errors
+    ///
+    /// When a rule is broken; the error names the key as the manifest would have it written.
+    pub fn check(&self) -> Result<(), ManifestError> {
         if self.bottles.is_empty() {
             return err("bottles", "it is empty; at least one bottle is needed");
         }
@@ -70,13 +76,19 @@ impl Manifest {
         for (name, agent) in &self.agents {
             let key = format!("agents.{name}");
             if !self.bottles.contains_key(&agent.bottle) {
-                let known: Vec<_> = self.bottles.keys().map(|name| format!("`{name}`")).collect();
-                let message = format!("no bottle is named `{}`; accepted: {}", agent.bottle, known.join(", "));
-                return err(format!("{key}.bottle"), message);
+                return Err(self.no_such_bottle(name, &agent.bottle));
             }
             agent.check(&key)?;
         }
         Ok(())
+    }
+}
+
+impl Manifest {
+    pub(crate) fn no_such_bottle(&self, agent: &AgentName, bottle: &BottleName) -> ManifestError {
+        let known: Vec<_> = self.bottles.keys().map(|name| format!("`{name}`")).collect();
+        let message = format!("no bottle is named `{bottle}`; accepted: {}", known.join(", "));
+        ManifestError::new(format!("agents.{agent}.bottle"), message)
     }
 }
 
@@ -97,9 +109,14 @@ fn one_line(text: &str, key: impl FnOnce() -> String) -> Checked {
     }
 }
 
-fn usable_path(path: &Path, key: impl FnOnce() -> String) -> Checked {
+fn usable_path(path: &Path, key: impl Fn() -> String) -> Checked {
     let text = path.to_string_lossy();
-    need(!text.is_empty() && !text.contains('\0'), key, "it is empty or holds NUL; accepted: a path")
+    need(!text.is_empty() && !text.contains('\0'), &key, "it is empty or holds NUL; accepted: a path")?;
+    need(
+        !text.starts_with("-----BEGIN"),
+        key,
+        "it holds the file's content; accepted: the path of a file that holds it",
+    )
 }
 
 impl BottleSpec {
@@ -116,9 +133,9 @@ impl BottleSpec {
         self.git.check(&format!("{key}.git"))?;
         if let Toggle::On(supervise) = &self.supervise {
             need(
-                supervise.wait <= Span::seconds(600),
+                (Span::seconds(1)..=Span::seconds(600)).contains(&supervise.wait),
                 || format!("{key}.supervise.wait"),
-                "a tool call cannot wait that long; accepted: at most `10m`",
+                "a tool call cannot wait that long; accepted: from `1s` to `10m`",
             )?;
         }
         self.check_images(&format!("{key}.images"))?;
@@ -129,7 +146,7 @@ impl BottleSpec {
         need(
             (Span::seconds(600)..=Span::seconds(398 * 24 * 60 * 60)).contains(&self.tls.lifetime),
             || format!("{key}.tls.lifetime"),
-            "accepted: from `10m` to `398d`, the most that strict clients take",
+            "it is too short or too long; accepted: from `10m` to `398d`, the most that strict clients take",
         )
     }
 
@@ -186,7 +203,12 @@ fn check_env(name: &EnvName, spec: &EnvSpec, key: &str) -> Checked {
     match spec {
         EnvSpec::Forward(Some(source)) => check_env_name(source, key),
         EnvSpec::Placeholder(Some(dummy)) => one_line(dummy, || key.to_owned()),
-        EnvSpec::Literal(_) | EnvSpec::Forward(None) | EnvSpec::Placeholder(None) => Ok(()),
+        EnvSpec::Literal(text) => need(
+            super::shorthand::interpolated(text).is_none() && !text.contains('\0'),
+            || key.to_owned(),
+            "a literal cannot hold NUL, nor be read as `${NAME}`, which forwards a variable",
+        ),
+        EnvSpec::Forward(None) | EnvSpec::Placeholder(None) => Ok(()),
     }
 }
 
@@ -210,7 +232,7 @@ fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
     let mut ranks: BTreeMap<Rank<'_>, usize> = BTreeMap::new();
     for (index, route) in routes.iter().enumerate() {
         let key = format!("{key}[{index}]");
-        need(route.port > 0, || format!("{key}.port"), "accepted: 1 to 65535")?;
+        need(route.port > 0, || format!("{key}.port"), "it is out of range; accepted: a whole number from 1 to 65535")?;
         if let Some(earlier) = route.name.as_ref().and_then(|name| names.insert(name, index)) {
             return err(
                 format!("{key}.name"),
@@ -229,14 +251,12 @@ fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
                         (None, Some(method)) => format!("{method}"),
                         (Some(path), Some(method)) => format!("{method} `{path}`"),
                     };
-                    let other = if earlier == index { "the same route".into() } else { format!("route {earlier}") };
-                    return err(
-                        key,
-                        format!(
-                            "{what} to `{}` is described by {other} as well, so neither goes before the other",
-                            route.host
-                        ),
-                    );
+                    let problem = if earlier == index {
+                        "is named twice".to_owned()
+                    } else {
+                        format!("is described by route {earlier} as well, so neither goes before the other")
+                    };
+                    return err(key, format!("{what} to `{}` {problem}", route.host));
                 }
             }
         }
@@ -251,7 +271,7 @@ fn or_any<T>(items: &[T]) -> Vec<Option<&T>> {
 
 /// A token's variable becomes part of a sidecar's variable, which has room for this much.
 fn check_token(token: &EnvName, key: &str) -> Checked {
-    need(token.as_str().len() <= 100, || key.to_owned(), "accepted: at most 100 characters")
+    need(token.as_str().len() <= 100, || key.to_owned(), "it is too long; accepted: at most 100 characters")
 }
 
 fn check_inject(inject: &InjectSpec, key: &str) -> Checked {
@@ -269,7 +289,7 @@ fn check_inject(inject: &InjectSpec, key: &str) -> Checked {
         need(
             template.is_ascii() && template.matches("{token}").count() == 1,
             || format!("{key}.template"),
-            "accepted: ASCII text that holds `{token}` once",
+            "it does not hold the token in one place; accepted: ASCII text that holds `{token}` once",
         )?;
     }
     if let Some(username) = &inject.username {
@@ -339,6 +359,11 @@ impl UpstreamSpec {
             || format!("{key}.known_hosts"),
             "an ssh upstream needs the host's public keys, as `ssh-keyscan` prints them",
         )?;
+        need(
+            self.push.max_size >= ByteSize::kib(1),
+            || format!("{key}.push.max_size"),
+            "no push is that small; accepted: at least `1KiB`",
+        )?;
         for (index, line) in self.known_hosts.iter().enumerate() {
             check_known_host(line, &format!("{key}.known_hosts[{index}]"))?;
         }
@@ -387,7 +412,7 @@ impl DeployKeySpec {
                 need(
                     (url.starts_with("https://") || loopback) && !url.contains(['@', '?', '#', ' ']),
                     || format!("{key}.api_url"),
-                    "accepted: `https://host[:port][/path]` without credentials, query or fragment",
+                    "it is not such an address; accepted: `https://host[:port][/path]` without credentials, query or fragment",
                 )?;
             }
             None => need(
@@ -403,7 +428,7 @@ impl DeployKeySpec {
                 need(
                     repository.chars().all(plain) && repository.contains('/') && !repository.contains(".."),
                     || format!("{key}.repository"),
-                    "accepted: `owner/name`",
+                    "it is not a repository's name; accepted: `owner/name`",
                 )
             }
             None => Ok(()),
@@ -417,7 +442,11 @@ fn check_limits(limits: ContainerLimits, key: &str) -> Checked {
         || format!("{key}.memory"),
         "too little for any of the containers; accepted: at least `16MiB`",
     )?;
-    need(limits.pids.is_none_or(|pids| pids >= 16), || format!("{key}.pids"), "accepted: at least 16")
+    need(
+        limits.pids.is_none_or(|pids| pids >= 16),
+        || format!("{key}.pids"),
+        "too few for any of the containers; accepted: at least 16",
+    )
 }
 
 impl NetworksSpec {
@@ -426,8 +455,16 @@ impl NetworksSpec {
             let Some(subnet) = subnet else { continue };
             let key = || format!("{key}.{what}");
             // Four sidecars, the agent and the gateway just fit into a /29.
-            need((8..=29).contains(&subnet.prefix_len()), key, "accepted: a prefix length from 8 to 29")?;
-            need(subnet.trunc() == subnet, key, "its host bits are not zero")?;
+            need(
+                (8..=29).contains(&subnet.prefix_len()),
+                key,
+                "it is too large or too small; accepted: a prefix length from 8 to 29",
+            )?;
+            need(
+                subnet.trunc() == subnet,
+                key,
+                "its host bits are not zero; accepted: a network such as `10.99.0.0/28`",
+            )?;
             let first = subnet.network();
             need(
                 !first.is_loopback() && !first.is_link_local() && !first.is_multicast() && !first.is_unspecified(),

@@ -1,14 +1,18 @@
 //! Reading a manifest, with errors that say where.
 
+use std::cell::Cell;
+use std::fmt::{self, Write as _};
 use std::io::Read;
 use std::path::Path;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_path_to_error::Segment;
 
+use super::node::{Mistake, Node, shown};
 use super::{Manifest, ManifestError};
 
 /// The most that a manifest may hold; what is larger is not a manifest.
-pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+pub const MAX_MANIFEST_BYTES: u64 = 256 << 10;
 
 impl Manifest {
     /// Reads the manifest at `path`.
@@ -35,15 +39,10 @@ impl Manifest {
     ///
     /// When it is not YAML or holds a mistake; the error names line and key.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        if text.trim().is_empty() {
-            return Err(ManifestError::new("", "it is empty; accepted: a mapping with `bottles` and `agents`"));
-        }
-        let documents = serde_yaml::Deserializer::from_str(text).count();
-        if documents > 1 {
-            return Err(ManifestError::new("", format!("it holds {documents} YAML documents; accepted: one")));
-        }
-        let manifest: Self = serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text))
-            .map_err(|error| describe(text, &error))?;
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let document = Node::parse(text)?;
+        let manifest: Self = serde_path_to_error::deserialize(&document).map_err(|error| describe(text, &error))?;
         manifest.check().map_err(|error| {
             let line = line_of(text, &error.key);
             error.at_line(line)
@@ -54,12 +53,16 @@ impl Manifest {
 
 fn read_text(path: &Path) -> Result<String, String> {
     let describe = |error: std::io::Error| format!("it could not be read: {error}");
-    let file = std::fs::File::open(path).map_err(describe)?;
-    if !file.metadata().map_err(describe)?.is_file() {
+    // Asked first, since opening a named pipe would wait for whoever writes to it.
+    if !std::fs::metadata(path).map_err(describe)?.is_file() {
         return Err("it is not a regular file".into());
     }
     let mut bytes = Vec::new();
-    file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes).map_err(describe)?;
+    std::fs::File::open(path)
+        .map_err(describe)?
+        .take(MAX_MANIFEST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(describe)?;
     if bytes.len() as u64 > MAX_MANIFEST_BYTES {
         return Err(format!("it is larger than {} KiB, which no manifest is", MAX_MANIFEST_BYTES >> 10));
     }
@@ -70,57 +73,70 @@ fn read_text(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Turns a parser's error into ours, with the key's path and the line.
-fn describe(text: &str, error: &serde_path_to_error::Error<serde_yaml::Error>) -> ManifestError {
-    let path = error.path().to_string();
-    let key = if path == "." { String::new() } else { path };
-    let inner = error.inner();
-    // The parser repeats path and position in its own words; what is left of those is the plain message.
-    let message = inner.to_string();
-    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    let message = message.strip_prefix(&format!("{key}: ")).unwrap_or(message);
-    let line = inner.location().map(|place| place.line()).or_else(|| line_of(text, &key));
-    ManifestError::new(key, message).at_line(line)
-}
-
-/// The line of the value that a key's path leads to, found by walking the document again and failing there on purpose.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    let path: Vec<Segment> = segments(key);
-    // A key that is missing has no line: its nearest ancestor that is there has one.
-    (1..=path.len()).rev().find_map(|depth| {
-        let error = Locate(&path[..depth]).deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
-        error.to_string().contains(FOUND).then(|| error.location().map(|place| place.line()))?
-    })
-}
-
-/// What the deliberate failure says.
-const FOUND: &str = "bottle: found";
-
-enum Segment {
-    Key(String),
-    Index(usize),
-}
-
-/// Splits `bottles.dev.egress.routes[1].host`. No key that can be reported holds a `.` or `[`, but for entry names,
-/// whose errors are reported by index.
-fn segments(key: &str) -> Vec<Segment> {
-    let mut segments = Vec::new();
-    for part in key.split('.').filter(|part| !part.is_empty()) {
-        let (name, indices) = part.split_once('[').unwrap_or((part, ""));
-        segments.push(Segment::Key(name.to_owned()));
-        let indices = indices.split('[').filter_map(|index| index.trim_end_matches(']').parse().ok());
-        segments.extend(indices.map(Segment::Index));
+/// Adds the key's path and the line to a mistake.
+fn describe(text: &str, error: &serde_path_to_error::Error<Mistake>) -> ManifestError {
+    let mut key = String::new();
+    let mut path = String::new();
+    for segment in error.path() {
+        match segment {
+            Segment::Seq { index } => {
+                let _ = write!(key, "[{index}]");
+                let _ = write!(path, "[{index}]");
+            }
+            Segment::Map { key: name } => {
+                let dot = if path.is_empty() { "" } else { "." };
+                let _ = write!(key, "{dot}{}", shown(name));
+                let _ = write!(path, "{dot}{name}");
+            }
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
     }
-    segments
+    ManifestError::new(key, error.inner().to_string()).at_line(line_of(text, &path))
 }
 
-/// Walks to the end of a path and fails there, so that the parser tells the position.
-struct Locate<'a>(&'a [Segment]);
+/// The line of the key that a path leads to, found by walking the document again and failing there on purpose: the
+/// parser tells positions only with its errors. A key that is missing has no line; its nearest ancestor that is there
+/// has one.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let found = Cell::new(false);
+    let mut path = key;
+    loop {
+        let locate = Locate { path, found: &found };
+        if let Err(error) = locate.deserialize(serde_yaml::Deserializer::from_str(text))
+            && found.get()
+        {
+            return error.location().map(|place| place.line());
+        }
+        path = &path[..path.rfind(['.', '['])?];
+    }
+}
+
+/// Walks to the end of a path and fails there.
+struct Locate<'a> {
+    /// What is left of the path, such as `.routes[1].host`.
+    path: &'a str,
+    found: &'a Cell<bool>,
+}
+
+impl<'a> Locate<'a> {
+    fn here<E: de::Error>(&self) -> E {
+        self.found.set(true);
+        E::custom("found")
+    }
+
+    /// The rest of the path behind `key`, when that is where the path goes.
+    fn behind(&self, key: &str) -> Option<&'a str> {
+        let rest = self.path.strip_prefix('.').unwrap_or(self.path).strip_prefix(key)?;
+        (rest.is_empty() || rest.starts_with(['.', '['])).then_some(rest)
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Locate<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        // A value that is no mapping or list fails by itself, at the right place.
+        self.found.set(self.path.is_empty());
         deserializer.deserialize_any(self)
     }
 }
@@ -128,35 +144,65 @@ impl<'de> DeserializeSeed<'de> for Locate<'_> {
 impl<'de> Visitor<'de> for Locate<'_> {
     type Value = ();
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { FOUND } else { "the way to a key" })
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the way to a key")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let Some((Segment::Key(wanted), rest)) = self.0.split_first() else {
-            return Err(serde::de::Error::custom(FOUND));
-        };
-        while let Some(key) = access.next_key::<String>()? {
-            if &key == wanted {
-                access.next_value_seed(Locate(rest))?;
-            } else {
-                access.next_value::<IgnoredAny>()?;
+        if self.path.is_empty() {
+            return Err(self.here());
+        }
+        while let Some(rest) = access.next_key_seed(LocateKey(&self))? {
+            match rest {
+                Some(rest) => access.next_value_seed(Locate { path: rest, found: self.found })?,
+                None => drop(access.next_value::<IgnoredAny>()?),
             }
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let Some((Segment::Index(wanted), rest)) = self.0.split_first() else {
-            return Err(serde::de::Error::custom(FOUND));
+        if self.path.is_empty() {
+            return Err(self.here());
+        }
+        let index = self.path.strip_prefix('[').and_then(|path| path.split_once(']'));
+        let Some((Ok(wanted), rest)) = index.map(|(index, rest)| (index.parse::<usize>(), rest)) else {
+            return Ok(());
         };
-        for _ in 0..*wanted {
+        for _ in 0..wanted {
             if access.next_element::<IgnoredAny>()?.is_none() {
                 return Ok(());
             }
         }
-        access.next_element_seed(Locate(rest))?;
+        let locate = Locate { path: rest, found: self.found };
+        access.next_element_seed(locate)?;
         while access.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
+    }
+}
+
+/// A key of a mapping on the way: fails when the path ends here, and gives the rest of the path when it leads on.
+struct LocateKey<'a>(&'a Locate<'a>);
+
+impl<'de, 'a> DeserializeSeed<'de> for LocateKey<'a> {
+    type Value = Option<&'a str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'_> for LocateKey<'a> {
+    type Value = Option<&'a str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        match self.0.behind(key) {
+            Some("") => Err(self.0.here()),
+            rest => Ok(rest),
+        }
     }
 }

@@ -3,9 +3,12 @@
 //! The types here are the file's grammar; `load` reads a file into them and turns every mistake into one error that
 //! names file, line, key and what is accepted; `check` holds the rules that span several keys.
 
+mod build;
 mod check;
 mod error;
 mod load;
+mod node;
+mod schema;
 mod shorthand;
 
 use std::collections::BTreeMap;
@@ -36,9 +39,11 @@ use crate::value::{
 pub struct Manifest {
     /// What a sealed place looks like, by name. At least one is needed.
     #[serde(deserialize_with = "shorthand::unique_map")]
+    #[schemars(extend("minProperties" = 1))]
     pub bottles: BTreeMap<BottleName, BottleSpec>,
     /// Who runs in which bottle, by name. At least one is needed.
     #[serde(deserialize_with = "shorthand::unique_map")]
+    #[schemars(extend("minProperties" = 1, "propertyNames" = {"not": {"pattern": "^(?:pipelock|git-gate|egress|supervise)(?:-|$)"}}))]
     pub agents: BTreeMap<AgentName, AgentSpec>,
 }
 
@@ -53,6 +58,7 @@ pub struct BottleSpec {
     pub env: BTreeMap<EnvName, EnvSpec>,
     /// A file of `NAME=value` lines for the agent's environment; ignored when it is absent or empty.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub env_file: Option<PathBuf>,
     /// What the agent may reach over HTTP. Empty: nothing.
     pub egress: EgressSpec,
@@ -133,9 +139,11 @@ pub struct InjectSpec {
     pub header: Option<HeaderName>,
     /// With `header`: its value, in which `{token}` stands for the token. Default: `{token}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[ -~]*\{token\}[ -~]*$"))]
     pub template: Option<String>,
     /// With `basic`: the user name. Default: `x-access-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f:]+$"))]
     pub username: Option<String>,
 }
 
@@ -168,8 +176,10 @@ pub struct GitSpec {
 #[serde(deny_unknown_fields)]
 pub struct GitIdentity {
     /// `user.name`.
+    #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f<>]+$"))]
     pub name: String,
     /// `user.email`.
+    #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f<>]+$"))]
     pub email: String,
 }
 
@@ -184,12 +194,16 @@ pub struct UpstreamSpec {
     pub url: GitUrl,
     /// For ssh: the private key, mode 0600. Not with `deploy_key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub identity_file: Option<PathBuf>,
     /// For ssh: the host's public keys, as lines of a `known_hosts` file (sshd(8)). A host whose key is not here is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(regex(
+        pattern = r"^\s*(?:@cert-authority\s+)?[^#@\s]\S*\s+(?:ssh-|ecdsa-|sk-ssh-|sk-ecdsa-)\S*\s+AAAA[A-Za-z0-9+/=]*(?:\s|$)"
+    )))]
     pub known_hosts: Vec<String>,
     /// Addresses of hosts that DNS does not know, for git-gate alone.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "shorthand::unique_map")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "shorthand::addresses")]
     #[schemars(with = "BTreeMap<HostName, String>")]
     pub extra_hosts: BTreeMap<HostName, IpAddr>,
     /// For https: the variable of the host's environment that holds the token.
@@ -197,6 +211,7 @@ pub struct UpstreamSpec {
     pub token: Option<EnvName>,
     /// For https: the user name that goes with the token. Default: `x-access-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f:]+$"))]
     pub username: Option<String>,
     /// A fresh key for this bottle alone, registered at the forge and revoked at teardown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,11 +229,13 @@ pub struct DeployKeySpec {
     pub forge: Forge,
     /// The interface's base, such as `https://git.example.com/api/v1`. Default for GitHub and GitLab: their public one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^(?:https://|http://(?:127\.0\.0\.1|localhost|\[::1\])(?:[:/]|$))[^@?# ]*$"))]
     pub api_url: Option<String>,
     /// The variable of the host's environment that holds a token which may administer the repository's keys.
     pub token: EnvName,
     /// The repository as the forge names it. Default: the URL's path without `.git`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._/-]*/[A-Za-z0-9._/-]*$"))]
     pub repository: Option<String>,
 }
 
@@ -351,6 +368,7 @@ pub struct WorkspaceSpec {
     pub mode: WorkspaceMode,
     /// The directory on the host. Default: the working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub path: Option<PathBuf>,
     /// Where the agent sees them. Default: `/workspace`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -407,12 +425,12 @@ pub struct NetworksSpec {
     /// Who makes and removes them.
     pub mode: NetworkMode,
     /// The internal network's subnet. Default: the engine picks one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", example = &"10.99.0.0/28")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
+    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9.]+/(?:[89]|[12][0-9])$"), example = &"10.99.0.0/28")]
     pub internal_subnet: Option<Ipv4Net>,
     /// The egress network's subnet. Default: the engine picks one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
+    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9.]+/(?:[89]|[12][0-9])$"))]
     pub egress_subnet: Option<Ipv4Net>,
 }
 
@@ -435,6 +453,7 @@ pub struct TlsSpec {
     pub lifetime: Span,
     /// A PEM file of certificates that upstream connections trust besides the public ones, such as a company proxy's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub upstream_ca: Option<PathBuf>,
 }
 
@@ -462,9 +481,11 @@ pub struct AgentSpec {
     pub prompt: Option<String>,
     /// A file with what the agent is told at the start. Not with `prompt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub prompt_file: Option<PathBuf>,
     /// Directories of skills, copied to where the provider looks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1)))]
     pub skills: Vec<PathBuf>,
 }
 

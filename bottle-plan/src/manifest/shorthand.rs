@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::IpAddr;
+use std::str::FromStr;
 
+use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{NetworkMode, NetworksSpec};
-use crate::value::EnvName;
+use crate::value::{EnvName, HostName};
 
 /// A map in which a key written twice is an error; plain maps would keep the last one in silence.
 pub(super) fn unique_map<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
@@ -106,12 +109,15 @@ impl<'de> Deserialize<'de> for EnvSpec {
             type Value = EnvSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, `{forward: true}`, `{forward: NAME}` or `{placeholder: true}`")
+                f.write_str("text, `{forward: true}`, `{forward: NAME}` or `{placeholder: true}`")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<EnvSpec, E> {
                 if text.contains('\0') {
                     return Err(E::custom("a variable cannot hold the character NUL"));
+                }
+                if let Some(name) = interpolated(text) {
+                    return name.parse().map(|name| EnvSpec::Forward(Some(name))).map_err(E::custom);
                 }
                 Ok(EnvSpec::Literal(text.to_owned()))
             }
@@ -133,7 +139,7 @@ impl<'de> Deserialize<'de> for EnvSpec {
             }
 
             fn visit_unit<E: de::Error>(self) -> Result<EnvSpec, E> {
-                Err(E::custom("it has no value; accepted: a string (`\"\"` for an empty one), or `{forward: true}`"))
+                Err(E::custom("it has no value; accepted: text (`\"\"` for an empty one), or `{forward: true}`"))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<EnvSpec, A::Error> {
@@ -169,6 +175,11 @@ impl<'de> Deserialize<'de> for EnvSpec {
     }
 }
 
+/// What stands in `${…}`, when the text is that and nothing else.
+pub(super) fn interpolated(text: &str) -> Option<&str> {
+    text.strip_prefix("${")?.strip_suffix('}').filter(|name| !name.contains(['$', '{', '}']))
+}
+
 /// A truth value or a `T` written as a string.
 struct OneOf<T>(Result<bool, T>);
 
@@ -180,7 +191,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOf<T> {
             type Value = OneOf<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`true` or a string")
+                f.write_str("`true` or text")
             }
 
             fn visit_bool<E: de::Error>(self, truth: bool) -> Result<OneOf<T>, E> {
@@ -292,4 +303,53 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Net
     }
 
     deserializer.deserialize_any(Form)
+}
+
+/// A subnet, or none.
+pub(super) fn subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Net>, D::Error> {
+    Ok(Option::<Address<Ipv4Net>>::deserialize(deserializer)?.map(|address| address.0))
+}
+
+/// A map to IP addresses.
+pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<HostName, IpAddr>, D::Error> {
+    let map: BTreeMap<HostName, Address<IpAddr>> = unique_map(deserializer)?;
+    Ok(map.into_iter().map(|(host, address)| (host, address.0)).collect())
+}
+
+/// What an [`Address`] may hold.
+trait Addressing: FromStr {
+    const ACCEPTED: &str;
+}
+
+impl Addressing for IpAddr {
+    const ACCEPTED: &str = "an IP address as text, such as `198.51.100.7`";
+}
+
+impl Addressing for Ipv4Net {
+    const ACCEPTED: &str = "an IPv4 network as text, such as `10.99.0.0/28`";
+}
+
+/// An address whose errors say what is accepted.
+struct Address<T>(T);
+
+impl<'de, T: Addressing> Deserialize<'de> for Address<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form<T>(PhantomData<T>);
+
+        impl<T: Addressing> Visitor<'_> for Form<T> {
+            type Value = Address<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::ACCEPTED)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Address<T>, E> {
+                text.parse()
+                    .map(Address)
+                    .map_err(|_| E::custom(format_args!("it is no such address; accepted: {}", T::ACCEPTED)))
+            }
+        }
+
+        deserializer.deserialize_str(Form(PhantomData))
+    }
 }

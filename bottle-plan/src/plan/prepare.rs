@@ -9,7 +9,8 @@ use super::{
     WorkspacePlan,
 };
 use crate::manifest::{
-    AgentSpec, BottleSpec, EnvSpec, GitIdentity, InjectScheme, InjectSpec, Manifest, Provider, RouteSpec, UpstreamSpec,
+    AgentSpec, BottleSpec, EnvSpec, GitIdentity, InjectScheme, InjectSpec, Manifest, ManifestError, Provider,
+    RouteSpec, UpstreamSpec,
 };
 use crate::name::{AgentName, Names, Prefix, Service, Slug};
 use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern, ImageRef, NpmVersion};
@@ -69,14 +70,9 @@ pub enum PlanError {
         /// The agents that there are.
         known: String,
     },
-    /// The manifest was not read from a file, and its agent's bottle is missing.
-    #[error("agent `{agent}` wants bottle `{bottle}`, which the manifest does not have")]
-    UnknownBottle {
-        /// The agent.
-        agent: String,
-        /// Its bottle.
-        bottle: String,
-    },
+    /// The manifest was put together in code and breaks a rule.
+    #[error("the manifest is wrong: {0}")]
+    Manifest(#[from] ManifestError),
     /// A path of the host cannot be part of a plan.
     #[error("{what} `{}` is not an absolute path", path.display())]
     RelativePath {
@@ -92,13 +88,11 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// When the agent is not in the manifest, or was left out while there are several.
+    /// When the manifest breaks a rule, or the agent is not in it or was left out while there are several.
     pub fn plan(&self, request: PlanRequest<'_>) -> Result<BottlePlan, PlanError> {
+        self.check()?;
         let (agent_name, agent) = self.choose(request.agent)?;
-        let bottle = self.bottles.get(&agent.bottle).ok_or_else(|| PlanError::UnknownBottle {
-            agent: agent_name.to_string(),
-            bottle: agent.bottle.to_string(),
-        })?;
+        let bottle = self.bottles.get(&agent.bottle).ok_or_else(|| self.no_such_bottle(agent_name, &agent.bottle))?;
         let base = request.manifest_dir.unwrap_or(&request.host.cwd);
         for (what, path) in [("the home directory", &*request.host.home), ("the manifest's directory", base)] {
             if !path.is_absolute() {

@@ -1,0 +1,122 @@
+//! Every mistake in a manifest gives one error that says where it is and what is accepted.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its own files has failed")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bottle_plan::manifest::MAX_MANIFEST_BYTES;
+use bottle_plan::{Manifest, ManifestError};
+
+/// The manifests under `tests/bad`, in order of their names.
+fn fixtures() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
+    let mut paths: Vec<_> = dir.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+fn mistake(path: &Path) -> ManifestError {
+    let mut error = Manifest::read(path).expect_err(&format!("{} is accepted", path.display()));
+    assert_eq!(error.file.as_deref(), Some(path));
+    error.file = path.file_name().map(Into::into);
+    error
+}
+
+#[test]
+fn every_bad_manifest_has_one_clear_error() {
+    let mut shown = String::new();
+    for path in fixtures() {
+        writeln!(shown, "{}", mistake(&path)).unwrap();
+    }
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn an_error_is_one_line_with_a_place_and_nothing_of_the_parsers_own_terms() {
+    for path in fixtures() {
+        let error = mistake(&path);
+        let text = error.to_string();
+        assert!(error.line.is_some() || error.key.is_empty(), "no line: {text}");
+        assert!(!text.contains('\n'), "{text}");
+        for term in ["untagged", "data did not match", "struct ", "enum ", "expected", "variant", "unit value", "u16"] {
+            assert!(text.starts_with("document-") || !text.contains(term), "`{term}` in: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_may_be_a_secret_is_not_repeated() {
+    for path in fixtures() {
+        let text = mistake(&path).to_string();
+        for secret in ["Zm9v", "hunter2", "sk-real", "b3BlbnNzaC1rZXk"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+    // The secrets are there to be repeated.
+    let all: String = fixtures().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    assert!(["Zm9v", "hunter2", "sk-real", "b3BlbnNzaC1rZXk"].iter().all(|secret| all.contains(secret)));
+}
+
+#[test]
+fn what_is_no_text_file_of_a_usual_size_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let huge = vec![b'#'; usize::try_from(MAX_MANIFEST_BYTES).unwrap() + 1];
+    let paths = [
+        write("empty.yaml", b""),
+        write("blank.yaml", b" \n\n"),
+        write("huge.yaml", &huge),
+        write("latin-1.yaml", b"bottles:\n  dev: {env: {NAME: M\xfcller}}\n"),
+        write("utf-16.yaml", b"\xff\xfeb\x00:\x00"),
+        write("nul.yaml", b"bottles:\n  dev: \0\n"),
+        dir.path().join("missing.yaml"),
+        dir.path().to_owned(),
+    ];
+    let shown: String = paths
+        .iter()
+        .map(|path| {
+            mistake(path).to_string().replace(&*dir.path().file_name().unwrap().to_string_lossy(), "<directory>")
+        })
+        .fold(String::new(), |all, line| all + &line + "\n");
+    insta::assert_snapshot!(shown);
+}
+
+/// Documents that a parser without bounds would need hours, gigabytes or an endless stack for.
+#[test]
+fn hostile_documents_are_refused_in_bounded_time() {
+    let size = usize::try_from(MAX_MANIFEST_BYTES).unwrap();
+    let long = "x".repeat(size / 2);
+    let aliases = format!("a: &a \"{long}\"\nb: [{}]\n", "*a,".repeat(size / 8));
+    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for level in 1..60 {
+        let items = format!("*a{},", level - 1).repeat(10);
+        writeln!(bomb, "a{level}: &a{level} [{items}]").unwrap();
+    }
+    let nested: Vec<_> = (0..700).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let hostile = [
+        ("brackets", "[".repeat(size)),
+        ("braces", "{".repeat(size)),
+        ("lists", "- ".repeat(size / 2)),
+        ("keys", "? ".repeat(size / 2)),
+        ("mappings", nested.concat()),
+        ("aliases of one long text", aliases),
+        ("aliases of aliases", bomb),
+        ("itself", "a: &a [*a]\n".to_owned()),
+        ("many keys", (0..size / 10).map(|key| format!("k{key}:\n")).collect::<Vec<_>>().concat()),
+        ("tabs", "\t".repeat(size)),
+        ("quotes", "\"".to_owned() + &"\\".repeat(size)),
+    ];
+    for (what, text) in hostile {
+        let start = Instant::now();
+        let error = Manifest::parse(&text).expect_err(what).to_string();
+        assert!(start.elapsed() < Duration::from_secs(5), "{what} took {:?}", start.elapsed());
+        assert!(error.len() < 300, "{what}: {error}");
+    }
+}

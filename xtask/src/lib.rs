@@ -1,1 +1,0 @@
-//! Developer tasks: schema, e2e, bench, ci.
