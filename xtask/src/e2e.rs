@@ -131,11 +131,16 @@ fn keys_below(dir: &Path, left: &mut Vec<String>) -> Result<()> {
         }
         if path.is_dir() {
             keys_below(&path, left)?;
-        } else if fs::read(&path).is_ok_and(|bytes| bytes.windows(16).any(|window| window == b"PRIVATE KEY-----")) {
+        } else if fs::read(&path).is_ok_and(|bytes| is_key(&String::from_utf8_lossy(&bytes))) {
             left.push(format!("key {}", path.display()));
         }
     }
     Ok(())
+}
+
+/// Whether a line of the text begins a private key in PEM, as no source file's does.
+fn is_key(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with("PRIVATE KEY-----"))
 }
 
 /// Runs a command whose output goes where ours goes.

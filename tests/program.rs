@@ -1,0 +1,155 @@
+//! The example program as a person uses it on a machine without an engine: rehearsals and mistakes.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const TOKEN: &str = "a-token-that-nobody-may-see";
+
+/// `examples/launch`, which `cargo test` builds with the tests, with no engine in its PATH and state of its own.
+fn launch(home: &Path, args: &[&str]) -> Output {
+    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/launch");
+    Command::new(program)
+        .args(args)
+        .current_dir(home)
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", home.join("no-programs"))
+        .env("API_TOKEN", TOKEN)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn state(home: &Path) -> PathBuf {
+    home.join(".local/state/claude-bottle")
+}
+
+#[test]
+fn every_bad_manifest_ends_with_one_error_and_status_2_and_makes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("bottle-plan/tests/bad");
+    let mut count = 0;
+    for entry in fs::read_dir(fixtures).unwrap() {
+        let path = entry.unwrap().path();
+        let output = launch(home.path(), &["--manifest", path.to_str().unwrap(), "--", "true"]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{}: {stderr}", path.display());
+        assert!(stderr.starts_with("error: ") && stderr.contains(path.to_str().unwrap()), "{stderr}");
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+        assert!(output.stdout.is_empty());
+        count += 1;
+    }
+    assert!(count >= 25, "only {count} fixtures");
+    for missing in ["missing.yaml", "."] {
+        let output = launch(home.path(), &["--manifest", missing]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    }
+    assert!(!state(home.path()).exists(), "a refused manifest has left something");
+}
+
+const MANIFEST: &str = "
+bottles:
+  full:
+    env: {API_KEY: {placeholder: true}}
+    supervise: true
+    egress:
+      routes: [{host: api.example.com, inject: {token: API_TOKEN}}]
+    git:
+      upstreams: [{name: app, url: 'https://git.example.com/team/app.git', token: API_TOKEN}]
+    workspace: {mode: none}
+agents:
+  demo: {bottle: full, command: [id], prompt: Be brief.}
+";
+
+#[test]
+fn a_rehearsal_makes_real_files_and_prints_commands_without_a_secret() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("bottle.yaml"), MANIFEST).unwrap();
+    let output =
+        launch(home.path(), &["--manifest", "bottle.yaml", "--engine", "rehearse", "--slug", "full-1", "--keep"]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let up = stdout.lines().find(|line| line.contains(" up --detach --wait")).unwrap();
+    assert!(
+        up.contains("EGRESS_TOKEN_API_TOKEN='<redacted>' GIT_GATE_TOKEN_API_TOKEN='<redacted>' docker compose"),
+        "{up}"
+    );
+    assert!(!stdout.contains(TOKEN) && !stderr.contains(TOKEN));
+
+    let bottle = state(home.path()).join("full-1");
+    for (file, mode) in [
+        ("docker-compose.yml", 0o644),
+        ("metadata.json", 0o600),
+        ("pipelock/pipelock.yaml", 0o644),
+        ("pipelock/ca-key.pem", 0o600),
+        ("egress/ca-combined.pem", 0o600),
+        ("egress/routes.yaml", 0o644),
+        ("git-gate/pre-receive", 0o755),
+    ] {
+        let path = bottle.join(file);
+        let metadata = fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(metadata.permissions().mode() & 0o777, mode, "{file}");
+    }
+    assert_eq!(fs::metadata(&bottle).unwrap().permissions().mode() & 0o777, 0o700);
+    for path in files_below(&state(home.path())) {
+        let content = fs::read(&path).unwrap();
+        let holds = content.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes());
+        assert!(!holds, "{} holds the token", path.display());
+    }
+}
+
+#[test]
+fn a_rehearsal_that_is_not_kept_leaves_no_key() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("bottle.yaml"), MANIFEST).unwrap();
+    let output = launch(home.path(), &["--manifest", "bottle.yaml", "--engine", "rehearse", "--slug", "full-2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for path in files_below(&state(home.path()).join("full-2")) {
+        assert!(!text(&fs::read(&path).unwrap()).contains("PRIVATE KEY-----"), "{} is a key", path.display());
+    }
+}
+
+#[test]
+fn without_an_engine_it_says_so_and_does_not_pass_for_the_command() {
+    let home = tempfile::tempdir().unwrap();
+    let asked = launch(home.path(), &["--", "sh", "-c", "exit 0"]);
+    let stderr = text(&asked.stderr);
+    assert!(stderr.contains("NO CONTAINER ENGINE ANSWERS") && stderr.contains("Install Docker Engine"), "{stderr}");
+    assert_eq!(asked.status.code(), Some(69), "{stderr}");
+    let unasked = launch(home.path(), &[]);
+    assert_eq!(unasked.status.code(), Some(0), "{}", text(&unasked.stderr));
+    let wanted = launch(home.path(), &["--engine", "docker"]);
+    assert_eq!(wanted.status.code(), Some(1), "{}", text(&wanted.stderr));
+}
+
+#[test]
+fn a_token_that_is_not_set_stops_the_launch_before_anything_is_made() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("bottle.yaml"), MANIFEST.replace("{token: API_TOKEN}", "{token: OTHER_TOKEN}")).unwrap();
+    let output = launch(home.path(), &["--manifest", "bottle.yaml", "--engine", "rehearse"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let wanted = "the variable `OTHER_TOKEN` is not set; route `api.example.com` injects it \
+                  (bottles.full.egress.routes[0].inject.token)";
+    assert!(stderr.contains(wanted), "{stderr}");
+    assert!(!state(home.path()).exists());
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(files_below(&entry.path()));
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files
+}
