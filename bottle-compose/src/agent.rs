@@ -1,12 +1,13 @@
 //! The agent's service.
 
-use std::collections::BTreeMap;
-
 use bottle_plan::manifest::{Runtime, WorkspaceMode};
 use bottle_plan::{ResolvedPlan, Service as Name};
 
 use crate::document::{Attachment, Bind, Condition, Dependency, PullPolicy, Service, Variable};
-use crate::sidecar::{AgentAccess, INTERNAL, NO_NEW_PRIVILEGES, STOP_GRACE, bounded_logging, labels};
+use crate::sidecar::{
+    AgentAccess, INTERNAL, NO_NEW_PRIVILEGES, STOP_GRACE, bounded_logging, closed_dns, closed_dns_search, labels,
+    no_ipv6,
+};
 
 /// The certificate of the authority that the agent faces, in its container.
 pub const AGENT_CA_CERT: &str = "/usr/local/share/ca-certificates/claude-bottle.crt";
@@ -31,17 +32,14 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         },
         init: true,
         networks: vec![(INTERNAL.into(), Attachment::default())],
-        // A resolver of its own that is not there: the engine's answers for the bottle's names, and on engines before
-        // 25.0.4 and 26.0 a name of the outside would have gone to the host's resolver (CVE-2024-29018).
-        dns: vec!["127.0.0.1".into()],
-        // The host's search domains are the host's business.
-        dns_search: vec![".".into()],
+        dns: closed_dns(),
+        dns_search: closed_dns_search(),
         environment: environment(plan, access),
         env_file: plan.launch().agent.env_file.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         volumes: volumes(plan, access),
         cap_drop: vec!["ALL".into()],
         security_opt: vec![NO_NEW_PRIVILEGES.into()],
-        sysctls: BTreeMap::from([("net.ipv6.conf.all.disable_ipv6".to_owned(), "1".to_owned())]),
+        sysctls: no_ipv6(),
         pids_limit: Some(bottle.agent_pids()),
         mem_limit: memory,
         memswap_limit: memory,

@@ -75,6 +75,7 @@ pub enum Image<'a> {
 ///   `CAP_DAC_OVERRIDE` is gone.
 /// - Limits on memory and processes: what the agent sends cannot take the host down.
 /// - An init and a short grace: five services whose process 1 ignored SIGTERM took 20.8 s to go down, with an init 0.75 s.
+/// - With [`Reach::Internal`]: a closed resolver and no IPv6, as the agent has.
 /// - A bound on what is kept of its output: the agent decides how much a proxy logs.
 pub fn sidecar_service(
     plan: &ResolvedPlan,
@@ -109,6 +110,9 @@ pub fn sidecar_service(
         user: Some(bottle.user.to_string()),
         init: true,
         networks,
+        dns: if reach == Reach::Internal { closed_dns() } else { Vec::new() },
+        dns_search: if reach == Reach::Internal { closed_dns_search() } else { Vec::new() },
+        sysctls: if reach == Reach::Internal { no_ipv6() } else { BTreeMap::new() },
         read_only: true,
         cap_drop: vec!["ALL".into()],
         security_opt: vec![NO_NEW_PRIVILEGES.into()],
@@ -121,6 +125,23 @@ pub fn sidecar_service(
         labels: labels(plan),
         ..Service::default()
     }
+}
+
+/// The resolver of a container on the internal network alone: one that is not there. The engine's own answers for the
+/// bottle's names; on engines before 25.0.4 and 26.0 a name of the outside would have gone to the host's resolver
+/// (CVE-2024-29018).
+pub(crate) fn closed_dns() -> Vec<String> {
+    vec!["127.0.0.1".into()]
+}
+
+/// No search domain: the host's are the host's business.
+pub(crate) fn closed_dns_search() -> Vec<String> {
+    vec![".".into()]
+}
+
+/// The internal network has no IPv6, and neither has a container there.
+pub(crate) fn no_ipv6() -> BTreeMap<String, String> {
+    BTreeMap::from([("net.ipv6.conf.all.disable_ipv6".to_owned(), "1".to_owned())])
 }
 
 pub(crate) const NO_NEW_PRIVILEGES: &str = "no-new-privileges:true";

@@ -404,7 +404,10 @@ impl fmt::Display for Reach {
 
 /// What may be asked of a host: what its routes say when it has some, everything when it is open.
 fn reaches(posture: &Posture, host: &HostPattern) -> Vec<Reach> {
-    let routes: Vec<_> = posture.routes.iter().filter(|route| routed(&route.host, host)).collect();
+    // A host with routes of its own hides every wildcard that would fit it.
+    let own = posture.routes.iter().filter(|route| route.host == *host).collect::<Vec<_>>();
+    let wild = || posture.routes.iter().filter(|route| below_wildcard(&route.host, host)).collect();
+    let routes = if own.is_empty() { wild() } else { own };
     if !routes.is_empty() {
         return routes.into_iter().flat_map(parts).collect();
     }
@@ -423,10 +426,10 @@ fn parts(route: &RoutePosture) -> impl Iterator<Item = Reach> {
     })
 }
 
-/// Whether a route's pattern is for this host; its wildcard stands for one label.
-fn routed(pattern: &HostPattern, host: &HostPattern) -> bool {
+/// Whether a route's wildcard, which stands for one label, fits this host.
+fn below_wildcard(pattern: &HostPattern, host: &HostPattern) -> bool {
     let below = |base: &str| host.as_str().split_once('.').is_some_and(|(_, rest)| rest == base);
-    pattern == host || pattern.wildcard_base().is_some_and(below)
+    pattern.wildcard_base().is_some_and(below)
 }
 
 /// Whether an open pattern covers this host; its wildcard stands for the name itself and all below.

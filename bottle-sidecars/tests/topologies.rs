@@ -1,0 +1,36 @@
+//! The document of every topology, and the configuration file of every sidecar.
+
+#[path = "../../bottle-plan/tests/support/mod.rs"]
+mod support;
+
+use bottle_compose::{ComposeFile, Sidecar, render};
+use bottle_plan::ResolvedPlan;
+use bottle_sidecars::{egress, git_gate, pipelock};
+
+fn document(plan: &ResolvedPlan) -> ComposeFile {
+    let sidecars = bottle_sidecars::all();
+    let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
+    render(plan, &sidecars).expect("the four sidecars fit each other")
+}
+
+#[test]
+fn documents() {
+    for (name, plan) in support::topologies() {
+        insta::assert_snapshot!(name, document(&plan).to_yaml());
+    }
+    insta::assert_snapshot!("fullest", document(&support::fullest()).to_yaml());
+}
+
+#[test]
+fn configuration() {
+    let topologies = support::topologies();
+    let (_, without) = topologies.iter().find(|(name, _)| name == "alone__plain").unwrap();
+    let (_, with) = topologies.iter().find(|(name, _)| name == "egress_git_gate_supervise__external").unwrap();
+    let config = |plan: &ResolvedPlan| pipelock::config(plan.plan(), plan.launch().networks.internal_cidr);
+    insta::assert_snapshot!("pipelock_without_routes", config(without));
+    insta::assert_snapshot!("pipelock_with_routes_and_a_known_subnet", config(with));
+    insta::assert_snapshot!("egress_routes", egress::routes(with.plan().egress.as_ref().unwrap()));
+    let gate = with.plan().git_gate.as_ref().unwrap();
+    insta::assert_snapshot!("git_gate_upstreams", git_gate::upstreams(gate));
+    insta::assert_snapshot!("git_gate_known_hosts", git_gate::known_hosts(gate));
+}
