@@ -81,7 +81,12 @@ fn check_dns_name(text: &str) -> Result<(), String> {
             return Err(format!("its label `{label}` begins or ends with `-`"));
         }
     }
-    if text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
+    // Some resolvers read a hexadecimal number as an address as well.
+    let is_number = |label: &str| match label.strip_prefix("0x") {
+        Some(hex) => hex.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => label.bytes().all(|b| b.is_ascii_digit()),
+    };
+    if text.rsplit('.').next().is_some_and(is_number) {
         return Err("it is a number or an IP address".into());
     }
     Ok(())
@@ -141,13 +146,15 @@ name_type! {
 
 name_type! {
     /// The beginning of a URL path, such as `/v1/`. It covers whole segments: `/v1` covers `/v1` and `/v1/x`, not `/v10`.
+    ///
+    /// No `;`: some servers drop what follows it in a segment, so that a prefix with one would mean two things.
     PathPrefix, "a path prefix",
-    longest 512, pattern r"^/[A-Za-z0-9._~!$&'()*+,;=:@/-]*$", never r"//|/\.{1,2}(?:/|$)",
-    accepted "`/` and URL path characters, without `//`, `.` or `..` segments, query, fragment or percent signs",
+    longest 512, pattern r"^/[A-Za-z0-9._~!$&'()*+,=:@/-]*$", never r"//|/\.{1,2}(?:/|$)",
+    accepted "`/` and URL path characters, without `;`, `//`, `.` or `..` segments, query, fragment or percent signs",
     check |text| {
         check_characters(text, 512, |place, c| match place {
             0 => c == '/',
-            _ => c.is_ascii_alphanumeric() || "._~!$&'()*+,;=:@/-".contains(c),
+            _ => c.is_ascii_alphanumeric() || "._~!$&'()*+,=:@/-".contains(c),
         })?;
         if text.contains("//") || text.split('/').any(|segment| matches!(segment, "." | "..")) {
             return Err("`//` and the segments `.` and `..` are not allowed".into());
@@ -179,7 +186,8 @@ name_type! {
     check |text| {
         check_characters(text, 64, |place, c| c.is_ascii_lowercase() || c.is_ascii_digit() || (c == '-' && place > 0))?;
         if matches!(text, "host" | "connection" | "content-length" | "transfer-encoding" | "te" | "trailer" | "upgrade"
-            | "proxy-authorization" | "proxy-connection" | "keep-alive" | "expect" | "content-encoding") {
+            | "proxy-authorization" | "proxy-connection" | "keep-alive" | "expect" | "content-encoding" | "content-type"
+            | "accept-encoding") {
             return Err("it frames or routes the message".into());
         }
         Ok(())

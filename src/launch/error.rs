@@ -146,6 +146,17 @@ pub enum LaunchCause {
         /// Who wants it, and the manifest's key.
         purpose: String,
     },
+    /// A variable's value cannot be a token.
+    #[error(
+        "the value of the variable `{variable}` begins or ends with a blank or line end, or holds a character that no \
+         header can carry; {purpose}"
+    )]
+    VariableNotToken {
+        /// The variable.
+        variable: String,
+        /// Who wants it, and the manifest's key.
+        purpose: String,
+    },
     /// A file that the plan names cannot be used.
     #[error("{what} `{}` {problem}", path.display())]
     Unusable {

@@ -61,7 +61,13 @@ fn read_variables(plan: &BottlePlan, options: &LaunchOptions) -> Result<Secrets,
         let value = options.host.variable(&variable);
         match value {
             Some(value) if wanted.may_be_empty || !value.as_bytes().trim_ascii().is_empty() => {
-                let value = value.to_str().ok_or(LaunchCause::VariableNotText { variable, purpose })?;
+                let Some(value) = value.to_str() else {
+                    return Err(LaunchCause::VariableNotText { variable, purpose });
+                };
+                // Only a token may not be empty, and it goes into a header. A line's end is what a careless copy adds.
+                if !wanted.may_be_empty && !is_header_text(value) {
+                    return Err(LaunchCause::VariableNotToken { variable, purpose });
+                }
                 secrets.insert(wanted.name, SecretValue::new(value));
             }
             other => return Err(LaunchCause::Variable { variable, empty: other.is_some(), purpose }),
@@ -72,6 +78,11 @@ fn read_variables(plan: &BottlePlan, options: &LaunchOptions) -> Result<Secrets,
         secrets.insert(name.clone(), SecretValue::new(dummy));
     }
     Ok(secrets)
+}
+
+/// Whether the text can be a header's value as it stands: visible ASCII, with blanks only inside.
+fn is_header_text(text: &str) -> bool {
+    text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) && text == text.trim_matches(' ')
 }
 
 fn check_files(plan: &BottlePlan) -> Result<(), LaunchCause> {

@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod compose_config;
+mod egress;
 mod launch;
 mod support;

@@ -287,15 +287,25 @@ fn check_inject(inject: &InjectSpec, key: &str) -> Checked {
     if let Some(template) = &inject.template {
         one_line(template, || format!("{key}.template"))?;
         need(
-            template.is_ascii() && template.matches("{token}").count() == 1,
+            fits_header(template) && template.matches("{token}").count() == 1,
             || format!("{key}.template"),
-            "it does not hold the token in one place; accepted: ASCII text that holds `{token}` once",
+            "it does not fit; accepted: ASCII text that holds `{token}` once and neither begins nor ends with a blank",
         )?;
     }
     if let Some(username) = &inject.username {
         check_username(username, &format!("{key}.username"))?;
+        need(
+            fits_header(username),
+            || format!("{key}.username"),
+            "accepted: ASCII text that neither begins nor ends with a blank",
+        )?;
     }
     Ok(())
+}
+
+/// Whether a header can carry the text as it stands: egress would not start with any other.
+fn fits_header(text: &str) -> bool {
+    text.is_ascii() && text == text.trim_matches(' ')
 }
 
 /// A user name of basic authentication holds no colon (RFC 7617 section 2).

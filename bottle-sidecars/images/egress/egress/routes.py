@@ -26,10 +26,11 @@ CREDENTIAL_HEADERS = frozenset(
 # Headers that frame or steer a message: a credential in one of them would break the request.
 _STEERING_HEADERS = frozenset(
     {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"}
-    | {"keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+    | {"keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
+# Room for a host with a number after it, which is what a route without a name is called.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,299}\Z")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}\Z")
 _SLOT = re.compile(r"EGRESS_TOKEN_[A-Za-z0-9_]+\Z")
@@ -162,7 +163,7 @@ def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
     if type(port) is not int or not 0 < port < 65536:
         raise RoutesError(f"{where}.port: must be a number from 1 to 65535")
     return Route(
-        name=_text(keys["name"], f"{where}.name", _NAME, "letters, digits, `.`, `_` and `-`, 64 at most"),
+        name=_text(keys["name"], f"{where}.name", _NAME, "letters, digits, `.`, `_` and `-`, 300 at most"),
         host=_host(keys["host"], f"{where}.host"),
         port=port,
         paths=_paths(keys["paths"], f"{where}.paths") if "paths" in keys else None,
