@@ -33,6 +33,7 @@
 pub mod manifest;
 pub mod name;
 pub mod plan;
+pub mod posture;
 pub mod resolved;
 mod secret;
 mod state;
@@ -41,6 +42,7 @@ pub mod value;
 pub use manifest::{Manifest, ManifestError};
 pub use name::{AgentName, BottleName, LabelKey, NameError, Names, Prefix, Service, Slug};
 pub use plan::{BottlePlan, HostFacts, PlanError, PlanRequest, UserIds};
+pub use posture::{Posture, PostureDiff};
 pub use resolved::{LaunchFacts, ResolveError, ResolvedPlan};
 pub use secret::{SecretValue, Secrets};
 pub use state::{StateLayout, StateRoot};

@@ -1,0 +1,423 @@
+//! What a bottle may do, for a person who has to agree to it and for programs that show or compare it.
+//!
+//! A [`Posture`] is made from a plan alone and names no secret: of a credential it holds the variable's name or the key's
+//! path. Two of them [differ](Posture::diff) in words, each change with its direction.
+
+mod diff;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use diff::{Change, Effect, PostureDiff};
+
+use crate::manifest::{LimitsSpec, NetworkMode, PushSpec, Runtime, WorkspaceMode};
+use crate::name::{AgentName, Service, Slug};
+use crate::plan::{BottlePlan, GitAuth, InjectionValue, Route};
+use crate::value::{EntryName, EnvName, HeaderName, HostPattern, ImageRef, Method, PathPrefix, Span};
+
+/// What a bottle may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Posture {
+    /// The bottle.
+    pub slug: Slug,
+    /// Its agent.
+    pub agent: AgentName,
+    /// What the agent's container runs on.
+    pub runtime: Runtime,
+    /// The kernel capabilities that the agent has. The renderer takes all of them away, so this is empty.
+    pub capabilities: Vec<String>,
+    /// Hosts that may be reached on every port, with every path and method.
+    pub open_hosts: Vec<HostPattern>,
+    /// Hosts of which only what is listed may be asked. A request to one of these that fits none is refused.
+    pub routes: Vec<RoutePosture>,
+    /// Git repositories.
+    pub git: Vec<GitPosture>,
+    /// What the agent sees of the host's environment.
+    pub environment: EnvironmentPosture,
+    /// What the agent sees of the host's files.
+    pub workspace: WorkspacePosture,
+    /// Every directory or file of the host that the plan binds into a container. The bottle's own state is not among them.
+    pub mounts: Vec<MountPosture>,
+    /// Who makes the networks. In either mode the agent is on the one without a way out, and on no other.
+    pub networks: NetworkMode,
+    /// How long the agent may wait for a person's decision; `None` when it cannot ask.
+    pub supervise: Option<Span>,
+    /// A file of further certificates that upstream connections trust.
+    pub upstream_ca: Option<String>,
+    /// How long the bottle's authorities are valid.
+    pub certificate_lifetime: Span,
+    /// Images that are used as they are, by service. What is built is not here.
+    pub images: BTreeMap<Service, ImageRef>,
+    /// How much of the machine the containers may take.
+    pub limits: LimitsSpec,
+}
+
+/// A host of which only what is listed may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutePosture {
+    /// The route's name.
+    pub name: String,
+    /// The host; a wildcard stands for one label.
+    pub host: HostPattern,
+    /// The port.
+    pub port: u16,
+    /// Path prefixes; empty for every path.
+    pub paths: Vec<PathPrefix>,
+    /// Methods; empty for every method.
+    pub methods: Vec<Method>,
+    /// What egress puts into the requests; `None` for nothing.
+    pub credential: Option<CredentialPosture>,
+}
+
+/// A credential that egress puts into requests.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CredentialPosture {
+    /// The host's variable that holds it.
+    pub variable: EnvName,
+    /// The header.
+    pub header: HeaderName,
+    /// With basic authentication: the user name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+}
+
+/// A git repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitPosture {
+    /// Its name on git-gate.
+    pub name: EntryName,
+    /// Where it really is.
+    pub url: String,
+    /// What git-gate proves itself with.
+    pub credential: GitCredential,
+    /// What may be pushed.
+    pub push: PushSpec,
+}
+
+/// What git-gate proves itself with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitCredential {
+    /// A private key of the host, by its path.
+    KeyFile(String),
+    /// A key made for this bottle and registered at the forge's repository.
+    DeployKey {
+        /// The forge's interface.
+        forge: String,
+        /// The repository.
+        repository: String,
+        /// The host's variable that holds a token which may register keys.
+        variable: EnvName,
+        /// Whether the key may only read.
+        read_only: bool,
+    },
+    /// A token, by the host's variable that holds it.
+    Token(EnvName),
+    /// Nothing.
+    None,
+}
+
+/// What the agent sees of the host's environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentPosture {
+    /// Variables whose values the agent is handed, by the agent's name for each, with the host's.
+    pub forwarded: BTreeMap<EnvName, EnvName>,
+    /// A file of variables that the agent is handed.
+    pub file: Option<String>,
+    /// Variables that the manifest sets.
+    pub literals: BTreeSet<EnvName>,
+    /// Credential variables that hold a dummy.
+    pub placeholders: BTreeSet<EnvName>,
+}
+
+/// What the agent sees of the host's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspacePosture {
+    /// How it gets them.
+    pub mode: WorkspaceMode,
+    /// The directory on the host; unused with mode `none`.
+    pub source: String,
+    /// Where the agent sees them.
+    pub target: String,
+    /// Whether a copy holds `.env` files.
+    pub include_env_files: bool,
+}
+
+/// A file or directory of the host in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPosture {
+    /// The path on the host.
+    pub source: String,
+    /// The container that sees it.
+    pub service: Service,
+    /// Whether the container may change it.
+    pub writable: bool,
+}
+
+impl Posture {
+    /// The posture of a plan.
+    pub fn of(plan: &BottlePlan) -> Self {
+        let routes = plan.egress.iter().flat_map(|egress| &egress.routes);
+        let hosts_of_routes: BTreeSet<_> = routes.clone().map(|route| &route.host).collect();
+        let agent = &plan.agent;
+        let mut images = plan.images.ready.clone();
+        images.insert(Service::Pipelock, plan.images.pipelock.clone());
+        Self {
+            slug: plan.names.slug().clone(),
+            agent: plan.agent_name.clone(),
+            runtime: agent.runtime,
+            capabilities: Vec::new(),
+            open_hosts: plan.proxy.allow.iter().filter(|host| !hosts_of_routes.contains(host)).cloned().collect(),
+            routes: routes.map(route).collect(),
+            git: git(plan),
+            environment: EnvironmentPosture {
+                forwarded: agent.forwarded.clone(),
+                file: agent.env_file.as_deref().map(shown),
+                literals: agent.literals.keys().cloned().collect(),
+                placeholders: agent.placeholders.keys().cloned().collect(),
+            },
+            workspace: WorkspacePosture {
+                mode: plan.workspace.mode,
+                source: shown(&plan.workspace.source),
+                target: plan.workspace.target.to_string(),
+                include_env_files: plan.workspace.include_env_files,
+            },
+            mounts: mounts(plan),
+            networks: plan.networks.mode,
+            supervise: plan.supervise.as_ref().map(|supervise| supervise.wait),
+            upstream_ca: plan.tls.upstream_ca.as_deref().map(shown),
+            certificate_lifetime: plan.tls.lifetime,
+            images,
+            limits: plan.limits.clone(),
+        }
+    }
+}
+
+/// A path as text for one line. What is not Unicode or would move the cursor is shown as such, since a person decides by
+/// what is seen.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
+}
+
+fn route(route: &Route) -> RoutePosture {
+    RoutePosture {
+        name: route.name.clone(),
+        host: route.host.clone(),
+        port: route.port,
+        paths: route.paths.clone(),
+        methods: route.methods.clone(),
+        credential: route.inject.as_ref().map(|inject| CredentialPosture {
+            variable: inject.token.clone(),
+            header: inject.header.clone(),
+            username: match &inject.value {
+                InjectionValue::Basic { username } => Some(username.clone()),
+                InjectionValue::Template(_) => None,
+            },
+        }),
+    }
+}
+
+fn git(plan: &BottlePlan) -> Vec<GitPosture> {
+    let upstreams = plan.git_gate.iter().flat_map(|gate| &gate.upstreams);
+    upstreams
+        .map(|upstream| GitPosture {
+            name: upstream.name.clone(),
+            url: upstream.url.canonical(),
+            credential: match &upstream.auth {
+                GitAuth::IdentityFile(path) => GitCredential::KeyFile(shown(path)),
+                GitAuth::DeployKey(key) => GitCredential::DeployKey {
+                    forge: key.api_url.clone(),
+                    repository: key.repository.clone(),
+                    variable: key.token.clone(),
+                    read_only: key.read_only,
+                },
+                GitAuth::Token { token, .. } => GitCredential::Token(token.clone()),
+                GitAuth::Anonymous => GitCredential::None,
+            },
+            push: upstream.push.clone(),
+        })
+        .collect()
+}
+
+fn mounts(plan: &BottlePlan) -> Vec<MountPosture> {
+    let workspace = match plan.workspace.mode {
+        WorkspaceMode::Bind | WorkspaceMode::BindRw => Some(MountPosture {
+            source: shown(&plan.workspace.source),
+            service: Service::Agent,
+            writable: plan.workspace.mode == WorkspaceMode::BindRw,
+        }),
+        WorkspaceMode::Copy | WorkspaceMode::None => None,
+    };
+    let keys = plan.git_gate.iter().flat_map(|gate| &gate.upstreams).filter_map(|upstream| match &upstream.auth {
+        GitAuth::IdentityFile(path) => {
+            Some(MountPosture { source: shown(path), service: Service::GitGate, writable: false })
+        }
+        GitAuth::DeployKey(_) | GitAuth::Token { .. } | GitAuth::Anonymous => None,
+    });
+    workspace.into_iter().chain(keys).collect()
+}
+
+impl fmt::Display for Posture {
+    /// The account as a person reads it, a dozen lines or so.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kernel = match self.runtime {
+            Runtime::Runc => "runc: it shares the host's kernel",
+            Runtime::Runsc => "runsc: it has a kernel of its own",
+        };
+        writeln!(f, "Bottle {}, agent {} ({kernel}).", self.slug, self.agent)?;
+        writeln!(f, "\nIt may reach, over HTTP and through pipelock:")?;
+        if self.open_hosts.is_empty() && self.routes.is_empty() {
+            writeln!(f, "  nothing")?;
+        }
+        for host in &self.open_hosts {
+            writeln!(f, "  {host}, every port, path and method")?;
+        }
+        for route in &self.routes {
+            writeln!(f, "  {route}")?;
+        }
+        writeln!(f, "\nIt may use the git repositories:")?;
+        if self.git.is_empty() {
+            writeln!(f, "  none")?;
+        }
+        for upstream in &self.git {
+            writeln!(f, "  {upstream}")?;
+        }
+        writeln!(f, "\nIt sees of the host:")?;
+        writeln!(f, "  {}", self.workspace)?;
+        write!(f, "{}", self.environment)?;
+        for mount in self.mounts.iter().filter(|mount| mount.service != Service::Agent) {
+            writeln!(f, "  {} is bound into {}, read-only", mount.source, mount.service)?;
+        }
+        writeln!(f, "\nIts container:")?;
+        match self.capabilities.as_slice() {
+            [] => writeln!(f, "  has no capability and can gain none")?,
+            some => writeln!(f, "  has the capabilities {}", some.join(", "))?,
+        }
+        let networks = match self.networks {
+            NetworkMode::Compose => "Compose",
+            NetworkMode::External => "the launcher",
+        };
+        writeln!(f, "  is on the internal network alone, which {networks} makes and which leads nowhere")?;
+        match self.supervise {
+            Some(wait) => writeln!(f, "  may ask a person for changes and waits {wait} for the answer")?,
+            None => writeln!(f, "  cannot ask for changes")?,
+        }
+        let limits = self.limits.agent;
+        let or = |value: Option<String>, none: &str| value.unwrap_or_else(|| none.to_owned());
+        let memory = or(limits.memory.map(|memory| memory.to_string()), "all");
+        let cpus = or(limits.cpus.map(|cpus| cpus.to_string()), "all");
+        let pids = or(limits.pids.map(|pids| pids.to_string()), "4096");
+        writeln!(f, "  may take {memory} of the memory, {cpus} of the processors, {pids} processes")?;
+        if let Some(path) = &self.upstream_ca {
+            writeln!(f, "\nUpstream connections also trust the certificates in {path}.")?;
+        }
+        for (service, image) in &self.images {
+            writeln!(f, "{}{service} runs {image}.", if *service == Service::Pipelock { "\n" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RoutePosture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}, {}, {}", self.host, self.port, methods(&self.methods), paths(&self.paths))?;
+        if let Some(credential) = &self.credential {
+            write!(f, "; egress adds {credential}")?;
+        }
+        Ok(())
+    }
+}
+
+fn methods(methods: &[Method]) -> String {
+    if methods.is_empty() { "every method".to_owned() } else { listed(methods) }
+}
+
+fn paths(paths: &[PathPrefix]) -> String {
+    if paths.is_empty() { "every path".to_owned() } else { format!("below {}", listed(paths)) }
+}
+
+fn listed<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.as_ref().to_owned()).collect();
+    items.join(", ")
+}
+
+impl fmt::Display for CredentialPosture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "${} as `{}`", self.variable, self.header)?;
+        match &self.username {
+            Some(username) => write!(f, " of {username}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for GitPosture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, {}; ", self.name, self.url, self.credential)?;
+        let push = &self.push;
+        if !push.enabled {
+            return f.write_str("read only");
+        }
+        write!(f, "pushes to {}", if push.branches.is_empty() { "no branch".into() } else { listed(&push.branches) })?;
+        let granted = [(push.force, "rewriting them"), (push.delete, "deleting"), (push.tags, "tags")];
+        for (_, what) in granted.iter().filter(|(granted, _)| *granted) {
+            write!(f, ", {what}")?;
+        }
+        write!(f, ", up to {}, {}", push.max_size, if push.scan { "scanned" } else { "not scanned" })?;
+        if !push.protected_paths.is_empty() {
+            write!(f, ", but for {}", listed(&push.protected_paths))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for GitCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyFile(path) => write!(f, "with the key {path}"),
+            Self::DeployKey { forge, repository, variable, read_only } => {
+                let access = if *read_only { "may only read" } else { "may write" };
+                write!(f, "with a key of its own that {access} {repository}, registered at {forge} with ${variable}")
+            }
+            Self::Token(variable) => write!(f, "with the token ${variable}"),
+            Self::None => f.write_str("without a credential"),
+        }
+    }
+}
+
+impl fmt::Display for WorkspacePosture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, target, .. } = self;
+        match self.mode {
+            WorkspaceMode::Copy => {
+                let with = if self.include_env_files { "with" } else { "without" };
+                write!(f, "a copy of {source}, {with} its .env files, at {target}")
+            }
+            WorkspaceMode::Bind => write!(f, "{source} itself, which it cannot change, at {target}"),
+            WorkspaceMode::BindRw => write!(f, "{source} itself, WHICH IT MAY CHANGE, at {target}"),
+            WorkspaceMode::None => write!(f, "no files; {target} is empty"),
+        }
+    }
+}
+
+impl fmt::Display for EnvironmentPosture {
+    /// Whole lines, for those parts that are there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, source) in &self.forwarded {
+            write!(f, "  the value of ${source}")?;
+            if name == source { writeln!(f)? } else { writeln!(f, ", as ${name}")? }
+        }
+        if let Some(path) = &self.file {
+            writeln!(f, "  the variables in {path}")?;
+        }
+        if !self.placeholders.is_empty() {
+            writeln!(f, "  a dummy for {}", listed(&self.placeholders))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,437 @@
+//! How two postures differ, in words.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture};
+use crate::manifest::{ContainerLimits, PushSpec, Runtime, WorkspaceMode};
+use crate::name::Service;
+use crate::value::{Glob, HostPattern, Method, PathPrefix};
+
+/// What a change of posture does to what the bottle may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Something else, neither more nor less.
+    Neutral,
+    /// Less than before.
+    Narrowing,
+    /// More than before.
+    Widening,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its direction.
+    pub effect: Effect,
+    /// What it does, as a verb and its object: `opens api.example.com:443 for POST`.
+    pub words: String,
+}
+
+/// Every difference between two postures, those that widen first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostureDiff {
+    /// The differences; empty when the postures let the bottle do the same.
+    pub changes: Vec<Change>,
+}
+
+impl PostureDiff {
+    /// The strongest of the changes: widening before narrowing before neutral, and neutral when there is none.
+    pub fn effect(&self) -> Effect {
+        self.changes.iter().map(|change| change.effect).max().unwrap_or(Effect::Neutral)
+    }
+}
+
+impl fmt::Display for PostureDiff {
+    /// A line for each change: `+` for one that widens, `-` for one that narrows, `~` for others.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changes.is_empty() {
+            return writeln!(f, "no change");
+        }
+        for change in &self.changes {
+            let sign = match change.effect {
+                Effect::Widening => '+',
+                Effect::Narrowing => '-',
+                Effect::Neutral => '~',
+            };
+            writeln!(f, "{sign} {}", change.words)?;
+        }
+        Ok(())
+    }
+}
+
+impl Posture {
+    /// What `other` lets the bottle do that this does not, and the other way round.
+    ///
+    /// Names of routes and the order of lists make no difference.
+    pub fn diff(&self, other: &Self) -> PostureDiff {
+        let mut changes = Changes::default();
+        changes.reach(self, other);
+        changes.sets(&injections(self), &injections(other), |(credential, place)| {
+            [
+                format!("adds {credential} to requests to {place}"),
+                format!("no longer adds {credential} to requests to {place}"),
+            ]
+        });
+        changes.git(self, other);
+        changes.environment(self, other);
+        changes.workspace(self, other);
+        changes.container(self, other);
+        changes.list.sort_by_key(|change| std::cmp::Reverse(change.effect));
+        PostureDiff { changes: changes.list }
+    }
+}
+
+#[derive(Default)]
+struct Changes {
+    list: Vec<Change>,
+}
+
+impl Changes {
+    fn add(&mut self, effect: Effect, words: impl Into<String>) {
+        self.list.push(Change { effect, words: words.into() });
+    }
+
+    /// What is only in `new` widens and what is only in `old` narrows, in the words for each case.
+    fn sets<T: Ord>(&mut self, old: &BTreeSet<T>, new: &BTreeSet<T>, words: impl Fn(&T) -> [String; 2]) {
+        for gained in new.difference(old) {
+            let [words, _] = words(gained);
+            self.add(Effect::Widening, words);
+        }
+        for lost in old.difference(new) {
+            let [_, words] = words(lost);
+            self.add(Effect::Narrowing, words);
+        }
+    }
+
+    /// A switch that widens when it is turned on.
+    fn switch(&mut self, old: bool, new: bool, on: impl Into<String>, off: impl Into<String>) {
+        match (old, new) {
+            (false, true) => self.add(Effect::Widening, on),
+            (true, false) => self.add(Effect::Narrowing, off),
+            _ => {}
+        }
+    }
+
+    /// Compares host by host what may be asked there, since a route limits a host that would be open without it.
+    fn reach(&mut self, old: &Posture, new: &Posture) {
+        let hosts = |posture: &Posture| -> Vec<HostPattern> {
+            posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host)).cloned().collect()
+        };
+        let hosts: BTreeSet<HostPattern> = hosts(old).into_iter().chain(hosts(new)).collect();
+        for host in &hosts {
+            let (before, after) = (reaches(old, host), reaches(new, host));
+            let missing = |reach: &&Reach, others: &[Reach]| !others.iter().any(|other| other.covers(reach));
+            for reach in after.iter().filter(|reach| missing(reach, &before)) {
+                self.add(Effect::Widening, format!("opens {host}{reach}"));
+            }
+            let lost: Vec<_> = before.iter().filter(|reach| missing(reach, &after)).collect();
+            if lost.iter().any(|lost| after.iter().any(|left| lost.covers(left))) {
+                let left: Vec<String> = after.iter().map(|reach| format!("{host}{reach}")).collect();
+                self.add(Effect::Narrowing, format!("narrows {host} to {}", left.join(", ")));
+            } else {
+                for reach in lost {
+                    self.add(Effect::Narrowing, format!("closes {host}{reach}"));
+                }
+            }
+        }
+    }
+
+    fn git(&mut self, old: &Posture, new: &Posture) {
+        let find = |posture: &Posture, name: &str| posture.git.iter().find(|up| up.name.as_str() == name).cloned();
+        let names: BTreeSet<_> = old.git.iter().chain(&new.git).map(|upstream| upstream.name.as_str()).collect();
+        for name in names {
+            match (find(old, name), find(new, name)) {
+                (None, Some(upstream)) => {
+                    self.add(Effect::Widening, format!("opens the git repository {upstream}"));
+                    self.git_credential(None, Some(&upstream.credential));
+                }
+                (Some(upstream), None) => {
+                    self.add(Effect::Narrowing, format!("closes the git repository {name}: {}", upstream.url));
+                    self.git_credential(Some(&upstream.credential), None);
+                }
+                (Some(old), Some(new)) => self.upstream(&old, &new),
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn upstream(&mut self, old: &GitPosture, new: &GitPosture) {
+        let name = &new.name;
+        if old.url != new.url {
+            // What was there cannot be compared with what is elsewhere.
+            self.add(
+                Effect::Widening,
+                format!("points the git repository {name} at {} instead of {}", new.url, old.url),
+            );
+        }
+        if old.credential != new.credential {
+            self.git_credential(Some(&old.credential), Some(&new.credential));
+        }
+        let (before, after) = (&effective(&old.push), &new.push);
+        self.switch(
+            before.enabled,
+            after.enabled,
+            format!("lets {name} be pushed to"),
+            format!("makes {name} read only"),
+        );
+        if !after.enabled {
+            return;
+        }
+        let globs = |globs: &[Glob]| globs.iter().cloned().collect::<BTreeSet<_>>();
+        self.sets(&globs(&before.branches), &globs(&after.branches), |glob| {
+            [format!("lets {name} be pushed to on {glob}"), format!("no longer lets {name} be pushed to on {glob}")]
+        });
+        // Here what is gained is a protection.
+        self.sets(&globs(&after.protected_paths), &globs(&before.protected_paths), |glob| {
+            [format!("lets pushes to {name} change {glob}"), format!("no longer lets pushes to {name} change {glob}")]
+        });
+        let switches = [
+            (before.force, after.force, "rewrite branches"),
+            (before.delete, after.delete, "delete branches and tags"),
+            (before.tags, after.tags, "bring tags"),
+            (!before.scan, !after.scan, "go without a scan for secrets"),
+        ];
+        for (before, after, what) in switches {
+            let (on, off) =
+                (format!("lets pushes to {name} {what}"), format!("no longer lets pushes to {name} {what}"));
+            self.switch(before, after, on, off);
+        }
+        let (small, large) = (before.max_size, after.max_size);
+        if small != large {
+            let effect = if small < large { Effect::Widening } else { Effect::Narrowing };
+            self.add(effect, format!("lets a push to {name} bring {large} instead of {small}"));
+        }
+    }
+
+    fn git_credential(&mut self, old: Option<&GitCredential>, new: Option<&GitCredential>) {
+        let words = |credential: &GitCredential| match credential {
+            GitCredential::KeyFile(path) => Some(format!("the key {path}")),
+            GitCredential::DeployKey { repository, read_only, .. } => {
+                Some(format!("a key of its own that may {} {repository}", if *read_only { "read" } else { "write" }))
+            }
+            GitCredential::Token(variable) => Some(format!("the token ${variable}")),
+            GitCredential::None => None,
+        };
+        if let Some(words) = new.and_then(words) {
+            self.add(Effect::Widening, format!("gives git-gate {words}"));
+        }
+        if let Some(words) = old.and_then(words) {
+            self.add(Effect::Narrowing, format!("takes from git-gate {words}"));
+        }
+    }
+
+    fn environment(&mut self, old: &Posture, new: &Posture) {
+        let (old, new) = (&old.environment, &new.environment);
+        let pairs = |environment: &super::EnvironmentPosture| -> BTreeSet<_> {
+            environment.forwarded.iter().map(|(name, source)| (source.clone(), name.clone())).collect()
+        };
+        self.sets(&pairs(old), &pairs(new), |(source, name)| {
+            [format!("hands the agent ${source} as ${name}"), format!("no longer hands the agent ${source} as ${name}")]
+        });
+        let file = |environment: &super::EnvironmentPosture| environment.file.iter().cloned().collect::<BTreeSet<_>>();
+        self.sets(&file(old), &file(new), |path| {
+            [
+                format!("hands the agent the variables in {path}"),
+                format!("no longer hands the agent the variables in {path}"),
+            ]
+        });
+        for (what, old, new) in
+            [("literal", &old.literals, &new.literals), ("dummy", &old.placeholders, &new.placeholders)]
+        {
+            for name in new.difference(old) {
+                self.add(Effect::Neutral, format!("sets the agent's ${name} to a {what}"));
+            }
+            for name in old.difference(new) {
+                self.add(Effect::Neutral, format!("no longer sets the agent's ${name} to a {what}"));
+            }
+        }
+    }
+
+    fn workspace(&mut self, old: &Posture, new: &Posture) {
+        let (old, new) = (&old.workspace, &new.workspace);
+        if old == new {
+            return;
+        }
+        let none = |mode| mode == WorkspaceMode::None;
+        let same_source = old.source == new.source || none(old.mode) || none(new.mode);
+        // How much of the directory the agent has: nothing, part of it, all of it, and the right to change it.
+        let rank = |workspace: &super::WorkspacePosture| match workspace.mode {
+            WorkspaceMode::None => 0,
+            WorkspaceMode::Copy if !workspace.include_env_files => 1,
+            WorkspaceMode::Copy => 2,
+            WorkspaceMode::Bind => 3,
+            WorkspaceMode::BindRw => 4,
+        };
+        let effect = match rank(old).cmp(&rank(new)) {
+            std::cmp::Ordering::Less => Effect::Widening,
+            _ if !same_source => Effect::Widening,
+            std::cmp::Ordering::Greater => Effect::Narrowing,
+            std::cmp::Ordering::Equal => Effect::Neutral,
+        };
+        self.add(effect, format!("shows the agent {new}, instead of {old}"));
+    }
+
+    fn container(&mut self, old: &Posture, new: &Posture) {
+        let set = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
+        self.sets(&set(&old.capabilities), &set(&new.capabilities), |name| {
+            [format!("gives the agent the capability {name}"), format!("takes from the agent the capability {name}")]
+        });
+        let (on, off) = ("lets the agent share the host's kernel", "gives the agent a kernel of its own");
+        self.switch(old.runtime == Runtime::Runc, new.runtime == Runtime::Runc, on, off);
+        let ca = |posture: &Posture| posture.upstream_ca.iter().cloned().collect::<BTreeSet<_>>();
+        self.sets(&ca(old), &ca(new), |path| {
+            [
+                format!("lets upstream connections trust the certificates in {path}"),
+                format!("no longer lets upstream connections trust the certificates in {path}"),
+            ]
+        });
+        match (old.supervise, new.supervise) {
+            (None, Some(_)) => self.add(Effect::Neutral, "lets the agent ask a person for changes"),
+            (Some(_), None) => self.add(Effect::Neutral, "no longer lets the agent ask a person for changes"),
+            (Some(old), Some(new)) if old != new => {
+                self.add(Effect::Neutral, format!("lets the agent wait {new} instead of {old} for a person's answer"));
+            }
+            _ => {}
+        }
+        if old.networks != new.networks {
+            self.add(Effect::Neutral, "lets somebody else make the networks");
+        }
+        if old.certificate_lifetime != new.certificate_lifetime {
+            let (old, new) = (old.certificate_lifetime, new.certificate_lifetime);
+            self.add(Effect::Neutral, format!("lets the bottle's certificates be valid for {new} instead of {old}"));
+        }
+        self.images(old, new);
+        self.limits(Service::Agent.as_str(), old.limits.agent, new.limits.agent);
+        self.limits("each sidecar", old.limits.sidecar, new.limits.sidecar);
+    }
+
+    /// Another image may hold anything: that of a sidecar, which guards the agent, widens.
+    fn images(&mut self, old: &Posture, new: &Posture) {
+        let services: BTreeSet<_> = old.images.keys().chain(new.images.keys()).copied().collect();
+        for service in services {
+            let (before, after) = (old.images.get(&service), new.images.get(&service));
+            if before == after {
+                continue;
+            }
+            let words =
+                |image: Option<&crate::value::ImageRef>| image.map_or("the built image".into(), ToString::to_string);
+            let effect = if service == Service::Agent { Effect::Neutral } else { Effect::Widening };
+            self.add(effect, format!("runs {service} from {} instead of {}", words(after), words(before)));
+        }
+    }
+
+    fn limits(&mut self, whose: &str, old: ContainerLimits, new: ContainerLimits) {
+        self.limit(&format!("memory of {whose}"), old.memory, new.memory);
+        self.limit(&format!("processors of {whose}"), old.cpus, new.cpus);
+        self.limit(&format!("processes of {whose}"), old.pids, new.pids);
+    }
+
+    /// A limit that is not given is the default or none at all, and in either case above what one gives.
+    fn limit<T: Ord + Copy + fmt::Display>(&mut self, what: &str, old: Option<T>, new: Option<T>) {
+        let words = |limit: Option<T>| limit.map_or("the default".to_owned(), |limit| limit.to_string());
+        let widens = match (old, new) {
+            (old, new) if old == new => return,
+            (Some(old), Some(new)) => new > old,
+            (_, new) => new.is_none(),
+        };
+        let effect = if widens { Effect::Widening } else { Effect::Narrowing };
+        self.add(effect, format!("limits the {what} to {} instead of {}", words(new), words(old)));
+    }
+}
+
+/// What may be pushed: nothing at all, whatever else is said, unless anything may.
+fn effective(push: &PushSpec) -> PushSpec {
+    if push.enabled {
+        return push.clone();
+    }
+    PushSpec { branches: Vec::new(), force: false, delete: false, tags: false, scan: true, ..push.clone() }
+}
+
+/// Every credential with the host and port it goes to.
+fn injections(posture: &Posture) -> BTreeSet<(CredentialPosture, String)> {
+    let routes = posture.routes.iter().filter_map(|route| Some((route, route.credential.clone()?)));
+    routes
+        .flat_map(|(route, credential)| {
+            parts(route).map(move |reach| (credential.clone(), format!("{}{reach}", route.host)))
+        })
+        .collect()
+}
+
+/// Something that may be asked of a host; `None` stands for everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reach {
+    port: Option<u16>,
+    path: Option<PathPrefix>,
+    method: Option<Method>,
+}
+
+impl Reach {
+    const EVERYTHING: Self = Self { port: None, path: None, method: None };
+
+    fn covers(&self, other: &Self) -> bool {
+        let below = |outer: &PathPrefix, inner: &PathPrefix| {
+            let rest = inner.as_str().strip_prefix(outer.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || outer.as_str().ends_with('/'))
+        };
+        (self.port.is_none() || self.port == other.port)
+            && (self.method.is_none() || self.method == other.method)
+            && match (&self.path, &other.path) {
+                (None, _) => true,
+                (Some(outer), Some(inner)) => below(outer, inner),
+                (Some(_), None) => false,
+            }
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        match (&self.method, &self.path) {
+            (None, None) if self.port.is_none() => f.write_str(" on every port, for everything"),
+            (None, None) => f.write_str(" for everything"),
+            (Some(method), None) => write!(f, " for {method}"),
+            (None, Some(path)) => write!(f, " below {path}"),
+            (Some(method), Some(path)) => write!(f, " for {method} below {path}"),
+        }
+    }
+}
+
+/// What may be asked of a host: what its routes say when it has some, everything when it is open.
+fn reaches(posture: &Posture, host: &HostPattern) -> Vec<Reach> {
+    let routes: Vec<_> = posture.routes.iter().filter(|route| routed(&route.host, host)).collect();
+    if !routes.is_empty() {
+        return routes.into_iter().flat_map(parts).collect();
+    }
+    let open = posture.open_hosts.iter().any(|pattern| opened(pattern, host));
+    if open { vec![Reach::EVERYTHING] } else { Vec::new() }
+}
+
+fn parts(route: &RoutePosture) -> impl Iterator<Item = Reach> {
+    fn or_any<T: Clone>(items: &[T]) -> Vec<Option<T>> {
+        if items.is_empty() { vec![None] } else { items.iter().cloned().map(Some).collect() }
+    }
+    let methods = or_any(&route.methods);
+    or_any(&route.paths).into_iter().flat_map(move |path| {
+        let methods = methods.clone();
+        methods.into_iter().map(move |method| Reach { port: Some(route.port), path: path.clone(), method })
+    })
+}
+
+/// Whether a route's pattern is for this host; its wildcard stands for one label.
+fn routed(pattern: &HostPattern, host: &HostPattern) -> bool {
+    let below = |base: &str| host.as_str().split_once('.').is_some_and(|(_, rest)| rest == base);
+    pattern == host || pattern.wildcard_base().is_some_and(below)
+}
+
+/// Whether an open pattern covers this host; its wildcard stands for the name itself and all below.
+fn opened(pattern: &HostPattern, host: &HostPattern) -> bool {
+    let name = host.wildcard_base().unwrap_or(host.as_str());
+    let covers = |base: &str| name.strip_suffix(base).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    pattern == host || pattern.wildcard_base().is_some_and(covers)
+}

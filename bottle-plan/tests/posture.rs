@@ -1,0 +1,156 @@
+//! What a bottle may do and how two bottles differ in it, as a person reads it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot make its own plan has failed")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bottle_plan::posture::{Effect, Posture};
+use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, UserIds};
+
+fn posture(manifest: &Manifest, agent: Option<&str>) -> Posture {
+    let host = HostFacts { home: "/home/me".into(), cwd: "/src/app".into(), user: UserIds { uid: 1000, gid: 1000 } };
+    let agent = agent.map(|name| name.parse().unwrap());
+    let request = PlanRequest {
+        agent: agent.as_ref(),
+        slug: Some("demo-1".parse().unwrap()),
+        prefix: Prefix::default(),
+        manifest_dir: Some(Path::new("/src/app/bottle")),
+        host: &host,
+        random: [0; 5],
+    };
+    Posture::of(&manifest.plan(request).unwrap())
+}
+
+/// The posture of a bottle that is described by these lines.
+fn of(bottle: &str) -> Posture {
+    let text = format!("agents: {{demo: {{bottle: dev, command: [id]}}}}\nbottles: {{dev: {{{bottle}}}}}\n");
+    posture(&Manifest::parse(&text).unwrap(), None)
+}
+
+#[test]
+fn the_smallest_and_the_fullest_read_well() {
+    insta::assert_snapshot!("smallest", of(""));
+    let fullest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/good/fullest.yaml");
+    let fullest = posture(&Manifest::read(&fullest).unwrap(), Some("coder"));
+    insta::assert_snapshot!("fullest", fullest);
+    insta::assert_snapshot!("fullest_as_json", serde_json::to_string_pretty(&fullest).unwrap());
+    let read: Posture = serde_json::from_str(&serde_json::to_string(&fullest).unwrap()).unwrap();
+    assert_eq!(read, fullest);
+}
+
+const SSH: &str = "name: app, url: 'git@git.example.com:team/app.git', known_hosts: [git.example.com ssh-ed25519 AAAA]";
+
+/// Pairs of bottles, with what the step from the first to the second is called.
+fn steps() -> Vec<(&'static str, String, String)> {
+    let git = |rest: &str| format!("git: {{upstreams: [{{{SSH}, {rest}}}]}}");
+    let routes = |routes: &str| format!("egress: {{routes: [{routes}]}}");
+    let step = |what, old: &str, new: &str| (what, old.to_owned(), new.to_owned());
+    vec![
+        step("nothing", "egress: {allow: [a.example.com]}", "egress: {allow: [a.example.com]}"),
+        step("a host more", "egress: {allow: [a.example.com]}", "egress: {allow: [a.example.com, b.example.com]}"),
+        step(
+            "a host below a wildcard",
+            "egress: {allow: ['*.example.com']}",
+            "egress: {allow: ['*.example.com', a.example.com]}",
+        ),
+        step("a wildcard for a host", "egress: {allow: [a.example.com]}", "egress: {allow: ['*.example.com']}"),
+        step(
+            "a method more",
+            &routes("{host: api.example.com, methods: [GET]}"),
+            &routes("{host: api.example.com, methods: [GET, POST]}"),
+        ),
+        step("every method", &routes("{host: api.example.com, methods: [GET]}"), &routes("{host: api.example.com}")),
+        step(
+            "a path within a path",
+            &routes("{host: api.example.com, paths: [/v1]}"),
+            &routes("{host: api.example.com, paths: [/v1/models]}"),
+        ),
+        step(
+            "a path beside a path",
+            &routes("{host: api.example.com, paths: [/v1]}"),
+            &routes("{host: api.example.com, paths: [/v10]}"),
+        ),
+        step("another port", &routes("{host: api.example.com}"), &routes("{host: api.example.com, port: 8443}")),
+        step(
+            "an open host limited",
+            "egress: {allow: [api.example.com]}",
+            &routes("{host: api.example.com, methods: [GET]}"),
+        ),
+        step(
+            "a host below an open wildcard limited",
+            "egress: {allow: ['*.example.com']}",
+            "egress: {allow: ['*.example.com'], routes: [{host: api.example.com, methods: [GET]}]}",
+        ),
+        step(
+            "a route renamed",
+            &routes("{name: a, host: api.example.com}"),
+            &routes("{name: b, host: api.example.com}"),
+        ),
+        step(
+            "a credential",
+            &routes("{host: api.example.com}"),
+            &routes("{host: api.example.com, inject: {token: KEY}}"),
+        ),
+        step(
+            "another header",
+            &routes("{host: api.example.com, inject: {token: KEY}}"),
+            &routes("{host: api.example.com, inject: {token: KEY, scheme: header}}"),
+        ),
+        step("a repository", "", &git("identity_file: ~/.ssh/id, push: {branches: ['agent/**']}")),
+        step("another key", &git("identity_file: ~/.ssh/id"), &git("identity_file: ~/.ssh/other")),
+        step("a key of its own", &git("identity_file: ~/.ssh/id"), &git("deploy_key: {forge: github, token: FORGE}")),
+        step(
+            "pushes, as wide as they go",
+            &git("identity_file: k, push: {enabled: false}"),
+            &git(
+                "identity_file: k, push: {force: true, delete: true, tags: true, scan: false, max_size: 1GiB, protected_paths: []}",
+            ),
+        ),
+        step(
+            "a branch for another",
+            &git("identity_file: k, push: {branches: [a]}"),
+            &git("identity_file: k, push: {branches: [b], protected_paths: [x]}"),
+        ),
+        step("another remote", &git("identity_file: k"), &git("identity_file: k").replace("team/app", "other/app")),
+        step(
+            "the host's environment",
+            "env: {A: x, B: {placeholder: true}}",
+            "env: {A: {forward: TOKEN}}, env_file: e",
+        ),
+        step("a workspace that may be changed", "workspace: {mode: bind}", "workspace: {mode: bind-rw}"),
+        step("another workspace", "workspace: {mode: bind, path: a}", "workspace: {mode: copy, path: b}"),
+        step("files that hold credentials", "", "workspace: {include_env_files: true}"),
+        step("a shared kernel", "runtime: runsc", "runtime: runc"),
+        step("questions", "", "supervise: {wait: 10s}"),
+        step("another pipelock", "", "images: {pipelock: 'localhost/pipelock:mine'}"),
+        step("another agent", "", "images: {agent: 'localhost/agent:mine'}"),
+        step("a company's certificates", "", "tls: {upstream_ca: /etc/ca.pem, lifetime: 1h}"),
+        step("limits", "limits: {agent: {memory: 1GiB, pids: 100}}", "limits: {agent: {memory: 2GiB, cpus: 2}}"),
+        step("networks", "", "networks: external"),
+    ]
+}
+
+#[test]
+fn every_change_is_told_in_words_with_its_direction() {
+    let mut shown = String::new();
+    for (what, old, new) in steps() {
+        let (old, new) = (of(&old), of(&new));
+        write!(shown, "{what}\n{}and back\n{}\n", old.diff(&new), new.diff(&old)).unwrap();
+    }
+    insta::assert_snapshot!(shown);
+}
+
+/// A change that lets the bottle do more must not look harmless from the other side.
+#[test]
+fn what_widens_one_way_narrows_or_widens_the_other() {
+    for (what, old, new) in steps() {
+        let (old, new) = (of(&old), of(&new));
+        assert!(old.diff(&old).changes.is_empty(), "{what}");
+        let (there, back) = (old.diff(&new), new.diff(&old));
+        if there.effect() == Effect::Widening {
+            assert_ne!(back.effect(), Effect::Neutral, "{what}: {back}");
+        }
+        assert_eq!(there.changes.is_empty(), back.changes.is_empty(), "{what}");
+    }
+}
