@@ -1,6 +1,7 @@
 //! Launch an AI coding agent inside a sealed Docker Compose project.
 
 mod agent;
+mod bottles;
 pub mod env_file;
 mod host;
 pub mod launch;
@@ -8,6 +9,7 @@ mod provision;
 pub mod workspace;
 
 pub use agent::agent_command;
+pub use bottles::{Site, attach, down, list, logs, recover};
 pub use bottle_compose as compose;
 pub use bottle_exec as exec;
 pub use bottle_exec::{Bottle, Engine, EngineChoice};
