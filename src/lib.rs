@@ -5,6 +5,7 @@
 //! The README's example compiles as part of this crate's tests.
 
 mod agent;
+mod bottles;
 pub mod env_file;
 mod files;
 mod host;
@@ -14,6 +15,7 @@ pub mod supervise;
 pub mod workspace;
 
 pub use agent::agent_command;
+pub use bottles::{Site, attach, down, list, logs, recover};
 pub use bottle_compose as compose;
 pub use bottle_exec as exec;
 pub use bottle_exec::{Bottle, Engine, EngineChoice};

@@ -96,6 +96,7 @@ pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, Eng
         container,
         user: Some(agent::USER.to_owned()),
         workdir: Some(bottle.workspace.target.to_string()),
+        agent: bottle_compose::agent_argv(bottle),
         copy: match bottle.agent.runtime {
             Runtime::Runc => CopyMethod::Engine,
             Runtime::Runsc => CopyMethod::Tar,

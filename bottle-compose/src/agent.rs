@@ -1,7 +1,8 @@
 //! The agent's service.
 
 use bottle_plan::manifest::{Runtime, WorkspaceMode};
-use bottle_plan::{ResolvedPlan, Service as Name};
+use bottle_plan::plan::PromptMode;
+use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 
 use crate::document::{Attachment, Bind, Condition, Dependency, PullPolicy, Service, Variable};
 use crate::sidecar::{
@@ -15,6 +16,28 @@ pub const AGENT_CA_CERT: &str = "/usr/local/share/ca-certificates/claude-bottle.
 pub const AGENT_CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Where the agent's prompt is put.
 pub const AGENT_PROMPT: &str = "/home/agent/.bottle/prompt.md";
+/// The user that the agent runs as, by name.
+pub const AGENT_USER: &str = "agent";
+
+/// The command that starts the plan's agent, with the prompt handed over in the way that its provider takes one.
+pub fn agent_argv(plan: &BottlePlan) -> Vec<String> {
+    let agent = &plan.agent;
+    let mut argv = agent.command.clone();
+    if agent.prompt.is_some() {
+        match agent.prompt_mode {
+            PromptMode::AppendSystemPromptFile => {
+                argv.extend(["--append-system-prompt-file".to_owned(), AGENT_PROMPT.to_owned()]);
+            }
+            // The container's shell reads it, so that it is on no command line of the host.
+            PromptMode::LastArgument => {
+                let read = format!("exec \"$@\" \"$(cat {AGENT_PROMPT})\"");
+                argv = ["sh".to_owned(), "-c".to_owned(), read, "sh".to_owned()].into_iter().chain(argv).collect();
+            }
+            PromptMode::EnvironmentFile => {}
+        }
+    }
+    argv
+}
 
 pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecars: &[String]) -> Service {
     let bottle = plan.plan();
@@ -50,9 +73,18 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
             .map(|name| (name.clone(), Dependency { condition: Condition::ServiceHealthy }))
             .collect(),
         logging: Some(bounded_logging()),
-        labels: labels(plan),
+        labels: agent_labels(plan),
         ..Service::default()
     }
+}
+
+/// What another process needs in order to use the agent's container, when all else of the bottle's state is lost.
+fn agent_labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
+    let bottle = plan.plan();
+    let argv = serde_json::Value::from(agent_argv(bottle)).to_string();
+    let own = [("user", AGENT_USER), ("workdir", bottle.workspace.target.as_str()), ("command", &argv)];
+    let own = own.map(|(key, value)| (format!("{}.{key}", bottle.names.prefix()), value.to_owned()));
+    labels(plan).into_iter().chain(own).collect()
 }
 
 fn copies(plan: &ResolvedPlan) -> bool {

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::command::Stdin;
 use crate::control::Control;
 use crate::engine::{CopyMethod, Engine, EngineError, Exec};
-use crate::journal::{JournalError, JournalFile, Status};
+use crate::journal::{Journal, JournalError, JournalFile, Status};
 use crate::output::Output;
+use crate::owner::Liveness;
 use crate::recover::remove_by_labels;
 use crate::teardown::{TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::transfer;
@@ -26,6 +27,9 @@ pub struct Handle {
     pub user: Option<String>,
     /// Where; the container's own directory if there is none.
     pub workdir: Option<String>,
+    /// The agent's own command; empty if nothing tells it.
+    #[serde(default)]
+    pub agent: Vec<String>,
     /// How files get into and out of it.
     pub copy: CopyMethod,
 }
@@ -45,6 +49,14 @@ pub enum BottleError {
     NotFound {
         /// The bottle.
         slug: Slug,
+    },
+    /// It is being launched by a process that lives: that one takes it down when it is stopped.
+    #[error("take down bottle `{slug}`: it is being launched by pid {pid}, which can be stopped")]
+    Launching {
+        /// The bottle.
+        slug: Slug,
+        /// Who launches it.
+        pid: u32,
     },
     /// A file of this host cannot be read or written.
     #[error("copy `{}`: {source}", .path.display())]
@@ -110,6 +122,11 @@ impl Bottle {
         Ok(Self { engine, names, handle, hold: Hold::Attached { layout, options } })
     }
 
+    /// The agent's own command, as its launcher knew it; nothing where neither journal nor labels tell it.
+    pub fn agent(&self) -> Option<Exec> {
+        (!self.handle.agent.is_empty()).then(|| Exec::new(&self.handle.agent))
+    }
+
     /// The bottle's name.
     pub const fn slug(&self) -> &Slug {
         self.names.slug()
@@ -164,6 +181,9 @@ impl Bottle {
     /// Copies a file or a directory of this host into a directory of the agent's container that is there, under its own
     /// name, links as links. Modes are kept, and owners (user and group) unless others are given.
     ///
+    /// Where files go through a `tar` in the container ([`CopyMethod::Tar`], under gVisor), that owner writes them itself,
+    /// or the agent's user if none is given, and can do so only where it may write.
+    ///
     /// # Errors
     ///
     /// When the file cannot be read or the directory not written.
@@ -172,11 +192,11 @@ impl Bottle {
         let name = from.file_name().ok_or_else(|| failed(io::Error::other("it has no name")))?;
         let tar = tempfile::NamedTempFile::new_in(self.scratch()).map_err(failed)?;
         transfer::pack(from, Path::new(name), owner, tar.as_file()).map_err(failed)?;
-        let stdin = Stdin::File(tar.path().to_owned());
-        Ok(self.engine.cp_in(&self.handle.container, directory, stdin, self.handle.copy)?)
+        self.unpack(directory, Stdin::File(tar.path().to_owned()), owner)
     }
 
-    /// Writes a file of the agent's container, whose directory must be there.
+    /// Writes a file of the agent's container, whose directory must be there. Who may do so is as with
+    /// [`cp_in`](Bottle::cp_in).
     ///
     /// # Errors
     ///
@@ -187,7 +207,12 @@ impl Bottle {
             path.rsplit_once('/').ok_or_else(|| failed(io::Error::other("it is not an absolute path")))?;
         let directory = if directory.is_empty() { "/" } else { directory };
         let tar = transfer::pack_bytes(name, bytes, mode, owner).map_err(failed)?;
-        Ok(self.engine.cp_in(&self.handle.container, directory, Stdin::Bytes(tar), self.handle.copy)?)
+        self.unpack(directory, Stdin::Bytes(tar), Some(owner))
+    }
+
+    fn unpack(&self, directory: &str, tar: Stdin, owner: Option<(u32, u32)>) -> Result<(), BottleError> {
+        let user = owner.map(|(uid, gid)| format!("{uid}:{gid}")).or_else(|| self.handle.user.clone());
+        Ok(self.engine.cp_in(&self.handle.container, directory, tar, self.handle.copy, user.as_deref())?)
     }
 
     /// Copies a file or a directory of the agent's container into a directory of this host that is there, under its own
@@ -200,7 +225,8 @@ impl Bottle {
     pub fn cp_out(&self, path: &str, into: &Path) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: into.to_owned(), source };
         let tar = tempfile::NamedTempFile::new_in(into).map_err(failed)?;
-        self.engine.cp_out(&self.handle.container, path, tar.path(), self.handle.copy)?;
+        let user = self.handle.user.as_deref();
+        self.engine.cp_out(&self.handle.container, path, tar.path(), self.handle.copy, user)?;
         // The engine wrote to the file under its name, so it is opened anew.
         let written = tar.reopen().map_err(failed)?;
         transfer::unpack(&written, into).map_err(failed)
@@ -219,17 +245,42 @@ impl Bottle {
     pub fn close(self) -> TeardownReport {
         match self.hold {
             Hold::Owned(guard) => guard.close(),
-            Hold::Attached { layout, options } => match JournalFile::open(&layout) {
-                Ok(file) if file.journal().names() == self.names => tear_down(&self.engine, &file, &options),
-                _ => {
-                    let engine = self.engine.with_control(Control::default());
-                    remove_by_labels(&engine, &self.names, &options).unwrap_or_else(|error| TeardownReport {
-                        journal_errors: vec![error.to_string()],
-                        ..TeardownReport::default()
-                    })
-                }
-            },
+            Hold::Attached { layout, options } => {
+                undo_all(&self.engine, &layout, &self.names, &options).unwrap_or_else(|error| TeardownReport {
+                    journal_errors: vec![error.to_string()],
+                    ..TeardownReport::default()
+                })
+            }
         }
+    }
+
+    /// Takes a bottle down from whatever is known of it: its journal, or the labels on the engine where that is lost. Also
+    /// one whose launch or whose engine failed half-way, which gives no handle.
+    ///
+    /// # Errors
+    ///
+    /// [`BottleError::NotFound`] when there is neither, [`BottleError::Launching`] when a process is about to make more of
+    /// it. What could not be undone is in the report.
+    pub fn down(
+        engine: &Engine,
+        root: &StateRoot,
+        names: &Names,
+        options: &TeardownOptions,
+    ) -> Result<TeardownReport, BottleError> {
+        let layout = root.bottle(names.slug());
+        let journal = JournalFile::open(&layout).ok().map(|file| file.journal());
+        let journal = journal.filter(|journal| journal.names() == *names);
+        if let Some(Journal { status: Status::Launching, owner, slug, .. }) = &journal
+            && owner.liveness(engine.info().endpoint.is_local) != Liveness::Gone
+        {
+            return Err(BottleError::Launching { slug: slug.clone(), pid: owner.pid });
+        }
+        let report = undo_all(engine, &layout, names, options)?;
+        let was_known = journal.is_some_and(|journal| journal.status != Status::Closed);
+        if report.steps.is_empty() && !was_known {
+            return Err(BottleError::NotFound { slug: names.slug().clone() });
+        }
+        Ok(report)
     }
 
     /// Leaves the bottle up after this process's end.
@@ -270,9 +321,24 @@ impl Bottle {
     }
 }
 
+/// By the journal, and by labels where it is lost or has nothing left to say.
+fn undo_all(
+    engine: &Engine,
+    layout: &StateLayout,
+    names: &Names,
+    options: &TeardownOptions,
+) -> Result<TeardownReport, EngineError> {
+    match JournalFile::open(layout) {
+        Ok(file) if file.journal().names() == *names && file.journal().status != Status::Closed => {
+            Ok(tear_down(engine, &file, options))
+        }
+        _ => remove_by_labels(&engine.clone().with_control(Control::default()), names, options),
+    }
+}
+
 impl Handle {
     /// What the container itself tells: its user and directory, unless the labels `<prefix>.user` and
-    /// `<prefix>.workdir` name others.
+    /// `<prefix>.workdir` name others, and the agent's command, which `<prefix>.command` holds as JSON.
     fn from_container(engine: &Engine, names: &Names) -> Result<Self, BottleError> {
         let container = names.container(Service::Agent);
         let Some(state) = engine.container(&container)? else {
@@ -283,6 +349,7 @@ impl Handle {
         Ok(Self {
             user: label("user").or_else(|| set(&state.user)),
             workdir: label("workdir").or_else(|| set(&state.workdir)),
+            agent: label("command").and_then(|argv| serde_json::from_str(&argv).ok()).unwrap_or_default(),
             copy: state.copy_method(),
             container,
         })

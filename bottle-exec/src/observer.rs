@@ -32,6 +32,11 @@ pub enum Event {
         /// What came of it.
         outcome: Outcome,
     },
+    /// It is on disk how something is undone that is made next.
+    Recorded {
+        /// The undo.
+        undo: String,
+    },
     /// A command is about to run.
     CommandStarted {
         /// What a person should read of it.

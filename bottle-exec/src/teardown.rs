@@ -176,7 +176,10 @@ impl TeardownGuard {
     ///
     /// When it cannot be written; then the thing must not be made.
     pub fn record(&self, undo: Undo) -> Result<(), JournalError> {
-        self.file.record(undo)
+        let recorded = Event::Recorded { undo: undo.to_string() };
+        self.file.record(undo)?;
+        self.options.observer.event(&recorded);
+        Ok(())
     }
 
     /// What the journal says now.

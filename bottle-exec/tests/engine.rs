@@ -84,11 +84,11 @@ fn life_of_a_container(name: &str, runtime: &str, method: CopyMethod) {
         .with_stdin(Stdin::Bytes(b"piped in".to_vec()));
     assert_eq!(engine.exec(name, &echo).unwrap().stdout.text(), "65534\n/tmp\nplain value secret value\npiped in");
 
-    engine.cp_in(name, "/srv", Stdin::Bytes(tar_stream()), method).unwrap();
-    assert_eq!(run("stat -c '%u:%g %a' /srv/kept/file; cat /srv/kept/file").stdout.text(), "1234:2345 640\nhello");
+    engine.cp_in(name, "/tmp", Stdin::Bytes(tar_stream()), method, Some("1234:2345")).unwrap();
+    assert_eq!(run("stat -c '%u:%g %a' /tmp/kept/file; cat /tmp/kept/file").stdout.text(), "1234:2345 640\nhello");
     let directory = tempfile::tempdir().unwrap();
     let archive = directory.path().join("out.tar");
-    engine.cp_out(name, "/srv/kept", &archive, method).unwrap();
+    engine.cp_out(name, "/tmp/kept", &archive, method, Some("1234:2345")).unwrap();
     let mut found = Vec::new();
     for entry in tar::Archive::new(std::fs::File::open(&archive).unwrap()).entries().unwrap() {
         let entry = entry.unwrap();
@@ -100,7 +100,7 @@ fn life_of_a_container(name: &str, runtime: &str, method: CopyMethod) {
         ));
     }
     assert!(found.contains(&("kept/file".to_owned(), 1234, 0o640)), "{found:?}");
-    assert!(engine.cp_out(name, "/nowhere", &archive, method).is_err());
+    assert!(engine.cp_out(name, "/nowhere", &archive, method, None).is_err());
 
     let labelled = Filter::LabelValue("exec-e2e".into(), name.into());
     assert_eq!(engine.list(ObjectKind::Container, &labelled).unwrap()[0].name, name);

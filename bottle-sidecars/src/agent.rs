@@ -17,7 +17,7 @@ pub const CONTEXT: BuildContext = BuildContext {
 pub const INSTALL_CA: &str = include_str!("../images/agent/install-ca.sh");
 
 /// The user that the agent runs as, by name.
-pub const USER: &str = "agent";
+pub const USER: &str = bottle_compose::AGENT_USER;
 /// The agent's home directory.
 pub const HOME: &str = "/home/agent";
 

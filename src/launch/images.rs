@@ -158,7 +158,7 @@ fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause>
     step(&*launch.options.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
         let engine = launch.engine();
         engine.create_container(&container, base.as_str(), &labels)?;
-        engine.cp_in(&container, "/", Stdin::File(tar.clone()), CopyMethod::Engine)?;
+        engine.cp_in(&container, "/", Stdin::File(tar.clone()), CopyMethod::Engine, None)?;
         engine.commit_container(&container, &tag)?;
         engine.remove(ObjectKind::Container, &container)?;
         Ok(())

@@ -20,7 +20,7 @@ pub struct ComposeProject {
     pub name: String,
     /// The project directory. Never the workspace: Compose would read the `.env` there.
     pub directory: PathBuf,
-    /// The document.
+    /// The document; empty where it is lost, and everything goes by the labels on the engine.
     pub file: PathBuf,
     /// The environment file; an empty one, so that no other is looked for.
     pub env_file: PathBuf,
@@ -30,6 +30,12 @@ impl ComposeProject {
     /// A project with `/dev/null` for its environment file.
     pub fn new(name: impl Into<String>, directory: impl Into<PathBuf>, file: impl Into<PathBuf>) -> Self {
         Self { name: name.into(), directory: directory.into(), file: file.into(), env_file: "/dev/null".into() }
+    }
+
+    /// A project whose document is lost: what is there can still be looked at and taken down.
+    pub fn by_labels(name: impl Into<String>) -> Self {
+        // Compose would look for a document in the directory: in this one there is none.
+        Self::new(name, "/proc/self", "")
     }
 }
 
@@ -171,15 +177,14 @@ impl Compose<'_> {
 
     fn command(&self, subcommand: &str) -> Command {
         let project = self.project;
-        Command::new(&self.engine.info.program)
+        let mut command = Command::new(&self.engine.info.program)
             .with_args(["compose", "--ansi", "never", "--progress", "plain", "--project-name", &project.name])
             .with_arg("--project-directory")
-            .with_arg(&project.directory)
-            .with_arg("--file")
-            .with_arg(&project.file)
-            .with_arg("--env-file")
-            .with_arg(&project.env_file)
-            .with_arg(subcommand)
+            .with_arg(&project.directory);
+        if !project.file.as_os_str().is_empty() {
+            command = command.with_arg("--file").with_arg(&project.file);
+        }
+        command.with_arg("--env-file").with_arg(&project.env_file).with_arg(subcommand)
     }
 }
 

@@ -79,8 +79,11 @@ pub enum CopyMethod {
     /// By the engine, which sees the container's files on the host and needs nothing in the image.
     #[default]
     Engine,
-    /// By a `tar` in the container, run by its root. For runtimes that keep the files to themselves, as gVisor does with
-    /// its overlay in memory: there the engine's own copy succeeds and the container sees nothing of it.
+    /// By a `tar` in the container. For runtimes that keep the files to themselves, as gVisor does with its overlay in
+    /// memory: there the engine's own copy succeeds and the container sees nothing of it.
+    ///
+    /// What it writes belongs to whoever runs it and goes only where that one may write: a container without capabilities
+    /// has nobody who could give files away, its root included.
     Tar,
 }
 
@@ -171,34 +174,53 @@ impl Engine {
         Ok(command)
     }
 
-    /// Unpacks a tar stream in a directory of a container that is there already. Owners and modes are the stream's.
+    /// Unpacks a tar stream in a directory of a container that is there already. Modes are the stream's, and owners too by
+    /// [`CopyMethod::Engine`]; by [`CopyMethod::Tar`] everything belongs to `user` (a name, or `uid:gid`), who unpacks it,
+    /// root if there is none.
     ///
     /// # Errors
     ///
     /// When the directory is not there, or cannot be written.
-    pub fn cp_in(&self, container: &str, directory: &str, tar: Stdin, method: CopyMethod) -> Result<(), EngineError> {
+    pub fn cp_in(
+        &self,
+        container: &str,
+        directory: &str,
+        tar: Stdin,
+        method: CopyMethod,
+        user: Option<&str>,
+    ) -> Result<(), EngineError> {
         let command = match method {
             // Without `--archive`, which would give everything to the container's own user.
             CopyMethod::Engine => self.change(["cp", "-", &format!("{container}:{directory}")]),
-            CopyMethod::Tar => self.change(["exec", "--interactive", "--user", "0", container]).with_args([
-                "tar",
-                "--extract",
-                "--file=-",
-                "--same-owner",
-                "--same-permissions",
-                &format!("--directory={directory}"),
-            ]),
+            CopyMethod::Tar => {
+                self.change(["exec", "--interactive", "--user", user.unwrap_or("0"), container]).with_args([
+                    "tar",
+                    "--extract",
+                    "--file=-",
+                    "--no-same-owner",
+                    "--same-permissions",
+                    &format!("--directory={directory}"),
+                ])
+            }
         };
         let command = command.with_stdin(tar).with_label(format!("copy files into {container}:{directory}"));
         self.run(&command).map(drop)
     }
 
-    /// Writes a file or a directory of a container to a tar file, mode 0600, under its own last name.
+    /// Writes a file or a directory of a container to a tar file, mode 0600, under its own last name. By
+    /// [`CopyMethod::Tar`] `user` reads it, root if there is none.
     ///
     /// # Errors
     ///
     /// When the path is not there, or the file cannot be written.
-    pub fn cp_out(&self, container: &str, path: &str, tar: &Path, method: CopyMethod) -> Result<(), EngineError> {
+    pub fn cp_out(
+        &self,
+        container: &str,
+        path: &str,
+        tar: &Path,
+        method: CopyMethod,
+        user: Option<&str>,
+    ) -> Result<(), EngineError> {
         let command = match method {
             CopyMethod::Engine => self.change(["cp", &format!("{container}:{path}"), "-"]),
             CopyMethod::Tar => {
@@ -206,7 +228,7 @@ impl Engine {
                 let (parent, name) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
                 let parent = if parent.is_empty() { "/" } else { parent };
                 let directory = format!("--directory={parent}");
-                self.change(["exec", "--user", "0", container]).with_args([
+                self.change(["exec", "--user", user.unwrap_or("0"), container]).with_args([
                     "tar",
                     "--create",
                     "--file=-",

@@ -35,6 +35,15 @@ pub enum EngineError {
         /// What was asked for.
         wanted: String,
     },
+    /// The engine is another machine's. What it is given by bind mounts it would look for among its own files.
+    #[error(
+        "use the engine at `{address}`: it sees none of this host's files, and a bottle's configuration and keys are bind \
+         mounts of this host's files; accepted is an engine behind a local socket"
+    )]
+    Remote {
+        /// Where it is spoken to.
+        address: String,
+    },
     /// A variable cannot be handed on by name, since the engine's own program reads it.
     #[error("hand on the variable `{name}`: the engine's own program would read it; give it another name")]
     ReservedName {

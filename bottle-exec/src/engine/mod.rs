@@ -107,10 +107,13 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Unsupported`].
+    /// [`EngineError::Unsupported`], or [`EngineError::Remote`] for [`Capability::LocalFiles`].
     pub fn require(&self, capability: &Capability) -> Result<(), EngineError> {
         if self.info.capabilities().has(capability) {
             return Ok(());
+        }
+        if *capability == Capability::LocalFiles {
+            return Err(EngineError::Remote { address: self.info.endpoint.address.clone() });
         }
         Err(EngineError::Unsupported { engine: self.info.to_string(), wanted: capability.to_string() })
     }

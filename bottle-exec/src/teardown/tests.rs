@@ -249,7 +249,7 @@ fn a_cancelled_launch_is_taken_down_all_the_same() {
 }
 
 fn handle(container: String) -> Handle {
-    Handle { container, user: Some("agent".into()), workdir: Some("/work".into()), copy: CopyMethod::Engine }
+    Handle { container, user: Some("agent".into()), workdir: Some("/work".into()), agent: vec!["claude".into()], copy: CopyMethod::Engine }
 }
 
 #[test]
@@ -291,7 +291,8 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
 fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
     let fixture = fixture();
     let container = r#"[{"Id":"c1","Name":"/claude-bottle-demo","State":{"Status":"running"},"HostConfig":
-        {"Runtime":"runsc"},"Config":{"User":"1000","WorkingDir":"","Labels":{"claude-bottle.workdir":"/w"}}}]"#;
+        {"Runtime":"runsc"},"Config":{"User":"1000","WorkingDir":"","Labels":{
+        "claude-bottle.workdir":"/w","claude-bottle.command":"[\"claude\",\"two words\"]"}}}]"#;
     let (backend, engine) = engine(
         RecordingBackend::new()
             .with_answer(Matcher::prefix(["container", "ls"]), Answer::stdout("c1\n"))
@@ -302,9 +303,11 @@ fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
         container: "claude-bottle-demo".into(),
         user: Some("1000".into()),
         workdir: Some("/w".into()),
+        agent: vec!["claude".into(), "two words".into()],
         copy: CopyMethod::Tar,
     };
     assert_eq!(bottle.handle(), &wanted);
+    assert_eq!(bottle.agent().unwrap().argv, wanted.agent);
     assert!(bottle.close().is_clean());
     assert!(backend.lines().contains(&"docker container rm --force --volumes claude-bottle-demo".to_owned()));
     assert!(!Path::new(fixture.layout.dir()).exists(), "nothing is made by looking");

@@ -1,0 +1,197 @@
+//! Looks after the bottles that are there: `cargo run --example bottles -- list`, and `--help` for the rest.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bottle::exec::engine::Exec;
+use bottle::exec::{CancelToken, Control, Event, Outcome, Stdin, Stream, Subprocess, TeardownReport};
+use bottle::plan::{Prefix, Slug, StateRoot};
+use bottle::{Engine, EngineChoice, Host, Site};
+use clap::{Parser, Subcommand};
+
+/// Look after bottles.
+#[derive(Parser)]
+struct Args {
+    /// Where bottles keep their state.
+    #[arg(long, value_name = "DIR", global = true)]
+    state_dir: Option<PathBuf>,
+    /// What every name of a bottle on the engine begins with.
+    #[arg(long, value_name = "PREFIX", default_value_t, global = true)]
+    prefix: Prefix,
+    /// The engine's program. Default: the first that answers.
+    #[arg(long, value_name = "PROGRAM", default_value = "auto", global = true)]
+    engine: EngineChoice,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Show every bottle that is not wholly gone.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a bottle's services print, or printed before it was taken down.
+    Logs {
+        /// Go on until the bottle is down.
+        #[arg(short, long)]
+        follow: bool,
+        /// The bottle.
+        slug: Slug,
+    },
+    /// Run a command in the agent's container; the agent's own unless one is given.
+    Exec {
+        /// The bottle.
+        slug: Slug,
+        /// The command.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Copy a file or a directory into a directory: `cp FILE SLUG:DIRECTORY` or `cp SLUG:FILE DIRECTORY`.
+    Cp {
+        /// What is copied.
+        from: String,
+        /// Into which directory.
+        to: String,
+    },
+    /// Take bottles down.
+    Down {
+        /// Which.
+        #[arg(required = true)]
+        slugs: Vec<Slug>,
+    },
+    /// Take down every bottle whose launcher is gone.
+    Recover,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(status) => ExitCode::from(status),
+        Err(message) => {
+            eprintln!("error: failed to {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<u8, String> {
+    let host = Host::current().map_err(|error| format!("look at the host: {error}"))?;
+    let cancel = on_signals().map_err(|error| format!("watch for signals: {error}"))?;
+    let backend = Arc::new(Subprocess::new(host.environment()));
+    let engine = Engine::detect(backend, &args.engine, Control::cancelled_by(cancel.clone())).map_err(text)?;
+    let mut site = Site::new(engine, &host).with_prefix(args.prefix).with_observer(Arc::new(progress));
+    if let Some(dir) = args.state_dir {
+        site = site.with_state_root(StateRoot::at(host.facts.cwd.join(dir)));
+    }
+    match args.action {
+        Action::List { json } => list(&site, json),
+        Action::Logs { follow, slug } => {
+            bottle::logs(&site, &slug, follow, Arc::new(print)).map_err(text)?;
+            Ok(0)
+        }
+        Action::Exec { slug, command } => exec(&site, &slug, command, cancel),
+        Action::Cp { from, to } => copy(&site, &from, &to),
+        Action::Down { slugs } => {
+            let reports = slugs.iter().map(|slug| bottle::down(&site, slug).map_err(text));
+            finish(&reports.collect::<Result<Vec<_>, _>>()?)
+        }
+        Action::Recover => {
+            let report = bottle::recover(&site).map_err(text)?;
+            for (what, slugs) in [("live", &report.live), ("kept", &report.kept)] {
+                slugs.iter().for_each(|slug| println!("{slug}: left alone, {what}"));
+            }
+            report.recovered.iter().for_each(|(slug, report)| println!("{slug}: {report}"));
+            report.problems.iter().for_each(|problem| eprintln!("warning: {problem}"));
+            Ok(u8::from(!report.is_clean()))
+        }
+    }
+}
+
+fn list(site: &Site, json: bool) -> Result<u8, String> {
+    let bottles = bottle::list(site).map_err(text)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&bottles).map_err(text)?);
+        return Ok(0);
+    }
+    println!("{:<32} {:<16} {:<10} {:<9} CONTAINERS", "BOTTLE", "AGENT", "STATUS", "OWNER");
+    for (slug, bottle) in bottles {
+        let status = bottle.status.map_or_else(|| "no state".to_owned(), |status| format!("{status:?}").to_lowercase());
+        let owner = if bottle.is_owned { "alive" } else { "gone" };
+        let agent = bottle.agent.unwrap_or_default();
+        println!("{:<32} {agent:<16} {status:<10} {owner:<9} {}", slug.as_str(), bottle.containers.len());
+    }
+    Ok(0)
+}
+
+/// At a terminal when there is one, and else with the two outputs kept apart.
+fn exec(site: &Site, slug: &Slug, command: Vec<String>, cancel: CancelToken) -> Result<u8, String> {
+    let bottle = bottle::attach(site, slug).map_err(text)?;
+    let exec = if command.is_empty() { bottle.agent() } else { Some(Exec::new(command)) };
+    let exec = exec.ok_or_else(|| format!("run the agent of bottle `{slug}`: nothing tells its command"))?;
+    let output = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        bottle.exec_agent(exec, true)
+    } else {
+        let control = Control::cancelled_by(cancel).with_sink(Arc::new(print));
+        bottle.exec_streaming(exec.with_stdin(Stdin::Inherit), control)
+    };
+    Ok(u8::try_from(output.map_err(text)?.status.as_shell_code()).unwrap_or(1))
+}
+
+fn copy(site: &Site, from: &str, to: &str) -> Result<u8, String> {
+    let remote = |place: &str| {
+        let (slug, path) = place.split_once(':')?;
+        Some((slug.parse::<Slug>().ok()?, path.to_owned()))
+    };
+    match (remote(from), remote(to)) {
+        (None, Some((slug, directory))) => {
+            bottle::attach(site, &slug).and_then(|bottle| bottle.cp_in(Path::new(from), &directory, None))
+        }
+        (Some((slug, path)), None) => {
+            bottle::attach(site, &slug).and_then(|bottle| bottle.cp_out(&path, Path::new(to)))
+        }
+        _ => return Err(format!("copy `{from}` to `{to}`: exactly one of them is SLUG:PATH")),
+    }
+    .map_err(text)?;
+    Ok(0)
+}
+
+fn finish(reports: &[TeardownReport]) -> Result<u8, String> {
+    let failed: Vec<String> = reports.iter().filter(|it| !it.is_clean()).map(ToString::to_string).collect();
+    if failed.is_empty() { Ok(0) } else { Err(format!("undo everything: {}", failed.join("\n"))) }
+}
+
+fn progress(event: &Event) {
+    if let Event::StepFinished { step, duration, outcome } = event {
+        let failed = if matches!(outcome, Outcome::Failed { .. }) { ": failed" } else { "" };
+        eprintln!("[{:>7.3} s] {step}{failed}", duration.as_secs_f64());
+    }
+}
+
+fn print(stream: Stream, bytes: &[u8]) {
+    // A reader that went away is no reason to stop.
+    let _ = match stream {
+        Stream::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+        Stream::Stderr => std::io::stderr().write_all(bytes),
+    };
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
+
+/// A token that SIGINT, SIGTERM and SIGHUP cancel.
+fn on_signals() -> std::io::Result<CancelToken> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&flag))?;
+    }
+    Ok(CancelToken::over(flag))
+}

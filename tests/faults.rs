@@ -1,0 +1,294 @@
+//! A launch of the whole topology over the recording backend, in which each call of the engine goes wrong in turn. What is
+//! called afterwards must be exactly the undoing of what had been made, and no key may stay.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bottle::exec::{
+    CancelToken, Control, Event, Fault, Journal, JournalFile, Outcome, RecordingBackend, Status, TeardownReport, Undo,
+};
+use bottle::plan::{HostFacts, PlanRequest, Prefix, StateLayout, StateRoot, UserIds};
+use bottle::{BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest, Site};
+
+const MANIFEST: &str = "
+bottles:
+  full:
+    supervise: true
+    networks: {mode: external}
+    egress:
+      allow: [example.com]
+      routes:
+        - {host: api.example.com, inject: {token: MY_KEY, scheme: bearer}}
+    git:
+      upstreams:
+        - {name: app, url: 'https://git.example.com/team/app.git'}
+agents:
+  demo:
+    bottle: full
+    command: [agent, --flag]
+    prompt: Be brief.
+    skills: [skill]
+";
+
+const SLUG: &str = "faulty";
+
+/// A directory with a state root, a workspace and a skill in it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        for (dir, file) in [("workspace", "README.md"), ("skill", "SKILL.md")] {
+            fs::create_dir(place.path(dir)).unwrap();
+            fs::write(place.path(dir).join(file), "text\n").unwrap();
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn root(&self) -> StateRoot {
+        StateRoot::at(self.path("state"))
+    }
+
+    fn layout(&self) -> StateLayout {
+        self.root().bottle(&SLUG.parse().unwrap())
+    }
+
+    fn host(&self) -> Host {
+        let user = UserIds { uid: 1000, gid: 1000 };
+        let facts = HostFacts { home: self.0.path().to_owned(), cwd: self.path("workspace"), user };
+        Host::new(facts, [("MY_KEY".into(), "the-secret-value".into())])
+    }
+
+    fn plan(&self) -> BottlePlan {
+        let request = PlanRequest {
+            agent: None,
+            slug: Some(SLUG.parse().unwrap()),
+            prefix: Prefix::default(),
+            manifest_dir: Some(self.0.path()),
+            host: &self.host().facts,
+            random: [0; 5],
+        };
+        Manifest::parse(MANIFEST).unwrap().plan(request).unwrap()
+    }
+
+    fn journal(&self) -> Journal {
+        JournalFile::open(&self.layout()).unwrap().journal()
+    }
+
+    fn assert_no_secret(&self, when: &str) {
+        for path in files_below(self.layout().dir()) {
+            let bytes = fs::read(&path).unwrap();
+            for secret in ["PRIVATE KEY-----", "the-secret-value"] {
+                let holds = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                assert!(!holds, "{when}: {} holds {secret}", path.display());
+            }
+            assert_ne!(path.file_name().unwrap(), "workspace.tar", "{when}");
+        }
+    }
+}
+
+/// An engine as a rehearsal knows it, through a backend of which no call was made yet.
+fn engine(backend: RecordingBackend) -> (Arc<RecordingBackend>, Engine) {
+    let rehearsal = Arc::new(RecordingBackend::rehearsal());
+    let engine = Engine::detect(rehearsal, &EngineChoice::Auto, Control::default()).unwrap();
+    let backend = Arc::new(backend);
+    (backend.clone(), engine.with_backend(backend))
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => files.extend(files_below(&entry.path())),
+            kind if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
+    }
+    files
+}
+
+/// The calls by which what a journal says is undone, on an engine that has nothing of it any more.
+fn undoing(journal: &[Undo], layout: &StateLayout) -> Vec<String> {
+    let state = layout.dir().display();
+    let compose = |project: &str| {
+        format!(
+            "docker compose --ansi never --progress plain --project-name {project} --project-directory {state} --file \
+             {state}/docker-compose.yml --env-file /dev/null"
+        )
+    };
+    let calls = |undo: &Undo| match undo {
+        Undo::DumpLogs { project, .. } => {
+            vec![format!("{} logs --no-color --timestamps >{state}/compose.log 2>&1", compose(project))]
+        }
+        Undo::ComposeDown { project, .. } => {
+            let filter = format!("--filter label=com.docker.compose.project={project}");
+            vec![
+                format!("{} down --volumes --remove-orphans --timeout 3", compose(project)),
+                format!("docker container ls --quiet --all --no-trunc {filter}"),
+                format!("docker network ls --quiet --no-trunc {filter}"),
+                format!("docker volume ls --quiet {filter}"),
+            ]
+        }
+        Undo::RemoveContainer { name } => vec![format!("docker container rm --force --volumes {name}")],
+        Undo::RemoveNetwork { name } => vec![format!("docker network rm {name}")],
+        Undo::RemoveImage { tag } => vec![format!("docker image rm {tag}")],
+        Undo::RemoveFiles { .. } => Vec::new(),
+        other => panic!("the launch recorded {other:?}"),
+    };
+    journal.iter().rev().flat_map(calls).collect()
+}
+
+/// What the journal said when the launch failed, before anything was undone.
+type Seen = Arc<Mutex<Vec<Undo>>>;
+
+fn options(place: &Place, engine: Engine, seen: &Seen) -> LaunchOptions {
+    let (seen, layout) = (Arc::clone(seen), place.layout());
+    LaunchOptions::new(engine, place.host())
+        .with_state_root(place.root())
+        .with_observer(Arc::new(move |event: &Event| {
+            if let Event::StepFinished { outcome: Outcome::Failed { .. }, .. } = event
+                && let Ok(file) = JournalFile::open(&layout)
+                && file.journal().status == Status::Launching
+            {
+                *seen.lock().unwrap() = file.journal().undo;
+            }
+        }))
+        .with_cancel(CancelToken::new())
+}
+
+/// Every call of a launch, and of the teardown after it.
+fn calls_without_a_fault() -> (Vec<String>, Vec<String>) {
+    let place = Place::new();
+    let (backend, engine) = engine(RecordingBackend::rehearsal());
+    let bottle = bottle::launch(place.plan(), &options(&place, engine, &Seen::default())).unwrap();
+    let launching = backend.lines();
+    let recorded = place.journal().undo;
+    assert!(bottle.close().is_clean());
+    let closing = backend.lines().split_off(launching.len());
+    assert_eq!(closing, undoing(&recorded, &place.layout()));
+    let kinds = |wanted: fn(&Undo) -> bool| recorded.iter().filter(|undo| wanted(undo)).count();
+    assert_eq!(kinds(|undo| matches!(undo, Undo::RemoveNetwork { .. })), 2);
+    assert_eq!(kinds(|undo| matches!(undo, Undo::RemoveImage { .. })), 1);
+    assert_eq!(kinds(|undo| matches!(undo, Undo::RemoveFiles { .. })), 1);
+    assert_eq!(kinds(|undo| matches!(undo, Undo::ComposeDown { .. })), 1);
+    place.assert_no_secret("closed");
+    (launching, closing)
+}
+
+#[test]
+fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
+    let (launching, _) = calls_without_a_fault();
+    assert!(launching.len() > 20, "{launching:#?}");
+    for (index, line) in launching.iter().enumerate() {
+        for fault in [Fault::Exit(1), Fault::TimedOut, Fault::NotFound, Fault::Cancelled] {
+            let when = format!("{fault:?} at call {} `{line}`", index + 1);
+            let (place, seen) = (Place::new(), Seen::default());
+            let (backend, engine) = engine(RecordingBackend::rehearsal().with_fault(index + 1, fault));
+            let error = bottle::launch(place.plan(), &options(&place, engine, &seen)).expect_err(&when);
+            assert_eq!(error.is_cancelled(), fault == Fault::Cancelled, "{when}: {error}");
+            let text = error.to_string();
+            assert!(text.starts_with(error.step.as_str()) && !text.contains("not everything"), "{when}: {text}");
+            let recorded = seen.lock().unwrap().clone();
+            let after = backend.lines().split_off(index + 1);
+            assert_eq!(after, undoing(&recorded, &place.layout()), "{when}");
+            assert!(error.teardown.as_ref().is_some_and(TeardownReport::is_clean), "{when}");
+            let journal = place.journal();
+            assert_eq!((journal.status, journal.undo.as_slice()), (Status::Closed, &[][..]), "{when}");
+            place.assert_no_secret(&when);
+        }
+    }
+}
+
+#[test]
+fn a_launch_that_failed_can_be_done_again_at_once() {
+    let (launching, _) = calls_without_a_fault();
+    let up = launching.iter().position(|line| line.contains(" up --detach")).unwrap();
+    let place = Place::new();
+    let (_, failing) = engine(RecordingBackend::rehearsal().with_fault(up + 1, Fault::Exit(1)));
+    bottle::launch(place.plan(), &options(&place, failing, &Seen::default())).unwrap_err();
+    let (backend, sound) = engine(RecordingBackend::rehearsal());
+    bottle::launch(place.plan(), &options(&place, sound, &Seen::default())).unwrap();
+    assert!(backend.lines().len() > up);
+}
+
+#[test]
+fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_the_next_one() {
+    let (launching, closing) = calls_without_a_fault();
+    for (index, line) in closing.iter().enumerate() {
+        let place = Place::new();
+        let fault = Fault::TimedOut;
+        let (backend, engine) = engine(RecordingBackend::rehearsal().with_fault(launching.len() + index + 1, fault));
+        let bottle = bottle::launch(place.plan(), &options(&place, engine.clone(), &Seen::default())).unwrap();
+        let recorded = place.journal().undo;
+        let report = bottle.close();
+        let called = backend.lines().split_off(launching.len());
+        // What looks for leftovers of the project stops at its own failure, and is done again as a whole.
+        let looks = line.contains(" ls --quiet");
+        let mut expected = undoing(&recorded, &place.layout());
+        expected.retain(|other| !looks || called.contains(other));
+        assert_eq!(called, expected, "`{line}`");
+        assert!(called.iter().any(|call| call.starts_with("docker image rm")), "`{line}`");
+        place.assert_no_secret(line);
+
+        backend.clear();
+        let site = Site::new(engine, &place.host()).with_state_root(place.root());
+        let left = place.journal().undo;
+        // Compose's own failure is no failure when a look shows that nothing is left; the logs are not tried again.
+        let is_tried_again = !line.contains(" down ") && !line.contains(" logs ");
+        assert_eq!(report.is_clean(), !is_tried_again && !line.contains(" logs "), "`{line}`: {report}");
+        assert_eq!(left.len(), usize::from(is_tried_again), "`{line}`: {left:?}");
+        assert!(left.iter().all(|undo| recorded.contains(undo)));
+        if is_tried_again {
+            assert!(bottle::down(&site, &SLUG.parse().unwrap()).unwrap().is_clean());
+            assert_eq!(backend.lines()[..undoing(&left, &place.layout()).len()], undoing(&left, &place.layout()));
+        }
+        assert_eq!(place.journal().status, Status::Closed, "`{line}`");
+    }
+}
+
+#[test]
+fn an_engine_that_does_not_see_our_files_is_refused_before_anything_is_made() {
+    for address in ["tcp://192.0.2.1:2376", "ssh://someone@build.example"] {
+        let place = Place::new();
+        let remote = bottle::exec::Answer::stdout(format!("{address}\n"));
+        let backend = RecordingBackend::new()
+            .with_answer(bottle::exec::Matcher::prefix(["context", "inspect"]), remote)
+            .with_answer(bottle::exec::Matcher::prefix(["version"]), answer_of_rehearsal(&["version"]))
+            .with_answer(bottle::exec::Matcher::prefix(["info"]), answer_of_rehearsal(&["info"]));
+        let backend = Arc::new(backend);
+        let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
+        backend.clear();
+        let error = bottle::launch(place.plan(), &options(&place, engine, &Seen::default())).unwrap_err().to_string();
+        assert!(error.contains("bind mounts of this host's files") && error.contains(address), "{error}");
+        assert_eq!(backend.lines(), Vec::<String>::new());
+        assert!(!place.path("state").exists(), "nothing is made");
+    }
+}
+
+/// What a rehearsal says to a question.
+fn answer_of_rehearsal(args: &[&str]) -> bottle::exec::Answer {
+    use bottle::exec::{Backend, Command};
+    let command = Command::new("docker").with_args(args);
+    let output = RecordingBackend::rehearsal().run(&command, &Control::default()).unwrap();
+    bottle::exec::Answer::stdout(output.stdout.bytes())
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_said_so_and_nothing_is_made() {
+    let place = Place::new();
+    fs::create_dir(place.path("state")).unwrap();
+    fs::write(place.path("state").join(SLUG), "in the way").unwrap();
+    fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let (backend, engine) = engine(RecordingBackend::rehearsal());
+    let error = bottle::launch(place.plan(), &options(&place, engine, &Seen::default())).unwrap_err().to_string();
+    assert!(error.contains("prepare the launch") && error.contains(SLUG), "{error}");
+    assert_eq!(backend.lines(), Vec::<String>::new());
+}
