@@ -1,5 +1,7 @@
 //! The agent's service.
 
+use std::collections::BTreeMap;
+
 use bottle_plan::manifest::{Runtime, WorkspaceMode};
 use bottle_plan::plan::PromptMode;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
