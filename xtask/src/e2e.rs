@@ -1,11 +1,10 @@
 //! The end-to-end tests: an engine, the images that the tests need, the tests, and a look at what is left.
 
-use std::error::Error;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::process::{Result, checked, output, quiet, root};
 
 /// The options of `cargo xtask e2e`.
 #[derive(Debug, clap::Args)]
@@ -22,8 +21,7 @@ const PIPELOCK: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
 
 pub(crate) fn run(args: &Arguments) -> Result<()> {
     let root = root();
-    engine(&root)?;
-    let pipelock = pipelock(&root)?;
+    let pipelock = prepare(&root)?;
     let outside = build_image(&root, "outside")?;
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
@@ -45,8 +43,10 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+/// An engine that answers, and the image of pipelock or of its stand-in.
+pub(crate) fn prepare(root: &Path) -> Result<String> {
+    engine(root)?;
+    pipelock(root)
 }
 
 /// Starts an engine where a test bed is at hand, and looks whether one answers.
@@ -141,40 +141,4 @@ fn keys_below(dir: &Path, left: &mut Vec<String>) -> Result<()> {
 /// Whether a line of the text begins a private key in PEM, as no source file's does.
 fn is_key(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with("PRIVATE KEY-----"))
-}
-
-/// Runs a command whose output goes where ours goes.
-fn checked(command: &mut Command) -> Result<()> {
-    let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", line(command)).into()) }
-}
-
-/// Runs a command whose output goes to a log that is shown when it fails.
-fn quiet(root: &Path, name: &str, command: &mut Command) -> Result<()> {
-    let dir = root.join("target/e2e-logs");
-    fs::create_dir_all(&dir)?;
-    let path = dir.join(format!("{name}.log"));
-    let log = File::create(&path)?;
-    let status = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).status()?;
-    if status.success() {
-        return Ok(());
-    }
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let end = lines[lines.len().saturating_sub(20)..].join("\n");
-    Err(format!("{} ended with {status}:\n{end}", line(command)).into())
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{} ended with {}: {}", line(command), output.status, stderr.trim()).into())
-}
-
-fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }

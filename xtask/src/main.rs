@@ -2,7 +2,9 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
 
+mod bench;
 mod e2e;
+mod process;
 mod schema;
 
 use std::process::ExitCode;
@@ -19,6 +21,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Run everything that must pass.
+    Ci,
+    /// Measure the pure part, and a launch beside the bare `docker compose` of the same file.
+    Bench(bench::Arguments),
     /// Run the end-to-end tests against a real container engine, and look whether anything is left.
     E2e(e2e::Arguments),
     /// Write the manifest's JSON Schema, by which editors check manifests.
@@ -27,6 +33,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
+        Task::Ci => process::checked(&mut std::process::Command::new(process::root().join(".ci/run"))),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::E2e(arguments) => e2e::run(&arguments),
         Task::Schema(arguments) => schema::run(&arguments).map_err(Into::into),
     };
