@@ -42,25 +42,35 @@ pub(super) fn write_string(out: &mut String, text: &str, dollars: Dollars) {
 /// Words that are a truth value or null in some version of YAML, in lower case.
 const WORDS: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
+/// The bytes that have no meaning in YAML, a few of them in some places only.
+const HARMLESS: [bool; 256] = {
+    let mut harmless = [false; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        let sign = matches!(byte, b'_' | b'-' | b'.' | b'/' | b',' | b'=' | b'@' | b'+' | b':' | b' ');
+        harmless[byte as usize] = byte.is_ascii_alphanumeric() || sign;
+        byte += 1;
+    }
+    harmless
+};
+
 /// Whether the text is a string to every reader when it stands without quotes.
 ///
 /// It begins with a letter, `/`, `_` or a hyphen that a letter or another hyphen follows, holds only characters without a
 /// meaning in YAML, and is none of its words. What begins with a digit, a sign or a point may be a number of some base,
 /// a time or a date, and is not plain.
 fn is_plain(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    let begins = match bytes.next() {
-        Some(b'-') => bytes.next().is_some_and(|next| next.is_ascii_alphabetic() || next == b'-') && text != "---",
-        Some(first) => first.is_ascii_alphabetic() || matches!(first, b'/' | b'_'),
-        None => false,
+    let begins = match text.as_bytes() {
+        [b'-', next, ..] => (next.is_ascii_alphabetic() || *next == b'-') && !text.starts_with("---"),
+        [first, ..] => first.is_ascii_alphabetic() || matches!(first, b'/' | b'_'),
+        [] => false,
     };
-    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./,=@+:".contains(&byte) || byte == b' ';
+    let is_word = || text.len() <= 5 && WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
     begins
-        && text.bytes().all(harmless)
+        && text.bytes().all(|byte| HARMLESS[usize::from(byte)])
         && !text.contains(": ")
         && !text.ends_with([':', ' '])
-        && !text.contains("--- ")
-        && !(text.len() <= 5 && WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)))
+        && !is_word()
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ impl<'a> Writer<'a> {
     }
 
     /// What has a form on one line.
+    #[expect(clippy::unnecessary_wraps, reason = "it ends most of the serializer's methods")]
     fn scalar(self, write: impl FnOnce(&mut String)) -> Written {
         if self.place == Place::Key {
             write(self.out);
