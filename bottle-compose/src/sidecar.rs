@@ -79,7 +79,7 @@ pub enum Image<'a> {
 /// - A bound on what is kept of its output: the agent decides how much a proxy logs.
 pub fn sidecar_service(
     plan: &ResolvedPlan,
-    service: bottle_plan::Service,
+    name: impl AsRef<str>,
     image: Image<'_>,
     reach: Reach,
     alias: Option<String>,
@@ -106,7 +106,7 @@ pub fn sidecar_service(
         image: reference.to_string(),
         build,
         pull_policy,
-        container_name: bottle.names.container(service),
+        container_name: bottle.names.sidecar_container(name.as_ref()),
         user: Some(bottle.user.to_string()),
         init: true,
         networks,

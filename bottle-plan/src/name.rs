@@ -293,6 +293,12 @@ impl Service {
     }
 }
 
+impl AsRef<str> for Service {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -340,8 +346,15 @@ impl Names {
     pub fn container(&self, service: Service) -> String {
         match service {
             Service::Agent => self.project(),
-            sidecar => format!("{}-{sidecar}-{}", self.prefix, self.slug),
+            sidecar => self.sidecar_container(sidecar.as_str()),
         }
+    }
+
+    /// The container of a sidecar by the sidecar's name, for one that is not among [`Service::SIDECARS`].
+    ///
+    /// With a name of up to 8 characters it is a DNS label whatever the slug.
+    pub fn sidecar_container(&self, name: &str) -> String {
+        format!("{}-{name}-{}", self.prefix, self.slug)
     }
 
     /// The network with no way out.

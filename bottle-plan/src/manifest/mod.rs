@@ -140,7 +140,7 @@ pub struct InjectSpec {
     pub header: Option<HeaderName>,
     /// With `header`: its value, in which `{token}` stands for the token. Default: `{token}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[ -~]*\{token\}[ -~]*$"))]
+    #[schemars(regex(pattern = r"^(?:[!-~][ -~]*)?\{token\}(?:[ -~]*[!-~])?$"))]
     pub template: Option<String>,
     /// With `basic`: the user name. Default: `x-access-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,63 @@
+//! How long the way from a manifest's text to a document's text takes, for the fullest topology.
+//!
+//! Rendering and YAML together are meant to stay below 100 microseconds: a launch is to take no longer than the engine
+//! itself does.
+
+#[path = "../../bottle-plan/tests/support/mod.rs"]
+mod support;
+
+use bottle_compose::{Sidecar, render};
+use bottle_plan::Manifest;
+use bottle_plan::posture::Posture;
+use divan::{Bencher, black_box};
+
+const FULLEST: &str = include_str!("../../bottle-plan/tests/good/fullest.yaml");
+
+fn main() {
+    divan::main();
+}
+
+fn manifest() -> Manifest {
+    let mut manifest = Manifest::parse(FULLEST).expect("it is a good manifest");
+    manifest.agents.retain(|name, _| name.as_str() == "coder");
+    manifest
+}
+
+#[divan::bench]
+fn parse_manifest() -> Manifest {
+    Manifest::parse(black_box(FULLEST)).expect("it is a good manifest")
+}
+
+#[divan::bench]
+fn plan(bencher: Bencher<'_, '_>) {
+    let manifest = manifest();
+    bencher.bench(|| support::plan(black_box(&manifest)));
+}
+
+#[divan::bench]
+fn posture(bencher: Bencher<'_, '_>) {
+    let plan = support::plan(&manifest());
+    bencher.bench(|| Posture::of(black_box(&plan)).to_string());
+}
+
+#[divan::bench]
+fn render_document(bencher: Bencher<'_, '_>) {
+    let (plan, sidecars) = (support::fullest(), bottle_sidecars::all());
+    let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
+    bencher.bench(|| render(black_box(&plan), &sidecars));
+}
+
+#[divan::bench]
+fn write_yaml(bencher: Bencher<'_, '_>) {
+    let (plan, sidecars) = (support::fullest(), bottle_sidecars::all());
+    let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
+    let document = render(&plan, &sidecars).expect("the four sidecars fit each other");
+    bencher.bench(|| black_box(&document).to_yaml());
+}
+
+#[divan::bench]
+fn render_and_write_yaml(bencher: Bencher<'_, '_>) {
+    let (plan, sidecars) = (support::fullest(), bottle_sidecars::all());
+    let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
+    bencher.bench(|| render(black_box(&plan), &sidecars).map(|document| document.to_yaml()));
+}
