@@ -215,3 +215,17 @@ pub(crate) fn sh(bottle: &Bottle, script: &str) -> Finished {
         duration: output.duration,
     }
 }
+
+/// RFC 4648 section 4.
+pub(crate) fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for group in text.as_bytes().chunks(3) {
+        let bits = (0..3).fold(0, |bits, index| bits << 8 | u32::from(*group.get(index).unwrap_or(&0)));
+        for digit in 0..4 {
+            let known = digit <= group.len();
+            out.push(if known { DIGITS[(bits >> (18 - 6 * digit) & 63) as usize].into() } else { '=' });
+        }
+    }
+    out
+}
