@@ -166,6 +166,31 @@ requests.get(sys.argv[1], headers={'x-api-key': key, 'Authorization': 'Bearer ' 
 
 #[test]
 #[ignore = "needs a container engine"]
+fn the_example_for_claude_code_answers_without_a_key() {
+    let lab = Lab::new("claude");
+    let tokens = Tokens::of(&lab);
+    // The example as it is, with what every lab adds to a bottle.
+    let whole = lab.manifest("", "");
+    let added: String =
+        whole.lines().skip(2).take_while(|line| line.starts_with("    ")).flat_map(|line| [line, "\n"]).collect();
+    let example = include_str!("../../examples/claude.yaml");
+    let manifest = example.replacen("  claude:\n    env:", &format!("  claude:\n{added}    env:"), 1);
+    let mut options = lab.options();
+    options.host = host_with(&[("ANTHROPIC_API_KEY", &tokens.api)]);
+    let bottle = bottle::launch(lab.plan_of(&manifest), &options).unwrap_or_else(|error| panic!("{error}"));
+    lab.outside.connect(&bottle.names().egress_network());
+    assert_eq!(sh(&bottle, "timeout 100 claude -p hello < /dev/null").ok(), "Hello from outside.");
+    let asked = arrived(&lab, "");
+    assert!(
+        !asked.is_empty() && asked.iter().all(|event| header(event, "x-api-key") == [tokens.api.clone()]),
+        "{asked:?}"
+    );
+    assert_eq!(sh(&bottle, "echo $ANTHROPIC_API_KEY").ok(), PLACEHOLDER);
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn a_host_without_a_route_is_pipelocks_to_decide() {
     let lab = Lab::new("unrouted");
     let tokens = Tokens::of(&lab);
@@ -592,7 +617,7 @@ fn what_the_two_proxies_cost() {
     let lab = Lab::new("cost");
     let tokens = Tokens::of(&lab);
     let bottle = tokens.launch(&lab);
-    let (base, count, megabytes) = (format!("https://{API}"), "200", "100");
+    let (base, count, megabytes) = (format!("https://{API}"), "100", "100");
     let script = include_str!("egress/bench.py");
     // Directly: the agent's own image beside the outside host.
     let image = docker(["inspect", "--format", "{{.Image}}", &bottle.names().project()]).stdout;

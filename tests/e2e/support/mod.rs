@@ -118,7 +118,12 @@ impl Lab {
 
     /// The plan of that manifest.
     pub(crate) fn plan(&self, bottle: &str, agent: &str) -> BottlePlan {
-        let manifest = Manifest::parse(&self.manifest(bottle, agent)).unwrap();
+        self.plan_of(&self.manifest(bottle, agent))
+    }
+
+    /// The plan of a whole manifest.
+    pub(crate) fn plan_of(&self, manifest: &str) -> BottlePlan {
+        let manifest = Manifest::parse(manifest).unwrap();
         let host = host();
         let request = PlanRequest {
             agent: None,
