@@ -95,7 +95,7 @@ fn check_dns_name(text: &str) -> Result<(), String> {
 name_type! {
     /// A DNS name in lower case, such as `api.example.com`.
     HostName, "a host name",
-    longest 253, pattern r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)[0-9]+$",
+    longest 253, pattern r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$",
     accepted "a DNS name in lower case, without scheme, port or path",
     check check_dns_name
 }
@@ -105,7 +105,7 @@ name_type! {
     ///
     /// A wildcard over a top-level domain (`*.com`) is refused: it would open nearly everything.
     HostPattern, "a host",
-    longest 255, pattern r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)[0-9]+$",
+    longest 255, pattern r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$",
     accepted "a DNS name in lower case, or `*.` and a name of at least two labels, without scheme, port or path",
     check |text| match text.strip_prefix("*.") {
         Some(rest) if !rest.contains('.') && check_dns_name(rest).is_ok() => {
@@ -181,7 +181,7 @@ name_type! {
     /// The name of an HTTP header in lower case.
     HeaderName, "a header name",
     longest 64, pattern r"^[a-z0-9][a-z0-9-]*$",
-    never "^(?:host|connection|content-length|transfer-encoding|te|trailer|upgrade|proxy-authorization|proxy-connection|keep-alive|expect|content-encoding)$",
+    never "^(?:host|connection|content-length|transfer-encoding|te|trailer|upgrade|proxy-authorization|proxy-connection|keep-alive|expect|content-encoding|content-type|accept-encoding)$",
     accepted "1 to 64 lower-case letters, digits and inner hyphens, and no header that frames or routes the message",
     check |text| {
         check_characters(text, 64, |place, c| c.is_ascii_lowercase() || c.is_ascii_digit() || (c == '-' && place > 0))?;

@@ -13,7 +13,7 @@ use bottle::plan::Service;
 use bottle::{Bottle, Host, LaunchOptions};
 use serde_json::{Value, json};
 
-use crate::support::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, host, sh};
+use crate::support::{FORBIDDEN, Finished, Lab, OUTSIDE, base64, docker, host, sh};
 
 /// The routed host. The one that is allowed without a route is `OUTSIDE`.
 const API: &str = "api.anthropic.com";
@@ -82,19 +82,6 @@ fn host_with(variables: &[(&str, &str)]) -> Host {
     let host = host();
     let added = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     Host::new(host.facts.clone(), host.environment().chain(added))
-}
-
-fn base64(text: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for group in text.as_bytes().chunks(3) {
-        let bits = (0..3).fold(0, |bits, index| bits << 8 | u32::from(*group.get(index).unwrap_or(&0)));
-        for digit in 0..4 {
-            let known = digit <= group.len();
-            out.push(if known { DIGITS[(bits >> (18 - 6 * digit) & 63) as usize].into() } else { '=' });
-        }
-    }
-    out
 }
 
 /// Runs a Python script as the agent.
@@ -174,6 +161,31 @@ requests.get(sys.argv[1], headers={'x-api-key': key, 'Authorization': 'Bearer ' 
     let echo = sh(&bottle, &format!("curl -fsSi https://{API}/echo"));
     assert!(echo.ok().contains("****"), "{echo:?}");
     tokens.assert_absent("an answer that echoes it", &echo.stdout);
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn the_example_for_claude_code_answers_without_a_key() {
+    let lab = Lab::new("claude");
+    let tokens = Tokens::of(&lab);
+    // The example as it is, with what every lab adds to a bottle.
+    let whole = lab.manifest("", "");
+    let added: String =
+        whole.lines().skip(2).take_while(|line| line.starts_with("    ")).flat_map(|line| [line, "\n"]).collect();
+    let example = include_str!("../../examples/claude.yaml");
+    let manifest = example.replacen("  claude:\n    env:", &format!("  claude:\n{added}    env:"), 1);
+    let mut options = lab.options();
+    options.host = host_with(&[("ANTHROPIC_API_KEY", &tokens.api)]);
+    let bottle = bottle::launch(lab.plan_of(&manifest), &options).unwrap_or_else(|error| panic!("{error}"));
+    lab.outside.connect(&bottle.names().egress_network());
+    assert_eq!(sh(&bottle, "timeout 100 claude -p hello < /dev/null").ok(), "Hello from outside.");
+    let asked = arrived(&lab, "");
+    assert!(
+        !asked.is_empty() && asked.iter().all(|event| header(event, "x-api-key") == [tokens.api.clone()]),
+        "{asked:?}"
+    );
+    assert_eq!(sh(&bottle, "echo $ANTHROPIC_API_KEY").ok(), PLACEHOLDER);
     lab.close(bottle);
 }
 
@@ -552,6 +564,104 @@ fn with_either_proxy_down_requests_fail_and_nothing_leaves() {
         tokens.assert_absent("an answer", failed.stdout + &failed.stderr);
     }
     assert_eq!(lab.outside.events().len(), before, "something arrived outside");
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn nobody_goes_around_egress_and_whoever_could_would_get_no_credential() {
+    let lab = Lab::new("around");
+    let tokens = Tokens::of(&lab);
+    let bottle = tokens.launch(&lab);
+    let pipelock = bottle.names().container(Service::Pipelock);
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
+    let addresses = docker(["inspect", "--format", format, &pipelock]).stdout;
+    let mut names: Vec<&str> = addresses.split_whitespace().collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    names.extend(["pipelock", pipelock.as_str()]);
+    // From the agent's place: by every name and address, by the interface, as root too.
+    let connect = "import socket, sys
+for name in sys.argv[1:]:
+    for device in (None, b'eth0'):
+        try:
+            with socket.socket() as attempt:
+                attempt.settimeout(3)
+                if device:
+                    attempt.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+                attempt.connect((name, 8888))
+                print('reached', name, device)
+        except OSError as error:
+            print('failed', name, device, error, file=sys.stderr)";
+    let tried = python(&bottle, connect, &names);
+    assert_eq!((tried.ok(), tried.stderr.lines().count()), ("", 2 * names.len()), "{tried:?}");
+    assert!(tried.duration < Duration::from_secs(3), "{tried:?}");
+    let arguments = ["exec", "--user", "0", &bottle.names().project(), "python3", "-c", connect];
+    assert_eq!(docker(arguments.iter().chain(&names)).stdout, "");
+    // What the attempts would have met is there: egress reaches it.
+    sh(&bottle, &format!("curl -fsS https://{API}/echo")).ok();
+
+    // From beside the agent, where no rule holds: the limits of the routes are not pipelock's, but no credential is either.
+    let image = docker(["inspect", "--format", "{{.Image}}", &bottle.names().project()]).stdout;
+    let url = format!("https://{API}/status/200?by=bypass");
+    let network = bottle.names().internal_network();
+    let proxy = format!("http://{pipelock}:8888");
+    docker(["run", "--rm", "--network", &network, image.trim(), "curl", "-fsSk", "--proxy", &proxy, &url]);
+    let event = arrived(&lab, "by=bypass").remove(0);
+    tokens.assert_absent("a request that did not come through egress", event.to_string());
+    lab.close(bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn what_the_two_proxies_cost() {
+    let lab = Lab::new("cost");
+    let tokens = Tokens::of(&lab);
+    let bottle = tokens.launch(&lab);
+    let (base, count, megabytes) = (format!("https://{API}"), "100", "100");
+    let script = include_str!("egress/bench.py");
+    // Directly: the agent's own image beside the outside host.
+    let image = docker(["inspect", "--format", "{{.Image}}", &bottle.names().project()]).stdout;
+    let bundle = format!("{}:/ca.pem:ro", lab.root.path().join("outside-ca.pem").display());
+    let direct = docker([
+        "run",
+        "--rm",
+        "--network",
+        &bottle.names().egress_network(),
+        "--volume",
+        &bundle,
+        "--env",
+        "REQUESTS_CA_BUNDLE=/ca.pem",
+        image.trim(),
+        "python3",
+        "-c",
+        script,
+        &base,
+        count,
+        megabytes,
+    ]);
+    let proxied = python(&bottle, script, &[&base, count, megabytes]);
+    let figures = |finished: &Finished| serde_json::from_str::<Value>(finished.ok()).unwrap();
+    let (direct, proxied) = (figures(&direct), figures(&proxied));
+    let of = |figures: &Value, key: &str| figures[key].as_f64().unwrap();
+    for (what, key, unit) in [
+        ("a small request on a kept connection", "kept_ms", "ms"),
+        ("a small request on a new connection", "fresh_ms", "ms"),
+        ("100 MiB down", "down_mb_s", "MB/s"),
+        ("50 MiB up", "up_mb_s", "MB/s"),
+    ] {
+        let (direct, proxied) = (of(&direct, key), of(&proxied, key));
+        let ratio = proxied / direct;
+        figure(&format!(
+            "{what}: direct {direct:.1} {unit}, through both proxies {proxied:.1} {unit}, ratio {ratio:.2}"
+        ));
+    }
+    // Bounds that only something broken exceeds, on the slowest machine.
+    assert!(of(&proxied, "kept_ms") - of(&direct, "kept_ms") < 100.0, "{proxied}");
+    assert!(of(&proxied, "down_mb_s") > 5.0 && of(&proxied, "up_mb_s") > 5.0, "{proxied}");
+    // The largest of its processes is the proxy.
+    let script = "sort -n -k 2 -r /proc/[0-9]*/status 2>/dev/null | grep -m 1 VmHWM";
+    let peak = docker(["exec", &egress_container(&bottle), "sh", "-c", script]).stdout;
+    figure(&format!("egress's memory at its largest: {}", peak.trim()));
     lab.close(bottle);
 }
 

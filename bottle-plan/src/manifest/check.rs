@@ -297,7 +297,7 @@ fn check_inject(inject: &InjectSpec, key: &str) -> Checked {
         need(
             fits_header(username),
             || format!("{key}.username"),
-            "it does not fit; accepted: ASCII text that neither begins nor ends with a blank",
+            "it does not fit a header; accepted: ASCII text without a blank at its ends",
         )?;
     }
     Ok(())

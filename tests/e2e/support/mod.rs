@@ -118,7 +118,12 @@ impl Lab {
 
     /// The plan of that manifest.
     pub(crate) fn plan(&self, bottle: &str, agent: &str) -> BottlePlan {
-        let manifest = Manifest::parse(&self.manifest(bottle, agent)).unwrap();
+        self.plan_of(&self.manifest(bottle, agent))
+    }
+
+    /// The plan of a whole manifest.
+    pub(crate) fn plan_of(&self, manifest: &str) -> BottlePlan {
+        let manifest = Manifest::parse(manifest).unwrap();
         let host = host();
         let request = PlanRequest {
             agent: None,
@@ -214,4 +219,18 @@ pub(crate) fn sh(bottle: &Bottle, script: &str) -> Finished {
         stderr: output.stderr.text(),
         duration: output.duration,
     }
+}
+
+/// RFC 4648 section 4.
+pub(crate) fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for group in text.as_bytes().chunks(3) {
+        let bits = (0..3).fold(0, |bits, index| bits << 8 | u32::from(*group.get(index).unwrap_or(&0)));
+        for digit in 0..4 {
+            let known = digit <= group.len();
+            out.push(if known { DIGITS[(bits >> (18 - 6 * digit) & 63) as usize].into() } else { '=' });
+        }
+    }
+    out
 }

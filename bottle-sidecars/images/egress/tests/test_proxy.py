@@ -543,7 +543,8 @@ class Alone(unittest.TestCase):
         began = time.monotonic()
         egress.process.terminate()
         self.assertEqual(egress.process.wait(5), 0)
-        self.assertLess(time.monotonic() - began, 1)
+        # Far below what an engine waits before it kills, and far above what a busy machine takes.
+        self.assertLess(time.monotonic() - began, 3)
         print(f"\n  start to listening: {egress.start_seconds * 1000:.0f} ms")
 
 
