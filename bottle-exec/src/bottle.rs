@@ -245,12 +245,11 @@ impl Bottle {
     pub fn close(self) -> TeardownReport {
         match self.hold {
             Hold::Owned(guard) => guard.close(),
-            Hold::Attached { layout, options } => {
-                undo_all(&self.engine, &layout, &self.names, &options).unwrap_or_else(|error| TeardownReport {
+            Hold::Attached { layout, options } => undo_all(&self.engine, &layout, &self.names, &options)
+                .unwrap_or_else(|error| TeardownReport {
                     journal_errors: vec![error.to_string()],
                     ..TeardownReport::default()
-                })
-            }
+                }),
         }
     }
 

@@ -249,7 +249,13 @@ fn a_cancelled_launch_is_taken_down_all_the_same() {
 }
 
 fn handle(container: String) -> Handle {
-    Handle { container, user: Some("agent".into()), workdir: Some("/work".into()), agent: vec!["claude".into()], copy: CopyMethod::Engine }
+    Handle {
+        container,
+        user: Some("agent".into()),
+        workdir: Some("/work".into()),
+        agent: vec!["claude".into()],
+        copy: CopyMethod::Engine,
+    }
 }
 
 #[test]
