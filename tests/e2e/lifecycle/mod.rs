@@ -143,3 +143,13 @@ fn keys_below(dir: &Path, found: &mut Vec<String>) {
         }
     }
 }
+
+/// As `nothing_is_left`, for the example program, whose bottles have the ordinary prefix.
+#[track_caller]
+fn docker_has_nothing_of(slug: &str) {
+    let filter = format!("label=claude-bottle.slug={slug}");
+    for kind in [["ps", "--all", "--quiet"].as_slice(), &["network", "ls", "--quiet"], &["images", "--quiet"]] {
+        let left = docker(kind.iter().copied().chain(["--filter", filter.as_str()])).stdout;
+        assert_eq!(left, "", "docker {kind:?} still shows something of {slug}");
+    }
+}
