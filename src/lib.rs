@@ -17,7 +17,7 @@ pub mod workspace;
 pub use agent::agent_command;
 pub use bottle_compose as compose;
 pub use bottle_exec as exec;
-pub use bottle_exec::{Bottle, Engine, EngineChoice};
+pub use bottle_exec::{Bottle, BottleError, Engine, EngineChoice, EngineError};
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};
 pub use bottle_sidecars as sidecars;

@@ -65,7 +65,8 @@ pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
     let target = Target { engine, container: plan.plan().names.container(Service::Agent) };
     let what = "install the certificate authority";
     let certificate = read(what, authority)?;
-    target.run(what, "0", agent::INSTALL_CA, certificate)?;
+    target.run(what, "0", agent::INSTALL_CA, certificate.clone())?;
+    target.run(what, agent::USER, TRUSTS, certificate)?;
     target.run("set the git identity", agent::USER, &git_script(plan), Vec::new())?;
     if let Some(prompt) = &plan.plan().agent.prompt {
         let what = "place the prompt";
@@ -85,6 +86,10 @@ pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
     }
     mcp::place(&target, plan)
 }
+
+/// Whether the agent itself can read the authority on its standard input as the last of those that it trusts.
+const TRUSTS: &str = r#"set -eu; wanted=$(cat); count=$(printf '%s\n' "$wanted" | wc -l)
+[ "$(tail -n "$count" "$SSL_CERT_FILE")" = "$wanted" ] || { echo 'it is not among the trusted ones' >&2; exit 1; }"#;
 
 /// The handle of the agent's container.
 pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, EngineError> {
@@ -179,6 +184,11 @@ fn place_skill(target: &Target<'_>, plan: &ResolvedPlan, skill: &Path) -> Result
     tar.follow_symlinks(false);
     let packed = tar.append_dir_all(&name, skill).and_then(|()| tar.into_inner());
     let packed = packed.map_err(|source| ProvisionError::Read { what, path: skill.to_owned(), source })?;
-    let script = "set -eu; umask 077; mkdir -p \"$0\"; tar --directory \"$0\" --extract --no-same-owner --file -; [ -d \"$0/$1\" ]";
-    target.run_with(what, agent::USER, script, &[directory, &name], packed)
+    // Every entry is looked for afterwards, the directory's own included.
+    let count = tar::Archive::new(packed.as_slice()).entries().map(Iterator::count);
+    let count = count.map_err(|source| ProvisionError::Read { what, path: skill.to_owned(), source })?.to_string();
+    let script = "set -eu; umask 077; mkdir -p \"$0\"
+        tar --directory \"$0\" --extract --no-same-owner --same-permissions --file -
+        [ \"$(find \"$0/$1\" -exec printf x \\; | wc -c)\" -eq \"$2\" ] || { echo 'not all of it arrived' >&2; exit 1; }";
+    target.run_with(what, agent::USER, script, &[directory, &name, &count], packed)
 }

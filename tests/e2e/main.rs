@@ -4,5 +4,6 @@
 mod compose_config;
 mod egress;
 mod launch;
+mod lifecycle;
 mod sidecars;
 mod support;

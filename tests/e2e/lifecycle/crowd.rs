@@ -1,0 +1,72 @@
+//! Eight bottles at once, from one process and from eight.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use bottle::exec::engine::Exec;
+
+use super::{Place, SMALL, options, plan};
+use crate::support::engine;
+
+const COUNT: usize = 8;
+/// The state directory and the slug of a launcher.
+const TOLD: &str = "LIFECYCLE_CROWD";
+
+/// Launches a bottle, looks whether it is the right one, and closes it.
+fn live(place: &std::path::Path, slug: &str) {
+    let bottle = bottle::launch(plan(SMALL, slug), &options(engine(), place)).unwrap_or_else(|error| panic!("{error}"));
+    let script = format!(
+        "echo {slug} > ~/name; sleep 1; cat ~/name; getent hosts bottle-life-pipelock-{slug} >/dev/null && echo named"
+    );
+    let output = bottle.exec(Exec::new(["sh", "-c", &script])).unwrap();
+    assert_eq!(output.stdout.text(), format!("{slug}\nnamed\n"));
+    let report = bottle.close();
+    assert!(report.is_clean(), "{report}");
+}
+
+/// Not a test: one of eight processes.
+#[test]
+#[ignore = "is started by another test of this file"]
+#[expect(clippy::disallowed_methods, reason = "this is how the other test speaks to it")]
+fn one_of_many() {
+    let Ok(told) = std::env::var(TOLD) else { return };
+    let (state, slug) = told.split_once('|').unwrap();
+    live(std::path::Path::new(state), slug);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn eight_bottles_at_once_from_one_process_and_from_eight_twice() {
+    let place = Place::new();
+    let state = place.state();
+    for round in 0..2 {
+        let slugs: Vec<String> = (0..COUNT).map(|number| format!("crowd-{round}-{number}")).collect();
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for slug in &slugs {
+                scope.spawn(|| live(&state, slug));
+            }
+        });
+        println!("round {round}: one process, {COUNT} bottles: {:.1} s", started.elapsed().as_secs_f64());
+        slugs.iter().for_each(|slug| place.nothing_is_left(slug));
+
+        let started = Instant::now();
+        let children = slugs.iter().map(|slug| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "lifecycle::crowd::one_of_many"])
+                .env(TOLD, format!("{}|{slug}", state.display()))
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        });
+        let outputs: Vec<_> =
+            children.collect::<Vec<_>>().into_iter().map(|it| it.wait_with_output().unwrap()).collect();
+        println!("round {round}: {COUNT} processes: {:.1} s", started.elapsed().as_secs_f64());
+        for output in outputs {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        slugs.iter().for_each(|slug| place.nothing_is_left(slug));
+    }
+}

@@ -1,0 +1,194 @@
+//! What a handle does, the first one's and one that was attached to from another process, under runc and under runsc.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bottle::exec::engine::Exec;
+use bottle::plan::Slug;
+use bottle::{Bottle, Site};
+
+use super::{Place, SMALL, options, plan, prefix};
+use crate::support::{docker, engine, example, run, sh};
+
+fn slug(text: &str) -> Slug {
+    text.parse().unwrap()
+}
+
+/// Files and directories in and out, with owners and modes, as the agent and as root see them.
+fn copies(bottle: &Bottle, place: &Place) {
+    let tree = place.root.path().join("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    fs::write(tree.join("sub/run"), "#!/bin/sh\necho ran\n").unwrap();
+    fs::set_permissions(tree.join("sub/run"), fs::Permissions::from_mode(0o750)).unwrap();
+    fs::set_permissions(tree.join("sub"), fs::Permissions::from_mode(0o711)).unwrap();
+    symlink("sub/run", tree.join("link")).unwrap();
+    let agent = sh(bottle, "id -u; id -g");
+    let ids: Vec<u32> = agent.ok().lines().map(|line| line.parse().unwrap()).collect();
+    bottle.cp_in(&tree, "/workspace", Some((ids[0], ids[1]))).unwrap();
+    let seen = sh(
+        bottle,
+        "cd /workspace/tree && ./link && stat -c '%U %a' sub/run sub && readlink link && echo new > sub/more",
+    );
+    assert_eq!(seen.ok(), "ran\nagent 750\nagent 711\nsub/run");
+
+    bottle.write_file("/home/agent/note", b"for the agent\n", 0o600, (ids[0], ids[1])).unwrap();
+    assert_eq!(sh(bottle, "cat ~/note; stat -c '%U %a' ~/note").ok(), "for the agent\nagent 600");
+    bottle.write_file("/etc/note", b"from root\n", 0o644, (0, 0)).unwrap();
+    assert_eq!(
+        sh(bottle, "cat /etc/note; stat -c '%U %a' /etc/note; ! echo x 2>/dev/null > /etc/note").ok(),
+        "from root\nroot 644"
+    );
+
+    let out = place.root.path().join("out");
+    fs::create_dir(&out).unwrap();
+    bottle.cp_out("/workspace/tree", &out).unwrap();
+    bottle.cp_out("/home/agent/note", &out).unwrap();
+    assert_eq!(fs::read_to_string(out.join("tree/sub/more")).unwrap(), "new\n");
+    assert_eq!(fs::read_link(out.join("tree/link")).unwrap().to_str(), Some("sub/run"));
+    assert_eq!(fs::metadata(out.join("tree/sub/run")).unwrap().permissions().mode() & 0o777, 0o750);
+    assert_eq!(fs::read_to_string(out.join("note")).unwrap(), "for the agent\n");
+    assert!(bottle.cp_out("/nowhere", &out).unwrap_err().to_string().contains("nowhere"));
+    assert!(bottle.cp_in(&tree, "/nowhere", None).unwrap_err().to_string().contains("nowhere"));
+
+    // Some of what is usual, at once.
+    let big = place.root.path().join("big");
+    fs::write(&big, vec![b'x'; 20 << 20]).unwrap();
+    bottle.cp_in(&big, "/tmp", Some((ids[0], ids[1]))).unwrap();
+    assert_eq!(sh(bottle, "wc -c < /tmp/big").ok(), (20 << 20).to_string());
+    bottle.cp_out("/tmp/big", &out).unwrap();
+    assert_eq!(fs::metadata(out.join("big")).unwrap().len(), 20 << 20);
+}
+
+/// Prompt, skills with their modes, git identity and authority, as the agent finds them.
+fn provisioned(bottle: &Bottle) {
+    let seen = sh(
+        bottle,
+        "cat ~/.bottle/prompt.md; cat ~/.bottle/skills/greet/SKILL.md; ~/.bottle/skills/greet/run; \
+         stat -c '%U %a' ~/.bottle/skills/greet/run ~/.bottle/prompt.md; git config --global user.name",
+    );
+    assert_eq!(seen.ok(), "Be brief.\nhow to greet\nhello\nagent 750\nagent 600\ntester");
+    sh(
+        bottle,
+        "openssl version >/dev/null 2>&1 || true; grep -q BEGIN \"$SSL_CERT_FILE\" && test -r \"$NODE_EXTRA_CA_CERTS\"",
+    )
+    .ok();
+}
+
+fn life_under(runtime: &str) {
+    let place = Place::new();
+    let name = format!("handle-{runtime}");
+    let skill = place.root.path().join("greet");
+    fs::create_dir(&skill).unwrap();
+    fs::write(skill.join("SKILL.md"), "how to greet\n").unwrap();
+    fs::write(skill.join("run"), "#!/bin/sh\necho hello\n").unwrap();
+    fs::set_permissions(skill.join("run"), fs::Permissions::from_mode(0o750)).unwrap();
+    let mut plan = plan(&format!("runtime: {runtime}\n{SMALL}"), &name);
+    plan.agent.skills = vec![skill];
+    plan.agent.prompt = Some(bottle::plan::plan::PromptSource::Text("Be brief.\n".into()));
+    let agent = bottle::agent_command(&plan);
+    let bottle = bottle::launch(plan, &options(engine(), &place.state())).unwrap_or_else(|error| panic!("{error}"));
+    provisioned(&bottle);
+    copies(&bottle, &place);
+
+    // Another handle has everything that the first one has, from the journal and from the labels alone.
+    let site = place.site();
+    let elsewhere = site.clone().with_state_root(bottle::plan::StateRoot::at(place.root.path().join("elsewhere")));
+    for site in [&site, &elsewhere] {
+        let attached = bottle::attach(site, &slug(&name)).unwrap();
+        assert_eq!(attached.handle(), bottle.handle());
+        assert_eq!(attached.agent().unwrap().argv, agent.argv);
+        let output = attached.exec(attached.agent().unwrap()).unwrap();
+        assert_eq!(output.stdout.text(), "the agent\nagent\n/workspace\n");
+    }
+    assert!(bottle.close().is_clean());
+    place.nothing_is_left(&name);
+    let gone = bottle::attach(&site, &slug(&name)).unwrap_err().to_string();
+    assert!(gone.contains("neither its journal nor its container is there"), "{gone}");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_handle_does_all_that_it_should() {
+    life_under("runc");
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn a_handle_does_all_that_it_should_in_a_sandbox() {
+    life_under("runsc");
+}
+
+/// The tool for what is there already, on the place's bottles.
+fn tool(place: &Place) -> Command {
+    let mut tool = example("bottles");
+    tool.arg("--state-dir").arg(place.state()).args(["--prefix", prefix().as_str()]);
+    tool
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn the_tool_shows_uses_and_takes_down_what_another_process_launched() {
+    let place = Place::new();
+    let bottle = bottle::launch(plan(SMALL, "tool"), &options(engine(), &place.state())).unwrap();
+    bottle.keep().unwrap();
+    let listed = run(tool(&place).arg("list"));
+    assert!(listed.ok().contains("tool") && listed.stdout.contains("kept"), "{listed:?}");
+    let json: serde_json::Value = serde_json::from_str(run(tool(&place).args(["list", "--json"])).ok()).unwrap();
+    assert_eq!(json["tool"]["containers"].as_array().unwrap().len(), 2);
+
+    assert_eq!(run(tool(&place).args(["exec", "tool"])).ok(), "the agent\nagent\n/workspace");
+    let status = run(tool(&place).args(["exec", "tool", "--", "sh", "-c", "echo out; echo err >&2; exit 9"]));
+    assert_eq!((status.code, status.stdout.as_str(), status.stderr.as_str()), (9, "out\n", "err\n"));
+    let file = place.root.path().join("file");
+    fs::write(&file, "copied\n").unwrap();
+    run(tool(&place).arg("cp").arg(&file).arg("tool:/workspace")).ok();
+    let back = place.root.path().join("back");
+    fs::create_dir(&back).unwrap();
+    run(tool(&place).args(["cp", "tool:/workspace/file"]).arg(&back)).ok();
+    assert_eq!(fs::read_to_string(back.join("file")).unwrap(), "copied\n");
+    let refused = run(tool(&place).args(["cp", "a", "b"]));
+    assert!(refused.code == 1 && refused.stderr.contains("SLUG:PATH"), "{refused:?}");
+
+    let logs = run(tool(&place).args(["logs", "tool"]));
+    assert!(logs.ok().contains("pipelock") && logs.stdout.contains("startup"), "{logs:?}");
+    // Following ends with the bottle.
+    let follower = tool(&place).args(["logs", "--follow", "tool"]).stdout(Stdio::piped()).spawn().unwrap();
+    let none = run(tool(&place).arg("recover"));
+    assert!(none.ok().contains("tool: left alone"), "{none:?}");
+    let started = Instant::now();
+    run(tool(&place).args(["down", "tool"])).ok();
+    let followed = follower.wait_with_output().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(followed.status.success() && String::from_utf8_lossy(&followed.stdout).contains("startup"), "{followed:?}");
+    place.nothing_is_left("tool");
+    let saved = run(tool(&place).args(["logs", "tool"]));
+    assert!(saved.ok().contains("startup"), "{saved:?}");
+    let gone = run(tool(&place).args(["down", "tool"]));
+    assert!(gone.code == 1 && gone.stderr.contains("find bottle `tool`"), "{gone:?}");
+    assert_eq!(run(tool(&place).args(["list", "--json"])).ok(), "{}");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_bottle_whose_state_is_lost_is_shown_followed_and_taken_down_by_its_labels() {
+    let place = Place::new();
+    let bottle = bottle::launch(plan(super::FULL, "lost"), &options(engine(), &place.state())).unwrap();
+    bottle.keep().unwrap();
+    fs::remove_dir_all(place.state()).unwrap();
+    let site: Site = place.site();
+    let listed = bottle::list(&site).unwrap();
+    let lost = &listed[&slug("lost")];
+    assert_eq!((lost.status, lost.agent.as_deref(), lost.containers.len()), (None, Some("tester"), 5));
+    assert!(lost.is_owned, "this process made it, and lives");
+    let attached = bottle::attach(&site, &slug("lost")).unwrap();
+    assert_eq!(attached.exec(Exec::new(["id", "-un"])).unwrap().stdout.text(), "agent\n");
+    let logs = run(tool(&place).args(["logs", "lost"]));
+    assert!(logs.ok().contains("startup"), "{logs:?}");
+    // Its owner lives, so recovery leaves it alone.
+    assert!(bottle::recover(&site).unwrap().live.contains(&slug("lost")));
+    assert!(docker(["ps", "--format", "{{.Names}}"]).stdout.contains("bottle-life-lost"));
+    assert!(bottle::down(&site, &slug("lost")).unwrap().is_clean());
+    place.nothing_is_left("lost");
+}

@@ -1,0 +1,155 @@
+//! Launchers that die, engines that fail, and what is left: nothing.
+
+mod crowd;
+mod handle;
+mod killed;
+mod terminal;
+mod trouble;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bottle::exec::engine::{Filter, ObjectKind};
+use bottle::exec::{Control, Observed, Observer, Subprocess};
+use bottle::plan::{LabelKey, Names, PlanRequest, Prefix, Slug, StateRoot};
+use bottle::{BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest, Site};
+
+use crate::support::{docker, host, pipelock_image, scratch};
+
+/// A prefix of these tests' own: recovery takes whatever is abandoned under its prefix, other tests' bottles too.
+fn prefix() -> Prefix {
+    "bottle-life".parse().unwrap()
+}
+
+/// Agent and pipelock.
+const SMALL: &str = "egress: {allow: [example.com]}";
+
+/// Everything that a bottle can have.
+const FULL: &str = "supervise: true
+networks: {mode: external}
+egress:
+  allow: [example.com]
+  routes:
+    - {host: api.example.com, inject: {token: LIFECYCLE_TOKEN, scheme: bearer}}
+git:
+  upstreams:
+    - {name: app, url: 'https://git.example.com/team/app.git'}";
+
+/// A state directory of its own, and the bottles in it.
+struct Place {
+    root: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { root: tempfile::Builder::new().prefix("life-").tempdir_in(scratch()).unwrap() }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.root.path().join("state")
+    }
+
+    fn site(&self) -> Site {
+        site_at(&self.state())
+    }
+
+    fn nothing_is_left(&self, slug: &str) {
+        assert_eq!(residue(&self.state(), slug), Vec::<String>::new());
+    }
+}
+
+fn site_at(state: &Path) -> Site {
+    Site::new(crate::support::engine(), &host_with_token()).with_prefix(prefix()).with_state_root(StateRoot::at(state))
+}
+
+fn host_with_token() -> Host {
+    let host = host();
+    let token = [("LIFECYCLE_TOKEN".into(), "lifecycle-secret-value".into())];
+    Host::new(host.facts.clone(), host.environment().chain(token).collect::<Vec<_>>())
+}
+
+/// The manifest of one bottle; `bottle` are further lines of it.
+fn manifest(bottle: &str) -> String {
+    let lines: String = bottle.lines().flat_map(|line| ["    ", line, "\n"]).collect();
+    format!(
+        "bottles:\n  lab:\n    images: {{pipelock: '{}'}}\n{lines}agents:\n  tester:\n    bottle: lab\n    command: [sh, -c, 'echo the agent; id -un; pwd']\n",
+        pipelock_image()
+    )
+}
+
+fn plan(bottle: &str, slug: &str) -> BottlePlan {
+    let host = host_with_token();
+    let request = PlanRequest {
+        agent: None,
+        slug: Some(slug.parse().unwrap()),
+        prefix: prefix(),
+        manifest_dir: None,
+        host: &host.facts,
+        random: [0; 5],
+    };
+    Manifest::parse(&manifest(bottle)).unwrap().plan(request).unwrap()
+}
+
+fn options(engine: Engine, state: &Path) -> LaunchOptions {
+    LaunchOptions::new(engine, host_with_token()).with_state_root(StateRoot::at(state))
+}
+
+/// The engine, with every command told.
+fn observed_engine(observer: Arc<dyn Observer>) -> Engine {
+    let backend = Observed::new(Subprocess::new(host().environment()), observer);
+    Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default()).unwrap()
+}
+
+fn names(slug: &str) -> Names {
+    Names::new(prefix(), slug.parse().unwrap())
+}
+
+/// Everything of a bottle on the engine, by label, by project and by name, and every key of it on the disk.
+fn residue(state: &Path, slug: &str) -> Vec<String> {
+    let (engine, names) = (crate::support::engine(), names(slug));
+    let mut found = Vec::new();
+    for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
+        for filter in [
+            Filter::LabelValue(names.label(LabelKey::Slug), slug.to_owned()),
+            Filter::LabelValue("com.docker.compose.project".into(), names.project()),
+        ] {
+            found.extend(engine.list(kind, &filter).unwrap().into_iter().map(|it| format!("{kind} {}", it.name)));
+        }
+    }
+    let all = docker(["ps", "--all", "--format", "container {{.Names}}"]).stdout
+        + &docker(["network", "ls", "--format", "network {{.Name}}"]).stdout
+        + &docker(["volume", "ls", "--format", "volume {{.Name}}"]).stdout
+        + &docker(["images", "--format", "image {{.Repository}}:{{.Tag}}"]).stdout;
+    let of_bottle = |line: &&str| {
+        line.contains(prefix().as_str())
+            && (line.ends_with(&format!("-{slug}"))
+                || line.contains(&format!("-{slug}."))
+                || line.ends_with(&format!(":{slug}")))
+    };
+    found.extend(all.lines().filter(of_bottle).map(ToOwned::to_owned));
+    keys_below(&StateRoot::at(state).bottle(&slug.parse::<Slug>().unwrap()).dir().to_owned(), &mut found);
+    found
+}
+
+fn keys_below(dir: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            keys_below(&path, found);
+        } else if std::fs::read(&path).is_ok_and(|bytes| {
+            bytes.windows(16).any(|window| window == b"PRIVATE KEY-----") || path.ends_with("workspace.tar")
+        }) {
+            found.push(format!("file {}", path.display()));
+        }
+    }
+}
+
+/// As `nothing_is_left`, for the example program, whose bottles have the ordinary prefix.
+#[track_caller]
+fn docker_has_nothing_of(slug: &str) {
+    let filter = format!("label=claude-bottle.slug={slug}");
+    for kind in [["ps", "--all", "--quiet"].as_slice(), &["network", "ls", "--quiet"], &["images", "--quiet"]] {
+        let left = docker(kind.iter().copied().chain(["--filter", filter.as_str()])).stdout;
+        assert_eq!(left, "", "docker {kind:?} still shows something of {slug}");
+    }
+}

@@ -1,0 +1,188 @@
+//! A person at a terminal: `examples/launch` in a pseudo-terminal.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::{Place, SMALL, manifest};
+use crate::support::{example, scratch};
+
+/// A program at a pseudo-terminal of its own.
+struct Terminal {
+    master: fs::File,
+    slave: OwnedFd,
+    child: Child,
+    bytes: Receiver<Vec<u8>>,
+    /// Everything that was shown.
+    shown: String,
+    /// What of it was waited for.
+    seen: usize,
+}
+
+impl Terminal {
+    fn start(command: &Command, rows: u16, columns: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = OwnedFd::from(fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap());
+        resize(&slave, rows, columns);
+        // `setsid --ctty` makes the terminal the program's own, from which Ctrl-C and changes of size come as signals.
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut session = Command::new("setsid");
+        session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        session.current_dir(command.get_current_dir().unwrap()).env("TERM", "xterm");
+        let child = session.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let master = fs::File::from(master);
+        let (sender, bytes) = channel();
+        let mut reader = master.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { master, slave, child, bytes, shown: String::new(), seen: 0 }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the text is shown after what was waited for before.
+    #[track_caller]
+    fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(at) = self.shown[self.seen..].find(text) {
+                self.seen += at + text.len();
+                return;
+            }
+            match self.bytes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.shown.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => panic!("{error:?} while waiting for {text:?}: {}", self.shown),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn status(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end: {}", self.shown);
+            match self.bytes.recv_timeout(Duration::from_millis(50)) {
+                Ok(bytes) => self.shown.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        };
+        while let Ok(bytes) = self.bytes.recv_timeout(Duration::from_millis(200)) {
+            self.shown.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        (status.code(), self.shown.clone())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn resize(terminal: &OwnedFd, rows: u16, columns: u16) {
+    tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+}
+
+/// The example on a place's bottle, whose agent runs a script.
+fn launch(place: &Place, runtime: &str, slug: &str, script: &str) -> Command {
+    let file = place.root.path().join("bottle.yaml");
+    fs::write(&file, manifest(&format!("runtime: {runtime}\n{SMALL}"))).unwrap();
+    let mut command = example("launch");
+    crate::support::host();
+    command.current_dir(scratch().join("workspace"));
+    command.arg("--manifest").arg(file).arg("--state-dir").arg(place.state()).args(["--slug", slug]);
+    command.args(["--", "bash", "-c", script]);
+    command
+}
+
+fn session_under(runtime: &str) {
+    let place = Place::new();
+    let slug = format!("terminal-{runtime}");
+    let script = "trap 'echo \"caught it\"' INT; stty size; echo ready; read line; echo \"<$line>\"; stty size; \
+                  [ -t 0 ] && [ -t 1 ] && echo both; exit 9";
+    let mut terminal = Terminal::start(&launch(&place, runtime, &slug, script), 33, 101);
+    terminal.wait_for("33 101");
+    terminal.wait_for("ready");
+    // Ctrl-C is for the program in the container. The launcher and the bottle go on.
+    terminal.press("\x03");
+    terminal.wait_for("caught it");
+    resize(&terminal.slave, 44, 122);
+    // The engine's client hands the new size on by itself, at its own pace.
+    std::thread::sleep(Duration::from_millis(700));
+    terminal.press("typed\r");
+    terminal.wait_for("<typed>");
+    terminal.wait_for("44 122");
+    terminal.wait_for("both");
+    let (code, shown) = terminal.status();
+    assert_eq!(code, Some(9), "{shown}");
+    super::docker_has_nothing_of(&slug);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_session_at_a_terminal() {
+    session_under("runc");
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn a_session_at_a_terminal_in_a_sandbox() {
+    session_under("runsc");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn control_c_that_nobody_catches_ends_the_command_and_the_bottle_is_taken_down() {
+    let place = Place::new();
+    let mut terminal = Terminal::start(&launch(&place, "runc", "interrupt", "echo ready; sleep 300"), 24, 80);
+    terminal.wait_for("ready");
+    terminal.press("\x03");
+    let (code, shown) = terminal.status();
+    assert_eq!(code, Some(130), "{shown}");
+    super::docker_has_nothing_of("interrupt");
+
+    // While the services start it is for the launcher, which stops and undoes.
+    let mut terminal = Terminal::start(&launch(&place, "runc", "interrupt", "echo ready"), 24, 80);
+    terminal.wait_for("write the Compose file");
+    terminal.press("\x03");
+    let (code, shown) = terminal.status();
+    assert!(code == Some(130) && shown.contains("error: failed to start the services"), "{code:?}: {shown}");
+    super::docker_has_nothing_of("interrupt");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn without_a_terminal_there_is_none_in_the_container() {
+    let place = Place::new();
+    let script = "[ -t 0 ] || [ -t 1 ] || echo none; cat; exit 3";
+    let mut child = launch(&place, "runc", "piped", script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"piped in\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(3), "none\npiped in\n"));
+}
