@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bottle::deploy_keys::HttpForges;
 use bottle::exec::{Control, Event, JournalFile, RecordingBackend, Status};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
-use bottle::{Engine, EngineChoice, Host, LaunchError, LaunchOptions, Manifest};
+use bottle::{Engine, EngineChoice, Host, LaunchError, LaunchOptions, Manifest, Site};
 use forge::{FakeForge, Fault, TOKEN};
 
 const KINDS: [&str; 3] = ["github", "gitea", "gitlab"];
@@ -239,10 +239,10 @@ fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
     // The process that takes it down has no token.
     launched.keep().unwrap();
     bench.token = None;
-    let names = bottle::plan::Names::new(Prefix::default(), "keys".parse().unwrap());
-    let engine = bench.options().engine;
+    let slug = "keys".parse().unwrap();
     let attach = |bench: &Bench| {
-        bottle::Bottle::attach(engine.clone(), &bench.state_root(), names.clone(), bench.options().teardown()).unwrap()
+        let site = Site::new(bench.options().engine, &bench.host()).with_state_root(bench.state_root());
+        bottle::attach(&site, &slug).unwrap()
     };
     let report = attach(&bench).close();
     let failures: Vec<_> = report.failures().collect();

@@ -3,5 +3,6 @@
 
 mod compose_config;
 mod egress;
+mod git;
 mod launch;
 mod support;
