@@ -87,9 +87,9 @@ fn the_agent_works_with_its_remotes_as_ever_and_holds_no_key() {
     // A workspace that was cloned long before there was a bottle.
     let workspace = lab.root.path().join("work");
     let seed = format!(
-        "git init -q -b main {0} && cd {0} && git config user.name Seed && git config user.email seed@bottle.test && \
+        "git init -q -b main {0} && cd {0} && \
          git remote add origin git@{OUTSIDE}:app.git && git remote add web https://{OUTSIDE}/web.git && \
-         git remote set-url --push web https://{OUTSIDE}/web && echo text > file && git add file && git commit -qm Seed",
+         git remote set-url --push web https://{OUTSIDE}/web && echo text > file && git add file && git -c user.name=Seed -c user.email=seed@bottle.test commit -qm Seed",
         workspace.display()
     );
     assert_eq!(run(std::process::Command::new("sh").args(["-c", &seed])).code, 0);
