@@ -98,8 +98,11 @@ fn run(args: Args) -> Result<u8, Failure> {
     let state = root.bottle(plan.names.slug());
     let agent = bottle::agent_command(&plan);
 
-    let options =
+    let mut options =
         LaunchOptions::new(engine, host).with_state_root(root).with_observer(observer).with_cancel(cancel.clone());
+    if rehearsal.is_some() {
+        options = options.with_forges(Arc::new(bottle::deploy_keys::RehearsedForges));
+    }
     let bottle = bottle::launch(plan, &options).map_err(|error| {
         let log = state.compose_log();
         let hint = if log.exists() { format!("\nthe services' logs are in {}", log.display()) } else { String::new() };

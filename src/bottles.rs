@@ -13,6 +13,7 @@ use bottle_exec::{
 use bottle_plan::{Names, Prefix, Slug, StateRoot};
 
 use crate::Host;
+use crate::deploy_keys::{Forges, HttpForges, revoking};
 
 /// Where bottles are looked for: on one engine, under one state root and one prefix.
 #[derive(Clone)]
@@ -28,6 +29,10 @@ pub struct Site {
     pub observer: Arc<dyn Observer>,
     /// Who undoes what the library knows nothing of: the same as at the launch.
     pub handlers: UndoHandlers,
+    /// Who asks forges to revoke deploy keys. Default: [`HttpForges`].
+    pub forges: Arc<dyn Forges>,
+    /// Whose environment holds the tokens for that.
+    pub host: Host,
 }
 
 impl std::fmt::Debug for Site {
@@ -49,6 +54,8 @@ impl Site {
             prefix: Prefix::default(),
             observer: Arc::new(|_: &Event| {}),
             handlers: UndoHandlers::default(),
+            forges: Arc::new(HttpForges::default()),
+            host: host.clone(),
         }
     }
 
@@ -80,12 +87,20 @@ impl Site {
         self
     }
 
+    /// Sets who asks forges to revoke deploy keys.
+    #[must_use]
+    pub fn with_forges(mut self, forges: Arc<dyn Forges>) -> Self {
+        self.forges = forges;
+        self
+    }
+
     fn names(&self, slug: &Slug) -> Names {
         Names::new(self.prefix.clone(), slug.clone())
     }
 
     fn teardown(&self) -> TeardownOptions {
-        TeardownOptions::default().with_handlers(self.handlers.clone()).with_observer(Arc::clone(&self.observer))
+        let handlers = revoking(self.handlers.clone(), &self.host, &self.forges);
+        TeardownOptions::default().with_handlers(handlers).with_observer(Arc::clone(&self.observer))
     }
 }
 

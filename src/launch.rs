@@ -1,6 +1,7 @@
 //! The launch: nine steps from a plan to a running bottle, each recorded before it makes anything.
 
 mod certificates;
+mod deploy_keys;
 mod error;
 mod files;
 mod images;
@@ -13,9 +14,7 @@ use std::time::SystemTime;
 
 use bottle_compose::{ComposeFile, render};
 use bottle_exec::engine::ComposeProject;
-use bottle_exec::{
-    Bottle, BottleLock, Engine, Handle, Journal, JournalFile, Owner, TeardownGuard, TeardownOptions, Undo, step,
-};
+use bottle_exec::{Bottle, BottleLock, Engine, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo, step};
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
 
@@ -62,9 +61,7 @@ fn open(
     let journal = Journal::new(&plan.names, plan.agent_name.clone(), owner.clone(), &options.engine.info().program)
         .with_created(created.unwrap_or_default());
     let file = Arc::new(JournalFile::create(state, journal)?);
-    let teardown =
-        TeardownOptions::default().with_handlers(options.handlers.clone()).with_observer(Arc::clone(&options.observer));
-    let guard = TeardownGuard::new(options.engine.clone(), file, lock, teardown);
+    let guard = TeardownGuard::new(options.engine.clone(), file, lock, options.teardown());
     // Last of all, whatever holds a key goes.
     let paths = [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| state.service_dir(it));
     guard.record(Undo::RemoveFiles { paths: paths.to_vec() })?;
@@ -97,6 +94,9 @@ impl Launch<'_> {
         let networks = self.step(Step::CreateNetworks, || networks::create(self))?;
         let authorities = self.step(Step::MintCertificates, || certificates::mint(self))?;
         self.step(Step::WriteConfiguration, || files::write_configuration(self, networks.internal_cidr))?;
+        if crate::deploy_keys::wanted(&self.plan).next().is_some() {
+            self.step(Step::RegisterKeys, || deploy_keys::register(self))?;
+        }
         let resolved = self.step(Step::Resolve, || {
             let launch = LaunchFacts {
                 version: env!("CARGO_PKG_VERSION").to_owned(),

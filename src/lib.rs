@@ -6,6 +6,7 @@
 
 mod agent;
 mod bottles;
+pub mod deploy_keys;
 pub mod env_file;
 mod files;
 mod host;

@@ -12,9 +12,9 @@ use bottle_compose::AGENT_PROMPT;
 use bottle_exec::engine::{CopyMethod, Exec};
 use bottle_exec::{Engine, EngineError, Handle, Stdin};
 use bottle_plan::manifest::{Provider, Runtime};
-use bottle_plan::plan::PromptSource;
+use bottle_plan::plan::{GitGatePlan, PromptSource};
 use bottle_plan::{ResolvedPlan, Service};
-use bottle_sidecars::agent;
+use bottle_sidecars::{agent, git_gate};
 
 /// Why the agent's container could not be provisioned.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ impl ProvisionError {
     }
 }
 
-/// Provisions the agent's container: the authority it faces, its git identity, its prompt and its skills.
+/// Provisions the agent's container: the authority it faces, its git identity, its way to git-gate, its prompt and its skills.
 pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
     let target = Target { engine, container: plan.plan().names.container(Service::Agent) };
     let what = "install the certificate authority";
@@ -68,6 +68,11 @@ pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
     target.run(what, "0", agent::INSTALL_CA, certificate.clone())?;
     target.run(what, agent::USER, TRUSTS, certificate)?;
     target.run("set the git identity", agent::USER, &git_script(plan), Vec::new())?;
+    if let Some(gate) = &plan.plan().git_gate {
+        let what = "lead git to git-gate";
+        target.run(what, "0", PLACE_GIT_RULES, git_gate::agent_git_config(gate).into_bytes())?;
+        target.run(what, agent::USER, &git_rules_check(gate), Vec::new())?;
+    }
     if let Some(prompt) = &plan.plan().agent.prompt {
         let what = "place the prompt";
         let text = match prompt {
@@ -162,6 +167,22 @@ fn git_script(plan: &ResolvedPlan) -> String {
         let value = quoted(value);
         // Writing to a string does not fail.
         let _ = write!(script, "git config --global {key} {value}; [ \"$(git config --global {key})\" = {value} ]; ");
+    }
+    script
+}
+
+/// The rules are the system's, in a file of their own: the agent's own settings stay what a person would write.
+const PLACE_GIT_RULES: &str = "set -eu; umask 022; mkdir -p /etc/bottle; cat > /etc/bottle/git-gate.gitconfig; \
+     git config --system --get-all include.path | grep -qxF /etc/bottle/git-gate.gitconfig || \
+     git config --system --add include.path /etc/bottle/git-gate.gitconfig";
+
+/// Asks git itself, as the agent, where each upstream's URL leads.
+fn git_rules_check(gate: &GitGatePlan) -> String {
+    let mut script = String::from("set -eu; export HOME=/home/agent; ");
+    for upstream in &gate.upstreams {
+        let (url, served) = (quoted(upstream.url.as_str()), quoted(&git_gate::served_url(upstream)));
+        // Writing to a string does not fail.
+        let _ = write!(script, "[ \"$(git ls-remote --get-url {url})\" = {served} ]; ");
     }
     script
 }

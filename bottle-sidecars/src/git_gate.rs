@@ -1,5 +1,7 @@
 //! Git-gate, the agent's only way to git remotes: mirrors, a scan of every push, and the keys.
 
+mod rewrite;
+
 use bottle_compose::document::{Bind, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
 use bottle_compose::{AgentAccess, Sidecar};
@@ -11,6 +13,8 @@ use serde::Serialize;
 
 use crate::context::embedded;
 use crate::{BuildContext, ContextFile};
+
+pub use rewrite::{agent_git_config, served_url};
 
 /// The port of `git daemon`, the one that git itself assumes.
 pub const PORT: u16 = 9418;
@@ -137,12 +141,21 @@ struct Push<'a> {
     scan: bool,
 }
 
+/// The upstream's URL. Without a user ssh would log in as the name that the container gives its own.
+fn with_user(upstream: &Upstream) -> String {
+    let url = upstream.url.canonical();
+    match (upstream.url.user(), url.strip_prefix("ssh://")) {
+        (None, Some(rest)) => format!("ssh://git@{rest}"),
+        _ => url,
+    }
+}
+
 impl<'a> Entry<'a> {
     fn of(upstream: &'a Upstream) -> Self {
         let PushSpec { enabled, branches, tags, force, delete, protected_paths, max_size, scan } = &upstream.push;
         Self {
             name: upstream.name.as_str(),
-            url: upstream.url.canonical(),
+            url: with_user(upstream),
             auth: match &upstream.auth {
                 GitAuth::IdentityFile(_) | GitAuth::DeployKey(_) => Auth::Ssh,
                 GitAuth::Token { slot, username, .. } => Auth::Https { username, token_env: slot.as_str() },

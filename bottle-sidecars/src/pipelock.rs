@@ -80,7 +80,7 @@ pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
         mode: "strict",
         enforce: true,
         explain_blocks: true,
-        api_allowlist: plan.proxy.allow.iter().map(AsRef::as_ref).collect(),
+        api_allowlist: allow_list(plan),
         trusted_domains: [],
         ssrf: Ssrf { ip_allowlist: internal_cidr.into_iter().map(|cidr| cidr.to_string()).collect() },
         fetch_proxy: FetchProxy {
@@ -125,6 +125,15 @@ pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
         metrics_listen: "127.0.0.1:9090",
     };
     to_plain_yaml(&config, &[format!("What pipelock lets through for bottle {}.", plan.names.slug())])
+}
+
+/// The hosts that may be reached; where there are none, a name that nobody can have (RFC 2606), since pipelock does not
+/// start with an empty list.
+fn allow_list(plan: &BottlePlan) -> Vec<&str> {
+    if plan.proxy.allow.is_empty() {
+        return vec!["nothing.invalid"];
+    }
+    plan.proxy.allow.iter().map(AsRef::as_ref).collect()
 }
 
 /// The configuration file, each key with the reason for its value.

@@ -9,6 +9,7 @@ use bottle_exec::{BottleError, EngineError, ExecError, JournalError, TeardownRep
 use bottle_plan::ResolveError;
 use bottle_tls::TlsError;
 
+use crate::deploy_keys::DeployKeyError;
 use crate::env_file::EnvFileError;
 use crate::provision::ProvisionError;
 use crate::supervise::SuperviseError;
@@ -28,6 +29,8 @@ pub enum Step {
     MintCertificates,
     /// Each sidecar's configuration.
     WriteConfiguration,
+    /// Registering a key at a forge for each git upstream that asks for one.
+    RegisterKeys,
     /// Joining the plan with what the launch knows.
     Resolve,
     /// Rendering and writing the Compose file.
@@ -49,6 +52,7 @@ impl Step {
             Self::CreateNetworks => "create the networks",
             Self::MintCertificates => "mint the certificates",
             Self::WriteConfiguration => "write the configuration",
+            Self::RegisterKeys => "register the deploy keys",
             Self::Resolve => "resolve the plan",
             Self::WriteCompose => "write the Compose file",
             Self::Up => "start the services",
@@ -198,6 +202,9 @@ pub enum LaunchCause {
     /// A certificate authority could not be minted.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A deploy key could not be registered.
+    #[error(transparent)]
+    DeployKey(Box<DeployKeyError>),
     /// The facts of the launch do not fit the plan.
     #[error(transparent)]
     Resolve(#[from] ResolveError),

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use bottle_plan::plan::GitAuth;
+use bottle_plan::plan::{GitAuth, Upstream};
 use bottle_plan::resolved::{EgressFacts, GitGateFacts, SuperviseFacts};
 use bottle_plan::{Service, StateLayout};
 use bottle_sidecars::{egress, git_gate, pipelock};
@@ -13,6 +13,7 @@ use ipnet::Ipv4Net;
 use super::certificates::Authorities;
 use super::images::Images;
 use super::{Launch, LaunchCause};
+use crate::deploy_keys;
 
 /// Makes a directory and those above it; an existing one keeps its mode.
 pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {
@@ -78,16 +79,17 @@ pub(super) fn egress_facts(launch: &Launch<'_>, images: &Images, authorities: &A
 pub(super) fn git_gate_facts(launch: &Launch<'_>, images: &Images) -> Option<GitGateFacts> {
     let gate = launch.plan.git_gate.as_ref()?;
     let dir = launch.state.service_dir(Service::GitGate);
-    let identity = |auth: &GitAuth| match auth {
+    let identity = |upstream: &Upstream| match &upstream.auth {
         GitAuth::IdentityFile(path) => Some(path.clone()),
-        GitAuth::DeployKey(_) | GitAuth::Token { .. } | GitAuth::Anonymous => None,
+        GitAuth::DeployKey(_) => Some(deploy_keys::private_key(&launch.state, upstream)),
+        GitAuth::Token { .. } | GitAuth::Anonymous => None,
     };
     Some(GitGateFacts {
         image: images.sidecars.get(&Service::GitGate)?.clone(),
         upstreams: dir.join("upstreams.json"),
         known_hosts: dir.join("known_hosts"),
         scripts: dir,
-        identities: gate.upstreams.iter().filter_map(|up| Some((up.name.clone(), identity(&up.auth)?))).collect(),
+        identities: gate.upstreams.iter().filter_map(|up| Some((up.name.clone(), identity(up)?))).collect(),
     })
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_compose::Sidecar;
-use bottle_exec::{CancelToken, Engine, Event, Observer, UndoHandlers};
+use bottle_exec::{CancelToken, Engine, Event, Observer, TeardownOptions, UndoHandlers};
 use bottle_plan::StateRoot;
 
 use crate::Host;
+use crate::deploy_keys::{Forges, HttpForges, revoking};
 
 /// What a launch is given beside the plan: where it runs, who is told, what stops it.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct LaunchOptions {
     pub wait: Duration,
     /// Who undoes what the library knows nothing of.
     pub handlers: UndoHandlers,
+    /// Who asks forges for deploy keys. Default: [`HttpForges`].
+    pub forges: Arc<dyn Forges>,
 }
 
 impl std::fmt::Debug for LaunchOptions {
@@ -55,6 +58,7 @@ impl LaunchOptions {
             cancel: CancelToken::default(),
             wait: Duration::from_secs(120),
             handlers: UndoHandlers::default(),
+            forges: Arc::new(HttpForges::default()),
         }
     }
 
@@ -100,5 +104,18 @@ impl LaunchOptions {
     pub fn with_handlers(mut self, handlers: UndoHandlers) -> Self {
         self.handlers = handlers;
         self
+    }
+
+    /// Sets who asks forges for deploy keys.
+    #[must_use]
+    pub fn with_forges(mut self, forges: Arc<dyn Forges>) -> Self {
+        self.forges = forges;
+        self
+    }
+
+    /// How a bottle that was launched with these options is taken down.
+    pub(super) fn teardown(&self) -> TeardownOptions {
+        let handlers = revoking(self.handlers.clone(), &self.host, &self.forges);
+        TeardownOptions::default().with_handlers(handlers).with_observer(Arc::clone(&self.observer))
     }
 }

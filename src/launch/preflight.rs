@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bottle_exec::engine::Capability;
@@ -13,7 +13,7 @@ use bottle_plan::resolved::{EngineFacts, HostGateway};
 use bottle_plan::{BottlePlan, SecretValue, Secrets};
 
 use super::{LaunchCause, LaunchOptions};
-use crate::env_file;
+use crate::{deploy_keys, env_file};
 
 /// What the checks found out.
 pub(super) struct Ready {
@@ -73,6 +73,20 @@ fn read_variables(plan: &BottlePlan, options: &LaunchOptions) -> Result<Secrets,
             other => return Err(LaunchCause::Variable { variable, empty: other.is_some(), purpose }),
         }
     }
+    // The forge is asked by the launcher, so its token is no matter of Compose's.
+    for (upstream, key) in deploy_keys::wanted(plan) {
+        let purpose = format!(
+            "git upstream `{}` registers its deploy key with it ({}.deploy_key.token)",
+            upstream.name, upstream.key
+        );
+        let value = options.host.variable(key.token.as_str());
+        if value.is_none_or(|value| value.as_bytes().trim_ascii().is_empty()) {
+            return Err(LaunchCause::Variable { variable: key.token.to_string(), empty: value.is_some(), purpose });
+        }
+        if value.is_some_and(|value| value.to_str().is_none()) {
+            return Err(LaunchCause::VariableNotText { variable: key.token.to_string(), purpose });
+        }
+    }
     // A dummy is no secret, but enters the container the same way: by a bare name.
     for (name, dummy) in &plan.agent.placeholders {
         secrets.insert(name.clone(), SecretValue::new(dummy));
@@ -92,7 +106,7 @@ fn check_files(plan: &BottlePlan) -> Result<(), LaunchCause> {
     }
     for upstream in plan.git_gate.iter().flat_map(|gate| &gate.upstreams) {
         if let GitAuth::IdentityFile(path) = &upstream.auth {
-            check_identity(&format!("the identity file of git upstream `{}`", upstream.name), path)?;
+            check_identity(&format!("the identity file of git upstream `{}`", upstream.name), path, plan.user.uid)?;
         }
     }
     if let Some(PromptSource::File(path)) = &plan.agent.prompt {
@@ -106,13 +120,16 @@ fn check_files(plan: &BottlePlan) -> Result<(), LaunchCause> {
     Ok(())
 }
 
-/// A key that others can read is no secret, and ssh itself refuses it.
-fn check_identity(what: &str, path: &Path) -> Result<(), LaunchCause> {
+/// A key that others can read is no secret, and ssh itself refuses it. Git-gate runs as this user and without the
+/// capability to read what is another's.
+fn check_identity(what: &str, path: &Path, uid: u32) -> Result<(), LaunchCause> {
     let metadata = fs::metadata(path);
     usable(what, path, metadata.as_ref().map(fs::Metadata::is_file).map_err(copy_error), "is not a regular file")?;
     // No bit for group or others.
-    let private = metadata.map(|metadata| metadata.permissions().mode().trailing_zeros() >= 6);
-    usable(what, path, private, "can be read by others; accepted: mode 0600 or 0400")
+    let private = metadata.as_ref().map(|metadata| metadata.permissions().mode().trailing_zeros() >= 6);
+    usable(what, path, private.map_err(copy_error), "can be read by others; accepted: mode 0600 or 0400")?;
+    let own = metadata.map(|metadata| metadata.uid() == uid);
+    usable(what, path, own, &format!("belongs to another user; git-gate runs as user {uid} and cannot read it"))
 }
 
 fn copy_error(error: &io::Error) -> io::Error {

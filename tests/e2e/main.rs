@@ -3,6 +3,7 @@
 
 mod compose_config;
 mod egress;
+mod git;
 mod launch;
 mod lifecycle;
 mod sidecars;

@@ -327,9 +327,10 @@ impl GitSpec {
         for (index, upstream) in self.upstreams.iter().enumerate() {
             let key = format!("{key}.upstreams[{index}]");
             need(names.insert(&upstream.name), || format!("{key}.name"), "another upstream has this name")?;
-            let canonical = upstream.url.canonical();
-            let canonical = canonical.strip_suffix(".git").map_or(canonical.clone(), ToOwned::to_owned);
-            need(urls.insert(canonical), || format!("{key}.url"), "another upstream has this URL")?;
+            // The agent may spell one repository's URL in many ways, which all lead to one upstream.
+            let path = upstream.url.path();
+            let repository = (upstream.url.host(), path.strip_suffix(".git").unwrap_or(path));
+            need(urls.insert(repository), || format!("{key}.url"), "another upstream is this repository too")?;
             for (host, address) in &upstream.extra_hosts {
                 if addresses.insert(host, address).is_some_and(|earlier| earlier != address) {
                     return err(
@@ -377,6 +378,11 @@ impl UpstreamSpec {
         for (index, line) in self.known_hosts.iter().enumerate() {
             check_known_host(line, &format!("{key}.known_hosts[{index}]"))?;
         }
+        need(
+            !ssh || self.known_hosts.iter().any(|line| super::known_hosts::names_host(line, &self.url)),
+            || format!("{key}.known_hosts"),
+            "no line of it names the URL's host; accepted: `host …`, with a port other than 22 `[host]:port …`",
+        )?;
         if let Some(path) = &self.identity_file {
             usable_path(path, || format!("{key}.identity_file"))?;
         }

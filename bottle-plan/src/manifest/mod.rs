@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod error;
+mod known_hosts;
 mod load;
 mod node;
 mod schema;

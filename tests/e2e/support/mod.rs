@@ -1,5 +1,7 @@
 //! What the tests share: an engine, a place of their own, and a host that stands for the outside.
 
+#[expect(dead_code, reason = "the tests of deploy keys without an engine use the rest of it")]
+pub(crate) mod forge;
 mod outside;
 mod run;
 
@@ -92,10 +94,15 @@ impl Drop for Subnet {
 impl Lab {
     /// A place for the test of this name.
     pub(crate) fn new(test: &str) -> Self {
+        Self::with_outside(test, &[])
+    }
+
+    /// A place whose outside host gets further arguments of `docker run`.
+    pub(crate) fn with_outside(test: &str, arguments: &[&str]) -> Self {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
         let slug = format!("{test}-{:06x}", nanos & 0x00ff_ffff);
         let root = tempfile::Builder::new().prefix("state-").tempdir_in(scratch()).unwrap();
-        let outside = Outside::start(&slug, Subnet::take());
+        let outside = Outside::start_with(&slug, Subnet::take(), arguments);
         Self { slug, root, outside, egress_subnet: Subnet::take() }
     }
 

@@ -14,11 +14,7 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    pub(crate) fn start(slug: &str, subnet: Subnet) -> Self {
-        Self::start_with(slug, subnet, &[])
-    }
-
-    /// As `start`, with further arguments of `docker run`.
+    /// Starts it, with further arguments of `docker run`.
     pub(crate) fn start_with(slug: &str, subnet: Subnet, arguments: &[&str]) -> Self {
         let (container, network) = (format!("bottle-e2e-outside-{slug}"), format!("bottle-e2e-{slug}"));
         docker(["network", "create", "--subnet", &subnet.net().to_string(), &network]);
@@ -49,6 +45,29 @@ impl Outside {
     /// A file of the host.
     pub(crate) fn read(&self, path: &str) -> String {
         docker(["exec", &self.container, "cat", path]).stdout
+    }
+
+    /// Runs a shell script there as the user that owns the repositories.
+    #[track_caller]
+    pub(crate) fn as_git(&self, script: &str) -> String {
+        docker(["exec", "--user", "git", "--workdir", "/srv/git", &self.container, "sh", "-euc", script]).stdout
+    }
+
+    /// Lets these keys, and no other, log in by ssh.
+    pub(crate) fn authorize(&self, public_keys: &[String]) {
+        let script = "printf '%s\\n' \"$@\" > /data/authorized_keys";
+        let keys = public_keys.iter().map(String::as_str);
+        docker(["exec", &self.container, "sh", "-euc", script, "sh"].into_iter().chain(keys));
+    }
+
+    /// The network that it was started on.
+    pub(crate) fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// The container's name.
+    pub(crate) fn container(&self) -> &str {
+        &self.container
     }
 
     /// Everything that has reached it.

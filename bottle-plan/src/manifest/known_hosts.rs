@@ -1,0 +1,64 @@
+//! Whether a line of `known_hosts` can be about an upstream's host; see sshd(8) about that file's format.
+
+use crate::value::GitUrl;
+
+/// Whether the line names the URL's host. One with a hashed name may, and counts as if it did.
+pub(super) fn names_host(line: &str, url: &GitUrl) -> bool {
+    let hosts = line.split_whitespace().find(|field| *field != "@cert-authority").unwrap_or_default();
+    if hosts.starts_with("|1|") {
+        return true;
+    }
+    // Where the port is not 22, ssh looks for the name with the port first, then for the name alone.
+    let with_port = url.port().map(|port| format!("[{}]:{port}", url.host()));
+    let fits = |pattern: &str| {
+        matches(pattern.as_bytes(), url.host().as_bytes())
+            || with_port.as_ref().is_some_and(|name| matches(pattern.as_bytes(), name.as_bytes()))
+    };
+    let (mut named, mut excluded) = (false, false);
+    for pattern in hosts.split(',') {
+        match pattern.strip_prefix('!') {
+            Some(pattern) => excluded |= fits(&pattern.to_ascii_lowercase()),
+            None => named |= fits(&pattern.to_ascii_lowercase()),
+        }
+    }
+    named && !excluded
+}
+
+/// Whether a pattern with `*` and `?` stands for the whole text.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern, text) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => (0..=text.len()).any(|skipped| matches(rest, &text[skipped..])),
+        ([b'?', rest @ ..], [_, others @ ..]) => matches(rest, others),
+        ([sign, rest @ ..], [first, others @ ..]) if sign == first => matches(rest, others),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_name_hosts_as_ssh_reads_them() {
+        let plain: GitUrl = "git@git.example.com:a/b.git".parse().unwrap();
+        let odd: GitUrl = "ssh://git@git.example.com:2222/a/b".parse().unwrap();
+        for (hosts, names_plain, names_odd) in [
+            ("git.example.com", true, true),
+            ("GIT.example.com,198.51.100.7", true, true),
+            ("[git.example.com]:2222", false, true),
+            ("[git.example.com]:22", false, false),
+            ("[git.example.com]:2223", false, false),
+            ("*.example.com", true, true),
+            ("git.example.co?", true, true),
+            ("*.example.com,!git.example.com", false, false),
+            ("other.example.com", false, false),
+            ("git.example.com.evil.example", false, false),
+            ("@cert-authority *.example.com", true, true),
+            ("|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg=", true, true),
+        ] {
+            let line = format!("{hosts} ssh-ed25519 AAAA");
+            assert_eq!((names_host(&line, &plain), names_host(&line, &odd)), (names_plain, names_odd), "{line}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Deploy keys: an ssh key for one bottle and one repository, registered at a forge at launch and revoked at teardown.
+//!
+//! What is to be revoked is in the journal before the forge is asked, named by its public key. So whatever becomes of the
+//! launcher, the next teardown or recovery finds the key, if the forge has it. The token that may do so is read from the
+//! host's environment each time, and is written nowhere.
+
+mod forge;
+mod gitea;
+mod github;
+mod gitlab;
+mod http;
+mod key;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bottle_exec::{Engine, JournalFile, Observer, Undo, UndoHandler, UndoHandlers, step};
+use bottle_plan::manifest::Forge as Kind;
+use bottle_plan::plan::{DeployKey, GitAuth, Upstream};
+use bottle_plan::value::EnvName;
+use bottle_plan::{BottlePlan, SecretValue, StateLayout};
+use serde::{Deserialize, Serialize};
+
+pub use forge::{Forge, ForgeError, Forges, NewKey, RegisteredKey, RehearsedForges};
+pub use http::HttpForges;
+pub use key::KeyPair;
+
+use crate::Host;
+
+/// The name under which the journal knows this module's entries.
+const HANDLER: &str = "deploy-key";
+
+/// The upstreams that want a key of their own.
+pub(crate) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &DeployKey)> {
+    plan.git_gate.iter().flat_map(|gate| &gate.upstreams).filter_map(|upstream| match &upstream.auth {
+        GitAuth::DeployKey(key) => Some((upstream, key)),
+        GitAuth::IdentityFile(_) | GitAuth::Token { .. } | GitAuth::Anonymous => None,
+    })
+}
+
+/// Where an upstream's private key lies while the bottle is up.
+pub(crate) fn private_key(state: &StateLayout, upstream: &Upstream) -> std::path::PathBuf {
+    state.service_dir(bottle_plan::Service::GitGate).join(format!("{}-key", upstream.name))
+}
+
+/// Why a deploy key could not be registered.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "git upstream `{upstream}` ({key}.deploy_key): no deploy key for `{repository}` could be registered at {api_url} with the token in `{variable}`: {source}"
+)]
+pub struct DeployKeyError {
+    /// The upstream.
+    pub upstream: String,
+    /// The manifest's key of the upstream.
+    pub key: String,
+    /// The repository as the forge names it.
+    pub repository: String,
+    /// The forge's interface.
+    pub api_url: String,
+    /// The variable that holds the token.
+    pub variable: EnvName,
+    /// What the forge said, or did not.
+    pub source: ForgeError,
+}
+
+/// A key in the journal: everything that is needed to find it at the forge, and no secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    forge: Kind,
+    api_url: String,
+    repository: String,
+    title: String,
+    /// Algorithm and key, as the forge lists them too.
+    public_key: String,
+    /// The host's variable that holds the token.
+    token: EnvName,
+    /// When the forge was asked, in seconds since 1970.
+    asked: u64,
+    /// What the forge calls it; nothing until its answer was seen.
+    id: Option<u64>,
+}
+
+impl Entry {
+    fn undo(&self) -> Undo {
+        // Text and numbers: all of them have a form in JSON.
+        Undo::Extension { handler: HANDLER.into(), data: serde_json::to_value(self).unwrap_or_default() }
+    }
+}
+
+/// What a registration works with.
+pub(crate) struct Registrar<'a> {
+    pub(crate) plan: &'a BottlePlan,
+    pub(crate) host: &'a Host,
+    pub(crate) forges: &'a dyn Forges,
+    pub(crate) journal: &'a JournalFile,
+    pub(crate) observer: &'a dyn Observer,
+}
+
+/// Why a registration stopped.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    Journal(bottle_exec::JournalError),
+    Forge(DeployKeyError),
+}
+
+impl Registrar<'_> {
+    /// Registers the public half of an upstream's key: recorded first, and recorded with its number once the forge has
+    /// answered.
+    pub(crate) fn register(&self, upstream: &Upstream, key: &DeployKey, pair: &KeyPair) -> Result<(), Stopped> {
+        let mut entry = Entry {
+            forge: key.forge,
+            api_url: key.api_url.clone(),
+            repository: key.repository.clone(),
+            title: format!("{}-{}", self.plan.names.project(), upstream.name),
+            public_key: pair.public().to_owned(),
+            token: key.token.clone(),
+            asked: now(),
+            id: None,
+        };
+        let before = entry.undo();
+        self.journal.record(before.clone()).map_err(Stopped::Journal)?;
+        let doing = format!("register deploy key {} for {} at {}", entry.title, entry.repository, entry.api_url);
+        let new = NewKey { title: &entry.title, public_key: &entry.public_key, read_only: key.read_only };
+        let asked = step(self.observer, &doing, || {
+            let token = token(self.host, &key.token).ok_or(ForgeError::NoToken)?;
+            self.forges.connect(key.forge, &key.api_url, token)?.create(&key.repository, &new)
+        });
+        match asked {
+            Ok(id) => {
+                entry.id = Some(id);
+                let after = entry.undo();
+                let replace = |undo: &mut Undo| {
+                    if *undo == before {
+                        *undo = after.clone();
+                    }
+                };
+                self.journal.change(|journal| journal.undo.iter_mut().for_each(replace)).map_err(Stopped::Journal)
+            }
+            Err(source) => {
+                if source.nothing_was_done() {
+                    self.journal.strike(&before).map_err(Stopped::Journal)?;
+                }
+                Err(Stopped::Forge(DeployKeyError {
+                    upstream: upstream.name.to_string(),
+                    key: upstream.key.clone(),
+                    repository: entry.repository,
+                    api_url: entry.api_url,
+                    variable: entry.token,
+                    source,
+                }))
+            }
+        }
+    }
+}
+
+/// The token in the host's environment, if there is one.
+fn token(host: &Host, variable: &EnvName) -> Option<SecretValue> {
+    let text = host.variable(variable.as_str())?.to_str()?.trim();
+    (!text.is_empty()).then(|| SecretValue::new(text))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// These handlers, and the one that revokes the keys that a journal names.
+pub(crate) fn revoking(handlers: UndoHandlers, host: &Host, forges: &Arc<dyn Forges>) -> UndoHandlers {
+    handlers.with(HANDLER, Arc::new(Revoker { host: host.clone(), forges: Arc::clone(forges) }))
+}
+
+struct Revoker {
+    host: Host,
+    forges: Arc<dyn Forges>,
+}
+
+impl UndoHandler for Revoker {
+    fn undo(&self, data: &serde_json::Value, _: &Engine) -> Result<(), String> {
+        let entry: Entry = serde_json::from_value(data.clone())
+            .map_err(|error| format!("the journal's entry is not understood: {error}"))?;
+        let Entry { title, repository, api_url, token: variable, .. } = &entry;
+        let Some(token) = token(&self.host, variable) else {
+            return Err(format!(
+                "the variable `{variable}` is not set, so the key `{title}` of `{repository}` at {api_url} was not revoked; \
+                 set it and recover, or delete the key there"
+            ));
+        };
+        let revoked = self.forges.connect(entry.forge, api_url, token).and_then(|forge| self.revoke(&*forge, &entry));
+        revoked.map_err(|error| {
+            format!("the key `{title}` of `{repository}` at {api_url} was not revoked with the token in `{variable}`: {error}")
+        })
+    }
+}
+
+impl Revoker {
+    fn revoke(&self, forge: &dyn Forge, entry: &Entry) -> Result<(), ForgeError> {
+        if let Some(id) = entry.id {
+            match forge.delete(&entry.repository, id) {
+                // Either the key is gone, or the token sees nothing of the repository. The list tells them apart.
+                Err(ForgeError::Refused { status: 404, .. }) => {}
+                other => return other,
+            }
+        }
+        // A forge that was asked and not heard may still be at it.
+        let settle = self.forges.settle();
+        let until = (entry.asked + (self.forges.timeout() + settle).as_secs()).min(now() + settle.as_secs());
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let mut found = false;
+            for key in forge.list(&entry.repository)? {
+                if key.is(&entry.public_key) {
+                    found = true;
+                    match forge.delete(&entry.repository, key.id) {
+                        // Somebody was quicker.
+                        Ok(()) | Err(ForgeError::Refused { status: 404, .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            if found || entry.id.is_some() || now() >= until {
+                return Ok(());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+}

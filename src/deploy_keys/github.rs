@@ -1,0 +1,29 @@
+//! github.com and GitHub Enterprise Server: "REST API endpoints for deploy keys".
+
+use serde_json::json;
+
+use super::forge::{Forge, ForgeError, NewKey, RegisteredKey};
+use super::http::{Api, Dialect, in_path};
+
+const DIALECT: Dialect = Dialect { header: "Authorization", scheme: "Bearer ", accept: "application/vnd.github+json" };
+
+pub(super) struct Github(pub(super) Api);
+
+impl Forge for Github {
+    fn create(&self, repository: &str, key: &NewKey<'_>) -> Result<u64, ForgeError> {
+        let body = json!({"title": key.title, "key": key.public_key, "read_only": key.read_only});
+        self.0.post::<RegisteredKey>(DIALECT, &keys(repository), &body).map(|key| key.id)
+    }
+
+    fn list(&self, repository: &str) -> Result<Vec<RegisteredKey>, ForgeError> {
+        self.0.pages(DIALECT, &format!("{}?per_page=100&page=", keys(repository)))
+    }
+
+    fn delete(&self, repository: &str, id: u64) -> Result<(), ForgeError> {
+        self.0.delete(DIALECT, &format!("{}/{id}", keys(repository)))
+    }
+}
+
+fn keys(repository: &str) -> String {
+    format!("/repos/{}/keys", in_path(repository, true))
+}

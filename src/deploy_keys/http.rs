@@ -1,0 +1,225 @@
+//! Forges over HTTP.
+
+use std::time::Duration;
+
+use bottle_plan::SecretValue;
+use bottle_plan::manifest::Forge as Kind;
+use serde::de::DeserializeOwned;
+use ureq::http::{Method, Request, header};
+use ureq::tls::{RootCerts, TlsConfig};
+
+use super::forge::{Forge, ForgeError, Forges};
+use super::{gitea::Gitea, github::Github, gitlab::Gitlab};
+
+/// Forges that are asked over HTTPS, with the certificates that the system trusts.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HttpForges {
+    /// How long a request may take. Default: 30 s.
+    pub timeout: Duration,
+    /// How long after a request that was not answered a key may still turn up. Default: 10 s.
+    pub settle: Duration,
+    /// A proxy, such as `http://proxy.example:3128`. Default: none, whatever the environment says.
+    pub proxy: Option<String>,
+}
+
+impl Default for HttpForges {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), settle: Duration::from_secs(10), proxy: None }
+    }
+}
+
+impl HttpForges {
+    /// Sets how long a request may take.
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how long after a request that was not answered a key may still turn up.
+    #[must_use]
+    pub const fn with_settle(mut self, settle: Duration) -> Self {
+        self.settle = settle;
+        self
+    }
+
+    /// Sets a proxy.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: impl Into<String>) -> Self {
+        self.proxy = Some(proxy.into());
+        self
+    }
+}
+
+impl Forges for HttpForges {
+    fn connect(&self, kind: Kind, api_url: &str, token: SecretValue) -> Result<Box<dyn Forge>, ForgeError> {
+        let unusable = |error: ureq::Error| ForgeError::Unusable { reason: error.to_string() };
+        let proxy = self.proxy.as_deref().map(ureq::Proxy::new).transpose().map_err(unusable)?;
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(self.timeout))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy)
+            .user_agent(concat!("claude-bottle/", env!("CARGO_PKG_VERSION")))
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .build()
+            .new_agent();
+        let api = Api { agent, base: api_url.to_owned(), token };
+        Ok(match kind {
+            Kind::Github => Box::new(Github(api)),
+            Kind::Gitea => Box::new(Gitea(api)),
+            Kind::Gitlab => Box::new(Gitlab(api)),
+        })
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    fn settle(&self) -> Duration {
+        self.settle
+    }
+}
+
+/// A forge's interface: where it is, and what opens it.
+pub(super) struct Api {
+    agent: ureq::Agent,
+    base: String,
+    token: SecretValue,
+}
+
+/// What a request carries beside its path.
+#[derive(Clone, Copy)]
+pub(super) struct Dialect {
+    /// The header that the token goes into.
+    pub(super) header: &'static str,
+    /// What stands before the token there.
+    pub(super) scheme: &'static str,
+    /// The media type that is asked for.
+    pub(super) accept: &'static str,
+}
+
+/// The most that an answer may hold; a page of keys is far smaller.
+const LONGEST_ANSWER: u64 = 4 << 20;
+/// As many keys as no repository has, so that a forge that repeats itself is left in the end.
+const MOST_PAGES: usize = 100;
+
+impl Api {
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        dialect: Dialect,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ForgeError> {
+        parsed(&self.ask(dialect, Method::POST, path, body.to_string())?)
+    }
+
+    pub(super) fn delete(&self, dialect: Dialect, path: &str) -> Result<(), ForgeError> {
+        self.ask(dialect, Method::DELETE, path, String::new()).map(drop)
+    }
+
+    /// Every item of a list that comes in pages, `path` being one without its page's number at the end. A forge may give
+    /// fewer items a page than it was asked for, so only an empty page is the last.
+    pub(super) fn pages<T: DeserializeOwned>(&self, dialect: Dialect, path: &str) -> Result<Vec<T>, ForgeError> {
+        let mut items = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let more: Vec<T> = parsed(&self.ask(dialect, Method::GET, &format!("{path}{page}"), String::new())?)?;
+            if more.is_empty() {
+                return Ok(items);
+            }
+            items.extend(more);
+        }
+        Err(ForgeError::Malformed { reason: format!("the list of keys has more than {MOST_PAGES} pages") })
+    }
+
+    fn ask(&self, dialect: Dialect, method: Method, path: &str, body: String) -> Result<Vec<u8>, ForgeError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(dialect.header, format!("{}{}", dialect.scheme, self.token.expose()))
+            .header(header::ACCEPT, dialect.accept);
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let unusable = "the address, or the token as a header's value, is not valid";
+        let request = request.body(body).map_err(|_| ForgeError::Unusable { reason: unusable.into() })?;
+        let mut response = self.agent.run(request).map_err(|error| self.failure(&error))?;
+        let status = response.status().as_u16();
+        let content = response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
+        match status {
+            200..300 => content.map_err(|error| self.failure(&error)),
+            500.. => Err(ForgeError::Failed { status, message: self.message(&content.unwrap_or_default()) }),
+            _ => Err(ForgeError::Refused { status, message: self.message(&content.unwrap_or_default()) }),
+        }
+    }
+
+    /// What went wrong on the way, and whether the request can have arrived.
+    fn failure(&self, error: &ureq::Error) -> ForgeError {
+        use ureq::{Error, Timeout};
+        let reason = self.legible(&error.to_string());
+        match error {
+            Error::HostNotFound | Error::ConnectionFailed | Error::Tls(_) | Error::Rustls(_) => {
+                ForgeError::Unreachable { reason }
+            }
+            Error::Timeout(Timeout::Resolve | Timeout::Connect) => ForgeError::Unreachable { reason },
+            Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                ForgeError::Unreachable { reason }
+            }
+            Error::BadUri(_) | Error::Http(_) | Error::InvalidProxyUrl => ForgeError::Unusable { reason },
+            _ => ForgeError::Unanswered { reason },
+        }
+    }
+
+    /// What an answer that is no success says for a person to read.
+    fn message(&self, content: &[u8]) -> String {
+        let Ok(json) = serde_json::from_slice::<serde_json::Value>(content) else { return String::new() };
+        let mut said: Vec<String> = Vec::new();
+        for field in ["message", "error", "error_description", "errors"] {
+            match &json[field] {
+                serde_json::Value::Null => {}
+                serde_json::Value::String(text) => said.push(text.clone()),
+                // GitLab puts an object there, GitHub a list.
+                other => said.push(other.to_string()),
+            }
+        }
+        self.legible(&said.join("; "))
+    }
+
+    /// One short line, without the token should anybody have repeated it.
+    fn legible(&self, text: &str) -> String {
+        let text = text.replace(self.token.expose(), "[token]");
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    }
+}
+
+fn parsed<T: DeserializeOwned>(content: &[u8]) -> Result<T, ForgeError> {
+    serde_json::from_slice(content).map_err(|error| ForgeError::Malformed { reason: error.to_string() })
+}
+
+/// A text as part of a URL's path; `/` stays when it separates.
+pub(super) fn in_path(text: &str, separates: bool) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (separates && byte == b'/') {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_encoded_as_a_whole_or_by_segments() {
+        assert_eq!(in_path("group/sub/a+b", false), "group%2Fsub%2Fa%2Bb");
+        assert_eq!(in_path("team/a b", true), "team/a%20b");
+    }
+}

@@ -1,0 +1,71 @@
+//! The key itself.
+
+use std::fmt;
+use std::io;
+
+use bottle_tls::RandomSource;
+use ssh_key::LineEnding;
+use ssh_key::private::{Ed25519Keypair, PrivateKey};
+use zeroize::Zeroizing;
+
+/// An ed25519 key for ssh.
+pub struct KeyPair {
+    private: Zeroizing<String>,
+    public: String,
+}
+
+impl KeyPair {
+    /// A new one.
+    ///
+    /// # Errors
+    ///
+    /// When there is no randomness.
+    pub fn generate(random: &mut dyn RandomSource) -> io::Result<Self> {
+        let mut seed = Zeroizing::new([0; 32]);
+        random.fill(&mut *seed)?;
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
+        let private = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
+        let public = key.public_key().to_openssh().map_err(io::Error::other)?;
+        Ok(Self { private, public: public.trim_end().to_owned() })
+    }
+
+    /// The private key in OpenSSH's format.
+    pub fn private(&self) -> &str {
+        &self.private
+    }
+
+    /// Algorithm and key, as in `authorized_keys`, without a comment.
+    pub fn public(&self) -> &str {
+        &self.public
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+
+    impl RandomSource for Fixed {
+        fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+            buffer.fill(7);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_key_is_in_openssh_s_format_and_shows_its_public_half_only() {
+        let pair = KeyPair::generate(&mut Fixed).unwrap();
+        let read: PrivateKey = pair.private().parse().unwrap();
+        assert_eq!(read.public_key().to_openssh().unwrap().trim_end(), pair.public());
+        assert!(pair.private().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n"));
+        let shown = format!("{pair:?}");
+        assert!(shown.contains(pair.public()) && !shown.contains("PRIVATE"), "{shown}");
+    }
+}

@@ -1,0 +1,286 @@
+//! Deploy keys against a forge that keeps state. The engine is a rehearsed one: no process is started.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(dead_code, reason = "the end-to-end tests use the rest of the forge")]
+
+#[path = "e2e/support/forge.rs"]
+mod forge;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bottle::deploy_keys::HttpForges;
+use bottle::exec::{Control, Event, JournalFile, RecordingBackend, Status};
+use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
+use bottle::{Engine, EngineChoice, Host, LaunchError, LaunchOptions, Manifest, Site};
+use forge::{FakeForge, Fault, TOKEN};
+
+const KINDS: [&str; 3] = ["github", "gitea", "gitlab"];
+
+struct Bench {
+    root: tempfile::TempDir,
+    forge: FakeForge,
+    kind: &'static str,
+    push: bool,
+    token: Option<&'static str>,
+}
+
+impl Bench {
+    fn new(kind: &'static str) -> Self {
+        Self { root: tempfile::tempdir().unwrap(), forge: FakeForge::start(), kind, push: true, token: Some(TOKEN) }
+    }
+
+    fn host(&self) -> Host {
+        let owner = UserIds { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let cwd = self.root.path().join("work");
+        std::fs::create_dir_all(&cwd).unwrap();
+        let variable = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
+        let mut environment = vec![
+            // Nothing listens there: whoever heeds it reaches no forge.
+            variable("HTTP_PROXY", "http://127.0.0.1:9"),
+            variable("ALL_PROXY", "http://127.0.0.1:9"),
+        ];
+        environment.extend(self.token.map(|token| variable("FORGE_TOKEN", token)));
+        Host::new(HostFacts { home: self.root.path().to_owned(), cwd, user: owner }, environment)
+    }
+
+    fn options(&self) -> LaunchOptions {
+        let engine = Engine::detect(Arc::new(RecordingBackend::rehearsal()), &EngineChoice::Auto, Control::default());
+        let forges = HttpForges::default().with_timeout(Duration::from_secs(1)).with_settle(Duration::from_secs(4));
+        LaunchOptions::new(engine.unwrap(), self.host())
+            .with_state_root(self.state_root())
+            .with_forges(Arc::new(forges))
+    }
+
+    fn state_root(&self) -> StateRoot {
+        StateRoot::at(self.root.path().join("state"))
+    }
+
+    fn launch_with(&self, options: &LaunchOptions) -> Result<bottle::Bottle, LaunchError> {
+        let text = format!(
+            "bottles:\n  lab:\n    git:\n      upstreams:\n        - name: app\n          url: git@git.example.com:{}.git\n          \
+             known_hosts: [\"git.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv\"]\n          \
+             deploy_key: {{forge: {}, api_url: \"{}\", token: FORGE_TOKEN}}\n          push: {{enabled: {}}}\n\
+             agents:\n  tester: {{bottle: lab, command: [id]}}\n",
+            forge::REPOSITORY,
+            self.kind,
+            self.forge.api_url(self.kind),
+            self.push,
+        );
+        let host = self.host();
+        let plan = Manifest::parse(&text).unwrap().plan(PlanRequest {
+            agent: None,
+            slug: Some("keys".parse().unwrap()),
+            prefix: Prefix::default(),
+            manifest_dir: Some(self.root.path()),
+            host: &host.facts,
+            random: [0; 5],
+        });
+        bottle::launch(plan.unwrap(), options)
+    }
+
+    fn launch(&self) -> Result<bottle::Bottle, LaunchError> {
+        self.launch_with(&self.options())
+    }
+
+    fn journal(&self) -> bottle::exec::Journal {
+        JournalFile::open(&self.state_root().bottle(&"keys".parse().unwrap())).unwrap().journal()
+    }
+
+    /// Nothing at the forge, nothing in the journal, no key and no token in any file.
+    fn assert_nothing_left(&self) {
+        assert_eq!(self.forge.keys(), []);
+        let journal = self.journal();
+        assert_eq!((journal.undo.as_slice(), journal.status), (&[][..], Status::Closed));
+        self.assert_no_file_holds(TOKEN);
+        self.assert_no_file_holds("PRIVATE KEY");
+    }
+
+    fn assert_no_file_holds(&self, text: &str) {
+        for file in files_below(self.root.path()) {
+            let content = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
+            assert!(!content.contains(text), "{} holds `{text}`", file.display());
+        }
+    }
+}
+
+fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(files_below(&entry.path()))
+        } else {
+            files.push(entry.path())
+        }
+    }
+    files
+}
+
+#[test]
+fn a_key_is_made_once_and_revoked_on_close_at_each_forge() {
+    for kind in KINDS {
+        for push in [true, false] {
+            let bench = Bench { push, ..Bench::new(kind) };
+            for other in 0..5 {
+                bench.forge.add("someone else's", &format!("ssh-ed25519 AAAA{other}"));
+            }
+            let others = bench.forge.keys();
+            let bottle = bench.launch().unwrap_or_else(|error| panic!("{kind}: {error}"));
+            let keys = bench.forge.keys();
+            assert_eq!(keys.len(), 6, "{kind}: {:?}", bench.forge.log());
+            assert_eq!((keys[5].title.as_str(), keys[5].read_only), ("claude-bottle-keys-app", !push));
+            assert!(keys[5].key.starts_with("ssh-ed25519 AAAA"), "{:?}", keys[5]);
+            let path = bench.state_root().bottle(&"keys".parse().unwrap()).dir().join("git-gate/app-key");
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            let compose = path.parent().unwrap().with_file_name("docker-compose.yml");
+            let compose = std::fs::read_to_string(compose).unwrap();
+            assert!(compose.contains(path.to_str().unwrap()) && compose.contains("/etc/git-gate/creds/app-key"));
+            bench.assert_no_file_holds(TOKEN);
+            let report = bottle.close();
+            assert!(report.is_clean(), "{report}");
+            assert_eq!(bench.forge.keys(), others, "{kind}: {:?}", bench.forge.log());
+            assert_eq!(bench.forge.made(), 6);
+            bench.assert_no_file_holds("PRIVATE KEY");
+            assert!(bench.journal().undo.is_empty());
+        }
+    }
+}
+
+#[test]
+fn each_error_of_a_forge_is_told_and_leaves_no_key() {
+    for kind in KINDS {
+        for (fault, told) in [
+            (Fault::Status(401), "it answered 401: it does not accept the token (it says: Bad credentials: [token])"),
+            (Fault::Status(404), "it answered 404: there is no such repository, or the token may not see it"),
+            (Fault::Status(422), "it answered 422: it does not take the key (it says: Validation Failed; "),
+            (Fault::Status(500), "it answered 500, a failure of its own (it says: out of order)"),
+            (Fault::MadeBut(502), "it answered 502, a failure of its own"),
+            (Fault::Late(Duration::from_millis(2500)), "it did not answer: timeout"),
+        ] {
+            if kind != "github" && matches!(fault, Fault::Status(500) | Fault::Late(_)) {
+                // They only take time; what differs between forges is not in them.
+                continue;
+            }
+            let bench = Bench::new(kind);
+            bench.forge.set_fault(Some(fault));
+            let error = bench.launch().unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(told), "{kind} {fault:?}: {text}");
+            assert!(
+                text.starts_with(
+                    "register the deploy keys: git upstream `app` (bottles.lab.git.upstreams[0].deploy_key)"
+                ) && text.contains("`FORGE_TOKEN`")
+                    && text.contains(&bench.forge.api_url(kind))
+                    && !text.contains("could not be undone")
+                    && !text.contains(TOKEN),
+                "{text}"
+            );
+            assert!(error.teardown.unwrap().is_clean());
+            bench.assert_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn a_forge_that_is_not_there_and_a_token_that_is_not_set_are_told_at_once() {
+    let bench = Bench { token: None, ..Bench::new("gitea") };
+    let text = bench.launch().unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "prepare the launch: the variable `FORGE_TOKEN` is not set; git upstream `app` registers its deploy key with it \
+         (bottles.lab.git.upstreams[0].deploy_key.token)"
+    );
+    assert!(bench.forge.log().is_empty() && !bench.state_root().path().exists());
+
+    let bench = Bench::new("no-such-forge");
+    let text = Bench { kind: "gitea", ..bench }.with_dead_port().launch().unwrap_err().to_string();
+    assert!(text.contains("it was not reached"), "{text}");
+}
+
+impl Bench {
+    /// Its manifest names a port where nobody listens.
+    fn with_dead_port(self) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        Self { forge: FakeForge::dead(port), ..self }
+    }
+}
+
+#[test]
+fn a_launch_that_fails_later_revokes_its_key() {
+    let bench = Bench::new("github");
+    let cancel = bottle::exec::CancelToken::default();
+    let stop = cancel.clone();
+    let options = bench
+        .options()
+        .with_observer(Arc::new(move |event: &Event| {
+            if matches!(event, Event::StepStarted { step } if step == "write the Compose file") {
+                stop.cancel();
+            }
+        }))
+        .with_cancel(cancel);
+    let error = bench.launch_with(&options).unwrap_err();
+    assert!(error.is_cancelled() && error.teardown.unwrap().is_clean());
+    assert_eq!(bench.forge.made(), 1);
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_key_that_somebody_deleted_counts_as_revoked() {
+    let bench = Bench::new("gitlab");
+    let bottle = bench.launch().unwrap();
+    bench.forge.remove_all();
+    let report = bottle.close();
+    assert!(report.is_clean(), "{report}");
+    bench.assert_nothing_left();
+}
+
+#[test]
+fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
+    let mut bench = Bench::new("github");
+    let launched = bench.launch().unwrap();
+    // The process that takes it down has no token.
+    launched.keep().unwrap();
+    bench.token = None;
+    let slug = "keys".parse().unwrap();
+    let attach = |bench: &Bench| {
+        let site = Site::new(bench.options().engine, &bench.host()).with_state_root(bench.state_root());
+        bottle::attach(&site, &slug).unwrap()
+    };
+    let report = attach(&bench).close();
+    let failures: Vec<_> = report.failures().collect();
+    assert_eq!(failures.len(), 1, "{report}");
+    let told = failures[0].error.clone().unwrap();
+    assert!(
+        told.contains("the variable `FORGE_TOKEN` is not set, so the key `claude-bottle-keys-app` of `team/app`"),
+        "{told}"
+    );
+    assert_eq!((bench.forge.keys().len(), bench.journal().undo.len(), bench.journal().status), (1, 1, Status::Closing));
+    let refused = bench_with_token(&mut bench, "wrong", &attach);
+    assert!(refused.contains("it does not accept the token"), "{refused}");
+    assert_eq!(bench.forge.keys().len(), 1);
+    let report = {
+        bench.token = Some(TOKEN);
+        attach(&bench).close()
+    };
+    assert!(report.is_clean(), "{report}");
+    bench.assert_nothing_left();
+}
+
+fn bench_with_token(bench: &mut Bench, token: &'static str, attach: &dyn Fn(&Bench) -> bottle::Bottle) -> String {
+    bench.token = Some(token);
+    attach(bench).close().to_string()
+}
+
+/// A bound on what a slow forge costs: the request's own time, and then a while of looking whether the key turned up.
+#[test]
+fn a_silent_forge_costs_a_bounded_time() {
+    let bench = Bench::new("github");
+    bench.forge.set_fault(Some(Fault::Late(Duration::from_secs(2))));
+    let started = Instant::now();
+    bench.launch().unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    bench.assert_nothing_left();
+}

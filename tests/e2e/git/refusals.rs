@@ -1,0 +1,174 @@
+//! Pushes that must not pass, after each of which the outside repository is what it was.
+
+use bottle::Bottle;
+use bottle::plan::Service;
+
+use super::{git_section, lab_with, launch, refs, ssh_upstream};
+use crate::support::{FORBIDDEN, Finished, Lab, docker, sh};
+
+/// A text that gitleaks takes for a token, made here so that no file of this repository holds one.
+fn secret() -> String {
+    format!("gh{}_{}", 'p', "R7mZ2kQx9LwT4vB8nYc3HsJ6dFgA1uEoPiX5")
+}
+
+struct Case<'a> {
+    lab: &'a Lab,
+    bottle: &'a Bottle,
+    repository: &'static str,
+}
+
+impl Case<'_> {
+    /// Runs a script in a fresh clone of the repository; its last command is the push.
+    fn attempt(&self, script: &str) -> Finished {
+        let repository = self.repository;
+        sh(
+            self.bottle,
+            &format!(
+                "set -e; rm -rf /tmp/case; git clone -q git@outside.test:{repository}.git /tmp/case; cd /tmp/case; {script}"
+            ),
+        )
+    }
+
+    /// A script whose push must be refused for `reason`, without a word of the secret and without an effect.
+    fn refused(&self, what: &str, reason: &str, script: &str) {
+        let before = (refs(self.lab, self.repository), self.mirror());
+        let pushed = self.attempt(script);
+        assert_ne!(pushed.code, 0, "{what} went through: {pushed:?}");
+        let said = pushed.stderr.replace("remote: ", "").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("git-gate refused this push.") && said.contains(reason), "{what}: {}", pushed.stderr);
+        assert!(
+            !pushed.stderr.contains(&secret()) && !pushed.stdout.contains(&secret()),
+            "{what}: the secret is shown"
+        );
+        assert_eq!((refs(self.lab, self.repository), self.mirror()), before, "{what}: something changed");
+    }
+
+    fn accepted(&self, script: &str) {
+        self.attempt(script).ok();
+    }
+
+    /// The refs of git-gate's own copy.
+    fn mirror(&self) -> String {
+        let container = self.bottle.names().container(Service::GitGate);
+        let directory = format!("/mirrors/{}.git", self.repository);
+        let trust = format!("safe.directory={directory}");
+        docker(["exec", &container, "git", "-c", &trust, "--git-dir", &directory, "for-each-ref"]).stdout
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn what_must_not_pass_is_refused_and_leaves_the_outside_as_it_was() {
+    let (lab, key) = lab_with("refuse", "app,tagged,declines");
+    lab.outside.as_git(
+        "printf '#!/bin/sh\\necho the host has its own rules >&2\\nexit 1\\n' > declines.git/hooks/pre-receive; \
+         chmod +x declines.git/hooks/pre-receive",
+    );
+    let stranger_key = bottle::deploy_keys::KeyPair::generate(&mut bottle::tls::SystemRandom).unwrap();
+    let upstreams = [
+        ssh_upstream(&lab, "app", &key, ", push: {branches: [main, \"agent/**\"]}"),
+        ssh_upstream(&lab, "tagged", &key, ", push: {tags: true, branches: [\"**\", \"refs/notes/*\"]}"),
+        ssh_upstream(&lab, "declines", &key, ""),
+        format!(
+            "    - {{name: stranger, url: \"git@{FORBIDDEN}:app.git\", identity_file: \"{}\", known_hosts: [\"{FORBIDDEN} {}\"]}}\n",
+            key.display(),
+            stranger_key.public(),
+        ),
+    ];
+    let bottle = launch(&lab, &git_section(&upstreams.concat()));
+    let on = |repository| Case { lab: &lab, bottle: &bottle, repository };
+    let (app, tagged) = (on("app"), on("tagged"));
+    let secret = secret();
+    let found = "it holds what looks like a secret (rule `github-pat`";
+
+    app.accepted("echo ok > ok; git add ok; git commit -qm ok; git push -q origin HEAD:agent/one");
+    app.refused(
+        "a secret in the tip",
+        found,
+        &format!("echo 'key = \"{secret}\"' > conf; git add conf; git commit -qm tip; git push -q origin HEAD:main"),
+    );
+    app.refused(
+        "a secret in a commit that a later one removes",
+        found,
+        &format!(
+            "echo '{secret}' > conf; git add conf; git commit -qm middle; git rm -q conf; git commit -qm gone; git push -q origin HEAD:main"
+        ),
+    );
+    app.refused(
+        "a secret in a merge's second parent",
+        found,
+        &format!(
+            "git checkout -qb side; echo '{secret}' > conf; git add conf; git commit -qm side; git rm -q conf; git commit -qm gone; \
+             git checkout -q main; echo main > main; git add main; git commit -qm main; git merge -q --no-ff -m merge side; \
+             git push -q origin HEAD:main"
+        ),
+    );
+    app.refused(
+        "a secret in a file's name",
+        found,
+        &format!("echo x > '{secret}.txt'; git add .; git commit -qm name; git push -q origin HEAD:main"),
+    );
+    app.refused(
+        "a secret in a commit's message",
+        found,
+        &format!("git commit -q --allow-empty -m 'use {secret}'; git push -q origin HEAD:main"),
+    );
+    app.refused(
+        "a secret in a branch's name",
+        found,
+        &format!("git commit -q --allow-empty -m x; git push -q origin HEAD:'agent/{secret}'"),
+    );
+    tagged.refused(
+        "a secret in a tag's message",
+        found,
+        &format!("git tag -a -m 'key {secret}' v1; git push -q origin v1"),
+    );
+    tagged.refused(
+        "a secret in a note",
+        found,
+        &format!("git notes add -m '{secret}' HEAD; git push -q origin refs/notes/commits"),
+    );
+    app.refused(
+        "a forced push",
+        "branch `agent/one` would be rewritten",
+        "git checkout -q agent/one; git commit -q --amend -m other; git push -q --force origin HEAD:agent/one",
+    );
+    app.refused("a deletion", "branch `agent/one` may not be deleted", "git push -q origin :agent/one");
+    app.refused(
+        "a workflow",
+        "changes `.github/workflows/ci.yml`, which is protected",
+        "mkdir -p .github/workflows; echo 'on: push' > .github/workflows/ci.yml; git add .; git commit -qm ci; git push -q origin HEAD:main",
+    );
+    app.refused(
+        "a branch outside the pattern",
+        "branch `release` is outside what may be pushed (main, agent/**)",
+        "git commit -q --allow-empty -m x; git push -q origin HEAD:release",
+    );
+    app.refused("a tag", "tags may not be pushed", "git tag v1; git push -q origin v1");
+    app.refused(
+        "one bad ref among good ones",
+        "branch `release` is outside",
+        "git commit -q --allow-empty -m x; git push -q origin HEAD:main HEAD:agent/two HEAD:release",
+    );
+    on("declines").refused(
+        "a push that the real remote declines",
+        "the upstream declined: `main`",
+        "echo x > x; git add x; git commit -qm x; git push -q origin HEAD:main",
+    );
+
+    let logins = |lab: &Lab| lab.outside.events().iter().filter(|event| event["kind"] == "ssh").count();
+    let before = logins(&lab);
+    let cloned = sh(&bottle, &format!("cd /tmp; git clone -q git@{FORBIDDEN}:app.git stranger"));
+    assert_ne!(cloned.code, 0);
+    assert!(cloned.stderr.contains("git-gate") && cloned.stderr.contains("Host key verification failed"), "{cloned:?}");
+    assert_eq!(logins(&lab), before, "git-gate logged in at a host that it does not know");
+
+    // After all that an honest push still passes.
+    app.accepted("echo last > last; git add last; git commit -qm last; git push -q origin HEAD:main");
+    tagged.accepted("git tag -a -m fine v2; git push -q origin v2");
+    assert!(refs(&lab, "tagged").contains("refs/tags/v2"));
+    let state = lab.state();
+    lab.close(bottle);
+    let log = std::fs::read_to_string(state.join("compose.log")).unwrap();
+    assert!(log.contains("github-pat") && !log.contains(&secret), "the audit log names rules and no secret");
+}

@@ -1,0 +1,286 @@
+//! A forge that keeps state: the deploy keys of one repository, as GitHub, Gitea and GitLab show them.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// The token that may administer keys.
+pub(crate) const TOKEN: &str = "forge-token-that-is-seen-nowhere";
+/// The one repository, as forges name it.
+pub(crate) const REPOSITORY: &str = "team/app";
+
+/// A running forge; it ends with the process.
+#[derive(Clone)]
+pub(crate) struct FakeForge(Arc<Shared>);
+
+struct Shared {
+    port: u16,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    keys: BTreeMap<u64, Key>,
+    /// How many were ever made.
+    made: u64,
+    /// Method, path and status of every request that was answered.
+    log: Vec<String>,
+    fault: Option<Fault>,
+    hold: Option<Moment>,
+    reached: bool,
+    on_change: Option<Arc<dyn Fn(&[String]) + Send + Sync>>,
+}
+
+/// A deploy key of the forge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) title: String,
+    pub(crate) key: String,
+    pub(crate) read_only: bool,
+}
+
+/// What goes wrong when a key is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// This status, and nothing is made.
+    Status(u16),
+    /// This status, although the key was made.
+    MadeBut(u16),
+    /// No answer, and the key is made after this time.
+    Late(Duration),
+}
+
+/// Where a request stops and waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    BeforeCreate,
+    AfterCreate,
+    BeforeDelete,
+    AfterDelete,
+}
+
+impl FakeForge {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let forge = Self(Arc::new(Shared { port, state: Mutex::default(), changed: Condvar::new() }));
+        let serving = forge.clone();
+        std::thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let serving = serving.clone();
+                // A client that is killed in the middle is part of the tests.
+                std::thread::spawn(move || drop(serving.serve(connection)));
+            }
+        });
+        forge
+    }
+
+    /// One that is not there.
+    pub(crate) fn dead(port: u16) -> Self {
+        Self(Arc::new(Shared { port, state: Mutex::default(), changed: Condvar::new() }))
+    }
+
+    /// Deletes every key as a person would.
+    pub(crate) fn remove_all(&self) {
+        self.state().keys.clear();
+    }
+
+    /// The interface's base: `kind` is `github`, `gitea` or `gitlab`.
+    pub(crate) fn api_url(&self, kind: &str) -> String {
+        format!("http://127.0.0.1:{}/{kind}", self.0.port)
+    }
+
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.state().keys.values().cloned().collect()
+    }
+
+    pub(crate) fn made(&self) -> u64 {
+        self.state().made
+    }
+
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.state().log.clone()
+    }
+
+    pub(crate) fn set_fault(&self, fault: Option<Fault>) {
+        self.state().fault = fault;
+    }
+
+    /// Adds a key as another bottle or a person would.
+    pub(crate) fn add(&self, title: &str, key: &str) {
+        let mut state = self.state();
+        state.made += 1;
+        let id = state.made;
+        state.keys.insert(id, Key { title: title.into(), key: key.into(), read_only: true });
+    }
+
+    /// Is called with every public key whenever one comes or goes.
+    pub(crate) fn on_change(&self, call: impl Fn(&[String]) + Send + Sync + 'static) {
+        self.state().on_change = Some(Arc::new(call));
+    }
+
+    /// Lets the next request stop at this moment.
+    pub(crate) fn hold(&self, moment: Moment) {
+        let mut state = self.state();
+        (state.hold, state.reached) = (Some(moment), false);
+    }
+
+    pub(crate) fn is_holding(&self) -> bool {
+        self.state().reached
+    }
+
+    /// Lets whatever waits go on.
+    pub(crate) fn release(&self) {
+        self.state().hold = None;
+        self.0.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap()
+    }
+
+    fn pass(&self, moment: Moment) {
+        let mut state = self.state();
+        let until = Instant::now() + Duration::from_secs(60);
+        while state.hold == Some(moment) && Instant::now() < until {
+            state.reached = true;
+            state = self.0.changed.wait_timeout(state, Duration::from_secs(1)).unwrap().0;
+        }
+    }
+
+    fn serve(&self, connection: TcpStream) -> std::io::Result<()> {
+        connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut reader = BufReader::new(connection.try_clone()?);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let mut words = line.split_whitespace();
+        let (method, target) =
+            (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+        let (mut headers, mut length) = (BTreeMap::new(), 0);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+            let name = name.to_ascii_lowercase();
+            if name == "content-length" {
+                length = value.parse().unwrap_or(0);
+            }
+            headers.insert(name, value.to_owned());
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        let Some((status, content)) = self.answer(&method, &target, &headers, &body) else {
+            std::thread::sleep(Duration::from_secs(20));
+            return Ok(());
+        };
+        self.state().log.push(format!("{method} {target} {status}"));
+        let content = if content.is_null() { String::new() } else { content.to_string() };
+        write!(
+            &connection,
+            "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
+            content.len()
+        )
+    }
+
+    /// Status and content, or nothing for no answer at all.
+    fn answer(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &BTreeMap<String, String>,
+        body: &Value,
+    ) -> Option<(u16, Value)> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let header = |name: &str| headers.get(name).map(String::as_str).unwrap_or_default();
+        let encoded = REPOSITORY.replace('/', "%2F");
+        let (authorized, keys, read_only) = if path.starts_with("/github/") {
+            let authorized = header("authorization") == format!("Bearer {TOKEN}") && !header("user-agent").is_empty();
+            (authorized, format!("/github/repos/{REPOSITORY}/keys"), body["read_only"].as_bool())
+        } else if path.starts_with("/gitea/") {
+            let authorized = header("authorization") == format!("token {TOKEN}");
+            (authorized, format!("/gitea/repos/{REPOSITORY}/keys"), body["read_only"].as_bool())
+        } else {
+            let read_only = body["can_push"].as_bool().map(|can_push| !can_push);
+            (header("private-token") == TOKEN, format!("/gitlab/projects/{encoded}/deploy_keys"), read_only)
+        };
+        if !authorized {
+            return Some((401, json!({"message": "Bad credentials"})));
+        }
+        let Some(rest) = path.strip_prefix(&keys) else {
+            return Some((404, json!({"message": "Not Found"})));
+        };
+        match (method, rest) {
+            ("POST", "") => self.create(body, read_only),
+            ("GET", "") => {
+                // Two a page, so that a client that reads only the first page is found out.
+                let page: usize = query.rsplit("page=").next().and_then(|page| page.parse().ok()).unwrap_or(1);
+                let state = self.state();
+                let shown = state.keys.iter().skip((page - 1) * 2).take(2);
+                Some((200, shown.map(|(id, key)| json!({"id": id, "title": key.title, "key": key.key})).collect()))
+            }
+            ("DELETE", id) => Some(self.delete(id.trim_start_matches('/').parse().ok()?)),
+            _ => Some((405, Value::Null)),
+        }
+    }
+
+    fn create(&self, body: &Value, read_only: Option<bool>) -> Option<(u16, Value)> {
+        self.pass(Moment::BeforeCreate);
+        let fault = self.state().fault;
+        match fault {
+            Some(Fault::Status(422)) => {
+                return Some((
+                    422,
+                    json!({"message": "Validation Failed", "errors": [{"message": "key is already in use"}]}),
+                ));
+            }
+            Some(Fault::Status(401)) => return Some((401, json!({"message": format!("Bad credentials: {TOKEN}")}))),
+            Some(Fault::Status(404)) => return Some((404, json!({"message": "Not Found"}))),
+            Some(Fault::Status(status)) => return Some((status, json!({"message": "out of order"}))),
+            Some(Fault::Late(delay)) => std::thread::sleep(delay),
+            Some(Fault::MadeBut(_)) | None => {}
+        }
+        let (Some(title), Some(key), Some(read_only)) = (body["title"].as_str(), body["key"].as_str(), read_only)
+        else {
+            return Some((422, json!({"message": "a field is missing"})));
+        };
+        let id = {
+            let mut state = self.state();
+            state.made += 1;
+            let id = state.made;
+            state.keys.insert(id, Key { title: title.into(), key: key.into(), read_only });
+            id
+        };
+        self.tell();
+        self.pass(Moment::AfterCreate);
+        match fault {
+            Some(Fault::Late(_)) => None,
+            Some(Fault::MadeBut(status)) => Some((status, json!({"message": "out of order"}))),
+            // GitLab and GitHub may add a comment to what they show.
+            _ => Some((201, json!({"id": id, "title": title, "key": format!("{key} comment")}))),
+        }
+    }
+
+    fn delete(&self, id: u64) -> (u16, Value) {
+        self.pass(Moment::BeforeDelete);
+        let gone = self.state().keys.remove(&id).is_none();
+        self.tell();
+        self.pass(Moment::AfterDelete);
+        if gone { (404, json!({"message": "Not Found"})) } else { (204, Value::Null) }
+    }
+
+    fn tell(&self) {
+        let (call, keys) = {
+            let state = self.state();
+            (state.on_change.clone(), state.keys.values().map(|key| key.key.clone()).collect::<Vec<_>>())
+        };
+        if let Some(call) = call {
+            call(&keys);
+        }
+    }
+}
