@@ -6,9 +6,11 @@
 
 mod agent;
 pub mod env_file;
+mod files;
 mod host;
 pub mod launch;
 mod provision;
+pub mod supervise;
 pub mod workspace;
 
 pub use agent::agent_command;

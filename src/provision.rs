@@ -3,6 +3,8 @@
 //! Its container has no capability at all, root included. So what is the system's is written by its root, what is the
 //! agent's by the agent, each in one command that also checks what it did.
 
+mod mcp;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -81,7 +83,7 @@ pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
     for skill in &plan.plan().agent.skills {
         place_skill(&target, plan, skill)?;
     }
-    Ok(())
+    mcp::place(&target, plan)
 }
 
 /// The handle of the agent's container.

@@ -61,6 +61,11 @@ impl StateLayout {
         self.dir.join("metadata.json")
     }
 
+    /// The plan in effect, which holds no secret, mode 0600; it stays after teardown.
+    pub fn plan(&self) -> PathBuf {
+        self.dir.join("plan.json")
+    }
+
     /// Held by the process that owns the bottle.
     pub fn lock(&self) -> PathBuf {
         self.dir.join("lock")

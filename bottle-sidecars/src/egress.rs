@@ -37,6 +37,9 @@ pub const CONTEXT: BuildContext = BuildContext {
     ], programs: ["entrypoint", "healthcheck"]),
 };
 
+/// Where egress says, in its container, which routes it read last and whether it took them.
+pub const STATUS: &str = "/tmp/egress-status.json";
+
 const ROUTES: &str = "/etc/egress/routes.yaml";
 const CA: &str = "/etc/egress/ca.pem";
 const PIPELOCK_CA: &str = "/etc/egress/pipelock-ca.pem";

@@ -11,6 +11,7 @@ use bottle_tls::TlsError;
 
 use crate::env_file::EnvFileError;
 use crate::provision::ProvisionError;
+use crate::supervise::SuperviseError;
 use crate::workspace::WorkspaceError;
 
 /// A step of the launch.
@@ -176,6 +177,9 @@ pub enum LaunchCause {
         #[source]
         source: io::Error,
     },
+    /// The plan or the posture could not be written.
+    #[error(transparent)]
+    Supervise(#[from] SuperviseError),
     /// The environment file cannot be used.
     #[error(transparent)]
     EnvFile(#[from] EnvFileError),

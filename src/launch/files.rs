@@ -1,8 +1,7 @@
 //! The files of a bottle's state: each sidecar's configuration, and where it is.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bottle_plan::plan::GitAuth;
@@ -23,18 +22,7 @@ pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {
 
 /// Writes a file whole or not at all, with its mode from the first moment.
 pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), LaunchCause> {
-    let failed = |source| LaunchCause::Write { path: path.to_owned(), source };
-    let dir = path.parent().unwrap_or(path);
-    let mut file = tempfile::Builder::new()
-        .prefix(".new-")
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(dir)
-        .map_err(failed)?;
-    file.write_all(content).map_err(failed)?;
-    // The process's umask may have taken away what containers need to read.
-    file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    crate::files::write(path, content, mode).map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
 }
 
 pub(super) fn upstream_ca(state: &StateLayout) -> PathBuf {
@@ -73,7 +61,8 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Ipv
         make_dir(&state.service_dir(Service::Agent), 0o700)?;
         make_dir(&state.current_config(), 0o755)?;
     }
-    Ok(())
+    // Last: what the plan on disk says is what the files above say.
+    Ok(crate::supervise::lay_down(plan, state)?)
 }
 
 pub(super) fn egress_facts(launch: &Launch<'_>, images: &Images, authorities: &Authorities) -> Option<EgressFacts> {

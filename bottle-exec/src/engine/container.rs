@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -230,6 +230,18 @@ impl Engine {
     pub fn kill(&self, container: &str, signal: &str) -> Result<(), EngineError> {
         let command = self.change(["kill", "--signal", signal, container]);
         self.run(&command.with_label(format!("send {signal} to {container}"))).map(drop)
+    }
+
+    /// What a container has printed since an instant, bounded.
+    ///
+    /// # Errors
+    ///
+    /// When the container is not there, or the engine keeps no logs that it could read back.
+    pub fn logs_since(&self, container: &str, since: SystemTime) -> Result<Output, EngineError> {
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
+        let command = self.query(["logs", "--since", &since, container]);
+        self.run(&command.with_label(format!("read the log of {container}")))
     }
 
     /// What a container is doing; nothing when it is not there.

@@ -173,7 +173,7 @@ impl Lab {
         let state = self.state();
         for entry in std::fs::read_dir(&state).into_iter().flatten() {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-            let stays = ["compose.log", "docker-compose.yml", "metadata.json", "lock", "supervise"];
+            let stays = ["compose.log", "docker-compose.yml", "metadata.json", "plan.json", "lock", "supervise"];
             assert!(stays.contains(&name.as_str()), "{name} is left in {}", state.display());
         }
     }

@@ -1,0 +1,122 @@
+//! Shows what a bottle's agent asks for, and takes a person's answer: `cargo run --example supervise -- [--slug SLUG]`.
+//!
+//! It runs beside the program that launched the bottle, until the end of its input. A `y` grants, an `n` refuses, anything
+//! else leaves the proposal for later; then one line of reason, which may be empty and which the agent gets to read.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bottle::exec::{Control, Subprocess};
+use bottle::plan::{Prefix, Slug, StateRoot};
+use bottle::supervise::{Event, Review, SuperviseError, Supervisor};
+use bottle::{Engine, EngineChoice, Host};
+use clap::Parser;
+
+/// Approve or deny what the agent of a bottle asks for.
+#[derive(Parser)]
+struct Args {
+    /// The bottle; may be left out when only one is up.
+    #[arg(long, value_name = "SLUG")]
+    slug: Option<Slug>,
+    /// Where bottles keep their state.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: failed to {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let host = Host::current()?;
+    let root = args.state_dir.map_or_else(|| host.state_root(), |dir| StateRoot::at(host.facts.cwd.join(dir)));
+    let backend = Arc::new(Subprocess::new(host.environment()));
+    let engine = Engine::detect(backend, &EngineChoice::Auto, Control::default())?;
+    let slug = match args.slug {
+        Some(slug) => slug,
+        None => only_bottle(&engine, &root)?,
+    };
+    let supervisor = Supervisor::open(engine, &root, &slug)?;
+    println!("watching bottle {slug}\n\n{}", bottle::plan::Posture::of(&supervisor.plan()?));
+    for event in supervisor.watch(Duration::from_millis(200), u64::MAX, || false) {
+        let goes_on = match event {
+            Event::Proposed(review) => decide(&supervisor, *review)?,
+            other => {
+                println!("{}\n", in_words(&other));
+                true
+            }
+        };
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn in_words(event: &Event) -> String {
+    match event {
+        Event::Settled(id) => format!("{id} waits no longer"),
+        Event::Unusable(file) => format!("warning: {} is no proposal: {}", file.name, file.why),
+        Event::Failed(error) => format!("warning: failed to {error}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn only_bottle(engine: &Engine, root: &StateRoot) -> Result<Slug, Box<dyn std::error::Error>> {
+    let bottles = bottle::exec::list(engine, root, &Prefix::default())?;
+    let mut slugs = bottles.into_keys();
+    match (slugs.next(), slugs.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err("find a bottle: none is up".into()),
+        (Some(one), Some(other)) => Err(format!("choose between {one}, {other} and others: give --slug").into()),
+    }
+}
+
+/// Asks until the proposal is answered or left. False at the end of the input.
+fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn std::error::Error>> {
+    loop {
+        println!("{review}");
+        let Some(answer) = ask("approve? [y/n/later] ")? else { return Ok(false) };
+        let is_yes = match answer.as_str() {
+            "y" | "yes" => true,
+            "n" | "no" => false,
+            _ => return Ok(true),
+        };
+        let Some(reason) = ask("reason: ")? else { return Ok(false) };
+        let decided = if is_yes { supervisor.approve(&review, &reason) } else { supervisor.deny(&review, &reason) };
+        match decided {
+            Ok(decision) => {
+                match decision.applied {
+                    Some(applied) => println!("{:?}: {}\n", applied.status, applied.detail),
+                    None => println!("Denied\n"),
+                }
+                return Ok(true);
+            }
+            // What is on the screen is not what is there any more: a person decides on what they have seen.
+            Err(error @ SuperviseError::ConsequenceChanged(_)) => println!("failed to {error}\n"),
+            Err(error) => {
+                println!("failed to {error}\n");
+                return Ok(true);
+            }
+        }
+        review = supervisor.show(&review.proposal().id)?;
+    }
+}
+
+fn ask(question: &str) -> std::io::Result<Option<String>> {
+    print!("{question}");
+    std::io::stdout().flush()?;
+    let mut line = String::new();
+    Ok((std::io::stdin().lock().read_line(&mut line)? > 0).then(|| line.trim().to_owned()))
+}

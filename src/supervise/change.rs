@@ -1,0 +1,202 @@
+//! What a proposal would make of a plan. Nothing here touches anything but values.
+
+use std::fmt;
+
+use bottle_exec::supervise::{Change, Proposal};
+use bottle_plan::manifest::PushSpec;
+use bottle_plan::plan::{EgressPlan, GitAuth, GitGatePlan, Injection, InjectionValue, Route, Upstream};
+use bottle_plan::value::{EnvName, GitTransport, GitUrl, HostPattern};
+use bottle_plan::{BottlePlan, Service};
+
+/// When an approval would take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum When {
+    /// At once, in the running bottle.
+    Now,
+    /// When the bottle is launched again with [`Supervisor::next_plan`](super::Supervisor::next_plan).
+    NextLaunch,
+    /// When a person has done the rest by hand.
+    ByHand,
+    /// Not at all.
+    Never,
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Now => "takes effect at once",
+            Self::NextLaunch => "takes effect when the bottle is launched again",
+            Self::ByHand => "takes effect when a person has done the rest by hand",
+            Self::Never => "cannot take effect",
+        })
+    }
+}
+
+/// What a proposal would make of a plan.
+pub(super) struct Edit {
+    pub(super) plan: BottlePlan,
+    pub(super) when: When,
+    /// Why not at once, or what else is to be said; empty when nothing is.
+    pub(super) note: String,
+}
+
+/// Edits a copy of the plan.
+pub(super) fn edit(plan: &BottlePlan, proposal: &Proposal) -> Edit {
+    let mut edited = plan.clone();
+    // Where a manifest's entry would have its place in the file, for errors of a later launch.
+    let key = format!("proposal {}", proposal.id);
+    let outcome = match &proposal.change {
+        Change::AllowHost { host } => allow_host(&mut edited, host),
+        Change::Route { host, paths, methods, credential } => {
+            route(&mut edited, key, host, paths, methods, credential.as_deref())
+        }
+        Change::GitUpstream { name, url } => git_upstream(&mut edited, key, name, url),
+        Change::Packages(names) => packages(&mut edited, names),
+        Change::DockerfilePatch(_) => {
+            Ok((When::ByHand, "a person has to build an image with it and name that in the manifest".to_owned()))
+        }
+        _ => Err("this version of the library does not know the change".to_owned()),
+    };
+    match outcome {
+        Ok((when, note)) => Edit { plan: edited, when, note },
+        Err(why) => Edit { plan: plan.clone(), when: When::Never, note: why },
+    }
+}
+
+/// When it takes effect and what is to be said of it, or why it cannot.
+type Edited = Result<(When, String), String>;
+
+fn allow_host(plan: &mut BottlePlan, host: &str) -> Edited {
+    let host: HostPattern = parse(host)?;
+    if plan.egress.iter().flat_map(|egress| &egress.routes).any(|route| route.host == host) {
+        return Err(format!("routes limit what may be asked of {host}; a route has to be proposed"));
+    }
+    match plan.proxy.allow.binary_search(&host) {
+        Ok(_) => Ok((When::Now, format!("{host} is allowed already"))),
+        Err(place) => {
+            plan.proxy.allow.insert(place, host);
+            Ok((When::Now, String::new()))
+        }
+    }
+}
+
+fn route(
+    plan: &mut BottlePlan,
+    key: String,
+    host: &str,
+    paths: &[String],
+    methods: &[String],
+    credential: Option<&str>,
+) -> Edited {
+    let host: HostPattern = parse(host)?;
+    let has_egress = plan.egress.is_some();
+    let routes = &mut plan.egress.get_or_insert_with(EgressPlan::default).routes;
+    let (inject, has_value) = match credential {
+        None => (None, true),
+        Some(name) => {
+            let token: EnvName = parse(name)?;
+            // A credential that egress has already goes where its other routes put it.
+            let known = routes.iter().filter_map(|route| route.inject.as_ref()).find(|inject| inject.token == token);
+            (Some(known.cloned().map_or_else(|| bearer(token), Ok)?), known.is_some())
+        }
+    };
+    let route = Route {
+        name: free_name(routes, &host),
+        key,
+        host: host.clone(),
+        port: 443,
+        paths: paths.iter().map(|path| parse(path)).collect::<Result<_, _>>()?,
+        methods: methods.iter().map(|method| parse(method)).collect::<Result<_, _>>()?,
+        inject,
+    };
+    let same = |other: &Route| Route { name: route.name.clone(), key: route.key.clone(), ..other.clone() } == route;
+    if routes.iter().any(same) {
+        return Ok((When::Now, "there is such a route already".into()));
+    }
+    if let Some(other) = routes.iter().find(|other| clash(other, &route)) {
+        return Err(format!("the route `{}` describes some of these requests as well", other.name));
+    }
+    routes.push(route);
+    if let Err(place) = plan.proxy.allow.binary_search(&host) {
+        plan.proxy.allow.insert(place, host);
+    }
+    Ok(match (has_egress, has_value, credential) {
+        (true, true, _) => (When::Now, String::new()),
+        (_, false, Some(name)) => (
+            When::NextLaunch,
+            format!("egress holds no credential {name}; the host's environment must have it at the launch"),
+        ),
+        _ => (When::NextLaunch, "the bottle has no egress sidecar, which its first route needs".into()),
+    })
+}
+
+/// A credential that no route has yet, as a manifest's default scheme puts it.
+fn bearer(token: EnvName) -> Result<Injection, String> {
+    Ok(Injection {
+        slot: parse(&format!("EGRESS_TOKEN_{token}"))?,
+        token,
+        header: parse("authorization")?,
+        value: InjectionValue::Template("Bearer {token}".into()),
+    })
+}
+
+fn free_name(routes: &[Route], host: &HostPattern) -> String {
+    let base = host.as_str().replace('*', "any");
+    let numbered = (2..=routes.len() + 2).map(|number| format!("{base}-{number}"));
+    let mut names = std::iter::once(base.clone()).chain(numbered);
+    // There are more candidates than routes.
+    names.find(|name| routes.iter().all(|route| route.name != *name)).unwrap_or(base)
+}
+
+/// Whether neither of two routes would go before the other for some request.
+fn clash(one: &Route, other: &Route) -> bool {
+    fn meet<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+        one.is_empty() && other.is_empty() || one.iter().any(|item| other.contains(item))
+    }
+    (&one.host, one.port) == (&other.host, other.port)
+        && meet(&one.paths, &other.paths)
+        && meet(&one.methods, &other.methods)
+}
+
+fn git_upstream(plan: &mut BottlePlan, key: String, name: &str, url: &str) -> Edited {
+    let (name, url): (_, GitUrl) = (parse(name)?, parse(url)?);
+    if url.transport() == GitTransport::Ssh {
+        return Ok((When::ByHand, "the manifest has to give it a key and the host's public key".into()));
+    }
+    let upstreams = &mut plan.git_gate.get_or_insert_with(|| GitGatePlan { upstreams: Vec::new() }).upstreams;
+    if let Some(same) = upstreams.iter().find(|upstream| upstream.name == name) {
+        return if same.url == url {
+            Ok((When::NextLaunch, "it is there already".into()))
+        } else {
+            Err(format!("another repository is served as `{name}`"))
+        };
+    }
+    upstreams.push(Upstream {
+        name,
+        key,
+        url,
+        auth: GitAuth::Anonymous,
+        known_hosts: Vec::new(),
+        extra_hosts: std::collections::BTreeMap::new(),
+        push: PushSpec { enabled: false, ..PushSpec::default() },
+    });
+    Ok((When::NextLaunch, "read only and without a credential; git-gate learns of it at its start".into()))
+}
+
+fn packages(plan: &mut BottlePlan, names: &[String]) -> Edited {
+    if plan.images.ready.contains_key(&Service::Agent) {
+        return Ok((When::ByHand, "the manifest names a ready image, which a person has to change".into()));
+    }
+    let packages = &mut plan.images.agent.packages;
+    for name in names {
+        packages.push(parse(name)?);
+    }
+    packages.sort();
+    packages.dedup();
+    Ok((When::NextLaunch, "the agent's image is built with them then".into()))
+}
+
+fn parse<T: std::str::FromStr<Err = bottle_plan::NameError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: bottle_plan::NameError| error.to_string())
+}

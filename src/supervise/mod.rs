@@ -1,0 +1,332 @@
+//! The person's side of a supervised bottle: what its agent asks for, what a yes would mean, and making it so.
+//!
+//! It works from any process of the user who launched the bottle: everything that it needs is in the bottle's state
+//! directory. The plan in effect is in `plan.json`, which a launch writes and every approval brings up to date; it is
+//! apart from `metadata.json`, whose one writer is the launcher.
+//!
+//! A [`Review`] is what a person was shown: the proposal, bound to the hash of its bytes, and the [`Consequence`] that an
+//! approval would have. Both are looked at again when it is approved, and a different one is refused.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (engine, root, slug): (bottle::Engine, bottle::plan::StateRoot, bottle::plan::Slug) = todo!();
+//! use bottle::supervise::Supervisor;
+//!
+//! let supervisor = Supervisor::open(engine, &root, &slug)?;
+//! for review in supervisor.pending()? {
+//!     println!("{review}");
+//!     supervisor.deny(&review, "not today")?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod change;
+mod live;
+mod record;
+mod review;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use bottle_exec::Engine;
+use bottle_exec::supervise::{Applied, Decision, ProposalId, Queue, QueueError, Shown, Verified, WatchEvent};
+use bottle_plan::{BottlePlan, Posture, Service, Slug, StateLayout, StateRoot};
+use rustix::fs::FlockOperation;
+
+pub use bottle_exec::supervise::{ApplyStatus, Proposal, Unusable, Verdict};
+pub use change::When;
+pub use review::{Consequence, Event, Review};
+
+use change::edit;
+use live::Live;
+use record::{Record, failed};
+
+/// Why a bottle cannot be supervised, or a decision not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SuperviseError {
+    /// A file of the bottle's state cannot be read or written.
+    #[error("{action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The plan on disk cannot be understood.
+    #[error("read `{}`: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bottle's plan has no `supervise`.
+    #[error("supervise bottle `{0}`: its manifest does not ask for it")]
+    NotSupervised(Slug),
+    /// The queue cannot be read, or it refused the decision.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The plan has changed since the proposal was shown, so that an approval would have another consequence.
+    #[error("approve proposal `{0}`: what that would do has changed since it was shown; look at it again")]
+    ConsequenceChanged(ProposalId),
+    /// The change cannot be made; the proposal can only be denied.
+    #[error("approve proposal `{id}`: {why}")]
+    NotPossible {
+        /// The proposal.
+        id: ProposalId,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// The person's side of one bottle.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    engine: Engine,
+    layout: StateLayout,
+    queue: Queue,
+}
+
+impl Supervisor {
+    /// The bottle of that name, launched by whatever process.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such bottle, or it is not supervised.
+    pub fn open(engine: Engine, root: &StateRoot, slug: &Slug) -> Result<Self, SuperviseError> {
+        let layout = root.bottle(slug);
+        if Record::read(&layout)?.plan.supervise.is_none() {
+            return Err(SuperviseError::NotSupervised(slug.clone()));
+        }
+        let queue = Queue::open(&layout.supervise_queue(), &layout.supervise_decisions())?;
+        Ok(Self { engine, layout, queue })
+    }
+
+    /// The plan in effect: the one that was launched and every change that was approved and applied since.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn plan(&self) -> Result<BottlePlan, SuperviseError> {
+        Ok(Record::read(&self.layout)?.plan)
+    }
+
+    /// The plan in effect together with every approved change that waits for the next launch. To have them, launch this.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn next_plan(&self) -> Result<BottlePlan, SuperviseError> {
+        Ok(Record::read(&self.layout)?.next().clone())
+    }
+
+    /// Everything that waits for a decision, oldest first. What is among the proposals and is none is passed over here;
+    /// [`watch`](Self::watch) tells of it.
+    ///
+    /// # Errors
+    ///
+    /// When the queue or the plan cannot be read.
+    pub fn pending(&self) -> Result<Vec<Review>, SuperviseError> {
+        self.queue.pending()?.proposals.into_iter().map(|shown| self.review(shown)).collect()
+    }
+
+    /// One proposal, decided or not, with what an approval would do now.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such proposal, or it is malformed.
+    pub fn show(&self, id: &ProposalId) -> Result<Review, SuperviseError> {
+        self.review(self.queue.show(id)?)
+    }
+
+    /// Grants what was shown and makes it so: in the running sidecars where that is possible, else for the next launch.
+    /// The decision tells which, and if it failed, why; then the bottle is as it was.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was decided: the proposal, its consequence or the logs are not what they were, or it cannot be made.
+    pub fn approve(&self, review: &Review, reason: &str) -> Result<Decision, SuperviseError> {
+        let _lock = self.lock()?;
+        let id = || review.shown.proposal().id.clone();
+        let record = Record::read(&self.layout)?;
+        let consequence = consequence(&record, review.shown.proposal());
+        if consequence != review.consequence {
+            return Err(SuperviseError::ConsequenceChanged(id()));
+        }
+        if consequence.when == When::Never {
+            return Err(SuperviseError::NotPossible { id: id(), why: consequence.note });
+        }
+        let apply = |proposal: &Proposal| self.apply(&record, proposal, &consequence);
+        Ok(self.queue.approve(&review.shown, reason, SystemTime::now(), apply)?)
+    }
+
+    /// Refuses what was shown; the agent gets to read the reason.
+    ///
+    /// # Errors
+    ///
+    /// When it was decided already, or has changed since it was shown.
+    pub fn deny(&self, review: &Review, reason: &str) -> Result<Decision, SuperviseError> {
+        let _lock = self.lock()?;
+        if self.unfinished().exists() {
+            // An approval was cut off in the middle: what it left is not what the plan says. If it cannot be put right
+            // the mark stays, and a denial is possible all the same.
+            let _ = self.follow(&Record::read(&self.layout)?.plan, None);
+        }
+        Ok(self.queue.deny(&review.shown, reason, SystemTime::now())?)
+    }
+
+    /// What comes to wait for a decision, as it comes: looks every `interval`, at most `polls` times, until `cancelled`
+    /// says so.
+    pub fn watch<C: FnMut() -> bool>(
+        &self,
+        interval: Duration,
+        polls: u64,
+        cancelled: C,
+    ) -> impl Iterator<Item = Event> + use<'_, C> {
+        self.queue.watch(interval, polls, cancelled).map(|event| match event {
+            WatchEvent::Proposed(shown) => match self.review(shown) {
+                Ok(review) => Event::Proposed(Box::new(review)),
+                Err(error) => Event::Failed(error),
+            },
+            WatchEvent::Settled(id) => Event::Settled(id),
+            WatchEvent::Unusable(file) => Event::Unusable(file),
+            WatchEvent::Failed(error) => Event::Failed(error.into()),
+            // The library's own parts are of one version.
+            other => Event::Failed(SuperviseError::Malformed {
+                path: self.layout.supervise_queue(),
+                reason: format!("{other:?}"),
+            }),
+        })
+    }
+
+    /// Checks both audit logs against each other and against the decisions.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError::Audit`] and [`QueueError::Contradiction`].
+    pub fn verify(&self) -> Result<Verified, SuperviseError> {
+        Ok(self.queue.verify()?)
+    }
+
+    /// The queue itself.
+    pub const fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    fn review(&self, shown: Shown) -> Result<Review, SuperviseError> {
+        let consequence = consequence(&Record::read(&self.layout)?, shown.proposal());
+        Ok(Review { shown, consequence })
+    }
+
+    fn apply(&self, record: &Record, proposal: &Proposal, consequence: &Consequence) -> Applied {
+        let Consequence { diff, when, note } = consequence;
+        let mut words: Vec<&str> = diff.changes.iter().map(|change| change.words.as_str()).collect();
+        words.extend(Some(note.as_str()).filter(|note| !note.is_empty()));
+        let detail = words.join("; ");
+        let next = edit(record.next(), proposal).plan;
+        match when {
+            When::Now => self.apply_now(record, edit(&record.plan, proposal).plan, next, detail),
+            When::NextLaunch => match record.clone().with(record.plan.clone(), next).write(&self.layout) {
+                Ok(()) => Applied::recorded(detail),
+                Err(error) => Applied::failed(error.to_string()),
+            },
+            When::ByHand => Applied::recorded(detail),
+            When::Never => Applied::failed(detail),
+        }
+    }
+
+    fn apply_now(&self, record: &Record, plan: BottlePlan, next: BottlePlan, detail: String) -> Applied {
+        let live = Live { engine: &self.engine, layout: &self.layout };
+        let new = record.clone().with(plan, next);
+        let is_running = match live.is_running(&record.plan) {
+            Ok(is_running) => is_running,
+            Err(error) => return Applied::failed(error.to_string()),
+        };
+        // With no sidecar to follow it, the plan is what the next launch starts from.
+        if !is_running {
+            return match new.write(&self.layout) {
+                Ok(()) => Applied::recorded(format!("{detail}; the bottle does not run")),
+                Err(error) => Applied::failed(error.to_string()),
+            };
+        }
+        let known = (!self.unfinished().exists()).then_some(&record.plan);
+        let done = self.follow_then(&new.plan, known, || new.write(&self.layout));
+        match done {
+            Ok(()) => Applied::live(detail),
+            Err(error) => {
+                let back = self.follow_then(&record.plan, None, || record.write(&self.layout));
+                Applied::failed(match back {
+                    Ok(()) => format!("{error}; the bottle is as it was"),
+                    Err(again) => format!("{error}; putting it back failed as well: {again}"),
+                })
+            }
+        }
+    }
+
+    fn follow(&self, plan: &BottlePlan, known: Option<&BottlePlan>) -> Result<(), String> {
+        self.follow_then(plan, known, || Ok(()))
+    }
+
+    /// Makes the sidecars follow a plan, then does what makes that known. A mark is there meanwhile, by which a later
+    /// decision sees that this one was cut off.
+    fn follow_then(
+        &self,
+        plan: &BottlePlan,
+        known: Option<&BottlePlan>,
+        then: impl FnOnce() -> Result<(), SuperviseError>,
+    ) -> Result<(), String> {
+        let mark = self.unfinished();
+        File::create(&mark)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| failed("write", &mark)(error).to_string())?;
+        let live = Live { engine: &self.engine, layout: &self.layout };
+        live.follow(plan, known).map_err(|error| error.to_string())?;
+        then().map_err(|error| error.to_string())?;
+        fs::remove_file(&mark).map_err(|error| failed("remove", &mark)(error).to_string())
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.layout.service_dir(Service::Supervise).join("unfinished")
+    }
+
+    /// One decision at a time, its consequence included.
+    fn lock(&self) -> Result<File, SuperviseError> {
+        let path = self.layout.service_dir(Service::Supervise).join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed("lock", &path)(errno.into()))?;
+        Ok(file)
+    }
+}
+
+/// What approving the proposal would do to the plan.
+fn consequence(record: &Record, proposal: &Proposal) -> Consequence {
+    let now = edit(&record.plan, proposal);
+    let (before, after) = match now.when {
+        When::NextLaunch => (record.next(), edit(record.next(), proposal).plan),
+        _ => (&record.plan, now.plan),
+    };
+    Consequence { diff: Posture::of(before).diff(&Posture::of(&after)), when: now.when, note: now.note }
+}
+
+/// Writes down the plan that a launch is about to put into effect.
+pub(crate) fn lay_down(plan: &BottlePlan, layout: &StateLayout) -> Result<(), SuperviseError> {
+    let mark = layout.service_dir(Service::Supervise).join("unfinished");
+    match fs::remove_file(&mark) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &mark)(error)),
+        _ => {}
+    }
+    Record::new(plan.clone()).write(layout)
+}

@@ -1,0 +1,75 @@
+//! The plan of a bottle on disk, and what the bottle is shown of it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use bottle_plan::{BottlePlan, Posture, StateLayout};
+use serde::{Deserialize, Serialize};
+
+use super::SuperviseError;
+use crate::files;
+
+/// The content of `plan.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    version: u8,
+    /// The plan in effect.
+    pub(super) plan: BottlePlan,
+    /// The plan for the next launch, where approved changes make it another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<BottlePlan>,
+}
+
+impl Record {
+    pub(super) fn new(plan: BottlePlan) -> Self {
+        Self { version: 1, plan, next: None }
+    }
+
+    pub(super) fn read(layout: &StateLayout) -> Result<Self, SuperviseError> {
+        let path = layout.plan();
+        let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+        let malformed = |reason: String| SuperviseError::Malformed { path: path.clone(), reason };
+        let record: Self = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        match record.version {
+            1 => Ok(record),
+            other => Err(malformed(format!("its version is {other}; accepted: 1"))),
+        }
+    }
+
+    /// The plan for the next launch.
+    pub(super) fn next(&self) -> &BottlePlan {
+        self.next.as_ref().unwrap_or(&self.plan)
+    }
+
+    pub(super) fn with(mut self, plan: BottlePlan, next: BottlePlan) -> Self {
+        self.next = (next != plan).then_some(next);
+        self.plan = plan;
+        self
+    }
+
+    /// Writes the record, and the posture where the bottle has somebody to read it.
+    pub(super) fn write(&self, layout: &StateLayout) -> Result<(), SuperviseError> {
+        let write =
+            |path: &Path, text: &str, mode| files::write(path, text.as_bytes(), mode).map_err(failed("write", path));
+        write(&layout.plan(), &json(self, &layout.plan())?, 0o600)?;
+        if self.plan.supervise.is_some() {
+            let posture = Posture::of(&self.plan);
+            let dir = layout.current_config();
+            let data = dir.join("posture.json");
+            write(&data, &json(&posture, &data)?, 0o644)?;
+            write(&dir.join("posture.txt"), &posture.to_string(), 0o644)?;
+        }
+        let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all()).map_err(failed("sync", path));
+        sync(layout.dir())
+    }
+}
+
+fn json(value: &impl Serialize, path: &Path) -> Result<String, SuperviseError> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|error| failed("write", path)(error.into()))
+}
+
+pub(super) fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> SuperviseError {
+    move |source| SuperviseError::Io { action, path: path.to_owned(), source }
+}
