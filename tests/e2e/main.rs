@@ -4,4 +4,5 @@
 mod compose_config;
 mod egress;
 mod launch;
+mod supervise;
 mod support;
