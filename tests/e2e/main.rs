@@ -7,4 +7,5 @@ mod git;
 mod launch;
 mod lifecycle;
 mod sidecars;
+mod supervise;
 mod support;
