@@ -1,6 +1,6 @@
 //! What every backend must do, as a suite that any of them can run.
 //!
-//! It needs a POSIX `sh` with the usual small tools where the backend runs commands, and takes some ten seconds.
+//! It needs a POSIX `sh` with the usual small tools where the backend runs commands, and takes some twenty seconds.
 //!
 //! ```no_run
 //! # fn my_backend() -> impl bottle_exec::Backend { bottle_exec::RecordingBackend::new() }
@@ -232,7 +232,10 @@ fn one_file(backend: &dyn Backend) -> Seen {
     let policy = OutputPolicy::File { path: path.clone(), mode: 0o644 };
     run(backend, &sh("echo one; echo two >&2; echo three").with_output(policy))?;
     let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
-    expect("the file", &text, &"one\ntwo\nthree\n".to_owned())
+    // What goes over a wire may change places with what went over the other one.
+    let mut lines: Vec<&str> = text.lines().filter(|line| *line != "two").collect();
+    lines.extend(text.lines().find(|line| *line == "two"));
+    expect("the file's lines", &lines, &vec!["one", "three", "two"])
 }
 
 fn discarded(backend: &dyn Backend) -> Seen {
@@ -241,12 +244,15 @@ fn discarded(backend: &dyn Backend) -> Seen {
     expect("standard error", &output.stderr.text(), &"seen\n".to_owned())
 }
 
-/// Prints the number of a grandchild that would run for a minute, then waits for it.
-const WITH_GRANDCHILD: &str = "sleep 61 & echo $!; wait";
+/// Prints the number of a grandchild that would run for a minute and when it started, then waits for it.
+const WITH_GRANDCHILD: &str = "sleep 61 & echo $! $(cut -d' ' -f22 /proc/$!/stat 2>/dev/null); wait";
+
+/// Enough for a command elsewhere to have begun.
+const SHORT: Duration = Duration::from_secs(2);
 
 fn timeout(backend: &dyn Backend) -> Seen {
     let (chunks, control) = Chunks::control();
-    let command = sh(WITH_GRANDCHILD).with_output(OutputPolicy::Stream).with_timeout(Duration::from_millis(700));
+    let command = sh(WITH_GRANDCHILD).with_output(OutputPolicy::Stream).with_timeout(SHORT);
     let started = Instant::now();
     match backend.run(&command, &control) {
         Err(ExecError::TimedOut { .. }) => {}
@@ -258,8 +264,8 @@ fn timeout(backend: &dyn Backend) -> Seen {
 
 fn stubborn(backend: &dyn Backend) -> Seen {
     let (chunks, control) = Chunks::control();
-    let script = "trap '' TERM; echo $$; while :; do sleep 1; done";
-    let command = sh(script).with_output(OutputPolicy::Stream).with_timeout(Duration::from_millis(500));
+    let script = "trap '' TERM; echo $$ $(cut -d' ' -f22 /proc/$$/stat 2>/dev/null); while :; do sleep 1; done";
+    let command = sh(script).with_output(OutputPolicy::Stream).with_timeout(SHORT);
     let started = Instant::now();
     match backend.run(&command, &control) {
         Err(ExecError::TimedOut { .. }) => {}
@@ -275,7 +281,7 @@ fn cancelled(backend: &dyn Backend) -> Seen {
     let started = Instant::now();
     let result = std::thread::scope(|scope| {
         scope.spawn(move || {
-            std::thread::sleep(Duration::from_millis(700));
+            std::thread::sleep(SHORT);
             token.cancel();
         });
         backend.run(&sh(WITH_GRANDCHILD).with_output(OutputPolicy::Stream), &control)
@@ -319,7 +325,7 @@ fn secret_argument(backend: &dyn Backend) -> Seen {
 
 fn secret_in_error(backend: &dyn Backend) -> Seen {
     let secret = "conformance-secret";
-    let slow = sh("echo $TOKEN; echo $TOKEN >&2; sleep 61").with_timeout(Duration::from_millis(500));
+    let slow = sh("echo $TOKEN; echo $TOKEN >&2; sleep 61").with_timeout(SHORT);
     let missing = Command::new("conformance-no-such-program").with_timeout(LIMIT);
     for command in [slow, missing] {
         let command = command.with_env("TOKEN", SecretValue::new(secret));
@@ -337,18 +343,20 @@ fn soon(started: Instant) -> Seen {
     if took < Duration::from_secs(10) { Ok(()) } else { Err(format!("it took {took:?}")) }
 }
 
-/// Whether the process that a script named has ended, asked where the script ran. A zombie has.
-fn is_gone(backend: &dyn Backend, pid: &str) -> Seen {
-    let pid = pid.trim();
+/// Whether the process that a script named has ended, asked where the script ran. A zombie has, and the number
+/// may be another process's by now, or always have been where each command has its own pid namespace.
+fn is_gone(backend: &dyn Backend, named: &str) -> Seen {
+    let (pid, start) = named.trim().split_once(' ').unwrap_or((named.trim(), ""));
     if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("the command was stopped before it had named its process: {pid:?}"));
     }
-    let script = r#"for i in 1 2 3 4 5 6 7 8 9 10; do
+    let script = r#"[ -z "$2" ] || [ "$(cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null)" = "$2" ] || exit 0
+    for i in 1 2 3 4 5 6 7 8 9 10; do
         kill -0 "$1" 2>/dev/null || exit 0
         case "$(ps -o stat= -p "$1" 2>/dev/null || cut -d" " -f3 "/proc/$1/stat" 2>/dev/null)" in Z*) exit 0;; esac
         sleep 0.2
     done; exit 1"#;
-    let output = run(backend, &sh(script).with_args(["name", pid]))?;
+    let output = run(backend, &sh(script).with_args(["name", pid, start]))?;
     if output.status.is_success() { Ok(()) } else { Err(format!("process {pid} still runs")) }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::EngineError;
-use super::{Engine, ObjectKind, pass_env};
+use super::{Engine, Flavour, ObjectKind, pass_env};
 use crate::command::{Command, EnvValue, OutputPolicy, Stdin};
 use crate::output::Output;
 
@@ -190,8 +190,7 @@ impl Engine {
         user: Option<&str>,
     ) -> Result<(), EngineError> {
         let command = match method {
-            // Without `--archive`, which would give everything to the container's own user.
-            CopyMethod::Engine => self.change(["cp", "-", &format!("{container}:{directory}")]),
+            CopyMethod::Engine => self.change(self.copy_words()).with_args(["-", &format!("{container}:{directory}")]),
             CopyMethod::Tar => {
                 self.change(["exec", "--interactive", "--user", user.unwrap_or("0"), container]).with_args([
                     "tar",
@@ -222,7 +221,7 @@ impl Engine {
         user: Option<&str>,
     ) -> Result<(), EngineError> {
         let command = match method {
-            CopyMethod::Engine => self.change(["cp", &format!("{container}:{path}"), "-"]),
+            CopyMethod::Engine => self.change(self.copy_words()).with_args([&format!("{container}:{path}"), "-"]),
             CopyMethod::Tar => {
                 let trimmed = path.trim_end_matches('/');
                 let (parent, name) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
@@ -242,6 +241,12 @@ impl Engine {
             .with_stdout(OutputPolicy::File { path: tar.to_owned(), mode: 0o600 })
             .with_label(format!("copy {container}:{path} out"));
         self.run(&command).map(drop)
+    }
+
+    /// The engine's own copy, without the archive mode that gives everything to the container's user; it is off with Docker.
+    fn copy_words(&self) -> impl Iterator<Item = &'static str> {
+        let is_podman = self.info.flavour == Flavour::Podman;
+        std::iter::once("cp").chain(is_podman.then_some("--archive=false"))
     }
 
     /// Sends a signal to a container's first process, by its name: `HUP`.

@@ -79,8 +79,10 @@ fn command_lines() {
     engine.exec_interactive("claude-bottle-demo", &Exec::new(["sh"]), true).unwrap();
     engine.exec_interactive("claude-bottle-demo", &Exec::new(["sh"]), false).unwrap();
     for method in [CopyMethod::Engine, CopyMethod::Tar] {
-        engine.cp_in("claude-bottle-demo", "/etc", Stdin::File("/tmp/x.tar".into()), method).unwrap();
-        engine.cp_out("claude-bottle-demo", "/home/agent/work/", Path::new("/tmp/y.tar"), method).unwrap();
+        engine.cp_in("claude-bottle-demo", "/etc", Stdin::File("/tmp/x.tar".into()), method, None).unwrap();
+        engine
+            .cp_out("claude-bottle-demo", "/home/agent/work/", Path::new("/tmp/y.tar"), method, Some("agent"))
+            .unwrap();
     }
     engine.kill("claude-bottle-pipelock-demo", "HUP").unwrap();
     engine.wait_ready("claude-bottle-demo", Duration::ZERO).unwrap();

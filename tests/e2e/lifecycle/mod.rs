@@ -3,6 +3,7 @@
 mod crowd;
 mod handle;
 mod killed;
+mod podman;
 mod terminal;
 mod trouble;
 

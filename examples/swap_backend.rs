@@ -1,0 +1,226 @@
+//! Runs a bottle's commands somewhere else: `cargo run --example swap_backend -- ssh HOST` by ssh on another host,
+//! `… -- container IMAGE` each in a container of its own that holds the engine's client.
+//!
+//! It rehearses unless it is told `--run`: the lines that would be run are printed, and nothing is needed. `--check` puts
+//! the backend to the conformance suite instead of launching.
+//!
+//! Wherever the commands run, the engine binds a bottle's files from its own host. By ssh that is `HOST`: the state
+//! directory must be there under the same path, as a shared home directory is. The library sees the engine's socket as
+//! `HOST` does and cannot tell.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bottle::exec::engine::Exec;
+use bottle::exec::{
+    Backend, Command, Control, ExecError, Output, OutputPolicy, RecordingBackend, Stdin, Subprocess, conformance,
+};
+use bottle::plan::{PlanRequest, Prefix, StateRoot};
+use bottle::{Engine, EngineChoice, Host, LaunchOptions, Manifest};
+use clap::{Parser, Subcommand};
+
+/// Run a bottle's commands somewhere else.
+#[derive(Parser)]
+struct Args {
+    /// Run the commands, in place of printing them.
+    #[arg(long, global = true)]
+    run: bool,
+    /// Look whether the backend keeps every rule of the conformance suite.
+    #[arg(long, global = true)]
+    check: bool,
+    #[command(subcommand)]
+    place: Place,
+}
+
+/// Where commands run.
+#[derive(Clone, Debug, Subcommand)]
+enum Place {
+    /// On another host. Its sshd must accept the variables that the manifest names (`AcceptEnv`).
+    Ssh {
+        /// As ssh takes it.
+        host: String,
+        /// Further arguments of ssh.
+        #[arg(last = true)]
+        options: Vec<String>,
+    },
+    /// Each in a container of an image with the engine's client in it.
+    Container {
+        /// The image.
+        image: String,
+    },
+}
+
+/// A backend that hands every command, wrapped, to another one.
+#[derive(Debug)]
+struct Elsewhere {
+    place: Place,
+    /// Bound into a container at its own path, so that the client sees the Compose file.
+    state: PathBuf,
+    here: Subprocess,
+    /// Answers in place of running; a rehearsal.
+    rehearsal: Option<RecordingBackend>,
+}
+
+impl Backend for Elsewhere {
+    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+        // Random, so that what a lost connection left running can be found again.
+        let call = bottle::random_bytes::<8>().map_or(0, u64::from_le_bytes);
+        let wrapped = self.place.wrap(command, call, &self.state);
+        if let Some(rehearsal) = &self.rehearsal {
+            println!("{wrapped}");
+            return rehearsal.run(command, control);
+        }
+        if command.has_secret_argument() {
+            return Err(ExecError::SecretInArguments { command: command.to_string() });
+        }
+        let result = self.here.run(&wrapped, control);
+        if matches!(result, Err(ExecError::TimedOut { .. } | ExecError::Cancelled { .. })) && !command.interactive() {
+            // The end of the wrapper is not the end of what it started.
+            let stop = self.place.stop(call).with_timeout(Duration::from_secs(10));
+            _ = self.here.run(&stop.with_output(OutputPolicy::Discard), &Control::default());
+        }
+        result
+    }
+}
+
+impl Place {
+    /// A command as it runs there. Variables are named and not written out: their values stay in the wrapper's environment.
+    fn wrap(&self, command: &Command, call: u64, state: &std::path::Path) -> Command {
+        let program = command.program().to_string_lossy();
+        let args = command.args().iter().map(|arg| arg.to_string_lossy());
+        let mut words = std::iter::once(program).chain(args).map(String::from);
+        let names = command.env().keys();
+        let mut outer: Vec<String> = Vec::new();
+        match self {
+            Self::Ssh { host, options } => {
+                outer.extend(["ssh", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"].map(ToOwned::to_owned));
+                outer.extend(names.flat_map(|name| ["-o".to_owned(), format!("SendEnv={name}")]));
+                outer.extend(options.iter().cloned());
+                if command.interactive() && command.args().iter().any(|arg| arg == "--tty") {
+                    outer.push("-t".to_owned());
+                }
+                outer.extend([host.clone(), "--".to_owned()]);
+                let cwd =
+                    command.cwd().map_or_else(String::new, |cwd| format!("cd {} && ", quoted(&cwd.to_string_lossy())));
+                let line = words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
+                // What the command leaves behind would hold the connection open.
+                outer.push(format!(
+                    "echo $$ >/tmp/bottle-{call}; ({cwd}{line}); s=$?; rm -f /tmp/bottle-{call}; trap '' TERM; kill 0; exit $s"
+                ));
+            }
+            Self::Container { image } => {
+                outer.extend(["docker", "run", "--rm", "--init", "--network", "none"].map(ToOwned::to_owned));
+                outer.extend(["--name".to_owned(), format!("bottle-call-{call}")]);
+                let state = state.display();
+                for bind in ["/var/run/docker.sock:/var/run/docker.sock".to_owned(), format!("{state}:{state}")] {
+                    outer.extend(["--volume".to_owned(), bind]);
+                }
+                outer.extend(names.flat_map(|name| ["--env".to_owned(), name.clone()]));
+                if let Some(cwd) = command.cwd() {
+                    outer.extend(["--workdir".to_owned(), cwd.to_string_lossy().into_owned()]);
+                }
+                if *command.stdin() != Stdin::Null {
+                    outer.push("--interactive".to_owned());
+                }
+                if command.interactive() && command.args().iter().any(|arg| arg == "--tty") {
+                    outer.push("--tty".to_owned());
+                }
+                let program = words.next().unwrap_or_default();
+                outer.extend(["--entrypoint".to_owned(), program, image.clone()]);
+                outer.extend(words);
+            }
+        }
+        let mut outer = outer.into_iter();
+        let wrapper = Command::new(outer.next().unwrap_or_default()).with_args(outer).with_label(command.label());
+        same_surroundings(wrapper, command)
+    }
+
+    /// What stops a call that is still running there.
+    fn stop(&self, call: u64) -> Command {
+        match self {
+            Self::Ssh { host, options } => {
+                let script = format!("kill -9 -- -$(cat /tmp/bottle-{call}); rm -f /tmp/bottle-{call}");
+                let options = options.iter().map(String::as_str);
+                let args = ["-o", "BatchMode=yes"].into_iter().chain(options).chain([host.as_str(), "--", &script]);
+                Command::new("ssh").with_args(args)
+            }
+            Self::Container { .. } => {
+                Command::new("docker").with_args(["rm", "--force", &format!("bottle-call-{call}")])
+            }
+        }
+    }
+}
+
+/// The wrapper with the input, the outputs, the variables and the limit of what it wraps.
+fn same_surroundings(wrapper: Command, command: &Command) -> Command {
+    let mut wrapper = wrapper
+        .with_envs(command.env().iter().map(|(name, value)| (name.clone(), value.clone())))
+        .with_stdin(command.stdin().clone())
+        .with_stdout(command.stdout().clone())
+        .with_stderr(command.stderr().clone());
+    if let Some(limit) = command.timeout() {
+        wrapper = wrapper.with_timeout(limit);
+    }
+    if command.interactive() { wrapper.with_interactive() } else { wrapper }
+}
+
+/// A text as one word of a shell.
+fn quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: failed to {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let host = Host::current().map_err(|error| text(&error))?;
+    // A rehearsal writes real certificates: not where real bottles are.
+    let scratch = tempfile::tempdir().map_err(|error| text(&error))?;
+    let root = if args.run { host.state_root() } else { StateRoot::at(scratch.path()) };
+    let backend = Arc::new(Elsewhere {
+        place: args.place.clone(),
+        state: root.path().to_owned(),
+        here: Subprocess::new(host.environment()),
+        rehearsal: (!args.run && !args.check).then(RecordingBackend::rehearsal),
+    });
+    if args.check {
+        let violations = conformance::check(&*backend).err().unwrap_or_default();
+        violations.iter().for_each(|violation| eprintln!("{violation}"));
+        let kept = if violations.is_empty() { "every rule is kept" } else { "not every rule is kept" };
+        println!("{kept}");
+        return if violations.is_empty() { Ok(()) } else { Err("conform".to_owned()) };
+    }
+    let engine = Engine::detect(backend, &EngineChoice::Program("docker".into()), Control::default());
+    let engine = engine.map_err(|error| text(&error))?;
+    let manifest = Manifest::read(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bottle.yaml").as_ref());
+    let plan = manifest.map_err(|error| text(&error))?.plan(PlanRequest {
+        agent: None,
+        slug: None,
+        prefix: Prefix::default(),
+        manifest_dir: None,
+        host: &host.facts,
+        random: bottle::random_bytes().map_err(|error| text(&error))?,
+    });
+    let options = LaunchOptions::new(engine, host).with_state_root(root);
+    let bottle = bottle::launch(plan.map_err(|error| text(&error))?, &options).map_err(|error| text(&error))?;
+    let output = bottle.exec(Exec::new(["id"])).map_err(|error| text(&error))?;
+    print!("{}", output.stdout.text());
+    let report = bottle.close();
+    if report.is_clean() { Ok(()) } else { Err(format!("take everything down: {report}")) }
+}
