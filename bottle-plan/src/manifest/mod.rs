@@ -52,7 +52,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BottleSpec {
-    /// The agent's environment: literals, `{forward: NAME}` for a value of the host's environment, and
+    /// The agent's environment: literals, `${NAME}` or `{forward: NAME}` for a value of the host's environment, and
     /// `{placeholder: true}` for a credential variable that must be set while egress injects the real one.
     #[serde(deserialize_with = "shorthand::unique_map", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(example = serde_json::json!({"EDITOR": "vi", "LANG": {"forward": true}}))]

@@ -51,7 +51,8 @@ where
 pub enum EnvSpec {
     /// The value itself. It is written to the Compose file: not for secrets.
     Literal(String),
-    /// The value of this variable of the host's environment at launch; `None` for the same name.
+    /// The value of this variable of the host's environment at launch; `None` for the same name. `${NAME}` alone, written
+    /// as text, is short for it; within a longer text a `$` is a `$`.
     Forward(Option<EnvName>),
     /// A dummy for a credential that egress injects; `None` for a dummy of our own.
     Placeholder(Option<String>),
@@ -76,7 +77,7 @@ impl JsonSchema for EnvSpec {
         schemars::json_schema!({
             "anyOf": [
                 { "type": ["string", "integer", "boolean"],
-                  "description": "The value itself. It is written to the Compose file: not for secrets." },
+                  "description": "The value itself, written to the Compose file and so not for secrets; or `${NAME}` for the value of a variable of the host's environment." },
                 mapping("forward", "The value of this variable of the host's environment at launch.", &name),
                 mapping("placeholder", "A dummy for a credential that egress injects.", &schemars::json_schema!({"type": "string"})),
             ]
