@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -146,13 +147,13 @@ requests.get(sys.argv[1], headers={'x-api-key': key, 'Authorization': 'Bearer ' 
         let seen = arrived(&lab, by);
         assert!(!seen.is_empty(), "{by} did not arrive");
         for event in seen {
-            assert_eq!(header(&event, "x-api-key"), [tokens.api.clone()], "{by}");
+            assert_eq!(header(&event, "x-api-key"), [tokens.api.as_str()], "{by}");
             assert_eq!(header(&event, "authorization"), [""; 0], "{by}");
         }
     }
     let git = arrived(&lab, "/demo.git/");
     let basic = format!("Basic {}", base64(&format!("x-access-token:{}", tokens.git)));
-    assert!(git.len() >= 2 && git.iter().all(|event| header(event, "authorization") == [basic.clone()]));
+    assert!(git.len() >= 2 && git.iter().all(|event| header(event, "authorization") == [basic.as_str()]));
     let all = serde_json::to_string(&lab.outside.events()).unwrap();
     assert!(!all.contains(PLACEHOLDER), "a placeholder left the bottle");
 
@@ -182,7 +183,7 @@ fn the_example_for_claude_code_answers_without_a_key() {
     assert_eq!(sh(&bottle, "timeout 100 claude -p hello < /dev/null").ok(), "Hello from outside.");
     let asked = arrived(&lab, "");
     assert!(
-        !asked.is_empty() && asked.iter().all(|event| header(event, "x-api-key") == [tokens.api.clone()]),
+        !asked.is_empty() && asked.iter().all(|event| header(event, "x-api-key") == [tokens.api.as_str()]),
         "{asked:?}"
     );
     assert_eq!(sh(&bottle, "echo $ANTHROPIC_API_KEY").ok(), PLACEHOLDER);
@@ -238,7 +239,7 @@ fn a_token_is_found_nowhere_but_in_egress() {
     let listener = Arc::clone(&told);
     let hear = move |event: &Event| {
         let mut told = listener.lock().unwrap();
-        told.push_str(&format!("{event:?} {}\n", serde_json::to_string(event).unwrap()));
+        let _ = writeln!(told, "{event:?} {}", serde_json::to_string(event).unwrap());
     };
     let options = tokens.options(&lab).with_observer(Arc::new(hear));
 
@@ -247,7 +248,7 @@ fn a_token_is_found_nowhere_but_in_egress() {
     lab.outside.connect(&bottle.names().egress_network());
     sh(&bottle, &format!("curl -fsS 'https://{API}/echo?by=leaks' > /tmp/echo; git clone -q https://{API}/demo.git"))
         .ok();
-    assert_eq!(header(&arrived(&lab, "by=leaks")[0], "x-api-key"), [tokens.api.clone()], "the token was not in use");
+    assert_eq!(header(&arrived(&lab, "by=leaks")[0], "x-api-key"), [tokens.api.as_str()], "the token was not in use");
     let commands = commands.stop();
     assert!(commands.contains("compose\0") && commands.contains("\0up\0"), "{commands:?}");
     tokens.assert_absent("a command line of the host", commands);
@@ -523,7 +524,7 @@ fn what_no_route_allows_is_refused_and_never_seen_outside() {
     let kept = raw(&bottle, &[json!({"connect": "api.anthropic.com:443", "sni": API, "send": send})]);
     assert!(kept[0].starts_with("HTTP/1.1 200 "), "{kept:?}");
     let event = &arrived(&lab, "kept")[0];
-    assert_eq!(header(event, "x-api-key"), [tokens.api.clone()]);
+    assert_eq!(header(event, "x-api-key"), [tokens.api.as_str()]);
     assert!(!event["headers"].to_string().contains("own"), "{event}");
     let outside = serde_json::to_string(&lab.outside.events()).unwrap();
     assert!(!outside.contains("case-"), "a refused request arrived: {outside}");

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
-    AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EnvSpec, Forge, GitSpec, InjectScheme, InjectSpec, Manifest,
-    ManifestError, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec, WorkspaceMode,
+    AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, InjectScheme,
+    InjectSpec, Manifest, ManifestError, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec, WorkspaceMode,
 };
 use crate::name::{AgentName, BottleName};
 use crate::value::{ByteSize, EnvName, GitTransport, HostName, Method, PathPrefix, Span};
@@ -130,6 +130,7 @@ impl BottleSpec {
             }
         }
         check_routes(&self.egress.routes, &format!("{key}.egress.routes"))?;
+        check_allowed(&self.egress, &format!("{key}.egress.allow"))?;
         self.git.check(&format!("{key}.git"))?;
         if let Toggle::On(supervise) = &self.supervise {
             need(
@@ -259,6 +260,28 @@ fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
                     return err(key, format!("{what} to `{}` {problem}", route.host));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// In the domain of a route's wildcard the routes alone say what is open: egress refuses every other host of it.
+fn check_allowed(egress: &EgressSpec, key: &str) -> Checked {
+    for (index, allowed) in egress.allow.iter().enumerate() {
+        let name = allowed.wildcard_base().unwrap_or(allowed.as_str());
+        let claims = |route: &&RouteSpec| {
+            let below = |domain| name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+            route.host.wildcard_base().is_some_and(below)
+        };
+        if let Some(route) = egress.routes.iter().find(claims) {
+            return err(
+                format!("{key}[{index}]"),
+                format!(
+                    "`{allowed}` lies in the domain of the route for `{}`, where routes alone say what is open; accepted: a \
+                     route for it",
+                    route.host
+                ),
+            );
         }
     }
     Ok(())

@@ -98,7 +98,8 @@ pub struct EgressSpec {
 ///
 /// A host that is named exactly hides every wildcard that would cover it, whatever their ports and paths. Of a host's routes
 /// that fit a request the one with the longest path prefix wins, then one that names methods over one that does not. Two
-/// routes of equal rank are an error of the manifest. What no route of a routed host allows is refused, as is plain HTTP.
+/// routes of equal rank are an error of the manifest. What no route of a routed host allows is refused, as is plain HTTP; so
+/// is, in the domain of a wildcard, every host that no route is for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteSpec {

@@ -90,6 +90,8 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
     authority = join_authority(host, port, 443 if tunnel else 80)
     routed = table.lookup(host)
     if routed is None:
+        if pattern := table.claimed(host):
+            return Refusal(403, "host", f"{pattern} stands for one label more, and no other route is for this host")
         return Passage(host, port, authority, _rewrite(head.headers, authority, frozenset(), None), None)
     route = _choose(head, port, tunnel is not None, routed)
     if isinstance(route, Refusal):

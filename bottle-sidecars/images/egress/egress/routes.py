@@ -116,6 +116,12 @@ class Table:
         label, dot, parent = host.partition(".")
         return self._hosts.get(f"*.{parent}") if label and dot else None
 
+    def claimed(self, host: str) -> str | None:
+        """The wildcard in whose domain a host without routes lies. Pipelock's wildcard is wider than a route's: it would
+        let the domain's own name and what is deeper pass, which nobody asked for."""
+        parents = [host, *(host[at + 1 :] for at, character in enumerate(host) if character == ".")]
+        return next((pattern for parent in parents if (pattern := f"*.{parent}") in self._hosts), None)
+
 
 def header_key(name: str) -> str:
     """A header's name as a careless server sees it: CGI and its heirs cannot tell `_` from `-`."""

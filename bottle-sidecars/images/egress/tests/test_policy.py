@@ -22,6 +22,28 @@ def through(request: Head, host="api.example", port=443, server_name="api.exampl
     return judge(request, Tunnel(host, port, server_name), TABLE)
 
 
+class Claimed(unittest.TestCase):
+    def test_a_wildcards_domain_is_closed_where_no_route_is(self):
+        wild = table("name: wild, host: '*.wild.example', paths: [/v1]", "name: own, host: own.wild.example")
+        for host, path, expected in (
+            ("a.wild.example", "/v1", Passage),
+            ("own.wild.example", "/x", Passage),
+            ("notwild.example", "/x", Passage),
+            ("example", "/x", Passage),
+            ("a.wild.example", "/x", "path"),
+            ("wild.example", "/v1", "host"),
+            ("a.b.wild.example", "/v1", "host"),
+            ("a.own.wild.example", "/v1", "host"),
+        ):
+            verdict = judge(head(path, host=host), Tunnel(host, 443, host), wild)
+            if expected is Passage:
+                self.assertIsInstance(verdict, Passage, host)
+            else:
+                self.assertEqual((verdict.status, verdict.rule), (403, expected), host)
+            opened = judge(head(path, host=host, scheme="http", authority=host), None, wild)
+            self.assertEqual(isinstance(opened, Passage), host in ("notwild.example", "example"), host)
+
+
 class Base(unittest.TestCase):
     def passes(self, verdict) -> dict[str, list[bytes]]:
         self.assertIsInstance(verdict, Passage, verdict)
