@@ -64,7 +64,9 @@ fn a_deploy_key_opens_the_repository_for_the_life_of_the_bottle() {
         sh(&bottle, &format!("git clone -q git@{OUTSIDE}:{REPOSITORY}.git /tmp/app")).ok();
         let pushed = sh(
             &bottle,
-            "set -e; cd /tmp/app; echo x > x; git add x; git commit -qm 'With a key of its own'; git push -q origin HEAD:main",
+            &format!(
+                "set -e; cd /tmp/app; echo x > {kind}; git add .; git commit -qm 'With a key of its own'; git push -q origin HEAD:main"
+            ),
         );
         assert_eq!(pushed.code == 0, push, "{pushed:?}");
         assert!(push || pushed.stderr.contains("pushing to `app` is turned off for this bottle"), "{pushed:?}");

@@ -4,7 +4,7 @@ use bottle::Bottle;
 use bottle::plan::Service;
 
 use super::{git_section, lab_with, launch, refs, ssh_upstream};
-use crate::support::{FORBIDDEN, Finished, Lab, docker, sh};
+use crate::support::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, sh};
 
 /// A text that gitleaks takes for a token, made here so that no file of this repository holds one.
 fn secret() -> String {
@@ -18,32 +18,33 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Runs a script in a fresh clone of the repository; its last command is the push.
-    fn attempt(&self, script: &str) -> Finished {
+    fn clone_anew(&self) {
         let repository = self.repository;
-        sh(
-            self.bottle,
-            &format!(
-                "set -e; rm -rf /tmp/case; git clone -q git@outside.test:{repository}.git /tmp/case; cd /tmp/case; {script}"
-            ),
-        )
+        sh(self.bottle, &format!("rm -rf /tmp/case; git clone -q git@{OUTSIDE}:{repository}.git /tmp/case")).ok();
+    }
+
+    /// Runs a script in the clone of the repository; its last command is the push.
+    fn attempt(&self, script: &str) -> Finished {
+        sh(self.bottle, &format!("set -e; cd /tmp/case; {script}"))
     }
 
     /// A script whose push must be refused for `reason`, without a word of the secret and without an effect.
     fn refused(&self, what: &str, reason: &str, script: &str) {
+        self.clone_anew();
         let before = (refs(self.lab, self.repository), self.mirror());
         let pushed = self.attempt(script);
         assert_ne!(pushed.code, 0, "{what} went through: {pushed:?}");
         let said = pushed.stderr.replace("remote: ", "").split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(said.contains("git-gate refused this push.") && said.contains(reason), "{what}: {}", pushed.stderr);
-        assert!(
-            !pushed.stderr.contains(&secret()) && !pushed.stdout.contains(&secret()),
-            "{what}: the secret is shown"
-        );
+        let reasoned = said.to_lowercase().contains(&reason.to_lowercase());
+        assert!(said.contains("git-gate refused this push. Nothing of it reached the upstream.") && reasoned, "{what}: {}", pushed.stderr);
+        // The agent's own git repeats the names that it was given.
+        let mut shown = pushed.stderr.lines().filter(|line| line.starts_with("remote:"));
+        assert!(!shown.any(|line| line.contains(&secret())), "{what}: the secret is shown");
         assert_eq!((refs(self.lab, self.repository), self.mirror()), before, "{what}: something changed");
     }
 
     fn accepted(&self, script: &str) {
+        self.clone_anew();
         self.attempt(script).ok();
     }
 

@@ -1,5 +1,7 @@
 //! The host that stands for the outside, in a container of its own; see `tests/images/outside`.
 
+use std::sync::Mutex;
+
 use serde_json::Value;
 
 use super::{FORBIDDEN, OUTSIDE, Subnet, docker, run, variable};
@@ -8,6 +10,8 @@ use super::{FORBIDDEN, OUTSIDE, Subnet, docker, run, variable};
 pub(crate) struct Outside {
     container: String,
     network: String,
+    /// The bottles' networks that it is or was on.
+    visited: Mutex<Vec<String>>,
     _subnet: Subnet,
     /// The authority that signed its certificate.
     pub(crate) ca: String,
@@ -24,7 +28,7 @@ impl Outside {
         let image = variable("BOTTLE_E2E_OUTSIDE");
         command.push(&image);
         docker(command);
-        let mut outside = Self { container, network, _subnet: subnet, ca: String::new() };
+        let mut outside = Self { container, network, visited: Mutex::default(), _subnet: subnet, ca: String::new() };
         outside.wait();
         outside.ca = outside.read("/data/ca.crt");
         outside
@@ -77,6 +81,7 @@ impl Outside {
 
     /// Puts it on another network under its names.
     pub(crate) fn connect(&self, network: &str) {
+        self.visited.lock().unwrap().push(network.to_owned());
         let aliases = [OUTSIDE, FORBIDDEN, "api.anthropic.com"].into_iter().flat_map(|name| ["--alias", name]);
         docker(["network", "connect"].into_iter().chain(aliases).chain([network, &self.container]));
     }
@@ -96,5 +101,9 @@ impl Drop for Outside {
     fn drop(&mut self) {
         run(std::process::Command::new("docker").args(["rm", "--force", "--volumes", &self.container]));
         run(std::process::Command::new("docker").args(["network", "rm", &self.network]));
+        // A test that failed has closed its bottle by now, but a network that this host was on could not go with it.
+        for network in self.visited.get_mut().into_iter().flatten() {
+            run(std::process::Command::new("docker").args(["network", "rm", network]));
+        }
     }
 }
