@@ -1,6 +1,6 @@
 //! Shows what a bottle's agent asks for, and takes a person's answer: `cargo run --example supervise -- [--slug SLUG]`.
 //!
-//! It runs beside the program that launched the bottle, until the end of its input. A `y` grants, an `n` refuses, anything
+//! It runs beside the program that launched the bottle, until it is interrupted. A `y` grants, an `n` refuses, anything
 //! else leaves the proposal for later; then one line of reason, which may be empty and which the agent gets to read.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
