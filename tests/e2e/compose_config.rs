@@ -59,6 +59,7 @@ fn with_real_env_file(plan: &ResolvedPlan, dir: &Path) -> ResolvedPlan {
     plan.plan().clone().resolve(facts).unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test hands its own surroundings to the engine's client")]
 fn compose(dir: &Path, document: &ComposeFile, arguments: &[&str]) -> String {
     let bare =
         document.services.iter().flat_map(|(_, service)| &service.environment).filter_map(|variable| match variable {
