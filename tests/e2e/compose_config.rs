@@ -35,7 +35,7 @@ fn compose_accepts_every_document_and_reads_every_string_as_it_was_meant() {
     }));
     let mut strings = 0;
     for (name, plan) in plans {
-        let document = document(with_real_env_file(&plan, dir.path()));
+        let document = document(&with_real_env_file(&plan, dir.path()));
         let file = dir.path().join("docker-compose.yml");
         fs::write(&file, document.to_yaml()).unwrap();
         compose(dir.path(), &document, &["config", "-q"]);
@@ -46,10 +46,10 @@ fn compose_accepts_every_document_and_reads_every_string_as_it_was_meant() {
     println!("{strings} strings are what they were");
 }
 
-fn document(plan: ResolvedPlan) -> ComposeFile {
+fn document(plan: &ResolvedPlan) -> ComposeFile {
     let sidecars = bottle::sidecars::all();
     let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
-    render(&plan, &sidecars).expect("the four sidecars fit each other")
+    render(plan, &sidecars).expect("the four sidecars fit each other")
 }
 
 /// Compose reads the agent's environment file, so that there must be one.
@@ -59,6 +59,7 @@ fn with_real_env_file(plan: &ResolvedPlan, dir: &Path) -> ResolvedPlan {
     plan.plan().clone().resolve(facts).unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test hands its own surroundings to the engine's client")]
 fn compose(dir: &Path, document: &ComposeFile, arguments: &[&str]) -> String {
     let bare =
         document.services.iter().flat_map(|(_, service)| &service.environment).filter_map(|variable| match variable {
