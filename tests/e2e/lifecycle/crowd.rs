@@ -24,6 +24,12 @@ fn live(place: &std::path::Path, slug: &str) {
     assert!(report.is_clean(), "{report}");
 }
 
+fn nothing_is_left(place: &Place, slugs: &[String]) {
+    for slug in slugs {
+        place.nothing_is_left(slug);
+    }
+}
+
 /// Not a test: one of eight processes.
 #[test]
 #[ignore = "is started by another test of this file"]
@@ -48,7 +54,7 @@ fn eight_bottles_at_once_from_one_process_and_from_eight_twice() {
             }
         });
         println!("round {round}: one process, {COUNT} bottles: {:.1} s", started.elapsed().as_secs_f64());
-        slugs.iter().for_each(|slug| place.nothing_is_left(slug));
+        nothing_is_left(&place, &slugs);
 
         let started = Instant::now();
         let children = slugs.iter().map(|slug| {
@@ -67,6 +73,6 @@ fn eight_bottles_at_once_from_one_process_and_from_eight_twice() {
         for output in outputs {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
-        slugs.iter().for_each(|slug| place.nothing_is_left(slug));
+        nothing_is_left(&place, &slugs);
     }
 }

@@ -159,9 +159,9 @@ fn the_tool_shows_uses_and_takes_down_what_another_process_launched() {
     assert!(none.ok().contains("tool: left alone"), "{none:?}");
     let started = Instant::now();
     run(tool(&place).args(["down", "tool"])).ok();
-    let followed = follower.wait_with_output().unwrap();
+    let log = follower.wait_with_output().unwrap();
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-    assert!(followed.status.success() && String::from_utf8_lossy(&followed.stdout).contains("startup"), "{followed:?}");
+    assert!(log.status.success() && String::from_utf8_lossy(&log.stdout).contains("startup"), "{log:?}");
     place.nothing_is_left("tool");
     let saved = run(tool(&place).args(["logs", "tool"]));
     assert!(saved.ok().contains("startup"), "{saved:?}");

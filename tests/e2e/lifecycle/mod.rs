@@ -128,7 +128,7 @@ fn residue(state: &Path, slug: &str) -> Vec<String> {
                 || line.ends_with(&format!(":{slug}")))
     };
     found.extend(all.lines().filter(of_bottle).map(ToOwned::to_owned));
-    keys_below(&StateRoot::at(state).bottle(&slug.parse::<Slug>().unwrap()).dir().to_owned(), &mut found);
+    keys_below(StateRoot::at(state).bottle(&slug.parse::<Slug>().unwrap()).dir(), &mut found);
     found
 }
 

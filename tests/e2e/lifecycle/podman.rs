@@ -13,7 +13,6 @@ use crate::support::run;
 
 fn podman() -> Option<Engine> {
     if run(Command::new("sh").args(["-c", "command -v podman"])).code != 0 {
-        println!("there is no podman");
         return None;
     }
     let backend = Arc::new(Subprocess::new(host_with_token().environment().collect::<Vec<_>>()));
