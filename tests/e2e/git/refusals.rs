@@ -36,7 +36,11 @@ impl Case<'_> {
         assert_ne!(pushed.code, 0, "{what} went through: {pushed:?}");
         let said = pushed.stderr.replace("remote: ", "").split_whitespace().collect::<Vec<_>>().join(" ");
         let reasoned = said.to_lowercase().contains(&reason.to_lowercase());
-        assert!(said.contains("git-gate refused this push. Nothing of it reached the upstream.") && reasoned, "{what}: {}", pushed.stderr);
+        assert!(
+            said.contains("git-gate refused this push. Nothing of it reached the upstream.") && reasoned,
+            "{what}: {}",
+            pushed.stderr
+        );
         // The agent's own git repeats the names that it was given.
         let mut shown = pushed.stderr.lines().filter(|line| line.starts_with("remote:"));
         assert!(!shown.any(|line| line.contains(&secret())), "{what}: the secret is shown");
