@@ -156,7 +156,7 @@ impl FakeForge {
         }
     }
 
-    fn serve(&self, connection: &TcpStream) -> std::io::Result<()> {
+    fn serve(&self, mut connection: &TcpStream) -> std::io::Result<()> {
         connection.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut reader = BufReader::new(connection.try_clone()?);
         let mut line = String::new();
