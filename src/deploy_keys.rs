@@ -101,7 +101,7 @@ pub(crate) struct Registrar<'a> {
 #[derive(Debug)]
 pub(crate) enum Stopped {
     Journal(bottle_exec::JournalError),
-    Forge(DeployKeyError),
+    Forge(Box<DeployKeyError>),
 }
 
 impl Registrar<'_> {
@@ -141,14 +141,14 @@ impl Registrar<'_> {
                 if source.nothing_was_done() {
                     self.journal.strike(&before).map_err(Stopped::Journal)?;
                 }
-                Err(Stopped::Forge(DeployKeyError {
+                Err(Stopped::Forge(Box::new(DeployKeyError {
                     upstream: upstream.name.to_string(),
                     key: upstream.key.clone(),
                     repository: entry.repository,
                     api_url: entry.api_url,
                     variable: entry.token,
                     source,
-                }))
+                })))
             }
         }
     }

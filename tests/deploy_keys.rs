@@ -6,6 +6,7 @@
 mod forge;
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,9 +110,9 @@ fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
-            files.extend(files_below(&entry.path()))
+            files.extend(files_below(&entry.path()));
         } else {
-            files.push(entry.path())
+            files.push(entry.path());
         }
     }
     files
@@ -130,9 +131,8 @@ fn a_key_is_made_once_and_revoked_on_close_at_each_forge() {
             let keys = bench.forge.keys();
             assert_eq!(keys.len(), 6, "{kind}: {:?}", bench.forge.log());
             assert_eq!((keys[5].title.as_str(), keys[5].read_only), ("claude-bottle-keys-app", !push));
-            assert!(keys[5].key.starts_with("ssh-ed25519 AAAA"), "{:?}", keys[5]);
+            assert!(keys[5].public.starts_with("ssh-ed25519 AAAA"), "{:?}", keys[5]);
             let path = bench.state_root().bottle(&"keys".parse().unwrap()).dir().join("git-gate/app-key");
-            use std::os::unix::fs::PermissionsExt;
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             let compose = path.parent().unwrap().with_file_name("docker-compose.yml");
             let compose = std::fs::read_to_string(compose).unwrap();

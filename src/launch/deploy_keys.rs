@@ -22,7 +22,7 @@ pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
         files::write(&path, pair.private().as_bytes(), 0o600)?;
         registrar.register(upstream, key, &pair).map_err(|stopped| match stopped {
             Stopped::Journal(error) => LaunchCause::Journal(error),
-            Stopped::Forge(error) => LaunchCause::DeployKey(Box::new(error)),
+            Stopped::Forge(error) => LaunchCause::DeployKey(error),
         })?;
     }
     Ok(())

@@ -254,7 +254,7 @@ fn launcher() {
     let (begins, close) = (begins.as_deref() == Some("true"), close.as_deref() == Some("true"));
     let root = Path::new(&root).to_owned();
     let reached = root.join("reached");
-    let stop = {
+    let halt = {
         let reached = reached.clone();
         move |goes_on: bool| {
             std::fs::write(&reached, "").unwrap();
@@ -263,7 +263,7 @@ fn launcher() {
             }
         }
     };
-    let at_event = stop.clone();
+    let at_event = halt.clone();
     let options = options(StateRoot::at(root.join("state"))).with_observer(Arc::new(move |event: &Event| {
         let (at_begin, name) = match event {
             Event::StepStarted { step } => (true, step),
@@ -278,7 +278,7 @@ fn launcher() {
     if close {
         drop(bottle.close());
     } else {
-        stop(false);
+        halt(false);
     }
 }
 

@@ -23,6 +23,9 @@ struct Shared {
     changed: Condvar,
 }
 
+/// Is told of every public key.
+type OnChange = dyn Fn(&[String]) + Send + Sync;
+
 #[derive(Default)]
 struct State {
     keys: BTreeMap<u64, Key>,
@@ -33,14 +36,14 @@ struct State {
     fault: Option<Fault>,
     hold: Option<Moment>,
     reached: bool,
-    on_change: Option<Arc<dyn Fn(&[String]) + Send + Sync>>,
+    on_change: Option<Arc<OnChange>>,
 }
 
 /// A deploy key of the forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) title: String,
-    pub(crate) key: String,
+    pub(crate) public: String,
     pub(crate) read_only: bool,
 }
 
@@ -74,7 +77,7 @@ impl FakeForge {
             for connection in listener.incoming().flatten() {
                 let serving = serving.clone();
                 // A client that is killed in the middle is part of the tests.
-                std::thread::spawn(move || drop(serving.serve(connection)));
+                std::thread::spawn(move || drop(serving.serve(&connection)));
             }
         });
         forge
@@ -116,7 +119,7 @@ impl FakeForge {
         let mut state = self.state();
         state.made += 1;
         let id = state.made;
-        state.keys.insert(id, Key { title: title.into(), key: key.into(), read_only: true });
+        state.keys.insert(id, Key { title: title.into(), public: key.into(), read_only: true });
     }
 
     /// Is called with every public key whenever one comes or goes.
@@ -153,7 +156,7 @@ impl FakeForge {
         }
     }
 
-    fn serve(&self, connection: TcpStream) -> std::io::Result<()> {
+    fn serve(&self, mut connection: &TcpStream) -> std::io::Result<()> {
         connection.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut reader = BufReader::new(connection.try_clone()?);
         let mut line = String::new();
@@ -182,7 +185,7 @@ impl FakeForge {
         self.state().log.push(format!("{method} {target} {status}"));
         let content = if content.is_null() { String::new() } else { content.to_string() };
         write!(
-            &connection,
+            connection,
             "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
             content.len()
         )
@@ -222,7 +225,7 @@ impl FakeForge {
                 let page: usize = query.rsplit("page=").next().and_then(|page| page.parse().ok()).unwrap_or(1);
                 let state = self.state();
                 let shown = state.keys.iter().skip((page - 1) * 2).take(2);
-                Some((200, shown.map(|(id, key)| json!({"id": id, "title": key.title, "key": key.key})).collect()))
+                Some((200, shown.map(|(id, key)| json!({"id": id, "title": key.title, "key": key.public})).collect()))
             }
             ("DELETE", id) => Some(self.delete(id.trim_start_matches('/').parse().ok()?)),
             _ => Some((405, Value::Null)),
@@ -253,7 +256,7 @@ impl FakeForge {
             let mut state = self.state();
             state.made += 1;
             let id = state.made;
-            state.keys.insert(id, Key { title: title.into(), key: key.into(), read_only });
+            state.keys.insert(id, Key { title: title.into(), public: key.into(), read_only });
             id
         };
         self.tell();
@@ -277,7 +280,7 @@ impl FakeForge {
     fn tell(&self) {
         let (call, keys) = {
             let state = self.state();
-            (state.on_change.clone(), state.keys.values().map(|key| key.key.clone()).collect::<Vec<_>>())
+            (state.on_change.clone(), state.keys.values().map(|key| key.public.clone()).collect::<Vec<_>>())
         };
         if let Some(call) = call {
             call(&keys);
