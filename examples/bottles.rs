@@ -106,7 +106,9 @@ fn run(args: Args) -> Result<u8, String> {
         Action::Recover => {
             let report = bottle::recover(&site).map_err(text)?;
             for (what, slugs) in [("live", &report.live), ("kept", &report.kept)] {
-                slugs.iter().for_each(|slug| println!("{slug}: left alone, {what}"));
+                for slug in slugs {
+                    println!("{slug}: left alone, {what}");
+                }
             }
             report.recovered.iter().for_each(|(slug, report)| println!("{slug}: {report}"));
             report.problems.iter().for_each(|problem| eprintln!("warning: {problem}"));

@@ -1,5 +1,6 @@
 //! End-to-end tests against a real container engine. `cargo xtask e2e` prepares what they need and runs them.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::print_stdout, reason = "what the tests measure is for a person to read")]
 
 mod compose_config;
 mod egress;

@@ -524,6 +524,9 @@ fn mounts(it: &Supervised, decision: &Value, id: &str) {
     docker(["exec", &sidecar, "rm", "-r", "/queue/decisions", &format!("/queue/proposals/{id}.decision.json")]);
 }
 
+/// What is done to a file, which file, and how.
+type Edit = (&'static str, PathBuf, fn(&str) -> String);
+
 #[test]
 #[ignore = "needs a container engine"]
 fn logs_show_tampering_and_a_killed_sidecar_loses_nothing_that_was_decided() {
@@ -582,7 +585,7 @@ fn logs_show_tampering_and_a_killed_sidecar_loses_nothing_that_was_decided() {
     let review = it.pending(1).remove(0);
     let (queue, decisions) = (it.layout().supervise_queue(), it.layout().supervise_decisions());
     let first = decisions.join(format!("{}.json", decided[0].id));
-    let edits: [(&str, PathBuf, fn(&str) -> String); 5] = [
+    let edits: [Edit; 5] = [
         ("an edited line", queue.join("audit.jsonl"), |text| text.replacen("allow_host", "allow_hosts", 1)),
         ("a line taken out", queue.join("audit.jsonl"), |text| {
             text.lines().enumerate().filter(|(index, _)| *index != 2).map(|(_, line)| format!("{line}\n")).collect()
