@@ -201,7 +201,9 @@ fn run(args: &Args) -> Result<(), String> {
     });
     if args.check {
         let violations = conformance::check(&*backend).err().unwrap_or_default();
-        violations.iter().for_each(|violation| eprintln!("{violation}"));
+        for violation in &violations {
+            eprintln!("{violation}");
+        }
         let kept = if violations.is_empty() { "every rule is kept" } else { "not every rule is kept" };
         println!("{kept}");
         return if violations.is_empty() { Ok(()) } else { Err("conform".to_owned()) };

@@ -588,11 +588,9 @@ fn logs_show_tampering_and_a_killed_sidecar_loses_nothing_that_was_decided() {
     let edits: [Edit; 5] = [
         ("an edited line", queue.join("audit.jsonl"), |text| text.replacen("allow_host", "allow_hosts", 1)),
         ("a line taken out", queue.join("audit.jsonl"), |text| {
-            text.lines().enumerate().filter(|(index, _)| *index != 2).map(|(_, line)| format!("{line}\n")).collect()
+            text.split_inclusive('\n').enumerate().filter(|(index, _)| *index != 2).map(|(_, line)| line).collect()
         }),
-        ("an end cut off", queue.join("audit.jsonl"), |text| {
-            text.lines().take(2).map(|line| format!("{line}\n")).collect()
-        }),
+        ("an end cut off", queue.join("audit.jsonl"), |text| text.split_inclusive('\n').take(2).collect()),
         ("an edited line of the host's", decisions.join("audit.jsonl"), |text| text.replacen("approved", "denied", 1)),
         ("an edited decision", first, |text| text.replacen("\"approved\"", "\"denied\"", 1)),
     ];
