@@ -134,9 +134,9 @@ impl BottleSpec {
         self.git.check(&format!("{key}.git"))?;
         if let Toggle::On(supervise) = &self.supervise {
             need(
-                (Span::seconds(1)..=Span::seconds(600)).contains(&supervise.wait),
+                (Span::seconds(1)..=Span::seconds(50)).contains(&supervise.wait),
                 || format!("{key}.supervise.wait"),
-                "a tool call cannot wait that long; accepted: from `1s` to `10m`",
+                "a client would have given the call up; accepted: from `1s` to `50s`",
             )?;
         }
         self.check_images(&format!("{key}.images"))?;
