@@ -199,7 +199,10 @@ fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
             assert!(text.starts_with(error.step.as_str()) && !text.contains("not everything"), "{when}: {text}");
             if line.contains("docker exec") && fault == Fault::Exit(1) {
                 // What is provisioned is named, and not only that something was.
-                assert!(text.starts_with("provision the agent: ") && text.contains(": it ended with status 1"), "{text}");
+                assert!(
+                    text.starts_with("provision the agent: ") && text.contains(": it ended with status 1"),
+                    "{text}"
+                );
             }
             let recorded = seen.lock().unwrap().clone();
             let after = backend.lines().split_off(index + 1);
