@@ -187,6 +187,7 @@ fn calls_without_a_fault() -> (Vec<String>, Vec<String>) {
 fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
     let (launching, _) = calls_without_a_fault();
     assert!(launching.len() > 20, "{launching:#?}");
+    println!("{} calls", launching.len());
     for (index, line) in launching.iter().enumerate() {
         for fault in [Fault::Exit(1), Fault::TimedOut, Fault::NotFound, Fault::Cancelled] {
             let when = format!("{fault:?} at call {} `{line}`", index + 1);
@@ -196,6 +197,13 @@ fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
             assert_eq!(error.is_cancelled(), fault == Fault::Cancelled, "{when}: {error}");
             let text = error.to_string();
             assert!(text.starts_with(error.step.as_str()) && !text.contains("not everything"), "{when}: {text}");
+            if line.contains("docker exec") && fault == Fault::Exit(1) {
+                // What is provisioned is named, and not only that something was.
+                assert!(
+                    text.starts_with("provision the agent: ") && text.contains(": it ended with status 1"),
+                    "{text}"
+                );
+            }
             let recorded = seen.lock().unwrap().clone();
             let after = backend.lines().split_off(index + 1);
             assert_eq!(after, undoing(&recorded, &place.layout()), "{when}");

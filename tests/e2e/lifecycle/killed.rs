@@ -116,6 +116,7 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
     }
     println!("| killed at | after ms | undone by recovery | recovery s | left |\n| --- | --- | --- | --- | --- |");
     for (turn, &(number, after)) in points.iter().enumerate() {
+        let _alone = super::alone();
         let slug = format!("killed-{turn}");
         let event = &events[number];
         let signal = launch(&state, &slug, Some(number), after);

@@ -8,7 +8,7 @@ mod terminal;
 mod trouble;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bottle::exec::engine::{Filter, ObjectKind};
 use bottle::exec::{Control, Observed, Observer, Subprocess};
@@ -20,6 +20,13 @@ use crate::support::{docker, host, pipelock_image, scratch};
 /// A prefix of these tests' own: recovery takes whatever is abandoned under its prefix, other tests' bottles too.
 fn prefix() -> Prefix {
     "bottle-life".parse().unwrap()
+}
+
+/// Held while a test waits for what recovery finds: another one's recovery would find it first.
+static RECOVERY: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    RECOVERY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Agent and pipelock.
