@@ -121,6 +121,24 @@ impl HostPattern {
     pub fn wildcard_base(&self) -> Option<&str> {
         self.as_str().strip_prefix("*.")
     }
+
+    /// Whether this is a wildcard, and the other is its domain or below it, at whatever depth. A route for such a wildcard
+    /// claims the whole domain: what of it is open, routes alone say.
+    ///
+    /// ```
+    /// # use bottle_plan::value::HostPattern;
+    /// let claims = |wildcard: &str, other: &str| -> Result<bool, bottle_plan::NameError> {
+    ///     Ok(wildcard.parse::<HostPattern>()?.claims(&other.parse()?))
+    /// };
+    /// assert!(claims("*.example.com", "a.b.example.com")? && claims("*.example.com", "example.com")?);
+    /// assert!(!claims("*.example.com", "notexample.com")? && !claims("example.com", "a.example.com")?);
+    /// # Ok::<(), bottle_plan::NameError>(())
+    /// ```
+    pub fn claims(&self, other: &Self) -> bool {
+        let name = other.wildcard_base().unwrap_or(other.as_str());
+        let below = |domain| name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        self.wildcard_base().is_some_and(below)
+    }
 }
 
 name_type! {

@@ -69,7 +69,8 @@ type Edited = Result<(When, String), String>;
 
 fn allow_host(plan: &mut BottlePlan, host: &str) -> Edited {
     let host: HostPattern = parse(host)?;
-    if plan.egress.iter().flat_map(|egress| &egress.routes).any(|route| route.host == host) {
+    let claims = |route: &Route| route.host == host || route.host.claims(&host);
+    if plan.egress.iter().flat_map(|egress| &egress.routes).any(claims) {
         return Err(format!("routes limit what may be asked of {host}; a route has to be proposed"));
     }
     match plan.proxy.allow.binary_search(&host) {

@@ -268,12 +268,7 @@ fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
 /// In the domain of a route's wildcard the routes alone say what is open: egress refuses every other host of it.
 fn check_allowed(egress: &EgressSpec, key: &str) -> Checked {
     for (index, allowed) in egress.allow.iter().enumerate() {
-        let name = allowed.wildcard_base().unwrap_or(allowed.as_str());
-        let claims = |route: &&RouteSpec| {
-            let below = |domain| name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-            route.host.wildcard_base().is_some_and(below)
-        };
-        if let Some(route) = egress.routes.iter().find(claims) {
+        if let Some(route) = egress.routes.iter().find(|route| route.host.claims(allowed)) {
             return err(
                 format!("{key}[{index}]"),
                 format!(
