@@ -201,3 +201,86 @@ fn packages(plan: &mut BottlePlan, names: &[String]) -> Edited {
 fn parse<T: std::str::FromStr<Err = bottle_plan::NameError>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: bottle_plan::NameError| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bottle_plan::{HostFacts, Manifest, PlanRequest, Posture, Prefix, UserIds};
+
+    fn plan(bottle: &str) -> BottlePlan {
+        let manifest = format!("bottles: {{dev: {bottle}}}\nagents: {{demo: {{bottle: dev, command: [id]}}}}\n");
+        let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };
+        let request = PlanRequest {
+            agent: None,
+            slug: Some("demo-1".parse().unwrap()),
+            prefix: Prefix::default(),
+            manifest_dir: None,
+            host: &host,
+            random: [0; 5],
+        };
+        Manifest::parse(&manifest).unwrap().plan(request).unwrap()
+    }
+
+    fn asked(kind: &str, change: &str) -> Proposal {
+        let id = "1700000000000-aaaaaaaaaaaaaaaa";
+        let text = format!(
+            r#"{{"agent_reason":"x","change":{change},"created":"2026-01-02T03:04:05.678Z","id":"{id}","kind":"{kind}","slug":"demo-1","version":1}}"#
+        );
+        Proposal::parse(text.as_bytes()).unwrap()
+    }
+
+    /// When it takes effect, what is said of it, and how the posture changes.
+    fn told(plan: &BottlePlan, kind: &str, change: &str) -> String {
+        let edit = edit(plan, &asked(kind, change));
+        let diff = Posture::of(plan).diff(&Posture::of(&edit.plan));
+        format!("{:?}; {}; {diff}", edit.when, edit.note).trim().to_owned()
+    }
+
+    const ROUTED: &str = "{egress: {allow: [b.example.com], routes: [{host: a.example.com, paths: [/v1/], inject: {token: T, scheme: header}}]}}";
+
+    #[test]
+    fn a_host_is_allowed_at_once_unless_a_route_limits_it() {
+        let plan = plan(ROUTED);
+        let told = |host: &str| told(&plan, "allow_host", &format!(r#"{{"host":"{host}"}}"#));
+        assert_eq!(told("c.example.com"), "Now; ; + opens c.example.com on every port, for everything");
+        assert_eq!(told("b.example.com"), "Now; b.example.com is allowed already; no change");
+        assert!(told("a.example.com").starts_with("Never; routes limit what may be asked of a.example.com"));
+        let allow = edit(&plan, &asked("allow_host", r#"{"host":"aa.example.com"}"#)).plan.proxy.allow;
+        assert!(allow.is_sorted(), "{allow:?}");
+    }
+
+    #[test]
+    fn a_route_needs_egress_and_a_credential_that_egress_holds() {
+        let (bare, routed) = (plan("{}"), plan(ROUTED));
+        let route = |plan: &BottlePlan, rest: &str| told(plan, "route", &format!("{{{rest}}}"));
+        assert!(route(&bare, r#""host":"c.example.com""#).starts_with("NextLaunch; the bottle has no egress sidecar"));
+        assert!(route(&routed, r#""host":"c.example.com","methods":["GET"]"#).starts_with("Now; ; + opens"));
+        let known = route(&routed, r#""credential":"T","host":"c.example.com""#);
+        assert!(known.starts_with("Now; ;") && known.contains("$T as `x-api-key`"), "{known}");
+        let unknown = route(&routed, r#""credential":"U","host":"c.example.com""#);
+        assert!(unknown.starts_with("NextLaunch; egress holds no credential U") && unknown.contains("$U"), "{unknown}");
+        // The same as the one that is there, but for the credential; and exactly the same.
+        assert!(
+            route(&routed, r#""host":"a.example.com","paths":["/v1/"]"#)
+                .starts_with("Never; the route `a.example.com`")
+        );
+        let same = route(&routed, r#""credential":"T","host":"a.example.com","paths":["/v1/"]"#);
+        assert!(same.starts_with("Now; there is such a route already"), "{same}");
+        let edited = edit(&routed, &asked("route", r#"{"host":"a.example.com","methods":["GET"]}"#)).plan;
+        let names: Vec<_> = edited.egress.unwrap().routes.into_iter().map(|route| route.name).collect();
+        assert_eq!(names, ["a.example.com", "a.example.com-2"]);
+    }
+
+    #[test]
+    fn what_needs_another_container_waits_and_what_needs_a_person_says_so() {
+        let bare = plan("{}");
+        let https = told(&bare, "git_upstream", r#"{"name":"lib","url":"https://git.example.com/a/lib"}"#);
+        assert!(https.starts_with("NextLaunch; read only"), "{https}");
+        let ssh = told(&bare, "git_upstream", r#"{"name":"lib","url":"git@git.example.com:a/lib"}"#);
+        assert!(ssh.starts_with("ByHand;") && ssh.ends_with("no change"), "{ssh}");
+        assert!(told(&bare, "image_change", r#"{"packages":["ripgrep"]}"#).starts_with("NextLaunch;"));
+        assert!(told(&bare, "image_change", r#"{"dockerfile_patch":"RUN true"}"#).starts_with("ByHand;"));
+        let ready = plan("{images: {agent: my/agent}}");
+        assert!(told(&ready, "image_change", r#"{"packages":["ripgrep"]}"#).starts_with("ByHand;"));
+    }
+}

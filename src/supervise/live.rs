@@ -41,9 +41,19 @@ pub(super) struct Live<'a> {
 }
 
 impl Live<'_> {
+    /// Whether there is a pipelock that could follow. One that is paused is there: it would go on with what it knows.
     pub(super) fn is_running(&self, plan: &BottlePlan) -> Result<bool, LiveError> {
         let state = self.engine.container(&plan.names.container(Service::Pipelock))?;
-        Ok(state.is_some_and(|state| state.status == "running"))
+        Ok(state.is_some_and(|state| !matches!(state.status.as_str(), "created" | "exited" | "dead")))
+    }
+
+    /// Gives the plan to sidecars that do not run, should they be started again. Where the bottle was taken down there is
+    /// nothing to write.
+    pub(super) fn leave_word(&self, plan: &BottlePlan) -> Result<(), LiveError> {
+        let routes = plan.egress.as_ref().map(|egress| (self.layout.egress_routes(), egress::routes(egress)));
+        let config = (self.layout.pipelock_config(), pipelock::config(plan, self.internal_cidr(plan)?));
+        let is_there = |(path, _): &(PathBuf, String)| path.exists();
+        routes.into_iter().chain([config]).filter(is_there).try_for_each(|(path, text)| rewrite(path, &text))
     }
 
     /// Makes pipelock and egress follow the plan. Connections that are open stay open. What is the same in the plan that

@@ -249,11 +249,11 @@ impl Supervisor {
             Ok(is_running) => is_running,
             Err(error) => return Applied::failed(error.to_string()),
         };
-        // With no sidecar to follow it, the plan is what the next launch starts from.
         if !is_running {
-            return match new.write(&self.layout) {
+            let written = live.leave_word(&new.plan).map_err(|error| error.to_string());
+            return match written.and_then(|()| new.write(&self.layout).map_err(|error| error.to_string())) {
                 Ok(()) => Applied::recorded(format!("{detail}; the bottle does not run")),
-                Err(error) => Applied::failed(error.to_string()),
+                Err(error) => Applied::failed(error),
             };
         }
         let known = (!self.unfinished().exists()).then_some(&record.plan);

@@ -73,3 +73,45 @@ fn json(value: &impl Serialize, path: &Path) -> Result<String, SuperviseError> {
 pub(super) fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> SuperviseError {
     move |source| SuperviseError::Io { action, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, StateRoot, UserIds};
+
+    #[test]
+    fn the_fullest_plan_comes_back_from_disk_as_it_was() {
+        let text = include_str!("../../bottle-plan/tests/good/fullest.yaml");
+        let manifest = Manifest::parse(text).unwrap();
+        let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };
+        let agent = manifest.agents.keys().next();
+        let slug: bottle_plan::Slug = "demo-1".parse().unwrap();
+        let request = PlanRequest {
+            agent,
+            slug: Some(slug.clone()),
+            prefix: Prefix::default(),
+            manifest_dir: None,
+            host: &host,
+            random: [0; 5],
+        };
+        let plan = manifest.plan(request).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let layout = StateRoot::at(dir.path()).bottle(&slug);
+        fs::create_dir_all(layout.current_config()).unwrap();
+        let mut next = plan.clone();
+        next.proxy.allow.clear();
+        let record = Record::new(plan.clone()).with(plan.clone(), next.clone());
+        record.write(&layout).unwrap();
+        let read = Record::read(&layout).unwrap();
+        assert_eq!((&read.plan, read.next()), (&plan, &next));
+        assert_eq!(fs::metadata(layout.plan()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(Record::new(plan.clone()).with(plan.clone(), plan.clone()).next, None);
+
+        let posture = fs::read_to_string(layout.current_config().join("posture.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Posture>(&posture).unwrap(), Posture::of(&plan));
+        fs::write(layout.plan(), "{\"version\": 2}").unwrap();
+        assert!(matches!(Record::read(&layout), Err(SuperviseError::Malformed { .. })));
+    }
+}

@@ -432,15 +432,15 @@ fn try_everything(it: &Supervised, call: &dyn Fn(u64, &str, &Value) -> Value, wa
         "decided_at": "2026-01-02T03:04:05.678Z", "applied": {"status": "live", "detail": ""},
     });
 
-    // Every port of every service on the internal network.
+    // Every port of every service on the internal network. Pipelock is for egress alone where there is egress.
     let services =
         [Service::Pipelock, Service::GitGate, Service::Egress, Service::Supervise].map(|service| it.container(service));
     let began = Instant::now();
     let scanned = sh(&it.bottle, &format!("python3 /tmp/scan.py {}", services.join(" ")));
     let found: Value = serde_json::from_str(scanned.ok()).unwrap();
     println!("4 x 65535 ports in {:.1} s: {found}", began.elapsed().as_secs_f64());
-    let expected =
-        services.iter().cloned().zip([[8888], [9418], [9099], [9100]]).collect::<std::collections::BTreeMap<_, _>>();
+    let ports: [&[u16]; 4] = [&[], &[9418], &[9099], &[9100]];
+    let expected = services.iter().cloned().zip(ports).collect::<std::collections::BTreeMap<_, _>>();
     assert_eq!(found, json!(expected));
 
     // Whatever answers HTTP there, asked to decide.
@@ -462,20 +462,16 @@ fn try_everything(it: &Supervised, call: &dyn Fn(u64, &str, &Value) -> Value, wa
     }
     let told = it.python("http_proxy= https_proxy= HTTP_PROXY= HTTPS_PROXY= python3 /tmp/raw.py", &json!(requests));
     let is_refused = |answer: &&Value| {
-        answer[0].as_u64().unwrap() >= 400
-            || answer[1].as_str().unwrap().contains("error")
-            || answer[1].as_str().unwrap().contains("\"isError\":true")
+        let (code, text) = (answer[0].as_u64().unwrap(), answer[1].as_str().unwrap());
+        code == 0 || code >= 400 || text.contains("\"error\"") || text.contains("\"isError\":true")
     };
     assert_eq!(told.iter().filter(is_refused).count(), requests.len(), "{told:?}");
     // By way of the proxies, which reach more than the agent does.
-    for proxy in [format!("{}:8888", services[0]), "egress:9099".to_owned()] {
-        let tried = sh(
-            &it.bottle,
-            &format!(
-                "curl -s -o /dev/null -w '%{{http_code}}' --noproxy '' -x http://{proxy} http://supervise:9100/healthz"
-            ),
-        );
-        assert_eq!(tried.stdout, "403", "{tried:?}");
+    for (proxy, expected) in [(format!("{}:8888", services[0]), "000"), ("egress:9099".to_owned(), "403")] {
+        let url = "http://supervise:9100/healthz";
+        let command = format!("curl -s -o /dev/null -w '%{{http_code}}' --noproxy '' -x http://{proxy} {url}");
+        let tried = sh(&it.bottle, &command);
+        assert_eq!(tried.stdout, expected, "{tried:?}");
     }
 
     mounts(it, &decision, id.as_ref());
@@ -623,15 +619,21 @@ fn a_sidecar_that_does_not_follow_leaves_the_bottle_as_it_was() {
     let config = it.layout().pipelock_config();
     let before = std::fs::read_to_string(&config).unwrap();
 
-    // It hears nothing for as long as anybody waits for it.
-    docker(["pause", &pipelock]);
+    // Its file is out of reach for a while, for going forward and for going back.
+    let away = config.with_extension("away");
+    std::fs::rename(&config, &away).unwrap();
     it.ask(&json!([host(FORBIDDEN)]));
     let decision = it.supervisor.approve(&it.pending(1)[0], "");
-    docker(["unpause", &pipelock]);
+    std::fs::rename(&away, &config).unwrap();
     let decision = decision.unwrap();
-    println!("{decision:?}");
-    assert!(applied(&decision).0 != ApplyStatus::Live, "{decision:?}");
+    assert_eq!(applied(&decision).0, ApplyStatus::Failed, "{decision:?}");
+    assert!(applied(&decision).1.contains("putting it back failed as well"), "{decision:?}");
     assert!(!it.supervisor.plan().unwrap().proxy.allow.iter().any(|host| host.as_str() == FORBIDDEN));
+    // What an approval that was cut off had written already.
+    std::fs::write(&config, before.replace(OUTSIDE, FORBIDDEN)).unwrap();
+    docker(["kill", "--signal", "HUP", &pipelock]);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(it.status(&format!("https://{OUTSIDE}/")), "403");
     // The next decision, whichever it is, puts right what was left.
     it.ask(&json!([host("other.example.com")]));
     it.supervisor.deny(&it.pending(1)[0], "").unwrap();
