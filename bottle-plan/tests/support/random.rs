@@ -132,7 +132,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
     let env = btree_map(env_name(), env_value(), 0..5);
     let first = (env, option::of(path()), vec(host(), 0..4), vec(route(), 0..4), vec(upstream(), 0..4));
     let second = (
-        option::of(1..600_u64),
+        option::of(1..=50_u64),
         prop_oneof![Just(Runtime::Runc), Just(Runtime::Runsc)],
         workspace(),
         (limits(), limits()),
