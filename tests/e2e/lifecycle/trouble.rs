@@ -281,13 +281,12 @@ impl Forward {
     }
 }
 
-/// Restarts the engine under a bottle. Every other container of the engine goes down with it, so it asks to be asked for:
-/// `BOTTLE_E2E_RESTART` holds a shell command that stops the engine, starts it again and waits until it answers.
+/// Restarts the engine under a bottle. Every other container of the engine goes down with it, so `cargo xtask e2e` leaves it
+/// out unless `BOTTLE_E2E_RESTART` holds a shell command that stops the engine, starts it again and waits until it answers.
 #[test]
 #[ignore = "needs a container engine that may be restarted: set BOTTLE_E2E_RESTART"]
-#[expect(clippy::disallowed_methods, reason = "a setting of the test run")]
 fn an_engine_that_is_restarted_under_a_bottle_leaves_one_that_can_be_closed() {
-    let Ok(restart) = std::env::var("BOTTLE_E2E_RESTART") else { return };
+    let restart = crate::support::variable("BOTTLE_E2E_RESTART");
     let place = Place::new();
     let bottle = bottle::launch(plan(FULL, "restart"), &options(engine(), &place.state())).unwrap();
     let agent = bottle.handle().container.clone();
