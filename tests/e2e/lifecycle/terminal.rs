@@ -95,6 +95,13 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        // A test that failed still lets the launcher take its bottle down.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         _ = self.child.kill();
         _ = self.child.wait();
     }
@@ -119,7 +126,9 @@ fn launch(place: &Place, runtime: &str, slug: &str, script: &str) -> Command {
 fn session_under(runtime: &str) {
     let place = Place::new();
     let slug = format!("terminal-{runtime}");
-    let script = "trap 'echo \"caught it\"' INT; stty size; echo ready; read line; echo \"<$line>\"; stty size; \
+    // The engine's client gives the terminal its size a moment after the command has started.
+    let script = "trap 'echo \"caught it\"' INT; for _ in $(seq 100); do [ \"$(stty size)\" = '0 0' ] || break; sleep 0.05; done; \
+                  stty size; echo ready; read line; echo \"<$line>\"; stty size; \
                   [ -t 0 ] && [ -t 1 ] && echo both; exit 9";
     let mut terminal = Terminal::start(&launch(&place, runtime, &slug, script), 33, 101);
     terminal.wait_for("33 101");
