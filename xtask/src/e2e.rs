@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// How many tests run at once.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// A shell command that restarts the engine, and with it every container that it has: one more test is run then.
+    #[arg(long, value_name = "COMMAND")]
+    restart: Option<String>,
 }
 
 /// The release of pipelock that the library is written for.
@@ -32,8 +35,10 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     let mut tests = cargo(&["test", "--quiet", "--test", "e2e", "--", "--ignored"]);
     tests.args(args.filter.as_deref());
     tests.arg(format!("--test-threads={}", args.threads));
-    if std::env::var_os("BOTTLE_E2E_RESTART").is_none() {
-        eprintln!("left out: the test that restarts the engine, since BOTTLE_E2E_RESTART holds no command that does");
+    if let Some(restart) = &args.restart {
+        tests.env("BOTTLE_E2E_RESTART", restart);
+    } else {
+        eprintln!("left out: the test that restarts the engine, since no `--restart COMMAND` was given");
         tests.args(["--skip", "an_engine_that_is_restarted"]);
     }
     tests.env("BOTTLE_E2E_PIPELOCK", pipelock).env("BOTTLE_E2E_OUTSIDE", outside);

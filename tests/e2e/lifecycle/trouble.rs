@@ -282,9 +282,9 @@ impl Forward {
 }
 
 /// Restarts the engine under a bottle. Every other container of the engine goes down with it, so `cargo xtask e2e` leaves it
-/// out unless `BOTTLE_E2E_RESTART` holds a shell command that stops the engine, starts it again and waits until it answers.
+/// out unless `--restart` gives a shell command that stops the engine, starts it again and waits until it answers.
 #[test]
-#[ignore = "needs a container engine that may be restarted: set BOTTLE_E2E_RESTART"]
+#[ignore = "needs a container engine that may be restarted: `cargo xtask e2e --restart COMMAND`"]
 fn an_engine_that_is_restarted_under_a_bottle_leaves_one_that_can_be_closed() {
     let restart = crate::support::variable("BOTTLE_E2E_RESTART");
     let place = Place::new();
