@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use bottle_plan::resolved::BuiltImage;
 use bottle_plan::value::ImageRef;
-use bottle_plan::{BottlePlan, LabelKey, ResolvedPlan};
+use bottle_plan::{BottlePlan, ResolvedPlan};
 
 use crate::document::{Attachment, Bind, Build, HealthCheck, Logging, PullPolicy, Service, Variable};
 
@@ -151,14 +151,8 @@ pub(crate) const STOP_GRACE: &str = "2s";
 
 /// The labels by which the engine is asked for what belongs to a bottle.
 pub fn labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
-    let bottle = plan.plan();
-    let values = [
-        (LabelKey::Slug, bottle.names.slug().to_string()),
-        (LabelKey::Agent, bottle.agent_name.to_string()),
-        (LabelKey::Version, plan.launch().version.clone()),
-        (LabelKey::Owner, plan.launch().owner.clone()),
-    ];
-    values.into_iter().map(|(key, value)| (bottle.names.label(key), value)).collect()
+    let (bottle, launch) = (plan.plan(), plan.launch());
+    bottle.names.labels(&bottle.agent_name, &launch.version, &launch.owner)
 }
 
 /// A health check that probes ten times a second while the service starts, where the engine can, and rarely afterwards.

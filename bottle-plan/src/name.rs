@@ -3,6 +3,7 @@
 //! Each type has a private field and one door: [`FromStr`], which `TryFrom<String>` and `Deserialize` go through as
 //! well. The error quotes the offending character and says what is accepted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -375,6 +376,17 @@ impl Names {
     /// The image built from an embedded context with this content hash.
     pub fn built_image(&self, name: &str, content_hash: &str) -> String {
         format!("{}-{name}:{content_hash}", self.prefix)
+    }
+
+    /// Every label of a service or network of this bottle.
+    pub fn labels(&self, agent: &AgentName, version: &str, owner: &str) -> BTreeMap<String, String> {
+        let values = [
+            (LabelKey::Slug, self.slug.as_str()),
+            (LabelKey::Agent, agent.as_str()),
+            (LabelKey::Version, version),
+            (LabelKey::Owner, owner),
+        ];
+        values.into_iter().map(|(key, value)| (self.label(key), value.to_owned())).collect()
     }
 
     /// The label `<prefix>.<key>`, by which the engine is asked for what belongs to bottles.

@@ -2,7 +2,6 @@
 
 use bottle_exec::Undo;
 use bottle_exec::engine::NewNetwork;
-use bottle_plan::LabelKey;
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::resolved::NetworkFacts;
 
@@ -14,14 +13,7 @@ pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
     if launch.plan.networks.mode == NetworkMode::Compose {
         return Ok(NetworkFacts { internal, egress, internal_cidr: None });
     }
-    let labels = [
-        (LabelKey::Slug, names.slug().to_string()),
-        (LabelKey::Agent, launch.plan.agent_name.to_string()),
-        (LabelKey::Version, env!("CARGO_PKG_VERSION").to_owned()),
-        (LabelKey::Owner, launch.owner.to_string()),
-    ];
-    let labels: std::collections::BTreeMap<_, _> =
-        labels.into_iter().map(|(key, value)| (names.label(key), value)).collect();
+    let labels = names.labels(&launch.plan.agent_name, env!("CARGO_PKG_VERSION"), &launch.owner.to_string());
     let wanted = [
         NewNetwork {
             name: internal.clone(),
