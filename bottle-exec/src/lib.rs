@@ -36,7 +36,6 @@ mod recording;
 mod recover;
 mod secret;
 mod subprocess;
-pub mod supervise;
 mod teardown;
 mod transfer;
 mod undo;

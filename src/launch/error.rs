@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use bottle_compose::RenderError;
 use bottle_exec::{BottleError, EngineError, ExecError, JournalError, TeardownReport};
 use bottle_plan::ResolveError;
+use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
 
 use crate::deploy_keys::DeployKeyError;
 use crate::env_file::EnvFileError;
 use crate::provision::ProvisionError;
-use crate::supervise::SuperviseError;
 use crate::workspace::WorkspaceError;
 
 /// A step of the launch.

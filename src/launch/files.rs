@@ -23,7 +23,7 @@ pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {
 
 /// Writes a file whole or not at all, with its mode from the first moment.
 pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), LaunchCause> {
-    crate::files::write(path, content, mode).map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
+    bottle_files::write(path, content, mode).map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
 }
 
 pub(super) fn upstream_ca(state: &StateLayout) -> PathBuf {
@@ -63,7 +63,7 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Ipv
         make_dir(&state.current_config(), 0o755)?;
     }
     // Last: what the plan on disk says is what the files above say.
-    Ok(crate::supervise::lay_down(plan, state)?)
+    Ok(bottle_supervise::lay_down(plan, state)?)
 }
 
 pub(super) fn egress_facts(launch: &Launch<'_>, images: &Images, authorities: &Authorities) -> Option<EgressFacts> {

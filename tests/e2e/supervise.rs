@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bottle::exec::Stdin;
 use bottle::exec::engine::Exec;
-use bottle::exec::supervise::{AuditError, AuditLog, Decision, QueueError};
 use bottle::plan::{Service, StateLayout};
-use bottle::supervise::{ApplyStatus, Review, SuperviseError, Supervisor, Verdict, When};
+use bottle::supervise::{
+    ApplyStatus, AuditError, AuditLog, Decision, QueueError, Review, SuperviseError, Supervisor, Verdict, When,
+};
 use bottle::{Bottle, Host};
 use serde_json::{Value, json};
 

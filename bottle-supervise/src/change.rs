@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use bottle_exec::supervise::{Change, Proposal};
 use bottle_plan::manifest::PushSpec;
 use bottle_plan::plan::{EgressPlan, GitAuth, GitGatePlan, Injection, InjectionValue, Route, Upstream};
 use bottle_plan::value::{EnvName, GitTransport, GitUrl, HostPattern};
 use bottle_plan::{BottlePlan, Service};
+
+use crate::{Change, Proposal};
 
 /// When an approval would take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,6 @@ pub(super) fn edit(plan: &BottlePlan, proposal: &Proposal) -> Edit {
         Change::DockerfilePatch(_) => {
             Ok((When::ByHand, "a person has to build an image with it and name that in the manifest".to_owned()))
         }
-        _ => Err("this version of the library does not know the change".to_owned()),
     };
     match outcome {
         Ok((when, note)) => Edit { plan: edited, when, note },

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use bottle_exec::supervise::{
-    Applied, AuditError, AuditLog, ProposalId, Queue, QueueError, Shown, Verdict, WatchEvent,
-};
+use bottle_supervise::{Applied, AuditError, AuditLog, ProposalId, Queue, QueueError, Shown, Verdict, WatchEvent};
 use serde_json::{Value, json};
 
 struct Fixture {

@@ -15,8 +15,6 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::files;
-
 /// How long a sidecar has to say that it took a file. Pipelock takes 0.2 s, egress less.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(25);
@@ -149,5 +147,5 @@ fn rewrite(path: PathBuf, text: &str) -> Result<(), LiveError> {
     if fs::read(&path).is_ok_and(|content| content == text.as_bytes()) {
         return Ok(());
     }
-    files::rewrite(&path, text.as_bytes()).map_err(|source| LiveError::Write { path, source })
+    bottle_files::rewrite(&path, text.as_bytes()).map_err(|source| LiveError::Write { path, source })
 }

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use bottle_exec::supervise::{Proposal, ProposalId, Shown, Unusable};
 use bottle_plan::PostureDiff;
 
-use super::{SuperviseError, When};
+use super::{Proposal, ProposalId, Shown, SuperviseError, Unusable, When};
 
 /// A proposal, and what approving it would do: what it takes to decide.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,6 @@ use bottle_plan::{BottlePlan, Posture, StateLayout};
 use serde::{Deserialize, Serialize};
 
 use super::SuperviseError;
-use crate::files;
 
 /// The content of `plan.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,8 +50,9 @@ impl Record {
 
     /// Writes the record, and the posture where the bottle has somebody to read it.
     pub(super) fn write(&self, layout: &StateLayout) -> Result<(), SuperviseError> {
-        let write =
-            |path: &Path, text: &str, mode| files::write(path, text.as_bytes(), mode).map_err(failed("write", path));
+        let write = |path: &Path, text: &str, mode| {
+            bottle_files::write(path, text.as_bytes(), mode).map_err(failed("write", path))
+        };
         write(&layout.plan(), &json(self, &layout.plan())?, 0o600)?;
         if self.plan.supervise.is_some() {
             let posture = Posture::of(&self.plan);

@@ -4,13 +4,20 @@
 //! directory. The plan in effect is in `plan.json`, which a launch writes and every approval brings up to date; it is
 //! apart from `metadata.json`, whose one writer is the launcher.
 //!
+//! Beneath it is the [`Queue`]: what the agent asks for, and the only place where it can be granted. The sidecar writes
+//! proposals into one directory; decisions go into another, which its container mounts read-only and the agent's not at
+//! all. A decision is bound to the SHA-256 of what was shown, so a [`Shown`] is what it takes to decide: whoever holds one
+//! has seen those bytes. Whatever the sidecar wrote is read as an attacker's: regular files only, no links followed, sizes
+//! bounded, every string checked before a person's terminal sees it. The files are specified in
+//! `images/supervise/FORMAT.md` of `bottle-sidecars`.
+//!
 //! A [`Review`] is what a person was shown: the proposal, bound to the hash of its bytes, and the [`Consequence`] that an
 //! approval would have. Both are looked at again when it is approved, and a different one is refused.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (engine, root, slug): (bottle::Engine, bottle::plan::StateRoot, bottle::plan::Slug) = todo!();
-//! use bottle::supervise::Supervisor;
+//! # let (engine, root, slug): (bottle_exec::Engine, bottle_plan::StateRoot, bottle_plan::Slug) = todo!();
+//! use bottle_supervise::Supervisor;
 //!
 //! let supervisor = Supervisor::open(engine, &root, &slug)?;
 //! for review in supervisor.pending()? {
@@ -21,10 +28,18 @@
 //! # }
 //! ```
 
+mod audit;
+mod canonical;
 mod change;
+mod decision;
+mod files;
 mod live;
+mod proposal;
+mod queue;
 mod record;
 mod review;
+mod syntax;
+mod watch;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -33,13 +48,16 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bottle_exec::Engine;
-use bottle_exec::supervise::{Applied, Decision, ProposalId, Queue, QueueError, Shown, Verified, WatchEvent};
 use bottle_plan::{BottlePlan, Posture, Service, Slug, StateLayout, StateRoot};
 use rustix::fs::FlockOperation;
 
-pub use bottle_exec::supervise::{ApplyStatus, Proposal, Unusable, Verdict};
+pub use audit::{AuditEntry, AuditError, AuditLog, AuditSummary, Head};
 pub use change::When;
+pub use decision::{Applied, ApplyStatus, Decision, Verdict};
+pub use proposal::{Change, Malformed, Proposal, ProposalId};
+pub use queue::{Pending, Queue, QueueError, Shown, Unusable, Verified};
 pub use review::{Consequence, Event, Review};
+pub use watch::{Watch, WatchEvent};
 
 use change::edit;
 use live::Live;
@@ -198,11 +216,6 @@ impl Supervisor {
             WatchEvent::Settled(id) => Event::Settled(id),
             WatchEvent::Unusable(file) => Event::Unusable(file),
             WatchEvent::Failed(error) => Event::Failed(error.into()),
-            // The library's own parts are of one version.
-            other => Event::Failed(SuperviseError::Malformed {
-                path: self.layout.supervise_queue(),
-                reason: format!("{other:?}"),
-            }),
         })
     }
 
@@ -322,7 +335,11 @@ fn consequence(record: &Record, proposal: &Proposal) -> Consequence {
 }
 
 /// Writes down the plan that a launch is about to put into effect.
-pub(crate) fn lay_down(plan: &BottlePlan, layout: &StateLayout) -> Result<(), SuperviseError> {
+///
+/// # Errors
+///
+/// When a file of the state directory cannot be written or removed.
+pub fn lay_down(plan: &BottlePlan, layout: &StateLayout) -> Result<(), SuperviseError> {
     let mark = layout.service_dir(Service::Supervise).join("unfinished");
     match fs::remove_file(&mark) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &mark)(error)),
