@@ -11,7 +11,7 @@
 //! use bottle_plan::value::ImageRef;
 //! use bottle_plan::{BottlePlan, ResolvedPlan};
 //!
-//! /// A clock for the agent, on its network alone.
+//! /// A clock for the agent, attached only to the agent's network.
 //! #[derive(Debug)]
 //! struct Clock {
 //!     image: ImageRef,
@@ -34,7 +34,8 @@
 //!     }
 //!
 //!     fn agent_access(&self, _: &ResolvedPlan) -> AgentAccess {
-//!         AgentAccess { no_proxy: vec![self.name().to_owned()], ..AgentAccess::default() }
+//!         // Without its ports here the seal would keep the agent out.
+//!         AgentAccess { no_proxy: vec![self.name().to_owned()], ports: vec![8080], ..AgentAccess::default() }
 //!     }
 //! }
 //! ```

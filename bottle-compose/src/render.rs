@@ -6,7 +6,7 @@ use bottle_plan::manifest::NetworkMode;
 use bottle_plan::{ResolvedPlan, Service as Name};
 
 use crate::agent::agent_service;
-use crate::document::{ComposeFile, Ipam, IpamConfig, Network};
+use crate::document::{ComposeFile, Ipam, IpamConfig, Network, Variable};
 use crate::sidecar::{AgentAccess, EGRESS, INTERNAL, Sidecar, labels};
 
 /// Why a document could not be rendered.
@@ -27,6 +27,17 @@ pub enum RenderError {
         /// What it refers to.
         missing: String,
     },
+    /// The agent is told to reach a sidecar that opens no port to it.
+    #[error(
+        "sidecar `{sidecar}` is given to the agent as {given}, but `AgentAccess::ports` is empty, so the agent cannot \
+         reach it; accepted: at least one port"
+    )]
+    NoPorts {
+        /// The sidecar.
+        sidecar: String,
+        /// What the agent is given: its proxy, an entry of `no_proxy`, or the value of a variable.
+        given: String,
+    },
 }
 
 /// Renders the document of a bottle: the sidecars that apply, in the order given, then the agent, then the networks.
@@ -35,10 +46,14 @@ pub enum RenderError {
 ///
 /// # Errors
 ///
-/// When sidecars share a name, or refer to something that is not there; the four of `bottle-sidecars` do neither.
+/// When sidecars share a name, refer to something that the document does not have, or are given to the agent without a
+/// port. The four of `bottle-sidecars` do none of these.
 pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeFile, RenderError> {
     let applying: Vec<_> = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan())).collect();
     let access: Vec<AgentAccess> = applying.iter().map(|sidecar| sidecar.agent_access(plan)).collect();
+    for (sidecar, access) in applying.iter().zip(&access) {
+        check_access(sidecar.name(), access)?;
+    }
     let names: Vec<String> = applying.iter().map(|sidecar| sidecar.name().to_owned()).collect();
     let mut services: Vec<_> =
         applying.iter().map(|sidecar| (sidecar.name().to_owned(), sidecar.service(plan))).collect();
@@ -51,6 +66,30 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     };
     check(&file)?;
     Ok(file)
+}
+
+/// Refuses a sidecar that the agent is sent to and cannot reach, since every port that is not named is closed.
+fn check_access(name: &str, access: &AgentAccess) -> Result<(), RenderError> {
+    if !access.ports.is_empty() {
+        return Ok(());
+    }
+    let url = format!("://{name}");
+    let names_it = |value: &str| {
+        value.match_indices(&url).any(|(at, found)| {
+            let next = value[at + found.len()..].chars().next();
+            next.is_none_or(|c| !c.is_ascii_alphanumeric() && !"-._".contains(c))
+        })
+    };
+    let variable = access.environment.iter().find_map(|variable| match variable {
+        Variable::Set(name, value) if names_it(value) => Some(format!("the variable `{name}`")),
+        Variable::Set(..) | Variable::Bare(_) => None,
+    });
+    let proxy = access.proxy.as_ref().map(|_| "its proxy".to_owned());
+    let direct = access.no_proxy.first().map(|host| format!("`{host}` in `no_proxy`"));
+    match proxy.or(direct).or(variable) {
+        Some(given) => Err(RenderError::NoPorts { sidecar: name.to_owned(), given }),
+        None => Ok(()),
+    }
 }
 
 fn check(file: &ComposeFile) -> Result<(), RenderError> {
@@ -121,4 +160,31 @@ fn header(plan: &ResolvedPlan) -> Vec<String> {
             names.project()
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sidecar_that_the_agent_is_sent_to_needs_ports() {
+        let given = |access: AgentAccess| {
+            let refused = check_access("clock", &access).err().map(|error| error.to_string());
+            let open = check_access("clock", &AgentAccess { ports: vec![80], ..access });
+            assert_eq!(open, Ok(()));
+            refused
+        };
+        let set = |value: &str| vec![Variable::set("CLOCK", value), Variable::Bare("TOKEN".into())];
+        for (access, says) in [
+            (AgentAccess { no_proxy: vec!["clock".into()], ..AgentAccess::default() }, "`clock` in `no_proxy`"),
+            (AgentAccess { proxy: Some("http://clock:80".into()), ..AgentAccess::default() }, "its proxy"),
+            (AgentAccess { environment: set("http://clock:80/now"), ..AgentAccess::default() }, "variable `CLOCK`"),
+            (AgentAccess { environment: set("http://clock"), ..AgentAccess::default() }, "variable `CLOCK`"),
+        ] {
+            let error = given(access).unwrap_or_default();
+            assert!(error.starts_with("sidecar `clock` is given") && error.contains(says), "{error}");
+        }
+        assert_eq!(given(AgentAccess { environment: set("http://clock-tower/"), ..AgentAccess::default() }), None);
+        assert_eq!(given(AgentAccess::default()), None);
+    }
 }

@@ -74,6 +74,12 @@ macro_rules! name_type {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// A constant of this crate; a test parses each.
+            #[allow(dead_code, reason = "not every type has a constant")]
+            pub(crate) fn constant(text: &'static str) -> Self {
+                Self(text.to_owned())
+            }
         }
 
         impl std::str::FromStr for $type {

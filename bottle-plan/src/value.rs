@@ -7,8 +7,7 @@ use crate::name::{NameError, check_characters, name_type, name_type_traits};
 
 /// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
 ///
-/// A token that was put in the place of its variable's name is refused where it can be told from a name, and the error
-/// repeats no more than its first four characters.
+/// What looks like a token in place of its variable's name is never repeated in an error beyond its first four characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EnvName(String);
 
@@ -27,24 +26,45 @@ impl FromStr for EnvName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let fits = |place, c: char| c == '_' || c.is_ascii_alphabetic() || (c.is_ascii_digit() && place > 0);
-        let secret = looks_like_a_token(text);
-        let checked = if secret {
-            Err("it looks like a token itself; give the name of the variable that holds it".to_owned())
-        } else {
-            check_characters(text, 128, fits)
-        };
-        let excerpt = || text.chars().take(4).chain(['…']).collect::<String>();
-        let shown = if secret { excerpt() } else { text.to_owned() };
-        checked
-            .map(|()| Self(text.to_owned()))
-            .map_err(|reason| NameError::new("the name of an environment variable", &shown, reason, Self::ACCEPTED))
+        check_characters(text, 128, fits).map(|()| Self(text.to_owned())).map_err(|reason| {
+            let (shown, reason) = if looks_like_a_token(text) {
+                (Self::excerpt(text), Self::TOKEN.to_owned())
+            } else {
+                (text.to_owned(), reason)
+            };
+            NameError::new("the name of an environment variable", &shown, reason, Self::ACCEPTED)
+        })
+    }
+}
+
+impl EnvName {
+    const TOKEN: &'static str = "it looks like a token itself; give the name of the variable that holds it";
+
+    /// The first characters of what may be a token.
+    fn excerpt(text: &str) -> String {
+        text.chars().take(4).chain(['…']).collect()
+    }
+
+    /// Refuses a name that is more likely a credential. Only what a person wrote is checked, at the keys where a variable's
+    /// name is wanted: the names that a plan derives from it are not.
+    pub(crate) fn check_not_a_token(&self) -> Result<(), NameError> {
+        if looks_like_a_token(&self.0) {
+            let (kind, shown) = ("the name of an environment variable", Self::excerpt(&self.0));
+            return Err(NameError::new(kind, &shown, Self::TOKEN, Self::ACCEPTED));
+        }
+        Ok(())
+    }
+
+    /// The variable `<prefix><name>`. A prefix holds letters and underscores only.
+    pub(crate) fn prefixed(prefix: &'static str, name: &Self) -> Self {
+        Self(format!("{prefix}{name}"))
     }
 }
 
 name_type_traits!(EnvName, "the name of an environment variable", longest 128, pattern "^[A-Za-z_][A-Za-z0-9_]{0,127}$",);
 
-/// Whether a text is more likely a credential than a variable's name: it begins as those of well-known services do, or is
-/// long and mixes both cases with digits.
+/// Whether a text is more likely a credential than a variable's name: it begins as those of well-known services do, or a
+/// long part of it mixes both cases with digits. Parts end at `_`, since names are made of words.
 fn looks_like_a_token(text: &str) -> bool {
     const BEGINNINGS: &[&str] = &[
         "ghp_",
@@ -61,10 +81,12 @@ fn looks_like_a_token(text: &str) -> bool {
         "xoxp-",
         "npm_",
     ];
-    let has = |kind: fn(&char) -> bool| text.chars().any(|c| kind(&c));
-    let mixed = has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit);
+    let mixed = |part: &str| {
+        let has = |kind: fn(&char) -> bool| part.chars().any(|c| kind(&c));
+        has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit)
+    };
     BEGINNINGS.iter().any(|start| text.len() >= start.len() + 12 && text.starts_with(start))
-        || (text.len() >= 24 && mixed)
+        || text.split('_').any(|part| part.len() >= 20 && mixed(part))
 }
 
 /// The rule of a DNS name in lower case (RFC 1123 section 2.1), which an IPv4 address is not.

@@ -26,9 +26,28 @@ pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<Strin
         return Err(problem(BundleInput::Authority, 1, found));
     }
     certificates.extend(authority);
+    Ok(unique(&certificates))
+}
 
+/// The certificates of further roots, such as a company's, as one PEM text: any number of them, each once and in their order.
+/// Comments and other text between the blocks are dropped, and so is a byte order mark.
+///
+/// # Errors
+/// When there is no certificate, one is cut short or not of a certificate's shape, or there is any other block. The error
+/// names the certificate by its number and line. A private key is never copied, and never quoted.
+pub fn extra_roots(pem: &str) -> Result<String, TlsError> {
+    let certificates = certificates(pem.trim_start_matches('\u{feff}'), BundleInput::ExtraRoots)?;
+    if certificates.is_empty() {
+        let accepted = "there is no certificate; accepted: blocks that begin with `-----BEGIN CERTIFICATE-----`";
+        return Err(problem(BundleInput::ExtraRoots, 1, accepted));
+    }
+    Ok(unique(&certificates))
+}
+
+/// Each certificate once, in order.
+fn unique(certificates: &[Vec<u8>]) -> String {
     let mut seen = HashSet::new();
-    Ok(certificates.iter().filter(|der| seen.insert(der.as_slice())).map(|der| certificate_pem(der)).collect())
+    certificates.iter().filter(|der| seen.insert(der.as_slice())).map(|der| certificate_pem(der)).collect()
 }
 
 /// One certificate as a PEM block with a newline at its end.
@@ -54,7 +73,8 @@ fn certificates(text: &str, input: BundleInput) -> Result<Vec<Vec<u8>>, TlsError
             let Some((_, body)) = block.take() else {
                 return Err(problem(input, number, "a block ends that never began"));
             };
-            let der = decode(&body, line).map_err(|what| problem(input, number, what))?;
+            let der = decode(&body, line)
+                .map_err(|what| problem(input, number, format!("certificate {}: {what}", found.len() + 1)))?;
             found.push(der);
         } else if let Some((_, body)) = &mut block {
             body.push_str(line);
@@ -62,7 +82,11 @@ fn certificates(text: &str, input: BundleInput) -> Result<Vec<Vec<u8>>, TlsError
         }
     }
     match block {
-        Some((number, _)) => Err(problem(input, number, "the block that begins here never ends")),
+        Some((number, _)) => Err(problem(
+            input,
+            number,
+            format!("certificate {}: the block that begins here never ends", found.len() + 1),
+        )),
         None => Ok(found),
     }
 }

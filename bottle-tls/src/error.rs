@@ -77,6 +77,8 @@ pub enum BundleInput {
     SystemRoots,
     /// The bottle's own authority.
     Authority,
+    /// Further roots, such as a company's.
+    ExtraRoots,
 }
 
 impl fmt::Display for BundleInput {
@@ -84,6 +86,7 @@ impl fmt::Display for BundleInput {
         f.write_str(match self {
             Self::SystemRoots => "the system's roots",
             Self::Authority => "the bottle's authority",
+            Self::ExtraRoots => "the further roots",
         })
     }
 }

@@ -34,7 +34,7 @@ mod key;
 mod random;
 
 pub use authority::{CaRole, CaSpec, CertificateAuthority, DEFAULT_LIFETIME, Fingerprint};
-pub use bundle::trust_bundle;
+pub use bundle::{extra_roots, trust_bundle};
 pub use error::{BundleInput, TlsError};
 pub use files::CaFiles;
 pub use key::SecretPem;

@@ -1,7 +1,7 @@
 //! What a trust bundle takes, and what it refuses.
 #![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 
-use bottle_tls::{BundleInput, CaRole, TlsError, trust_bundle};
+use bottle_tls::{BundleInput, CaRole, TlsError, extra_roots, trust_bundle};
 use proptest::prelude::*;
 
 mod common;
@@ -104,9 +104,47 @@ fn the_authority_is_one_certificate() {
     }
 }
 
+#[test]
+fn further_roots_are_any_number_of_certificates() {
+    let minted: Vec<_> = (0..3).map(|_| common::mint(CaRole::Egress)).collect();
+    let [a, b, c] = [0, 1, 2].map(|index: usize| minted[index].certificate_pem());
+    let expected = format!("{a}{b}{c}");
+    assert_eq!(extra_roots(a).unwrap(), a);
+    assert_eq!(extra_roots(&expected).unwrap(), expected);
+    // As Windows and company tools write them: a byte order mark, CRLF, comments, one certificate twice, no last line end.
+    let untidy = format!("\u{feff}# Issuer: Example Root\n{a}\n# Issuer: Two\n{b}\ts:CN = three\n{a}{}", c.trim_end());
+    assert_eq!(extra_roots(&untidy.replace('\n', "\r\n")).unwrap(), expected);
+    let many: String = (0..60).map(|_| common::mint(CaRole::Egress).certificate_pem().to_owned()).collect();
+    assert_eq!(labels(&extra_roots(&many).unwrap()).len(), 60);
+}
+
+#[test]
+fn further_roots_without_a_certificate_or_with_a_key_are_refused_by_number_and_line() {
+    let authority = common::mint(CaRole::Pipelock);
+    let pem = authority.certificate_pem();
+    let lines = pem.lines().count();
+    let body = pem.lines().nth(1).unwrap();
+    let key = authority.key_sec1_pem();
+    let bad = pem.replacen(body, "!!!!", 1);
+    for (text, at, says) in [
+        (String::new(), 1, "there is no certificate; accepted"),
+        ("# nothing\r\n".into(), 1, "there is no certificate; accepted"),
+        (format!("{pem}{}", key.expose()), lines + 1, "a block is `EC PRIVATE KEY` and not a certificate"),
+        (format!("{}{pem}", key.expose()), 1, "a block is `EC PRIVATE KEY` and not a certificate"),
+        (format!("{pem}{pem}{bad}"), 3 * lines, "certificate 3: the block that ends here is not well-formed"),
+        (format!("{pem}{}", &pem[..60]), lines + 1, "certificate 2: the block that begins here never ends"),
+    ] {
+        let error = extra_roots(&text).unwrap_err();
+        let TlsError::Bundle { input: BundleInput::ExtraRoots, line, problem } = &error else { panic!("{error:?}") };
+        assert!(problem.contains(says) && *line == at, "line {line}: {problem}");
+        assert!(key.expose().lines().all(|line| line.starts_with("-----") || !error.to_string().contains(line)));
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "(-----(BEGIN|END) (CERTIFICATE|KEY)-----\n|[A-Za-z0-9+/=]{0,8}\n|.|\n){0,12}") {
         let _ = trust_bundle(&text, &text).map_err(|error| error.to_string());
+        let _ = extra_roots(&text).map_err(|error| error.to_string());
     }
 }

@@ -172,6 +172,15 @@ pub enum LaunchCause {
         /// What is wrong with it, and what would be accepted.
         problem: String,
     },
+    /// The certificates of `tls.upstream_ca` cannot be used.
+    #[error("the file of `tls.upstream_ca` `{}` cannot be used", path.display())]
+    UpstreamCa {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: TlsError,
+    },
     /// A file of the bottle's state could not be written.
     #[error("`{}` could not be written", path.display())]
     Write {

@@ -29,6 +29,7 @@ pub(super) fn check(plan: &BottlePlan, options: &LaunchOptions) -> Result<Ready,
     let engine = check_engine(plan, options)?;
     let compose_environment = read_variables(plan, options)?;
     check_files(plan)?;
+    plan.tls.upstream_ca.as_deref().map(super::files::read_upstream_ca).transpose()?;
     let env_file = match &plan.agent.env_file {
         Some(path) if env_file::check(path)? => Some(path.clone()),
         _ => None,

@@ -202,7 +202,10 @@ impl BottleSpec {
 fn check_env(name: &EnvName, spec: &EnvSpec, key: &str) -> Checked {
     check_env_name(name, key)?;
     match spec {
-        EnvSpec::Forward(Some(source)) => check_env_name(source, key),
+        EnvSpec::Forward(Some(source)) => {
+            check_variable(source, key)?;
+            check_env_name(source, key)
+        }
         EnvSpec::Placeholder(Some(dummy)) => one_line(dummy, || key.to_owned()),
         EnvSpec::Literal(text) => need(
             super::shorthand::interpolated(text).is_none() && !text.contains('\0'),
@@ -211,6 +214,11 @@ fn check_env(name: &EnvName, spec: &EnvSpec, key: &str) -> Checked {
         ),
         EnvSpec::Forward(None) | EnvSpec::Placeholder(None) => Ok(()),
     }
+}
+
+/// Refuses a token that was written in place of its variable's name.
+fn check_variable(name: &EnvName, key: &str) -> Checked {
+    name.check_not_a_token().map_err(|error| ManifestError::new(key, error.to_string()))
 }
 
 fn check_env_name(name: &EnvName, key: &str) -> Checked {
@@ -289,6 +297,7 @@ fn or_any<T>(items: &[T]) -> Vec<Option<&T>> {
 
 /// A token's variable becomes part of a sidecar's variable, which has room for this much.
 fn check_token(token: &EnvName, key: &str) -> Checked {
+    check_variable(token, key)?;
     need(token.as_str().len() <= 100, || key.to_owned(), "it is too long; accepted: at most 100 characters")
 }
 
@@ -437,6 +446,7 @@ fn check_known_host(line: &str, key: &str) -> Checked {
 
 impl DeployKeySpec {
     fn check(&self, key: &str) -> Checked {
+        check_token(&self.token, &format!("{key}.token"))?;
         match &self.api_url {
             Some(url) => {
                 one_line(url, || format!("{key}.api_url"))?;

@@ -24,15 +24,29 @@ pub(super) fn names_host(line: &str, url: &GitUrl) -> bool {
     named && !excluded
 }
 
-/// Whether a pattern with `*` and `?` stands for the whole text.
+/// Whether a pattern with `*` and `?` covers the whole text. A star that was tried is only tried again one character
+/// further on, so that the time grows with the product of the two lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern, text) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => (0..=text.len()).any(|skipped| matches(rest, &text[skipped..])),
-        ([b'?', rest @ ..], [_, others @ ..]) => matches(rest, others),
-        ([sign, rest @ ..], [first, others @ ..]) if sign == first => matches(rest, others),
-        _ => false,
+    let (mut at, mut next) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(&c) = text.get(at) {
+        match pattern.get(next) {
+            Some(b'*') => {
+                star = Some((next, at));
+                next += 1;
+            }
+            Some(&sign) if sign == b'?' || sign == c => {
+                at += 1;
+                next += 1;
+            }
+            _ => {
+                let Some((place, tried)) = star else { return false };
+                star = Some((place, tried + 1));
+                (next, at) = (place + 1, tried + 1);
+            }
+        }
     }
+    pattern.iter().skip(next).all(|sign| *sign == b'*')
 }
 
 #[cfg(test)]
@@ -60,5 +74,14 @@ mod tests {
             let line = format!("{hosts} ssh-ed25519 AAAA");
             assert_eq!((names_host(&line, &plain), names_host(&line, &odd)), (names_plain, names_odd), "{line}");
         }
+    }
+
+    #[test]
+    fn a_hostile_pattern_takes_neither_long_nor_a_deep_stack() {
+        let text = "a".repeat(253);
+        assert!(!matches("*a".repeat(100_000).as_bytes(), text.as_bytes()));
+        assert!(!matches(format!("{}b", "*a".repeat(40)).as_bytes(), text.as_bytes()));
+        assert!(matches("*".repeat(200_000).as_bytes(), text.as_bytes()));
+        assert!(matches(b"", b"") && !matches(b"", b"a") && !matches(b"?", b""));
     }
 }

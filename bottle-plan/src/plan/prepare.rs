@@ -24,6 +24,13 @@ const CLAUDE_CODE_VERSION: &str = "2.1.330";
 /// The Codex that the provider `codex` gets where the manifest names none.
 const CODEX_VERSION: &str = "0.169.0";
 
+/// The header of schemes `bearer` and `basic`.
+const AUTHORIZATION: &str = "authorization";
+/// The header of scheme `header` where the manifest names none.
+const API_KEY_HEADER: &str = "x-api-key";
+/// The agent's directory where the manifest names none.
+const WORKSPACE: &str = "/workspace";
+
 /// What is known of the host, as values: the library itself asks for none of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
@@ -206,13 +213,16 @@ fn injection(spec: &InjectSpec) -> Injection {
         InjectScheme::Basic => (None, InjectionValue::Basic { username: username(spec.username.as_deref()) }),
         InjectScheme::Header => {
             let template = spec.template.clone().unwrap_or_else(|| "{token}".into());
-            (Some(spec.header.clone().unwrap_or_else(|| known("x-api-key"))), InjectionValue::Template(template))
+            (
+                Some(spec.header.clone().unwrap_or_else(|| HeaderName::constant(API_KEY_HEADER))),
+                InjectionValue::Template(template),
+            )
         }
     };
     Injection {
         token: spec.token.clone(),
         slot: slot("EGRESS_TOKEN_", &spec.token),
-        header: header.unwrap_or_else(|| known::<HeaderName>("authorization")),
+        header: header.unwrap_or_else(|| HeaderName::constant(AUTHORIZATION)),
         value,
     }
 }
@@ -221,19 +231,10 @@ fn username(given: Option<&str>) -> String {
     given.unwrap_or("x-access-token").to_owned()
 }
 
-/// The sidecar's variable for a token: its own name, since one Compose environment serves every service, and the agent's
-/// placeholder often has the token's own name.
-fn slot(prefix: &str, token: &EnvName) -> EnvName {
-    // A manifest's token has at most 100 characters, so that the two together are a variable's name.
-    known(&format!("{prefix}{token}"))
-}
-
-/// A value from a text that is right by construction.
-fn known<T: std::str::FromStr>(text: &str) -> T
-where
-    T::Err: std::fmt::Debug,
-{
-    text.parse().expect("a constant of this file is valid")
+/// Returns the sidecar's variable for a token. It is not the token's own name: one Compose environment serves every
+/// service, and the agent's placeholder often has the token's own name.
+fn slot(prefix: &'static str, token: &EnvName) -> EnvName {
+    EnvName::prefixed(prefix, token)
 }
 
 fn git_gate(bottle: &BottleSpec, key: &str, paths: &Paths<'_>) -> Option<GitGatePlan> {
@@ -316,7 +317,7 @@ fn workspace(bottle: &BottleSpec, paths: &Paths<'_>, cwd: &Path) -> WorkspacePla
     WorkspacePlan {
         mode: spec.mode,
         source: spec.path.as_deref().map_or_else(|| cwd.to_owned(), |path| paths.absolute(path)),
-        target: spec.target.clone().unwrap_or_else(|| known::<ContainerPath>("/workspace")),
+        target: spec.target.clone().unwrap_or_else(|| ContainerPath::constant(WORKSPACE)),
         include_env_files: spec.include_env_files,
     }
 }
@@ -324,7 +325,7 @@ fn workspace(bottle: &BottleSpec, paths: &Paths<'_>, cwd: &Path) -> WorkspacePla
 fn images(agent: &AgentSpec, bottle: &BottleSpec, user: UserIds) -> ImagesPlan {
     let spec = &bottle.images;
     let default_for =
-        |provider: Provider, version: &str| (agent.provider == provider).then(|| known::<NpmVersion>(version));
+        |provider: Provider, version: &'static str| (agent.provider == provider).then(|| NpmVersion::constant(version));
     let ready = [
         (Service::Agent, &spec.agent),
         (Service::Egress, &spec.egress),
@@ -335,8 +336,8 @@ fn images(agent: &AgentSpec, bottle: &BottleSpec, user: UserIds) -> ImagesPlan {
     packages.sort();
     packages.dedup();
     ImagesPlan {
-        base: spec.base.clone().unwrap_or_else(|| known::<ImageRef>(BASE_IMAGE)),
-        pipelock: spec.pipelock.clone().unwrap_or_else(|| known::<ImageRef>(PIPELOCK_IMAGE)),
+        base: spec.base.clone().unwrap_or_else(|| ImageRef::constant(BASE_IMAGE)),
+        pipelock: spec.pipelock.clone().unwrap_or_else(|| ImageRef::constant(PIPELOCK_IMAGE)),
         ready: ready.into_iter().filter_map(|(service, image)| Some((service, image.clone()?))).collect(),
         agent: AgentImagePlan {
             packages,
@@ -345,5 +346,24 @@ fn images(agent: &AgentSpec, bottle: &BottleSpec, user: UserIds) -> ImagesPlan {
             build_args: spec.build_args.clone(),
             user: (user.uid != 0).then_some(user),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_constant_follows_its_type() {
+        for header in [AUTHORIZATION, API_KEY_HEADER] {
+            assert_eq!(header.parse(), Ok(HeaderName::constant(header)));
+        }
+        for image in [BASE_IMAGE, PIPELOCK_IMAGE] {
+            assert_eq!(image.parse(), Ok(ImageRef::constant(image)));
+        }
+        for version in [CLAUDE_CODE_VERSION, CODEX_VERSION] {
+            assert_eq!(version.parse(), Ok(NpmVersion::constant(version)));
+        }
+        assert_eq!(WORKSPACE.parse(), Ok(ContainerPath::constant(WORKSPACE)));
     }
 }

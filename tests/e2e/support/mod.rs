@@ -110,7 +110,9 @@ impl Lab {
     pub(crate) fn manifest(&self, bottle: &str, agent: &str) -> String {
         let indented = |text: &str| text.lines().flat_map(|line| ["    ", line, "\n"]).collect::<String>();
         let ca = self.root.path().join("outside-ca.pem");
-        std::fs::write(&ca, &self.outside.ca).unwrap();
+        // A company's bundle: a comment and a certificate of nobody's before the one that counts, with CRLF line ends.
+        let bundle = format!("# Example Root\n{}\n# Outside\n{}", stranger(), self.outside.ca).replace('\n', "\r\n");
+        std::fs::write(&ca, bundle).unwrap();
         format!(
             "bottles:\n  lab:\n    networks: {{egress_subnet: {}}}\n    tls: {{upstream_ca: {}}}\n    images:\n      pipelock: {}\n      \
              packages: [nodejs, python3, python3-requests]\n      claude_code: \"{}\"\n{}agents:\n  tester:\n    bottle: lab\n    command: [sh, -c, id]\n{}",
@@ -240,4 +242,11 @@ pub(crate) fn base64(text: &str) -> String {
         }
     }
     out
+}
+
+/// The certificate of an authority that no host of the tests uses.
+fn stranger() -> String {
+    use bottle::tls::{CaRole, CaSpec, CertificateAuthority, SystemRandom};
+    let spec = CaSpec::new("stranger", CaRole::Pipelock, SystemTime::now());
+    CertificateAuthority::mint(&spec, &mut SystemRandom).unwrap().certificate_pem().to_owned()
 }
