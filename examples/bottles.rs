@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bottle::exec::engine::Exec;
-use bottle::exec::{CancelToken, Control, Event, Outcome, Stdin, Stream, Subprocess, TeardownReport};
+use bottle::exec::{CancelToken, Control, Event, Outcome, Stdin, Stream, Subprocess};
+use bottle::lifecycle::TeardownReport;
 use bottle::plan::{Prefix, Slug, StateRoot};
 use bottle::{Engine, EngineChoice, Host, Site};
 use clap::{Parser, Subcommand};

@@ -74,7 +74,7 @@ fn in_words(event: &Event) -> String {
 }
 
 fn only_bottle(engine: &Engine, root: &StateRoot) -> Result<Slug, Box<dyn std::error::Error>> {
-    let bottles = bottle::exec::list(engine, root, &Prefix::default())?;
+    let bottles = bottle::lifecycle::list(engine, root, &Prefix::default())?;
     let mut slugs = bottles.into_keys();
     match (slugs.next(), slugs.next()) {
         (Some(only), None) => Ok(only),

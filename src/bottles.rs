@@ -6,14 +6,13 @@ use std::io;
 use std::sync::Arc;
 
 use bottle_exec::engine::ComposeProject;
-use bottle_exec::{
-    Bottle, BottleError, Control, Engine, EngineError, Event, Listed, Observer, OutputSink, RecoveryReport, Stream,
-    TeardownOptions, TeardownReport, UndoHandlers,
-};
+use bottle_exec::{Control, Engine, EngineError, Event, Observer, OutputSink, Stream};
 use bottle_plan::{Names, Prefix, Slug, StateRoot};
 
 use crate::Host;
+#[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::{Forges, HttpForges, revoking};
+use crate::lifecycle::{Bottle, BottleError, Listed, RecoveryReport, TeardownOptions, TeardownReport, UndoHandlers};
 
 /// Where bottles are looked for: on one engine, under one state root and one prefix.
 #[derive(Clone)]
@@ -30,6 +29,7 @@ pub struct Site {
     /// Who undoes what the library knows nothing of: the same as at the launch.
     pub handlers: UndoHandlers,
     /// Who asks forges to revoke deploy keys. Default: [`HttpForges`].
+    #[cfg(feature = "deploy-keys")]
     pub forges: Arc<dyn Forges>,
     /// Whose environment holds the tokens for that.
     pub host: Host,
@@ -54,6 +54,7 @@ impl Site {
             prefix: Prefix::default(),
             observer: Arc::new(|_: &Event| {}),
             handlers: UndoHandlers::default(),
+            #[cfg(feature = "deploy-keys")]
             forges: Arc::new(HttpForges::default()),
             host: host.clone(),
         }
@@ -88,6 +89,7 @@ impl Site {
     }
 
     /// Sets who asks forges to revoke deploy keys.
+    #[cfg(feature = "deploy-keys")]
     #[must_use]
     pub fn with_forges(mut self, forges: Arc<dyn Forges>) -> Self {
         self.forges = forges;
@@ -99,7 +101,9 @@ impl Site {
     }
 
     fn teardown(&self) -> TeardownOptions {
-        let handlers = revoking(self.handlers.clone(), &self.host, &self.forges);
+        let handlers = self.handlers.clone();
+        #[cfg(feature = "deploy-keys")]
+        let handlers = revoking(handlers, &self.host, &self.forges);
         TeardownOptions::default().with_handlers(handlers).with_observer(Arc::clone(&self.observer))
     }
 }
@@ -110,7 +114,7 @@ impl Site {
 ///
 /// When the engine cannot be asked.
 pub fn list(site: &Site) -> Result<BTreeMap<Slug, Listed>, EngineError> {
-    bottle_exec::list(&site.engine, &site.state_root, &site.prefix)
+    crate::lifecycle::list(&site.engine, &site.state_root, &site.prefix)
 }
 
 /// A handle on a bottle that another process launched, with everything that the first handle had: from its journal or,
@@ -129,7 +133,7 @@ pub fn attach(site: &Site, slug: &Slug) -> Result<Bottle, BottleError> {
 ///
 /// When the engine cannot be asked. What goes wrong with a single bottle is in the report.
 pub fn recover(site: &Site) -> Result<RecoveryReport, EngineError> {
-    bottle_exec::recover(&site.engine, &site.state_root, &site.prefix, &site.teardown())
+    crate::lifecycle::recover(&site.engine, &site.state_root, &site.prefix, &site.teardown())
 }
 
 /// Takes a bottle down, whoever owns it and however far its launch came.

@@ -4,44 +4,24 @@
 //! launcher, the next teardown or recovery finds the key, if the forge has it. The token that may do so is read from the
 //! host's environment each time, and is written nowhere.
 
-mod forge;
-mod gitea;
-mod github;
-mod gitlab;
-mod http;
-mod key;
-
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bottle_exec::{Engine, JournalFile, Observer, Undo, UndoHandler, UndoHandlers, step};
+use bottle_exec::{Engine, Observer, step};
 use bottle_plan::manifest::Forge as Kind;
-use bottle_plan::plan::{DeployKey, GitAuth, Upstream};
+use bottle_plan::plan::{DeployKey, Upstream};
 use bottle_plan::value::EnvName;
-use bottle_plan::{BottlePlan, SecretValue, StateLayout};
+use bottle_plan::{BottlePlan, SecretValue};
 use serde::{Deserialize, Serialize};
 
-pub use forge::{Forge, ForgeError, Forges, NewKey, RegisteredKey, RehearsedForges};
-pub use http::HttpForges;
-pub use key::KeyPair;
+use crate::lifecycle::{JournalFile, Undo, UndoHandler, UndoHandlers};
+
+pub use bottle_forge::{Forge, ForgeError, Forges, HttpForges, KeyPair, NewKey, RegisteredKey, RehearsedForges};
 
 use crate::Host;
 
 /// The name under which the journal knows this module's entries.
 const HANDLER: &str = "deploy-key";
-
-/// The upstreams that want a key of their own.
-pub(crate) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &DeployKey)> {
-    plan.git_gate.iter().flat_map(|gate| &gate.upstreams).filter_map(|upstream| match &upstream.auth {
-        GitAuth::DeployKey(key) => Some((upstream, key)),
-        GitAuth::IdentityFile(_) | GitAuth::Token { .. } | GitAuth::Anonymous => None,
-    })
-}
-
-/// Where an upstream's private key lies while the bottle is up.
-pub(crate) fn private_key(state: &StateLayout, upstream: &Upstream) -> std::path::PathBuf {
-    state.service_dir(bottle_plan::Service::GitGate).join(format!("{}-key", upstream.name))
-}
 
 /// Why a deploy key could not be registered.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +80,7 @@ pub(crate) struct Registrar<'a> {
 /// Why a registration stopped.
 #[derive(Debug)]
 pub(crate) enum Stopped {
-    Journal(bottle_exec::JournalError),
+    Journal(crate::lifecycle::JournalError),
     Forge(Box<DeployKeyError>),
 }
 

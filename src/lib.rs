@@ -6,17 +6,19 @@
 
 mod agent;
 mod bottles;
+#[cfg(feature = "deploy-keys")]
 pub mod deploy_keys;
 pub mod env_file;
 mod host;
 pub mod launch;
+pub mod lifecycle;
 mod provision;
 pub mod workspace;
 
 pub use agent::agent_command;
 pub use bottle_compose as compose;
 pub use bottle_exec as exec;
-pub use bottle_exec::{Bottle, BottleError, Engine, EngineChoice, EngineError};
+pub use bottle_exec::{Engine, EngineChoice, EngineError};
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};
 pub use bottle_sidecars as sidecars;
@@ -25,6 +27,7 @@ pub use bottle_tls as tls;
 pub use bottles::{Site, attach, down, list, logs, recover};
 pub use host::{Host, random_bytes};
 pub use launch::{LaunchError, LaunchOptions, launch};
+pub use lifecycle::{Bottle, BottleError};
 pub use provision::ProvisionError;
 
 #[doc = include_str!("../README.md")]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bottle::deploy_keys::HttpForges;
-use bottle::exec::{Control, Event, JournalFile, RecordingBackend, Status};
+use bottle::exec::{Control, Event, RecordingBackend};
+use bottle::lifecycle::{JournalFile, Status};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
 use bottle::{Engine, EngineChoice, Host, LaunchError, LaunchOptions, Manifest, Site};
 use forge::{FakeForge, Fault, TOKEN};
@@ -85,7 +86,7 @@ impl Bench {
         self.launch_with(&self.options())
     }
 
-    fn journal(&self) -> bottle::exec::Journal {
+    fn journal(&self) -> bottle::lifecycle::Journal {
         JournalFile::open(&self.state_root().bottle(&"keys".parse().unwrap())).unwrap().journal()
     }
 

@@ -8,9 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bottle::exec::{
-    CancelToken, Control, Event, Fault, Journal, JournalFile, Outcome, RecordingBackend, Status, TeardownReport, Undo,
-};
+use bottle::exec::{CancelToken, Control, Event, Fault, Outcome, RecordingBackend};
+use bottle::lifecycle::{Journal, JournalFile, Status, TeardownReport, Undo};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateLayout, StateRoot, UserIds};
 use bottle::{BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest, Site};
 

@@ -1,6 +1,4 @@
-//! How a bottle is run and how it ends: commands as data, the backends that run them, a typed client of container engines,
-//! the handle of a bottle that is up, the journal of what was made, and teardown and recovery from it. It knows nothing of
-//! what is in a bottle; the plan says that, and the facade's launch joins the two.
+//! Commands as data, the backends that run them, and a typed client of container engines. It knows nothing of bottles.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -18,43 +16,27 @@
 //! ```
 
 mod backend;
-mod bottle;
 mod command;
 pub mod conformance;
 mod control;
 mod decorators;
 pub mod engine;
 mod error;
-mod journal;
-mod list;
 mod observer;
-mod orphan;
 mod output;
-mod owner;
 mod quote;
 mod recording;
-mod recover;
 mod secret;
 mod subprocess;
-mod teardown;
-mod transfer;
-mod undo;
 
 pub use backend::Backend;
-pub use bottle::{Bottle, BottleError, Handle};
 pub use bottle_plan::SecretValue;
 pub use command::{Command, EnvValue, OutputPolicy, Stdin};
 pub use control::{CancelToken, Control, OutputSink, Stream};
 pub use decorators::{Logging, Timeout};
 pub use engine::{Engine, EngineChoice, EngineError};
 pub use error::ExecError;
-pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
-pub use list::{Listed, list};
 pub use observer::{Event, Observed, Observer, Outcome, step};
 pub use output::{Captured, ExitStatus, Output};
-pub use owner::{Liveness, Owner, OwnerError, Scope};
 pub use recording::{Answer, Fault, Matcher, RecordingBackend};
-pub use recover::{RecoveryReport, recover};
 pub use subprocess::Subprocess;
-pub use teardown::{TeardownGuard, TeardownOptions, TeardownReport, UndoOutcome, tear_down};
-pub use undo::{Undo, UndoError, UndoHandler, UndoHandlers};

@@ -1,12 +1,33 @@
 //! A fresh key for every upstream that asks for one.
 
-use bottle_tls::SystemRandom;
+use std::path::PathBuf;
 
-use super::{Launch, LaunchCause, files};
-use crate::deploy_keys::{self, KeyPair, Registrar, Stopped};
+use bottle_plan::plan::{DeployKey, GitAuth, Upstream};
+use bottle_plan::{BottlePlan, Service, StateLayout};
+
+#[cfg(feature = "deploy-keys")]
+use super::Launch;
+use super::LaunchCause;
+
+/// The upstreams that want a key of their own.
+pub(super) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &DeployKey)> {
+    plan.git_gate.iter().flat_map(|gate| &gate.upstreams).filter_map(|upstream| match &upstream.auth {
+        GitAuth::DeployKey(key) => Some((upstream, key)),
+        GitAuth::IdentityFile(_) | GitAuth::Token { .. } | GitAuth::Anonymous => None,
+    })
+}
+
+/// Where an upstream's private key lies while the bottle is up.
+pub(super) fn private_key(state: &StateLayout, upstream: &Upstream) -> PathBuf {
+    state.service_dir(Service::GitGate).join(format!("{}-key", upstream.name))
+}
 
 /// Makes each key, lays it down for git-gate, and registers its public half.
+#[cfg(feature = "deploy-keys")]
 pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
+    use crate::deploy_keys::{KeyPair, Registrar, Stopped};
+    use bottle_tls::{RandomSource as _, SystemRandom};
+
     let registrar = Registrar {
         plan: &launch.plan,
         host: &launch.options.host,
@@ -14,16 +35,24 @@ pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
         journal: launch.guard.file(),
         observer: &*launch.options.observer,
     };
-    for (upstream, key) in deploy_keys::wanted(&launch.plan) {
-        let path = deploy_keys::private_key(&launch.state, upstream);
-        let pair =
-            KeyPair::generate(&mut SystemRandom).map_err(|source| LaunchCause::Write { path: path.clone(), source })?;
+    for (upstream, key) in wanted(&launch.plan) {
+        let path = private_key(&launch.state, upstream);
+        let pair = KeyPair::generate(|seed| SystemRandom.fill(seed))
+            .map_err(|source| LaunchCause::Write { path: path.clone(), source })?;
         // Its directory goes with the bottle, by what was recorded first of all.
-        files::write(&path, pair.private().as_bytes(), 0o600)?;
+        super::files::write(&path, pair.private().as_bytes(), 0o600)?;
         registrar.register(upstream, key, &pair).map_err(|stopped| match stopped {
             Stopped::Journal(error) => LaunchCause::Journal(error),
             Stopped::Forge(error) => LaunchCause::DeployKey(error),
         })?;
     }
     Ok(())
+}
+
+/// Refuses a plan that needs a deploy key: this build cannot register one.
+#[cfg(not(feature = "deploy-keys"))]
+pub(super) fn refuse(plan: &BottlePlan) -> Result<(), LaunchCause> {
+    wanted(plan).next().map_or(Ok(()), |(upstream, _)| {
+        Err(LaunchCause::NoDeployKeys { upstream: upstream.name.to_string(), key: upstream.key.clone() })
+    })
 }

@@ -5,13 +5,15 @@ use std::io;
 use std::path::PathBuf;
 
 use bottle_compose::RenderError;
-use bottle_exec::{BottleError, EngineError, ExecError, JournalError, TeardownReport};
+use bottle_exec::{EngineError, ExecError};
 use bottle_plan::ResolveError;
 use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
 
+#[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::DeployKeyError;
 use crate::env_file::EnvFileError;
+use crate::lifecycle::{BottleError, JournalError, TeardownReport};
 use crate::provision::ProvisionError;
 use crate::workspace::WorkspaceError;
 
@@ -212,8 +214,19 @@ pub enum LaunchCause {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A deploy key could not be registered.
+    #[cfg(feature = "deploy-keys")]
     #[error(transparent)]
     DeployKey(Box<DeployKeyError>),
+    /// The plan needs a deploy key, and the crate was built without its feature `deploy-keys`.
+    #[error(
+        "git upstream `{upstream}` ({key}.deploy_key): this build of `bottle` has no deploy keys; build it with the feature `deploy-keys`, or give the upstream another way to authenticate"
+    )]
+    NoDeployKeys {
+        /// The upstream.
+        upstream: String,
+        /// The manifest's key of the upstream.
+        key: String,
+    },
     /// The facts of the launch do not fit the plan.
     #[error(transparent)]
     Resolve(#[from] ResolveError),

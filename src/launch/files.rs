@@ -13,8 +13,7 @@ use ipnet::Ipv4Net;
 
 use super::certificates::Authorities;
 use super::images::Images;
-use super::{Launch, LaunchCause};
-use crate::deploy_keys;
+use super::{Launch, LaunchCause, deploy_keys};
 
 /// Makes a directory and those above it; an existing one keeps its mode.
 pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bottle_exec::engine::{Build, BuildContext as EngineContext, CopyMethod, Exec, ObjectKind};
-use bottle_exec::{Event, Stdin, Undo, step};
+use bottle_exec::{Event, Stdin, step};
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::resolved::{BuildFacts, BuiltImage};
 use bottle_plan::value::ImageRef;
@@ -16,6 +16,7 @@ use bottle_sidecars::{BuildContext, agent, egress, git_gate, seal, supervise};
 use rustix::fs::FlockOperation;
 
 use super::{Launch, LaunchCause, files};
+use crate::lifecycle::Undo;
 use crate::workspace;
 
 /// The images of a bottle.

@@ -1,11 +1,11 @@
 //! The networks, where the launcher and not Compose owns them.
 
-use bottle_exec::Undo;
 use bottle_exec::engine::NewNetwork;
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::resolved::NetworkFacts;
 
 use super::{Launch, LaunchCause};
+use crate::lifecycle::Undo;
 
 pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
     let names = &launch.plan.names;

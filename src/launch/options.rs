@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_compose::Sidecar;
-use bottle_exec::{CancelToken, Engine, Event, Observer, TeardownOptions, UndoHandlers};
+use bottle_exec::{CancelToken, Engine, Event, Observer};
 use bottle_plan::StateRoot;
 
 use crate::Host;
+#[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::{Forges, HttpForges, revoking};
+use crate::lifecycle::{TeardownOptions, UndoHandlers};
 
 /// What a launch is given beside the plan: where it runs, who is told, what stops it.
 #[derive(Clone)]
@@ -31,6 +33,7 @@ pub struct LaunchOptions {
     /// Who undoes what the library knows nothing of.
     pub handlers: UndoHandlers,
     /// Who asks forges for deploy keys. Default: [`HttpForges`].
+    #[cfg(feature = "deploy-keys")]
     pub forges: Arc<dyn Forges>,
 }
 
@@ -58,6 +61,7 @@ impl LaunchOptions {
             cancel: CancelToken::default(),
             wait: Duration::from_secs(120),
             handlers: UndoHandlers::default(),
+            #[cfg(feature = "deploy-keys")]
             forges: Arc::new(HttpForges::default()),
         }
     }
@@ -107,6 +111,7 @@ impl LaunchOptions {
     }
 
     /// Sets who asks forges for deploy keys.
+    #[cfg(feature = "deploy-keys")]
     #[must_use]
     pub fn with_forges(mut self, forges: Arc<dyn Forges>) -> Self {
         self.forges = forges;
@@ -115,7 +120,9 @@ impl LaunchOptions {
 
     /// How a bottle that was launched with these options is taken down.
     pub(super) fn teardown(&self) -> TeardownOptions {
-        let handlers = revoking(self.handlers.clone(), &self.host, &self.forges);
+        let handlers = self.handlers.clone();
+        #[cfg(feature = "deploy-keys")]
+        let handlers = revoking(handlers, &self.host, &self.forges);
         TeardownOptions::default().with_handlers(handlers).with_observer(Arc::clone(&self.observer))
     }
 }

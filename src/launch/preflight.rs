@@ -12,8 +12,8 @@ use bottle_plan::plan::{GitAuth, PromptSource};
 use bottle_plan::resolved::{EngineFacts, HostGateway};
 use bottle_plan::{BottlePlan, SecretValue, Secrets};
 
-use super::{LaunchCause, LaunchOptions};
-use crate::{deploy_keys, env_file};
+use super::{LaunchCause, LaunchOptions, deploy_keys};
+use crate::env_file;
 
 /// What the checks found out.
 pub(super) struct Ready {
@@ -26,6 +26,8 @@ pub(super) struct Ready {
 }
 
 pub(super) fn check(plan: &BottlePlan, options: &LaunchOptions) -> Result<Ready, LaunchCause> {
+    #[cfg(not(feature = "deploy-keys"))]
+    deploy_keys::refuse(plan)?;
     let engine = check_engine(plan, options)?;
     let compose_environment = read_variables(plan, options)?;
     check_files(plan)?;

@@ -31,7 +31,7 @@ fn lab_with(test: &str, repositories: &str) -> (Lab, PathBuf) {
 
 /// A key of the host's user that the outside host lets in.
 fn identity(lab: &Lab) -> PathBuf {
-    let pair = KeyPair::generate(&mut bottle::tls::SystemRandom).unwrap();
+    let pair = KeyPair::generate(|seed| bottle::tls::RandomSource::fill(&mut bottle::tls::SystemRandom, seed)).unwrap();
     let path = lab.root.path().join("identity");
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
     std::io::Write::write_all(&mut file, pair.private().as_bytes()).unwrap();

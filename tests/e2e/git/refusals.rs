@@ -69,7 +69,10 @@ fn what_must_not_pass_is_refused_and_leaves_the_outside_as_it_was() {
         "printf '#!/bin/sh\\necho the host has its own rules >&2\\nexit 1\\n' > declines.git/hooks/pre-receive; \
          chmod +x declines.git/hooks/pre-receive",
     );
-    let stranger_key = bottle::deploy_keys::KeyPair::generate(&mut bottle::tls::SystemRandom).unwrap();
+    let stranger_key = bottle::deploy_keys::KeyPair::generate(|seed| {
+        bottle::tls::RandomSource::fill(&mut bottle::tls::SystemRandom, seed)
+    })
+    .unwrap();
     let upstreams = [
         ssh_upstream(&lab, "app", &key, ", push: {branches: [main, \"agent/**\"]}"),
         ssh_upstream(&lab, "tagged", &key, ", push: {tags: true, branches: [\"**\", \"refs/notes/*\"]}"),

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bottle::exec::engine::{ComposeProject, Limits};
-use bottle::exec::{Control, Liveness, Owner, Subprocess};
+use bottle::exec::{Control, Subprocess};
+use bottle::lifecycle::{Liveness, Owner};
 use bottle::plan::Service;
 use bottle::{Engine, EngineChoice};
 
@@ -125,7 +126,7 @@ fn a_disk_that_fills_up_under_a_bottle_does_not_keep_it_from_going() {
     let report = bottle.close();
     // The log may have found no room, and the journal may not have; everything else is gone.
     for failure in report.failures() {
-        assert!(matches!(failure.undo, bottle::exec::Undo::DumpLogs { .. }), "{report}");
+        assert!(matches!(failure.undo, bottle::lifecycle::Undo::DumpLogs { .. }), "{report}");
     }
     assert_eq!(super::residue(&dir, "filled"), Vec::<String>::new());
 }

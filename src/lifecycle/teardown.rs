@@ -4,13 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bottle_exec::engine::Engine;
+use bottle_exec::{Control, Event, Observer, Outcome};
 use serde::Serialize;
 
-use crate::control::Control;
-use crate::engine::Engine;
-use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
-use crate::observer::{Event, Observer, Outcome};
-use crate::undo::{Undo, UndoHandlers, Undoer};
+use crate::lifecycle::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
+use crate::lifecycle::undo::{Undo, UndoHandlers, Undoer};
 
 /// How a teardown is done, beside what the journal says.
 #[derive(Clone)]

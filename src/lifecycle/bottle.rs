@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bottle_exec::engine::{CopyMethod, Engine, EngineError, Exec};
+use bottle_exec::{Control, Output, Stdin};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use serde::{Deserialize, Serialize};
 
-use crate::command::Stdin;
-use crate::control::Control;
-use crate::engine::{CopyMethod, Engine, EngineError, Exec};
-use crate::journal::{Journal, JournalError, JournalFile, Status};
-use crate::output::Output;
-use crate::owner::Liveness;
-use crate::recover::remove_by_labels;
-use crate::teardown::{TeardownGuard, TeardownOptions, TeardownReport, tear_down};
-use crate::transfer;
+use crate::lifecycle::journal::{Journal, JournalError, JournalFile, Status};
+use crate::lifecycle::owner::Liveness;
+use crate::lifecycle::recover::remove_by_labels;
+use crate::lifecycle::teardown::{TeardownGuard, TeardownOptions, TeardownReport, tear_down};
+use crate::lifecycle::transfer;
 
 /// What a handle needs to know of a bottle beside its names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use bottle_exec::engine::{Engine, EngineError, Filter, ObjectKind};
 use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
-use crate::engine::{Engine, EngineError, Filter, ObjectKind};
-use crate::journal::{JournalFile, Status};
-use crate::owner::{Liveness, Owner};
+use crate::lifecycle::journal::{JournalFile, Status};
+use crate::lifecycle::owner::{Liveness, Owner};
 
 /// A bottle that is there, by its journal, by its containers, or by both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -8,9 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bottle_exec::engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
 use serde::{Deserialize, Serialize};
-
-use crate::engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
 
 /// How one thing that was made is undone. Data, so that another process can do it. Each can be done again harmlessly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 
-use bottle_tls::RandomSource;
 use ssh_key::LineEnding;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use zeroize::Zeroizing;
@@ -15,14 +14,14 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// A new one.
+    /// A new one, whose seed `fill` fills with random bytes.
     ///
     /// # Errors
     ///
     /// When there is no randomness.
-    pub fn generate(random: &mut dyn RandomSource) -> io::Result<Self> {
+    pub fn generate(fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
-        random.fill(&mut *seed)?;
+        fill(&mut *seed)?;
         let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
         let private = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
         let public = key.public_key().to_openssh().map_err(io::Error::other)?;
@@ -50,18 +49,13 @@ impl fmt::Debug for KeyPair {
 mod tests {
     use super::*;
 
-    struct Fixed;
-
-    impl RandomSource for Fixed {
-        fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-            buffer.fill(7);
-            Ok(())
-        }
-    }
-
     #[test]
     fn a_key_is_in_openssh_s_format_and_shows_its_public_half_only() {
-        let pair = KeyPair::generate(&mut Fixed).unwrap();
+        let pair = KeyPair::generate(|seed| {
+            seed.fill(7);
+            Ok(())
+        })
+        .unwrap();
         let read: PrivateKey = pair.private().parse().unwrap();
         assert_eq!(read.public_key().to_openssh().unwrap().trim_end(), pair.public());
         assert!(pair.private().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n"));

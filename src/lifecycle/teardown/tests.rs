@@ -1,15 +1,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bottle_exec::engine::{CopyMethod, EngineChoice};
+use bottle_exec::{Answer, Fault, Matcher, RecordingBackend};
 use bottle_plan::{LabelKey, Names, Prefix, StateLayout, StateRoot};
 
 use super::*;
-use crate::bottle::{Bottle, Handle};
-use crate::engine::{CopyMethod, EngineChoice};
-use crate::owner::{Owner, Scope};
-use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
-use crate::recover::recover;
-use crate::undo::UndoHandler;
+use crate::lifecycle::bottle::{Bottle, Handle};
+use crate::lifecycle::owner::{Owner, Scope};
+use crate::lifecycle::recover::recover;
+use crate::lifecycle::undo::UndoHandler;
 
 struct Fixture {
     _directory: tempfile::TempDir,
@@ -260,7 +260,7 @@ fn handle(container: String) -> Handle {
 
 #[test]
 fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle() {
-    use crate::engine::Exec;
+    use bottle_exec::engine::Exec;
 
     let fixture = fixture();
     let (backend, engine) = engine(RecordingBackend::new());
@@ -371,7 +371,7 @@ fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
     let unseen = Owner { scope: Scope::here().map(|here| Scope { namespace: here.namespace + 1, ..here }), ..dead() };
     let on_engine = [("kept", dead()), ("live", live.clone()), ("lost", dead()), ("other", live), ("unseen", unseen)];
     let (backend, engine) = engine(labelled(&on_engine));
-    let listed: Vec<String> = crate::list(&engine, &fixture.root, &Prefix::default())
+    let listed: Vec<String> = crate::lifecycle::list(&engine, &fixture.root, &Prefix::default())
         .unwrap()
         .into_iter()
         .map(|(slug, it)| format!("{slug} {:?} owned={} {:?}", it.status, it.is_owned, it.containers))

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use bottle_compose::AGENT_PROMPT;
 use bottle_exec::engine::{CopyMethod, Exec};
-use bottle_exec::{Engine, EngineError, Handle, Stdin};
+use bottle_exec::{Engine, EngineError, Stdin};
 use bottle_plan::manifest::{Provider, Runtime};
 use bottle_plan::plan::{GitGatePlan, PromptSource};
 use bottle_plan::{ResolvedPlan, Service};
 use bottle_sidecars::{agent, git_gate};
+
+use crate::lifecycle::Handle;
 
 /// Why the agent's container could not be provisioned.
 #[derive(Debug, thiserror::Error)]

@@ -14,15 +14,17 @@ use std::time::SystemTime;
 
 use bottle_compose::{ComposeFile, render};
 use bottle_exec::engine::ComposeProject;
-use bottle_exec::{Bottle, BottleLock, Engine, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo, step};
+use bottle_exec::{Engine, step};
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
 
 pub use error::{LaunchCause, LaunchError, Step};
 pub use options::LaunchOptions;
 
-use crate::provision;
 use preflight::Ready;
+
+use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo};
+use crate::provision;
 
 /// Launches a bottle and hands out its handle. The bottle is taken down when the handle is closed or dropped.
 ///
@@ -94,7 +96,8 @@ impl Launch<'_> {
         let networks = self.step(Step::CreateNetworks, || networks::create(self))?;
         let authorities = self.step(Step::MintCertificates, || certificates::mint(self))?;
         self.step(Step::WriteConfiguration, || files::write_configuration(self, networks.internal_cidr))?;
-        if crate::deploy_keys::wanted(&self.plan).next().is_some() {
+        #[cfg(feature = "deploy-keys")]
+        if deploy_keys::wanted(&self.plan).next().is_some() {
             self.step(Step::RegisterKeys, || deploy_keys::register(self))?;
         }
         let resolved = self.step(Step::Resolve, || {

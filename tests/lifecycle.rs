@@ -11,12 +11,12 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bottle_exec::engine::{Build, BuildContext, ComposeProject, Exec, Filter, NewNetwork, ObjectKind};
-use bottle_exec::{
-    Bottle, BottleLock, Control, Engine, EngineChoice, Handle, Journal, JournalFile, Owner, SecretValue, Subprocess,
-    TeardownGuard, TeardownOptions, Undo, list, recover,
+use bottle::exec::engine::{Build, BuildContext, ComposeProject, Exec, Filter, NewNetwork, ObjectKind};
+use bottle::exec::{Control, Engine, EngineChoice, SecretValue, Subprocess};
+use bottle::lifecycle::{
+    Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, TeardownOptions, Undo, list, recover,
 };
-use bottle_plan::{LabelKey, Names, Prefix, Service, StateRoot};
+use bottle::plan::{LabelKey, Names, Prefix, Service, StateRoot};
 
 const IMAGE: &str = "debian:trixie-slim";
 

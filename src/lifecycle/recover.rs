@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
+use bottle_exec::Control;
+use bottle_exec::engine::{Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
 use bottle_plan::{LabelKey, Names, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
-use crate::control::Control;
-use crate::engine::{Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
-use crate::journal::{BottleLock, JournalError, JournalFile, Status};
-use crate::orphan;
-use crate::owner::{Liveness, Owner};
-use crate::teardown::{TeardownOptions, TeardownReport, UndoOutcome, attempt, tear_down};
-use crate::undo::{Undo, Undoer};
+use crate::lifecycle::journal::{BottleLock, JournalError, JournalFile, Status};
+use crate::lifecycle::orphan;
+use crate::lifecycle::owner::{Liveness, Owner};
+use crate::lifecycle::teardown::{TeardownOptions, TeardownReport, UndoOutcome, attempt, tear_down};
+use crate::lifecycle::undo::{Undo, Undoer};
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -1,0 +1,28 @@
+//! Deploy keys at git forges: an ssh key pair, and a client that registers its public half at GitHub, GitLab or Gitea and
+//! revokes it. This is the only crate of the workspace with an HTTP client.
+//!
+//! ```no_run
+//! use bottle_forge::{Forges, HttpForges, NewKey};
+//! use bottle_plan::SecretValue;
+//! use bottle_plan::manifest::Forge;
+//!
+//! # fn main() -> Result<(), bottle_forge::ForgeError> {
+//! let forges = HttpForges::default();
+//! let forge = forges.connect(Forge::Github, "https://api.github.com", SecretValue::new("token"))?;
+//! let public_key = "ssh-ed25519 AAAA…";
+//! let id = forge.create("team/app", &NewKey { title: "ci", public_key, read_only: true })?;
+//! forge.delete("team/app", id)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod forge;
+mod gitea;
+mod github;
+mod gitlab;
+mod http;
+mod key;
+
+pub use forge::{Forge, ForgeError, Forges, NewKey, RegisteredKey, RehearsedForges};
+pub use http::HttpForges;
+pub use key::KeyPair;

@@ -1,0 +1,19 @@
+//! The life of a bottle that is up, and its end: its handle, the journal of what was made, teardown and recovery from it.
+
+mod bottle;
+mod journal;
+mod list;
+mod orphan;
+mod owner;
+mod recover;
+mod teardown;
+mod transfer;
+mod undo;
+
+pub use bottle::{Bottle, BottleError, Handle};
+pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
+pub use list::{Listed, list};
+pub use owner::{Liveness, Owner, OwnerError, Scope};
+pub use recover::{RecoveryReport, recover};
+pub use teardown::{TeardownGuard, TeardownOptions, TeardownReport, UndoOutcome, tear_down};
+pub use undo::{Undo, UndoError, UndoHandler, UndoHandlers};
