@@ -10,7 +10,7 @@
     /status/NNN       that status
     /redirect?to=     302
     /ws               a WebSocket that echoes
-    /v1/…             the Messages API (api.py)
+    /v1/…             the model APIs (messages.py, responses.py), both with the same conversation (task.py)
     /<name>.git/…     git (git_host.py), also under /git/
 """
 
@@ -26,13 +26,16 @@ import tempfile
 import time
 import urllib.parse
 
-import api
 import events
 import git_host
+import messages
+import responses
 
 API_KEY = ""
 # What of a body is kept in the event, to look for text in it.
 KEPT = 64 * 1024
+# The opcodes of a WebSocket's frames.
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
 def serve(port, context=None):
@@ -190,20 +193,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def api(self, path, body):
         shown = (self.headers.get("X-Api-Key"), self.headers.get("Authorization", "").removeprefix("Bearer "))
+        error = messages.error if self.headers.get("Anthropic-Version") else responses.error
         if API_KEY and API_KEY not in shown:
-            self.json(api.error("authentication_error", "invalid x-api-key"), 401)
+            self.json(error("authentication_error", "invalid API key"), 401)
         elif path == "/v1/models":
-            self.json(api.models())
+            self.json(messages.models())
         elif path == "/v1/messages/count_tokens":
             self.json({"input_tokens": 10})
         elif path == "/v1/messages" and self.command == "POST":
             request = json.load(body)
             if request.get("stream"):
-                self.events(api.stream(request))
+                self.events(messages.stream(request))
             else:
-                self.json(api.whole(request))
+                self.json(messages.whole(request))
+        elif path == "/v1/responses" and self.command == "POST":
+            request = json.load(body)
+            self.events(responses.stream(request, request["input"]))
+        elif path == "/v1/responses" and self.headers.get("Upgrade", "").lower() == "websocket":
+            self.conversation()
         else:
-            self.json(api.error("not_found_error", path), 404)
+            self.json(error("not_found_error", path), 404)
 
     def git(self, path, query, body):
         if not git_host.allowed(self.headers.get("Authorization")):
@@ -214,7 +223,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(status, content, kind, [pair for pair in headers if pair[0] not in ("Content-Type", "Content-Length")])
 
     def websocket(self):
-        """Echoes text and binary frames until the other side closes. A message is one frame, as small ones are."""
+        """Echoes text and binary frames until the other side closes."""
+        for opcode, data in self.frames():
+            events.record("websocket", opcode=opcode, data=data.decode("utf-8", "replace"))
+            self.send_frame(opcode, data)
+
+    def conversation(self):
+        """Answers each request of a model's client with a text frame for every event."""
+        conversations = responses.Conversations()
+        for opcode, data in self.frames():
+            events.record("websocket", opcode=opcode, data=data[:KEPT].decode("utf-8", "replace"))
+            if opcode == CLOSE:
+                self.send_frame(CLOSE, data)
+            else:
+                for answer in conversations.answer(json.loads(data)):
+                    self.send_frame(TEXT, answer.encode())
+
+    def frames(self):
+        """Accepts the upgrade; then each message, with its opcode, until one that closes. Pings are answered here."""
         key = self.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
@@ -222,21 +248,36 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
         self.end_headers()
         self.close_connection = True
-        close, ping, pong = 8, 9, 10
+        kind, message = TEXT, b""
         while len(head := self.rfile.read(2)) == 2:
-            opcode, size = head[0] & 0x0F, head[1] & 0x7F
+            final, opcode, size = head[0] & 0x80, head[0] & 0x0F, head[1] & 0x7F
             if size == 126:
                 (size,) = struct.unpack(">H", self.rfile.read(2))
             elif size == 127:
                 (size,) = struct.unpack(">Q", self.rfile.read(8))
             mask = self.rfile.read(4)
-            data = bytes(byte ^ mask[index % 4] for index, byte in enumerate(self.rfile.read(size)))
-            events.record("websocket", opcode=opcode, data=data.decode("utf-8", "replace"))
-            answer = bytes([0x80 | (pong if opcode == ping else opcode)])
-            length = bytes([size]) if size < 126 else struct.pack(">BH", 126, size) if size < 1 << 16 else struct.pack(">BQ", 127, size)
-            self.wfile.write(answer + length + data)
-            if opcode == close:
-                break
+            data = unmasked(self.rfile.read(size), mask)
+            if opcode == PING:
+                self.send_frame(PONG, data)
+            elif opcode == CLOSE:
+                yield CLOSE, data
+                return
+            elif opcode != PONG:
+                kind, message = (opcode or kind), message + data
+                if final:
+                    yield kind, message
+                    message = b""
+
+    def send_frame(self, opcode, data):
+        size = len(data)
+        length = bytes([size]) if size < 126 else struct.pack(">BH", 126, size) if size < 1 << 16 else struct.pack(">BQ", 127, size)
+        self.wfile.write(bytes([0x80 | opcode]) + length + data)
 
     def log_message(self, *_arguments):
         """Events say more than the usual line on standard error."""
+
+
+def unmasked(data, mask):
+    """A client's frame in the clear. One large number is faster than a loop over the bytes."""
+    key = int.from_bytes((mask * (len(data) // 4 + 1))[: len(data)])
+    return (int.from_bytes(data) ^ key).to_bytes(len(data))
