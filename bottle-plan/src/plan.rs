@@ -5,7 +5,7 @@
 
 mod prepare;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use prepare::{HostFacts, PlanError, PlanRequest};
 
 use crate::manifest::{
-    DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, Runtime, WorkspaceMode,
+    DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, RequestScan, Runtime,
+    WorkspaceMode,
 };
 use crate::name::{AgentName, Names};
 use crate::value::{
@@ -74,6 +75,28 @@ impl std::fmt::Display for UserIds {
 pub struct ProxyPlan {
     /// Every host that may be reached: the manifest's list and the hosts of its routes, sorted, each once. Empty: none.
     pub allow: Vec<HostPattern>,
+    /// The hosts of `allow` that pipelock inspects by their content, sorted. Empty: it decrypts nothing.
+    #[serde(default)]
+    pub content: Vec<HostPattern>,
+    /// Whether pipelock scans the headers and bodies of the requests that it can read.
+    #[serde(default)]
+    pub scan_requests: RequestScan,
+}
+
+impl ProxyPlan {
+    /// The hosts of `allow` that pipelock passes without decrypting. A wildcard is left out when it covers a host whose
+    /// content is inspected: pipelock would pass that one, too.
+    pub fn passed(&self) -> impl Iterator<Item = &HostPattern> {
+        let mut decrypted: BTreeSet<String> = self.content.iter().map(ToString::to_string).collect();
+        for host in &self.content {
+            let mut domain = Some(host.wildcard_base().unwrap_or(host.as_str()));
+            while let Some(name) = domain {
+                decrypted.insert(format!("*.{name}"));
+                domain = name.split_once('.').map(|(_, parent)| parent);
+            }
+        }
+        self.allow.iter().filter(move |host| !decrypted.contains(host.as_str()))
+    }
 }
 
 /// What egress does with the requests of routed hosts.
@@ -151,7 +174,7 @@ impl GitGatePlan {
 
     /// Every line of `known_hosts`, in the manifest's order, each once.
     pub fn known_hosts(&self) -> Vec<&str> {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let lines = self.upstreams.iter().flat_map(|upstream| &upstream.known_hosts);
         lines.map(|line| line.trim()).filter(|line| seen.insert(*line)).collect()
     }

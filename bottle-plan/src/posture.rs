@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use diff::{Change, Effect, PostureDiff};
 
-use crate::manifest::{LimitsSpec, NetworkMode, PushSpec, Runtime, WorkspaceMode};
+use crate::manifest::{Inspect, LimitsSpec, NetworkMode, PushSpec, RequestScan, Runtime, WorkspaceMode};
 use crate::name::{AgentName, Service, Slug};
 use crate::plan::{BottlePlan, GitAuth, InjectionValue, Route};
 use crate::value::{EntryName, EnvName, HeaderName, HostPattern, ImageRef, Method, PathPrefix, Span};
@@ -34,6 +34,12 @@ pub struct Posture {
     pub open_hosts: Vec<HostPattern>,
     /// Hosts of which only what is listed may be asked. A request to one of these that fits none is refused.
     pub routes: Vec<RoutePosture>,
+    /// Hosts of the two lists above that pipelock inspects by their content. Of the others it inspects the connection.
+    #[serde(default)]
+    pub content: Vec<HostPattern>,
+    /// Whether pipelock scans the headers and bodies of requests to those, and of those over plain HTTP.
+    #[serde(default)]
+    pub scan_requests: RequestScan,
     /// Git repositories.
     pub git: Vec<GitPosture>,
     /// What the agent sees of the host's environment.
@@ -173,6 +179,8 @@ impl Posture {
             capabilities: Vec::new(),
             open_hosts: plan.proxy.allow.iter().filter(|host| !hosts_of_routes.contains(host)).cloned().collect(),
             routes: routes.map(route).collect(),
+            content: content(plan),
+            scan_requests: plan.proxy.scan_requests,
             git: git(plan),
             environment: EnvironmentPosture {
                 forwarded: agent.forwarded.clone(),
@@ -202,6 +210,12 @@ impl Posture {
 fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
     text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
+}
+
+/// The hosts that pipelock decrypts, as its configuration has them.
+fn content(plan: &BottlePlan) -> Vec<HostPattern> {
+    let passed: BTreeSet<_> = plan.proxy.passed().collect();
+    plan.proxy.allow.iter().filter(|host| !passed.contains(host)).cloned().collect()
 }
 
 fn route(route: &Route) -> RoutePosture {
@@ -274,12 +288,14 @@ impl fmt::Display for Posture {
         if self.open_hosts.is_empty() && self.routes.is_empty() {
             writeln!(f, "  nothing")?;
         }
+        let inspect = |host| if self.content.contains(host) { Inspect::Content } else { Inspect::Connection };
         for host in &self.open_hosts {
-            writeln!(f, "  {host}, every port, path and method")?;
+            writeln!(f, "  {host}, every port, path and method; inspected by {}", inspect(host))?;
         }
         for route in &self.routes {
-            writeln!(f, "  {route}")?;
+            writeln!(f, "  {route}; inspected by {}", inspect(&route.host))?;
         }
+        self.inspection(f)?;
         writeln!(f, "\nIt may use the git repositories:")?;
         if self.git.is_empty() {
             writeln!(f, "  none")?;
@@ -318,6 +334,26 @@ impl fmt::Display for Posture {
         }
         for (service, image) in &self.images {
             writeln!(f, "{}{service} runs {image}.", if *service == Service::Pipelock { "\n" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Posture {
+    /// What each way of inspection that is in use means, and costs.
+    fn inspection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = self.open_hosts.iter().chain(self.routes.iter().map(|route| &route.host));
+        if hosts.clone().any(|host| !self.content.contains(host)) {
+            writeln!(f, "  By connection: pipelock checks host, address and TLS server name, and decrypts nothing.")?;
+        }
+        if hosts.clone().any(|host| self.content.contains(host)) {
+            writeln!(f, "  By content: pipelock decrypts, and scans URLs and answers (2 s per MiB, at most 5 MiB).")?;
+        }
+        let scanned = "  Headers and bodies of requests that pipelock can read are scanned (2.4 s per MB);";
+        match self.scan_requests {
+            RequestScan::Off => {}
+            RequestScan::Warn => writeln!(f, "{scanned} findings are logged.")?,
+            RequestScan::Block => writeln!(f, "{scanned} findings are refused.")?,
         }
         Ok(())
     }

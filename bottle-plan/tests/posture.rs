@@ -88,6 +88,21 @@ fn steps() -> Vec<(&'static str, String, String)> {
             &routes("{name: b, host: api.example.com}"),
         ),
         step(
+            "content no longer inspected",
+            "egress: {allow: [{host: api.example.com, inspect: content}], scan_requests: block}",
+            "egress: {allow: [api.example.com]}",
+        ),
+        step(
+            "content inspected below a wildcard, but for one host",
+            "egress: {allow: ['*.example.com', dl.example.com]}",
+            "egress: {allow: [{host: '*.example.com', inspect: content}, dl.example.com]}",
+        ),
+        step(
+            "a host more whose content is inspected",
+            "egress: {allow: [a.example.com]}",
+            "egress: {allow: [a.example.com, {host: b.example.com, inspect: content}]}",
+        ),
+        step(
             "a credential",
             &routes("{host: api.example.com}"),
             &routes("{host: api.example.com, inject: {token: KEY}}"),

@@ -1,10 +1,12 @@
 //! Pipelock, the egress firewall: its configuration and its service. Its image is not built here.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bottle_compose::document::{Bind, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service};
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
+use bottle_plan::manifest::RequestScan;
 use bottle_plan::{BottlePlan, Names, ResolvedPlan, Service as Name};
 use ipnet::Ipv4Net;
 use serde::Serialize;
@@ -69,12 +71,24 @@ fn listen_address() -> String {
     format!("0.0.0.0:{PORT}")
 }
 
-/// Pipelock's configuration for a plan.
+/// Pipelock's configuration for a launch.
 ///
 /// `internal_cidr` is the internal network's subnet where the launcher made the network; pipelock's SSRF guard then lets
 /// it pass. Only keys that release 2.3.0 is known to have are written: it refuses a file with any other.
 pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
-    let injects = plan.egress.iter().flat_map(|egress| &egress.routes).any(|route| route.inject.is_some());
+    live_config(plan, plan, internal_cidr)
+}
+
+/// Pipelock's configuration for a bottle that runs: the allowlist of the plan in effect, and everything else as at the
+/// launch.
+///
+/// In strict mode pipelock rejects a reload that adds a passthrough domain, an exempt domain, a trusted domain or an SSRF
+/// range. So a live approval changes `api_allowlist` alone. A host that was not in the plan at launch is therefore
+/// inspected by its content until the next launch, whatever the plan says: its answers are held, scanned (about 2 s per
+/// MiB) and limited to [`MAX_RESPONSE_BYTES`]. The agent reaches it at once, and for large downloads it needs a launch. A
+/// host that is no longer allowed stays a passthrough domain without effect: the allowlist comes first.
+pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
+    let scan = launched.proxy.scan_requests;
     let config = Config {
         version: 1,
         mode: "strict",
@@ -83,16 +97,7 @@ pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
         api_allowlist: allow_list(plan),
         trusted_domains: [],
         ssrf: Ssrf { ip_allowlist: internal_cidr.into_iter().map(|cidr| cidr.to_string()).collect() },
-        fetch_proxy: FetchProxy {
-            listen: listen_address(),
-            timeout_seconds: 600,
-            monitoring: Monitoring {
-                max_url_length: 8192,
-                entropy_threshold: 6.0,
-                max_requests_per_minute: 6000,
-                blocklist: [],
-            },
-        },
+        fetch_proxy: FetchProxy { listen: listen_address(), monitoring: Monitoring { max_requests_per_minute: 6000 } },
         forward_proxy: ForwardProxy {
             enabled: true,
             max_tunnel_seconds: 24 * 60 * 60,
@@ -103,29 +108,27 @@ pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
             enabled: true,
             ca_cert: Path::new(CA_CERT),
             ca_key: Path::new(CA_KEY),
-            max_response_bytes: 128 << 20,
-            passthrough_domains: [],
+            max_response_bytes: MAX_RESPONSE_BYTES,
+            passthrough_domains: passthrough(launched),
         },
         request_body_scanning: RequestBodyScanning {
-            enabled: true,
-            action: "warn",
-            max_body_bytes: 64 << 20,
-            scan_headers: !injects,
-            header_mode: "sensitive",
+            enabled: scan != RequestScan::Off,
+            action: if scan == RequestScan::Block { "block" } else { "warn" },
+            scan_headers: !injects_where_pipelock_reads(launched),
         },
         response_scanning: ResponseScanning {
             enabled: true,
             action: "warn",
-            exempt_domains: plan.proxy.allow.iter().map(AsRef::as_ref).collect(),
-            sse_streaming: SseStreaming { enabled: true, action: "warn", max_event_bytes: 10 << 20 },
+            sse_streaming: SseStreaming { action: "warn", max_event_bytes: 1 << 20 },
         },
-        dlp: Dlp { scan_env: false, include_defaults: true },
-        websocket_proxy: Switch { enabled: false },
-        logging: Logging { format: "json", output: "stdout", include_allowed: true, include_blocked: true },
+        logging: Logging { format: "json", output: "stdout" },
         metrics_listen: "127.0.0.1:9090",
     };
     to_plain_yaml(&config, &[format!("What pipelock lets through for bottle {}.", plan.names.slug())])
 }
+
+/// The largest answer of a host that is inspected by its content; a larger one is refused. Pipelock's default.
+pub const MAX_RESPONSE_BYTES: u32 = 5 << 20;
 
 /// The hosts that may be reached; where there are none, a name that nobody can have (RFC 2606), since pipelock does not
 /// start with an empty list.
@@ -136,15 +139,47 @@ fn allow_list(plan: &BottlePlan) -> Vec<&str> {
     plan.proxy.allow.iter().map(AsRef::as_ref).collect()
 }
 
-/// The configuration file, each key with the reason for its value.
+/// The hosts that pipelock does not decrypt. `*.x` also stands for `x` in `api_allowlist`, but not here.
+fn passthrough(plan: &BottlePlan) -> Vec<&str> {
+    let mut names = BTreeSet::new();
+    for host in plan.proxy.passed() {
+        names.insert(host.as_str());
+        names.extend(host.wildcard_base());
+    }
+    names.into_iter().collect()
+}
+
+/// Whether egress injects a credential into a request that pipelock then decrypts: it is what a scan of headers would find.
+fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
+    let passed: BTreeSet<_> = plan.proxy.passed().collect();
+    let routes = plan.egress.iter().flat_map(|egress| &egress.routes);
+    routes.filter(|route| route.inject.is_some()).any(|route| !passed.contains(&route.host))
+}
+
+/// The configuration file. A key that is not here has pipelock's default.
+///
+/// | key | default | here | why |
+/// | --- | --- | --- | --- |
+/// | `mode` | `balanced` | `strict` | the only mode that enforces `api_allowlist` |
+/// | `explain_blocks` | `false` | `true` | the agent may know what it would have to ask for; only a person can grant it |
+/// | `max_requests_per_minute` | 60 | 6000 | it counts every connection and request to a registrable domain: `pip install` and `npm install` make hundreds |
+/// | `max_tunnel_seconds` | 300 | a day | a connection is cut when it ends, in the middle of an agent's stream |
+/// | `idle_timeout_seconds` | 120 | an hour | a model may think for many minutes without a byte |
+/// | `passthrough_domains` | none | every host with `inspect: connection` | see [`Inspect`](bottle_plan::manifest::Inspect) |
+/// | `request_body_scanning` | on, `warn` | off, unless the manifest asks for it | 2.4 s per MB with every request |
+/// | `sse_streaming.action` | `block` | `warn`, as for other answers | a model's answer that quotes an instruction would be cut |
+/// | `sse_streaming.max_event_bytes` | 64 KiB | 1 MiB | a model's tool call or final event is larger, and the stream would end |
+/// | `metrics_listen` | the port that the agent sees | loopback | the agent must not read them |
+///
+/// Each value that is weaker than the default has a row in `tests/e2e/pipelock.rs`, which fails with the default. At their
+/// default are, among others: entropy thresholds, `max_url_length`, `timeout_seconds`, `max_response_bytes`,
+/// `exempt_domains` (none), `response_scanning.action` (`warn`), `dlp` and `websocket_proxy` (off).
 #[derive(Serialize)]
 struct Config<'a> {
     version: u8,
-    /// The only mode that enforces `api_allowlist`.
     mode: &'static str,
     /// Explicit, since `false` turns every refusal into a warning.
     enforce: bool,
-    /// The agent may know what it would have to ask for; only a person can grant it.
     explain_blocks: bool,
     api_allowlist: Vec<&'a str>,
     /// Names here would pass the SSRF guard with any address.
@@ -154,12 +189,8 @@ struct Config<'a> {
     forward_proxy: ForwardProxy,
     tls_interception: TlsInterception<'a>,
     request_body_scanning: RequestBodyScanning,
-    response_scanning: ResponseScanning<'a>,
-    dlp: Dlp,
-    /// Upgrades inside an intercepted tunnel are stripped anyway; this closes the other way.
-    websocket_proxy: Switch,
+    response_scanning: ResponseScanning,
     logging: Logging,
-    /// Off the port that the agent sees.
     metrics_listen: &'static str,
 }
 
@@ -172,29 +203,18 @@ struct Ssrf {
 struct FetchProxy {
     /// Must equal `--listen`.
     listen: String,
-    /// Caps a whole plain HTTP exchange; a package mirror without TLS takes longer than the default of 30.
-    timeout_seconds: u32,
     monitoring: Monitoring,
 }
 
 #[derive(Serialize)]
 struct Monitoring {
-    /// Signed download URLs are longer than the default of 2048.
-    max_url_length: u32,
-    /// Bits a character. Random identifiers in base64url have up to 5.8, which the default of 4.5 refuses; where data may
-    /// go is fixed by the allowlist.
-    entropy_threshold: f64,
-    /// For one registrable domain, the CONNECT and every request in it counted: installing packages takes thousands.
     max_requests_per_minute: u32,
-    blocklist: [&'static str; 0],
 }
 
 #[derive(Serialize)]
 struct ForwardProxy {
     enabled: bool,
-    /// An intercepted tunnel is cut in mid-stream when it ends: the default of 300 s would cut an agent's session.
     max_tunnel_seconds: u32,
-    /// A model may think for many minutes without a byte.
     idle_timeout_seconds: u32,
     sni_verification: bool,
 }
@@ -204,53 +224,30 @@ struct TlsInterception<'a> {
     enabled: bool,
     ca_cert: &'a Path,
     ca_key: &'a Path,
-    /// A response that is no event stream is held back whole, up to this; what is larger is refused. Packages are larger
-    /// than the default of 5 MiB.
     max_response_bytes: u32,
-    passthrough_domains: [&'static str; 0],
+    passthrough_domains: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
 struct RequestBodyScanning {
     enabled: bool,
-    /// Source code often holds what looks like a key; refusing it would stop the agent's own work.
     action: &'static str,
-    /// Larger bodies are refused even with `warn`; a request to a model may carry images.
-    max_body_bytes: u32,
-    /// Not when egress injects credentials: those are what it would find.
     scan_headers: bool,
-    header_mode: &'static str,
 }
 
 #[derive(Serialize)]
-struct ResponseScanning<'a> {
+struct ResponseScanning {
     /// Event streams are only streamed when this is on.
     enabled: bool,
     /// What is stricter rewrites or refuses pages that speak of prompt injection.
     action: &'static str,
-    /// Looking through a response takes about a second for each megabyte; what may be reached is fixed by the allowlist.
-    exempt_domains: Vec<&'a str>,
     sse_streaming: SseStreaming,
 }
 
 #[derive(Serialize)]
 struct SseStreaming {
-    enabled: bool,
     action: &'static str,
-    /// A larger event ends the stream, and a model's tool call passes the default of 64 KiB.
     max_event_bytes: u32,
-}
-
-#[derive(Serialize)]
-struct Dlp {
-    /// Nothing secret is in pipelock's environment, and its own paths would be taken for secrets.
-    scan_env: bool,
-    include_defaults: bool,
-}
-
-#[derive(Serialize)]
-struct Switch {
-    enabled: bool,
 }
 
 #[derive(Serialize)]
@@ -258,6 +255,4 @@ struct Logging {
     format: &'static str,
     /// Where `docker compose logs` finds it.
     output: &'static str,
-    include_allowed: bool,
-    include_blocked: bool,
 }

@@ -9,6 +9,7 @@ use bottle_compose::document::{Bind, Service, Variable};
 use bottle_compose::{ComposeFile, Sidecar, render};
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::posture::Posture;
+use bottle_plan::value::HostPattern;
 use bottle_plan::{Manifest, ResolvedPlan};
 use bottle_sidecars::{egress, git_gate, pipelock};
 use proptest::prelude::*;
@@ -177,6 +178,14 @@ proptest! {
         let allowed = config["api_allowlist"].as_sequence().map(Vec::len);
         // Pipelock refuses an empty list, so a bottle that reaches nothing names a host that cannot be.
         prop_assert_eq!(allowed, Some(bottle.proxy.allow.len().max(1)));
+        // Whatever pipelock passes, it may reach; nothing that is inspected by its content is passed.
+        for passed in config["tls_interception"]["passthrough_domains"].as_sequence().unwrap() {
+            let passed: HostPattern = passed.as_str().unwrap().parse().unwrap();
+            prop_assert!(bottle.proxy.allow.iter().any(|allowed| *allowed == passed || allowed.claims(&passed)));
+            for content in &bottle.proxy.content {
+                prop_assert!(*content != passed && !passed.claims(content), "{} is passed as {}", content, passed);
+            }
+        }
         if let Some(plan) = &bottle.egress {
             let routes: Value = serde_yaml::from_str(&egress::routes(plan)).unwrap();
             for (route, read) in plan.routes.iter().zip(routes["routes"].as_sequence().unwrap()) {
@@ -189,6 +198,20 @@ proptest! {
             let read: serde_json::Value = serde_json::from_str(&git_gate::upstreams(plan)).unwrap();
             prop_assert_eq!(read["upstreams"].as_array().map(Vec::len), Some(plan.upstreams.len()));
         }
+    }
+
+    #[test]
+    fn a_reload_changes_nothing_but_the_allowlist(
+        launched in support::random::resolved_plan(),
+        next in support::random::resolved_plan(),
+    ) {
+        let read = |text: String| -> Value { serde_yaml::from_str(&text).unwrap() };
+        let (launched, next) = (launched.plan(), next.plan());
+        let mut reloaded = read(pipelock::live_config(launched, next, None));
+        prop_assert_eq!(&reloaded["api_allowlist"], &read(pipelock::config(next, None))["api_allowlist"]);
+        let before = read(pipelock::config(launched, None));
+        reloaded["api_allowlist"] = before["api_allowlist"].clone();
+        prop_assert_eq!(reloaded, before);
     }
 
     #[test]

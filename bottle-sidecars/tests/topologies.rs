@@ -29,6 +29,7 @@ fn configuration() {
     let config = |plan: &ResolvedPlan| pipelock::config(plan.plan(), plan.launch().networks.internal_cidr);
     insta::assert_snapshot!("pipelock_without_routes", config(without));
     insta::assert_snapshot!("pipelock_with_routes_and_a_known_subnet", config(with));
+    insta::assert_snapshot!("pipelock_fullest", config(&support::fullest()));
     insta::assert_snapshot!("egress_routes", egress::routes(with.plan().egress.as_ref().unwrap()));
     let gate = with.plan().git_gate.as_ref().unwrap();
     insta::assert_snapshot!("git_gate_upstreams", git_gate::upstreams(gate));

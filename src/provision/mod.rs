@@ -66,7 +66,11 @@ impl ProvisionError {
 pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
     let target = Target { engine, container: plan.plan().names.container(Service::Agent) };
     let what = "install the certificate authority";
-    let certificate = read(what, authority)?;
+    let mut certificate = read(what, authority)?;
+    if let (None, Some(bundle)) = (&plan.plan().egress, &plan.launch().upstream_ca) {
+        // Without egress the agent itself checks the certificates of hosts that pipelock passes.
+        certificate.extend(read(what, bundle)?);
+    }
     target.run(what, "0", agent::INSTALL_CA, certificate.clone())?;
     target.run(what, agent::USER, TRUSTS, certificate)?;
     target.run("set the git identity", agent::USER, &git_script(plan), Vec::new())?;
@@ -94,9 +98,9 @@ pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
     mcp::place(&target, plan)
 }
 
-/// Whether the agent itself can read the authority on its standard input as the last of those that it trusts.
+/// Whether the agent itself can read the certificates on its standard input as the last of those that it trusts.
 const TRUSTS: &str = r#"set -eu; wanted=$(cat); count=$(printf '%s\n' "$wanted" | wc -l)
-[ "$(tail -n "$count" "$SSL_CERT_FILE")" = "$wanted" ] || { echo 'it is not among the trusted ones' >&2; exit 1; }"#;
+[ "$(tail -n "$count" "$SSL_CERT_FILE")" = "$wanted" ] || { echo 'they are not among the trusted ones' >&2; exit 1; }"#;
 
 /// The handle of the agent's container.
 pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, EngineError> {

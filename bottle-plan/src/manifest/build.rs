@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    AgentSpec, BottleSpec, EnvSpec, InjectScheme, InjectSpec, Manifest, Provider, PushSpec, RouteSpec, SuperviseSpec,
-    Toggle, UpstreamSpec, https_port,
+    AgentSpec, AllowSpec, BottleSpec, EnvSpec, InjectScheme, InjectSpec, Inspect, Manifest, Provider, PushSpec,
+    RouteSpec, SuperviseSpec, Toggle, UpstreamSpec, https_port,
 };
 use crate::name::{BottleName, NameError};
 
@@ -14,11 +14,12 @@ impl Manifest {
     ///
     /// ```
     /// use bottle_plan::Manifest;
-    /// use bottle_plan::manifest::{AgentSpec, BottleSpec, EnvSpec, InjectSpec, RouteSpec};
+    /// use bottle_plan::manifest::{AgentSpec, BottleSpec, EnvSpec, InjectSpec, Inspect, RouteSpec};
     ///
     /// let route = RouteSpec::new("api.example.com")?.with_path("/v1")?.with_inject(InjectSpec::bearer("API_TOKEN")?);
     /// let bottle = BottleSpec::default()
-    ///     .with_allow("*.example.org")?
+    ///     .with_allow("pypi.org")?
+    ///     .with_inspected("api.example.org", Inspect::Content)?
     ///     .with_route(route)
     ///     .with_env("EDITOR", EnvSpec::Literal("vi".into()))?
     ///     .with_supervise();
@@ -55,7 +56,17 @@ impl BottleSpec {
     ///
     /// When `host` is neither.
     pub fn with_allow(mut self, host: &str) -> Result<Self, NameError> {
-        self.egress.allow.push(host.parse()?);
+        self.egress.allow.push(AllowSpec { host: host.parse()?, inspect: None });
+        Ok(self)
+    }
+
+    /// Lets the agent reach a host and says how pipelock inspects it.
+    ///
+    /// # Errors
+    ///
+    /// When `host` is neither a host nor a wildcard.
+    pub fn with_inspected(mut self, host: &str, inspect: Inspect) -> Result<Self, NameError> {
+        self.egress.allow.push(AllowSpec { host: host.parse()?, inspect: Some(inspect) });
         Ok(self)
     }
 
@@ -99,7 +110,7 @@ impl RouteSpec {
     /// When `host` is neither a host nor a wildcard.
     pub fn new(host: &str) -> Result<Self, NameError> {
         let (paths, methods) = (Vec::new(), Vec::new());
-        Ok(Self { name: None, host: host.parse()?, port: https_port(), paths, methods, inject: None })
+        Ok(Self { name: None, host: host.parse()?, port: https_port(), paths, methods, inject: None, inspect: None })
     }
 
     /// Lets paths that begin with `prefix` pass; without any, all do.
@@ -120,6 +131,13 @@ impl RouteSpec {
     pub fn with_method(mut self, method: &str) -> Result<Self, NameError> {
         self.methods.push(method.parse()?);
         Ok(self)
+    }
+
+    /// Says how pipelock inspects the host.
+    #[must_use]
+    pub const fn with_inspect(mut self, inspect: Inspect) -> Self {
+        self.inspect = Some(inspect);
+        self
     }
 
     /// Gives the requests a credential.

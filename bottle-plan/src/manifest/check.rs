@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::{
     AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, InjectScheme,
-    InjectSpec, Manifest, ManifestError, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec, WorkspaceMode,
+    InjectSpec, Inspect, Manifest, ManifestError, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec,
+    WorkspaceMode,
 };
 use crate::name::{AgentName, BottleName};
 use crate::value::{ByteSize, EnvName, GitTransport, HostName, Method, PathPrefix, Span};
@@ -131,6 +132,7 @@ impl BottleSpec {
         }
         check_routes(&self.egress.routes, &format!("{key}.egress.routes"))?;
         check_allowed(&self.egress, &format!("{key}.egress.allow"))?;
+        check_inspect(&self.egress, &format!("{key}.egress"))?;
         self.git.check(&format!("{key}.git"))?;
         if let Toggle::On(supervise) = &self.supervise {
             need(
@@ -275,7 +277,7 @@ fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
 
 /// In the domain of a route's wildcard the routes alone say what is open: egress refuses every other host of it.
 fn check_allowed(egress: &EgressSpec, key: &str) -> Checked {
-    for (index, allowed) in egress.allow.iter().enumerate() {
+    for (index, allowed) in egress.allow.iter().map(|entry| &entry.host).enumerate() {
         if let Some(route) = egress.routes.iter().find(|route| route.host.claims(allowed)) {
             return err(
                 format!("{key}[{index}]"),
@@ -285,6 +287,48 @@ fn check_allowed(egress: &EgressSpec, key: &str) -> Checked {
                     route.host
                 ),
             );
+        }
+    }
+    Ok(())
+}
+
+/// A host is inspected in one way, whatever entry names it. Pipelock passes every host that a wildcard of `connection`
+/// covers, so none of them can be inspected by its content.
+fn check_inspect(egress: &EgressSpec, key: &str) -> Checked {
+    // What is said of each host, and where; of a host of which nothing is said, where it is named first.
+    let mut known: BTreeMap<&str, (String, Option<Inspect>)> = BTreeMap::new();
+    for (place, host, inspect) in egress.inspections() {
+        match known.get(host.as_str()) {
+            Some((earlier, Some(other))) => {
+                if let Some(inspect) = inspect.filter(|inspect| inspect != other) {
+                    return err(
+                        format!("{key}.{place}"),
+                        format!(
+                            "`{host}` is inspected by `{inspect}` here and by `{other}` in `{key}.{earlier}`; accepted: one of \
+                             the two"
+                        ),
+                    );
+                }
+            }
+            Some((_, None)) if inspect.is_none() => {}
+            Some((_, None)) | None => drop(known.insert(host.as_str(), (place, inspect))),
+        }
+    }
+    for (host, (place, _)) in known.iter().filter(|(_, (_, inspect))| *inspect == Some(Inspect::Content)) {
+        let mut domain = host.strip_prefix("*.").or(Some(host));
+        while let Some(name) = domain {
+            let wildcard = format!("*.{name}");
+            let wide = known.get(wildcard.as_str()).filter(|_| wildcard != **host);
+            if let Some((wide, _)) = wide.filter(|(_, inspect)| inspect.unwrap_or_default() == Inspect::Connection) {
+                return err(
+                    format!("{key}.{place}"),
+                    format!(
+                        "`{host}` is inspected by `content`, but `{wildcard}` in `{key}.{wide}` covers it and is inspected by \
+                         `connection`; accepted: `inspect: content` for both"
+                    ),
+                );
+            }
+            domain = name.split_once('.').map(|(_, parent)| parent);
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod error;
+mod inspect;
 mod known_hosts;
 mod load;
 mod node;
@@ -21,6 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use error::ManifestError;
+pub use inspect::{AllowSpec, Inspect, RequestScan};
 pub use load::MAX_MANIFEST_BYTES;
 pub use shorthand::{EnvSpec, Toggle};
 
@@ -88,10 +90,12 @@ pub struct BottleSpec {
 #[serde(deny_unknown_fields, default)]
 pub struct EgressSpec {
     /// Hosts that may be reached as they are: `api.example.com`, or `*.example.com` for it and all below.
-    #[schemars(example = serde_json::json!(["pypi.org", "*.pythonhosted.org"]))]
-    pub allow: Vec<HostPattern>,
+    #[schemars(example = serde_json::json!(["pypi.org", {"host": "*.example.com", "inspect": "content"}]))]
+    pub allow: Vec<AllowSpec>,
     /// Hosts whose requests are limited or given a credential. A host of a route need not be in `allow`.
     pub routes: Vec<RouteSpec>,
+    /// Whether pipelock scans the headers and bodies of the requests that it can read.
+    pub scan_requests: RequestScan,
 }
 
 /// A host whose requests egress limits, gives a credential, or both.
@@ -121,6 +125,9 @@ pub struct RouteSpec {
     /// The credential that every such request is given. Absent: none, the route only limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inject: Option<InjectSpec>,
+    /// How pipelock inspects the host. Default: as another entry for the same host says, else `connection`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<Inspect>,
 }
 
 const fn https_port() -> u16 {

@@ -172,9 +172,14 @@ impl Paths<'_> {
 }
 
 fn proxy(bottle: &BottleSpec) -> ProxyPlan {
-    let routed = bottle.egress.routes.iter().map(|route| &route.host);
-    let allow: BTreeSet<&HostPattern> = bottle.egress.allow.iter().chain(routed).collect();
-    ProxyPlan { allow: allow.into_iter().cloned().collect() }
+    let egress = &bottle.egress;
+    let routed = egress.routes.iter().map(|route| &route.host);
+    let allow: BTreeSet<&HostPattern> = egress.allow.iter().map(|entry| &entry.host).chain(routed).collect();
+    ProxyPlan {
+        allow: allow.into_iter().cloned().collect(),
+        content: egress.content(),
+        scan_requests: egress.scan_requests,
+    }
 }
 
 fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {

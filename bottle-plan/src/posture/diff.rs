@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture};
-use crate::manifest::{ContainerLimits, PushSpec, Runtime, WorkspaceMode};
+use crate::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, WorkspaceMode};
 use crate::name::Service;
 use crate::value::{Glob, HostPattern, Method, PathPrefix};
 
@@ -76,6 +76,7 @@ impl Posture {
                 format!("no longer adds {credential} to requests to {place}"),
             ]
         });
+        changes.inspection(self, other);
         changes.git(self, other);
         changes.environment(self, other);
         changes.workspace(self, other);
@@ -137,6 +138,31 @@ impl Changes {
                     self.add(Effect::Narrowing, format!("closes {host}{reach}"));
                 }
             }
+        }
+    }
+
+    /// Compares host by host how pipelock inspects it, for hosts that both reach: of one that is opened, the list says it.
+    fn inspection(&mut self, old: &Posture, new: &Posture) {
+        let hosts = |posture: &Posture| -> BTreeSet<HostPattern> {
+            posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host)).cloned().collect()
+        };
+        for host in hosts(old).union(&hosts(new)) {
+            let both = !reaches(old, host).is_empty() && !reaches(new, host).is_empty();
+            match (inspects(old, host), inspects(new, host)) {
+                (Inspect::Content, Inspect::Connection) if both => {
+                    self.add(Effect::Widening, format!("inspects {host} by connection instead of content"));
+                }
+                (Inspect::Connection, Inspect::Content) if both => {
+                    self.add(Effect::Narrowing, format!("inspects {host} by content instead of connection"));
+                }
+                _ => {}
+            }
+        }
+        let (before, after) = (old.scan_requests, new.scan_requests);
+        if before != after {
+            // The order is that of strictness.
+            let effect = if after < before { Effect::Widening } else { Effect::Narrowing };
+            self.add(effect, format!("scans requests with `{after}` instead of `{before}`"));
         }
     }
 
@@ -430,6 +456,20 @@ fn parts(route: &RoutePosture) -> impl Iterator<Item = Reach> {
 fn below_wildcard(pattern: &HostPattern, host: &HostPattern) -> bool {
     let below = |base: &str| host.as_str().split_once('.').is_some_and(|(_, rest)| rest == base);
     pattern.wildcard_base().is_some_and(below)
+}
+
+/// How pipelock inspects a host: as the pattern for just this host says, else as one that covers it. A wildcard that is
+/// inspected by connection never covers a host that is inspected by content.
+fn inspects(posture: &Posture, host: &HostPattern) -> Inspect {
+    let named = posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host));
+    let passed = |pattern: &&HostPattern| !posture.content.contains(pattern) && opened(pattern, host);
+    if posture.content.contains(host)
+        || !named.clone().any(|pattern| passed(&pattern)) && posture.content.iter().any(|pattern| opened(pattern, host))
+    {
+        Inspect::Content
+    } else {
+        Inspect::Connection
+    }
 }
 
 /// Whether an open pattern covers this host; its wildcard stands for the name itself and all below.

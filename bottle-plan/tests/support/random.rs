@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use bottle_plan::manifest::{
-    AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, ImagesSpec,
-    InjectScheme, InjectSpec, LimitsSpec, Manifest, NetworkMode, NetworksSpec, Provider, PushSpec, RouteSpec, Runtime,
-    SuperviseSpec, TlsSpec, Toggle, UpstreamSpec, WorkspaceMode, WorkspaceSpec,
+    AgentSpec, AllowSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, ImagesSpec,
+    InjectScheme, InjectSpec, Inspect, LimitsSpec, Manifest, NetworkMode, NetworksSpec, Provider, PushSpec,
+    RequestScan, RouteSpec, Runtime, SuperviseSpec, TlsSpec, Toggle, UpstreamSpec, WorkspaceMode, WorkspaceSpec,
 };
 use bottle_plan::resolved::{EngineFacts, HostGateway};
 use bottle_plan::value::{ByteSize, Span};
@@ -130,7 +130,9 @@ fn env_name() -> impl Strategy<Value = String> {
 
 fn bottle() -> impl Strategy<Value = BottleSpec> {
     let env = btree_map(env_name(), env_value(), 0..5);
-    let first = (env, option::of(path()), vec(host(), 0..4), vec(route(), 0..4), vec(upstream(), 0..4));
+    let inspect = option::of(prop_oneof![Just(Inspect::Connection), Just(Inspect::Content)]);
+    let inspect = (inspect, prop_oneof![Just(RequestScan::Off), Just(RequestScan::Warn), Just(RequestScan::Block)]);
+    let first = (env, option::of(path()), vec(host(), 0..4), vec(route(), 0..4), vec(upstream(), 0..4), inspect);
     let second = (
         option::of(1..=50_u64),
         prop_oneof![Just(Runtime::Runc), Just(Runtime::Runsc)],
@@ -141,11 +143,12 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
         images(),
     );
     (first, second).prop_map(|(first, second)| {
-        let (env, env_file, allow, routes, upstreams) = first;
+        let (env, env_file, allow, routes, upstreams, (inspect, scan_requests)) = first;
         let (wait, runtime, workspace, (agent, sidecar), networks, upstream_ca, images) = second;
         // Two routes to one host, or two upstreams of one name, may be one too many.
         let routes = routes.into_iter().enumerate().map(|(index, route)| RouteSpec {
             host: format!("r{index}.{}", route.host.as_str().trim_start_matches("*.")).parse().unwrap(),
+            inspect,
             ..route
         });
         let upstreams = upstreams.into_iter().enumerate().map(|(index, upstream)| UpstreamSpec {
@@ -157,8 +160,9 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
             env: env.into_iter().map(|(name, value)| (name.parse().unwrap(), value)).collect(),
             env_file,
             egress: EgressSpec {
-                allow: allow.iter().map(|host| host.parse().unwrap()).collect(),
+                allow: allow.iter().map(|host| AllowSpec { host: host.parse().unwrap(), inspect }).collect(),
                 routes: routes.collect(),
+                scan_requests,
             },
             git: GitSpec { user: None, upstreams: upstreams.collect() },
             supervise: wait.map_or(Toggle::Off, |wait| Toggle::On(SuperviseSpec { wait: Span::seconds(wait) })),

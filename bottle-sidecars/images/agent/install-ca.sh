@@ -1,8 +1,9 @@
 #!/bin/sh
-# Adds the one authority that the agent faces to the certificates that the image trusts.
+# Adds the authority that the agent faces, and those that its upstream connections trust besides, to the certificates
+# that the image trusts.
 #
-# Run as root in the agent's container, which may have no capability at all, with the certificate (PEM) on standard
-# input. Works in images without update-ca-certificates, and in no time in those with it, where that program takes more
+# Run as root in the agent's container, which may have no capability at all, with the certificates (PEM) on
+# standard input. Works in images without update-ca-certificates, and in no time in those with it, where that program takes more
 # than a second: it is left the source file, so that a later run of it comes to the same bundle. Safe to run again, also
 # with another certificate: the earlier one goes. Prints the number of certificates in the bundle.
 set -eu
@@ -19,9 +20,8 @@ incoming=$(mktemp "$source.XXXXXX")
 trap 'rm -f "$new" "$incoming"' EXIT
 
 cat > "$incoming"
-for line in BEGIN END; do
-  [ "$(grep -c "^-----$line CERTIFICATE-----" "$incoming")" = 1 ] || fail "expected one certificate on standard input"
-done
+begins=$(grep -c '^-----BEGIN CERTIFICATE-----' "$incoming") || fail "expected a certificate on standard input"
+[ "$(grep -c '^-----END CERTIFICATE-----' "$incoming")" = "$begins" ] || fail "a certificate on standard input is cut off"
 ! grep -q 'PRIVATE KEY' "$incoming" || fail "a private key has no place in this container"
 
 # Debian's and Alpine's place, which the agent's environment names; else what Fedora, SUSE or OpenSSL itself use.
@@ -30,12 +30,12 @@ for roots in "$bundle" /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /
 done
 [ -e "$source" ] || : > "$source"
 
-# Every root but ours, be it the earlier one or this one, then ours. Certificates are compared by their base64 text,
+# Every root but ours, be it the earlier ones or these, then ours. Certificates are compared by their base64 text,
 # since bundles break lines differently.
 awk '
   function finish() {
     if (FILENAME == ARGV[3]) { if (!(body in ours)) printf "%s", text }
-    else { ours[body] = 1; last = text }
+    else { ours[body] = 1; if (FILENAME == ARGV[2]) last = last text }
   }
   { sub(/\r$/, "") }
   /^-----BEGIN CERTIFICATE-----/ { inside = 1; body = ""; text = "" }

@@ -1,0 +1,168 @@
+//! How pipelock inspects a host, and the two forms of an entry of `egress.allow`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::EgressSpec;
+use crate::value::HostPattern;
+
+/// How pipelock inspects the encrypted connections to a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Inspect {
+    /// Pipelock checks the host name, the resolved address and the TLS server name, and passes the encrypted bytes at full
+    /// speed. Where the bottle has routes, egress still sees and logs every request. Without egress, a connection that does
+    /// not begin with a TLS handshake passes as well, and nobody sees the host name inside TLS: the agent may speak any
+    /// protocol to the host, on any port.
+    #[default]
+    Connection,
+    /// Pipelock decrypts the connection and also scans URLs for secrets and answers for prompt injection. An answer is held
+    /// until it has been scanned, which takes about 2 s per MiB, and one above 5 MiB is refused. Event streams are scanned
+    /// event by event.
+    Content,
+}
+
+impl fmt::Display for Inspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connection => "connection",
+            Self::Content => "content",
+        })
+    }
+}
+
+/// Whether pipelock scans the headers and bodies of the requests that it can read: those to hosts with `inspect: content`,
+/// and those over plain HTTP.
+///
+/// A scan takes about 2.4 s per MB with every request, and an agent sends its whole conversation with every turn. Compressed
+/// bodies, and bodies above 5 MiB, are then refused. Headers are left out where egress injects a credential into such a
+/// request: it is what the scan would find.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestScan {
+    /// They are not scanned.
+    #[default]
+    Off,
+    /// They are scanned for secrets; a finding is logged.
+    Warn,
+    /// They are scanned for secrets; a request with a finding is refused.
+    Block,
+}
+
+impl fmt::Display for RequestScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Warn => "warn",
+            Self::Block => "block",
+        })
+    }
+}
+
+/// An entry of `egress.allow`: a host as text, or `{host: HOST, inspect: connection|content}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowSpec {
+    /// The host, or a wildcard for it and all below.
+    pub host: HostPattern,
+    /// How pipelock inspects it. `None`: as another entry for the same host says, else `connection`.
+    pub inspect: Option<Inspect>,
+}
+
+impl From<HostPattern> for AllowSpec {
+    fn from(host: HostPattern) -> Self {
+        Self { host, inspect: None }
+    }
+}
+
+impl AllowSpec {
+    /// The entry with another way of inspection.
+    #[must_use]
+    pub const fn with_inspect(mut self, inspect: Inspect) -> Self {
+        self.inspect = Some(inspect);
+        self
+    }
+}
+
+impl EgressSpec {
+    /// Every entry that names a host, the list first: its key below `egress`, the host, and what it says of the inspection.
+    pub(super) fn inspections(&self) -> impl Iterator<Item = (String, &HostPattern, Option<Inspect>)> {
+        let allow = self.allow.iter().enumerate();
+        let allow = allow.map(|(index, entry)| (format!("allow[{index}]"), &entry.host, entry.inspect));
+        let routes = self.routes.iter().enumerate();
+        let routes = routes.map(|(index, route)| (format!("routes[{index}]"), &route.host, route.inspect));
+        allow.chain(routes)
+    }
+
+    /// The hosts that pipelock inspects by their content, sorted, each once.
+    pub(crate) fn content(&self) -> Vec<HostPattern> {
+        let said = self.allow.iter().map(|entry| (&entry.host, entry.inspect));
+        let said = said.chain(self.routes.iter().map(|route| (&route.host, route.inspect)));
+        let content: BTreeSet<_> =
+            said.filter(|(_, said)| *said == Some(Inspect::Content)).map(|(host, _)| host).collect();
+        content.into_iter().cloned().collect()
+    }
+}
+
+/// A host and how pipelock inspects it.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AllowForm {
+    /// The host, or a wildcard for it and all below.
+    host: HostPattern,
+    /// How pipelock inspects it. Default: as another entry for the same host says, else `connection`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inspect: Option<Inspect>,
+}
+
+impl Serialize for AllowSpec {
+    /// Writes the short form where it says everything.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.inspect {
+            None => self.host.serialize(serializer),
+            inspect => AllowForm { host: self.host.clone(), inspect }.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AllowSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+
+        impl<'de> Visitor<'de> for Form {
+            type Value = AllowSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a host, or `{host: HOST, inspect: connection}`")
+            }
+
+            fn visit_str<E: de::Error>(self, host: &str) -> Result<AllowSpec, E> {
+                HostPattern::deserialize(host.into_deserializer()).map(AllowSpec::from)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<AllowSpec, A::Error> {
+                let form = AllowForm::deserialize(de::value::MapAccessDeserializer::new(access))?;
+                Ok(AllowSpec { host: form.host, inspect: form.inspect })
+            }
+        }
+
+        deserializer.deserialize_any(Form)
+    }
+}
+
+impl JsonSchema for AllowSpec {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AllowSpec".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let (host, mapping) = (generator.subschema_for::<HostPattern>(), generator.subschema_for::<AllowForm>());
+        schemars::json_schema!({
+            "description": "A host as text, or `{host: HOST, inspect: connection|content}`.",
+            "anyOf": [host, mapping],
+        })
+    }
+}
