@@ -1,9 +1,5 @@
 //! Deploy keys against a forge that keeps state. The engine is a rehearsed one: no process is started.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-#![expect(dead_code, reason = "the end-to-end tests use the rest of the forge")]
-
-#[path = "e2e/support/forge.rs"]
-mod forge;
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +12,7 @@ use bottle::exec::{Control, Event, RecordingBackend};
 use bottle::lifecycle::{JournalFile, Status};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
 use bottle::{Engine, EngineChoice, Host, LaunchError, LaunchOptions, Manifest, Site};
-use forge::{FakeForge, Fault, TOKEN};
+use bottle_testing::forge::{FakeForge, Fault, REPOSITORY, TOKEN};
 
 const KINDS: [&str; 3] = ["github", "gitea", "gitlab"];
 
@@ -65,7 +61,7 @@ impl Bench {
              known_hosts: [\"git.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv\"]\n          \
              deploy_key: {{forge: {}, api_url: \"{}\", token: FORGE_TOKEN}}\n          push: {{enabled: {}}}\n\
              agents:\n  tester: {{bottle: lab, command: [id]}}\n",
-            forge::REPOSITORY,
+            REPOSITORY,
             self.kind,
             self.forge.api_url(self.kind),
             self.push,

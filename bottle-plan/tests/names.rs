@@ -1,7 +1,5 @@
 //! Names of variables: what a plan derives from a manifest's names is always a name.
 
-mod support;
-
 use bottle_plan::{BottlePlan, Manifest};
 
 const MANIFEST: &str = "
@@ -19,7 +17,7 @@ fn a_derived_variable_may_look_like_a_token() {
     let long = format!("a1{}", "B".repeat(98));
     for token in ["openai_key_v2", "gitlab_t1", "My_Company_OpenAI_Key_v2", "x", "_", long.replace('B', "b").as_str()] {
         let manifest = Manifest::parse(&MANIFEST.replace("TOKEN", token)).unwrap();
-        let plan = support::plan(&manifest);
+        let plan = bottle_testing::plans::plan(&manifest);
         let slots: Vec<_> = plan.wanted_variables().into_iter().map(|wanted| wanted.name.to_string()).collect();
         assert_eq!(slots, [format!("EGRESS_TOKEN_{token}"), format!("GIT_GATE_TOKEN_{token}")]);
         let written = serde_json::to_string(&plan).unwrap();

@@ -3,9 +3,6 @@
 //! Rendering and YAML together are meant to stay below 100 microseconds: a launch is to take no longer than the engine
 //! itself does.
 
-#[path = "../../bottle-plan/tests/support/mod.rs"]
-mod support;
-
 use bottle_compose::{Sidecar, render};
 use bottle_plan::Manifest;
 use bottle_plan::posture::Posture;
@@ -31,25 +28,25 @@ fn parse_manifest() -> Manifest {
 #[divan::bench]
 fn plan(bencher: Bencher<'_, '_>) {
     let manifest = manifest();
-    bencher.bench(|| support::plan(black_box(&manifest)));
+    bencher.bench(|| bottle_testing::plans::plan(black_box(&manifest)));
 }
 
 #[divan::bench]
 fn posture(bencher: Bencher<'_, '_>) {
-    let plan = support::plan(&manifest());
+    let plan = bottle_testing::plans::plan(&manifest());
     bencher.bench(|| Posture::of(black_box(&plan)).to_string());
 }
 
 #[divan::bench]
 fn render_document(bencher: Bencher<'_, '_>) {
-    let (plan, sidecars) = (support::fullest(), bottle_sidecars::all());
+    let (plan, sidecars) = (bottle_testing::plans::fullest(), bottle_sidecars::all());
     let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
     bencher.bench(|| render(black_box(&plan), &sidecars));
 }
 
 #[divan::bench]
 fn write_yaml(bencher: Bencher<'_, '_>) {
-    let (plan, sidecars) = (support::fullest(), bottle_sidecars::all());
+    let (plan, sidecars) = (bottle_testing::plans::fullest(), bottle_sidecars::all());
     let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
     let document = render(&plan, &sidecars).expect("the four sidecars fit each other");
     bencher.bench(|| black_box(&document).to_yaml());
@@ -57,7 +54,7 @@ fn write_yaml(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn render_and_write_yaml(bencher: Bencher<'_, '_>) {
-    let (plan, sidecars) = (support::fullest(), bottle_sidecars::all());
+    let (plan, sidecars) = (bottle_testing::plans::fullest(), bottle_sidecars::all());
     let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
     bencher.bench(|| render(black_box(&plan), &sidecars).map(|document| document.to_yaml()));
 }

@@ -1,8 +1,5 @@
 //! What holds for the document of every plan.
 
-#[path = "../../bottle-plan/tests/support/mod.rs"]
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use bottle_compose::document::{Bind, Service, Variable};
@@ -72,12 +69,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_same_plan_gives_the_same_bytes(plan in support::random::resolved_plan()) {
+    fn the_same_plan_gives_the_same_bytes(plan in bottle_testing::random::resolved_plan()) {
         prop_assert_eq!(document(&plan).to_yaml(), document(&plan.clone()).to_yaml());
     }
 
     #[test]
-    fn the_yaml_reads_back_as_the_document(plan in support::random::resolved_plan()) {
+    fn the_yaml_reads_back_as_the_document(plan in bottle_testing::random::resolved_plan()) {
         let document = document(&plan);
         let read: Value = serde_yaml::from_str(&document.to_yaml()).unwrap();
         let read = interpolated(read).map_err(TestCaseError::fail)?;
@@ -85,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn every_name_leads_somewhere_and_nothing_waits_for_itself(plan in support::random::resolved_plan()) {
+    fn every_name_leads_somewhere_and_nothing_waits_for_itself(plan in bottle_testing::random::resolved_plan()) {
         let document = document(&plan);
         let networks: Vec<_> = document.networks.iter().map(|(name, _)| name.as_str()).collect();
         for (name, service) in &document.services {
@@ -100,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn only_the_doors_lead_out_and_the_agent_is_none(plan in support::random::resolved_plan()) {
+    fn only_the_doors_lead_out_and_the_agent_is_none(plan in bottle_testing::random::resolved_plan()) {
         let document = document(&plan);
         for (name, service) in &document.services {
             let on = |network: &str| service.networks.iter().any(|(known, _)| known == network);
@@ -120,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn only_the_queue_and_a_workspace_on_request_can_be_written(plan in support::random::resolved_plan()) {
+    fn only_the_queue_and_a_workspace_on_request_can_be_written(plan in bottle_testing::random::resolved_plan()) {
         let document = document(&plan);
         let writable = |bind: &&Bind| !bind.read_only;
         for (name, service) in &document.services {
@@ -136,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_secret_is_in_no_file(plan in support::random::resolved_plan()) {
+    fn what_is_secret_is_in_no_file(plan in bottle_testing::random::resolved_plan()) {
         let bottle = plan.plan();
         let mut files = vec![document(&plan).to_yaml(), pipelock::config(bottle, plan.launch().networks.internal_cidr)];
         files.extend(bottle.egress.as_ref().map(egress::routes));
@@ -146,12 +143,12 @@ proptest! {
         files.push(posture.to_string());
         files.push(serde_json::to_string(&posture).unwrap());
         for file in files {
-            prop_assert!(!file.contains(support::random::MARKER), "{}", file);
+            prop_assert!(!file.contains(bottle_testing::random::MARKER), "{}", file);
         }
     }
 
     #[test]
-    fn every_bare_name_has_a_source(plan in support::random::resolved_plan()) {
+    fn every_bare_name_has_a_source(plan in bottle_testing::random::resolved_plan()) {
         let bottle = plan.plan();
         let wanted = bottle.wanted_variables();
         let mut sources: BTreeSet<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
@@ -172,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn the_sidecars_files_read_back(plan in support::random::resolved_plan()) {
+    fn the_sidecars_files_read_back(plan in bottle_testing::random::resolved_plan()) {
         let bottle = plan.plan();
         let config: Value = serde_yaml::from_str(&pipelock::config(bottle, None)).unwrap();
         let allowed = config["api_allowlist"].as_sequence().map(Vec::len);
@@ -202,8 +199,8 @@ proptest! {
 
     #[test]
     fn a_reload_changes_nothing_but_the_allowlist(
-        launched in support::random::resolved_plan(),
-        next in support::random::resolved_plan(),
+        launched in bottle_testing::random::resolved_plan(),
+        next in bottle_testing::random::resolved_plan(),
     ) {
         let read = |text: String| -> Value { serde_yaml::from_str(&text).unwrap() };
         let (launched, next) = (launched.plan(), next.plan());
@@ -215,18 +212,18 @@ proptest! {
     }
 
     #[test]
-    fn a_manifest_and_a_plan_survive_being_written(manifest in support::random::manifest()) {
+    fn a_manifest_and_a_plan_survive_being_written(manifest in bottle_testing::random::manifest()) {
         let written = serde_yaml::to_string(&manifest).unwrap();
         let read = Manifest::parse(&written).map_err(|error| TestCaseError::fail(format!("{error}\n{written}")))?;
         prop_assert_eq!(&read, &manifest);
-        let plan = support::plan(&manifest);
+        let plan = bottle_testing::plans::plan(&manifest);
         let written = serde_json::to_string(&plan).unwrap();
         prop_assert_eq!(serde_json::from_str::<bottle_plan::BottlePlan>(&written).unwrap(), plan);
     }
 
     #[test]
-    fn postures_of_one_plan_do_not_differ(one in support::random::manifest(), other in support::random::manifest()) {
-        let (one, other) = (Posture::of(&support::plan(&one)), Posture::of(&support::plan(&other)));
+    fn postures_of_one_plan_do_not_differ(one in bottle_testing::random::manifest(), other in bottle_testing::random::manifest()) {
+        let (one, other) = (Posture::of(&bottle_testing::plans::plan(&one)), Posture::of(&bottle_testing::plans::plan(&other)));
         prop_assert!(one.diff(&one).changes.is_empty());
         prop_assert_eq!(one.diff(&other).changes.is_empty(), other.diff(&one).changes.is_empty());
         prop_assert_eq!(one.to_string().matches('\u{1b}').count(), 0);

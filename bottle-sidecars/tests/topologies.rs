@@ -1,8 +1,5 @@
 //! The document of every topology, and the configuration file of every sidecar.
 
-#[path = "../../bottle-plan/tests/support/mod.rs"]
-mod support;
-
 use bottle_compose::{ComposeFile, Sidecar, render};
 use bottle_plan::ResolvedPlan;
 use bottle_sidecars::{egress, git_gate, pipelock};
@@ -15,21 +12,21 @@ fn document(plan: &ResolvedPlan) -> ComposeFile {
 
 #[test]
 fn documents() {
-    for (name, plan) in support::topologies() {
+    for (name, plan) in bottle_testing::plans::topologies() {
         insta::assert_snapshot!(name, document(&plan).to_yaml());
     }
-    insta::assert_snapshot!("fullest", document(&support::fullest()).to_yaml());
+    insta::assert_snapshot!("fullest", document(&bottle_testing::plans::fullest()).to_yaml());
 }
 
 #[test]
 fn configuration() {
-    let topologies = support::topologies();
+    let topologies = bottle_testing::plans::topologies();
     let (_, without) = topologies.iter().find(|(name, _)| name == "alone__plain").unwrap();
     let (_, with) = topologies.iter().find(|(name, _)| name == "egress_git_gate_supervise__external").unwrap();
     let config = |plan: &ResolvedPlan| pipelock::config(plan.plan(), plan.launch().networks.internal_cidr);
     insta::assert_snapshot!("pipelock_without_routes", config(without));
     insta::assert_snapshot!("pipelock_with_routes_and_a_known_subnet", config(with));
-    insta::assert_snapshot!("pipelock_fullest", config(&support::fullest()));
+    insta::assert_snapshot!("pipelock_fullest", config(&bottle_testing::plans::fullest()));
     insta::assert_snapshot!("egress_routes", egress::routes(with.plan().egress.as_ref().unwrap()));
     let gate = with.plan().git_gate.as_ref().unwrap();
     insta::assert_snapshot!("git_gate_upstreams", git_gate::upstreams(gate));

@@ -1,8 +1,5 @@
 //! What Compose itself makes of the documents: it accepts each, and reads every string as it was meant.
 
-#[path = "../../bottle-plan/tests/support/mod.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -27,9 +24,9 @@ fn compose_accepts_every_document_and_reads_every_string_as_it_was_meant() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("empty.env"), "").unwrap();
     fs::write(dir.path().join("agent.env"), "FROM_FILE='lit$eral'\n").unwrap();
-    let mut plans = support::topologies();
-    plans.push(("fullest".into(), support::fullest()));
-    let (strategy, mut runner) = (support::random::resolved_plan(), TestRunner::deterministic());
+    let mut plans = bottle_testing::plans::topologies();
+    plans.push(("fullest".into(), bottle_testing::plans::fullest()));
+    let (strategy, mut runner) = (bottle_testing::random::resolved_plan(), TestRunner::deterministic());
     plans.extend((0..RANDOM).map(|index| {
         (format!("random {index}"), strategy.new_tree(&mut runner).expect("the strategy gives plans").current())
     }));

@@ -14,7 +14,7 @@ use bottle::plan::Service;
 use bottle::{Bottle, Host, LaunchOptions};
 use serde_json::{Value, json};
 
-use crate::support::{FORBIDDEN, Finished, Lab, OUTSIDE, base64, docker, host, sh};
+use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, base64, docker, host, sh};
 
 /// The routed host. The one that is allowed without a route is `OUTSIDE`.
 const API: &str = "api.anthropic.com";

@@ -14,7 +14,7 @@ use bottle::exec::engine::Exec;
 use bottle::plan::Service;
 use bottle::{Bottle, Host, LaunchOptions};
 
-use crate::support::{Lab, OUTSIDE, docker, engine, host, run, sh};
+use bottle_testing::lab::{Lab, OUTSIDE, docker, engine, host, run, sh};
 
 /// The token of the https git host, and the variable that holds it.
 const HTTPS_TOKEN: &str = "https-token-that-the-agent-never-sees";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bottle::exec::{CancelToken, Event};
 
-use crate::support::{FORBIDDEN, Lab, OUTSIDE, docker, example, run, scratch, sh};
+use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, example, run, scratch, sh};
 
 const EGRESS: &str = "egress: {allow: [outside.test]}";
 
@@ -215,7 +215,7 @@ fn example_launch(lab: &Lab) -> Command {
 #[ignore = "needs a container engine"]
 fn the_example_hands_on_output_and_status_and_leaves_the_log() {
     let lab = Lab::new("example");
-    crate::support::host();
+    bottle_testing::lab::host();
     let printed = run(example_launch(&lab).args(["--", "sh", "-c", "echo bottle-ok; echo aside >&2"]));
     assert_eq!((printed.code, printed.stdout.as_str()), (0, "bottle-ok\n"), "{printed:?}");
     assert!(printed.stderr.contains("aside") && printed.stderr.contains("start the services"), "{printed:?}");
@@ -235,7 +235,7 @@ fn the_example_hands_on_output_and_status_and_leaves_the_log() {
 #[ignore = "needs a container engine"]
 fn a_signal_in_the_middle_of_up_or_of_a_command_leaves_nothing() {
     let lab = Lab::new("signal");
-    crate::support::host();
+    bottle_testing::lab::host();
     for (moment, command) in [("mint the certificates", "true"), ("hand out the bottle", "sleep 60")] {
         let stderr = lab.root.path().join("stderr");
         let mut child = example_launch(&lab)
@@ -269,10 +269,10 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 #[ignore = "needs a container engine"]
 fn an_up_that_fails_says_why_and_leaves_nothing() {
     let lab = Lab::new("failing");
-    crate::support::host();
+    bottle_testing::lab::host();
     let mut command = example_launch(&lab);
     let manifest = lab.root.path().join("bottle.yaml");
-    let broken = lab.manifest(EGRESS, "").replace(&crate::support::pipelock_image(), "bottle-e2e/no-such-image:1");
+    let broken = lab.manifest(EGRESS, "").replace(&bottle_testing::lab::pipelock_image(), "bottle-e2e/no-such-image:1");
     std::fs::write(manifest, broken).unwrap();
     let failed = run(command.args(["--", "true"]));
     assert_eq!(failed.code, 1, "{failed:?}");

@@ -9,4 +9,3 @@ mod launch;
 mod lifecycle;
 mod sidecars;
 mod supervise;
-mod support;

@@ -11,7 +11,7 @@ use bottle::plan::{PlanRequest, Prefix};
 use bottle::sidecars::{BuildContext, egress, git_gate, supervise};
 use serde_json::{Value, json};
 
-use crate::support::{host, run, scratch};
+use bottle_testing::lab::{host, run, scratch};
 
 /// The image of a context, under the tag that a launch gives it.
 fn image(context: &BuildContext) -> String {
@@ -172,7 +172,7 @@ fn meant(route: &Route) -> Value {
         let value = match &inject.value {
             InjectionValue::Template(template) => template.replace("{token}", "t0ken"),
             InjectionValue::Basic { username } => {
-                format!("Basic {}", crate::support::base64(&format!("{username}:t0ken")))
+                format!("Basic {}", bottle_testing::lab::base64(&format!("{username}:t0ken")))
             }
         };
         json!([inject.header.as_str(), value])

@@ -14,7 +14,7 @@ use bottle::supervise::{
 use bottle::{Bottle, Host};
 use serde_json::{Value, json};
 
-use crate::support::{FORBIDDEN, Lab, OUTSIDE, docker, engine, example, run, sh};
+use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, engine, example, run, sh};
 
 /// Supervise beside pipelock alone, with calls that do not wait for long.
 const SMALL: &str = "supervise: {wait: 2s}\negress: {allow: [outside.test]}";

@@ -12,8 +12,8 @@ use bottle::plan::{PlanRequest, Prefix, StateRoot};
 use bottle::{Bottle, BottlePlan, Host, LaunchOptions, Manifest, Site};
 
 use super::{git_section, known_host};
-use crate::support::forge::{FakeForge, Moment, REPOSITORY, TOKEN};
-use crate::support::{Lab, OUTSIDE, docker, engine, host, run, scratch, sh};
+use bottle_testing::forge::{FakeForge, Moment, REPOSITORY, TOKEN};
+use bottle_testing::lab::{Lab, OUTSIDE, docker, engine, host, run, scratch, sh};
 
 const VARIABLE: &str = "E2E_FORGE_TOKEN";
 
@@ -194,7 +194,7 @@ impl Images {
         let git: String = git_section(upstream).lines().flat_map(|line| ["    ", line, "\n"]).collect();
         format!(
             "bottles:\n  lab:\n    networks: {{egress_subnet: {subnet}}}\n    workspace: {{mode: none}}\n    images: {{pipelock: \"{}\", agent: \"{}\", git_gate: \"{}\"}}\n{git}agents:\n  tester: {{bottle: lab, provider: custom, command: [id]}}\n",
-            crate::support::pipelock_image(),
+            bottle_testing::lab::pipelock_image(),
             self.agent,
             self.git_gate
         )

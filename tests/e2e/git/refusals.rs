@@ -4,7 +4,7 @@ use bottle::Bottle;
 use bottle::plan::Service;
 
 use super::{git_section, lab_with, launch, refs, ssh_upstream};
-use crate::support::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, sh};
+use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, sh};
 
 /// A text that gitleaks takes for a token, made here so that no file of this repository holds one.
 fn secret() -> String {

@@ -8,7 +8,7 @@ use bottle::exec::engine::Exec;
 use bottle::plan::{Names, Prefix};
 
 use super::{git_section, lab_with, launch, options, ssh_upstream};
-use crate::support::{Finished, Lab, OUTSIDE, docker, run, sh};
+use bottle_testing::lab::{Finished, Lab, OUTSIDE, docker, run, sh};
 
 /// Runs a shell script as the agent, with more time than usual.
 fn patiently(bottle: &Bottle, script: &str) -> Finished {

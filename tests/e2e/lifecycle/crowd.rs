@@ -6,7 +6,7 @@ use std::time::Instant;
 use bottle::exec::engine::Exec;
 
 use super::{Place, SMALL, options, plan};
-use crate::support::engine;
+use bottle_testing::lab::engine;
 
 const COUNT: usize = 8;
 /// The state directory and the slug of a launcher.

@@ -10,7 +10,7 @@ use bottle::plan::Slug;
 use bottle::{Bottle, Site};
 
 use super::{Place, SMALL, options, plan, prefix};
-use crate::support::{docker, engine, example, run, sh};
+use bottle_testing::lab::{docker, engine, example, run, sh};
 
 fn slug(text: &str) -> Slug {
     text.parse().unwrap()

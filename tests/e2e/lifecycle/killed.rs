@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bottle::exec::Event;
 
 use super::{Arc, FULL, Place, observed_engine, options, plan, residue};
-use crate::support::variable;
+use bottle_testing::lab::variable;
 
 /// What a launcher is told to do.
 const TOLD: &str = "LIFECYCLE_LAUNCHER";

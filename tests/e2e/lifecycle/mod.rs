@@ -15,7 +15,7 @@ use bottle::exec::{Control, Observed, Observer, Subprocess};
 use bottle::plan::{LabelKey, Names, PlanRequest, Prefix, Slug, StateRoot};
 use bottle::{BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest, Site};
 
-use crate::support::{docker, host, pipelock_image, scratch};
+use bottle_testing::lab::{docker, host, pipelock_image, scratch};
 
 /// A prefix of these tests' own: recovery takes whatever is abandoned under its prefix, other tests' bottles too.
 fn prefix() -> Prefix {
@@ -67,7 +67,9 @@ impl Place {
 }
 
 fn site_at(state: &Path) -> Site {
-    Site::new(crate::support::engine(), &host_with_token()).with_prefix(prefix()).with_state_root(StateRoot::at(state))
+    Site::new(bottle_testing::lab::engine(), &host_with_token())
+        .with_prefix(prefix())
+        .with_state_root(StateRoot::at(state))
 }
 
 fn host_with_token() -> Host {
@@ -114,7 +116,7 @@ fn names(slug: &str) -> Names {
 
 /// Everything of a bottle on the engine, by label, by project and by name, and every key of it on the disk.
 fn residue(state: &Path, slug: &str) -> Vec<String> {
-    let (engine, names) = (crate::support::engine(), names(slug));
+    let (engine, names) = (bottle_testing::lab::engine(), names(slug));
     let mut found = Vec::new();
     for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
         for filter in [

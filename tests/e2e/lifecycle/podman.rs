@@ -9,7 +9,7 @@ use bottle::exec::{Control, Stdin, Subprocess};
 use bottle::{Engine, EngineChoice};
 
 use super::{FULL, Place, SMALL, host_with_token, options, plan};
-use crate::support::run;
+use bottle_testing::lab::run;
 
 fn podman() -> Option<Engine> {
     if run(Command::new("sh").args(["-c", "command -v podman"])).code != 0 {

@@ -11,7 +11,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::{Place, SMALL, manifest};
-use crate::support::{example, scratch};
+use bottle_testing::lab::{example, scratch};
 
 /// A program at a pseudo-terminal of its own.
 struct Terminal {
@@ -116,7 +116,7 @@ fn launch(place: &Place, runtime: &str, slug: &str, script: &str) -> Command {
     let file = place.root.path().join("bottle.yaml");
     fs::write(&file, manifest(&format!("runtime: {runtime}\n{SMALL}"))).unwrap();
     let mut command = example("launch");
-    crate::support::host();
+    bottle_testing::lab::host();
     command.current_dir(scratch().join("workspace"));
     command.arg("--manifest").arg(file).arg("--state-dir").arg(place.state()).args(["--slug", slug]);
     command.args(["--", "bash", "-c", script]);

@@ -16,7 +16,7 @@ use bottle::plan::Service;
 use bottle::{Engine, EngineChoice};
 
 use super::{FULL, Place, SMALL, host_with_token, names, options, plan};
-use crate::support::{docker, engine, run, sh};
+use bottle_testing::lab::{docker, engine, run, sh};
 
 #[test]
 #[ignore = "needs a container engine"]
@@ -287,7 +287,7 @@ impl Forward {
 #[test]
 #[ignore = "needs a container engine that may be restarted: `cargo xtask e2e --restart COMMAND`"]
 fn an_engine_that_is_restarted_under_a_bottle_leaves_one_that_can_be_closed() {
-    let restart = crate::support::variable("BOTTLE_E2E_RESTART");
+    let restart = bottle_testing::lab::variable("BOTTLE_E2E_RESTART");
     let place = Place::new();
     let bottle = bottle::launch(plan(FULL, "restart"), &options(engine(), &place.state())).unwrap();
     let agent = bottle.handle().container.clone();

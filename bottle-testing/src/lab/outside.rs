@@ -7,19 +7,19 @@ use serde_json::Value;
 use super::{FORBIDDEN, OUTSIDE, Subnet, docker, run, variable};
 
 /// A running outside host. It is removed with this value.
-pub(crate) struct Outside {
+pub struct Outside {
     container: String,
     network: String,
     /// The bottles' networks that it is or was on.
     visited: Mutex<Vec<String>>,
     _subnet: Subnet,
     /// The authority that signed its certificate.
-    pub(crate) ca: String,
+    pub ca: String,
 }
 
 impl Outside {
     /// Starts it, with further arguments of `docker run`.
-    pub(crate) fn start_with(slug: &str, subnet: Subnet, arguments: &[&str]) -> Self {
+    pub fn start_with(slug: &str, subnet: Subnet, arguments: &[&str]) -> Self {
         let (container, network) = (format!("bottle-e2e-outside-{slug}"), format!("bottle-e2e-{slug}"));
         docker(["network", "create", "--subnet", &subnet.net().to_string(), &network]);
         let names = format!("OUTSIDE_NAMES={OUTSIDE},{FORBIDDEN},api.anthropic.com,localhost");
@@ -47,51 +47,51 @@ impl Outside {
     }
 
     /// A file of the host.
-    pub(crate) fn read(&self, path: &str) -> String {
+    pub fn read(&self, path: &str) -> String {
         docker(["exec", &self.container, "cat", path]).stdout
     }
 
     /// Runs a shell script there as the user that owns the repositories.
     #[track_caller]
-    pub(crate) fn as_git(&self, script: &str) -> String {
+    pub fn as_git(&self, script: &str) -> String {
         docker(["exec", "--user", "git", "--workdir", "/srv/git", &self.container, "sh", "-euc", script]).stdout
     }
 
     /// Lets these keys, and no other, log in by ssh.
-    pub(crate) fn authorize(&self, public_keys: &[String]) {
+    pub fn authorize(&self, public_keys: &[String]) {
         let script = "printf '%s\\n' \"$@\" > /data/authorized_keys";
         let keys = public_keys.iter().map(String::as_str);
         docker(["exec", &self.container, "sh", "-euc", script, "sh"].into_iter().chain(keys));
     }
 
     /// The network that it was started on.
-    pub(crate) fn network(&self) -> &str {
+    pub fn network(&self) -> &str {
         &self.network
     }
 
     /// The container's name.
-    pub(crate) fn container(&self) -> &str {
+    pub fn container(&self) -> &str {
         &self.container
     }
 
     /// Everything that has reached it.
-    pub(crate) fn events(&self) -> Vec<Value> {
+    pub fn events(&self) -> Vec<Value> {
         self.read("/data/events.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Puts it on another network under its names.
-    pub(crate) fn connect(&self, network: &str) {
+    pub fn connect(&self, network: &str) {
         self.visited.lock().unwrap().push(network.to_owned());
         let aliases = [OUTSIDE, FORBIDDEN, "api.anthropic.com"].into_iter().flat_map(|name| ["--alias", name]);
         docker(["network", "connect"].into_iter().chain(aliases).chain([network, &self.container]));
     }
 
-    pub(crate) fn disconnect(&self, network: &str) {
+    pub fn disconnect(&self, network: &str) {
         docker(["network", "disconnect", "--force", network, &self.container]);
     }
 
     /// Its address on a network.
-    pub(crate) fn address(&self, network: &str) -> String {
+    pub fn address(&self, network: &str) -> String {
         let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
         docker(["inspect", "--format", &format, &self.container]).stdout.trim().to_owned()
     }

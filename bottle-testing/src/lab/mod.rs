@@ -1,7 +1,5 @@
 //! What the tests share: an engine, a place of their own, and a host that stands for the outside.
 
-#[expect(dead_code, reason = "the tests of deploy keys without an engine use the rest of it")]
-pub(crate) mod forge;
 mod outside;
 mod run;
 
@@ -16,16 +14,16 @@ use bottle::exec::{CancelToken, Control, Subprocess};
 use bottle::plan::{PlanRequest, Prefix, StateRoot};
 use bottle::{Bottle, BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest};
 
-pub(crate) use outside::Outside;
-pub(crate) use run::{Finished, docker, example, run};
+pub use outside::Outside;
+pub use run::{Finished, docker, example, run};
 
 /// Set by `cargo xtask e2e`: the image of pipelock or of its stand-in.
-pub(crate) fn pipelock_image() -> String {
+pub fn pipelock_image() -> String {
     variable("BOTTLE_E2E_PIPELOCK")
 }
 
 #[expect(clippy::disallowed_methods, reason = "how xtask tells the tests what it prepared")]
-pub(crate) fn variable(name: &str) -> String {
+pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("`{name}` is not set: run the tests by `cargo xtask e2e`"))
 }
 
@@ -33,23 +31,23 @@ pub(crate) fn variable(name: &str) -> String {
 ///
 /// Subnets are /28 of 198.51.100.0/24 (TEST-NET-2, RFC 5737), so that what would leak has an address that is public to
 /// pipelock's SSRF guard and belongs to nobody.
-pub(crate) struct Lab {
-    pub(crate) slug: String,
-    pub(crate) root: tempfile::TempDir,
-    pub(crate) outside: Outside,
+pub struct Lab {
+    pub slug: String,
+    pub root: tempfile::TempDir,
+    pub outside: Outside,
     egress_subnet: Subnet,
 }
 
 /// The names that the outside host has.
-pub(crate) const OUTSIDE: &str = "outside.test";
+pub const OUTSIDE: &str = "outside.test";
 /// A name of the outside host that no manifest allows.
-pub(crate) const FORBIDDEN: &str = "forbidden.test";
+pub const FORBIDDEN: &str = "forbidden.test";
 
 /// The blocks of 16 addresses that this process has given out.
 static TAKEN: Mutex<BTreeSet<u8>> = Mutex::new(BTreeSet::new());
 
 /// A block that neither this process nor any network of the engine has, to be given back when the test is over.
-pub(crate) struct Subnet(u8);
+pub struct Subnet(u8);
 
 impl Subnet {
     fn take() -> Self {
@@ -68,7 +66,7 @@ impl Subnet {
         Self(block)
     }
 
-    pub(crate) fn net(&self) -> ipnet::Ipv4Net {
+    pub fn net(&self) -> ipnet::Ipv4Net {
         block_net(self.0)
     }
 }
@@ -93,12 +91,12 @@ impl Drop for Subnet {
 
 impl Lab {
     /// A place for the test of this name.
-    pub(crate) fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         Self::with_outside(test, &[])
     }
 
     /// A place whose outside host gets further arguments of `docker run`.
-    pub(crate) fn with_outside(test: &str, arguments: &[&str]) -> Self {
+    pub fn with_outside(test: &str, arguments: &[&str]) -> Self {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
         let slug = format!("{test}-{:06x}", nanos & 0x00ff_ffff);
         let root = tempfile::Builder::new().prefix("state-").tempdir_in(scratch()).unwrap();
@@ -107,7 +105,7 @@ impl Lab {
     }
 
     /// A manifest with one bottle, `lab`, and one agent, `tester`. `bottle` and `agent` are further lines of each.
-    pub(crate) fn manifest(&self, bottle: &str, agent: &str) -> String {
+    pub fn manifest(&self, bottle: &str, agent: &str) -> String {
         let indented = |text: &str| text.lines().flat_map(|line| ["    ", line, "\n"]).collect::<String>();
         let ca = self.root.path().join("outside-ca.pem");
         // A company's bundle: a comment and a certificate of nobody's before the one that counts, with CRLF line ends.
@@ -126,12 +124,12 @@ impl Lab {
     }
 
     /// The plan of that manifest.
-    pub(crate) fn plan(&self, bottle: &str, agent: &str) -> BottlePlan {
+    pub fn plan(&self, bottle: &str, agent: &str) -> BottlePlan {
         self.plan_of(&self.manifest(bottle, agent))
     }
 
     /// The plan of a whole manifest.
-    pub(crate) fn plan_of(&self, manifest: &str) -> BottlePlan {
+    pub fn plan_of(&self, manifest: &str) -> BottlePlan {
         let manifest = Manifest::parse(manifest).unwrap();
         let host = host();
         let request = PlanRequest {
@@ -146,21 +144,21 @@ impl Lab {
     }
 
     /// How the tests launch: in the lab's own state directory.
-    pub(crate) fn options(&self) -> LaunchOptions {
+    pub fn options(&self) -> LaunchOptions {
         LaunchOptions::new(engine(), host()).with_state_root(self.state_root())
     }
 
-    pub(crate) fn state_root(&self) -> StateRoot {
+    pub fn state_root(&self) -> StateRoot {
         StateRoot::at(self.root.path().join("state"))
     }
 
     /// The bottle's own state directory.
-    pub(crate) fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.state_root().bottle(&self.slug.parse().unwrap()).dir().to_owned()
     }
 
     /// Launches and connects the outside host to the bottle's egress network.
-    pub(crate) fn launch(&self, bottle: &str, agent: &str) -> Bottle {
+    pub fn launch(&self, bottle: &str, agent: &str) -> Bottle {
         let bottle =
             bottle::launch(self.plan(bottle, agent), &self.options()).unwrap_or_else(|error| panic!("{error}"));
         self.outside.connect(&bottle.names().egress_network());
@@ -168,7 +166,7 @@ impl Lab {
     }
 
     /// Takes the bottle down and looks whether anything is left of it.
-    pub(crate) fn close(&self, bottle: Bottle) {
+    pub fn close(&self, bottle: Bottle) {
         self.outside.disconnect(&bottle.names().egress_network());
         let report = bottle.close();
         assert!(report.is_clean(), "{report}");
@@ -176,7 +174,7 @@ impl Lab {
     }
 
     /// Fails if the engine or the state directory has anything of this bottle but what is meant to stay.
-    pub(crate) fn assert_nothing_left(&self) {
+    pub fn assert_nothing_left(&self) {
         let filter = format!("label=claude-bottle.slug={}", self.slug);
         for kind in [vec!["ps", "-aq"], vec!["network", "ls", "-q"], vec!["volume", "ls", "-q"], vec!["images", "-q"]] {
             let left = docker(kind.iter().copied().chain(["--filter", filter.as_str()])).stdout;
@@ -197,14 +195,16 @@ impl Lab {
 const CLAUDE_CODE: &str = "2.1.330";
 
 /// A directory of the build, which every test's scratch directory is in.
-pub(crate) fn scratch() -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("e2e");
+pub fn scratch() -> PathBuf {
+    // The tests' program is in `<target>/<profile>/deps`.
+    let program = std::env::current_exe().unwrap();
+    let path = program.ancestors().nth(3).unwrap().join("tmp/e2e");
     std::fs::create_dir_all(&path).unwrap();
     path
 }
 
 /// The host, with a workspace of its own so that no test copies this repository.
-pub(crate) fn host() -> Host {
+pub fn host() -> Host {
     let host = Host::current().unwrap();
     let mut facts = host.facts.clone();
     facts.cwd = scratch().join("workspace");
@@ -213,13 +213,13 @@ pub(crate) fn host() -> Host {
     Host::new(facts, host.environment().collect::<Vec<_>>())
 }
 
-pub(crate) fn engine() -> Engine {
+pub fn engine() -> Engine {
     let backend = Arc::new(Subprocess::new(Host::current().unwrap().environment()));
     Engine::detect(backend, &EngineChoice::Auto, Control::cancelled_by(CancelToken::default())).unwrap()
 }
 
 /// Runs a shell script as the agent.
-pub(crate) fn sh(bottle: &Bottle, script: &str) -> Finished {
+pub fn sh(bottle: &Bottle, script: &str) -> Finished {
     let exec = Exec::new(["sh", "-c", script]).with_timeout(std::time::Duration::from_secs(120));
     let output = bottle.exec(exec).unwrap_or_else(|error| panic!("{error}"));
     Finished {
@@ -231,7 +231,7 @@ pub(crate) fn sh(bottle: &Bottle, script: &str) -> Finished {
 }
 
 /// RFC 4648 section 4.
-pub(crate) fn base64(text: &str) -> String {
+pub fn base64(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for group in text.as_bytes().chunks(3) {

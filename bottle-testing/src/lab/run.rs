@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 /// A program that ended.
 #[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-    pub(crate) duration: Duration,
+pub struct Finished {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub duration: Duration,
 }
 
 impl Finished {
     /// Fails unless it succeeded; its standard output without the last line's end.
     #[track_caller]
-    pub(crate) fn ok(&self) -> &str {
+    pub fn ok(&self) -> &str {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout.trim_end()
     }
 }
 
-pub(crate) fn run(command: &mut Command) -> Finished {
+pub fn run(command: &mut Command) -> Finished {
     let started = Instant::now();
     let output = command.stdin(Stdio::null()).output().unwrap();
     Finished {
@@ -35,14 +35,14 @@ pub(crate) fn run(command: &mut Command) -> Finished {
 
 /// Docker itself, for what the library has no business with.
 #[track_caller]
-pub(crate) fn docker(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
+pub fn docker(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
     let finished = run(Command::new("docker").args(args));
     assert_eq!(finished.code, 0, "{finished:?}");
     finished
 }
 
 /// An example of this repository, which `cargo xtask e2e` has built.
-pub(crate) fn example(name: &str) -> Command {
+pub fn example(name: &str) -> Command {
     let tests = std::env::current_exe().unwrap();
     let target = tests.ancestors().nth(2).unwrap();
     Command::new(target.join("examples").join(name))

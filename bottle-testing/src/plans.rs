@@ -1,12 +1,7 @@
-//! Plans for tests, of this crate and of those that build on it: every topology by name, and any plan at random.
-
-#![allow(dead_code, reason = "each test uses a part of it")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot make its own plan has failed")]
-
-pub(crate) mod random;
+//! Plans for tests, every topology by name, and the fullest.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::plan::GitAuth;
@@ -19,7 +14,7 @@ use bottle_plan::{
 };
 
 /// The plan of a manifest's one agent, on a host of which everything is fixed.
-pub(crate) fn plan(manifest: &Manifest) -> BottlePlan {
+pub fn plan(manifest: &Manifest) -> BottlePlan {
     let host = HostFacts { home: "/home/me".into(), cwd: "/src/app".into(), user: UserIds { uid: 1000, gid: 1000 } };
     let request = PlanRequest {
         agent: None,
@@ -33,7 +28,7 @@ pub(crate) fn plan(manifest: &Manifest) -> BottlePlan {
 }
 
 /// What a launch of the plan would add, with its state under `root`.
-pub(crate) fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
+pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
     let root = StateRoot::at(root);
     let state = root.bottle(plan.names.slug());
     let built = |service: Service| match plan.images.ready.get(&service) {
@@ -97,7 +92,7 @@ pub(crate) fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
 }
 
 /// The plan joined with what a launch would add.
-pub(crate) fn resolve(plan: BottlePlan, root: &Path) -> ResolvedPlan {
+pub fn resolve(plan: BottlePlan, root: &Path) -> ResolvedPlan {
     let facts = facts(&plan, root);
     plan.resolve(facts).unwrap()
 }
@@ -137,7 +132,7 @@ const GIT: &str = "
 ";
 
 /// Every combination of the optional sidecars, by name, each as it is and with one thing that changes its shape.
-pub(crate) fn topologies() -> Vec<(String, ResolvedPlan)> {
+pub fn topologies() -> Vec<(String, ResolvedPlan)> {
     let variants = [
         ("plain", ""),
         ("runsc", "runtime: runsc"),
@@ -170,13 +165,8 @@ pub(crate) fn topologies() -> Vec<(String, ResolvedPlan)> {
 }
 
 /// The plan of the manifest that has every key, on a newer engine, with paths that are as odd as paths can be.
-pub(crate) fn fullest() -> ResolvedPlan {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../bottle-plan/tests/good/fullest.yaml");
-    let path = if path.exists() {
-        path
-    } else {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bottle-plan/tests/good/fullest.yaml")
-    };
+pub fn fullest() -> ResolvedPlan {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bottle-plan/tests/good/fullest.yaml");
     let mut manifest = Manifest::read(&path).unwrap();
     manifest.agents.retain(|name, _| name.as_str() == "coder");
     let plan = plan(&manifest);
@@ -186,4 +176,4 @@ pub(crate) fn fullest() -> ResolvedPlan {
 }
 
 /// A directory whose name every careless writer of YAML, or reader of a document, gets wrong.
-pub(crate) const ODD: &str = "/st ate/$HOME/${X:-y}/a: b #c/'q'/\"d\"/\\n/ü-多/\u{1F600}/tab\there/two\nlines";
+pub const ODD: &str = "/st ate/$HOME/${X:-y}/a: b #c/'q'/\"d\"/\\n/ü-多/\u{1F600}/tab\there/two\nlines";

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// The token that may administer keys.
-pub(crate) const TOKEN: &str = "forge-token-that-is-seen-nowhere";
+pub const TOKEN: &str = "forge-token-that-is-seen-nowhere";
 /// The one repository, as forges name it.
-pub(crate) const REPOSITORY: &str = "team/app";
+pub const REPOSITORY: &str = "team/app";
 
 /// A running forge; it ends with the process.
 #[derive(Clone)]
-pub(crate) struct FakeForge(Arc<Shared>);
+pub struct FakeForge(Arc<Shared>);
 
 struct Shared {
     port: u16,
@@ -41,15 +41,15 @@ struct State {
 
 /// A deploy key of the forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Key {
-    pub(crate) title: String,
-    pub(crate) public: String,
-    pub(crate) read_only: bool,
+pub struct Key {
+    pub title: String,
+    pub public: String,
+    pub read_only: bool,
 }
 
 /// What goes wrong when a key is to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// This status, and nothing is made.
     Status(u16),
     /// This status, although the key was made.
@@ -60,7 +60,7 @@ pub(crate) enum Fault {
 
 /// Where a request stops and waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub enum Moment {
     BeforeCreate,
     AfterCreate,
     BeforeDelete,
@@ -68,7 +68,7 @@ pub(crate) enum Moment {
 }
 
 impl FakeForge {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let forge = Self(Arc::new(Shared { port, state: Mutex::default(), changed: Condvar::new() }));
@@ -84,38 +84,38 @@ impl FakeForge {
     }
 
     /// One that is not there.
-    pub(crate) fn dead(port: u16) -> Self {
+    pub fn dead(port: u16) -> Self {
         Self(Arc::new(Shared { port, state: Mutex::default(), changed: Condvar::new() }))
     }
 
     /// Deletes every key as a person would.
-    pub(crate) fn remove_all(&self) {
+    pub fn remove_all(&self) {
         self.state().keys.clear();
     }
 
     /// The interface's base: `kind` is `github`, `gitea` or `gitlab`.
-    pub(crate) fn api_url(&self, kind: &str) -> String {
+    pub fn api_url(&self, kind: &str) -> String {
         format!("http://127.0.0.1:{}/{kind}", self.0.port)
     }
 
-    pub(crate) fn keys(&self) -> Vec<Key> {
+    pub fn keys(&self) -> Vec<Key> {
         self.state().keys.values().cloned().collect()
     }
 
-    pub(crate) fn made(&self) -> u64 {
+    pub fn made(&self) -> u64 {
         self.state().made
     }
 
-    pub(crate) fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         self.state().log.clone()
     }
 
-    pub(crate) fn set_fault(&self, fault: Option<Fault>) {
+    pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().fault = fault;
     }
 
     /// Adds a key as another bottle or a person would.
-    pub(crate) fn add(&self, title: &str, key: &str) {
+    pub fn add(&self, title: &str, key: &str) {
         let mut state = self.state();
         state.made += 1;
         let id = state.made;
@@ -123,22 +123,22 @@ impl FakeForge {
     }
 
     /// Is called with every public key whenever one comes or goes.
-    pub(crate) fn on_change(&self, call: impl Fn(&[String]) + Send + Sync + 'static) {
+    pub fn on_change(&self, call: impl Fn(&[String]) + Send + Sync + 'static) {
         self.state().on_change = Some(Arc::new(call));
     }
 
     /// Lets the next request stop at this moment.
-    pub(crate) fn hold(&self, moment: Moment) {
+    pub fn hold(&self, moment: Moment) {
         let mut state = self.state();
         (state.hold, state.reached) = (Some(moment), false);
     }
 
-    pub(crate) fn is_holding(&self) -> bool {
+    pub fn is_holding(&self) -> bool {
         self.state().reached
     }
 
     /// Lets whatever waits go on.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.state().hold = None;
         self.0.changed.notify_all();
     }

@@ -15,13 +15,13 @@ use proptest::option;
 use proptest::prelude::*;
 
 /// What stands in every value that must not reach the document.
-pub(crate) const MARKER: &str = "hunter2-MARKER";
+pub const MARKER: &str = "hunter2-MARKER";
 
 /// Any plan, resolved.
-pub(crate) fn resolved_plan() -> impl Strategy<Value = ResolvedPlan> {
+pub fn resolved_plan() -> impl Strategy<Value = ResolvedPlan> {
     (manifest(), root(), any::<bool>(), any::<bool>()).prop_map(|(manifest, root, isolated, start_interval)| {
-        let plan = super::plan(&manifest);
-        let mut facts = super::facts(&plan, &root);
+        let plan = crate::plans::plan(&manifest);
+        let mut facts = crate::plans::facts(&plan, &root);
         let host_gateway = if isolated { HostGateway::Isolated } else { HostGateway::InhibitIpv4 };
         facts.engine = EngineFacts { host_gateway, start_interval };
         plan.resolve(facts).unwrap()
@@ -29,14 +29,14 @@ pub(crate) fn resolved_plan() -> impl Strategy<Value = ResolvedPlan> {
 }
 
 /// Any manifest that passes its own checks.
-pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
+pub fn manifest() -> impl Strategy<Value = Manifest> {
     (bottle(), agent()).prop_map(|(bottle, agent)| {
         Manifest::default().with_bottle("dev", bottle).unwrap().with_agent("demo", agent).unwrap()
     })
 }
 
 /// Text that YAML, Compose or a shell takes for something else.
-pub(crate) fn odd_text() -> impl Strategy<Value = String> {
+pub fn odd_text() -> impl Strategy<Value = String> {
     let words = [
         "",
         "no",
@@ -286,6 +286,6 @@ fn agent() -> impl Strategy<Value = AgentSpec> {
 }
 
 /// Any slug.
-pub(crate) fn slug() -> impl Strategy<Value = Slug> {
+pub fn slug() -> impl Strategy<Value = Slug> {
     "[a-z0-9]{1,5}(-[a-z0-9]{1,5})?".prop_filter_map("a sidecar's name", |text| text.parse().ok())
 }

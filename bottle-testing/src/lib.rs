@@ -1,0 +1,13 @@
+//! What the tests of the workspace share. It is not published.
+//!
+//! [`plans`] has a plan of every topology and [`random`] any plan at random; [`forge`] is a git forge that keeps state;
+//! `lab`, with the feature of that name, is a place on a real engine with a host that stands for the outside.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot make what it needs has failed")]
+#![expect(missing_docs, reason = "the names tell it")]
+
+pub mod forge;
+#[cfg(feature = "lab")]
+pub mod lab;
+pub mod plans;
+pub mod random;
