@@ -19,8 +19,9 @@ use crate::{
 /// short for a forgotten key to matter.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How far before the given clock an authority is already valid, for the sake of clocks that are a little behind.
-const BACKDATING: time::Duration = time::Duration::HOUR;
+/// Time before the given clock from which an authority is valid: one day. It covers an engine whose clock is behind the
+/// launcher's, and a launcher's clock that is set back after the authority was minted.
+const BACKDATING: time::Duration = time::Duration::DAY;
 
 /// The dates that X.509 can write (RFC 5280, section 4.1.2.5), and that every verifier reads alike.
 const EARLIEST: OffsetDateTime = datetime!(1950-01-01 00:00:00 UTC);
@@ -67,7 +68,7 @@ pub struct CaSpec {
     pub bottle: String,
     /// The sidecar that will hold the key.
     pub role: CaRole,
-    /// The time on the clock. The authority is valid from one hour before it; fractions of a second are dropped.
+    /// The time on the clock. The authority is valid from one day before it; fractions of a second are dropped.
     pub now: SystemTime,
     /// How long from `now` the authority is valid, in whole seconds and at least one. [`DEFAULT_LIFETIME`] by default.
     pub lifetime: Duration,
