@@ -1,36 +1,36 @@
-//! What a caller holds on to while a command runs.
+//! Cancellation and streamed output of a running command.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Says from another thread, or from a signal handler, that what runs should stop. Clones share one flag.
+/// A flag that stops a running command from another thread or from a signal handler. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// A token that was not used yet.
+    /// Returns a token that is not cancelled.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A token over a flag that something else sets, such as a signal handler.
+    /// Returns a token over an existing flag, such as the one that a signal handler sets.
     pub const fn over(flag: Arc<AtomicBool>) -> Self {
         Self(flag)
     }
 
-    /// Asks what runs to stop.
+    /// Cancels everything that runs under this token.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it was asked to stop.
+    /// Returns true after [`cancel`](CancelToken::cancel).
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// One of the two streams that a command prints to.
+/// An output stream of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
@@ -40,9 +40,9 @@ pub enum Stream {
     Stderr,
 }
 
-/// Takes what a command prints as it is printed. Any closure of the right shape is one.
+/// A receiver of streamed output. Closures of type `Fn(Stream, &[u8])` implement it.
 pub trait OutputSink: Send + Sync {
-    /// Takes the next bytes of a stream; they may end in the middle of a character.
+    /// Receives the next bytes of a stream. They may end in the middle of a character.
     fn write(&self, stream: Stream, bytes: &[u8]);
 }
 
@@ -52,39 +52,61 @@ impl<F: Fn(Stream, &[u8]) + Send + Sync> OutputSink for F {
     }
 }
 
-/// How a run can be stopped, and where streamed output goes. The default is never stopped and streams nowhere.
+/// The tokens that stop a run, and the sink of streamed output. By default nothing stops it, and output is not streamed.
 #[derive(Clone, Default)]
 pub struct Control {
     cancel: CancelToken,
+    abort: CancelToken,
     sink: Option<Arc<dyn OutputSink>>,
 }
 
 impl Control {
-    /// A run that this token stops.
-    pub const fn cancelled_by(cancel: CancelToken) -> Self {
-        Self { cancel, sink: None }
+    /// Returns a control whose runs this token stops.
+    pub fn cancelled_by(cancel: CancelToken) -> Self {
+        Self { cancel, ..Self::default() }
     }
 
-    /// Sets what stops it.
+    /// Sets the token that stops a run.
     #[must_use]
     pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
         self.cancel = cancel;
         self
     }
 
-    /// Sets where streamed output goes.
+    /// Sets the token that stops the cleanup after a cancellation or a failure. Default: a token that is never used.
+    ///
+    /// Cleanup is what [`cancel`](Control::cancel) must not stop: teardown, and ending the processes that an interrupted
+    /// exec left in its container. A program sets this token at the second Ctrl-C.
+    #[must_use]
+    pub fn with_abort(mut self, abort: CancelToken) -> Self {
+        self.abort = abort;
+        self
+    }
+
+    /// Sets the sink of streamed output.
     #[must_use]
     pub fn with_sink(mut self, sink: Arc<dyn OutputSink>) -> Self {
         self.sink = Some(sink);
         self
     }
 
-    /// What stops it.
+    /// The token that stops a run.
     pub const fn cancel(&self) -> &CancelToken {
         &self.cancel
     }
 
-    /// Where streamed output goes.
+    /// The token that stops the cleanup.
+    pub const fn abort(&self) -> &CancelToken {
+        &self.abort
+    }
+
+    /// Returns the control for the cleanup: only [`abort`](Control::abort) stops it, and output is not streamed.
+    #[must_use]
+    pub fn for_cleanup(&self) -> Self {
+        Self { cancel: self.abort.clone(), abort: self.abort.clone(), sink: None }
+    }
+
+    /// The sink of streamed output.
     pub fn sink(&self) -> Option<&dyn OutputSink> {
         self.sink.as_deref()
     }
@@ -92,6 +114,10 @@ impl Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("cancel", &self.cancel).field("sink", &self.sink.is_some()).finish()
+        f.debug_struct("Control")
+            .field("cancel", &self.cancel)
+            .field("abort", &self.abort)
+            .field("sink", &self.sink.is_some())
+            .finish()
     }
 }

@@ -52,7 +52,8 @@ impl Subprocess {
         Self { environment: Environment::new(host), resolved: Mutex::default(), grace: Duration::from_secs(3) }
     }
 
-    /// Sets how long a command that must end is given between SIGTERM and SIGKILL; 3 s unless set.
+    /// Sets the time between SIGTERM and SIGKILL for a command that must end. Default: 3 s. After a cancellation it is at
+    /// most 0.4 s.
     #[must_use]
     pub const fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;

@@ -22,8 +22,11 @@ const TICK: Duration = Duration::from_millis(20);
 /// How long what a process left behind may keep its pipes open before it is stopped.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long the pipes are waited for after SIGKILL, which only a process that left the group survives.
-const AFTER_KILL: Duration = Duration::from_millis(500);
+/// Time that the pipes may stay open after SIGKILL, which only a process that left the group survives.
+const AFTER_KILL: Duration = Duration::from_millis(300);
+
+/// Longest time between SIGTERM and SIGKILL after a cancellation: a person waits.
+const CANCEL_GRACE: Duration = Duration::from_millis(400);
 
 pub(super) struct Process {
     child: Child,
@@ -75,7 +78,10 @@ impl Process {
         self.child.wait().map_err(failed("wait for the end"))?;
         let (stop, status) = result.map_err(failed("attend to the pipes"))?;
         let output = streams.finish(status, started.elapsed());
+        // A Ctrl-C at the terminal can reach the command before it has a process group of its own.
+        let interrupted = control.cancel().is_cancelled() && !status.is_success();
         match stop {
+            None | Some(Stop::Lingering) if interrupted => Err(ExecError::Cancelled { command: command.to_string() }),
             Some(Stop::Cancelled) => Err(ExecError::Cancelled { command: command.to_string() }),
             Some(Stop::TimedOut(limit)) => {
                 Err(ExecError::TimedOut { command: command.to_string(), limit, stderr: output.error_text(command) })
@@ -122,7 +128,11 @@ impl Process {
                     };
                     why.map(|why| {
                         self.signal(Signal::TERM);
-                        (why, Force::Asked(now + self.grace))
+                        let grace = match why {
+                            Stop::Cancelled => self.grace.min(CANCEL_GRACE),
+                            Stop::TimedOut(_) | Stop::Lingering => self.grace,
+                        };
+                        (why, Force::Asked(now + grace))
                     })
                 }
                 Some((why, Force::Asked(until))) if now >= until => {

@@ -114,3 +114,47 @@ fn ends_are_noticed_at_once_and_not_at_the_next_tick() {
     // Twenty ticks would be 400 ms.
     assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
 }
+
+/// As after a Ctrl-C that reaches the command and this process at once.
+#[test]
+fn a_command_that_fails_while_it_is_cancelled_is_reported_as_cancelled() {
+    let run = |script: &str| {
+        let token = crate::control::CancelToken::new();
+        let cancel = token.clone();
+        let control = Control::cancelled_by(token).with_sink(std::sync::Arc::new(move |_, bytes: &[u8]| {
+            let pid: u32 = String::from_utf8_lossy(bytes).trim().parse().unwrap();
+            let has_ended =
+                || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+            let until = Instant::now() + Duration::from_secs(5);
+            while !has_ended() {
+                assert!(Instant::now() < until, "the command does not end");
+                std::thread::yield_now();
+            }
+            cancel.cancel();
+        }));
+        host().run(&sh(script).with_output(OutputPolicy::Stream), &control)
+    };
+    for script in ["echo $$; kill -INT $$", "echo $$; exit 1"] {
+        let error = run(script).unwrap_err();
+        assert!(error.is_cancelled(), "{error}");
+    }
+    assert_eq!(run("echo $$").unwrap().status, ExitStatus::SUCCESS, "a command that succeeds is reported as such");
+}
+
+#[test]
+fn a_cancellation_ends_a_command_that_ignores_sigterm_within_a_second() {
+    let token = crate::control::CancelToken::new();
+    let started = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let control = Control::cancelled_by(token.clone()).with_sink({
+        let started = std::sync::Arc::clone(&started);
+        std::sync::Arc::new(move |_, _: &[u8]| {
+            *started.lock().unwrap() = Some(Instant::now());
+            token.cancel();
+        })
+    });
+    let backend = host().with_grace(Duration::from_secs(30));
+    let script = "trap '' TERM; echo ready; while :; do sleep 1; done";
+    let error = backend.run(&sh(script).with_output(OutputPolicy::Stream), &control).unwrap_err();
+    let took = started.lock().unwrap().unwrap().elapsed();
+    assert!(error.is_cancelled() && took < Duration::from_secs(1), "{error} after {took:?}");
+}
