@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bottle_exec::engine::ComposeProject;
-use bottle_exec::{Control, Engine, EngineError, Event, Observer, OutputSink, Stream};
+use bottle_exec::{Control, Engine, EngineError, Event, Observer, OutputSink, PlainText, Stream};
 use bottle_plan::{Names, Prefix, Slug, StateRoot};
 
 use crate::Host;
@@ -179,11 +179,13 @@ fn saved_log(path: &std::path::Path, slug: &Slug, sink: &dyn OutputSink) -> Resu
         }
         other => other.map_err(failed)?,
     };
+    // The log of an earlier version can hold control sequences.
+    let mut plain = PlainText::default();
     let mut buffer = vec![0; 64 << 10];
     loop {
         match io::Read::read(&mut file, &mut buffer).map_err(failed)? {
             0 => return Ok(()),
-            count => sink.write(Stream::Stdout, &buffer[..count]),
+            count => sink.write(Stream::Stdout, plain.push(&buffer[..count]).as_bytes()),
         }
     }
 }

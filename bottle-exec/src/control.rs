@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::plain::PlainSink;
+
 /// A flag that stops a running command from another thread or from a signal handler. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
@@ -104,6 +106,12 @@ impl Control {
     #[must_use]
     pub fn for_cleanup(&self) -> Self {
         Self { cancel: self.abort.clone(), abort: self.abort.clone(), sink: None }
+    }
+
+    /// Lets only plain text reach the sink: see [`PlainText`](crate::PlainText).
+    pub(crate) fn with_plain_text(mut self) -> Self {
+        self.sink = self.sink.map(|sink| Arc::new(PlainSink::new(sink)) as Arc<dyn OutputSink>);
+        self
     }
 
     /// The sink of streamed output.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Command;
 use crate::error::ExecError;
+use crate::plain::PlainText;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,7 +81,7 @@ impl Captured {
         }
     }
 
-    /// The last lines of text, at most `count`, blank lines left out. A line whose beginning was thrown away is not
+    /// The last lines of plain text, at most `count`, without blank lines and terminal control sequences. A line whose beginning was thrown away is not
     /// shown: half a secret would escape the scrubbing.
     pub fn last_lines(&self, count: usize) -> String {
         let mut kept = if self.is_truncated() {
@@ -90,6 +91,7 @@ impl Captured {
             self.text()
         };
         kept = kept.replace('\r', "\n");
+        let kept = PlainText::of(kept.as_bytes());
         let lines: Vec<&str> = kept.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         lines[lines.len().saturating_sub(count)..].join("\n")
     }

@@ -1,6 +1,10 @@
 //! One Compose project.
 
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -8,6 +12,8 @@ use serde::Deserialize;
 use super::error::EngineError;
 use super::{Capability, Engine, check_env_name, parse};
 use crate::command::{Command, EnvValue, OutputPolicy};
+use crate::control::{OutputSink, Stream};
+use crate::error::ExecError;
 use bottle_plan::SecretValue;
 
 /// The label that Compose gives everything of a project; its value is the project's name.
@@ -114,32 +120,39 @@ impl Compose<'_> {
         self.engine.run(&command).map(drop)
     }
 
-    /// Writes what every service printed to a file of mode 0644.
+    /// Writes the output of every service to a file of mode 0644, as plain text: see [`PlainText`](crate::PlainText).
     ///
     /// # Errors
     ///
-    /// When the file cannot be written or the services not asked.
+    /// When the file cannot be written, or Compose fails.
     pub fn logs_to(&self, file: &Path) -> Result<(), EngineError> {
         let command = self
             .command("logs")
             .with_args(["--no-color", "--timestamps"])
             .with_timeout(self.engine.limits.change)
-            .with_output(OutputPolicy::File { path: file.to_owned(), mode: 0o644 })
+            .with_output(OutputPolicy::Stream)
             .with_label("save the services' logs");
-        self.engine.run(&command).map(drop)
+        let failed = |source| ExecError::Io { command: command.to_string(), doing: "save the output", source };
+        let log = Arc::new(LogFile::create(file).map_err(failed)?);
+        let control = self.engine.control.clone().with_sink(log.clone()).with_plain_text();
+        self.engine.clone().with_control(control).run(&command)?;
+        Ok(log.finish().map_err(failed)?)
     }
 
-    /// Hands what every service printed to the control's sink, and with `follow` goes on until it is cancelled.
+    /// Streams the output of every service to the control's sink, as plain text. With `follow` it goes on until it is
+    /// cancelled or the services are gone.
     ///
     /// # Errors
     ///
-    /// When the services cannot be asked; when cancelled.
+    /// When Compose fails, or the control cancels it.
     pub fn stream_logs(&self, follow: bool) -> Result<(), EngineError> {
         let mut command = self.command("logs").with_args(["--no-color", "--timestamps"]);
         if follow {
             command = command.with_arg("--follow");
         }
-        self.engine.run(&command.with_output(OutputPolicy::Stream).with_label("read the services' logs")).map(drop)
+        let command = command.with_output(OutputPolicy::Stream).with_label("read the services' logs");
+        let control = self.engine.control.clone().with_plain_text();
+        self.engine.clone().with_control(control).run(&command).map(drop)
     }
 
     /// Every service that has a container, ended ones too.
@@ -185,6 +198,36 @@ impl Compose<'_> {
             command = command.with_arg("--file").with_arg(&project.file);
         }
         command.with_arg("--env-file").with_arg(&project.env_file).with_arg(subcommand)
+    }
+}
+
+/// A log file that is written while its command runs. It keeps the first error.
+struct LogFile(Mutex<io::Result<File>>);
+
+impl LogFile {
+    const MODE: u32 = 0o644;
+
+    fn create(path: &Path) -> io::Result<Self> {
+        let file = File::options().write(true).create(true).truncate(true).mode(Self::MODE).open(path)?;
+        // The creation mode is subject to the umask, and an existing file keeps its own.
+        file.set_permissions(Permissions::from_mode(Self::MODE))?;
+        Ok(Self(Mutex::new(Ok(file))))
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *file, Err(io::ErrorKind::Other.into())).map(drop)
+    }
+}
+
+impl OutputSink for LogFile {
+    fn write(&self, _: Stream, bytes: &[u8]) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(file) = &mut *state
+            && let Err(error) = file.write_all(bytes)
+        {
+            *state = Err(error);
+        }
     }
 }
 

@@ -38,7 +38,8 @@ fn command_lines() {
     let compose = engine.compose(&project).unwrap();
     let token = SecretValue::new("do-not-show-me");
     compose.up(Duration::from_millis(59_001), [("TOKEN".to_owned(), token.clone())]).unwrap();
-    compose.logs_to(Path::new("/state/demo dir/compose.log")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    compose.logs_to(&directory.path().join("compose.log")).unwrap();
     compose.down(Duration::from_secs(3)).unwrap();
     assert_eq!(compose.ps().unwrap(), []);
     compose.config().unwrap();
@@ -90,6 +91,31 @@ fn command_lines() {
     let lines = backend.lines().join("\n");
     assert!(!lines.contains("do-not-show-me"));
     insta::assert_snapshot!(lines);
+}
+
+#[test]
+fn logs_are_plain_text_in_the_file_and_in_the_stream() {
+    let printed = "\x1b[2Kagent-1  | 2026-01-01T00:00:00Z größe\x1b]0;title\x07\x1b[31m!\r\n\x1b[2K";
+    let plain = "agent-1  | 2026-01-01T00:00:00Z größe!\n";
+    let backend = RecordingBackend::new().with_answer(Matcher::words(["logs"]), Answer::stdout(printed));
+    let engine = rehearsed().1.with_backend(Arc::new(backend));
+    let project = ComposeProject::new("p", "/d", "/d/f");
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("compose.log");
+    engine.compose(&project).unwrap().logs_to(&log).unwrap();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), plain);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&log).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o644);
+    let missing = directory.path().join("missing/compose.log");
+    let error = engine.compose(&project).unwrap().logs_to(&missing).unwrap_err().to_string();
+    assert!(error.contains("save the output of `docker compose"), "{error}");
+
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let sink = move |_, bytes: &[u8]| sink.lock().unwrap().extend_from_slice(bytes);
+    let engine = engine.with_control(Control::default().with_sink(Arc::new(sink)));
+    engine.compose(&project).unwrap().stream_logs(false).unwrap();
+    assert_eq!(String::from_utf8(seen.lock().unwrap().clone()).unwrap(), plain);
 }
 
 #[test]
