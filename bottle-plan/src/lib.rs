@@ -41,7 +41,7 @@ pub mod value;
 
 pub use manifest::{Manifest, ManifestError};
 pub use name::{AgentName, BottleName, LabelKey, NameError, Names, Prefix, Service, Slug};
-pub use plan::{BottlePlan, HostFacts, PlanError, PlanRequest, UserIds};
+pub use plan::{BottlePlan, HostFacts, PIPELOCK_IMAGE, PlanError, PlanRequest, UserIds};
 pub use posture::{Posture, PostureDiff};
 pub use resolved::{LaunchFacts, ResolveError, ResolvedPlan};
 pub use secret::{SecretValue, Secrets};

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.engine_only {
         checked(Command::new(env!("CARGO")).current_dir(&root).args(["bench", "--quiet", "--workspace"]))?;
     }
-    let pipelock = e2e::prepare(&root)?;
+    let pipelock = e2e::prepare(&root)?.ok_or("pipelock's image can be neither found nor pulled")?;
     checked(Command::new(env!("CARGO")).current_dir(&root).args(["build", "--release", "--quiet", "--examples"]))?;
     let dir = root.join("target/bench");
     fs::create_dir_all(&dir)?;

@@ -1,8 +1,14 @@
 //! The end-to-end tests: an engine, the images that the tests need, the tests, and a look at what is left.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use bottle_plan::PIPELOCK_IMAGE;
 
 use crate::process::{Result, checked, output, quiet, root};
 
@@ -17,10 +23,10 @@ pub(crate) struct Arguments {
     /// A shell command that restarts the engine, and with it every container that it has: one more test is run then.
     #[arg(long, value_name = "COMMAND")]
     restart: Option<String>,
+    /// Fail when a test was not run that this machine could have run.
+    #[arg(long)]
+    deny_skips: bool,
 }
-
-/// The release of pipelock that the library is written for.
-const PIPELOCK: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
 
 pub(crate) fn run(args: &Arguments) -> Result<()> {
     let root = root();
@@ -32,62 +38,129 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         command
     };
     checked(&mut cargo(&["build", "--quiet", "--examples"]))?;
-    let mut tests = cargo(&["test", "--quiet", "--test", "e2e", "--", "--ignored"]);
+    let mut tests = cargo(&["test", "--test", "e2e", "--", "--ignored", "--format=pretty"]);
     tests.args(args.filter.as_deref());
     tests.arg(format!("--test-threads={}", args.threads));
-    if let Some(restart) = &args.restart {
-        tests.env("BOTTLE_E2E_RESTART", restart);
-    } else {
-        eprintln!("left out: the test that restarts the engine, since no `--restart COMMAND` was given");
-        tests.args(["--skip", "an_engine_that_is_restarted"]);
-    }
-    tests.env("BOTTLE_E2E_PIPELOCK", pipelock).env("BOTTLE_E2E_OUTSIDE", outside);
-    let tested = checked(&mut tests);
+    tests.env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
+    tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", outside);
+    let report = Report::of(&mut tests)?;
     let left = leftovers(&root)?;
-    tested?;
+    eprint!("{report}");
     if !left.is_empty() {
         return Err(format!("the tests left behind:\n{}", left.join("\n")).into());
     }
     eprintln!("nothing is left behind: no container, network, volume, derived image or key");
+    if !report.failed.is_empty() {
+        return Err(format!("{} tests failed", report.failed.len()).into());
+    }
+    if args.deny_skips {
+        report.deny_skips(testbed().is_some())?;
+    }
     Ok(())
 }
 
-/// An engine that answers, and the image of pipelock or of its stand-in.
-pub(crate) fn prepare(root: &Path) -> Result<String> {
-    engine(root)?;
-    pipelock(root)
+/// The variable that names a test bed: a program that brings up an engine (`engine`), the base image (`base`) and
+/// pipelock's image (`pipelock`) where there is none.
+const TESTBED: &str = "BOTTLE_TESTBED";
+
+#[expect(clippy::disallowed_methods, reason = "a task takes the test bed from its caller's environment")]
+fn testbed() -> Option<OsString> {
+    std::env::var_os(TESTBED).filter(|program| !program.is_empty())
 }
 
-/// Starts an engine where a test bed is at hand, and looks whether one answers.
-fn engine(root: &Path) -> Result<()> {
-    let testbed = root.join("../shared/testbed/up");
-    if testbed.exists() {
-        for part in ["engine", "base"] {
+/// An engine that answers, and the image of pipelock, which is nothing where it can be neither found nor pulled.
+pub(crate) fn prepare(root: &Path) -> Result<Option<String>> {
+    if let Some(testbed) = testbed() {
+        for part in ["engine", "base", "pipelock"] {
             quiet(root, part, Command::new(&testbed).arg(part))?;
         }
-        // Pipelock's source cannot be had everywhere: then its stand-in is built below.
-        let _ = quiet(root, "pipelock", Command::new(&testbed).arg("pipelock"));
     }
     let answers = output(Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]));
-    answers.map(drop).map_err(|error| format!("no container engine answers: {error}").into())
+    answers.map_err(|error| format!("no container engine answers: {error}"))?;
+    // An engine that loaded the image and did not pull it knows no digest of it.
+    let tag = PIPELOCK_IMAGE.split_once('@').map_or(PIPELOCK_IMAGE, |(tag, _)| tag);
+    let has = |image: &&str| output(Command::new("docker").args(["image", "inspect", *image])).is_ok();
+    if let Some(image) = [PIPELOCK_IMAGE, tag].iter().find(|image| has(image)) {
+        return Ok(Some((*image).to_owned()));
+    }
+    let mut pull = Command::new("timeout");
+    let pulled = quiet(root, "pull", pull.args(["60", "docker", "pull", "--quiet", PIPELOCK_IMAGE]));
+    if let Err(error) = &pulled {
+        eprintln!("warning: the tests that need {PIPELOCK_IMAGE} are not run: {error}");
+    }
+    Ok(pulled.is_ok().then(|| PIPELOCK_IMAGE.to_owned()))
 }
 
-/// Pipelock's image, or its stand-in where the image can be neither found nor pulled.
-fn pipelock(root: &Path) -> Result<String> {
-    let has = |image: &str| output(Command::new("docker").args(["image", "inspect", image])).is_ok();
-    if has(PIPELOCK) {
-        return Ok(PIPELOCK.to_owned());
+/// How the tests ended, read from what libtest prints.
+#[derive(Debug, Default, PartialEq)]
+struct Report {
+    passed: usize,
+    /// The tests that failed.
+    failed: BTreeSet<String>,
+    /// The tests that ended with "not run: " and what they need, which libtest counts as failed.
+    not_run: BTreeMap<String, String>,
+}
+
+impl Report {
+    /// Runs the tests and shows what they print as it comes.
+    fn of(tests: &mut Command) -> Result<Self> {
+        let mut child = tests.stdout(Stdio::piped()).spawn()?;
+        let mut printed = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            for line in BufReader::new(stdout).split(b'\n') {
+                let line = line?;
+                let line = String::from_utf8_lossy(&line);
+                println!("{line}");
+                printed.push_str(&line);
+                printed.push('\n');
+            }
+        }
+        let status = child.wait()?;
+        Self::read(&printed).ok_or_else(|| format!("the tests ended with {status} and no result").into())
     }
-    let pulled = quiet(root, "pull", Command::new("timeout").args(["60", "docker", "pull", "--quiet", PIPELOCK]));
-    if pulled.is_ok() {
-        return Ok(PIPELOCK.to_owned());
+
+    /// Reads a whole run; nothing when it has no result or one that does not fit the tests that it names.
+    fn read(printed: &str) -> Option<Self> {
+        let result = printed.lines().rev().find_map(|line| line.strip_prefix("test result: "))?;
+        let count = |what: &str| {
+            let words: Vec<&str> = result.split([' ', ';']).collect();
+            let place = words.iter().position(|word| *word == what)?;
+            words.get(place.checked_sub(1)?)?.parse::<usize>().ok()
+        };
+        let mut report = Self { passed: count("passed")?, ..Self::default() };
+        let mut current = None;
+        for line in printed.lines() {
+            if let Some(name) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
+                report.failed.insert(name.to_owned());
+                current = Some(name);
+            } else if let (Some(name), Some(why)) = (current, line.strip_prefix("not run: ")) {
+                report.not_run.insert(name.to_owned(), why.to_owned());
+            }
+        }
+        (report.failed.len() == count("failed")?).then_some(())?;
+        report.failed.retain(|name| !report.not_run.contains_key(name));
+        Some(report)
     }
-    let stand_in = output(&mut Command::new(root.join("tests/images/pipelock-stand-in/build.sh")))?;
-    let stand_in = stand_in.lines().last().unwrap_or_default().to_owned();
-    eprintln!(
-        "warning: {PIPELOCK} can be neither found nor pulled; the tests run against {stand_in}, a stand-in of this project"
-    );
-    Ok(stand_in)
+
+    /// Fails when a test was not run that the machine could have run. It cannot bring what only a person or a registry can.
+    fn deny_skips(&self, has_testbed: bool) -> Result<()> {
+        let lacking = |why: &&String| {
+            let image = !has_testbed && why.starts_with("needs the image ");
+            image
+                || ["needs podman", "needs an engine that may be restarted"].iter().any(|start| why.starts_with(start))
+        };
+        match self.not_run.iter().find(|(_, why)| !lacking(why)) {
+            Some((name, why)) => Err(format!("`{name}` was not run, although this machine could: {why}").into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} passed, {} failed, {} not run", self.passed, self.failed.len(), self.not_run.len())?;
+        self.not_run.iter().try_for_each(|(name, why)| writeln!(f, "not run: {name}: {why}"))
+    }
 }
 
 /// Builds `tests/images/<name>` unless it is there, tagged with the hash of its files.
@@ -159,4 +232,61 @@ fn keys_below(dir: &Path, left: &mut Vec<String>) -> Result<()> {
 /// Whether a line of the text begins a private key in PEM, as no source file's does.
 fn is_key(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with("PRIVATE KEY-----"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINTED: &str = "
+running 4 tests
+test a::one ... ok
+test a::two ... FAILED
+test b::three ... FAILED
+
+failures:
+
+---- a::two stdout ----
+
+thread 'a::two' (7) panicked at tests/e2e/support/mod.rs:34:5:
+not run: needs podman
+
+---- b::three stdout ----
+a line
+not quite
+
+thread 'b::three' (8) panicked at tests/e2e/b.rs:1:1:
+no
+
+failures:
+    a::two
+    b::three
+
+test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 9 filtered out; finished in 1.00s
+";
+
+    #[test]
+    fn what_could_not_run_is_not_counted_as_failed() {
+        let report = Report::read(PRINTED).unwrap();
+        assert_eq!(report.passed, 2);
+        assert_eq!(report.failed, BTreeSet::from(["b::three".to_owned()]));
+        assert_eq!(report.not_run, BTreeMap::from([("a::two".to_owned(), "needs podman".to_owned())]));
+        assert_eq!(report.to_string(), "2 passed, 1 failed, 1 not run\nnot run: a::two: needs podman\n");
+    }
+
+    #[test]
+    fn a_run_without_a_result_is_no_run() {
+        assert_eq!(Report::read("running 4 tests\ntest a::one ... ok\n"), None);
+        assert_eq!(Report::read(&PRINTED.replace("2 failed", "3 failed")), None);
+    }
+
+    #[test]
+    fn only_what_the_machine_cannot_have_may_be_left_out() {
+        let report =
+            |why: &str| Report { not_run: BTreeMap::from([("a".to_owned(), why.to_owned())]), ..Report::default() };
+        assert!(report("needs podman").deny_skips(true).is_ok());
+        assert!(report("needs the image x").deny_skips(false).is_ok());
+        assert!(report("needs the image x").deny_skips(true).is_err());
+        assert!(report("needs gVisor").deny_skips(false).is_err());
+    }
 }

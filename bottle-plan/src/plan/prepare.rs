@@ -17,8 +17,8 @@ use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern
 
 /// The Debian that images are built on.
 const BASE_IMAGE: &str = "debian:trixie-slim";
-/// The release of pipelock that this library was written for. It is also what `bottle-sidecars` documents.
-const PIPELOCK_IMAGE: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
+/// The pipelock that a bottle runs where the manifest names none: the one place that names it. A release adds the digest.
+pub const PIPELOCK_IMAGE: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
 /// The Claude Code that the provider `claude` gets where the manifest names none.
 const CLAUDE_CODE_VERSION: &str = "2.1.330";
 /// The Codex that the provider `codex` gets where the manifest names none.

@@ -17,9 +17,20 @@ use bottle::{Bottle, BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Mani
 pub use outside::Outside;
 pub use run::{Finished, docker, example, run};
 
-/// Set by `cargo xtask e2e`: the image of pipelock or of its stand-in.
+/// Pipelock's image, which `cargo xtask e2e` has found. A test that needs it is not run where it is not there.
+#[track_caller]
 pub fn pipelock_image() -> String {
-    variable("BOTTLE_E2E_PIPELOCK")
+    let image = variable("BOTTLE_E2E_PIPELOCK");
+    if image.is_empty() {
+        not_run(&format!("needs the image {}", bottle::plan::PIPELOCK_IMAGE));
+    }
+    image
+}
+
+/// Ends a test that this machine cannot run. `cargo xtask e2e` counts it as not run and not as failed.
+#[track_caller]
+pub fn not_run(why: &str) -> ! {
+    panic!("not run: {why}")
 }
 
 #[expect(clippy::disallowed_methods, reason = "how xtask tells the tests what it prepared")]

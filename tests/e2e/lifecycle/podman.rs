@@ -1,4 +1,4 @@
-//! Podman: what it can do it does, and what it cannot is said before anything is made. Passes where there is no Podman.
+//! Podman: what it can do it does, and what it cannot is said before anything is made.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,20 +9,20 @@ use bottle::exec::{Control, Stdin, Subprocess};
 use bottle::{Engine, EngineChoice};
 
 use super::{FULL, Place, SMALL, host_with_token, options, plan};
-use bottle_testing::lab::run;
+use bottle_testing::lab::{not_run, run};
 
-fn podman() -> Option<Engine> {
+fn podman() -> Engine {
     if run(Command::new("sh").args(["-c", "command -v podman"])).code != 0 {
-        return None;
+        not_run("needs podman");
     }
     let backend = Arc::new(Subprocess::new(host_with_token().environment().collect::<Vec<_>>()));
-    Some(Engine::detect(backend, &EngineChoice::Program("podman".into()), Control::default()).unwrap())
+    Engine::detect(backend, &EngineChoice::Program("podman".into()), Control::default()).unwrap()
 }
 
 #[test]
 #[ignore = "needs podman"]
 fn a_launch_says_what_podman_lacks_before_anything_is_made() {
-    let Some(engine) = podman() else { return };
+    let engine = podman();
     println!("{}", engine.info());
     assert_eq!(engine.info().flavour, Flavour::Podman);
     for topology in [SMALL, FULL] {
@@ -39,7 +39,7 @@ fn a_launch_says_what_podman_lacks_before_anything_is_made() {
 #[test]
 #[ignore = "needs podman and the image debian:trixie-slim in its store"]
 fn networks_images_and_copies_are_the_same_with_podman() {
-    let Some(engine) = podman() else { return };
+    let engine = podman();
     let labels = BTreeMap::from([("bottle-life".to_owned(), "podman".to_owned())]);
     let network = NewNetwork {
         name: "bottle-life-podman".into(),

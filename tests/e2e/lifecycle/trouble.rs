@@ -288,6 +288,9 @@ impl Forward {
 #[ignore = "needs a container engine that may be restarted: `cargo xtask e2e --restart COMMAND`"]
 fn an_engine_that_is_restarted_under_a_bottle_leaves_one_that_can_be_closed() {
     let restart = bottle_testing::lab::variable("BOTTLE_E2E_RESTART");
+    if restart.is_empty() {
+        bottle_testing::lab::not_run("needs an engine that may be restarted (`--restart COMMAND`)");
+    }
     let place = Place::new();
     let bottle = bottle::launch(plan(FULL, "restart"), &options(engine(), &place.state())).unwrap();
     let agent = bottle.handle().container.clone();
