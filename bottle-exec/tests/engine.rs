@@ -125,6 +125,96 @@ fn a_sandboxed_container_from_up_to_down() {
     life_of_a_container("exec-e2e-runsc", "runsc", CopyMethod::Tar);
 }
 
+/// Leaves behind, if nobody ends them, a child that ignores SIGTERM, one with a session of its own, and one with neither an
+/// environment nor, after SIGTERM, a parent.
+const STUBBORN: &str = "trap '' TERM
+    (trap '' TERM; sleep 3101; sleep 3102) &
+    setsid sh -c 'trap \"\" TERM; sleep 3103; sleep 3104' &
+    setsid sh -c 'sleep 3105 & env -i setsid sh -c \"sleep 3106; sleep 3107\" & wait' &
+    echo started; sleep 3108; sleep 3109";
+
+fn interrupted_execs(name: &str, runtime: &str) {
+    let engine = engine();
+    let project = Project::up(engine.clone(), name, &format!("    user: '1234'\n    runtime: {runtime}\n"));
+    let running = || {
+        let script = "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$p; echo; done 2>/dev/null | grep -o 'sleep 3[0-9]*$\\|sleep 3[0-9]* ' | sort -u";
+        engine.exec(name, &Exec::new(["sh", "-c", script])).unwrap().stdout.text()
+    };
+    std::thread::scope(|scope| {
+        // Another exec of the same container, which goes on.
+        let other =
+            scope.spawn(|| engine.exec(name, &Exec::new(["sh", "-c", "setsid sleep 3900 & sleep 12; echo other"])));
+        std::thread::sleep(Duration::from_secs(1));
+        let started = std::time::Instant::now();
+        let limited = Exec::new(["sh", "-c", STUBBORN]).with_timeout(Duration::from_secs(2));
+        let error = engine.exec(name, &limited).unwrap_err();
+        assert!(error.to_string().contains("2s"), "{error}");
+        assert_eq!(running().trim(), "sleep 3900", "after the timeout");
+        println!("{runtime}: a timeout of 2 s ended everything after {:?}", started.elapsed());
+
+        let token = bottle_exec::CancelToken::new();
+        let cancel = token.clone();
+        let seen = Arc::new(std::sync::Mutex::new(None));
+        let at = Arc::clone(&seen);
+        let sink = move |_, bytes: &[u8]| {
+            if bytes.starts_with(b"started") {
+                std::thread::sleep(Duration::from_millis(300));
+                *at.lock().unwrap() = Some(std::time::Instant::now());
+                cancel.cancel();
+            }
+        };
+        let control = Control::cancelled_by(token).with_sink(Arc::new(sink));
+        let cancelled = engine.clone().with_control(control);
+        assert!(cancelled.exec_streaming(name, &Exec::new(["sh", "-c", STUBBORN])).unwrap_err().is_cancelled());
+        println!("{runtime}: a cancellation ended everything after {:?}", seen.lock().unwrap().unwrap().elapsed());
+        assert_eq!(running().trim(), "sleep 3900", "after the cancellation");
+        assert_eq!(other.join().unwrap().unwrap().stdout.text(), "other\n");
+    });
+    // What an exec leaves behind on purpose stays, until everything is to go.
+    assert_eq!(running().trim(), "sleep 3900");
+    engine.kill_all(name, None).unwrap();
+    assert_eq!(running(), "");
+    assert!(engine.container(name).unwrap().unwrap().is_ready(), "the container itself goes on");
+    drop(project);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_interrupted_exec_leaves_no_process_and_no_other_exec_is_hit() {
+    interrupted_execs("exec-e2e-kill", "runc");
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn an_interrupted_exec_leaves_no_process_in_a_sandbox() {
+    interrupted_execs("exec-e2e-kill-runsc", "runsc");
+}
+
+/// The mark of an exec must cost nothing.
+#[test]
+#[ignore = "needs a container engine"]
+fn an_exec_takes_no_longer_than_the_client_itself() {
+    let name = "exec-e2e-latency";
+    let engine = engine();
+    let project = Project::up(engine.clone(), name, "");
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..60 {
+        let started = std::time::Instant::now();
+        assert!(engine.exec(name, &Exec::new(["true"])).unwrap().status.is_success());
+        ours.push(started.elapsed());
+        let started = std::time::Instant::now();
+        let status = Process::new("docker").args(["exec", name, "true"]).stdin(Stdio::null()).status().unwrap();
+        plain.push(started.elapsed());
+        assert!(status.success());
+    }
+    ours.sort();
+    plain.sort();
+    let (ours, plain) = (ours[30], plain[30]);
+    println!("median of 60: {ours:?} by the library, {plain:?} by `docker exec`");
+    assert!(ours.as_secs_f64() <= plain.as_secs_f64() * 1.05, "{ours:?} beside {plain:?}");
+    drop(project);
+}
+
 #[test]
 #[ignore = "needs a container engine"]
 fn a_network_from_making_to_removing() {

@@ -176,6 +176,16 @@ impl Bottle {
         Ok(self.engine.exec_interactive(&self.handle.container, &self.with_defaults(exec), tty)?)
     }
 
+    /// Ends every process of the agent's user in the agent's container, but the one that keeps the container up: first
+    /// SIGTERM, half a second later SIGKILL. Running execs of this user end with it, in whichever process they were started.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] when a process survives or the container is gone.
+    pub fn kill_all(&self) -> Result<(), BottleError> {
+        Ok(self.engine.kill_all(&self.handle.container, self.handle.user.as_deref())?)
+    }
+
     /// Copies a file or a directory of this host into a directory of the agent's container that is there, under its own
     /// name, links as links. Modes are kept, and owners (user and group) unless others are given.
     ///

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::EngineError;
+use super::kill::Mark;
 use super::{Engine, Flavour, ObjectKind, pass_env};
 use crate::command::{Command, EnvValue, OutputPolicy, Stdin};
 use crate::output::Output;
@@ -25,8 +26,7 @@ pub struct Exec {
     pub env: BTreeMap<String, EnvValue>,
     /// What it reads.
     pub stdin: Stdin,
-    /// How long it may take. Reaching it ends the client; what runs in the container ends when its input and output are
-    /// closed, or with the container.
+    /// Time limit. When it is reached, the command and what it started in the container are ended.
     pub timeout: Option<Duration>,
 }
 
@@ -120,14 +120,18 @@ impl ContainerState {
 }
 
 impl Engine {
-    /// Runs a command in a container and captures what it prints, whatever its status.
+    /// Runs a command in a container and captures its output, whatever its status.
+    ///
+    /// After a timeout or a cancellation the command and everything that it started are ended in the container too, with
+    /// SIGTERM and half a second later with SIGKILL. They are found by the variable `BOTTLE_EXEC`, which the command gets
+    /// and its children inherit.
     ///
     /// # Errors
     ///
-    /// When the command could not be run to its end. That there is no such container or program in it is a status
-    /// (1, 126, 127), as the engines do not tell it from the command's own.
+    /// When the command does not come to its own end, and [`EngineError::StillRunning`] when something of it survives. A
+    /// container or a program that does not exist is a status (1, 126, 127): the engines report it like the command's own.
     pub fn exec(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
-        self.run_any(&self.exec_command(container, exec, false)?)
+        self.run_exec(container, exec, false, |command| command)
     }
 
     /// As [`exec`](Engine::exec), with the output handed to the control's sink as it comes.
@@ -136,7 +140,7 @@ impl Engine {
     ///
     /// As [`exec`](Engine::exec).
     pub fn exec_streaming(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
-        self.run_any(&self.exec_command(container, exec, false)?.with_output(OutputPolicy::Stream))
+        self.run_exec(container, exec, false, |command| command.with_output(OutputPolicy::Stream))
     }
 
     /// Runs a command in a container on the caller's own input and output, with a terminal in the container if `tty`,
@@ -147,10 +151,28 @@ impl Engine {
     /// As [`exec`](Engine::exec).
     pub fn exec_interactive(&self, container: &str, exec: &Exec, tty: bool) -> Result<Output, EngineError> {
         let exec = Exec { stdin: Stdin::Inherit, ..exec.clone() };
-        self.run_any(&self.exec_command(container, &exec, tty)?.with_interactive())
+        self.run_exec(container, &exec, tty, Command::with_interactive)
     }
 
-    fn exec_command(&self, container: &str, exec: &Exec, tty: bool) -> Result<Command, EngineError> {
+    fn run_exec(
+        &self,
+        container: &str,
+        exec: &Exec,
+        tty: bool,
+        shape: impl FnOnce(Command) -> Command,
+    ) -> Result<Output, EngineError> {
+        let mark = Mark::new();
+        let command = shape(self.exec_command(container, exec, Some(&mark), tty)?);
+        self.attend(container, exec.user.as_deref(), &mark, &command)
+    }
+
+    pub(super) fn exec_command(
+        &self,
+        container: &str,
+        exec: &Exec,
+        mark: Option<&Mark>,
+        tty: bool,
+    ) -> Result<Command, EngineError> {
         let mut command = Command::new(&self.info.program).with_arg("exec");
         if exec.stdin != Stdin::Null {
             command = command.with_arg("--interactive");
@@ -162,6 +184,9 @@ impl Engine {
             if let Some(value) = value {
                 command = command.with_args([option, value]);
             }
+        }
+        if let Some(mark) = mark {
+            command = command.with_args(["--env", mark.as_entry()]);
         }
         let mut command = pass_env(command, "--env", exec.env.clone())?
             .with_arg(container)

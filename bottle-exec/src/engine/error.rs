@@ -50,6 +50,18 @@ pub enum EngineError {
         /// The variable.
         name: String,
     },
+    /// An exec was interrupted, and something that it started in the container could not be ended.
+    #[error("end what an interrupted command left in container `{container}`: {reason}; the command: {cause}")]
+    StillRunning {
+        /// The container.
+        container: String,
+        /// Why the command was interrupted.
+        cause: String,
+        /// Why its processes could not be ended.
+        reason: String,
+        /// True when the caller's token interrupted it.
+        was_cancelled: bool,
+    },
     /// What was waited for did not happen.
     #[error("wait for container `{container}`: {state}")]
     NotReady {
@@ -75,7 +87,11 @@ impl EngineError {
 
     /// Whether the caller's own token ended it.
     pub const fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Exec(error) if error.is_cancelled())
+        match self {
+            Self::Exec(error) => error.is_cancelled(),
+            Self::StillRunning { was_cancelled, .. } => *was_cancelled,
+            _ => false,
+        }
     }
 }
 

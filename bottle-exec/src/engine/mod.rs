@@ -7,6 +7,7 @@ mod detect;
 mod error;
 mod image;
 mod info;
+mod kill;
 mod object;
 
 use std::sync::Arc;

@@ -88,9 +88,55 @@ fn command_lines() {
     engine.kill("claude-bottle-pipelock-demo", "HUP").unwrap();
     engine.wait_ready("claude-bottle-demo", Duration::ZERO).unwrap();
 
-    let lines = backend.lines().join("\n");
+    let lines = without_marks(&backend).join("\n");
     assert!(!lines.contains("do-not-show-me"));
     insta::assert_snapshot!(lines);
+}
+
+/// The recorded lines with the random mark of each exec left out.
+fn without_marks(backend: &RecordingBackend) -> Vec<String> {
+    let plain = |line: String| match line.split_once("BOTTLE_EXEC=") {
+        Some((before, after)) => format!("{before}BOTTLE_EXEC={}", &after[16..]),
+        None => line,
+    };
+    backend.lines().into_iter().map(plain).collect()
+}
+
+#[test]
+fn an_exec_that_is_interrupted_is_ended_in_the_container_by_its_mark_and_as_its_user() {
+    for fault in [Fault::TimedOut, Fault::Cancelled, Fault::Signal(9)] {
+        let backend = Arc::new(RecordingBackend::new().with_fault(1, fault));
+        let engine = rehearsed().1.with_backend(backend.clone()).with_control(Control::default());
+        let result = engine.exec("box", &Exec::new(["sleep", "9"]).with_user("agent"));
+        assert!(result.is_err() || fault == Fault::Signal(9), "{fault:?}: {result:?}");
+        let commands = backend.commands();
+        assert_eq!(commands.len(), 2, "{fault:?}");
+        let word = |command: &Command, at: usize| command.args()[at].to_string_lossy().into_owned();
+        let mark = word(&commands[0], 4);
+        assert!(mark.starts_with("BOTTLE_EXEC=") && mark.len() == 28, "{mark}");
+        let line = commands[1].to_string();
+        let wanted = format!("docker exec --interactive --user agent box sh -s {mark} # reads ");
+        assert!(line.starts_with(&wanted), "{line}");
+    }
+    // One that ends by itself, badly or not, costs nothing more; nor does one that was never started.
+    for fault in [Fault::Exit(1), Fault::Spawn, Fault::NotFound] {
+        let backend = Arc::new(RecordingBackend::new().with_fault(1, fault));
+        _ = rehearsed().1.with_backend(backend.clone()).exec("box", &Exec::new(["true"]));
+        assert_eq!(backend.commands().len(), 1, "{fault:?}");
+    }
+    let (backend, engine) = rehearsed();
+    engine.control().cancel().cancel();
+    assert!(engine.exec("box", &Exec::new(["true"])).unwrap_err().is_cancelled());
+    assert_eq!(backend.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn what_survives_an_interrupted_exec_is_an_error_that_says_so() {
+    let survived = Answer::exit(1).with_stderr("still running: 12\n");
+    let backend = RecordingBackend::new().with_fault(1, Fault::Cancelled).with_default(survived);
+    let engine = rehearsed().1.with_backend(Arc::new(backend)).with_control(Control::default());
+    let error = engine.exec("box", &Exec::new(["sleep", "9"])).unwrap_err();
+    assert!(error.is_cancelled() && error.to_string().contains("still running: 12"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,92 @@
+//! Ending what runs in a container.
+
+use std::time::Duration;
+
+use super::error::EngineError;
+use super::{Engine, Exec};
+use crate::command::{Command, Stdin};
+use crate::error::ExecError;
+use crate::output::{ExitStatus, Output};
+
+/// The script that finds and ends processes, for the standard input of a shell. It needs `sh`, `grep`, `sleep` and `/proc`.
+const KILL: &str = include_str!("kill.sh");
+
+/// The variable by which the processes of one exec are found again.
+const MARK: &str = "BOTTLE_EXEC";
+
+/// Time for ending processes. The script takes a second and a half when they ignore SIGTERM, gVisor some more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A random entry in the environment of one exec, which its children inherit.
+pub(super) struct Mark(String);
+
+impl Mark {
+    pub(super) fn new() -> Self {
+        // Without randomness of the system the process and the time must do.
+        let number = getrandom::u64().unwrap_or_else(|_| {
+            let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+            u64::from(std::process::id()) << 32 ^ u64::from(since.unwrap_or_default().subsec_nanos())
+        });
+        Self(format!("{MARK}={number:016x}"))
+    }
+
+    pub(super) fn as_entry(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Engine {
+    /// Runs the client of an exec. When it does not come to its own end, ends what it started in the container.
+    pub(super) fn attend(
+        &self,
+        container: &str,
+        user: Option<&str>,
+        mark: &Mark,
+        command: &Command,
+    ) -> Result<Output, EngineError> {
+        let started = !self.control.cancel().is_cancelled();
+        let result = self.run_any(command);
+        let interrupted = match &result {
+            Ok(output) => matches!(output.status, ExitStatus::Signal(_)),
+            Err(EngineError::Exec(error)) => {
+                matches!(error, ExecError::TimedOut { .. } | ExecError::Cancelled { .. } | ExecError::Io { .. })
+            }
+            Err(_) => false,
+        };
+        if !started || !interrupted {
+            return result;
+        }
+        match self.end(container, user, Some(mark.as_entry())) {
+            Ok(()) => result,
+            Err(reason) => {
+                let was_cancelled = matches!(&result, Err(error) if error.is_cancelled());
+                let cause = match result {
+                    Ok(output) => format!("the client ended with {}", output.status),
+                    Err(error) => error.to_string(),
+                };
+                let (container, reason) = (container.to_owned(), reason.to_string());
+                Err(EngineError::StillRunning { container, cause, reason, was_cancelled })
+            }
+        }
+    }
+
+    /// Ends every process that a user has in a container, but the container's own command: first SIGTERM, then SIGKILL.
+    /// The container's own user if there is none; another user's processes stay, root's included.
+    ///
+    /// # Errors
+    ///
+    /// When a process survives, or the container has no `sh`.
+    pub fn kill_all(&self, container: &str, user: Option<&str>) -> Result<(), EngineError> {
+        self.end(container, user, None)
+    }
+
+    fn end(&self, container: &str, user: Option<&str>, mark: Option<&str>) -> Result<(), EngineError> {
+        let mut exec = Exec::new(["sh", "-s"].into_iter().chain(mark)).with_timeout(PATIENCE);
+        exec.user = user.map(str::to_owned);
+        exec.stdin = Stdin::Bytes(KILL.into());
+        let command = self.exec_command(container, &exec, None, false)?;
+        let command = command.with_label(format!("end processes in {container}"));
+        let engine = self.clone().with_control(self.control.for_cleanup());
+        engine.run(&command).map(drop)
+    }
+}
