@@ -1,6 +1,7 @@
 //! The client against a real engine. Run by `cargo xtask e2e`; needs the image `debian:trixie-slim`.
 
 #![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+#![expect(clippy::print_stdout, reason = "measurements are shown")]
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command as Process, Stdio};
