@@ -2,7 +2,7 @@
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Writes a file whole or not at all, with its mode from the first moment.
@@ -21,16 +21,65 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a file that is there another content. It stays the same file: a container that mounts it alone, and not its
-/// directory, would go on reading the old one if it were replaced.
+/// Rewrites an existing file in place. It stays the same file: a container that mounts it alone, and not its directory,
+/// would keep reading the old content if the file were replaced.
+///
+/// The file is never shorter than the shorter of the two contents: the new content is written over the old one in one call,
+/// with newlines in place of what the old one had in excess, and only then cut to its length. A reader that comes in between
+/// sees a complete text.
 ///
 /// # Errors
 ///
-/// The error of the first step that fails, if the file is not there or is a link, too.
+/// The error of the first step that fails, also when the file does not exist or is a link.
 pub fn rewrite(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file =
+    let file =
         OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
-    file.set_len(0)?;
-    file.write_all(content)?;
+    let excess = usize::try_from(file.metadata()?.len()).unwrap_or_default().saturating_sub(content.len());
+    file.write_all_at(&[content, &vec![b'\n'; excess]].concat(), 0)?;
+    file.set_len(content.len() as u64)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_file_that_is_rewritten_is_never_seen_cut_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let (short, long) = ("a: 1\n".repeat(100), "b: 2\n".repeat(700));
+        fs::write(&path, &short).unwrap();
+        let done = AtomicBool::new(false);
+        let lengths = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut lengths = std::collections::BTreeSet::new();
+                let mut buffer = vec![0; 2 * long.len()];
+                while !done.load(Ordering::Relaxed) {
+                    lengths.insert(File::open(&path).unwrap().read_at(&mut buffer, 0).unwrap());
+                }
+                lengths
+            });
+            for content in [&long, &short].into_iter().cycle().take(400) {
+                rewrite(&path, content.as_bytes()).unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), *content);
+            }
+            done.store(true, Ordering::Relaxed);
+            reader.join().unwrap()
+        });
+        assert!(lengths.iter().all(|length| [short.len(), long.len()].contains(length)), "{lengths:?}");
+    }
+
+    #[test]
+    fn only_a_file_that_exists_is_rewritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        assert!(rewrite(&file, b"x").is_err() && !file.exists());
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(rewrite(&link, b"x").is_err());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+    }
 }
