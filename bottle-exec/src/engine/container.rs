@@ -1,8 +1,9 @@
 //! Running commands in a container, and moving files in and out of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,7 +88,7 @@ pub enum CopyMethod {
     Tar,
 }
 
-/// What a container is doing, and how it was made.
+/// State of a container, and how it was created. `Display` completes the sentence "it …".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ContainerState {
@@ -97,6 +98,10 @@ pub struct ContainerState {
     pub health: Option<String>,
     /// The status with which it ended.
     pub exit_code: i64,
+    /// Whether its main process was killed because the container used up its memory.
+    pub oom_killed: bool,
+    /// Number of times that the engine has restarted it.
+    pub restarts: u64,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The user that its processes have unless told otherwise; empty for root.
@@ -105,6 +110,25 @@ pub struct ContainerState {
     pub workdir: String,
     /// The runtime: `runc`, `runsc`.
     pub runtime: String,
+}
+
+impl fmt::Display for ContainerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.status.as_str(), self.health.as_deref()) {
+            ("exited" | "dead", _) => write!(f, "exited with status {}", self.exit_code)?,
+            ("created", _) => write!(f, "was never started")?,
+            (status, Some(health)) => write!(f, "is {status}, {health}")?,
+            (status, None) => write!(f, "is {status}")?,
+        }
+        if self.oom_killed && self.status != "running" {
+            f.write_str(" (killed: out of memory)")?;
+        }
+        match self.restarts {
+            0 => Ok(()),
+            1 => f.write_str(", restarted once"),
+            times => write!(f, ", restarted {times} times"),
+        }
+    }
 }
 
 impl ContainerState {
@@ -284,16 +308,29 @@ impl Engine {
         self.run(&command.with_label(format!("send {signal} to {container}"))).map(drop)
     }
 
-    /// What a container has printed since an instant, bounded.
+    /// Returns the output of a container since a time, bounded, each line after its timestamp. The time is one of those
+    /// timestamps, by the engine's clock; lines of that very time are included. Without a time: all output.
     ///
     /// # Errors
     ///
-    /// When the container is not there, or the engine keeps no logs that it could read back.
-    pub fn logs_since(&self, container: &str, since: SystemTime) -> Result<Output, EngineError> {
-        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
-        let command = self.query(["logs", "--since", &since, container]);
+    /// When the container does not exist, or its log driver keeps no logs that can be read back.
+    pub fn logs_since(&self, container: &str, time: Option<&str>) -> Result<Output, EngineError> {
+        let since = time.into_iter().flat_map(|time| ["--since", time]);
+        let command = self.query(["logs", "--timestamps"].into_iter().chain(since).chain([container]));
         self.run(&command.with_label(format!("read the log of {container}")))
+    }
+
+    /// Returns the timestamp of the last line that a container printed; none when it printed nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`logs_since`](Engine::logs_since).
+    pub fn last_log_time(&self, container: &str) -> Result<Option<String>, EngineError> {
+        let command = self.query(["logs", "--timestamps", "--tail", "1", container]);
+        let output = self.run(&command.with_label(format!("read the log of {container}")))?;
+        let lines = [output.stdout.text(), output.stderr.text()];
+        let times = lines.iter().flat_map(|text| text.lines()).filter_map(|line| line.split(' ').next());
+        Ok(times.filter(|time| time.contains('T')).max().map(ToOwned::to_owned))
     }
 
     /// What a container is doing; nothing when it is not there.
@@ -310,6 +347,8 @@ impl Engine {
             status: text(&state["Status"]),
             health: state["Health"]["Status"].as_str().filter(|health| *health != "none").map(str::to_owned),
             exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
+            oom_killed: state["OOMKilled"].as_bool().unwrap_or_default(),
+            restarts: value["RestartCount"].as_u64().unwrap_or_default(),
             labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
             user: text(&config["User"]),
             workdir: text(&config["WorkingDir"]),
