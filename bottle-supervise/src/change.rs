@@ -1,11 +1,12 @@
 //! What a proposal would make of a plan. Nothing here touches anything but values.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use bottle_plan::manifest::PushSpec;
 use bottle_plan::plan::{EgressPlan, GitAuth, GitGatePlan, Injection, InjectionValue, Route, Upstream};
 use bottle_plan::value::{EnvName, GitTransport, GitUrl, HostPattern};
 use bottle_plan::{BottlePlan, Service};
+use bottle_sidecars::pipelock;
 
 use crate::{Change, Proposal};
 
@@ -42,9 +43,11 @@ pub(super) struct Edit {
     pub(super) note: String,
 }
 
-/// Edits a copy of the plan.
-pub(super) fn edit(plan: &BottlePlan, proposal: &Proposal) -> Edit {
+/// Edits a copy of a plan: of the plan in effect if `launched`, the plan of the launch, is given, else of the plan for the
+/// next launch.
+pub(super) fn edit(plan: &BottlePlan, launched: Option<&BottlePlan>, proposal: &Proposal) -> Edit {
     let mut edited = plan.clone();
+    let before = plan.proxy.allow.clone();
     // Where a manifest's entry would have its place in the file, for errors of a later launch.
     let key = format!("proposal {}", proposal.id);
     let outcome = match &proposal.change {
@@ -59,13 +62,45 @@ pub(super) fn edit(plan: &BottlePlan, proposal: &Proposal) -> Edit {
         }
     };
     match outcome {
-        Ok((when, note)) => Edit { plan: edited, when, note },
+        Ok((when, mut note)) => {
+            let opened: Vec<_> = edited.proxy.allow.iter().filter(|host| !before.contains(host)).cloned().collect();
+            for host in &opened {
+                inspect(&mut edited, launched, host, &mut note);
+            }
+            Edit { plan: edited, when, note }
+        }
         Err(why) => Edit { plan: plan.clone(), when: When::Never, note: why },
     }
 }
 
 /// When it takes effect and what is to be said of it, or why it cannot.
 type Edited = Result<(When, String), String>;
+
+/// Sets how pipelock inspects a host that is opened. A reload cannot make pipelock pass a host without decrypting it, so a
+/// host that the launch did not pass is inspected by content until the next launch.
+fn inspect(plan: &mut BottlePlan, launched: Option<&BottlePlan>, host: &HostPattern, note: &mut String) {
+    let covers = |pattern: &HostPattern| pattern == host || pattern.claims(host);
+    // The next launch inspects the host as the wildcard that covers it.
+    let at_launch = plan.proxy.content.iter().any(covers);
+    let is_content = launched.map_or(at_launch, |launched| !launched.proxy.passed().any(covers));
+    if !is_content {
+        return;
+    }
+    plan.proxy.content.push(host.clone());
+    plan.proxy.content.sort();
+    if launched.is_some() && !at_launch {
+        if !note.is_empty() {
+            note.push_str("; ");
+        }
+        // Writing to a string does not fail.
+        let _ = write!(
+            note,
+            "until the next launch pipelock inspects the content of {host}: an answer is held until it is scanned, which takes \
+             about 2 s per MiB, and one above {} MiB is refused; from the next launch on it inspects only the connection",
+            pipelock::MAX_RESPONSE_BYTES >> 20
+        );
+    }
+}
 
 fn allow_host(plan: &mut BottlePlan, host: &str) -> Edited {
     let host: HostPattern = parse(host)?;
@@ -229,11 +264,18 @@ mod tests {
         Proposal::parse(text.as_bytes()).unwrap()
     }
 
-    /// When it takes effect, what is said of it, and how the posture changes.
+    /// When it takes effect, the note, and how the posture changes.
     fn told(plan: &BottlePlan, kind: &str, change: &str) -> String {
-        let edit = edit(plan, &asked(kind, change));
+        let edit = edit(plan, Some(plan), &asked(kind, change));
         let diff = Posture::of(plan).diff(&Posture::of(&edit.plan));
-        format!("{:?}; {}; {diff}", edit.when, edit.note).trim().to_owned()
+        let note = match edit.note.split_once("until the next launch pipelock inspects the content of") {
+            None => edit.note,
+            Some((before, after)) => {
+                assert!(after.contains("2 s per MiB") && after.contains("above 5 MiB is refused"), "{after}");
+                format!("{before}content until the next launch")
+            }
+        };
+        format!("{:?}; {note}; {diff}", edit.when).trim().to_owned()
     }
 
     const ROUTED: &str = "{egress: {allow: [b.example.com], routes: [{host: a.example.com, paths: [/v1/], inject: {token: T, scheme: header}}]}}";
@@ -242,11 +284,36 @@ mod tests {
     fn a_host_is_allowed_at_once_unless_a_route_limits_it() {
         let plan = plan(ROUTED);
         let told = |host: &str| told(&plan, "allow_host", &format!(r#"{{"host":"{host}"}}"#));
-        assert_eq!(told("c.example.com"), "Now; ; + opens c.example.com on every port, for everything");
+        assert_eq!(
+            told("c.example.com"),
+            "Now; content until the next launch; + opens c.example.com on every port, for everything"
+        );
         assert_eq!(told("b.example.com"), "Now; b.example.com is allowed already; no change");
         assert!(told("a.example.com").starts_with("Never; routes limit what may be asked of a.example.com"));
-        let allow = edit(&plan, &asked("allow_host", r#"{"host":"aa.example.com"}"#)).plan.proxy.allow;
+        let allow = edit(&plan, Some(&plan), &asked("allow_host", r#"{"host":"aa.example.com"}"#)).plan.proxy.allow;
         assert!(allow.is_sorted(), "{allow:?}");
+    }
+
+    #[test]
+    fn a_live_host_is_inspected_by_content_unless_the_launch_passes_it() {
+        let plan = plan("{egress: {allow: ['*.passed.example.com', {host: '*.read.example.com', inspect: content}]}}");
+        let content = |launched: bool, host: &str| {
+            let asked = asked("allow_host", &format!(r#"{{"host":"{host}"}}"#));
+            let edit = edit(&plan, launched.then_some(&plan), &asked);
+            assert!(edit.plan.proxy.content.is_sorted(), "{:?}", edit.plan.proxy.content);
+            let is_content = !edit.plan.proxy.passed().any(|passed| passed.as_str() == host);
+            (is_content, edit.note.contains("until the next launch"))
+        };
+        // In effect now, and in the plan for the next launch.
+        for (host, now, next) in [
+            ("new.example.com", (true, true), false),
+            ("*.new.example.com", (true, true), false),
+            ("a.passed.example.com", (false, false), false),
+            ("passed.example.com", (false, false), false),
+            ("a.read.example.com", (true, false), true),
+        ] {
+            assert_eq!((content(true, host), content(false, host)), (now, (next, false)), "{host}");
+        }
     }
 
     #[test]
@@ -254,9 +321,15 @@ mod tests {
         let (bare, routed) = (plan("{}"), plan(ROUTED));
         let route = |plan: &BottlePlan, rest: &str| told(plan, "route", &format!("{{{rest}}}"));
         assert!(route(&bare, r#""host":"c.example.com""#).starts_with("NextLaunch; the bottle has no egress sidecar"));
-        assert!(route(&routed, r#""host":"c.example.com","methods":["GET"]"#).starts_with("Now; ; + opens"));
+        assert!(
+            route(&routed, r#""host":"c.example.com","methods":["GET"]"#)
+                .starts_with("Now; content until the next launch; + opens")
+        );
         let known = route(&routed, r#""credential":"T","host":"c.example.com""#);
-        assert!(known.starts_with("Now; ;") && known.contains("$T as `x-api-key`"), "{known}");
+        assert!(
+            known.starts_with("Now; content until the next launch;") && known.contains("$T as `x-api-key`"),
+            "{known}"
+        );
         let unknown = route(&routed, r#""credential":"U","host":"c.example.com""#);
         assert!(unknown.starts_with("NextLaunch; egress holds no credential U") && unknown.contains("$U"), "{unknown}");
         // The same as the one that is there, but for the credential; and exactly the same.
@@ -266,7 +339,8 @@ mod tests {
         );
         let same = route(&routed, r#""credential":"T","host":"a.example.com","paths":["/v1/"]"#);
         assert!(same.starts_with("Now; there is such a route already"), "{same}");
-        let edited = edit(&routed, &asked("route", r#"{"host":"a.example.com","methods":["GET"]}"#)).plan;
+        let edited =
+            edit(&routed, Some(&routed), &asked("route", r#"{"host":"a.example.com","methods":["GET"]}"#)).plan;
         let names: Vec<_> = edited.egress.unwrap().routes.into_iter().map(|route| route.name).collect();
         assert_eq!(names, ["a.example.com", "a.example.com-2"]);
     }

@@ -60,7 +60,7 @@ pub use review::{Consequence, Event, Review};
 pub use watch::{Watch, WatchEvent};
 
 use change::edit;
-use live::Live;
+use live::{Failure, Live};
 use record::{Record, failed};
 
 /// Why a bottle cannot be supervised, or a decision not be made.
@@ -174,7 +174,8 @@ impl Supervisor {
         let _lock = self.lock()?;
         let id = || review.shown.proposal().id.clone();
         let record = Record::read(&self.layout)?;
-        let consequence = consequence(&record, review.shown.proposal());
+        let unavailable = self.live(&record).unavailable(&record.plan);
+        let consequence = consequence(&record, unavailable.as_deref(), review.shown.proposal());
         if consequence != review.consequence {
             return Err(SuperviseError::ConsequenceChanged(id()));
         }
@@ -192,11 +193,8 @@ impl Supervisor {
     /// When it was decided already, or has changed since it was shown.
     pub fn deny(&self, review: &Review, reason: &str) -> Result<Decision, SuperviseError> {
         let _lock = self.lock()?;
-        if self.unfinished().exists() {
-            // An approval was cut off in the middle: what it left is not what the plan says. If it cannot be put right
-            // the mark stays, and a denial is possible all the same.
-            let _ = self.follow(&Record::read(&self.layout)?.plan, None);
-        }
+        // A denial is possible even if this fails; the mark then stays for the next decision.
+        let _ = self.finish_interrupted(&Record::read(&self.layout)?);
         Ok(self.queue.deny(&review.shown, reason, SystemTime::now())?)
     }
 
@@ -233,78 +231,79 @@ impl Supervisor {
         &self.queue
     }
 
+    fn live<'a>(&'a self, record: &'a Record) -> Live<'a> {
+        Live { engine: &self.engine, launched: record.launched(), layout: &self.layout }
+    }
+
     fn review(&self, shown: Shown) -> Result<Review, SuperviseError> {
-        let consequence = consequence(&Record::read(&self.layout)?, shown.proposal());
+        let record = Record::read(&self.layout)?;
+        let unavailable = self.live(&record).unavailable(&record.plan);
+        let consequence = consequence(&record, unavailable.as_deref(), shown.proposal());
         Ok(Review { shown, consequence })
     }
 
     fn apply(&self, record: &Record, proposal: &Proposal, consequence: &Consequence) -> Applied {
         let Consequence { diff, when, note } = consequence;
-        let mut words: Vec<&str> = diff.changes.iter().map(|change| change.words.as_str()).collect();
-        words.extend(Some(note.as_str()).filter(|note| !note.is_empty()));
-        let detail = words.join("; ");
-        let next = edit(record.next(), proposal).plan;
-        match when {
-            When::Now => self.apply_now(record, edit(&record.plan, proposal).plan, next, detail),
-            When::NextLaunch => match record.clone().with(record.plan.clone(), next).write(&self.layout) {
-                Ok(()) => Applied::recorded(detail),
-                Err(error) => Applied::failed(error.to_string()),
-            },
-            When::ByHand => Applied::recorded(detail),
-            When::Never => Applied::failed(detail),
-        }
-    }
-
-    fn apply_now(&self, record: &Record, plan: BottlePlan, next: BottlePlan, detail: String) -> Applied {
-        let live = Live { engine: &self.engine, layout: &self.layout };
-        let new = record.clone().with(plan, next);
-        let is_running = match live.is_running(&record.plan) {
-            Ok(is_running) => is_running,
-            Err(error) => return Applied::failed(error.to_string()),
-        };
-        if !is_running {
-            let written = live.leave_word(&new.plan).map_err(|error| error.to_string());
-            return match written.and_then(|()| new.write(&self.layout).map_err(|error| error.to_string())) {
-                Ok(()) => Applied::recorded(format!("{detail}; the bottle does not run")),
-                Err(error) => Applied::failed(error),
-            };
-        }
-        let known = (!self.unfinished().exists()).then_some(&record.plan);
-        let done = self.follow_then(&new.plan, known, || new.write(&self.layout));
-        match done {
-            Ok(()) => Applied::live(detail),
-            Err(error) => {
-                let back = self.follow_then(&record.plan, None, || record.write(&self.layout));
-                Applied::failed(match back {
-                    Ok(()) => format!("{error}; the bottle is as it was"),
-                    Err(again) => format!("{error}; putting it back failed as well: {again}"),
-                })
+        let changes = diff.changes.iter().map(|change| change.words.as_str());
+        let note = Some(note.as_str()).filter(|note| !note.is_empty());
+        let detail = changes.chain(note).collect::<Vec<_>>().join("; ");
+        let next = edit(record.next(), None, proposal).plan;
+        let now = edit(&record.plan, Some(record.launched()), proposal);
+        let done = match (when, now.when) {
+            (When::Never, _) => Err(detail.clone()),
+            (When::ByHand, _) => Ok(()),
+            (When::Now, _) => self.apply_now(record, &record.clone().with(now.plan, next)),
+            // The proxies do not run and read their files when they are started again.
+            (When::NextLaunch, When::Now) => self.queue_for_next_start(record, &record.clone().with(now.plan, next)),
+            (When::NextLaunch, _) => {
+                record.clone().with(record.plan.clone(), next).write(&self.layout).map_err(|error| report(&error))
             }
+        };
+        match done {
+            Ok(()) if *when == When::Now => Applied::live(detail),
+            Ok(()) => Applied::recorded(detail),
+            Err(error) => Applied::failed(error),
         }
     }
 
-    fn follow(&self, plan: &BottlePlan, known: Option<&BottlePlan>) -> Result<(), String> {
-        self.follow_then(plan, known, || Ok(()))
-    }
-
-    /// Makes the sidecars follow a plan, then does what makes that known. A mark is there meanwhile, by which a later
-    /// decision sees that this one was cut off.
-    fn follow_then(
-        &self,
-        plan: &BottlePlan,
-        known: Option<&BottlePlan>,
-        then: impl FnOnce() -> Result<(), SuperviseError>,
-    ) -> Result<(), String> {
+    /// Applies a change to the running proxies. On failure the bottle is as it was; if it is not, the error says so.
+    fn apply_now(&self, old: &Record, new: &Record) -> Result<(), String> {
+        self.finish_interrupted(old)?;
         let mark = self.unfinished();
-        File::create(&mark)
-            .and_then(|file| file.sync_all())
-            .map_err(|error| failed("write", &mark)(error).to_string())?;
-        let live = Live { engine: &self.engine, layout: &self.layout };
-        live.follow(plan, known).map_err(|error| error.to_string())?;
-        then().map_err(|error| error.to_string())?;
-        fs::remove_file(&mark).map_err(|error| failed("remove", &mark)(error).to_string())
+        File::create(&mark).and_then(|file| file.sync_all()).map_err(|error| report(&failed("write", &mark)(error)))?;
+        let write = |record: &Record| record.write(&self.layout).map_err(|error| report(&error));
+        let commit = || write(new).inspect_err(|_| drop(write(old)));
+        let done = self.live(old).apply(&old.plan, &new.plan, commit);
+        if !matches!(done, Err(Failure { restore: Some(_), .. })) {
+            fs::remove_file(&mark).map_err(|error| report(&failed("remove", &mark)(error)))?;
+        }
+        done.map_err(|Failure { cause, restore }| match restore {
+            None => format!("{cause}; the bottle is as it was"),
+            Some(error) => format!(
+                "{cause}; restoring the old configuration failed as well: {}; the next decision tries again",
+                report(&error)
+            ),
+        })
     }
 
+    fn queue_for_next_start(&self, old: &Record, new: &Record) -> Result<(), String> {
+        self.live(old).queue_for_next_start(&new.plan).map_err(|error| report(&error))?;
+        new.write(&self.layout).map_err(|error| report(&error))
+    }
+
+    /// Restores the plan in effect after an approval that was interrupted.
+    fn finish_interrupted(&self, record: &Record) -> Result<(), String> {
+        let mark = self.unfinished();
+        if !mark.exists() {
+            return Ok(());
+        }
+        let restored = self.live(record).restore(&record.plan);
+        restored
+            .map_err(|error| format!("an earlier approval was interrupted and cannot be undone: {}", report(&error)))?;
+        fs::remove_file(&mark).map_err(|error| report(&failed("remove", &mark)(error)))
+    }
+
+    /// File that exists while a change is applied.
     fn unfinished(&self) -> PathBuf {
         self.layout.service_dir(Service::Supervise).join("unfinished")
     }
@@ -324,14 +323,33 @@ impl Supervisor {
     }
 }
 
-/// What approving the proposal would do to the plan.
-fn consequence(record: &Record, proposal: &Proposal) -> Consequence {
-    let now = edit(&record.plan, proposal);
+/// Consequence of an approval. `unavailable` is the reason why the proxies cannot reload now.
+fn consequence(record: &Record, unavailable: Option<&str>, proposal: &Proposal) -> Consequence {
+    let mut now = edit(&record.plan, Some(record.launched()), proposal);
+    if let (When::Now, Some(reason)) = (now.when, unavailable) {
+        now.when = When::NextLaunch;
+        now.note =
+            format!("{reason}; the change takes effect when it is started again or the bottle is launched again");
+    }
     let (before, after) = match now.when {
-        When::NextLaunch => (record.next(), edit(record.next(), proposal).plan),
+        When::NextLaunch => (record.next(), edit(record.next(), None, proposal).plan),
         _ => (&record.plan, now.plan),
     };
     Consequence { diff: Posture::of(before).diff(&Posture::of(&after)), when: now.when, note: now.note }
+}
+
+/// Joins an error and its sources, each once: some `Display` texts include their source.
+fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// Writes down the plan that a launch is about to put into effect.

@@ -1,151 +1,246 @@
-//! Making running sidecars follow another plan.
+//! Application of a changed plan to the running proxies.
+//!
+//! Each proxy reads one file, which its container mounts alone, and reads it again at SIGHUP. The file is therefore
+//! rewritten in place and never replaced. A proxy's answer is bound to the content by its SHA-256, so the answer to an
+//! earlier signal is not taken for the answer to this one.
 
-use std::fmt::Write as _;
+mod answer;
+
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use bottle_exec::engine::Exec;
+use bottle_exec::engine::{ContainerState, Exec};
 use bottle_exec::{Engine, EngineError};
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::{BottlePlan, Service, StateLayout};
 use bottle_sidecars::{egress, pipelock};
 use ipnet::Ipv4Net;
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-/// How long a sidecar has to say that it took a file. Pipelock takes 0.2 s, egress less.
-const PATIENCE: Duration = Duration::from_secs(5);
+use answer::Answer;
+
+use crate::canonical::sha256;
+use crate::report;
+
+/// Time in which a proxy must answer. Both answer within 0.3 s on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time after which an unanswered signal is sent again. Pipelock ignores a signal without a word when it read the same
+/// content within the last two seconds.
+const REPEAT: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Why a sidecar does not follow.
+/// Reason why a proxy does not run with a new configuration.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LiveError {
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error("write `{}`: {source}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("{service} keeps its old configuration: {why}")]
-    Refused { service: Service, why: String },
-    #[error("{service} did not say within {PATIENCE:?} that it took its new configuration")]
+    #[error("failed to control the container of {service}")]
+    Engine { service: Service, source: EngineError },
+    // Without the path: the agent reads the reason, and the path is the host's.
+    #[error("failed to write the configuration of {service}")]
+    Write { service: Service, source: io::Error },
+    #[error("{service} rejected the new configuration: {reason}")]
+    Rejected { service: Service, reason: String },
+    #[error("{service} is not running: it {state}")]
+    NotRunning { service: Service, state: String },
+    #[error("{service} did not confirm its new configuration within {} s", PATIENCE.as_secs())]
     Silent { service: Service },
+    #[error(
+        "{service} read other content than what was written: its file was replaced instead of rewritten in place, and its \
+         container must be restarted"
+    )]
+    Replaced { service: Service },
 }
 
-/// A running bottle's sidecars.
+impl LiveError {
+    /// Whether the proxy certainly still runs with its old configuration, or does not run at all.
+    const fn kept_old(&self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Rejected { .. } | Self::NotRunning { .. })
+    }
+}
+
+/// Failure to apply a change.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// Reason why the change was not applied.
+    pub(super) cause: String,
+    /// Reason why the old configuration could not be restored. Absent: the bottle is as it was.
+    pub(super) restore: Option<LiveError>,
+}
+
+/// Proxies of one bottle.
 pub(super) struct Live<'a> {
     pub(super) engine: &'a Engine,
+    /// Plan of the launch: a reload keeps every setting of pipelock but its allowlist.
+    pub(super) launched: &'a BottlePlan,
     pub(super) layout: &'a StateLayout,
 }
 
+/// Configuration of one proxy.
+#[derive(Debug, PartialEq, Eq)]
+struct Config {
+    service: Service,
+    path: PathBuf,
+    text: String,
+}
+
 impl Live<'_> {
-    /// Whether there is a pipelock that could follow. One that is paused is there: it would go on with what it knows.
-    pub(super) fn is_running(&self, plan: &BottlePlan) -> Result<bool, LiveError> {
-        let state = self.engine.container(&plan.names.container(Service::Pipelock))?;
-        Ok(state.is_some_and(|state| !matches!(state.status.as_str(), "created" | "exited" | "dead")))
+    /// Reason why the proxies cannot reload now; none when they run.
+    pub(super) fn unavailable(&self, plan: &BottlePlan) -> Option<String> {
+        let proxies = [Some(Service::Pipelock), plan.egress.as_ref().map(|_| Service::Egress)];
+        proxies.into_iter().flatten().find_map(|service| match self.engine.container(&plan.names.container(service)) {
+            Ok(state) => not_running(service, state.as_ref()).map(|error| error.to_string()),
+            Err(error) => Some(format!("the state of {service} is unknown: {}", report(&error))),
+        })
     }
 
-    /// Gives the plan to sidecars that do not run, should they be started again. Where the bottle was taken down there is
-    /// nothing to write.
-    pub(super) fn leave_word(&self, plan: &BottlePlan) -> Result<(), LiveError> {
-        let routes = plan.egress.as_ref().map(|egress| (self.layout.egress_routes(), egress::routes(egress)));
-        let config = (self.layout.pipelock_config(), pipelock::config(plan, self.internal_cidr(plan)?));
-        let is_there = |(path, _): &(PathBuf, String)| path.exists();
-        routes.into_iter().chain([config]).filter(is_there).try_for_each(|(path, text)| rewrite(path, &text))
+    /// Writes the configuration for proxies that do not run, for when their containers are started again. Files of a
+    /// bottle that was taken down are gone and stay so.
+    pub(super) fn queue_for_next_start(&self, plan: &BottlePlan) -> Result<(), LiveError> {
+        let configs = self.configs(plan)?;
+        configs.iter().filter(|config| config.path.exists()).try_for_each(Config::write)
     }
 
-    /// Makes pipelock and egress follow the plan. Connections that are open stay open. What is the same in the plan that
-    /// they are known to follow is left alone.
-    pub(super) fn follow(&self, plan: &BottlePlan, known: Option<&BottlePlan>) -> Result<(), LiveError> {
-        let routes = |plan: &BottlePlan| plan.egress.as_ref().map(egress::routes);
-        // Egress goes first: a new route's limits are there before pipelock lets its host through.
-        if let Some(text) = routes(plan).filter(|text| known.and_then(routes).as_ref() != Some(text)) {
-            self.reload_egress(plan, &text)?;
-        }
-        let cidr = self.internal_cidr(plan)?;
-        let text = pipelock::config(plan, cidr);
-        if known.is_none_or(|known| pipelock::config(known, cidr) != text) {
-            self.reload_pipelock(plan, &text)?;
-        }
-        Ok(())
+    /// Makes the proxies run with `to` instead of `from`, then runs `commit`. Open connections stay open. If a step fails,
+    /// every earlier step is undone.
+    pub(super) fn apply(
+        &self,
+        from: &BottlePlan,
+        to: &BottlePlan,
+        commit: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), Failure> {
+        let failed = |error: LiveError| Failure { cause: report(&error), restore: None };
+        let (old, new) = (self.configs(from).map_err(failed)?, self.configs(to).map_err(failed)?);
+        // The old files of the proxies that were touched, and whether their proxies must read them again.
+        let mut undo = Vec::new();
+        let apply = || {
+            for (new, old) in new.iter().zip(&old).filter(|(new, old)| new != old) {
+                let done = self.reload(to, new);
+                undo.push((old, done.as_ref().err().is_none_or(|error| !error.kept_old())));
+                done.map_err(|error| report(&error))?;
+            }
+            commit()
+        };
+        apply().map_err(|cause| {
+            let restored = undo.iter().rev().map(
+                |(old, must_reload)| {
+                    if *must_reload { self.reload(from, old) } else { old.write() }
+                },
+            );
+            // Every file is restored, whatever becomes of the others.
+            Failure {
+                cause,
+                restore: restored.filter_map(Result::err).fold(None, |first, error| first.or(Some(error))),
+            }
+        })
+    }
+
+    /// Makes the proxies run with a plan, whatever they run with now.
+    pub(super) fn restore(&self, plan: &BottlePlan) -> Result<(), LiveError> {
+        self.configs(plan)?.iter().try_for_each(|config| self.reload(plan, config))
+    }
+
+    /// Egress comes first: the limits of a new route are in force before pipelock lets its host through.
+    fn configs(&self, plan: &BottlePlan) -> Result<Vec<Config>, LiveError> {
+        let routes = plan.egress.as_ref().map(|plan| Config {
+            service: Service::Egress,
+            path: self.layout.egress_routes(),
+            text: egress::routes(plan),
+        });
+        let pipelock = Config {
+            service: Service::Pipelock,
+            path: self.layout.pipelock_config(),
+            text: pipelock::live_config(self.launched, plan, self.internal_cidr(plan)?),
+        };
+        Ok(routes.into_iter().chain([pipelock]).collect())
     }
 
     fn internal_cidr(&self, plan: &BottlePlan) -> Result<Option<Ipv4Net>, LiveError> {
         if plan.networks.mode == NetworkMode::Compose {
             return Ok(None);
         }
-        let info = self.engine.network(&plan.names.internal_network())?;
+        let engine = |source| LiveError::Engine { service: Service::Pipelock, source };
+        let info = self.engine.network(&plan.names.internal_network()).map_err(engine)?;
         let subnets = info.map(|info| info.subnets).unwrap_or_default();
         Ok(subnets.iter().find_map(|subnet| subnet.parse().ok()))
     }
 
-    fn reload_egress(&self, plan: &BottlePlan, text: &str) -> Result<(), LiveError> {
-        #[derive(Deserialize)]
-        struct Status {
-            seen_sha256: Option<String>,
-            error: Option<String>,
-        }
-
-        let service = Service::Egress;
+    /// Writes a file and waits until its proxy runs with it.
+    fn reload(&self, plan: &BottlePlan, config: &Config) -> Result<(), LiveError> {
+        let service = config.service;
         let container = plan.names.container(service);
-        rewrite(self.layout.egress_routes(), text)?;
-        self.engine.kill(&container, "HUP")?;
-        let digest = Sha256::digest(text).iter().fold(String::new(), |mut hex, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
-        wait(service, || {
-            let output = self.engine.exec(&container, &Exec::new(["cat", egress::STATUS]).with_timeout(PATIENCE))?;
-            let status: Option<Status> = serde_json::from_str(&output.stdout.text()).ok();
-            let seen = status.filter(|status| status.seen_sha256.as_deref() == Some(&digest));
-            Ok(seen.map(|status| status.error.map_or(Ok(()), Err)))
-        })
+        let result = self.try_reload(&container, config);
+        match result {
+            Err(LiveError::Engine { .. } | LiveError::Silent { .. }) => {
+                let state = self.engine.container(&container);
+                let gone = state.ok().and_then(|state| not_running(service, state.as_ref()));
+                gone.map_or(result, Err)
+            }
+            result => result,
+        }
     }
 
-    fn reload_pipelock(&self, plan: &BottlePlan, text: &str) -> Result<(), LiveError> {
-        #[derive(Deserialize)]
-        struct Line {
-            event: String,
-            status: String,
-            #[serde(default)]
-            detail: String,
+    fn try_reload(&self, container: &str, config: &Config) -> Result<(), LiveError> {
+        let service = config.service;
+        let engine = |source| LiveError::Engine { service, source };
+        config.write()?;
+        let sha256 = sha256(&config.text);
+        let last_line = self.engine.last_log_time(container).map_err(engine)?;
+        let began = Instant::now();
+        let mut next_signal = began;
+        let mut replaced = false;
+        loop {
+            if Instant::now() >= next_signal {
+                self.engine.kill(container, "HUP").map_err(engine)?;
+                next_signal = Instant::now() + REPEAT;
+            }
+            let answer = self.answer(service, container, last_line.as_deref(), &sha256).map_err(engine)?;
+            match answer {
+                Answer::Taken => return Ok(()),
+                Answer::Rejected(reason) => return Err(LiveError::Rejected { service, reason }),
+                Answer::OtherContent => replaced = true,
+                Answer::None => {}
+            }
+            if began.elapsed() >= PATIENCE {
+                return Err(if replaced { LiveError::Replaced { service } } else { LiveError::Silent { service } });
+            }
+            std::thread::sleep(PAUSE);
         }
+    }
 
-        let service = Service::Pipelock;
-        let container = plan.names.container(service);
-        rewrite(self.layout.pipelock_config(), text)?;
-        let signalled = SystemTime::now();
-        self.engine.kill(&container, "HUP")?;
-        wait(service, || {
-            let output = self.engine.logs_since(&container, signalled)?;
-            let (stdout, stderr) = (output.stdout.text(), output.stderr.text());
-            let lines = stdout.lines().chain(stderr.lines());
-            let mut lines = lines.filter_map(|line| serde_json::from_str::<Line>(line).ok());
-            let told = lines.find(|line| line.event == "config_reload");
-            Ok(told.map(|line| if line.status == "success" { Ok(()) } else { Err(line.detail) }))
-        })
+    fn answer(
+        &self,
+        service: Service,
+        container: &str,
+        last_line: Option<&str>,
+        sha256: &str,
+    ) -> Result<Answer, EngineError> {
+        if service == Service::Egress {
+            let exec = Exec::new(["cat", egress::STATUS]).with_timeout(PATIENCE);
+            let output = self.engine.exec(container, &exec)?;
+            return Ok(answer::of_egress(&output.stdout.text(), sha256));
+        }
+        let output = self.engine.logs_since(container, last_line)?;
+        let (stdout, stderr) = (output.stdout.text(), output.stderr.text());
+        Ok(answer::of_pipelock(&stdout, &stderr, last_line, sha256))
     }
 }
 
-/// Asks until there is an answer, which is "taken" or why not.
-fn wait(service: Service, ask: impl Fn() -> Result<Option<Result<(), String>>, LiveError>) -> Result<(), LiveError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask()? {
-            return answer.map_err(|why| LiveError::Refused { service, why });
+impl Config {
+    fn write(&self) -> Result<(), LiveError> {
+        // A file that has this content already may belong to another user.
+        if fs::read(&self.path).is_ok_and(|content| content == self.text.as_bytes()) {
+            return Ok(());
         }
-        if Instant::now() >= until {
-            return Err(LiveError::Silent { service });
-        }
-        std::thread::sleep(PAUSE);
+        let failed = |source| LiveError::Write { service: self.service, source };
+        bottle_files::rewrite(&self.path, self.text.as_bytes()).map_err(failed)
     }
 }
 
-fn rewrite(path: PathBuf, text: &str) -> Result<(), LiveError> {
-    // Unless there is nothing to write, so that a file of another owner is no reason to fail.
-    if fs::read(&path).is_ok_and(|content| content == text.as_bytes()) {
-        return Ok(());
-    }
-    bottle_files::rewrite(&path, text.as_bytes()).map_err(|source| LiveError::Write { path, source })
+fn not_running(service: Service, state: Option<&ContainerState>) -> Option<LiveError> {
+    let state = match state {
+        None => "was removed".to_owned(),
+        Some(state) if state.status == "running" => return None,
+        Some(state) => state.to_string(),
+    };
+    Some(LiveError::NotRunning { service, state })
 }

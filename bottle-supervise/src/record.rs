@@ -14,16 +14,19 @@ use super::SuperviseError;
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     version: u8,
-    /// The plan in effect.
+    /// Plan in effect.
     pub(super) plan: BottlePlan,
-    /// The plan for the next launch, where approved changes make it another.
+    /// Plan of the launch. Absent: the plan in effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    launched: Option<BottlePlan>,
+    /// Plan for the next launch. Absent: the plan in effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next: Option<BottlePlan>,
 }
 
 impl Record {
     pub(super) fn new(plan: BottlePlan) -> Self {
-        Self { version: 1, plan, next: None }
+        Self { version: 1, plan, launched: None, next: None }
     }
 
     pub(super) fn read(layout: &StateLayout) -> Result<Self, SuperviseError> {
@@ -37,12 +40,20 @@ impl Record {
         }
     }
 
-    /// The plan for the next launch.
+    /// Plan of the launch.
+    pub(super) fn launched(&self) -> &BottlePlan {
+        self.launched.as_ref().unwrap_or(&self.plan)
+    }
+
+    /// Plan for the next launch.
     pub(super) fn next(&self) -> &BottlePlan {
         self.next.as_ref().unwrap_or(&self.plan)
     }
 
+    /// Replaces the plan in effect and the plan for the next launch.
     pub(super) fn with(mut self, plan: BottlePlan, next: BottlePlan) -> Self {
+        let launched = self.launched.unwrap_or(self.plan);
+        self.launched = (launched != plan).then_some(launched);
         self.next = (next != plan).then_some(next);
         self.plan = plan;
         self

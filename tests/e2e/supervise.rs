@@ -1,5 +1,7 @@
 //! Supervise: the agent asks, a person decides.
 
+mod live;
+
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -44,7 +46,22 @@ struct Supervised {
 
 impl Supervised {
     fn launch(test: &str, manifest: &str) -> Self {
-        let lab = Lab::new(test);
+        Self::launch_in(Lab::new(test), manifest)
+    }
+
+    /// A bottle whose outside host has these names as well.
+    fn launch_with_names(test: &str, manifest: &str, names: &[String]) -> Self {
+        let all = format!("OUTSIDE_NAMES={OUTSIDE},{FORBIDDEN},{}", names.join(","));
+        let it = Self::launch_in(Lab::with_outside(test, &["--env", &all]), manifest);
+        let (network, container) = (it.bottle.names().egress_network(), it.lab.outside.container().to_owned());
+        docker(["network", "disconnect", &network, &container]);
+        let names = names.iter().map(String::as_str).chain([OUTSIDE, FORBIDDEN]);
+        let aliases = names.flat_map(|name| ["--alias", name]);
+        docker(["network", "connect"].into_iter().chain(aliases).chain([network.as_str(), container.as_str()]));
+        it
+    }
+
+    fn launch_in(lab: Lab, manifest: &str) -> Self {
         let mut options = lab.options();
         let environment = options.host.environment().chain([("E2E_TOKEN".into(), TOKEN.into())]);
         options.host = Host::new(options.host.facts.clone(), environment.collect::<Vec<_>>());
@@ -628,10 +645,10 @@ fn a_sidecar_that_does_not_follow_leaves_the_bottle_as_it_was() {
     std::fs::rename(&away, &config).unwrap();
     let decision = decision.unwrap();
     assert_eq!(applied(&decision).0, ApplyStatus::Failed, "{decision:?}");
-    assert!(applied(&decision).1.contains("putting it back failed as well"), "{decision:?}");
+    assert!(applied(&decision).1.contains("restoring the old configuration failed as well"), "{decision:?}");
     assert!(!it.supervisor.plan().unwrap().proxy.allow.iter().any(|host| host.as_str() == FORBIDDEN));
-    // What an approval that was cut off had written already.
-    std::fs::write(&config, before.replace(OUTSIDE, FORBIDDEN)).unwrap();
+    // What an approval that was interrupted had written already: it changes the allowlist alone.
+    std::fs::write(&config, before.replacen(OUTSIDE, FORBIDDEN, 1)).unwrap();
     docker(["kill", "--signal", "HUP", &pipelock]);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(it.status(&format!("https://{OUTSIDE}/")), "403");

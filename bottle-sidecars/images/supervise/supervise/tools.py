@@ -156,12 +156,13 @@ def _tell(proposal: Proposal, outcome: Outcome) -> types.CallToolResult:
             words = "Void: the proposal was changed on the way, so that no decision on it counts. Propose it again."
     if outcome.applied:
         data["applied"] = outcome.applied
-        words += {
-            "live": " It is in effect now.",
-            "recorded": " It is recorded and takes effect when the bottle is next started.",
-            "failed": " Applying it failed.",
-        }.get(outcome.applied["status"], "")
-        if detail := outcome.applied["detail"]:
+        status, detail = outcome.applied["status"], outcome.applied["detail"]
+        words = {
+            "live": "Approved. It is in effect now.",
+            "recorded": "Approved. It is recorded and is not in effect yet.",
+            "failed": "Approved, but it could not be applied.",
+        }.get(status, words)
+        if detail:
             words += f" {detail}"
     if outcome.reason:
         data["reason"] = outcome.reason
