@@ -31,6 +31,7 @@
 //! ```
 
 pub mod manifest;
+mod mask;
 pub mod name;
 pub mod plan;
 pub mod posture;
@@ -39,7 +40,7 @@ mod secret;
 mod state;
 pub mod value;
 
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{Manifest, ManifestError, ManifestMistake};
 pub use name::{AgentName, BottleName, LabelKey, NameError, Names, Prefix, Service, Slug};
 pub use plan::{BottlePlan, HostFacts, PIPELOCK_IMAGE, PlanError, PlanRequest, UserIds};
 pub use posture::{Posture, PostureDiff};

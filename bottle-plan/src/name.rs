@@ -26,6 +26,7 @@ const EXCERPT: usize = 80;
 
 impl NameError {
     pub(crate) fn new(kind: &'static str, value: &str, reason: impl Into<String>, accepted: &'static str) -> Self {
+        let value = &crate::mask::elided(value);
         let mut shown: String = value.chars().take(EXCERPT).flat_map(char::escape_debug).collect();
         if value.chars().nth(EXCERPT).is_some() {
             shown.push('…');

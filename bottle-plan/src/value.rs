@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::mask;
 use crate::name::{NameError, check_characters, name_type, name_type_traits};
 
 /// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
@@ -63,30 +64,10 @@ impl EnvName {
 
 name_type_traits!(EnvName, "the name of an environment variable", longest 128, pattern "^[A-Za-z_][A-Za-z0-9_]{0,127}$",);
 
-/// Whether a text is more likely a credential than a variable's name: it begins as those of well-known services do, or a
-/// long part of it mixes both cases with digits. Parts end at `_`, since names are made of words.
+/// Returns whether a text is more likely a credential than a variable's name. Parts end at `_`, since names are made of
+/// words.
 fn looks_like_a_token(text: &str) -> bool {
-    const BEGINNINGS: &[&str] = &[
-        "ghp_",
-        "gho_",
-        "ghu_",
-        "ghs_",
-        "ghr_",
-        "github_pat_",
-        "glpat-",
-        "sk-",
-        "sk_live_",
-        "sk_test_",
-        "xoxb-",
-        "xoxp-",
-        "npm_",
-    ];
-    let mixed = |part: &str| {
-        let has = |kind: fn(&char) -> bool| part.chars().any(|c| kind(&c));
-        has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit)
-    };
-    BEGINNINGS.iter().any(|start| text.len() >= start.len() + 12 && text.starts_with(start))
-        || text.split('_').any(|part| part.len() >= 20 && mixed(part))
+    mask::begins_like_a_token(text, 12) || text.split('_').any(mask::is_random)
 }
 
 /// The rule of a DNS name in lower case (RFC 1123 section 2.1), which an IPv4 address is not.

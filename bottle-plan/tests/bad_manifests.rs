@@ -26,7 +26,7 @@ fn mistake(path: &Path) -> ManifestError {
 }
 
 #[test]
-fn every_bad_manifest_has_one_clear_error() {
+fn every_bad_manifest_has_clear_errors() {
     let mut shown = String::new();
     for path in fixtures() {
         writeln!(shown, "{}", mistake(&path)).unwrap();
@@ -35,22 +35,85 @@ fn every_bad_manifest_has_one_clear_error() {
 }
 
 #[test]
-fn an_error_is_one_line_with_a_place_and_nothing_of_the_parsers_own_terms() {
+fn a_mistake_is_one_line_with_a_place_and_nothing_of_the_parsers_own_terms() {
     for path in fixtures() {
         let error = mistake(&path);
-        let text = error.to_string();
-        assert!(error.line.is_some() || error.key.is_empty(), "no line: {text}");
-        assert!(!text.contains('\n'), "{text}");
-        for term in ["untagged", "data did not match", "struct ", "enum ", "expected", "variant", "unit value", "u16"] {
-            assert!(text.starts_with("document-") || !text.contains(term), "`{term}` in: {text}");
+        assert_eq!(
+            error.to_string().lines().count(),
+            if error.mistakes.len() == 1 { 1 } else { error.mistakes.len() + 1 }
+        );
+        for mistake in &error.mistakes {
+            let text = mistake.to_string();
+            let empty = text.starts_with("it is empty");
+            assert!(empty || (mistake.line.is_some() && mistake.column.is_some()), "no line: {text}");
+            assert!(!text.contains('\n'), "{text}");
+            for term in
+                ["untagged", "data did not match", "struct ", "enum ", "expected", "variant", "unit value", "u16"]
+            {
+                assert!(mistake.problem.starts_with("it is not YAML") || !text.contains(term), "`{term}` in: {text}");
+            }
         }
+    }
+}
+
+#[test]
+fn a_mistake_is_drawn_below_its_line() {
+    let drawn = |text: &str| {
+        let mut error = Manifest::parse(text).unwrap_err();
+        error.file = Some("bottle.yaml".into());
+        error.drawn(false)
+    };
+    let many = "bottles:
+  dev:
+    egres: {}
+    env: {A: 1.5, my-var: x, TOKEN: \"${HOME}/x\"}
+    egress:
+      allow: [Example.com, example.org]
+      routes:
+        - host: api.example.com
+          methods: [get]
+          inject: {token: sk-ant-api03-Zm9vYmFyYmF6cXV4}
+        - host: api.example.com
+          prot: 443
+    runtime: runcs
+    runtime: runc
+agents:
+  demo: {bottle: dve, command: [id, 5]}
+  other: {command: [id]}
+";
+    let broken = "bottles: {dev: {egress: {allow: [a.example.com}}}\n";
+    insta::assert_snapshot!([drawn(many), drawn(broken), drawn("# nothing\n")].join("\n"));
+    let colored = Manifest::parse(many).unwrap_err().drawn(true);
+    assert!(colored.contains("\u{1b}[") && !drawn(many).contains('\u{1b}'));
+}
+
+#[test]
+fn one_mistake_does_not_make_others_up() {
+    for (text, keys) in [
+        // A bottle, a provider, an item and a required key that are wrong are not told as missing as well.
+        ("bottles: {dev: 5}\nagents: {demo: {bottle: dev, command: [id]}}", vec!["bottles.dev"]),
+        ("bottles: {dev: {}}\nagents: {demo: {bottle: dev, provider: claud}}", vec!["agents.demo.provider"]),
+        ("bottles: {dev: {}}\nagents: {demo: {bottle: 5, command: [id]}}", vec!["agents.demo.bottle"]),
+        (
+            "bottles: {dev: {egress: {routes: [{host: X}, {host: a.example.com}, {host: a.example.com}]}}}\nagents: {demo: {bottle: dev, command: [id]}}",
+            vec!["bottles.dev.egress.routes[0].host"],
+        ),
+        (
+            "bottles: {dev: {tls: {lifetime: 1s}, runtime: x}}\nagents: {demo: {bottle: dve, command: [id]}}",
+            vec!["bottles.dev.tls.lifetime", "bottles.dev.runtime", "agents.demo.bottle"],
+        ),
+    ] {
+        let error = Manifest::parse(text).unwrap_err();
+        let told: Vec<_> = error.mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(told, keys, "{error}");
     }
 }
 
 #[test]
 fn what_may_be_a_secret_is_not_repeated() {
     for path in fixtures() {
-        let text = mistake(&path).to_string();
+        let error = mistake(&path);
+        let text = format!("{error}\n{}\n{error:?}", error.drawn(true));
         for secret in ["Zm9v", "hunter2", "sk-real", "b3BlbnNzaC1rZXk"] {
             assert!(!text.contains(secret), "{text}");
         }
@@ -117,6 +180,6 @@ fn hostile_documents_are_refused_in_bounded_time() {
         let start = Instant::now();
         let error = Manifest::parse(&text).expect_err(what).to_string();
         assert!(start.elapsed() < Duration::from_secs(5), "{what} took {:?}", start.elapsed());
-        assert!(error.len() < 300, "{what}: {error}");
+        assert!(error.len() < 10_000, "{what}: {error}");
     }
 }

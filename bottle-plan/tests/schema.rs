@@ -119,7 +119,9 @@ fn both(key: &str, text: &str, validator: &jsonschema::Validator) -> (bool, bool
         "port is not",
         "is a number or an IP address",
     ];
-    let beyond = parsed.as_ref().is_err_and(|error| rules.iter().any(|rule| error.message.contains(rule)));
+    let beyond = parsed.as_ref().is_err_and(|error| {
+        error.mistakes.iter().all(|mistake| rules.iter().any(|rule| mistake.problem.contains(rule)))
+    });
     let schema = validator.is_valid(&manifest);
     (if beyond { schema } else { parsed.is_ok() }, schema)
 }

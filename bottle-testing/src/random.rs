@@ -105,9 +105,6 @@ pub fn odd_text() -> impl Strategy<Value = String> {
         1 => proptest::collection::vec(any::<char>().prop_filter("NUL ends a string", |c| *c != '\0'), 0..6)
             .prop_map(|chars| chars.into_iter().collect()),
     ]
-    .prop_filter("a literal that reads as a forwarded name is another thing", |text| {
-        !(text.starts_with("${") && text.ends_with('}'))
-    })
 }
 
 /// A path relative to the manifest.

@@ -3,15 +3,44 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::error::{MAX_MISTAKES, ManifestError, ManifestMistake};
+use super::words::{listed, meant};
 use super::{
     AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, InjectScheme,
-    InjectSpec, Inspect, Manifest, ManifestError, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec,
-    WorkspaceMode,
+    InjectSpec, Inspect, Manifest, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec, WorkspaceMode,
 };
 use crate::name::{AgentName, BottleName};
 use crate::value::{ByteSize, EnvName, GitTransport, HostName, Method, PathPrefix, Span};
 
-type Checked = Result<(), ManifestError>;
+/// The outcome of one rule.
+type Checked = Result<(), Box<ManifestMistake>>;
+
+/// The rules that a manifest breaks.
+#[derive(Default)]
+pub(super) struct Check {
+    mistakes: Vec<ManifestMistake>,
+}
+
+impl Check {
+    /// Checks every rule.
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        let mut all = Self::default();
+        manifest.check_all(&mut all);
+        all
+    }
+
+    pub(super) fn into_mistakes(self) -> Vec<ManifestMistake> {
+        self.mistakes
+    }
+
+    fn add(&mut self, checked: Checked) {
+        // A second rule about the same key would repeat what the first says.
+        let news = |mistake: &ManifestMistake| self.mistakes.iter().all(|told| told.key != mistake.key);
+        if self.mistakes.len() < MAX_MISTAKES {
+            self.mistakes.extend(checked.err().map(|mistake| *mistake).filter(news));
+        }
+    }
+}
 
 /// Variables of the agent that the renderer sets, and variables that would change what Docker or Compose itself does
 /// when they stand in the environment from which Compose takes forwarded values.
@@ -58,43 +87,39 @@ const RESERVED_ENV_PREFIXES: &[&str] = &[
 ];
 
 impl Manifest {
-    /// Checks what the types alone cannot: the rules that span several keys. [`Manifest::parse`] and [`Manifest::plan`] do
-    /// so by themselves.
+    /// Checks the rules that span several keys. [`Manifest::parse`] and [`Manifest::plan`] do so too.
     ///
     /// # Errors
     ///
-    /// When a rule is broken; the error names the key as the manifest would have it written.
+    /// When a rule is broken; the error holds every broken rule with its key.
     pub fn check(&self) -> Result<(), ManifestError> {
-        if self.bottles.is_empty() {
-            return err("bottles", "it is empty; at least one bottle is needed");
-        }
-        if self.agents.is_empty() {
-            return err("agents", "it is empty; at least one agent is needed");
-        }
+        let mistakes = Check::of(self).into_mistakes();
+        if mistakes.is_empty() { Ok(()) } else { Err(self.error(mistakes)) }
+    }
+
+    fn check_all(&self, all: &mut Check) {
+        all.add(need(!self.bottles.is_empty(), || "bottles".into(), "it is empty; at least one bottle is needed"));
+        all.add(need(!self.agents.is_empty(), || "agents".into(), "it is empty; at least one agent is needed"));
         for (name, bottle) in &self.bottles {
-            bottle.check(&format!("bottles.{name}"))?;
+            bottle.check(all, &format!("bottles.{name}"));
         }
         for (name, agent) in &self.agents {
-            let key = format!("agents.{name}");
-            if !self.bottles.contains_key(&agent.bottle) {
-                return Err(self.no_such_bottle(name, &agent.bottle));
+            if !self.bottles.is_empty() && !self.bottles.contains_key(&agent.bottle) {
+                all.add(Err(Box::new(self.no_such_bottle(name, &agent.bottle))));
             }
-            agent.check(&key)?;
+            agent.check(all, &format!("agents.{name}"));
         }
-        Ok(())
+    }
+
+    pub(crate) fn no_such_bottle(&self, agent: &AgentName, bottle: &BottleName) -> ManifestMistake {
+        let known = || self.bottles.keys().map(BottleName::as_str);
+        let text = format!("no bottle is named `{bottle}`; accepted: {}", listed(known()));
+        ManifestMistake::new(format!("agents.{agent}.bottle"), &text).with_suggestion(meant(bottle.as_str(), known()))
     }
 }
 
-impl Manifest {
-    pub(crate) fn no_such_bottle(&self, agent: &AgentName, bottle: &BottleName) -> ManifestError {
-        let known: Vec<_> = self.bottles.keys().map(|name| format!("`{name}`")).collect();
-        let message = format!("no bottle is named `{bottle}`; accepted: {}", known.join(", "));
-        ManifestError::new(format!("agents.{agent}.bottle"), message)
-    }
-}
-
-fn err(key: impl Into<String>, message: impl Into<String>) -> Checked {
-    Err(ManifestError::new(key, message))
+fn err(key: impl Into<String>, text: impl AsRef<str>) -> Checked {
+    Err(Box::new(ManifestMistake::new(key, text.as_ref())))
 }
 
 /// An error unless `right`.
@@ -121,39 +146,39 @@ fn usable_path(path: &Path, key: impl Fn() -> String) -> Checked {
 }
 
 impl BottleSpec {
-    fn check(&self, key: &str) -> Checked {
+    fn check(&self, all: &mut Check, key: &str) {
         for (name, spec) in &self.env {
-            check_env(name, spec, &format!("{key}.env.{name}"))?;
+            all.add(check_env(name, spec, &format!("{key}.env.{name}")));
         }
         for (what, path) in [("env_file", &self.env_file), ("tls.upstream_ca", &self.tls.upstream_ca)] {
             if let Some(path) = path {
-                usable_path(path, || format!("{key}.{what}"))?;
+                all.add(usable_path(path, || format!("{key}.{what}")));
             }
         }
-        check_routes(&self.egress.routes, &format!("{key}.egress.routes"))?;
-        check_allowed(&self.egress, &format!("{key}.egress.allow"))?;
-        check_inspect(&self.egress, &format!("{key}.egress"))?;
-        self.git.check(&format!("{key}.git"))?;
+        check_routes(all, &self.egress.routes, &format!("{key}.egress.routes"));
+        check_allowed(all, &self.egress, &format!("{key}.egress.allow"));
+        all.add(check_inspect(&self.egress, &format!("{key}.egress")));
+        self.git.check(all, &format!("{key}.git"));
         if let Toggle::On(supervise) = &self.supervise {
-            need(
+            all.add(need(
                 (Span::seconds(1)..=Span::seconds(50)).contains(&supervise.wait),
                 || format!("{key}.supervise.wait"),
                 "a client would have given the call up; accepted: from `1s` to `50s`",
-            )?;
+            ));
         }
-        self.check_images(&format!("{key}.images"))?;
-        self.check_workspace(&format!("{key}.workspace"))?;
-        check_limits(self.limits.agent, &format!("{key}.limits.agent"))?;
-        check_limits(self.limits.sidecar, &format!("{key}.limits.sidecar"))?;
-        self.networks.check(&format!("{key}.networks"))?;
-        need(
+        self.check_images(all, &format!("{key}.images"));
+        self.check_workspace(all, &format!("{key}.workspace"));
+        check_limits(all, self.limits.agent, &format!("{key}.limits.agent"));
+        check_limits(all, self.limits.sidecar, &format!("{key}.limits.sidecar"));
+        self.networks.check(all, &format!("{key}.networks"));
+        all.add(need(
             (Span::seconds(600)..=Span::seconds(398 * 24 * 60 * 60)).contains(&self.tls.lifetime),
             || format!("{key}.tls.lifetime"),
             "it is too short or too long; accepted: from `10m` to `398d`, the most that strict clients take",
-        )
+        ));
     }
 
-    fn check_images(&self, key: &str) -> Checked {
+    fn check_images(&self, all: &mut Check, key: &str) {
         let images = &self.images;
         let built = [
             ("packages", images.packages.is_empty()),
@@ -162,42 +187,40 @@ impl BottleSpec {
             ("build_args", images.build_args.is_empty()),
         ];
         if let (Some(agent), Some((what, _))) = (&images.agent, built.iter().find(|(_, empty)| !empty)) {
-            return err(
+            all.add(err(
                 format!("{key}.{what}"),
                 format!("it has no effect, since `images.agent` names the ready image `{agent}`; give one of the two"),
-            );
+            ));
         }
         let ours = ["BASE", "AGENT_UID", "AGENT_GID", "EXTRA_PACKAGES", "CLAUDE_CODE_VERSION", "CODEX_VERSION"];
         for (name, value) in &images.build_args {
             let key = || format!("{key}.build_args.{name}");
-            need(!ours.contains(&name.as_str()), key, "it is set from other keys of the manifest")?;
-            need(!value.contains('\0'), key, "it holds NUL")?;
+            all.add(need(!ours.contains(&name.as_str()), key, "it is set from other keys of the manifest"));
+            all.add(need(!value.contains('\0'), key, "it holds NUL"));
         }
-        Ok(())
     }
 
-    fn check_workspace(&self, key: &str) -> Checked {
+    fn check_workspace(&self, all: &mut Check, key: &str) {
         let workspace = &self.workspace;
         if let Some(path) = &workspace.path {
-            usable_path(path, || format!("{key}.path"))?;
-            need(workspace.mode != WorkspaceMode::None, || format!("{key}.path"), "mode `none` takes no path")?;
+            all.add(usable_path(path, || format!("{key}.path")));
+            all.add(need(workspace.mode != WorkspaceMode::None, || format!("{key}.path"), "mode `none` takes no path"));
         }
-        need(
+        all.add(need(
             !workspace.include_env_files || workspace.mode == WorkspaceMode::Copy,
             || format!("{key}.include_env_files"),
             "only mode `copy` leaves files out",
-        )?;
+        ));
         if let Some(target) = &workspace.target {
             let system =
                 ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/var"];
             let under = |dir: &&str| Path::new(target.as_str()).starts_with(dir);
-            need(
+            all.add(need(
                 !system.iter().any(under) && target.as_str() != "/home/agent" && target.as_str() != "/home",
                 || format!("{key}.target"),
                 "it would hide part of the image's system; accepted: a directory such as `/workspace`",
-            )?;
+            ));
         }
-        Ok(())
     }
 }
 
@@ -209,18 +232,14 @@ fn check_env(name: &EnvName, spec: &EnvSpec, key: &str) -> Checked {
             check_env_name(source, key)
         }
         EnvSpec::Placeholder(Some(dummy)) => one_line(dummy, || key.to_owned()),
-        EnvSpec::Literal(text) => need(
-            super::shorthand::interpolated(text).is_none() && !text.contains('\0'),
-            || key.to_owned(),
-            "a literal cannot hold NUL, nor be read as `${NAME}`, which forwards a variable",
-        ),
+        EnvSpec::Literal(text) => need(!text.contains('\0'), || key.to_owned(), "a variable cannot hold NUL"),
         EnvSpec::Forward(None) | EnvSpec::Placeholder(None) => Ok(()),
     }
 }
 
 /// Refuses a token that was written in place of its variable's name.
 fn check_variable(name: &EnvName, key: &str) -> Checked {
-    name.check_not_a_token().map_err(|error| ManifestError::new(key, error.to_string()))
+    name.check_not_a_token().or_else(|error| err(key, error.to_string()))
 }
 
 fn check_env_name(name: &EnvName, key: &str) -> Checked {
@@ -238,20 +257,24 @@ fn check_env_name(name: &EnvName, key: &str) -> Checked {
 /// What two routes may not both describe: host, port, path prefix and method.
 type Rank<'a> = (&'a str, u16, Option<&'a PathPrefix>, Option<&'a Method>);
 
-fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
+fn check_routes(all: &mut Check, routes: &[RouteSpec], key: &str) {
     let mut names = BTreeMap::new();
     let mut ranks: BTreeMap<Rank<'_>, usize> = BTreeMap::new();
     for (index, route) in routes.iter().enumerate() {
         let key = format!("{key}[{index}]");
-        need(route.port > 0, || format!("{key}.port"), "it is out of range; accepted: a whole number from 1 to 65535")?;
+        all.add(need(
+            route.port > 0,
+            || format!("{key}.port"),
+            "it is out of range; accepted: a whole number from 1 to 65535",
+        ));
         if let Some(earlier) = route.name.as_ref().and_then(|name| names.insert(name, index)) {
-            return err(
+            all.add(err(
                 format!("{key}.name"),
                 format!("route {earlier} has this name too; each name may be given once"),
-            );
+            ));
         }
         if let Some(inject) = &route.inject {
-            check_inject(inject, &format!("{key}.inject"))?;
+            check_inject(all, inject, &format!("{key}.inject"));
         }
         for path in or_any(&route.paths) {
             for method in or_any(&route.methods) {
@@ -267,29 +290,27 @@ fn check_routes(routes: &[RouteSpec], key: &str) -> Checked {
                     } else {
                         format!("is described by route {earlier} as well, so neither goes before the other")
                     };
-                    return err(key, format!("{what} to `{}` {problem}", route.host));
+                    all.add(err(&key, format!("{what} to `{}` {problem}", route.host)));
                 }
             }
         }
     }
-    Ok(())
 }
 
 /// In the domain of a route's wildcard the routes alone say what is open: egress refuses every other host of it.
-fn check_allowed(egress: &EgressSpec, key: &str) -> Checked {
+fn check_allowed(all: &mut Check, egress: &EgressSpec, key: &str) {
     for (index, allowed) in egress.allow.iter().map(|entry| &entry.host).enumerate() {
         if let Some(route) = egress.routes.iter().find(|route| route.host.claims(allowed)) {
-            return err(
+            all.add(err(
                 format!("{key}[{index}]"),
                 format!(
                     "`{allowed}` lies in the domain of the route for `{}`, where routes alone say what is open; accepted: a \
                      route for it",
                     route.host
                 ),
-            );
+            ));
         }
     }
-    Ok(())
 }
 
 /// A host is inspected in one way, whatever entry names it. Pipelock passes every host that a wildcard of `connection`
@@ -345,33 +366,36 @@ fn check_token(token: &EnvName, key: &str) -> Checked {
     need(token.as_str().len() <= 100, || key.to_owned(), "it is too long; accepted: at most 100 characters")
 }
 
-fn check_inject(inject: &InjectSpec, key: &str) -> Checked {
-    check_token(&inject.token, &format!("{key}.token"))?;
+fn check_inject(all: &mut Check, inject: &InjectSpec, key: &str) {
+    all.add(check_token(&inject.token, &format!("{key}.token")));
     let header = inject.scheme == InjectScheme::Header;
-    need(header || inject.header.is_none(), || format!("{key}.header"), "only scheme `header` has a header")?;
-    need(header || inject.template.is_none(), || format!("{key}.template"), "only scheme `header` has a template")?;
-    need(
+    all.add(need(header || inject.header.is_none(), || format!("{key}.header"), "only scheme `header` has a header"));
+    all.add(need(
+        header || inject.template.is_none(),
+        || format!("{key}.template"),
+        "only scheme `header` has a template",
+    ));
+    all.add(need(
         inject.scheme == InjectScheme::Basic || inject.username.is_none(),
         || format!("{key}.username"),
         "only scheme `basic` has a user name",
-    )?;
+    ));
     if let Some(template) = &inject.template {
-        one_line(template, || format!("{key}.template"))?;
-        need(
+        all.add(one_line(template, || format!("{key}.template")));
+        all.add(need(
             fits_header(template) && template.matches("{token}").count() == 1,
             || format!("{key}.template"),
             "it does not fit; accepted: ASCII text that holds `{token}` once and neither begins nor ends with a blank",
-        )?;
+        ));
     }
     if let Some(username) = &inject.username {
-        check_username(username, &format!("{key}.username"))?;
-        need(
+        all.add(check_username(username, &format!("{key}.username")));
+        all.add(need(
             fits_header(username),
             || format!("{key}.username"),
             "it does not fit a header; accepted: ASCII text without a blank at its ends",
-        )?;
+        ));
     }
-    Ok(())
 }
 
 /// Whether a header can carry the text as it stands: egress would not start with any other.
@@ -386,88 +410,90 @@ fn check_username(username: &str, key: &str) -> Checked {
 }
 
 impl GitSpec {
-    fn check(&self, key: &str) -> Checked {
+    fn check(&self, all: &mut Check, key: &str) {
         if let Some(user) = &self.user {
             for (what, text) in [("name", &user.name), ("email", &user.email)] {
-                one_line(text, || format!("{key}.user.{what}"))?;
-                need(!text.contains(['<', '>']), || format!("{key}.user.{what}"), "git allows no `<` or `>` there")?;
+                all.add(one_line(text, || format!("{key}.user.{what}")));
+                all.add(need(
+                    !text.contains(['<', '>']),
+                    || format!("{key}.user.{what}"),
+                    "git allows no `<` or `>` there",
+                ));
             }
         }
         let (mut names, mut urls) = (BTreeSet::new(), BTreeSet::new());
         let mut addresses = BTreeMap::<&HostName, _>::new();
         for (index, upstream) in self.upstreams.iter().enumerate() {
             let key = format!("{key}.upstreams[{index}]");
-            need(names.insert(&upstream.name), || format!("{key}.name"), "another upstream has this name")?;
+            all.add(need(names.insert(&upstream.name), || format!("{key}.name"), "another upstream has this name"));
             // The agent may spell one repository's URL in many ways, which all lead to one upstream.
             let path = upstream.url.path();
             let repository = (upstream.url.host(), path.strip_suffix(".git").unwrap_or(path));
-            need(urls.insert(repository), || format!("{key}.url"), "another upstream is this repository too")?;
+            all.add(need(urls.insert(repository), || format!("{key}.url"), "another upstream is this repository too"));
             for (host, address) in &upstream.extra_hosts {
                 if addresses.insert(host, address).is_some_and(|earlier| earlier != address) {
-                    return err(
+                    all.add(err(
                         format!("{key}.extra_hosts.{host}"),
                         "another upstream gives this host another address",
-                    );
+                    ));
                 }
             }
-            upstream.check(&key)?;
+            upstream.check(all, &key);
         }
-        Ok(())
     }
 }
 
 impl UpstreamSpec {
-    fn check(&self, key: &str) -> Checked {
+    fn check(&self, all: &mut Check, key: &str) {
         let ssh = self.url.transport() == GitTransport::Ssh;
         let only_https = "only an https upstream has it";
         let only_ssh = "only an ssh upstream has it";
-        need(!ssh || self.token.is_none(), || format!("{key}.token"), only_https)?;
-        need(!ssh || self.username.is_none(), || format!("{key}.username"), only_https)?;
-        need(ssh || self.identity_file.is_none(), || format!("{key}.identity_file"), only_ssh)?;
-        need(ssh || self.known_hosts.is_empty(), || format!("{key}.known_hosts"), only_ssh)?;
-        need(ssh || self.deploy_key.is_none(), || format!("{key}.deploy_key"), only_ssh)?;
-        need(
+        all.add(need(!ssh || self.token.is_none(), || format!("{key}.token"), only_https));
+        all.add(need(!ssh || self.username.is_none(), || format!("{key}.username"), only_https));
+        all.add(need(ssh || self.identity_file.is_none(), || format!("{key}.identity_file"), only_ssh));
+        all.add(need(ssh || self.known_hosts.is_empty(), || format!("{key}.known_hosts"), only_ssh));
+        all.add(need(ssh || self.deploy_key.is_none(), || format!("{key}.deploy_key"), only_ssh));
+        all.add(need(
             self.identity_file.is_none() || self.deploy_key.is_none(),
             || format!("{key}.deploy_key"),
             "`identity_file` is given as well; give one of the two",
-        )?;
-        need(
+        ));
+        all.add(need(
             !ssh || self.identity_file.is_some() || self.deploy_key.is_some(),
             || key.to_owned(),
             "an ssh upstream needs `identity_file` or `deploy_key`",
-        )?;
-        need(
+        ));
+        all.add(need(
             !ssh || !self.known_hosts.is_empty(),
             || format!("{key}.known_hosts"),
             "an ssh upstream needs the host's public keys, as `ssh-keyscan` prints them",
-        )?;
-        need(
+        ));
+        all.add(need(
             self.push.max_size >= ByteSize::kib(1),
             || format!("{key}.push.max_size"),
             "no push is that small; accepted: at least `1KiB`",
-        )?;
+        ));
         for (index, line) in self.known_hosts.iter().enumerate() {
-            check_known_host(line, &format!("{key}.known_hosts[{index}]"))?;
+            all.add(check_known_host(line, &format!("{key}.known_hosts[{index}]")));
         }
-        need(
+        all.add(need(
             !ssh || self.known_hosts.iter().any(|line| super::known_hosts::names_host(line, &self.url)),
             || format!("{key}.known_hosts"),
             "no line of it names the URL's host; accepted: `host …`, with a port other than 22 `[host]:port …`",
-        )?;
+        ));
         if let Some(path) = &self.identity_file {
-            usable_path(path, || format!("{key}.identity_file"))?;
+            all.add(usable_path(path, || format!("{key}.identity_file")));
         }
         if let Some(token) = &self.token {
-            check_token(token, &format!("{key}.token"))?;
+            all.add(check_token(token, &format!("{key}.token")));
         }
         if let Some(username) = &self.username {
-            check_username(username, &format!("{key}.username"))?;
-            need(self.token.is_some(), || format!("{key}.username"), "it has no effect without `token`")?;
+            all.add(check_username(username, &format!("{key}.username")));
+            all.add(need(self.token.is_some(), || format!("{key}.username"), "it has no effect without `token`"));
         }
         if let Some(deploy_key) = &self.deploy_key {
-            deploy_key.check(&format!("{key}.deploy_key"))?;
+            deploy_key.check(all, &format!("{key}.deploy_key"));
         }
-        Ok(())
     }
 }
 
@@ -489,105 +515,102 @@ fn check_known_host(line: &str, key: &str) -> Checked {
 }
 
 impl DeployKeySpec {
-    fn check(&self, key: &str) -> Checked {
-        check_token(&self.token, &format!("{key}.token"))?;
+    fn check(&self, all: &mut Check, key: &str) {
+        all.add(check_token(&self.token, &format!("{key}.token")));
         match &self.api_url {
-            Some(url) => {
-                one_line(url, || format!("{key}.api_url"))?;
-                let loopback = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-                let rest = loopback.iter().find_map(|start| url.strip_prefix(start));
-                let loopback = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']));
-                need(
-                    (url.starts_with("https://") || loopback) && !url.contains(['@', '?', '#', ' ']),
-                    || format!("{key}.api_url"),
-                    "it is not such an address; accepted: `https://host[:port][/path]` without credentials, query or fragment",
-                )?;
-            }
-            None => need(
+            Some(url) => all.add(check_api_url(url, &format!("{key}.api_url"))),
+            None => all.add(need(
                 self.forge != Forge::Gitea,
                 || format!("{key}.api_url"),
-                "Gitea and Forgejo have no public interface to fall back on; accepted: `https://host/api/v1`",
-            )?,
+                "Gitea and Forgejo have no public API to fall back on; accepted: `https://host/api/v1`",
+            )),
         }
-        match &self.repository {
-            Some(repository) => {
-                one_line(repository, || format!("{key}.repository"))?;
-                let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-                need(
-                    repository.chars().all(plain) && repository.contains('/') && !repository.contains(".."),
-                    || format!("{key}.repository"),
-                    "it is not a repository's name; accepted: `owner/name`",
-                )
-            }
-            None => Ok(()),
+        if let Some(repository) = &self.repository {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+            all.add(one_line(repository, || format!("{key}.repository")));
+            all.add(need(
+                repository.chars().all(plain) && repository.contains('/') && !repository.contains(".."),
+                || format!("{key}.repository"),
+                "it is not a repository's name; accepted: `owner/name`",
+            ));
         }
     }
 }
 
-fn check_limits(limits: ContainerLimits, key: &str) -> Checked {
+fn check_api_url(url: &str, key: &str) -> Checked {
+    one_line(url, || key.to_owned())?;
+    let loopback = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+    let rest = loopback.iter().find_map(|start| url.strip_prefix(start));
+    let loopback = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']));
     need(
-        limits.memory.is_none_or(|memory| memory >= ByteSize::mib(16)),
-        || format!("{key}.memory"),
-        "too little for any of the containers; accepted: at least `16MiB`",
-    )?;
-    need(
-        limits.pids.is_none_or(|pids| pids >= 16),
-        || format!("{key}.pids"),
-        "too few for any of the containers; accepted: at least 16",
+        (url.starts_with("https://") || loopback) && !url.contains(['@', '?', '#', ' ']),
+        || key.to_owned(),
+        "it is not such an address; accepted: `https://host[:port][/path]` without credentials, query or fragment",
     )
 }
 
+fn check_limits(all: &mut Check, limits: ContainerLimits, key: &str) {
+    all.add(need(
+        limits.memory.is_none_or(|memory| memory >= ByteSize::mib(16)),
+        || format!("{key}.memory"),
+        "too little for any of the containers; accepted: at least `16MiB`",
+    ));
+    all.add(need(
+        limits.pids.is_none_or(|pids| pids >= 16),
+        || format!("{key}.pids"),
+        "too few for any of the containers; accepted: at least 16",
+    ));
+}
+
 impl NetworksSpec {
-    fn check(&self, key: &str) -> Checked {
+    fn check(&self, all: &mut Check, key: &str) {
         for (what, subnet) in [("internal_subnet", self.internal_subnet), ("egress_subnet", self.egress_subnet)] {
             let Some(subnet) = subnet else { continue };
             let key = || format!("{key}.{what}");
             // Four sidecars, the agent and the gateway just fit into a /29.
-            need(
+            all.add(need(
                 (8..=29).contains(&subnet.prefix_len()),
                 key,
                 "it is too large or too small; accepted: a prefix length from 8 to 29",
-            )?;
-            need(
+            ));
+            all.add(need(
                 subnet.trunc() == subnet,
                 key,
                 "its host bits are not zero; accepted: a network such as `10.99.0.0/28`",
-            )?;
+            ));
             let first = subnet.network();
-            need(
+            all.add(need(
                 !first.is_loopback() && !first.is_link_local() && !first.is_multicast() && !first.is_unspecified(),
                 key,
                 "loopback, link-local, multicast and unspecified addresses cannot be a container network",
-            )?;
+            ));
         }
         if let (Some(internal), Some(egress)) = (self.internal_subnet, self.egress_subnet) {
             let overlap = internal.contains(&egress) || egress.contains(&internal);
-            need(!overlap, || format!("{key}.egress_subnet"), "it overlaps `internal_subnet`")?;
+            all.add(need(!overlap, || format!("{key}.egress_subnet"), "it overlaps `internal_subnet`"));
         }
-        Ok(())
     }
 }
 
 impl AgentSpec {
-    fn check(&self, key: &str) -> Checked {
-        need(
+    fn check(&self, all: &mut Check, key: &str) {
+        all.add(need(
             self.provider != Provider::Custom || !self.command.is_empty(),
             || format!("{key}.command"),
             "the provider `custom` needs a command; accepted: a list such as `[sh, -c, make]`",
-        )?;
+        ));
         for (index, word) in self.command.iter().enumerate() {
             let key = || format!("{key}.command[{index}]");
-            need(!word.contains('\0'), key, "it holds NUL")?;
-            need(index > 0 || !word.is_empty(), key, "the program's name is empty")?;
+            all.add(need(!word.contains('\0'), key, "it holds NUL"));
+            all.add(need(index > 0 || !word.is_empty(), key, "the program's name is empty"));
         }
-        need(
+        all.add(need(
             self.prompt.is_none() || self.prompt_file.is_none(),
             || format!("{key}.prompt_file"),
             "`prompt` is given as well; give one of the two",
-        )?;
+        ));
         for (index, skill) in self.skills.iter().enumerate() {
-            usable_path(skill, || format!("{key}.skills[{index}]"))?;
+            all.add(usable_path(skill, || format!("{key}.skills[{index}]")));
         }
-        Ok(())
     }
 }

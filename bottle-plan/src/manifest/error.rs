@@ -1,52 +1,199 @@
-//! The one error that a mistake in a manifest gives.
+//! The error of a manifest: every mistake in it, each with its place.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// A mistake in a manifest: where it is and what would be accepted.
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+use crate::mask;
+
+/// The mistakes in a manifest, at least one, in the order of the file.
 ///
-/// It reads `bottle.yaml:12: bottles.dev.egress.routes[1].host: …`; file, line and key are left out where unknown.
+/// `Display` gives one line for each mistake. [`drawn`](Self::drawn) also shows the source lines. Neither repeats a value
+/// that looks like a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ManifestError {
     /// The file, when the manifest came from one.
     pub file: Option<PathBuf>,
-    /// The line, counted from 1.
-    pub line: Option<usize>,
-    /// The path of the key, such as `bottles.dev.egress.routes[1].host`; empty for the document as a whole.
-    pub key: String,
-    /// What is wrong, and what is accepted.
-    pub message: String,
+    /// The mistakes.
+    pub mistakes: Vec<ManifestMistake>,
+    /// The text, with secrets masked; empty when there is none to show.
+    shown: Arc<str>,
 }
 
-impl ManifestError {
-    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { file: None, line: None, key: key.into(), message: message.into() }
+/// One mistake in a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ManifestMistake {
+    /// The path of the key, such as `bottles.dev.egress.routes[1].host`; empty for the document as a whole.
+    pub key: String,
+    /// The line, counted from 1.
+    pub line: Option<usize>,
+    /// The column, counted from 1 in characters.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub problem: String,
+    /// What is accepted in its place.
+    pub accepted: Option<String>,
+    /// What was probably meant.
+    pub suggestion: Option<String>,
+    /// The bytes of the text that the mistake is about.
+    span: Option<Range<usize>>,
+}
+
+impl ManifestMistake {
+    /// A mistake without a place. What follows `; accepted: ` in the text is what is accepted.
+    pub(super) fn new(key: impl Into<String>, text: &str) -> Self {
+        let (problem, accepted) = match text.split_once("; accepted: ") {
+            Some((problem, accepted)) => (problem, Some(accepted.to_owned())),
+            None => (text, None),
+        };
+        let (key, problem) = (key.into(), problem.to_owned());
+        Self { key, line: None, column: None, problem, accepted, suggestion: None, span: None }
     }
 
-    pub(crate) fn in_file(mut self, file: &Path) -> Self {
+    pub(super) fn with_span(mut self, span: Option<Range<usize>>) -> Self {
+        self.span = span;
+        self
+    }
+
+    pub(super) fn with_suggestion(mut self, suggestion: Option<String>) -> Self {
+        self.suggestion = suggestion;
+        self
+    }
+}
+
+impl fmt::Display for ManifestMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.problem)?;
+        if let Some(accepted) = &self.accepted {
+            write!(f, "; accepted: {accepted}")?;
+        }
+        match &self.suggestion {
+            Some(suggestion) => write!(f, "; did you mean `{suggestion}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The most mistakes that are told of one manifest.
+pub(super) const MAX_MISTAKES: usize = 50;
+
+impl ManifestError {
+    /// The error of a text.
+    pub(super) fn new(text: &str, mut mistakes: Vec<ManifestMistake>) -> Self {
+        let mut shown = mask::masked(text).into_bytes();
+        for mistake in &mut mistakes {
+            let Some(span) = mistake.span.clone() else { continue };
+            let Some(before) = text.get(..span.start) else { continue };
+            let start = before.rfind('\n').map_or(0, |end| end + 1);
+            mistake.line = Some(before.matches('\n').count() + 1);
+            mistake.column = Some(text[start..span.start].chars().count() + 1);
+            if is_private(&mistake.key) && text.get(span.clone()).is_some_and(|value| !is_reference(value)) {
+                shown[span].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b'*');
+            }
+        }
+        mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
+        mistakes.truncate(MAX_MISTAKES);
+        let shown = String::from_utf8(shown).unwrap_or_default();
+        Self { file: None, mistakes, shown: shown.into() }
+    }
+
+    /// The error of a file that is no text.
+    pub(super) fn unreadable(file: &Path, problem: &str) -> Self {
+        Self { file: Some(file.to_owned()), mistakes: vec![ManifestMistake::new("", problem)], shown: "".into() }
+    }
+
+    /// The error of a manifest that has no text, or none any more.
+    pub(super) fn without_text(mistakes: Vec<ManifestMistake>) -> Self {
+        Self { file: None, mistakes, shown: "".into() }
+    }
+
+    pub(super) fn in_file(mut self, file: &Path) -> Self {
         self.file = Some(file.to_owned());
         self
     }
 
-    pub(crate) fn at_line(mut self, line: Option<usize>) -> Self {
-        self.line = line;
-        self
+    /// Draws every mistake below its source line, with colors for a terminal or as plain text.
+    ///
+    /// ```
+    /// use bottle_plan::Manifest;
+    ///
+    /// let text = "bottles:\n  dev: {egres: {}}\nagents: {demo: {bottle: dev, command: [id]}}\n";
+    /// let error = Manifest::parse(text).unwrap_err();
+    /// assert!(error.drawn(false).contains("did you mean `egress`?"));
+    /// ```
+    pub fn drawn(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
+        let file = self.file.as_ref().map(|file| mask::masked(&file.to_string_lossy()).replace(['\n', '\t'], "?"));
+        let mut out = String::new();
+        for mistake in &self.mistakes {
+            let title = match mistake.key.as_str() {
+                "" => mistake.problem.clone(),
+                key => format!("{key}: {}", mistake.problem),
+            };
+            let mut group = Group::with_title(Level::ERROR.primary_title(&title));
+            if let Some(span) = mistake.span.clone().filter(|span| self.shown.get(span.clone()).is_some()) {
+                let mut snippet = Snippet::source(&*self.shown);
+                if let Some(file) = &file {
+                    snippet = snippet.path(file.as_str());
+                }
+                group = group.element(snippet.annotation(AnnotationKind::Primary.span(span)));
+            } else if let Some(file) = &file {
+                group = group.element(Origin::path(file.as_str()));
+            }
+            let meant = mistake.suggestion.as_ref().map(|suggestion| format!("did you mean `{suggestion}`?"));
+            let accepted = mistake.accepted.as_ref().map(|accepted| format!("accepted: {accepted}"));
+            for help in meant.iter().chain(&accepted) {
+                group = group.element(Level::HELP.message(help));
+            }
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            out.push_str(&renderer.render(&[group]));
+            out.push('\n');
+        }
+        out
     }
+}
+
+/// Whether a value of this key is near a secret, so that a wrong one may be the secret itself.
+fn is_private(key: &str) -> bool {
+    [".token", ".template", ".username"].iter().any(|end| key.ends_with(end))
+}
+
+/// Whether a value refers to a variable and so is none of its value.
+fn is_reference(value: &str) -> bool {
+    let name = value.trim_matches(['"', '\'']).trim_start_matches(['$', '{']).trim_end_matches('}');
+    name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, "{}:{line}: ", file.display())?,
-            (Some(file), None) => write!(f, "{}: ", file.display())?,
-            (None, Some(line)) => write!(f, "line {line}: ")?,
-            (None, None) => {}
+        f.write_str("read manifest")?;
+        if let Some(file) = &self.file {
+            write!(f, " `{}`", mask::masked(&file.to_string_lossy()).replace(['\n', '\t'], "?"))?;
         }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+        let (between, count) =
+            if self.mistakes.len() == 1 { (": ", None) } else { ("\n  ", Some(self.mistakes.len())) };
+        if let Some(count) = count {
+            write!(f, ": {count} mistakes")?;
         }
-        f.write_str(&self.message)
+        for mistake in &self.mistakes {
+            f.write_str(between)?;
+            if let (Some(line), Some(column)) = (mistake.line, mistake.column) {
+                write!(f, "line {line}, column {column}: ")?;
+            }
+            write!(f, "{mistake}")?;
+        }
+        Ok(())
     }
 }
 

@@ -1,15 +1,16 @@
-//! Reading a manifest, with errors that say where.
+//! Reads a manifest, with every mistake in it.
 
-use std::cell::Cell;
-use std::fmt::{self, Write as _};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_path_to_error::Segment;
-
-use super::node::{Mistake, Node, shown};
-use super::{Manifest, ManifestError};
+use super::check::Check;
+use super::error::{ManifestError, ManifestMistake};
+use super::tree::Node;
+use super::{Manifest, read};
 
 /// The most that a manifest may hold; what is larger is not a manifest.
 pub const MAX_MANIFEST_BYTES: u64 = 256 << 10;
@@ -22,8 +23,12 @@ impl Manifest {
     /// When the file cannot be read, is no regular file, is larger than [`MAX_MANIFEST_BYTES`], is not UTF-8, or holds a
     /// mistake.
     pub fn read(path: &Path) -> Result<Self, ManifestError> {
-        let text = read_text(path).map_err(|message| ManifestError::new("", message).in_file(path))?;
-        Self::parse(&text).map_err(|error| error.in_file(path))
+        let text = read_text(path).map_err(|problem| ManifestError::unreadable(path, &problem))?;
+        let mut manifest = Self::parse(&text).map_err(|error| error.in_file(path))?;
+        if let Some(document) = &mut manifest.origin.0 {
+            Arc::make_mut(document).file = Some(path.to_owned());
+        }
+        Ok(manifest)
     }
 
     /// Parses and checks the text of a manifest.
@@ -37,18 +42,113 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// When it is not YAML or holds a mistake; the error names line and key.
+    /// When it is not YAML or holds a mistake. The error holds every mistake with its line and key.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        // Some editors begin a file with a byte order mark.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let document = Node::parse(text)?;
-        let manifest: Self = serde_path_to_error::deserialize(&document).map_err(|error| describe(text, &error))?;
-        manifest.check().map_err(|error| {
-            let line = line_of(text, &error.key);
-            error.at_line(line)
-        })?;
-        Ok(manifest)
+        let mut mistakes = Vec::new();
+        let Some((mut root, found)) = Node::parse(text).map_err(|mistake| mistakes.push(*mistake)).ok() else {
+            return Err(ManifestError::new(text, mistakes));
+        };
+        mistakes = found;
+        let manifest: Option<Self> = read::read(&mut root, &mut mistakes);
+        let places = root.places();
+        if let Some(manifest) = &manifest {
+            let told: Vec<String> = mistakes.iter().map(|mistake| mistake.key.clone()).collect();
+            let check = Check::of(manifest);
+            mistakes.extend(check.into_mistakes().into_iter().filter(|mistake| is_news(mistake, &told)).map(
+                |mistake| {
+                    let span = place_of(&places, &mistake.key);
+                    mistake.with_span(span)
+                },
+            ));
+        }
+        match manifest {
+            Some(manifest) if mistakes.is_empty() => {
+                let origin = Origin(Some(Arc::new(Document { file: None, text: text.to_owned(), places })));
+                Ok(Self { origin, ..manifest })
+            }
+            _ => Err(ManifestError::new(text, mistakes)),
+        }
     }
+
+    /// Makes the error of a mistake that only the caller can see, such as a path that does not exist, at a key of this
+    /// manifest. It has the key's file, line and source line when the manifest was read from a text.
+    ///
+    /// ```
+    /// use bottle_plan::Manifest;
+    ///
+    /// let text = "bottles: {dev: {workspace: {path: nowhere}}}\nagents: {demo: {bottle: dev, command: [id]}}";
+    /// let error = Manifest::parse(text)?.error_at([("bottles.dev.workspace.path".into(), "it does not exist".into())]);
+    /// assert_eq!((error.mistakes[0].line, error.mistakes[0].column), (Some(1), Some(35)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn error_at(&self, mistakes: impl IntoIterator<Item = (String, String)>) -> ManifestError {
+        let mistakes = mistakes.into_iter().map(|(key, text)| ManifestMistake::new(key, &text)).collect();
+        self.error(mistakes)
+    }
+
+    /// Gives mistakes their places.
+    pub(crate) fn error(&self, mistakes: Vec<ManifestMistake>) -> ManifestError {
+        let Some(origin) = &self.origin.0 else { return ManifestError::without_text(mistakes) };
+        let placed = mistakes.into_iter().map(|mistake| {
+            let span = place_of(&origin.places, &mistake.key);
+            mistake.with_span(span)
+        });
+        let error = ManifestError::new(&origin.text, placed.collect());
+        match &origin.file {
+            Some(file) => error.in_file(file),
+            None => error,
+        }
+    }
+}
+
+/// The text that a manifest was read from. It is no part of the manifest's value.
+#[derive(Clone, Default)]
+pub(super) struct Origin(Option<Arc<Document>>);
+
+#[derive(Clone)]
+struct Document {
+    file: Option<PathBuf>,
+    text: String,
+    places: BTreeMap<String, Range<usize>>,
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Origin {
+    /// The text may hold what is no part of the manifest, such as a secret in a comment.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "read from a text" } else { "made in code" })
+    }
+}
+
+/// The place of a key, or of the nearest one above it that is there.
+fn place_of(places: &BTreeMap<String, Range<usize>>, key: &str) -> Option<Range<usize>> {
+    let mut key = key;
+    loop {
+        if let Some(place) = places.get(key) {
+            return Some(place.clone());
+        }
+        key = &key[..key.rfind(['.', '['])?];
+    }
+}
+
+/// Whether a broken rule tells more than the mistakes that the types found: a value that was dropped for one of those may be
+/// the whole reason, and shifts the items behind it.
+fn is_news(mistake: &ManifestMistake, told: &[String]) -> bool {
+    let key = mistake.key.as_str();
+    !told.iter().any(|told| {
+        let parent = told.rfind(['.', '[']).map_or("", |end| &told[..end]);
+        // A bottle that is wrong as a whole is there all the same for its agents.
+        let bottle =
+            (told == "bottles" || parent == "bottles") && key.starts_with("agents.") && key.ends_with(".bottle");
+        let list = told.find('[').map_or(told.as_str(), |end| &told[..end]);
+        let beside = key.strip_prefix(parent).is_some_and(|rest| rest.matches(['.', '[']).count() <= 1);
+        told.starts_with(key) || beside || bottle || (told.contains('[') && key.starts_with(list))
+    })
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -69,140 +169,6 @@ fn read_text(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid].split(|byte| *byte == b'\n').count();
-        format!("it is not UTF-8: byte {} on line {line} begins no character", valid + 1)
+        format!("invalid UTF-8 at line {line}, byte {}", valid + 1)
     })
-}
-
-/// Adds the key's path and the line to a mistake.
-fn describe(text: &str, error: &serde_path_to_error::Error<Mistake>) -> ManifestError {
-    let mut key = String::new();
-    let mut path = String::new();
-    for segment in error.path() {
-        match segment {
-            Segment::Seq { index } => {
-                let _ = write!(key, "[{index}]");
-                let _ = write!(path, "[{index}]");
-            }
-            Segment::Map { key: name } => {
-                let dot = if path.is_empty() { "" } else { "." };
-                let _ = write!(key, "{dot}{}", shown(name));
-                let _ = write!(path, "{dot}{name}");
-            }
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    ManifestError::new(key, error.inner().to_string()).at_line(line_of(text, &path))
-}
-
-/// The line of the key that a path leads to, found by walking the document again and failing there on purpose: the
-/// parser tells positions only with its errors. A key that is missing has no line; its nearest ancestor that is there
-/// has one.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    let found = Cell::new(false);
-    let mut path = key;
-    loop {
-        let locate = Locate { path, found: &found };
-        if let Err(error) = locate.deserialize(serde_yaml::Deserializer::from_str(text))
-            && found.get()
-        {
-            return error.location().map(|place| place.line());
-        }
-        path = &path[..path.rfind(['.', '['])?];
-    }
-}
-
-/// Walks to the end of a path and fails there.
-struct Locate<'a> {
-    /// What is left of the path, such as `.routes[1].host`.
-    path: &'a str,
-    found: &'a Cell<bool>,
-}
-
-impl<'a> Locate<'a> {
-    fn here<E: de::Error>(&self) -> E {
-        self.found.set(true);
-        E::custom("found")
-    }
-
-    /// The rest of the path behind `key`, when that is where the path goes.
-    fn behind(&self, key: &str) -> Option<&'a str> {
-        let rest = self.path.strip_prefix('.').unwrap_or(self.path).strip_prefix(key)?;
-        (rest.is_empty() || rest.starts_with(['.', '['])).then_some(rest)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Locate<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        // A value that is no mapping or list fails by itself, at the right place.
-        self.found.set(self.path.is_empty());
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Locate<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the way to a key")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        if self.path.is_empty() {
-            return Err(self.here());
-        }
-        while let Some(rest) = access.next_key_seed(LocateKey(&self))? {
-            match rest {
-                Some(rest) => access.next_value_seed(Locate { path: rest, found: self.found })?,
-                None => drop(access.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        if self.path.is_empty() {
-            return Err(self.here());
-        }
-        let index = self.path.strip_prefix('[').and_then(|path| path.split_once(']'));
-        let Some((Ok(wanted), rest)) = index.map(|(index, rest)| (index.parse::<usize>(), rest)) else {
-            return Ok(());
-        };
-        for _ in 0..wanted {
-            if access.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(());
-            }
-        }
-        let locate = Locate { path: rest, found: self.found };
-        access.next_element_seed(locate)?;
-        while access.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-}
-
-/// A key of a mapping on the way: fails when the path ends here, and gives the rest of the path when it leads on.
-struct LocateKey<'a>(&'a Locate<'a>);
-
-impl<'de, 'a> DeserializeSeed<'de> for LocateKey<'a> {
-    type Value = Option<&'a str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'_> for LocateKey<'a> {
-    type Value = Option<&'a str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: de::Error>(self, key: &str) -> Result<Self::Value, E> {
-        match self.0.behind(key) {
-            Some("") => Err(self.0.here()),
-            rest => Ok(rest),
-        }
-    }
 }

@@ -9,9 +9,11 @@ mod error;
 mod inspect;
 mod known_hosts;
 mod load;
-mod node;
+mod read;
 mod schema;
 mod shorthand;
+mod tree;
+mod words;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +23,7 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use error::ManifestError;
+pub use error::{ManifestError, ManifestMistake};
 pub use inspect::{AllowSpec, Inspect, RequestScan};
 pub use load::MAX_MANIFEST_BYTES;
 pub use shorthand::{EnvSpec, Toggle};
@@ -48,13 +50,16 @@ pub struct Manifest {
     #[serde(deserialize_with = "shorthand::unique_map")]
     #[schemars(extend("minProperties" = 1, "propertyNames" = {"not": {"pattern": "^(?:pipelock|git-gate|egress|supervise)(?:-|$)"}}))]
     pub agents: BTreeMap<AgentName, AgentSpec>,
+    #[serde(skip)]
+    #[schemars(skip)]
+    origin: load::Origin,
 }
 
 /// One sealed place. Everything has a default: an empty mapping is a bottle that reaches nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BottleSpec {
-    /// The agent's environment: literals, `${NAME}` or `{forward: NAME}` for a value of the host's environment, and
+    /// The agent's environment: literals, in which `$$` stands for `$`; `$NAME`, `${NAME}` or `{forward: NAME}` for a value of the host's environment, and
     /// `{placeholder: true}` for a credential variable that must be set while egress injects the real one.
     #[serde(deserialize_with = "shorthand::unique_map", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(example = serde_json::json!({"EDITOR": "vi", "LANG": {"forward": true}}))]

@@ -35,7 +35,7 @@ where
             let mut map = BTreeMap::new();
             while let Some(key) = access.next_key::<K>()? {
                 if map.contains_key(&key) {
-                    return Err(de::Error::custom(format_args!("`{key}` is there twice; each key may be given once")));
+                    return Err(de::Error::custom(format_args!("`{key}` is given twice; each key may be given once")));
                 }
                 map.insert(key, access.next_value()?);
             }
@@ -49,10 +49,11 @@ where
 /// Where the value of an environment variable of the agent comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvSpec {
-    /// The value itself. It is written to the Compose file: not for secrets.
+    /// The value itself. It is written to the Compose file, so it must not be a secret. In a manifest's text `$$` stands for
+    /// `$`.
     Literal(String),
-    /// The value of this variable of the host's environment at launch; `None` for the same name. `${NAME}` alone, written
-    /// as text, is short for it; within a longer text a `$` is a `$`.
+    /// The value of this variable of the host's environment at launch; `None` for the same name. The texts `$NAME` and
+    /// `${NAME}` are short for it.
     Forward(Option<EnvName>),
     /// A dummy for a credential that egress injects; `None` for a dummy of our own.
     Placeholder(Option<String>),
@@ -77,7 +78,7 @@ impl JsonSchema for EnvSpec {
         schemars::json_schema!({
             "anyOf": [
                 { "type": ["string", "integer", "boolean"],
-                  "description": "The value itself, written to the Compose file and so not for secrets; or `${NAME}` for the value of a variable of the host's environment." },
+                  "description": "The value itself, written to the Compose file and so not for secrets; in which `$$` stands for `$`; or `$NAME` or `${NAME}` for the value of a variable of the host's environment." },
                 mapping("forward", "The value of this variable of the host's environment at launch.", &name),
                 mapping("placeholder", "A dummy for a credential that egress injects.", &schemars::json_schema!({"type": "string"})),
             ]
@@ -88,7 +89,7 @@ impl JsonSchema for EnvSpec {
 impl Serialize for EnvSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = match self {
-            Self::Literal(text) => return serializer.serialize_str(text),
+            Self::Literal(text) => return serializer.serialize_str(&text.replace('$', "$$")),
             Self::Forward(_) | Self::Placeholder(_) => serializer.serialize_map(Some(1))?,
         };
         match self {
@@ -117,10 +118,7 @@ impl<'de> Deserialize<'de> for EnvSpec {
                 if text.contains('\0') {
                     return Err(E::custom("a variable cannot hold the character NUL"));
                 }
-                if let Some(name) = interpolated(text) {
-                    return name.parse().map(|name| EnvSpec::Forward(Some(name))).map_err(E::custom);
-                }
-                Ok(EnvSpec::Literal(text.to_owned()))
+                from_text(text).map_err(E::custom)
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<EnvSpec, E> {
@@ -176,9 +174,42 @@ impl<'de> Deserialize<'de> for EnvSpec {
     }
 }
 
-/// What stands in `${…}`, when the text is that and nothing else.
-pub(super) fn interpolated(text: &str) -> Option<&str> {
-    text.strip_prefix("${")?.strip_suffix('}').filter(|name| !name.contains(['$', '{', '}']))
+/// A text of `env`: `$NAME` or `${NAME}` alone forwards a variable, `$$` is a `$`, and a variable within a longer text is an
+/// error, since nothing is interpolated.
+fn from_text(text: &str) -> Result<EnvSpec, String> {
+    let whole = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).or_else(|| text.strip_prefix('$'));
+    if let Some(name) = whole.and_then(|name| name.parse::<EnvName>().ok()) {
+        return Ok(EnvSpec::Forward(Some(name)));
+    }
+    let mut literal = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        literal.push_str(before);
+        literal.push('$');
+        rest = after.strip_prefix('$').unwrap_or(after);
+        let refers = after.starts_with(|c: char| c.is_ascii_alphabetic() || "_{".contains(c));
+        if refers {
+            return Err(reference_within(after));
+        }
+    }
+    literal.push_str(rest);
+    Ok(EnvSpec::Literal(literal))
+}
+
+/// The error of a variable within a longer text; `after` is what follows its `$`.
+fn reference_within(after: &str) -> String {
+    let braced = after.starts_with('{');
+    let name = after.trim_start_matches('{');
+    let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+    let (shown, name) = match name[..end].parse::<EnvName>() {
+        Ok(name) if name.check_not_a_token().is_ok() && braced => (format!("${{{name}}}"), name.to_string()),
+        Ok(name) if name.check_not_a_token().is_ok() => (format!("${name}"), name.to_string()),
+        _ => ("${…}".to_owned(), "NAME".to_owned()),
+    };
+    format!(
+        "a variable within a longer text, `{shown}`, is not interpolated; accepted: `${name}` or `{{forward: {name}}}` as \
+         the whole value, or `$$` for a literal `$`"
+    )
 }
 
 /// A truth value or a `T` written as a string.

@@ -78,7 +78,7 @@ pub enum PlanError {
         known: String,
     },
     /// The manifest was put together in code and breaks a rule.
-    #[error("the manifest is wrong: {0}")]
+    #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// A path of the host cannot be part of a plan.
     #[error("{what} `{}` is not an absolute path", path.display())]
@@ -99,7 +99,8 @@ impl Manifest {
     pub fn plan(&self, request: PlanRequest<'_>) -> Result<BottlePlan, PlanError> {
         self.check()?;
         let (agent_name, agent) = self.choose(request.agent)?;
-        let bottle = self.bottles.get(&agent.bottle).ok_or_else(|| self.no_such_bottle(agent_name, &agent.bottle))?;
+        let no_bottle = || self.error(vec![self.no_such_bottle(agent_name, &agent.bottle)]);
+        let bottle = self.bottles.get(&agent.bottle).ok_or_else(no_bottle)?;
         let base = request.manifest_dir.unwrap_or(&request.host.cwd);
         for (what, path) in [("the home directory", &*request.host.home), ("the manifest's directory", base)] {
             if !path.is_absolute() {

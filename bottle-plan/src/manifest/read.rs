@@ -1,0 +1,309 @@
+//! The manifest's types out of a tree. An error carries the place of the value it is about.
+
+use std::fmt::{self, Write as _};
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use serde::de::{
+    self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor, value,
+};
+use serde::forward_to_deserialize_any;
+
+use super::error::{MAX_MISTAKES, ManifestMistake};
+use super::tree::{Entry, Node, Value};
+use super::words::{in_words, listed, meant, shown};
+
+/// Reads a type from a tree, with all mistakes. What a mistake is about is dropped from the tree, so that the next is found;
+/// `None` when so much is wrong that nothing is left.
+pub(super) fn read<T: DeserializeOwned>(root: &mut Node, mistakes: &mut Vec<ManifestMistake>) -> Option<T> {
+    loop {
+        let problem = match T::deserialize(Reader { node: root, path: &Path::Root, span: &root.span }) {
+            Ok(value) => return Some(value),
+            Err(Stop(problem)) => problem,
+        };
+        let misspelled = |field: &str| {
+            mistakes.iter().any(|told| told.suggestion.as_deref() == Some(field) && told.key.starts_with(&problem.key))
+        };
+        let spurious =
+            problem.missing.is_some_and(|field| misspelled(field) || is_dropped(root, &problem.positions, field));
+        let go_on = root.drop_at(&problem.positions);
+        if !spurious {
+            let mistake = ManifestMistake::new(problem.key, &problem.text);
+            mistakes.push(mistake.with_span(problem.span).with_suggestion(problem.suggestion));
+        }
+        if !go_on || mistakes.len() >= MAX_MISTAKES {
+            return None;
+        }
+    }
+}
+
+/// Whether a mapping lacks a key only since its value was dropped.
+fn is_dropped(root: &Node, positions: &[usize], field: &str) -> bool {
+    let mut node = root;
+    for position in positions {
+        let inner = match &node.value {
+            Value::List(items) => items.get(*position),
+            Value::Mapping(entries) => entries.get(*position).map(|entry| &entry.node),
+            _ => None,
+        };
+        match inner {
+            Some(inner) => node = inner,
+            None => return false,
+        }
+    }
+    matches!(&node.value, Value::Mapping(entries) if entries.iter().any(|entry| entry.node.dropped && entry.key == field))
+}
+
+/// The way from the document to a value.
+enum Path<'a> {
+    Root,
+    Item(&'a Path<'a>, usize),
+    /// The position of the entry, and the entry.
+    Key(&'a Path<'a>, usize, &'a Entry),
+}
+
+impl Path<'_> {
+    fn write(&self, out: &mut String, positions: &mut Vec<usize>) {
+        match self {
+            Self::Root => {}
+            Self::Item(outer, index) => {
+                outer.write(out, positions);
+                let _ = write!(out, "[{index}]");
+                positions.push(*index);
+            }
+            Self::Key(outer, position, entry) => {
+                outer.write(out, positions);
+                if !out.is_empty() {
+                    out.push('.');
+                }
+                out.push_str(&shown(&entry.key));
+                positions.push(*position);
+            }
+        }
+    }
+}
+
+/// A mistake that the types found.
+#[derive(Debug)]
+struct Problem {
+    text: String,
+    suggestion: Option<String>,
+    missing: Option<&'static str>,
+    placed: bool,
+    key: String,
+    positions: Vec<usize>,
+    span: Option<Range<usize>>,
+}
+
+/// The error by which serde carries a problem outwards.
+#[derive(Debug)]
+struct Stop(Box<Problem>);
+
+impl Stop {
+    fn new(text: String) -> Self {
+        let (key, positions) = (String::new(), Vec::new());
+        Self(Box::new(Problem { text, suggestion: None, missing: None, placed: false, key, positions, span: None }))
+    }
+
+    /// Places the problem, unless a value further in did.
+    fn at(mut self, path: &Path<'_>, span: &Range<usize>) -> Self {
+        if !self.0.placed {
+            path.write(&mut self.0.key, &mut self.0.positions);
+            self.0.placed = true;
+            self.0.span = Some(span.clone());
+        }
+        self
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
+    }
+}
+
+impl std::error::Error for Stop {}
+
+impl de::Error for Stop {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let what = match found {
+            Unexpected::Unit | Unexpected::Option => "empty",
+            Unexpected::Bool(_) => "a boolean",
+            Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => "a number",
+            Unexpected::Seq => "a list",
+            Unexpected::Map => "a mapping",
+            _ => "text",
+        };
+        let accepted = in_words(expected);
+        let quotes = matches!(what, "a number" | "a boolean") && accepted.contains("text");
+        Self::new(format!("it is {what}; accepted: {accepted}{}", if quotes { ", so put it in quotes" } else { "" }))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let what = match found {
+            Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => "it is out of range",
+            _ => "it does not fit",
+        };
+        Self::new(format!("{what}; accepted: {}", in_words(expected)))
+    }
+
+    fn unknown_variant(variant: &str, accepted: &'static [&'static str]) -> Self {
+        let mut stop = Self::new(format!("`{}` is unknown; accepted: {}", shown(variant), listed(accepted)));
+        stop.0.suggestion = meant(variant, accepted.iter().copied());
+        stop
+    }
+
+    fn unknown_field(field: &str, accepted: &'static [&'static str]) -> Self {
+        let mut stop = Self::new(format!("the key `{}` is unknown; accepted: {}", shown(field), listed(accepted)));
+        stop.0.suggestion = meant(field, accepted.iter().copied());
+        stop
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        let mut stop = Self::new(format!("the key `{field}` is missing"));
+        stop.0.missing = Some(field);
+        stop
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::new(format!("`{field}` is given twice; each key may be given once"))
+    }
+}
+
+/// A value to read, the way to it, and the place of mistakes in it.
+#[derive(Clone, Copy)]
+struct Reader<'de, 'p> {
+    node: &'de Node,
+    path: &'p Path<'p>,
+    span: &'p Range<usize>,
+}
+
+impl Reader<'_, '_> {
+    fn kind(self) -> Unexpected<'static> {
+        match &self.node.value {
+            Value::Null => Unexpected::Unit,
+            Value::Bool(boolean) => Unexpected::Bool(*boolean),
+            Value::Unsigned(number) => Unexpected::Unsigned(*number),
+            Value::Signed(number) => Unexpected::Signed(*number),
+            Value::Float(number) => Unexpected::Float(*number),
+            Value::Text(_) => Unexpected::Other("text"),
+            Value::List(_) => Unexpected::Seq,
+            Value::Mapping(_) => Unexpected::Map,
+        }
+    }
+
+    fn placed<T>(self, result: Result<T, Stop>) -> Result<T, Stop> {
+        result.map_err(|stop| stop.at(self.path, self.span))
+    }
+}
+
+impl<'de> Deserializer<'de> for Reader<'de, '_> {
+    type Error = Stop;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.placed(match &self.node.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(boolean) => visitor.visit_bool(*boolean),
+            Value::Unsigned(number) => visitor.visit_u64(*number),
+            Value::Signed(number) => visitor.visit_i64(*number),
+            Value::Float(number) => visitor.visit_f64(*number),
+            Value::Text(text) => visitor.visit_borrowed_str(text),
+            Value::List(items) => visitor.visit_seq(Items { list: items, next: 0, path: self.path }),
+            Value::Mapping(entries) => visitor.visit_map(Entries { mapping: entries, next: 0, path: self.path }),
+        })
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        if self.node.value == Value::Null { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    /// The derived types would take a list of their fields' values as well.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        match self.node.value {
+            Value::List(_) => self.placed(Err(de::Error::invalid_type(Unexpected::Seq, &"a mapping"))),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.placed(match &self.node.value {
+            Value::Text(text) => {
+                let text: value::StrDeserializer<'_, Stop> = text.as_str().into_deserializer();
+                text.deserialize_enum(name, variants, visitor)
+            }
+            // Every enumeration of the manifest is a list of words.
+            _ => Err(de::Error::invalid_type(self.kind(), &listed(variants).as_str())),
+        })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+struct Items<'de, 'p> {
+    list: &'de [Node],
+    next: usize,
+    path: &'p Path<'p>,
+}
+
+impl<'de> SeqAccess<'de> for Items<'de, '_> {
+    type Error = Stop;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Stop> {
+        while let Some(node) = self.list.get(self.next) {
+            let path = Path::Item(self.path, self.next);
+            self.next += 1;
+            if !node.dropped {
+                return seed.deserialize(Reader { node, path: &path, span: &node.span }).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+struct Entries<'de, 'p> {
+    mapping: &'de [Entry],
+    next: usize,
+    path: &'p Path<'p>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de, '_> {
+    type Error = Stop;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
+        while let Some(entry) = self.mapping.get(self.next) {
+            if !entry.node.dropped {
+                let key: value::BorrowedStrDeserializer<'de, Stop> = value::BorrowedStrDeserializer::new(&entry.key);
+                let path = Path::Key(self.path, self.next, entry);
+                return seed.deserialize(key).map(Some).map_err(|stop| stop.at(&path, &entry.key_span));
+            }
+            self.next += 1;
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Stop> {
+        let Some(entry) = self.mapping.get(self.next) else {
+            return Err(de::Error::custom("a key has no value"));
+        };
+        let path = Path::Key(self.path, self.next, entry);
+        self.next += 1;
+        seed.deserialize(Reader { node: &entry.node, path: &path, span: &entry.place() })
+    }
+}

@@ -1,0 +1,177 @@
+//! Masks what may be a secret in a text that an error shows.
+
+use std::ops::Range;
+
+/// Beginnings of the tokens of well-known services.
+const BEGINNINGS: &[&str] = &[
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "sk-",
+    "sk_live_",
+    "sk_test_",
+    "xoxb-",
+    "xoxp-",
+    "npm_",
+    "AKIA",
+    "ASIA",
+    "AIza",
+    "ya29.",
+    "eyJ",
+    "hf_",
+    "pypi-",
+];
+
+/// Returns whether a text begins like a token of a well-known service and goes on for at least `more` characters.
+pub(crate) fn begins_like_a_token(text: &str, more: usize) -> bool {
+    BEGINNINGS.iter().any(|start| text.starts_with(start) && text.len() >= start.len() + more)
+}
+
+/// Returns whether a part of a name is long and mixes both cases with digits, as names made of words do not.
+pub(crate) fn is_random(part: &str) -> bool {
+    let has = |kind: fn(&char) -> bool| part.chars().any(|c| kind(&c));
+    part.len() >= 20 && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit)
+}
+
+/// The byte ranges of a text that may be secrets: tokens by their beginning or their randomness, passwords in URLs, and the
+/// content of private keys.
+fn secrets(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    words(text, |c| c.is_ascii_alphanumeric() || "_-.".contains(c), &mut |at, word| {
+        if begins_like_a_token(word, 4) {
+            found.push(at..at + word.len());
+        }
+    });
+    words(text, |c| c.is_ascii_alphanumeric() || "+/=".contains(c), &mut |at, word| {
+        let has = |kind: fn(&u8) -> bool| word.bytes().any(|b| kind(&b));
+        let mixed = has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic);
+        let hexadecimal = word.len() >= 32 && mixed && word.bytes().all(|b| b.is_ascii_hexdigit());
+        if hexadecimal || word.split('/').any(is_random) || (word.ends_with('=') && word.len() >= 16) {
+            found.push(at..at + word.len());
+        }
+    });
+    for (scheme, _) in text.match_indices("://") {
+        let start = scheme + 3;
+        let rest = &text[start..];
+        let authority = &rest[..rest.find(|c: char| c.is_whitespace() || "/\"',]}".contains(c)).unwrap_or(rest.len())];
+        if let Some((user, _)) = authority.rsplit_once('@')
+            && let Some((name, password)) = user.split_once(':')
+        {
+            let password_at = start + name.len() + 1;
+            found.push(password_at..password_at + password.len());
+        }
+    }
+    for (begin, opening) in text.match_indices("-----BEGIN ") {
+        let rest = &text[begin + opening.len()..];
+        let Some(label) = rest.find("-----").filter(|end| rest[..*end].ends_with("PRIVATE KEY")) else { continue };
+        let start = begin + opening.len() + label + 5;
+        let end = text[start..].find("-----END").map_or(text.len(), |end| start + end);
+        found.push(start..end);
+    }
+    found
+}
+
+/// Calls `each` with the place of every longest run of characters that fit.
+fn words(text: &str, fits: impl Fn(char) -> bool, each: &mut dyn FnMut(usize, &str)) {
+    let mut start = None;
+    for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
+        match (fits(c) && at < text.len(), start) {
+            (true, None) => start = Some(at),
+            (false, Some(from)) => {
+                each(from, &text[from..at]);
+                start = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Returns the text with `*` for every byte that may be of a secret and `?` for every byte of a character that is no
+/// text, such as a terminal's control sequences. Line ends and byte offsets stay as they are.
+pub(crate) fn masked(text: &str) -> String {
+    let mut secret = vec![false; text.len()];
+    for range in secrets(text) {
+        secret[range].fill(true);
+    }
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        let unseen =
+            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        match c {
+            '\n' | '\t' => out.push(c),
+            '\r' => out.push(' '),
+            _ if secret[at] => out.extend(std::iter::repeat_n('*', c.len_utf8())),
+            _ if c.is_control() || unseen => out.extend(std::iter::repeat_n('?', c.len_utf8())),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Returns the text as an error's own sentence shows it: secrets give way to `…`.
+pub(crate) fn elided(text: &str) -> String {
+    let mut ranges = secrets(text);
+    ranges.sort_by_key(|range| (range.start, range.end));
+    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+    for range in ranges {
+        if range.start >= at {
+            out.push_str(&text[at..range.start]);
+            out.push('…');
+        }
+        at = at.max(range.end);
+    }
+    out.push_str(&text[at..]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_secret_is_masked_and_keeps_its_length() {
+        for (text, shown) in [
+            ("token: sk-ant-api03-Zm9vYmFy", "token: *********************"),
+            ("{token: ghp_Zm9vYmFyYmF6}", "{token: ****************}"),
+            ("url: https://user:hunter2@git.example.com/a", "url: https://user:*******@git.example.com/a"),
+            ("k: aB3dE5fG7hI9jK1lM3nO5pQ7", "k: ************************"),
+            ("k: 0123456789abcdef0123456789abcdef", "k: ********************************"),
+            ("\"-----BEGIN EC PRIVATE KEY-----\\nMHcC\"", "\"-----BEGIN EC PRIVATE KEY-----*******"),
+            (
+                "-----BEGIN PRIVATE KEY-----\nab\n-----END PRIVATE KEY-----\nx: y",
+                "-----BEGIN PRIVATE KEY-----\n**\n-----END PRIVATE KEY-----\nx: y",
+            ),
+            ("a\u{1b}[31m\r\nb\u{202e}c", "a?[31m \nb???c"),
+        ] {
+            assert_eq!(masked(text), shown, "{text:?}");
+            assert_eq!(masked(text).len(), text.len());
+        }
+    }
+
+    #[test]
+    fn ordinary_values_stay() {
+        for text in [
+            "bottle: dev-environment-2",
+            "url: git@git.example.com:team/app.git",
+            "token: MY_COMPANY_OPENAI_KEY_V2_PRODUCTION",
+            "- api.example.com",
+            "base: debian:trixie-slim",
+            "path: /home/me/Projects/Application2/source",
+            "-----BEGIN CERTIFICATE-----",
+            "ünïcödé: 多い",
+        ] {
+            assert_eq!(masked(text), text);
+            assert_eq!(elided(text), text);
+        }
+    }
+
+    #[test]
+    fn a_sentence_leaves_the_secret_out() {
+        assert_eq!(elided("a sk-ant-api03-Zm9vYmFy b"), "a … b");
+        assert_eq!(elided("https://u:hunter2@h/x"), "https://u:…@h/x");
+    }
+}
