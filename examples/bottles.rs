@@ -13,7 +13,7 @@ use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Outcome, Stdin, Stream, Subprocess};
 use bottle::lifecycle::TeardownReport;
 use bottle::plan::{Prefix, Slug, StateRoot};
-use bottle::{Engine, EngineChoice, Host, Site};
+use bottle::{Bottles, Engine, EngineChoice, Host};
 use clap::{Parser, Subcommand};
 
 /// Look after bottles.
@@ -88,24 +88,24 @@ fn run(args: Args) -> Result<u8, String> {
     let cancel = on_signals().map_err(|error| format!("watch for signals: {error}"))?;
     let backend = Arc::new(Subprocess::new(host.environment()));
     let engine = Engine::detect(backend, &args.engine, Control::cancelled_by(cancel.clone())).map_err(text)?;
-    let mut site = Site::new(engine, &host).with_prefix(args.prefix).with_observer(Arc::new(progress));
+    let mut site = Bottles::new(engine, host.clone()).with_prefix(args.prefix).with_observer(Arc::new(progress));
     if let Some(dir) = args.state_dir {
         site = site.with_state_root(StateRoot::at(host.facts.cwd.join(dir)));
     }
     match args.action {
         Action::List { json } => list(&site, json),
         Action::Logs { follow, slug } => {
-            bottle::logs(&site, &slug, follow, Arc::new(print)).map_err(text)?;
+            site.logs(&slug, follow, Arc::new(print)).map_err(text)?;
             Ok(0)
         }
         Action::Exec { slug, command } => exec(&site, &slug, command, cancel),
         Action::Cp { from, to } => copy(&site, &from, &to),
         Action::Down { slugs } => {
-            let reports = slugs.iter().map(|slug| bottle::down(&site, slug).map_err(text));
+            let reports = slugs.iter().map(|slug| site.down(slug).map_err(text));
             finish(&reports.collect::<Result<Vec<_>, _>>()?)
         }
         Action::Recover => {
-            let report = bottle::recover(&site).map_err(text)?;
+            let report = site.recover().map_err(text)?;
             for (what, slugs) in [("live", &report.live), ("kept", &report.kept)] {
                 for slug in slugs {
                     println!("{slug}: left alone, {what}");
@@ -118,8 +118,8 @@ fn run(args: Args) -> Result<u8, String> {
     }
 }
 
-fn list(site: &Site, json: bool) -> Result<u8, String> {
-    let bottles = bottle::list(site).map_err(text)?;
+fn list(site: &Bottles, json: bool) -> Result<u8, String> {
+    let bottles = site.list().map_err(text)?;
     if json {
         println!("{}", serde_json::to_string_pretty(&bottles).map_err(text)?);
         return Ok(0);
@@ -135,8 +135,8 @@ fn list(site: &Site, json: bool) -> Result<u8, String> {
 }
 
 /// At a terminal when there is one, and else with the two outputs kept apart.
-fn exec(site: &Site, slug: &Slug, command: Vec<String>, cancel: CancelToken) -> Result<u8, String> {
-    let bottle = bottle::attach(site, slug).map_err(text)?;
+fn exec(site: &Bottles, slug: &Slug, command: Vec<String>, cancel: CancelToken) -> Result<u8, String> {
+    let bottle = site.attach(slug).map_err(text)?;
     let exec = if command.is_empty() { bottle.agent() } else { Some(Exec::new(command)) };
     let exec = exec.ok_or_else(|| format!("run the agent of bottle `{slug}`: nothing tells its command"))?;
     let output = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
@@ -148,18 +148,16 @@ fn exec(site: &Site, slug: &Slug, command: Vec<String>, cancel: CancelToken) -> 
     Ok(u8::try_from(output.map_err(text)?.status.as_shell_code()).unwrap_or(1))
 }
 
-fn copy(site: &Site, from: &str, to: &str) -> Result<u8, String> {
+fn copy(site: &Bottles, from: &str, to: &str) -> Result<u8, String> {
     let remote = |place: &str| {
         let (slug, path) = place.split_once(':')?;
         Some((slug.parse::<Slug>().ok()?, path.to_owned()))
     };
     match (remote(from), remote(to)) {
         (None, Some((slug, directory))) => {
-            bottle::attach(site, &slug).and_then(|bottle| bottle.cp_in(Path::new(from), &directory, None))
+            site.attach(&slug).and_then(|bottle| bottle.cp_in(Path::new(from), &directory, None))
         }
-        (Some((slug, path)), None) => {
-            bottle::attach(site, &slug).and_then(|bottle| bottle.cp_out(&path, Path::new(to)))
-        }
+        (Some((slug, path)), None) => site.attach(&slug).and_then(|bottle| bottle.cp_out(&path, Path::new(to))),
         _ => return Err(format!("copy `{from}` to `{to}`: exactly one of them is SLUG:PATH")),
     }
     .map_err(text)?;

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 
 use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess};
-use bottle::plan::{AgentName, PlanRequest, Prefix, Slug, StateRoot};
-use bottle::{Bottle, Engine, EngineChoice, Host, LaunchOptions, Manifest};
+use bottle::plan::{AgentName, PlanRequest, Slug, StateRoot};
+use bottle::{Bottle, Bottles, Engine, EngineChoice, Host, Manifest};
 use clap::{Parser, ValueEnum};
 
 /// Launch an agent in a bottle.
@@ -77,18 +77,9 @@ fn run(args: Args) -> Result<u8, Failure> {
     let broken = |error: &dyn std::fmt::Display| Failure(1, format!("failed to {error}"));
 
     let host = Host::current().map_err(|error| broken(&format!("look at the host: {error}")))?;
-    let manifest_path = host.facts.cwd.join(&args.manifest);
-    let manifest = Manifest::read(&manifest_path).map_err(|error| wrong(&error))?;
-    let plan = manifest
-        .plan(PlanRequest {
-            agent: args.agent.as_ref(),
-            slug: args.slug.clone(),
-            prefix: Prefix::default(),
-            manifest_dir: manifest_path.parent(),
-            host: &host.facts,
-            random: bottle::random_bytes().map_err(|error| broken(&error))?,
-        })
-        .map_err(|error| wrong(&format!("{}: {error}", args.manifest.display())))?;
+    let manifest = Manifest::read(&args.manifest).map_err(|error| wrong(&error))?;
+    let request = PlanRequest { agent: args.agent.as_ref(), slug: args.slug.clone(), ..host.plan_request() };
+    let plan = manifest.plan(request).map_err(|error| wrong(&format!("{}: {error}", args.manifest.display())))?;
 
     let cancel = on_signals().map_err(|error| broken(&format!("watch for signals: {error}")))?;
     let observer = progress(args.events);
@@ -98,12 +89,12 @@ fn run(args: Args) -> Result<u8, Failure> {
     let state = root.bottle(plan.names.slug());
     let agent = bottle::agent_command(&plan);
 
-    let mut options =
-        LaunchOptions::new(engine, host).with_state_root(root).with_observer(observer).with_cancel(cancel.clone());
+    let mut bottles =
+        Bottles::new(engine, host).with_state_root(root).with_observer(observer).with_cancel(cancel.clone());
     if rehearsal.is_some() {
-        options = options.with_forges(Arc::new(bottle::deploy_keys::RehearsedForges));
+        bottles = bottles.with_forges(Arc::new(bottle::deploy_keys::RehearsedForges));
     }
-    let bottle = bottle::launch(plan, &options).map_err(|error| {
+    let bottle = bottles.launch(plan).map_err(|error| {
         let log = state.compose_log();
         let hint = if log.exists() { format!("\nthe services' logs are in {}", log.display()) } else { String::new() };
         Failure(if error.is_cancelled() { 130 } else { 1 }, format!("failed to {error}{hint}"))
@@ -115,10 +106,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         eprintln!("bottle {} stays up; its state is in {}", bottle.slug(), state.dir().display());
         bottle.keep().map_err(|error| broken(&error))?;
     } else {
-        let report = bottle.close();
-        if !report.is_clean() {
-            return Err(Failure(1, format!("failed to take everything down: {report}")));
-        }
+        bottle.close().map_err(|error| broken(&error))?;
     }
     if let Some(backend) = rehearsal {
         eprintln!("\nrehearsed: what an engine would have been asked, secrets redacted");

@@ -10,17 +10,17 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle::exec::engine::Exec;
 use bottle::exec::{
     Backend, Command, Control, ExecError, Output, OutputPolicy, RecordingBackend, Stdin, Subprocess, conformance,
 };
-use bottle::plan::{PlanRequest, Prefix, StateRoot};
-use bottle::{Engine, EngineChoice, Host, LaunchOptions, Manifest};
+use bottle::plan::StateRoot;
+use bottle::{Bottles, Engine, EngineChoice, Host, Manifest};
 use clap::{Parser, Subcommand};
 
 /// Run a bottle's commands somewhere else.
@@ -68,7 +68,7 @@ struct Elsewhere {
 impl Backend for Elsewhere {
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
         // Random, so that what a lost connection left running can be found again.
-        let call = bottle::random_bytes::<8>().map_or(0, u64::from_le_bytes);
+        let call = RandomState::new().build_hasher().finish();
         let wrapped = self.place.wrap(command, call, &self.state);
         if let Some(rehearsal) = &self.rehearsal {
             println!("{wrapped}");
@@ -210,19 +210,11 @@ fn run(args: &Args) -> Result<(), String> {
     }
     let engine = Engine::detect(backend, &EngineChoice::Program("docker".into()), Control::default());
     let engine = engine.map_err(|error| text(&error))?;
-    let manifest = Manifest::read(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bottle.yaml").as_ref());
-    let plan = manifest.map_err(|error| text(&error))?.plan(PlanRequest {
-        agent: None,
-        slug: None,
-        prefix: Prefix::default(),
-        manifest_dir: None,
-        host: &host.facts,
-        random: bottle::random_bytes().map_err(|error| text(&error))?,
-    });
-    let options = LaunchOptions::new(engine, host).with_state_root(root);
-    let bottle = bottle::launch(plan.map_err(|error| text(&error))?, &options).map_err(|error| text(&error))?;
-    let output = bottle.exec(Exec::new(["id"])).map_err(|error| text(&error))?;
-    print!("{}", output.stdout.text());
-    let report = bottle.close();
-    if report.is_clean() { Ok(()) } else { Err(format!("take everything down: {report}")) }
+    let bottles = Bottles::new(engine, host).with_state_root(root);
+    let manifest = Manifest::read(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bottle.yaml"));
+    let plan = manifest.map_err(|error| text(&error))?.plan(&bottles).map_err(|error| text(&error))?;
+    let bottle = bottles.launch(plan).map_err(|error| text(&error))?;
+    let output = bottle.exec(["id"]).map_err(|error| text(&error))?;
+    print!("{}", output.stdout_text());
+    bottle.close().map(drop).map_err(|error| text(&error))
 }

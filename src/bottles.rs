@@ -1,94 +1,178 @@
-//! The bottles that are there already, whoever launched them.
+//! [`Bottles`]: where bottles are launched and found.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bottle_compose::Sidecar;
 use bottle_exec::engine::ComposeProject;
-use bottle_exec::{Control, Engine, EngineError, Event, Observer, OutputSink, PlainText, Stream};
-use bottle_plan::{Names, Prefix, Slug, StateRoot};
+use bottle_exec::{
+    CancelToken, Control, Engine, EngineChoice, EngineError, Event, Observer, OutputSink, PlainText, Stream, Subprocess,
+};
+use bottle_plan::{BottlePlan, Names, PlanRequest, Prefix, Service, Slug, StateRoot};
+use bottle_supervise::{SuperviseError, Supervisor};
 
-use crate::Host;
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::{Forges, HttpForges, revoking};
-use crate::lifecycle::{Bottle, BottleError, Listed, RecoveryReport, TeardownOptions, TeardownReport, UndoHandlers};
+use crate::lifecycle::{
+    self, Bottle, BottleError, Listed, RecoveryReport, TeardownOptions, TeardownReport, UndoHandlers,
+};
+use crate::provision::{Builtin, Provisioner};
+use crate::{Host, LaunchError, launch};
 
-/// Where bottles are looked for: on one engine, under one state root and one prefix.
+/// The place where bottles are launched and found: one engine, one state root, one prefix, and the options that every
+/// launch and teardown shares.
+///
+/// [`local`](Bottles::local) finds all of it; each `with_*` method replaces one default. Cloning is cheap.
+///
+/// ```no_run
+/// use bottle::prelude::*;
+///
+/// let bottles = Bottles::local()?;
+/// for (slug, bottle) in bottles.list()? {
+///     println!("{slug}: {} containers", bottle.containers.len());
+/// }
+/// # Ok::<(), bottle::Error>(())
+/// ```
 #[derive(Clone)]
-#[non_exhaustive]
-pub struct Site {
-    /// The engine.
-    pub engine: Engine,
-    /// Where bottles keep their state.
-    pub state_root: StateRoot,
-    /// What every name of theirs on the engine begins with. Default: `claude-bottle`.
-    pub prefix: Prefix,
-    /// Who is told of every undo. Default: nobody.
-    pub observer: Arc<dyn Observer>,
-    /// Who undoes what the library knows nothing of: the same as at the launch.
-    pub handlers: UndoHandlers,
-    /// Who asks forges to revoke deploy keys. Default: [`HttpForges`].
+pub struct Bottles {
+    pub(crate) engine: Engine,
+    pub(crate) host: Host,
+    pub(crate) state_root: StateRoot,
+    pub(crate) prefix: Prefix,
+    pub(crate) sidecars: Vec<Arc<dyn Sidecar>>,
+    pub(crate) provisioner: Arc<dyn Provisioner>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) cancel: CancelToken,
+    pub(crate) wait: Duration,
+    pub(crate) handlers: UndoHandlers,
     #[cfg(feature = "deploy-keys")]
-    pub forges: Arc<dyn Forges>,
-    /// Whose environment holds the tokens for that.
-    pub host: Host,
+    pub(crate) forges: Arc<dyn Forges>,
 }
 
-impl std::fmt::Debug for Site {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Site")
+impl fmt::Debug for Bottles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bottles")
             .field("engine", &self.engine)
             .field("state_root", &self.state_root)
             .field("prefix", &self.prefix)
+            .field("sidecars", &self.sidecars)
+            .field("provisioner", &self.provisioner)
+            .field("wait", &self.wait)
             .finish_non_exhaustive()
     }
 }
 
-impl Site {
-    /// This engine, and where bottles of this host keep their state.
-    pub fn new(engine: Engine, host: &Host) -> Self {
+impl Bottles {
+    /// Finds this machine's engine, and the state root of this user.
+    ///
+    /// The engine is the first of `docker` and `podman` that answers. The state root is `$CLAUDE_BOTTLE_STATE`, else
+    /// `$XDG_STATE_HOME/claude-bottle`, else `~/.local/state/claude-bottle`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Host`](crate::Error::Host) when the process has no home or working directory,
+    /// [`Error::Engine`](crate::Error::Engine) when no engine answers.
+    pub fn local() -> crate::Result<Self> {
+        let host = Host::current().map_err(crate::Error::Host)?;
+        let backend = Arc::new(Subprocess::new(host.environment()));
+        let engine = Engine::detect(backend, &EngineChoice::Auto, Control::default())?;
+        Ok(Self::new(engine, host))
+    }
+
+    /// Uses this engine and this host, with the default of every other option.
+    pub fn new(engine: Engine, host: Host) -> Self {
         Self {
-            engine,
             state_root: host.state_root(),
+            engine,
+            host,
             prefix: Prefix::default(),
+            sidecars: bottle_sidecars::all().to_vec(),
+            provisioner: Arc::new(Builtin),
             observer: Arc::new(|_: &Event| {}),
+            cancel: CancelToken::default(),
+            wait: Duration::from_secs(120),
             handlers: UndoHandlers::default(),
             #[cfg(feature = "deploy-keys")]
             forges: Arc::new(HttpForges::default()),
-            host: host.clone(),
         }
     }
 
-    /// Looks for state elsewhere.
+    /// Sets the host, whose environment holds the tokens. Default: [`Host::current`].
+    #[must_use]
+    pub fn with_host(mut self, host: Host) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// Sets the directory where bottles keep their state. Default: [`Host::state_root`].
     #[must_use]
     pub fn with_state_root(mut self, root: StateRoot) -> Self {
         self.state_root = root;
         self
     }
 
-    /// Looks for bottles of another prefix.
+    /// Sets the prefix of every name on the engine. Default: `claude-bottle`.
+    ///
+    /// It applies to plans made with [`Manifest::plan(&bottles)`](bottle_plan::Manifest::plan), and to the bottles that
+    /// are looked for.
     #[must_use]
     pub fn with_prefix(mut self, prefix: Prefix) -> Self {
         self.prefix = prefix;
         self
     }
 
-    /// Tells somebody of every undo.
+    /// Adds a sidecar after the four built-in ones.
+    #[must_use]
+    pub fn with_sidecar(mut self, sidecar: Arc<dyn Sidecar>) -> Self {
+        self.sidecars.push(sidecar);
+        self
+    }
+
+    /// Sets what is put into the agent's container after its start. Default: [`Builtin`].
+    ///
+    /// Use [`Builtin.then(yours)`](Provisioner::then) to add to the default.
+    #[must_use]
+    pub fn with_provisioner(mut self, provisioner: Arc<dyn Provisioner>) -> Self {
+        self.provisioner = provisioner;
+        self
+    }
+
+    /// Sets the observer that receives each step of launches and teardowns. Default: none.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// Sets who undoes what the library knows nothing of.
+    /// Sets the token that stops a launch, including the command that it is running.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        let control = self.engine.control().clone().with_cancel(cancel.clone());
+        self.engine = self.engine.with_control(control);
+        self.cancel = cancel;
+        self
+    }
+
+    /// Sets how long the services may take to become healthy. Default: two minutes.
+    #[must_use]
+    pub const fn with_wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Sets the handlers of journal entries that callers added themselves. Default: none.
     #[must_use]
     pub fn with_handlers(mut self, handlers: UndoHandlers) -> Self {
         self.handlers = handlers;
         self
     }
 
-    /// Sets who asks forges to revoke deploy keys.
+    /// Sets the clients that register and revoke deploy keys. Default: [`HttpForges`].
     #[cfg(feature = "deploy-keys")]
     #[must_use]
     pub fn with_forges(mut self, forges: Arc<dyn Forges>) -> Self {
@@ -96,82 +180,133 @@ impl Site {
         self
     }
 
+    /// The engine.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The host, whose environment holds the tokens.
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The directory where bottles keep their state.
+    pub const fn state_root(&self) -> &StateRoot {
+        &self.state_root
+    }
+
+    /// The prefix of every name on the engine.
+    pub const fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Launches a bottle and returns its handle. The bottle is taken down when the handle is closed or dropped.
+    ///
+    /// What can fail because of the plan (a token that is not set, a missing key file, a protection that the engine
+    /// lacks) fails first, before anything is created. A later failure removes everything that was created.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError`]: the step, the cause, and what could not be removed.
+    pub fn launch(&self, plan: BottlePlan) -> Result<Bottle, LaunchError> {
+        launch::launch(plan, self)
+    }
+
+    /// Returns every bottle that is not completely gone, by slug.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be queried.
+    pub fn list(&self) -> Result<BTreeMap<Slug, Listed>, EngineError> {
+        lifecycle::list(&self.engine, &self.state_root, &self.prefix)
+    }
+
+    /// Returns a handle on a bottle that another process launched. Dropping it leaves the bottle running.
+    ///
+    /// The handle comes from the bottle's journal or, where that is lost, from the labels of its container.
+    ///
+    /// # Errors
+    ///
+    /// [`BottleError::NotFound`] when there is neither.
+    pub fn attach(&self, slug: &Slug) -> Result<Bottle, BottleError> {
+        Bottle::attach(self.engine.clone(), &self.state_root, self.names(slug), self.teardown_options())
+    }
+
+    /// Removes every bottle whose owner is gone. A second call does nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be queried. Failures of single bottles are in the report.
+    pub fn recover(&self) -> Result<RecoveryReport, EngineError> {
+        lifecycle::recover(&self.engine, &self.state_root, &self.prefix, &self.teardown_options())
+    }
+
+    /// Removes a bottle, whoever owns it and however far its launch came.
+    ///
+    /// # Errors
+    ///
+    /// [`BottleError::NotFound`] when there is no such bottle, [`BottleError::Launching`] while a live process launches
+    /// it, [`BottleError::Teardown`] when something could not be removed.
+    pub fn down(&self, slug: &Slug) -> Result<TeardownReport, BottleError> {
+        Bottle::down(&self.engine, &self.state_root, &self.names(slug), &self.teardown_options())
+    }
+
+    /// Returns the supervisor of a bottle: what its agent asked for, and the methods that approve or deny it.
+    ///
+    /// # Errors
+    ///
+    /// When the bottle has no state under this root, or was launched without `supervise`.
+    pub fn supervise(&self, slug: &Slug) -> Result<Supervisor, SuperviseError> {
+        Supervisor::open(self.engine.clone(), &self.state_root, slug)
+    }
+
+    /// Writes the log of a bottle's services to the sink. For a bottle that is down, that is the log saved at teardown.
+    ///
+    /// With `follow` it goes on until the bottle is down or the engine's control is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// [`BottleError::NotFound`] when neither the bottle nor a saved log exists.
+    pub fn logs(&self, slug: &Slug, follow: bool, sink: Arc<dyn OutputSink>) -> Result<(), BottleError> {
+        let (names, layout) = (self.names(slug), self.state_root.bottle(slug));
+        if self.engine.container(&names.container(Service::Agent))?.is_none() {
+            return saved_log(&layout.compose_log(), slug, &*sink);
+        }
+        let document = layout.compose_file();
+        let project = if fs::exists(&document).unwrap_or(false) {
+            ComposeProject::new(names.project(), layout.dir(), document)
+        } else {
+            ComposeProject::by_labels(names.project())
+        };
+        let control = Control::cancelled_by(self.engine.control().cancel().clone()).with_sink(sink);
+        let engine = self.engine.clone().with_control(control);
+        match engine.compose(&project)?.stream_logs(follow) {
+            Err(error) if error.is_cancelled() && follow => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     fn names(&self, slug: &Slug) -> Names {
         Names::new(self.prefix.clone(), slug.clone())
     }
 
-    fn teardown(&self) -> TeardownOptions {
-        let handlers = self.handlers.clone();
+    pub(crate) fn teardown_options(&self) -> TeardownOptions {
         #[cfg(feature = "deploy-keys")]
-        let handlers = revoking(handlers, &self.host, &self.forges);
+        let handlers = revoking(self.handlers.clone(), &self.host, &self.forges);
+        #[cfg(not(feature = "deploy-keys"))]
+        let handlers = self.handlers.clone();
         TeardownOptions::default().with_handlers(handlers).with_observer(Arc::clone(&self.observer))
     }
 }
 
-/// Every bottle of the site that was not wholly undone.
-///
-/// # Errors
-///
-/// When the engine cannot be asked.
-pub fn list(site: &Site) -> Result<BTreeMap<Slug, Listed>, EngineError> {
-    crate::lifecycle::list(&site.engine, &site.state_root, &site.prefix)
-}
-
-/// A handle on a bottle that another process launched, with everything that the first handle had: from its journal or,
-/// where that is lost, from the labels of its container. Dropping it leaves the bottle up.
-///
-/// # Errors
-///
-/// [`BottleError::NotFound`] when there is neither.
-pub fn attach(site: &Site, slug: &Slug) -> Result<Bottle, BottleError> {
-    Bottle::attach(site.engine.clone(), &site.state_root, site.names(slug), site.teardown())
-}
-
-/// Undoes every bottle of the site whose owner is gone. Done twice it does nothing the second time.
-///
-/// # Errors
-///
-/// When the engine cannot be asked. What goes wrong with a single bottle is in the report.
-pub fn recover(site: &Site) -> Result<RecoveryReport, EngineError> {
-    crate::lifecycle::recover(&site.engine, &site.state_root, &site.prefix, &site.teardown())
-}
-
-/// Takes a bottle down, whoever owns it and however far its launch came.
-///
-/// # Errors
-///
-/// [`BottleError::NotFound`] when there is no such bottle, [`BottleError::Launching`] while a process that lives launches
-/// it. What could not be undone is in the report.
-pub fn down(site: &Site, slug: &Slug) -> Result<TeardownReport, BottleError> {
-    Bottle::down(&site.engine, &site.state_root, &site.names(slug), &site.teardown())
-}
-
-/// Hands the sink what a bottle's services print; of one that is down, what was saved of it. With `follow` it goes on
-/// until the bottle is down or the engine's control is cancelled.
-///
-/// # Errors
-///
-/// [`BottleError::NotFound`] when neither the bottle nor a log of it is there.
-pub fn logs(site: &Site, slug: &Slug, follow: bool, sink: Arc<dyn OutputSink>) -> Result<(), BottleError> {
-    let (names, layout) = (site.names(slug), site.state_root.bottle(slug));
-    if site.engine.container(&names.container(bottle_plan::Service::Agent))?.is_none() {
-        return saved_log(&layout.compose_log(), slug, &*sink);
-    }
-    let document = layout.compose_file();
-    let project = if fs::exists(&document).unwrap_or(false) {
-        ComposeProject::new(names.project(), layout.dir(), document)
-    } else {
-        ComposeProject::by_labels(names.project())
-    };
-    let control = Control::cancelled_by(site.engine.control().cancel().clone()).with_sink(sink);
-    let engine = site.engine.clone().with_control(control);
-    match engine.compose(&project)?.stream_logs(follow) {
-        Err(error) if error.is_cancelled() && follow => Ok(()),
-        other => Ok(other?),
+/// A plan of the manifest's only agent, with a random slug.
+impl<'a> From<&'a Bottles> for PlanRequest<'a> {
+    fn from(bottles: &'a Bottles) -> Self {
+        bottles.host.plan_request().with_prefix(bottles.prefix.clone())
     }
 }
 
-fn saved_log(path: &std::path::Path, slug: &Slug, sink: &dyn OutputSink) -> Result<(), BottleError> {
+fn saved_log(path: &Path, slug: &Slug, sink: &dyn OutputSink) -> Result<(), BottleError> {
     let failed = |source| BottleError::Copy { path: path.to_owned(), source };
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bottle_plan::{HostFacts, StateRoot, UserIds};
+use bottle_plan::{HostFacts, PlanRequest, StateRoot, UserIds};
 
 /// The host as a launch sees it, all of it values: a test or an embedding program makes its own.
 #[derive(Clone)]
@@ -57,15 +58,13 @@ impl Host {
         let path = |name: &str| self.variable(name).map(Path::new);
         StateRoot::from_host(path("CLAUDE_BOTTLE_STATE"), path("XDG_STATE_HOME"), &self.facts.home)
     }
-}
 
-/// Bytes from the system's randomness, as the slug of a plan needs them.
-///
-/// # Errors
-///
-/// When the system has none.
-pub fn random_bytes<const COUNT: usize>() -> io::Result<[u8; COUNT]> {
-    let mut bytes = [0; COUNT];
-    bottle_tls::RandomSource::fill(&mut bottle_tls::SystemRandom, &mut bytes)?;
-    Ok(bytes)
+    /// Requests the plan of a manifest's only agent, with a random slug.
+    ///
+    /// The slug only has to differ from those of other bottles, so its randomness is the standard library's hash seed,
+    /// which cannot fail.
+    pub fn plan_request(&self) -> PlanRequest<'_> {
+        let seed = RandomState::new().build_hasher().finish();
+        PlanRequest::new(&self.facts, std::array::from_fn(|byte| seed.to_le_bytes()[byte]))
+    }
 }

@@ -9,6 +9,7 @@ mod bottles;
 #[cfg(feature = "deploy-keys")]
 pub mod deploy_keys;
 pub mod env_file;
+mod error;
 mod host;
 pub mod launch;
 pub mod lifecycle;
@@ -24,11 +25,21 @@ pub use bottle_plan::{BottlePlan, Manifest};
 pub use bottle_sidecars as sidecars;
 pub use bottle_supervise as supervise;
 pub use bottle_tls as tls;
-pub use bottles::{Site, attach, down, list, logs, recover};
-pub use host::{Host, random_bytes};
-pub use launch::{LaunchError, LaunchOptions, launch};
+pub use bottles::Bottles;
+pub use error::{Error, Result};
+pub use host::Host;
+pub use launch::LaunchError;
 pub use lifecycle::{Bottle, BottleError};
-pub use provision::ProvisionError;
+pub use provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
+
+/// The names that most programs need: `use bottle::prelude::*;`.
+pub mod prelude {
+    pub use bottle_exec::engine::Exec;
+    pub use bottle_plan::manifest::{AgentSpec, BottleSpec, InjectSpec, RouteSpec, UpstreamSpec};
+    pub use bottle_plan::{BottlePlan, Manifest, PlanRequest, Slug};
+
+    pub use crate::{Bottle, Bottles, Error, Host};
+}
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]

@@ -11,7 +11,7 @@ use bottle::deploy_keys::HttpForges;
 use bottle::exec::{Control, Event, RecordingBackend};
 use bottle::lifecycle::{JournalFile, Status};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
-use bottle::{Engine, EngineChoice, Host, LaunchError, LaunchOptions, Manifest, Site};
+use bottle::{Bottles, Engine, EngineChoice, Host, LaunchError, Manifest};
 use bottle_testing::forge::{FakeForge, Fault, REPOSITORY, TOKEN};
 
 const KINDS: [&str; 3] = ["github", "gitea", "gitlab"];
@@ -43,19 +43,17 @@ impl Bench {
         Host::new(HostFacts { home: self.root.path().to_owned(), cwd, user: owner }, environment)
     }
 
-    fn options(&self) -> LaunchOptions {
+    fn options(&self) -> Bottles {
         let engine = Engine::detect(Arc::new(RecordingBackend::rehearsal()), &EngineChoice::Auto, Control::default());
         let forges = HttpForges::default().with_timeout(Duration::from_secs(1)).with_settle(Duration::from_secs(4));
-        LaunchOptions::new(engine.unwrap(), self.host())
-            .with_state_root(self.state_root())
-            .with_forges(Arc::new(forges))
+        Bottles::new(engine.unwrap(), self.host()).with_state_root(self.state_root()).with_forges(Arc::new(forges))
     }
 
     fn state_root(&self) -> StateRoot {
         StateRoot::at(self.root.path().join("state"))
     }
 
-    fn launch_with(&self, options: &LaunchOptions) -> Result<bottle::Bottle, LaunchError> {
+    fn launch_with(&self, options: &Bottles) -> Result<bottle::Bottle, LaunchError> {
         let text = format!(
             "bottles:\n  lab:\n    git:\n      upstreams:\n        - name: app\n          url: git@git.example.com:{}.git\n          \
              known_hosts: [\"git.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGv\"]\n          \
@@ -75,7 +73,7 @@ impl Bench {
             host: &host.facts,
             random: [0; 5],
         });
-        bottle::launch(plan.unwrap(), options)
+        options.launch(plan.unwrap())
     }
 
     fn launch(&self) -> Result<bottle::Bottle, LaunchError> {
@@ -135,7 +133,7 @@ fn a_key_is_made_once_and_revoked_on_close_at_each_forge() {
             let compose = std::fs::read_to_string(compose).unwrap();
             assert!(compose.contains(path.to_str().unwrap()) && compose.contains("/etc/git-gate/creds/app-key"));
             bench.assert_no_file_holds(TOKEN);
-            let report = bottle.close();
+            let report = bottle.close().unwrap_or_else(|error| error.report);
             assert!(report.is_clean(), "{report}");
             assert_eq!(bench.forge.keys(), others, "{kind}: {:?}", bench.forge.log());
             assert_eq!(bench.forge.made(), 6);
@@ -229,7 +227,7 @@ fn a_key_that_somebody_deleted_counts_as_revoked() {
     let bench = Bench::new("gitlab");
     let bottle = bench.launch().unwrap();
     bench.forge.remove_all();
-    let report = bottle.close();
+    let report = bottle.close().unwrap_or_else(|error| error.report);
     assert!(report.is_clean(), "{report}");
     bench.assert_nothing_left();
 }
@@ -243,10 +241,10 @@ fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
     bench.token = None;
     let slug = "keys".parse().unwrap();
     let attach = |bench: &Bench| {
-        let site = Site::new(bench.options().engine, &bench.host()).with_state_root(bench.state_root());
-        bottle::attach(&site, &slug).unwrap()
+        let site = bench.options();
+        site.attach(&slug).unwrap()
     };
-    let report = attach(&bench).close();
+    let report = attach(&bench).close().unwrap_or_else(|error| error.report);
     let failures: Vec<_> = report.failures().collect();
     assert_eq!(failures.len(), 1, "{report}");
     let told = failures[0].error.clone().unwrap();
@@ -260,7 +258,7 @@ fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
     assert_eq!(bench.forge.keys().len(), 1);
     let report = {
         bench.token = Some(TOKEN);
-        attach(&bench).close()
+        attach(&bench).close().unwrap_or_else(|error| error.report)
     };
     assert!(report.is_clean(), "{report}");
     bench.assert_nothing_left();
@@ -268,7 +266,7 @@ fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
 
 fn bench_with_token(bench: &mut Bench, token: &'static str, attach: &dyn Fn(&Bench) -> bottle::Bottle) -> String {
     bench.token = Some(token);
-    attach(bench).close().to_string()
+    attach(bench).close().unwrap_or_else(|error| error.report).to_string()
 }
 
 /// A bound on what a slow forge costs: the request's own time, and then a while of looking whether the key turned up.

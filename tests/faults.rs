@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bottle::exec::{CancelToken, Control, Event, Fault, Outcome, RecordingBackend};
 use bottle::lifecycle::{Journal, JournalFile, Status, TeardownReport, Undo};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateLayout, StateRoot, UserIds};
-use bottle::{BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest, Site};
+use bottle::{BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
 
 const MANIFEST: &str = "
 bottles:
@@ -148,9 +148,9 @@ fn undoing(journal: &[Undo], layout: &StateLayout) -> Vec<String> {
 /// What the journal said when the launch failed, before anything was undone.
 type Seen = Arc<Mutex<Vec<Undo>>>;
 
-fn options(place: &Place, engine: Engine, seen: &Seen) -> LaunchOptions {
+fn options(place: &Place, engine: Engine, seen: &Seen) -> Bottles {
     let (seen, layout) = (Arc::clone(seen), place.layout());
-    LaunchOptions::new(engine, place.host())
+    Bottles::new(engine, place.host())
         .with_state_root(place.root())
         .with_observer(Arc::new(move |event: &Event| {
             if let Event::StepFinished { outcome: Outcome::Failed { .. }, .. } = event
@@ -167,10 +167,10 @@ fn options(place: &Place, engine: Engine, seen: &Seen) -> LaunchOptions {
 fn calls_without_a_fault() -> (Vec<String>, Vec<String>) {
     let place = Place::new();
     let (backend, engine) = engine(RecordingBackend::rehearsal());
-    let bottle = bottle::launch(place.plan(), &options(&place, engine, &Seen::default())).unwrap();
+    let bottle = options(&place, engine, &Seen::default()).launch(place.plan()).unwrap();
     let launching = backend.lines();
     let recorded = place.journal().undo;
-    assert!(bottle.close().is_clean());
+    bottle.close().unwrap();
     let closing = backend.lines().split_off(launching.len());
     assert_eq!(closing, undoing(&recorded, &place.layout()));
     let kinds = |wanted: fn(&Undo) -> bool| recorded.iter().filter(|undo| wanted(undo)).count();
@@ -192,7 +192,7 @@ fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
             let when = format!("{fault:?} at call {} `{line}`", index + 1);
             let (place, seen) = (Place::new(), Seen::default());
             let (backend, engine) = engine(RecordingBackend::rehearsal().with_fault(index + 1, fault));
-            let error = bottle::launch(place.plan(), &options(&place, engine, &seen)).expect_err(&when);
+            let error = options(&place, engine, &seen).launch(place.plan()).expect_err(&when);
             assert_eq!(error.is_cancelled(), fault == Fault::Cancelled, "{when}: {error}");
             let text = error.to_string();
             assert!(text.starts_with(error.step.as_str()) && !text.contains("not everything"), "{when}: {text}");
@@ -226,9 +226,9 @@ fn a_launch_that_failed_can_be_done_again_at_once() {
     let up = launching.iter().position(|line| line.contains(" up --detach")).unwrap();
     let place = Place::new();
     let (_, failing) = engine(RecordingBackend::rehearsal().with_fault(up + 1, Fault::Exit(1)));
-    bottle::launch(place.plan(), &options(&place, failing, &Seen::default())).unwrap_err();
+    options(&place, failing, &Seen::default()).launch(place.plan()).unwrap_err();
     let (backend, sound) = engine(RecordingBackend::rehearsal());
-    bottle::launch(place.plan(), &options(&place, sound, &Seen::default())).unwrap();
+    options(&place, sound, &Seen::default()).launch(place.plan()).unwrap();
     assert!(backend.lines().len() > up);
 }
 
@@ -239,9 +239,9 @@ fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_
         let place = Place::new();
         let fault = Fault::TimedOut;
         let (backend, engine) = engine(RecordingBackend::rehearsal().with_fault(launching.len() + index + 1, fault));
-        let bottle = bottle::launch(place.plan(), &options(&place, engine.clone(), &Seen::default())).unwrap();
+        let bottle = options(&place, engine.clone(), &Seen::default()).launch(place.plan()).unwrap();
         let recorded = place.journal().undo;
-        let report = bottle.close();
+        let report = bottle.close().unwrap_or_else(|error| error.report);
         let called = backend.lines().split_off(launching.len());
         // What looks for leftovers of the project stops at its own failure, and is done again as a whole.
         let looks = line.contains(" ls --quiet");
@@ -252,7 +252,7 @@ fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_
         place.assert_no_secret(line);
 
         backend.clear();
-        let site = Site::new(engine, &place.host()).with_state_root(place.root());
+        let site = Bottles::new(engine, place.host()).with_state_root(place.root());
         let left = place.journal().undo;
         // Compose's own failure is no failure when a look shows that nothing is left; the logs are not tried again.
         let is_tried_again = !line.contains(" down ") && !line.contains(" logs ");
@@ -260,7 +260,7 @@ fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_
         assert_eq!(left.len(), usize::from(is_tried_again), "`{line}`: {left:?}");
         assert!(left.iter().all(|undo| recorded.contains(undo)));
         if is_tried_again {
-            assert!(bottle::down(&site, &SLUG.parse().unwrap()).unwrap().is_clean());
+            assert!(site.down(&SLUG.parse().unwrap()).unwrap().is_clean());
             assert_eq!(backend.lines()[..undoing(&left, &place.layout()).len()], undoing(&left, &place.layout()));
         }
         assert_eq!(place.journal().status, Status::Closed, "`{line}`");
@@ -279,7 +279,7 @@ fn an_engine_that_does_not_see_our_files_is_refused_before_anything_is_made() {
         let backend = Arc::new(backend);
         let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
         backend.clear();
-        let error = bottle::launch(place.plan(), &options(&place, engine, &Seen::default())).unwrap_err().to_string();
+        let error = options(&place, engine, &Seen::default()).launch(place.plan()).unwrap_err().to_string();
         assert!(error.contains("bind mounts of this host's files") && error.contains(address), "{error}");
         assert_eq!(backend.lines(), Vec::<String>::new());
         assert!(!place.path("state").exists(), "nothing is made");
@@ -301,7 +301,7 @@ fn a_state_directory_that_cannot_be_written_is_said_so_and_nothing_is_made() {
     fs::write(place.path("state").join(SLUG), "in the way").unwrap();
     fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
     let (backend, engine) = engine(RecordingBackend::rehearsal());
-    let error = bottle::launch(place.plan(), &options(&place, engine, &Seen::default())).unwrap_err().to_string();
+    let error = options(&place, engine, &Seen::default()).launch(place.plan()).unwrap_err().to_string();
     assert!(error.contains("prepare the launch") && error.contains(SLUG), "{error}");
     assert_eq!(backend.lines(), Vec::<String>::new());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bottle::exec::{Control, RecordingBackend};
 use bottle::launch::LaunchCause;
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
-use bottle::{Engine, EngineChoice, Host, LaunchOptions, Manifest};
+use bottle::{Bottles, Engine, EngineChoice, Host, Manifest};
 
 const MANIFEST: &str = "
 bottles:
@@ -40,9 +40,9 @@ fn a_plan_with_a_deploy_key_is_refused_before_anything_is_made() {
     let before = backend.lines();
     let state = root.path().join("state");
     let host = Host::new(facts, [("FORGE_TOKEN".into(), "t0ken".into())]);
-    let options = LaunchOptions::new(engine, host).with_state_root(StateRoot::at(&state));
+    let options = Bottles::new(engine, host).with_state_root(StateRoot::at(&state));
 
-    let error = bottle::launch(plan, &options).unwrap_err();
+    let error = options.launch(plan).unwrap_err();
 
     assert!(matches!(&*error.cause, LaunchCause::NoDeployKeys { upstream, .. } if upstream == "app"), "{error}");
     assert!(error.to_string().contains("feature `deploy-keys`"), "{error}");

@@ -126,6 +126,16 @@ impl Output {
         Self { status, stdout: Captured::default(), stderr: Captured::default(), duration: Duration::ZERO }
     }
 
+    /// Returns standard output as text; see [`Captured::text`].
+    pub fn stdout_text(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Returns standard error as text; see [`Captured::text`].
+    pub fn stderr_text(&self) -> String {
+        self.stderr.text()
+    }
+
     /// Sets what was printed to standard output.
     #[must_use]
     pub fn with_stdout(mut self, stdout: impl Into<Captured>) -> Self {

@@ -30,10 +30,10 @@ pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
 
     let registrar = Registrar {
         plan: &launch.plan,
-        host: &launch.options.host,
-        forges: &*launch.options.forges,
+        host: &launch.bottles.host,
+        forges: &*launch.bottles.forges,
         journal: launch.guard.file(),
-        observer: &*launch.options.observer,
+        observer: &*launch.bottles.observer,
     };
     for (upstream, key) in wanted(&launch.plan) {
         let path = private_key(&launch.state, upstream);

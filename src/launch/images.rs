@@ -71,12 +71,12 @@ fn built_image(
 ) -> Result<BuiltImage, LaunchCause> {
     let hash = context.content_hash(&args);
     let tag = launch.plan.names.built_image(context.name, &hash);
-    let dir = launch.options.state_root.image_context(context.name, &hash);
+    let dir = launch.bottles.state_root.image_context(context.name, &hash);
     lay_down(context, &dir)?;
     // Bottles that are launched at once would each build the same image.
     let _lock = lock(launch, &dir.with_extension("lock"))?;
     if !launch.engine().exists(ObjectKind::Image, &tag)? {
-        step(&*launch.options.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
+        step(&*launch.bottles.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
             let mut build = Build::new(&tag, EngineContext::Directory(dir.clone()));
             build.args = args.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
             Ok(launch.engine().build(&build)?)
@@ -131,7 +131,7 @@ fn lock(launch: &Launch<'_>, path: &Path) -> Result<File, LaunchCause> {
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if launch.options.cancel.is_cancelled() => {
+            Err(rustix::io::Errno::WOULDBLOCK) if launch.bottles.cancel.is_cancelled() => {
                 return Err(LaunchCause::Cancelled);
             }
             Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(50)),
@@ -156,7 +156,7 @@ fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause>
     launch.guard.record(Undo::RemoveImage { tag: tag.clone() })?;
     let making = Undo::RemoveContainer { name: container.clone() };
     launch.guard.record(making.clone())?;
-    step(&*launch.options.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
+    step(&*launch.bottles.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
         let engine = launch.engine();
         engine.create_container(&container, base.as_str(), &labels)?;
         engine.cp_in(&container, "/", Stdin::File(tar.clone()), CopyMethod::Engine, None)?;
@@ -192,13 +192,13 @@ fn pack(launch: &Launch<'_>, owner: UserIds) -> Result<PathBuf, LaunchCause> {
     let dir = launch.state.service_dir(Service::Agent);
     files::make_dir(&dir, 0o700)?;
     let path = dir.join("workspace.tar");
-    step(&*launch.options.observer, "pack the workspace", || -> Result<(), LaunchCause> {
+    step(&*launch.bottles.observer, "pack the workspace", || -> Result<(), LaunchCause> {
         let failed = |source| LaunchCause::Write { path: path.clone(), source };
         let file = tempfile::NamedTempFile::new_in(&dir).map_err(failed)?;
         let packed = workspace::pack(&launch.plan.workspace, owner, io::BufWriter::new(file.as_file()))?;
         file.persist(&path).map_err(|error| failed(error.error))?;
         let message = format!("the workspace has {} files, {} KiB", packed.files, packed.bytes.div_ceil(1024));
-        launch.options.observer.event(&Event::Note { message });
+        launch.bottles.observer.event(&Event::Note { message });
         Ok(())
     })?;
     Ok(path)

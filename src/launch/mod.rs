@@ -6,7 +6,6 @@ mod error;
 mod files;
 mod images;
 mod networks;
-mod options;
 mod preflight;
 
 use std::sync::Arc;
@@ -19,32 +18,25 @@ use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
 
 pub use error::{LaunchCause, LaunchError, Step};
-pub use options::LaunchOptions;
 
 use preflight::Ready;
 
+use crate::Bottles;
 use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo};
-use crate::provision;
+use crate::provision::{self, AgentContainer};
 
-/// Launches a bottle and hands out its handle. The bottle is taken down when the handle is closed or dropped.
-///
-/// What could fail for the plan's own sake — a token that is not set, a key file that is missing, a protection that the
-/// engine cannot give — fails first, before anything is made. Whatever fails later undoes all that was made.
-///
-/// # Errors
-///
-/// [`LaunchError`], which names the step, says why, and tells what could not be undone, if anything.
-pub fn launch(plan: BottlePlan, options: &LaunchOptions) -> Result<Bottle, LaunchError> {
-    let state = options.state_root.bottle(plan.names.slug());
-    let (ready, guard, owner) = in_step(options, Step::Prepare, || {
-        let ready = preflight::check(&plan, options)?;
-        let (guard, owner) = open(&plan, &state, options)?;
+/// [`Bottles::launch`].
+pub(crate) fn launch(plan: BottlePlan, bottles: &Bottles) -> Result<Bottle, LaunchError> {
+    let state = bottles.state_root.bottle(plan.names.slug());
+    let (ready, guard, owner) = in_step(bottles, Step::Prepare, || {
+        let ready = preflight::check(&plan, bottles)?;
+        let (guard, owner) = open(&plan, &state, bottles)?;
         Ok((ready, guard, owner))
     })?;
-    let launching = Launch { plan, options, state, ready, owner, guard: &guard };
+    let launching = Launch { plan, bottles, state, ready, owner, guard: &guard };
     match launching.run() {
         Ok(handle) => {
-            let bottle = Bottle::launched(options.engine.clone(), guard, handle);
+            let bottle = Bottle::launched(bottles.engine.clone(), guard, handle);
             bottle.map_err(|error| LaunchError::new(Step::HandOut, error.into()))
         }
         Err(error) => Err(error.with_teardown(guard.close())),
@@ -52,18 +44,14 @@ pub fn launch(plan: BottlePlan, options: &LaunchOptions) -> Result<Bottle, Launc
 }
 
 /// Takes the slug's lock and opens the journal: from here on there is something to undo.
-fn open(
-    plan: &BottlePlan,
-    state: &StateLayout,
-    options: &LaunchOptions,
-) -> Result<(TeardownGuard, Owner), LaunchCause> {
+fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(TeardownGuard, Owner), LaunchCause> {
     let owner = Owner::of_process(std::process::id());
     let lock = BottleLock::acquire(state, plan.names.slug(), &owner)?;
     let created = time::OffsetDateTime::from(SystemTime::now()).format(&time::format_description::well_known::Rfc3339);
-    let journal = Journal::new(&plan.names, plan.agent_name.clone(), owner.clone(), &options.engine.info().program)
+    let journal = Journal::new(&plan.names, plan.agent_name.clone(), owner.clone(), &bottles.engine.info().program)
         .with_created(created.unwrap_or_default());
     let file = Arc::new(JournalFile::create(state, journal)?);
-    let guard = TeardownGuard::new(options.engine.clone(), file, lock, options.teardown());
+    let guard = TeardownGuard::new(bottles.engine.clone(), file, lock, bottles.teardown_options());
     // Last of all, whatever holds a key goes.
     let paths = [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| state.service_dir(it));
     guard.record(Undo::RemoveFiles { paths: paths.to_vec() })?;
@@ -71,19 +59,15 @@ fn open(
 }
 
 /// Runs one step between its two events, unless the launch was cancelled.
-fn in_step<T>(
-    options: &LaunchOptions,
-    name: Step,
-    work: impl FnOnce() -> Result<T, LaunchCause>,
-) -> Result<T, LaunchError> {
-    let work = || if options.cancel.is_cancelled() { Err(LaunchCause::Cancelled) } else { work() };
-    step(&*options.observer, name.as_str(), work).map_err(|cause| LaunchError::new(name, cause))
+fn in_step<T>(bottles: &Bottles, name: Step, work: impl FnOnce() -> Result<T, LaunchCause>) -> Result<T, LaunchError> {
+    let work = || if bottles.cancel.is_cancelled() { Err(LaunchCause::Cancelled) } else { work() };
+    step(&*bottles.observer, name.as_str(), work).map_err(|cause| LaunchError::new(name, cause))
 }
 
 /// A launch on its way.
 struct Launch<'a> {
     plan: BottlePlan,
-    options: &'a LaunchOptions,
+    bottles: &'a Bottles,
     state: StateLayout,
     ready: Ready,
     owner: Owner,
@@ -125,21 +109,22 @@ impl Launch<'_> {
         self.step(Step::Provision, || {
             self.seal(&resolved, images.seal.as_str())?;
             let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
-            Ok(provision::provision(self.engine(), &resolved, &trusted.certificate)?)
+            let agent = AgentContainer { engine: self.engine(), plan: &resolved, authority: &trusted.certificate };
+            Ok(self.bottles.provisioner.provision(&agent)?)
         })?;
         self.step(Step::HandOut, || Ok(provision::handle(self.engine(), &resolved)?))
     }
 
     fn step<T>(&self, name: Step, work: impl FnOnce() -> Result<T, LaunchCause>) -> Result<T, LaunchError> {
-        in_step(self.options, name, work)
+        in_step(self.bottles, name, work)
     }
 
     fn engine(&self) -> &Engine {
-        &self.options.engine
+        &self.bottles.engine
     }
 
     fn write_compose(&self, plan: &ResolvedPlan) -> Result<ComposeFile, LaunchCause> {
-        let sidecars: Vec<_> = self.options.sidecars.iter().map(|sidecar| &**sidecar).collect();
+        let sidecars: Vec<_> = self.bottles.sidecars.iter().map(|sidecar| &**sidecar).collect();
         let document = render(plan, &sidecars)?;
         files::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
@@ -147,10 +132,10 @@ impl Launch<'_> {
 
     /// Closes the agent's network namespace but for its sidecars' doors, before any command of the agent runs.
     fn seal(&self, plan: &ResolvedPlan, image: &str) -> Result<(), LaunchCause> {
-        let sidecars: Vec<_> = self.options.sidecars.iter().map(|sidecar| &**sidecar).collect();
+        let sidecars: Vec<_> = self.bottles.sidecars.iter().map(|sidecar| &**sidecar).collect();
         let doors = bottle_sidecars::seal::doors(plan, &sidecars);
         let agent = plan.plan().names.container(Service::Agent);
-        step(&*self.options.observer, "seal the agent's network", || -> Result<(), LaunchCause> {
+        step(&*self.bottles.observer, "seal the agent's network", || -> Result<(), LaunchCause> {
             Ok(self.engine().run_in_network_of(&agent, image, &doors).map(drop)?)
         })
     }
@@ -168,7 +153,7 @@ impl Launch<'_> {
         self.guard.record(Undo::DumpLogs { project: name, compose_file, project_dir, log })?;
         let secrets = self.ready.compose_environment.iter();
         let secrets = secrets.map(|(name, value)| (name.to_string(), value.clone()));
-        self.engine().compose(project)?.up(self.options.wait, secrets)?;
+        self.engine().compose(project)?.up(self.bottles.wait, secrets)?;
         Ok(())
     }
 }

@@ -12,7 +12,8 @@ use bottle_plan::plan::{GitAuth, PromptSource};
 use bottle_plan::resolved::{EngineFacts, HostGateway};
 use bottle_plan::{BottlePlan, SecretValue, Secrets};
 
-use super::{LaunchCause, LaunchOptions, deploy_keys};
+use super::{LaunchCause, deploy_keys};
+use crate::Bottles;
 use crate::env_file;
 
 /// What the checks found out.
@@ -25,11 +26,11 @@ pub(super) struct Ready {
     pub(super) compose_environment: Secrets,
 }
 
-pub(super) fn check(plan: &BottlePlan, options: &LaunchOptions) -> Result<Ready, LaunchCause> {
+pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, LaunchCause> {
     #[cfg(not(feature = "deploy-keys"))]
     deploy_keys::refuse(plan)?;
-    let engine = check_engine(plan, options)?;
-    let compose_environment = read_variables(plan, options)?;
+    let engine = check_engine(plan, bottles)?;
+    let compose_environment = read_variables(plan, bottles)?;
     check_files(plan)?;
     plan.tls.upstream_ca.as_deref().map(super::files::read_upstream_ca).transpose()?;
     let env_file = match &plan.agent.env_file {
@@ -40,8 +41,8 @@ pub(super) fn check(plan: &BottlePlan, options: &LaunchOptions) -> Result<Ready,
 }
 
 /// A protection that the engine cannot give is an error and never dropped in silence.
-fn check_engine(plan: &BottlePlan, options: &LaunchOptions) -> Result<EngineFacts, LaunchCause> {
-    let engine = &options.engine;
+fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, LaunchCause> {
+    let engine = &bottles.engine;
     engine.require(&Capability::ComposeWait)?;
     engine.require(&Capability::LocalFiles)?;
     if plan.agent.runtime == Runtime::Runsc {
@@ -57,11 +58,11 @@ fn check_engine(plan: &BottlePlan, options: &LaunchOptions) -> Result<EngineFact
     Ok(EngineFacts { host_gateway, start_interval: capabilities.start_interval })
 }
 
-fn read_variables(plan: &BottlePlan, options: &LaunchOptions) -> Result<Secrets, LaunchCause> {
+fn read_variables(plan: &BottlePlan, bottles: &Bottles) -> Result<Secrets, LaunchCause> {
     let mut secrets = Secrets::default();
     for wanted in plan.wanted_variables() {
         let (variable, purpose) = (wanted.source.to_string(), wanted.purpose);
-        let value = options.host.variable(&variable);
+        let value = bottles.host.variable(&variable);
         match value {
             Some(value) if wanted.may_be_empty || !value.as_bytes().trim_ascii().is_empty() => {
                 let Some(value) = value.to_str() else {
@@ -82,7 +83,7 @@ fn read_variables(plan: &BottlePlan, options: &LaunchOptions) -> Result<Secrets,
             "git upstream `{}` registers its deploy key with it ({}.deploy_key.token)",
             upstream.name, upstream.key
         );
-        let value = options.host.variable(key.token.as_str());
+        let value = bottles.host.variable(key.token.as_str());
         if value.is_none_or(|value| value.as_bytes().trim_ascii().is_empty()) {
             return Err(LaunchCause::Variable { variable: key.token.to_string(), empty: value.is_some(), purpose });
         }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::lifecycle::journal::{Journal, JournalError, JournalFile, Status};
 use crate::lifecycle::owner::Liveness;
 use crate::lifecycle::recover::remove_by_labels;
-use crate::lifecycle::teardown::{TeardownGuard, TeardownOptions, TeardownReport, tear_down};
+use crate::lifecycle::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::lifecycle::transfer;
 
 /// What a handle needs to know of a bottle beside its names.
@@ -42,6 +42,9 @@ pub enum BottleError {
     /// The journal cannot be read or written.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Something of the bottle could not be removed.
+    #[error(transparent)]
+    Teardown(#[from] TeardownError),
     /// There is no such bottle.
     #[error("find bottle `{slug}`: neither its journal nor its container is there")]
     NotFound {
@@ -151,8 +154,8 @@ impl Bottle {
     /// # Errors
     ///
     /// When it could not be run to its end; not when it ended badly.
-    pub fn exec(&self, exec: Exec) -> Result<Output, BottleError> {
-        Ok(self.engine.exec(&self.handle.container, &self.with_defaults(exec))?)
+    pub fn exec(&self, exec: impl Into<Exec>) -> Result<Output, BottleError> {
+        Ok(self.engine.exec(&self.handle.container, &self.with_defaults(exec.into()))?)
     }
 
     /// As [`exec`](Bottle::exec), with the output handed to the control's sink as it comes, until the control's token
@@ -161,9 +164,9 @@ impl Bottle {
     /// # Errors
     ///
     /// As [`exec`](Bottle::exec).
-    pub fn exec_streaming(&self, exec: Exec, control: Control) -> Result<Output, BottleError> {
+    pub fn exec_streaming(&self, exec: impl Into<Exec>, control: Control) -> Result<Output, BottleError> {
         let engine = self.engine.clone().with_control(control);
-        Ok(engine.exec_streaming(&self.handle.container, &self.with_defaults(exec))?)
+        Ok(engine.exec_streaming(&self.handle.container, &self.with_defaults(exec.into()))?)
     }
 
     /// Runs the agent, or anything else, on the caller's own input and output. `tty` must be true exactly when both the
@@ -172,8 +175,8 @@ impl Bottle {
     /// # Errors
     ///
     /// As [`exec`](Bottle::exec).
-    pub fn exec_agent(&self, exec: Exec, tty: bool) -> Result<Output, BottleError> {
-        Ok(self.engine.exec_interactive(&self.handle.container, &self.with_defaults(exec), tty)?)
+    pub fn exec_agent(&self, exec: impl Into<Exec>, tty: bool) -> Result<Output, BottleError> {
+        Ok(self.engine.exec_interactive(&self.handle.container, &self.with_defaults(exec.into()), tty)?)
     }
 
     /// Ends every process of the agent's user in the agent's container, but the one that keeps the container up: first
@@ -249,16 +252,24 @@ impl Bottle {
         Ok(self.engine.wait_ready(&self.handle.container, within)?)
     }
 
-    /// Takes the bottle down. Also one that was attached to, whoever owns it; its owner then finds nothing left to do.
-    pub fn close(self) -> TeardownReport {
-        match self.hold {
+    /// Removes the bottle. This also removes a bottle that was attached to; its owner then finds nothing left to do.
+    ///
+    /// The first call does the work. Afterwards the handle's other methods fail, since there is no container.
+    ///
+    /// # Errors
+    ///
+    /// [`TeardownError`] when something could not be removed. [`recover`](crate::Bottles::recover) tries again.
+    pub fn close(&self) -> Result<TeardownReport, TeardownError> {
+        let report = match &self.hold {
             Hold::Owned(guard) => guard.close(),
-            Hold::Attached { layout, options } => undo_all(&self.engine, &layout, &self.names, &options)
-                .unwrap_or_else(|error| TeardownReport {
+            Hold::Attached { layout, options } => {
+                undo_all(&self.engine, layout, &self.names, options).unwrap_or_else(|error| TeardownReport {
                     journal_errors: vec![error.to_string()],
                     ..TeardownReport::default()
-                }),
-        }
+                })
+            }
+        };
+        report.into_result()
     }
 
     /// Takes a bottle down from whatever is known of it: its journal, or the labels on the engine where that is lost. Also
@@ -267,7 +278,7 @@ impl Bottle {
     /// # Errors
     ///
     /// [`BottleError::NotFound`] when there is neither, [`BottleError::Launching`] when a process is about to make more of
-    /// it. What could not be undone is in the report.
+    /// it, [`BottleError::Teardown`] when something could not be removed.
     pub fn down(
         engine: &Engine,
         root: &StateRoot,
@@ -287,16 +298,16 @@ impl Bottle {
         if report.steps.is_empty() && !was_known {
             return Err(BottleError::NotFound { slug: names.slug().clone() });
         }
-        Ok(report)
+        Ok(report.into_result()?)
     }
 
-    /// Leaves the bottle up after this process's end.
+    /// Leaves the bottle running after this process ends. Recovery leaves a kept bottle alone.
     ///
     /// # Errors
     ///
-    /// When the journal cannot be written; the bottle stays all the same, but the next recovery may take it down.
-    pub fn keep(self) -> Result<(), BottleError> {
-        match self.hold {
+    /// When the journal cannot be written. The bottle stays, but the next recovery may remove it.
+    pub fn keep(&self) -> Result<(), BottleError> {
+        match &self.hold {
             Hold::Owned(guard) => Ok(guard.keep()?),
             Hold::Attached { .. } => Ok(()),
         }

@@ -15,5 +15,5 @@ pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
 pub use list::{Listed, list};
 pub use owner::{Liveness, Owner, OwnerError, Scope};
 pub use recover::{RecoveryReport, recover};
-pub use teardown::{TeardownGuard, TeardownOptions, TeardownReport, UndoOutcome, tear_down};
+pub use teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, UndoOutcome, tear_down};
 pub use undo::{Undo, UndoError, UndoHandler, UndoHandlers};

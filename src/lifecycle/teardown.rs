@@ -1,7 +1,7 @@
 //! Undoing everything, best effort and reported, whatever went wrong before.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bottle_exec::engine::Engine;
@@ -75,7 +75,6 @@ pub struct UndoOutcome {
 
 /// What came of a teardown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[must_use = "a teardown that failed in part leaves something behind"]
 pub struct TeardownReport {
     /// Each undo in the order in which it was tried.
     pub steps: Vec<UndoOutcome>,
@@ -87,6 +86,15 @@ impl TeardownReport {
     /// Whether nothing failed.
     pub fn is_clean(&self) -> bool {
         self.failures().next().is_none() && self.journal_errors.is_empty()
+    }
+
+    /// Turns a report with a failure into an error.
+    ///
+    /// # Errors
+    ///
+    /// When something failed.
+    pub fn into_result(self) -> Result<Self, TeardownError> {
+        if self.is_clean() { Ok(self) } else { Err(TeardownError { report: self }) }
     }
 
     /// The undos that failed.
@@ -105,6 +113,14 @@ impl fmt::Display for TeardownReport {
         failures.extend(self.journal_errors.iter().cloned());
         if failures.is_empty() { f.write_str("everything was undone") } else { f.write_str(&failures.join("\n")) }
     }
+}
+
+/// A bottle that could not be removed completely.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("remove the bottle completely: {report}")]
+pub struct TeardownError {
+    /// What was tried, and what failed.
+    pub report: TeardownReport,
 }
 
 /// Undoes what a journal says, the last thing first. A step that fails stops no other one; each that is done is struck
@@ -159,14 +175,14 @@ pub struct TeardownGuard {
     engine: Engine,
     file: Arc<JournalFile>,
     options: TeardownOptions,
-    /// Nothing once the teardown was done or given away.
-    lock: Option<BottleLock>,
+    /// `None` once the teardown was done or given away.
+    lock: Mutex<Option<BottleLock>>,
 }
 
 impl TeardownGuard {
     /// Guards what `file` says and will say. The lock is held as long as the guard is.
     pub const fn new(engine: Engine, file: Arc<JournalFile>, lock: BottleLock, options: TeardownOptions) -> Self {
-        Self { engine, file, options, lock: Some(lock) }
+        Self { engine, file, options, lock: Mutex::new(Some(lock)) }
     }
 
     /// Adds an undo, before the thing that it undoes is made.
@@ -191,38 +207,37 @@ impl TeardownGuard {
         &self.file
     }
 
-    /// Undoes everything now.
-    pub fn close(mut self) -> TeardownReport {
-        self.tear_down()
+    /// Undoes everything now. A second call undoes nothing and returns an empty report.
+    pub fn close(&self) -> TeardownReport {
+        match self.release() {
+            // Held until the last undo is done, so that no other process takes the slug meanwhile.
+            Some(_lock) => tear_down(&self.engine, &self.file, &self.options),
+            None => TeardownReport::default(),
+        }
     }
 
-    /// Leaves everything as it is. What is left says so, so that recovery leaves it alone too.
+    /// Leaves everything as it is, and marks the bottle as kept, so that recovery leaves it alone too.
     ///
     /// # Errors
     ///
-    /// When the journal cannot be written; everything is left all the same.
-    pub fn keep(mut self) -> Result<(), JournalError> {
-        self.lock = None;
+    /// When the journal cannot be written. Everything is left as it is all the same.
+    pub fn keep(&self) -> Result<(), JournalError> {
+        drop(self.release());
         self.file.set_status(Status::Kept)
     }
 
-    fn tear_down(&mut self) -> TeardownReport {
-        let report = tear_down(&self.engine, &self.file, &self.options);
-        self.lock = None;
-        report
+    fn release(&self) -> Option<BottleLock> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Drop for TeardownGuard {
     fn drop(&mut self) {
-        if self.lock.is_some() {
-            let report = self.tear_down();
-            if !report.is_clean() {
-                tracing::error!(%report, "not everything was undone");
-                self.options
-                    .observer
-                    .event(&Event::Warning { message: format!("not everything was undone: {report}") });
-            }
+        let report = self.close();
+        if !report.is_clean() {
+            tracing::error!(%report, "not everything was undone");
+            let message = format!("not everything was undone: {report}");
+            self.options.observer.event(&Event::Warning { message });
         }
     }
 }

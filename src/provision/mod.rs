@@ -4,6 +4,7 @@
 //! agent's by the agent, each in one command that also checks what it did.
 
 mod mcp;
+mod provisioner;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use bottle_plan::manifest::{Provider, Runtime};
 use bottle_plan::plan::{GitGatePlan, PromptSource};
 use bottle_plan::{ResolvedPlan, Service};
 use bottle_sidecars::{agent, git_gate};
+
+pub use provisioner::{AgentContainer, Builtin, Provisioner, Then};
 
 use crate::lifecycle::Handle;
 
@@ -50,6 +53,9 @@ pub enum ProvisionError {
         /// Why.
         source: std::io::Error,
     },
+    /// A [`Provisioner`] of the caller failed.
+    #[error("provision the agent")]
+    Custom(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl ProvisionError {
@@ -57,13 +63,13 @@ impl ProvisionError {
     pub const fn is_cancelled(&self) -> bool {
         match self {
             Self::Engine { source, .. } => source.is_cancelled(),
-            Self::Failed { .. } | Self::Read { .. } => false,
+            Self::Failed { .. } | Self::Read { .. } | Self::Custom(_) => false,
         }
     }
 }
 
 /// Provisions the agent's container: the authority it faces, its git identity, its way to git-gate, its prompt and its skills.
-pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
+fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
     let target = Target { engine, container: plan.plan().names.container(Service::Agent) };
     let what = "install the certificate authority";
     let mut certificate = read(what, authority)?;

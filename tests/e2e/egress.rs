@@ -11,7 +11,7 @@ use std::time::Duration;
 use bottle::exec::Event;
 use bottle::exec::engine::Exec;
 use bottle::plan::Service;
-use bottle::{Bottle, Host, LaunchOptions};
+use bottle::{Bottle, Bottles, Host};
 use serde_json::{Value, json};
 
 use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, base64, docker, host, sh};
@@ -51,14 +51,14 @@ impl Tokens {
     }
 
     /// The lab's options, on a host that has the tokens.
-    fn options(&self, lab: &Lab) -> LaunchOptions {
+    fn options(&self, lab: &Lab) -> Bottles {
         let mut options = lab.options();
-        options.host = host_with(&[("E2E_API_KEY", &self.api), ("E2E_GIT_TOKEN", &self.git)]);
+        options = options.with_host(host_with(&[("E2E_API_KEY", &self.api), ("E2E_GIT_TOKEN", &self.git)]));
         options
     }
 
     fn launch(&self, lab: &Lab) -> Bottle {
-        let bottle = bottle::launch(lab.plan(BOTTLE, ""), &self.options(lab)).unwrap_or_else(|error| panic!("{error}"));
+        let bottle = self.options(lab).launch(lab.plan(BOTTLE, "")).unwrap_or_else(|error| panic!("{error}"));
         lab.outside.connect(&bottle.names().egress_network());
         bottle
     }
@@ -162,7 +162,7 @@ requests.get(sys.argv[1], headers={'x-api-key': key, 'Authorization': 'Bearer ' 
     let echo = sh(&bottle, &format!("curl -fsSi https://{API}/echo"));
     assert!(echo.ok().contains("****"), "{echo:?}");
     tokens.assert_absent("an answer that echoes it", &echo.stdout);
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn the_example_for_claude_code_answers_without_a_key() {
     let example = include_str!("../../examples/claude.yaml");
     let manifest = example.replacen("  claude:\n    env:", &format!("  claude:\n{added}    env:"), 1);
     let mut options = lab.options();
-    options.host = host_with(&[("ANTHROPIC_API_KEY", &tokens.api)]);
-    let bottle = bottle::launch(lab.plan_of(&manifest), &options).unwrap_or_else(|error| panic!("{error}"));
+    options = options.with_host(host_with(&[("ANTHROPIC_API_KEY", &tokens.api)]));
+    let bottle = options.launch(lab.plan_of(&manifest)).unwrap_or_else(|error| panic!("{error}"));
     lab.outside.connect(&bottle.names().egress_network());
     assert_eq!(sh(&bottle, "timeout 100 claude -p hello < /dev/null").ok(), "Hello from outside.");
     let asked = arrived(&lab, "");
@@ -187,7 +187,7 @@ fn the_example_for_claude_code_answers_without_a_key() {
         "{asked:?}"
     );
     assert_eq!(sh(&bottle, "echo $ANTHROPIC_API_KEY").ok(), PLACEHOLDER);
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_host_without_a_route_is_pipelocks_to_decide() {
     let refused = sh(&bottle, &format!("curl -sS -o /dev/null -w '%{{http_code}}' https://{FORBIDDEN}/"));
     assert_eq!(refused.stdout.trim(), "403", "{refused:?}");
     assert!(lab.outside.events().iter().all(|event| event["sni"] != FORBIDDEN && event["host"] != FORBIDDEN));
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn events_arrive_as_they_are_sent() {
     ));
     // Even the worst is far from the 200 ms between two events: nothing waits for the next one.
     assert!(delays[9] < 150.0, "{delays:?}");
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_token_is_found_nowhere_but_in_egress() {
     let options = tokens.options(&lab).with_observer(Arc::new(hear));
 
     let commands = CommandLines::watch();
-    let bottle = bottle::launch(lab.plan(BOTTLE, ""), &options).unwrap_or_else(|error| panic!("{error}"));
+    let bottle = options.launch(lab.plan(BOTTLE, "")).unwrap_or_else(|error| panic!("{error}"));
     lab.outside.connect(&bottle.names().egress_network());
     sh(&bottle, &format!("curl -fsS 'https://{API}/echo?by=leaks' > /tmp/echo; git clone -q https://{API}/demo.git"))
         .ok();
@@ -291,7 +291,7 @@ fn a_token_is_found_nowhere_but_in_egress() {
     assert_no_file_holds(&tokens, lab.root.path());
     assert!(lab.state().join("docker-compose.yml").exists());
     let state = lab.state();
-    lab.close(bottle);
+    lab.close(&bottle);
     let log = std::fs::read_to_string(state.join("compose.log")).unwrap();
     assert!(log.contains("\"route\":\"api\"") && log.contains("\"injected\":true"), "{log}");
     assert_no_file_holds(&tokens, lab.root.path());
@@ -302,8 +302,8 @@ fn a_token_is_found_nowhere_but_in_egress() {
 fn no_error_holds_a_token() {
     let lab = Lab::new("errors");
     let tokens = Tokens::of(&lab);
-    let failing = |manifest: &str, options: &LaunchOptions| {
-        let error = bottle::launch(lab.plan(manifest, ""), options).unwrap_err();
+    let failing = |manifest: &str, options: &Bottles| {
+        let error = options.launch(lab.plan(manifest, "")).unwrap_err();
         let text = format!("{error}\n{error:?}");
         tokens.assert_absent("an error", &text);
         lab.assert_nothing_left();
@@ -316,7 +316,8 @@ fn no_error_holds_a_token() {
     assert!(error.contains("start the services"), "{error}");
     // A token that was copied with the end of its line. The other one is all right.
     let mut options = tokens.options(&lab);
-    options.host = host_with(&[("E2E_API_KEY", &format!("{}\n", tokens.api)), ("E2E_GIT_TOKEN", &tokens.git)]);
+    options =
+        options.with_host(host_with(&[("E2E_API_KEY", &format!("{}\n", tokens.api)), ("E2E_GIT_TOKEN", &tokens.git)]));
     let error = failing(BOTTLE, &options);
     assert!(error.contains("`E2E_API_KEY`") && error.contains("egress.routes[0].inject.token"), "{error}");
 }
@@ -341,8 +342,8 @@ fn a_missing_or_empty_token_is_refused_before_anything_is_made() {
             "bottles.lab.egress.routes[0].inject.token",
         ),
     ] {
-        options.host = host_with(&variables);
-        let error = bottle::launch(lab.plan(BOTTLE, ""), &options).unwrap_err().to_string();
+        options = options.with_host(host_with(&variables));
+        let error = options.launch(lab.plan(BOTTLE, "")).unwrap_err().to_string();
         for part in [variable, problem, key] {
             assert!(error.contains(part), "{error} does not say {part}");
         }
@@ -528,7 +529,7 @@ fn what_no_route_allows_is_refused_and_never_seen_outside() {
     assert!(!event["headers"].to_string().contains("own"), "{event}");
     let outside = serde_json::to_string(&lab.outside.events()).unwrap();
     assert!(!outside.contains("case-"), "a refused request arrived: {outside}");
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 /// The heads of the answers to requests that are sent as they stand.
@@ -565,7 +566,7 @@ fn with_either_proxy_down_requests_fail_and_nothing_leaves() {
         tokens.assert_absent("an answer", failed.stdout + &failed.stderr);
     }
     assert_eq!(lab.outside.events().len(), before, "something arrived outside");
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -609,7 +610,7 @@ for name in sys.argv[1:]:
     docker(["run", "--rm", "--network", &network, image.trim(), "curl", "-fsSk", "--proxy", &proxy, &url]);
     let event = arrived(&lab, "by=bypass").remove(0);
     tokens.assert_absent("a request that did not come through egress", event.to_string());
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -663,7 +664,7 @@ fn what_the_two_proxies_cost() {
     let script = "sort -n -k 2 -r /proc/[0-9]*/status 2>/dev/null | grep -m 1 VmHWM";
     let peak = docker(["exec", &egress_container(&bottle), "sh", "-c", script]).stdout;
     figure(&format!("egress's memory at its largest: {}", peak.trim()));
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 /// The command lines of every process of the host, as long as it watches.

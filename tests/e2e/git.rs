@@ -12,7 +12,7 @@ use bottle::deploy_keys::KeyPair;
 use bottle::exec::Stdin;
 use bottle::exec::engine::Exec;
 use bottle::plan::Service;
-use bottle::{Bottle, Host, LaunchOptions};
+use bottle::{Bottle, Bottles, Host};
 
 use bottle_testing::lab::{Lab, OUTSIDE, docker, engine, host, run, sh};
 
@@ -65,12 +65,12 @@ fn host_with_token() -> Host {
     Host::new(host.facts.clone(), host.environment().chain([token]).collect::<Vec<_>>())
 }
 
-fn options(lab: &Lab) -> LaunchOptions {
-    LaunchOptions::new(engine(), host_with_token()).with_state_root(lab.state_root())
+fn options(lab: &Lab) -> Bottles {
+    Bottles::new(engine(), host_with_token()).with_state_root(lab.state_root())
 }
 
 fn launch(lab: &Lab, manifest: &str) -> Bottle {
-    let bottle = bottle::launch(lab.plan(manifest, ""), &options(lab)).unwrap_or_else(|error| panic!("{error}"));
+    let bottle = options(lab).launch(lab.plan(manifest, "")).unwrap_or_else(|error| panic!("{error}"));
     lab.outside.connect(&bottle.names().egress_network());
     bottle
 }
@@ -151,7 +151,7 @@ fn the_agent_works_with_its_remotes_as_ever_and_holds_no_key() {
         (after.mode(), after.uid(), after.gid(), after.mtime(), after.ino())
     );
     let state = lab.state();
-    lab.close(bottle);
+    lab.close(&bottle);
     let private = std::fs::read_to_string(&key).unwrap();
     for file in ["compose.log", "docker-compose.yml", "metadata.json"] {
         let text = std::fs::read_to_string(state.join(file)).unwrap();

@@ -44,7 +44,7 @@ print(urllib.request.urlopen('{url}', context=context).status)"
     let events = lab.outside.events();
     let asked = |name: &str| events.iter().filter(|event| event["sni"] == name || event["host"] == name).count();
     assert!(asked(OUTSIDE) >= 5 && asked(FORBIDDEN) == 0, "{events:?}");
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_direct_connection_fails_at_once_and_is_never_seen_outside() {
     }
     let leaked: Vec<_> = lab.outside.events().into_iter().filter(|event| event["kind"] != "start").collect();
     assert!(leaked.is_empty(), "{leaked:?}");
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -98,7 +98,7 @@ for address in sys.argv[1:]:
     let reached = sh(&bottle, &format!("python3 -c \"{script}\" {}", addresses.join(" ")));
     assert_eq!(reached.ok(), "", "a service of the host answers the agent");
     assert!(listener.accept().is_err(), "a connection arrived at the host");
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -131,7 +131,7 @@ for address in ('{address}', '172.17.0.1', '255.255.255.255'):
     let other =
         sh(&bottle, &format!("python3 -c \"import socket; socket.create_connection(('{pipelock}', 9090), 5)\""));
     assert!(other.stderr.contains("ConnectionRefused"), "{other:?}");
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn the_agent_is_an_ordinary_user_without_capabilities() {
     let inspected =
         docker(["inspect", "--format", "{{json .HostConfig.CapAdd}} {{json .HostConfig.CapDrop}}", &container]);
     assert_eq!(inspected.stdout.trim(), "null [\"ALL\"]");
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 #[test]
@@ -184,7 +184,7 @@ print(ssl.DER_cert_to_PEM_cert(tls.getpeercert(True)))",
         }
     }
     assert!(keys > 0);
-    lab.close(bottle);
+    lab.close(&bottle);
     assert!(!ca.exists() && files_below(&lab.state()).iter().all(|path| !path.ends_with("ca-key.pem")));
 }
 
@@ -289,7 +289,7 @@ fn an_up_that_fails_says_why_and_leaves_nothing() {
 fn a_panic_of_the_caller_leaves_nothing() {
     let lab = Lab::new("panic");
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _bottle = bottle::launch(lab.plan(EGRESS, ""), &lab.options()).unwrap();
+        let _bottle = lab.options().launch(lab.plan(EGRESS, "")).unwrap();
         panic!("the caller's own fault");
     }));
     assert!(result.is_err());
@@ -310,7 +310,7 @@ fn a_cancelled_launch_says_so_and_leaves_nothing() {
             }
         }))
         .with_cancel(cancel);
-    let error = bottle::launch(lab.plan(EGRESS, ""), &options).unwrap_err();
+    let error = options.launch(lab.plan(EGRESS, "")).unwrap_err();
     assert!(error.is_cancelled(), "{error}");
     lab.assert_nothing_left();
 }
@@ -321,8 +321,8 @@ fn a_second_launch_of_a_slug_is_refused_at_once() {
     let lab = Lab::new("twice");
     let bottle = lab.launch(EGRESS, "");
     let started = Instant::now();
-    let error = bottle::launch(lab.plan(EGRESS, ""), &lab.options()).unwrap_err().to_string();
+    let error = lab.options().launch(lab.plan(EGRESS, "")).unwrap_err().to_string();
     assert!(error.contains("already running, owned by pid") && started.elapsed() < Duration::from_secs(1), "{error}");
     sh(&bottle, "true").ok();
-    lab.close(bottle);
+    lab.close(&bottle);
 }

@@ -63,9 +63,10 @@ impl Supervised {
 
     fn launch_in(lab: Lab, manifest: &str) -> Self {
         let mut options = lab.options();
-        let environment = options.host.environment().chain([("E2E_TOKEN".into(), TOKEN.into())]);
-        options.host = Host::new(options.host.facts.clone(), environment.collect::<Vec<_>>());
-        let bottle = bottle::launch(lab.plan(manifest, ""), &options).unwrap_or_else(|error| panic!("{error}"));
+        let environment: Vec<_> = options.host().environment().chain([("E2E_TOKEN".into(), TOKEN.into())]).collect();
+        let facts = options.host().facts.clone();
+        options = options.with_host(Host::new(facts, environment));
+        let bottle = options.launch(lab.plan(manifest, "")).unwrap_or_else(|error| panic!("{error}"));
         lab.outside.connect(&bottle.names().egress_network());
         let supervisor = Supervisor::open(engine(), &lab.state_root(), bottle.slug()).unwrap();
         let this = Self { lab, bottle, supervisor };
@@ -155,7 +156,7 @@ impl Supervised {
     }
 
     fn close(self) {
-        self.lab.close(self.bottle);
+        self.lab.close(&self.bottle);
     }
 }
 

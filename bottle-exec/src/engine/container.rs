@@ -31,6 +31,25 @@ pub struct Exec {
     pub timeout: Option<Duration>,
 }
 
+/// A program and its arguments, as in `bottle.exec(["git", "status"])`.
+impl<S: Into<String>, const N: usize> From<[S; N]> for Exec {
+    fn from(argv: [S; N]) -> Self {
+        Self::new(argv)
+    }
+}
+
+impl From<Vec<String>> for Exec {
+    fn from(argv: Vec<String>) -> Self {
+        Self::new(argv)
+    }
+}
+
+impl From<&[&str]> for Exec {
+    fn from(argv: &[&str]) -> Self {
+        Self::new(argv.iter().copied())
+    }
+}
+
 impl Exec {
     /// A command as the container's own user, with nothing to read.
     pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {

@@ -22,7 +22,8 @@ impl Manifest {
     ///
     /// When the file cannot be read, is no regular file, is larger than [`MAX_MANIFEST_BYTES`], is not UTF-8, or holds a
     /// mistake.
-    pub fn read(path: &Path) -> Result<Self, ManifestError> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
+        let path = path.as_ref();
         let text = read_text(path).map_err(|problem| ManifestError::unreadable(path, &problem))?;
         let mut manifest = Self::parse(&text).map_err(|error| error.in_file(path))?;
         if let Some(document) = &mut manifest.origin.0 {
@@ -110,6 +111,13 @@ struct Document {
     file: Option<PathBuf>,
     text: String,
     places: BTreeMap<String, Range<usize>>,
+}
+
+impl Manifest {
+    /// Directory of the file that the manifest was read from; `None` for a manifest that was parsed or built in code.
+    pub fn dir(&self) -> Option<&Path> {
+        self.origin.0.as_ref()?.file.as_deref()?.parent()
+    }
 }
 
 impl PartialEq for Origin {

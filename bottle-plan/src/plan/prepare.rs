@@ -42,21 +42,57 @@ pub struct HostFacts {
     pub user: UserIds,
 }
 
-/// Which bottle is wanted.
+/// Selects the agent of a manifest, and gives the facts that a plan needs from outside.
 #[derive(Debug, Clone)]
 pub struct PlanRequest<'a> {
-    /// The agent; `None` for the only one of the manifest.
+    /// The agent. `None` selects the manifest's only agent.
     pub agent: Option<&'a AgentName>,
-    /// The bottle's slug; `None` for `<agent>-<5 random characters>`.
+    /// The bottle's slug. `None` gives `<agent>-<5 random characters>`.
     pub slug: Option<Slug>,
-    /// What every name begins with.
+    /// Prefix of every name on the engine.
     pub prefix: Prefix,
-    /// The manifest's directory, absolute, to which its paths are relative; the working directory when there is none.
+    /// Directory against which the manifest's paths are resolved. `None` uses the directory that the manifest was read
+    /// from, or the working directory for one that was built in code.
     pub manifest_dir: Option<&'a Path>,
-    /// What is known of the host.
+    /// Facts about the host.
     pub host: &'a HostFacts,
-    /// Five random bytes, for a slug that was not given.
+    /// Five random bytes, for a slug that is not given.
     pub random: [u8; 5],
+}
+
+impl<'a> PlanRequest<'a> {
+    /// Requests the plan of the manifest's only agent, with a slug made from `random`.
+    pub fn new(host: &'a HostFacts, random: [u8; 5]) -> Self {
+        Self { agent: None, slug: None, prefix: Prefix::default(), manifest_dir: None, host, random }
+    }
+
+    /// Selects an agent by name.
+    #[must_use]
+    pub const fn with_agent(mut self, agent: &'a AgentName) -> Self {
+        self.agent = Some(agent);
+        self
+    }
+
+    /// Sets the bottle's slug.
+    #[must_use]
+    pub fn with_slug(mut self, slug: Slug) -> Self {
+        self.slug = Some(slug);
+        self
+    }
+
+    /// Sets the prefix of every name on the engine. Default: `claude-bottle`.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: Prefix) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Sets the directory against which the manifest's paths are resolved.
+    #[must_use]
+    pub const fn with_manifest_dir(mut self, dir: &'a Path) -> Self {
+        self.manifest_dir = Some(dir);
+        self
+    }
 }
 
 /// Why a manifest gives no plan for what was asked.
@@ -96,12 +132,18 @@ impl Manifest {
     /// # Errors
     ///
     /// When the manifest breaks a rule, or the agent is not in it or was left out while there are several.
-    pub fn plan(&self, request: PlanRequest<'_>) -> Result<BottlePlan, PlanError> {
+    pub fn plan<'a>(&self, request: impl Into<PlanRequest<'a>>) -> Result<BottlePlan, PlanError> {
+        let request = request.into();
         self.check()?;
         let (agent_name, agent) = self.choose(request.agent)?;
         let no_bottle = || self.error(vec![self.no_such_bottle(agent_name, &agent.bottle)]);
         let bottle = self.bottles.get(&agent.bottle).ok_or_else(no_bottle)?;
-        let base = request.manifest_dir.unwrap_or(&request.host.cwd);
+        let base = &match request.manifest_dir.or(self.dir()) {
+            // A relative directory is relative to the working directory, as it was when the manifest was read.
+            Some(dir) if request.manifest_dir.is_none() => request.host.cwd.join(dir),
+            Some(dir) => dir.to_owned(),
+            None => request.host.cwd.clone(),
+        };
         for (what, path) in [("the home directory", &*request.host.home), ("the manifest's directory", base)] {
             if !path.is_absolute() {
                 return Err(PlanError::RelativePath { what, path: path.to_owned() });

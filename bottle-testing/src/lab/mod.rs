@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Subprocess};
 use bottle::plan::{PlanRequest, Prefix, StateRoot};
-use bottle::{Bottle, BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest};
+use bottle::{Bottle, BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
 
 pub use outside::Outside;
 pub use run::{Finished, docker, example, run};
@@ -155,8 +155,8 @@ impl Lab {
     }
 
     /// How the tests launch: in the lab's own state directory.
-    pub fn options(&self) -> LaunchOptions {
-        LaunchOptions::new(engine(), host()).with_state_root(self.state_root())
+    pub fn options(&self) -> Bottles {
+        Bottles::new(engine(), host()).with_state_root(self.state_root())
     }
 
     pub fn state_root(&self) -> StateRoot {
@@ -170,16 +170,15 @@ impl Lab {
 
     /// Launches and connects the outside host to the bottle's egress network.
     pub fn launch(&self, bottle: &str, agent: &str) -> Bottle {
-        let bottle =
-            bottle::launch(self.plan(bottle, agent), &self.options()).unwrap_or_else(|error| panic!("{error}"));
+        let bottle = self.options().launch(self.plan(bottle, agent)).unwrap_or_else(|error| panic!("{error}"));
         self.outside.connect(&bottle.names().egress_network());
         bottle
     }
 
     /// Takes the bottle down and looks whether anything is left of it.
-    pub fn close(&self, bottle: Bottle) {
+    pub fn close(&self, bottle: &Bottle) {
         self.outside.disconnect(&bottle.names().egress_network());
-        let report = bottle.close();
+        let report = bottle.close().unwrap_or_else(|error| error.report);
         assert!(report.is_clean(), "{report}");
         self.assert_nothing_left();
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bottle::deploy_keys::HttpForges;
 use bottle::exec::Event;
 use bottle::plan::{PlanRequest, Prefix, StateRoot};
-use bottle::{Bottle, BottlePlan, Host, LaunchOptions, Manifest, Site};
+use bottle::{Bottle, BottlePlan, Bottles, Host, Manifest};
 
 use super::{git_section, known_host};
 use bottle_testing::forge::{FakeForge, Moment, REPOSITORY, TOKEN};
@@ -23,9 +23,9 @@ fn host_with_token() -> Host {
     Host::new(host.facts.clone(), host.environment().chain([token]).collect::<Vec<_>>())
 }
 
-fn options(root: StateRoot) -> LaunchOptions {
+fn options(root: StateRoot) -> Bottles {
     let forges = HttpForges::default().with_timeout(Duration::from_secs(5)).with_settle(Duration::from_secs(3));
-    LaunchOptions::new(engine(), host_with_token()).with_state_root(root).with_forges(Arc::new(forges))
+    Bottles::new(engine(), host_with_token()).with_state_root(root).with_forges(Arc::new(forges))
 }
 
 fn upstream(known_host: &str, api_url: &str, kind: &str, push: bool) -> String {
@@ -55,7 +55,7 @@ fn a_deploy_key_opens_the_repository_for_the_life_of_the_bottle() {
     let (lab, forge) = lab_with_forge("deploy");
     for (kind, push) in [("gitea", true), ("gitlab", false)] {
         let manifest = git_section(&upstream(&known_host(&lab, OUTSIDE), &forge.api_url(kind), kind, push));
-        let bottle = bottle::launch(lab.plan(&manifest, ""), &options(lab.state_root()));
+        let bottle = options(lab.state_root()).launch(lab.plan(&manifest, ""));
         let bottle = bottle.unwrap_or_else(|error| panic!("{error}"));
         lab.outside.connect(&bottle.names().egress_network());
         let keys = forge.keys();
@@ -70,7 +70,7 @@ fn a_deploy_key_opens_the_repository_for_the_life_of_the_bottle() {
         );
         assert_eq!(pushed.code == 0, push, "{pushed:?}");
         assert!(push || pushed.stderr.contains("pushing to `app` is turned off for this bottle"), "{pushed:?}");
-        lab.close(bottle);
+        lab.close(&bottle);
         assert_eq!(forge.keys(), []);
         assert_eq!(lab.outside.read("/data/authorized_keys").trim(), "");
     }
@@ -82,7 +82,7 @@ fn a_deploy_key_opens_the_repository_for_the_life_of_the_bottle() {
     let manifest = git_section(&upstream(&known_host(&lab, OUTSIDE), &forge.api_url("github"), "github", true));
     let mut plan = lab.plan(&manifest, "");
     plan.images.pipelock = "bottle-e2e/no-such-image:1".parse().unwrap();
-    let error = bottle::launch(plan, &options(lab.state_root())).unwrap_err();
+    let error = options(lab.state_root()).launch(plan).unwrap_err();
     assert!(error.to_string().starts_with("start the services"), "{error}");
     assert!(error.teardown.unwrap().is_clean());
     assert_eq!((forge.made(), forge.keys().len()), (3, 0));
@@ -136,12 +136,12 @@ fn a_launcher_killed_at_any_point_of_a_key_s_life_leaves_none_after_recovery() {
             releasing.release();
         });
         let forges = HttpForges::default().with_settle(Duration::from_secs(3));
-        let site = Site::new(engine(), &host_with_token())
+        let site = Bottles::new(engine(), host_with_token())
             .with_state_root(StateRoot::at(root.path().join("state")))
             .with_prefix(prefix())
             .with_forges(Arc::new(forges));
         let started = Instant::now();
-        let report = bottle::recover(&site).unwrap();
+        let report = site.recover().unwrap();
         let took = started.elapsed();
         release.join().unwrap();
         assert!(report.is_clean(), "{name}: {report:?}");
@@ -149,7 +149,7 @@ fn a_launcher_killed_at_any_point_of_a_key_s_life_leaves_none_after_recovery() {
         println!("{name}: made {}, recovered in {took:.1?}", forge.made());
         let expected = u64::from(number > 1);
         assert_eq!(forge.made(), expected, "{name}: {:?}", forge.log());
-        let again = bottle::recover(&site).unwrap();
+        let again = site.recover().unwrap();
         assert!(again.is_clean() && again.recovered.is_empty(), "{name}: {again:?}");
         assert_no_residue(root.path(), name);
     }
@@ -182,7 +182,7 @@ impl Images {
         let agent_args = bottle::sidecars::agent::build_args(&plan);
         let agent = plan.names.built_image("agent", &bottle::sidecars::agent::CONTEXT.content_hash(&agent_args));
         let git_gate = plan.names.built_image("git-gate", &bottle::sidecars::git_gate::CONTEXT.content_hash(&base));
-        let error = bottle::launch(plan, &options(lab.state_root())).unwrap_err();
+        let error = options(lab.state_root()).launch(plan).unwrap_err();
         assert!(error.to_string().contains("it was not reached"), "{error}");
         Self { agent, git_gate }
     }
@@ -282,8 +282,8 @@ fn launcher() {
     }
 }
 
-fn launch_from(root: &Path, options: &LaunchOptions) -> Bottle {
-    let plan: BottlePlan = Manifest::read(&root.join("bottle.yaml"))
+fn launch_from(root: &Path, options: &Bottles) -> Bottle {
+    let plan: BottlePlan = Manifest::read(root.join("bottle.yaml"))
         .unwrap()
         .plan(PlanRequest {
             agent: None,
@@ -294,5 +294,5 @@ fn launch_from(root: &Path, options: &LaunchOptions) -> Bottle {
             random: [0; 5],
         })
         .unwrap();
-    bottle::launch(plan, options).unwrap_or_else(|error| panic!("{error}"))
+    options.launch(plan).unwrap_or_else(|error| panic!("{error}"))
 }

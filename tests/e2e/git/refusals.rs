@@ -176,7 +176,7 @@ fn what_must_not_pass_is_refused_and_leaves_the_outside_as_it_was() {
     tagged.accepted("git tag -a -m fine v2; git push -q origin v2");
     assert!(refs(&lab, "tagged").contains("refs/tags/v2"));
     let state = lab.state();
-    lab.close(bottle);
+    lab.close(&bottle);
     let log = std::fs::read_to_string(state.join("compose.log")).unwrap();
     assert!(log.contains("github-pat") && !log.contains(&secret), "the audit log names rules and no secret");
 }

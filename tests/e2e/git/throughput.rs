@@ -63,7 +63,7 @@ fn a_large_repository_and_a_large_push_pass_in_a_bounded_time() {
     assert!(first.duration < direct_clone.duration * 6 + slowest, "{first:?}");
     assert!(push.duration < direct_push.duration * 20 + slowest, "{push:?}");
     drop(direct);
-    lab.close(bottle);
+    lab.close(&bottle);
 }
 
 /// A container with the agent's own git that reaches the outside host directly.
@@ -125,7 +125,7 @@ fn two_bottles_that_push_at_once_lose_nothing() {
     // Git-gate goes to its remotes directly, so any subnet will do.
     second.networks.egress_subnet = None;
     let bottles = [first, second].map(|plan| {
-        let bottle = bottle::launch(plan, &options(&lab)).unwrap_or_else(|error| panic!("{error}"));
+        let bottle = options(&lab).launch(plan).unwrap_or_else(|error| panic!("{error}"));
         lab.outside.connect(&bottle.names().egress_network());
         sh(&bottle, &format!("git clone -q git@{OUTSIDE}:app.git /tmp/app")).ok();
         bottle
@@ -165,6 +165,6 @@ fn two_bottles_that_push_at_once_lose_nothing() {
         }
     }
     for bottle in bottles {
-        lab.close(bottle);
+        lab.close(&bottle);
     }
 }

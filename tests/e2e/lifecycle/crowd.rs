@@ -14,13 +14,13 @@ const TOLD: &str = "LIFECYCLE_CROWD";
 
 /// Launches a bottle, looks whether it is the right one, and closes it.
 fn live(place: &std::path::Path, slug: &str) {
-    let bottle = bottle::launch(plan(SMALL, slug), &options(engine(), place)).unwrap_or_else(|error| panic!("{error}"));
+    let bottle = options(engine(), place).launch(plan(SMALL, slug)).unwrap_or_else(|error| panic!("{error}"));
     let script = format!(
         "echo {slug} > ~/name; sleep 1; cat ~/name; getent hosts bottle-life-pipelock-{slug} >/dev/null && echo named"
     );
     let output = bottle.exec(Exec::new(["sh", "-c", &script])).unwrap();
     assert_eq!(output.stdout.text(), format!("{slug}\nnamed\n"));
-    let report = bottle.close();
+    let report = bottle.close().unwrap_or_else(|error| error.report);
     assert!(report.is_clean(), "{report}");
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bottle::exec::engine::Exec;
 use bottle::plan::Slug;
-use bottle::{Bottle, Site};
+use bottle::{Bottle, Bottles};
 
 use super::{Place, SMALL, options, plan, prefix};
 use bottle_testing::lab::{docker, engine, example, run, sh};
@@ -88,7 +88,7 @@ fn life_under(runtime: &str) {
     plan.agent.skills = vec![skill];
     plan.agent.prompt = Some(bottle::plan::plan::PromptSource::Text("Be brief.\n".into()));
     let agent = bottle::agent_command(&plan);
-    let bottle = bottle::launch(plan, &options(engine(), &place.state())).unwrap_or_else(|error| panic!("{error}"));
+    let bottle = options(engine(), &place.state()).launch(plan).unwrap_or_else(|error| panic!("{error}"));
     provisioned(&bottle);
     copies(&bottle, &place);
 
@@ -96,15 +96,15 @@ fn life_under(runtime: &str) {
     let site = place.site();
     let elsewhere = site.clone().with_state_root(bottle::plan::StateRoot::at(place.root.path().join("elsewhere")));
     for site in [&site, &elsewhere] {
-        let attached = bottle::attach(site, &slug(&name)).unwrap();
+        let attached = site.attach(&slug(&name)).unwrap();
         assert_eq!(attached.handle(), bottle.handle());
         assert_eq!(attached.agent().unwrap().argv, agent.argv);
         let output = attached.exec(attached.agent().unwrap()).unwrap();
         assert_eq!(output.stdout.text(), "the agent\nagent\n/workspace\n");
     }
-    assert!(bottle.close().is_clean());
+    bottle.close().unwrap();
     place.nothing_is_left(&name);
-    let gone = bottle::attach(&site, &slug(&name)).unwrap_err().to_string();
+    let gone = site.attach(&slug(&name)).unwrap_err().to_string();
     assert!(gone.contains("neither its journal nor its container is there"), "{gone}");
 }
 
@@ -131,7 +131,7 @@ fn tool(place: &Place) -> Command {
 #[ignore = "needs a container engine"]
 fn the_tool_shows_uses_and_takes_down_what_another_process_launched() {
     let place = Place::new();
-    let bottle = bottle::launch(plan(SMALL, "tool"), &options(engine(), &place.state())).unwrap();
+    let bottle = options(engine(), &place.state()).launch(plan(SMALL, "tool")).unwrap();
     bottle.keep().unwrap();
     let listed = run(tool(&place).arg("list"));
     assert!(listed.ok().contains("tool") && listed.stdout.contains("kept"), "{listed:?}");
@@ -177,22 +177,22 @@ fn the_tool_shows_uses_and_takes_down_what_another_process_launched() {
 #[ignore = "needs a container engine"]
 fn a_bottle_whose_state_is_lost_is_shown_followed_and_taken_down_by_its_labels() {
     let place = Place::new();
-    let bottle = bottle::launch(plan(super::FULL, "lost"), &options(engine(), &place.state())).unwrap();
+    let bottle = options(engine(), &place.state()).launch(plan(super::FULL, "lost")).unwrap();
     bottle.keep().unwrap();
     fs::remove_dir_all(place.state()).unwrap();
-    let site: Site = place.site();
-    let listed = bottle::list(&site).unwrap();
+    let site: Bottles = place.site();
+    let listed = site.list().unwrap();
     let lost = &listed[&slug("lost")];
     assert_eq!((lost.status, lost.agent.as_deref(), lost.containers.len()), (None, Some("tester"), 5));
     assert!(lost.is_owned, "this process made it, and lives");
-    let attached = bottle::attach(&site, &slug("lost")).unwrap();
+    let attached = site.attach(&slug("lost")).unwrap();
     assert_eq!(attached.exec(Exec::new(["id", "-un"])).unwrap().stdout.text(), "agent\n");
     let logs = run(tool(&place).args(["logs", "lost"]));
     assert!(logs.ok().contains("startup"), "{logs:?}");
     // Its owner lives, so recovery leaves it alone.
     let _alone = super::alone();
-    assert!(bottle::recover(&site).unwrap().live.contains(&slug("lost")));
+    assert!(site.recover().unwrap().live.contains(&slug("lost")));
     assert!(docker(["ps", "--format", "{{.Names}}"]).stdout.contains("bottle-life-lost"));
-    assert!(bottle::down(&site, &slug("lost")).unwrap().is_clean());
+    assert!(site.down(&slug("lost")).unwrap().is_clean());
     place.nothing_is_left("lost");
 }

@@ -43,8 +43,8 @@ fn launcher() {
         }
     });
     let options = options(observed_engine(observer.clone()), state).with_observer(observer);
-    let bottle = bottle::launch(plan(FULL, slug), &options).unwrap();
-    let report = bottle.close();
+    let bottle = options.launch(plan(FULL, slug)).unwrap();
+    let report = bottle.close().unwrap_or_else(|error| error.report);
     assert!(report.is_clean(), "{report}");
 }
 
@@ -123,14 +123,14 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
         // A launch that was quicker than the delay has ended by itself, and wholly.
         assert!(signal == Some(9) || after > 0, "{event}");
         let started = Instant::now();
-        let report = bottle::recover(&site).unwrap();
+        let report = site.recover().unwrap();
         let took = started.elapsed().as_secs_f64();
         assert!(report.is_clean(), "{event}: {report:?}");
         let undone = report.recovered.values().map(|report| report.steps.len()).sum::<usize>();
         let left = residue(&state, &slug);
         println!("| {} | {after} | {undone} | {took:.2} | {} |", event.replace(&slug, "…"), left.len());
         assert_eq!(left, Vec::<String>::new(), "{event}");
-        let again = bottle::recover(&site).unwrap();
+        let again = site.recover().unwrap();
         assert!(again.is_clean() && again.recovered.is_empty(), "{event}: {again:?}");
     }
     println!("{} points", points.len());

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bottle::exec::engine::{Filter, ObjectKind};
 use bottle::exec::{Control, Observed, Observer, Subprocess};
 use bottle::plan::{LabelKey, Names, PlanRequest, Prefix, Slug, StateRoot};
-use bottle::{BottlePlan, Engine, EngineChoice, Host, LaunchOptions, Manifest, Site};
+use bottle::{BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
 
 use bottle_testing::lab::{docker, host, pipelock_image, scratch};
 
@@ -57,7 +57,7 @@ impl Place {
         self.root.path().join("state")
     }
 
-    fn site(&self) -> Site {
+    fn site(&self) -> Bottles {
         site_at(&self.state())
     }
 
@@ -66,8 +66,8 @@ impl Place {
     }
 }
 
-fn site_at(state: &Path) -> Site {
-    Site::new(bottle_testing::lab::engine(), &host_with_token())
+fn site_at(state: &Path) -> Bottles {
+    Bottles::new(bottle_testing::lab::engine(), host_with_token())
         .with_prefix(prefix())
         .with_state_root(StateRoot::at(state))
 }
@@ -100,8 +100,8 @@ fn plan(bottle: &str, slug: &str) -> BottlePlan {
     Manifest::parse(&manifest(bottle)).unwrap().plan(request).unwrap()
 }
 
-fn options(engine: Engine, state: &Path) -> LaunchOptions {
-    LaunchOptions::new(engine, host_with_token()).with_state_root(StateRoot::at(state))
+fn options(engine: Engine, state: &Path) -> Bottles {
+    Bottles::new(engine, host_with_token()).with_state_root(StateRoot::at(state))
 }
 
 /// The engine, with every command told.
