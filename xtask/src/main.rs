@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
 
 mod bench;
+mod check;
 mod e2e;
 mod process;
 mod schema;
@@ -25,6 +26,8 @@ enum Task {
     Ci,
     /// Measure the pure part, and a launch beside the bare `docker compose` of the same file.
     Bench(bench::Arguments),
+    /// Check what no compiler checks: sizes of crates, dependencies, circles of modules, words.
+    Check,
     /// Run the end-to-end tests against a real container engine, and look whether anything is left.
     E2e(e2e::Arguments),
     /// Write the manifest's JSON Schema, by which editors check manifests.
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Ci => process::checked(&mut std::process::Command::new(process::root().join(".ci/run"))),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Check => check::run(),
         Task::E2e(arguments) => e2e::run(&arguments),
         Task::Schema(arguments) => schema::run(&arguments).map_err(Into::into),
     };

@@ -1,0 +1,40 @@
+//! Checks of the tree that no compiler makes.
+
+mod circles;
+mod layers;
+mod size;
+mod source;
+mod words;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{Result, output, root};
+
+/// Runs every check and reports all that they find.
+///
+/// # Errors
+///
+/// When a check finds something, or cannot read the tree.
+pub(crate) fn run() -> Result<()> {
+    let root = root();
+    let crates = layers::crates(&root)?;
+    let mut problems = layers::problems(&crates);
+    for member in &crates {
+        let tree = source::Tree::read(&member.root)?;
+        problems.extend(size::problem(&member.name, &tree));
+        problems.extend(circles::problems(&member.name, &tree));
+    }
+    problems.extend(words::problems(&root, &files(&root)?)?);
+    if problems.is_empty() {
+        println!("{} crates: sizes, dependencies, modules and words are as they should be", crates.len());
+        return Ok(());
+    }
+    Err(format!("the tree breaks its own rules\n  {}", problems.join("\n  ")).into())
+}
+
+/// Every file that git tracks, relative to the repository.
+fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let listed = output(Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]))?;
+    Ok(listed.split('\0').filter(|path| !path.is_empty()).map(PathBuf::from).collect())
+}

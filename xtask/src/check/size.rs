@@ -1,0 +1,27 @@
+//! How large a crate may be.
+
+use super::source::Tree;
+
+/// Lines of Rust in a crate's `src`, blank lines and comments included, test modules apart.
+const LIMIT: usize = 4_500;
+
+/// Says so when the crate is larger.
+pub(super) fn problem(name: &str, tree: &Tree) -> Option<String> {
+    exceeds(name, tree.lines())
+}
+
+fn exceeds(name: &str, lines: usize) -> Option<String> {
+    (lines > LIMIT).then(|| format!("crate `{name}` has {lines} lines of Rust; at most {LIMIT} are one idea"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_above_the_limit_is_found() {
+        assert_eq!(exceeds("a", LIMIT), None);
+        let expected = "crate `a` has 4501 lines of Rust; at most 4500 are one idea";
+        assert_eq!(exceeds("a", LIMIT + 1).as_deref(), Some(expected));
+    }
+}

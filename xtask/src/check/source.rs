@@ -1,0 +1,142 @@
+//! The modules of a crate, read from its source files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::spanned::Spanned;
+use syn::{Attribute, Item};
+
+use crate::process::Result;
+
+/// The path of a module in its crate; empty for the root.
+pub(super) type ModulePath = Vec<String>;
+
+/// A module without its tests.
+#[derive(Default)]
+pub(super) struct Module {
+    /// Its items, but for modules.
+    pub(super) items: Vec<Item>,
+}
+
+/// Every module of a crate, test modules apart.
+#[derive(Default)]
+pub(super) struct Tree {
+    pub(super) modules: BTreeMap<ModulePath, Module>,
+    lines: usize,
+}
+
+impl Tree {
+    /// Reads the modules that `root`, a `lib.rs` or `main.rs`, declares.
+    pub(super) fn read(root: &Path) -> Result<Self> {
+        let mut tree = Self::default();
+        let dir = root.parent().unwrap_or(root);
+        tree.read_file(root, dir, ModulePath::new())?;
+        Ok(tree)
+    }
+
+    /// How many lines its files have, test modules apart.
+    pub(super) fn lines(&self) -> usize {
+        self.lines
+    }
+
+    /// `dir` is where the files of the modules lie that the file declares.
+    fn read_file(&mut self, file: &Path, dir: &Path, path: ModulePath) -> Result<()> {
+        let text = fs::read_to_string(file).map_err(|error| format!("failed to read `{}`: {error}", file.display()))?;
+        let parsed =
+            syn::parse_file(&text).map_err(|error| format!("failed to parse `{}`: {error}", file.display()))?;
+        self.lines += text.lines().count();
+        self.add(parsed.items, dir, path)
+    }
+
+    fn add(&mut self, items: Vec<Item>, dir: &Path, path: ModulePath) -> Result<()> {
+        let mut module = Module::default();
+        for item in items {
+            if is_test(attributes(&item)) {
+                self.lines -= lines_of(&item);
+                continue;
+            }
+            let Item::Mod(declared) = item else {
+                module.items.push(item);
+                continue;
+            };
+            let name = declared.ident.to_string();
+            let (child, below) = ([path.clone(), vec![name.clone()]].concat(), dir.join(&name));
+            match declared.content {
+                Some((_, items)) => self.add(items, &below, child)?,
+                None => self.read_file(&file_of(&below), &below, child)?,
+            }
+        }
+        self.modules.insert(path, module);
+        Ok(())
+    }
+}
+
+fn file_of(below: &Path) -> PathBuf {
+    let (flat, nested) = (below.with_extension("rs"), below.join("mod.rs"));
+    if nested.exists() { nested } else { flat }
+}
+
+/// Lines of the item with its attributes and doc comments.
+fn lines_of(item: &Item) -> usize {
+    let (span, first) = (item.span(), attributes(item).first().map(Spanned::span));
+    let start = first.map_or_else(|| span.start(), |first| first.start());
+    span.end().line + 1 - start.line
+}
+
+/// Whether it is compiled for tests only.
+fn is_test(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute.parse_args::<syn::Path>().is_ok_and(|condition| condition.is_ident("test"))
+    })
+}
+
+fn attributes(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Macro(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Static(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A crate of these files.
+    pub(in crate::check) fn tree(files: &[(&str, &str)]) -> Tree {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("a file has a directory")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        }
+        Tree::read(&dir.path().join("lib.rs")).expect("a crate that parses")
+    }
+
+    #[test]
+    fn modules_lie_in_files_beside_and_below_and_in_braces_and_tests_do_not_count() {
+        let tree = tree(&[
+            ("lib.rs", "mod a;\nmod b;\nmod c { pub mod d; }\n\n#[cfg(test)]\nmod tests {\n    fn f() {}\n}\n"),
+            ("a.rs", "//! Text.\nmod deep;\n#[cfg(test)]\nmod tests;\n"),
+            ("a/deep.rs", "fn f() {}\n"),
+            ("a/tests.rs", "fn f() {}\n\n\n\n"),
+            ("b/mod.rs", "mod e;\n"),
+            ("b/e.rs", "/// Text.\nfn f() {}\n/// Text.\n#[cfg(test)]\nfn g() {\n}\n"),
+            ("c/d.rs", "\n"),
+        ]);
+        let paths: Vec<String> = tree.modules.keys().map(|path| path.join("::")).collect();
+        assert_eq!(paths, ["", "a", "a::deep", "b", "b::e", "c", "c::d"]);
+        assert_eq!(tree.lines(), 4 + 2 + 1 + 1 + 2 + 1);
+    }
+}

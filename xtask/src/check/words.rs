@@ -1,0 +1,99 @@
+//! Phrases that the house style replaces.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::process::Result;
+
+/// The list; it is the one file that may say them. A line is a phrase, and a line that begins with `#` a comment. A phrase
+/// with a capital is a name, and is looked for as it stands; any other is looked for in any case.
+const LIST: &str = "xtask/src/check/words.txt";
+
+/// Files that are not ours to word.
+const LEFT_OUT: &[&str] = &["Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT"];
+
+/// Every place in `files`, which are relative to `root`, that says one of the phrases.
+pub(super) fn problems(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
+    let list = fs::read_to_string(root.join(LIST))?;
+    let phrases: Vec<String> = phrases(&list).collect();
+    if phrases.is_empty() {
+        return Err(format!("`{LIST}` has no phrase").into());
+    }
+    let mut problems = Vec::new();
+    for file in files {
+        if file == Path::new(LIST) || LEFT_OUT.iter().any(|other| file == Path::new(other)) {
+            continue;
+        }
+        // Files that are gone from the working tree, and those that are no text, say nothing.
+        let Ok(text) = fs::read_to_string(root.join(file)) else { continue };
+        problems.extend(said(&phrases, &text).map(|(line, phrase)| {
+            format!("{}:{line}: \"{phrase}\" is not the house style; see {LIST}", file.display())
+        }));
+    }
+    Ok(problems)
+}
+
+fn phrases(list: &str) -> impl Iterator<Item = String> {
+    list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(ToOwned::to_owned)
+}
+
+/// Line numbers and phrases, as whole words. A phrase may go on in the next line of a comment.
+fn said<'a>(phrases: &'a [String], text: &str) -> impl Iterator<Item = (usize, &'a str)> {
+    let mut words = String::new();
+    // Where in `words` each line of the text begins.
+    let mut begins = Vec::new();
+    for line in text.lines() {
+        begins.push(words.len());
+        words.push_str(line.trim().trim_start_matches(['/', '!', '#', '*']).trim_start());
+        words.push(' ');
+    }
+    // A letter of another length in lower case would move what comes after it.
+    let lower = words.to_ascii_lowercase();
+    let mut found = Vec::new();
+    for phrase in phrases {
+        let words = if phrase.chars().any(char::is_uppercase) { &words } else { &lower };
+        for (at, _) in words.match_indices(phrase.as_str()) {
+            let is_part =
+                |character: Option<char>| character.is_some_and(|found| found.is_alphanumeric() || found == '_');
+            let (before, after) = (words[..at].chars().next_back(), words[at + phrase.len()..].chars().next());
+            if !is_part(before) && !is_part(after) {
+                found.push((begins.partition_point(|begin| *begin <= at), phrase.as_str()));
+            }
+        }
+    }
+    found.sort_unstable();
+    found.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phrase_is_found_as_whole_words_in_any_case_and_across_lines() {
+        let phrases: Vec<String> = phrases("# comment\n\nno way out\nstrike\nHold\n").collect();
+        assert_eq!(phrases, ["no way out", "strike", "Hold"]);
+        let text = "/// There is No Way\n/// out.\nfn strike() {}\nfn strikes() {}\nfn strike_two() {}\n// Strike: hold, Hold!\n";
+        let found: Vec<_> = said(&phrases, text).collect();
+        assert_eq!(found, [(1, "no way out"), (3, "strike"), (6, "Hold"), (6, "strike")]);
+    }
+
+    #[test]
+    fn every_file_but_the_list_is_read() {
+        let root = tempfile::tempdir().expect("a directory");
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("a file has a directory")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        };
+        write(LIST, "odd phrase\n");
+        write("a/README.md", "One\nodd phrase\n");
+        write("b.py", "no odd  phrase\n");
+        let files = [LIST, "a/README.md", "b.py", "gone.rs"].map(PathBuf::from);
+        let expected = format!("a/README.md:2: \"odd phrase\" is not the house style; see {LIST}");
+        assert_eq!(problems(root.path(), &files).expect("it reads"), [expected]);
+
+        write(LIST, "# nothing\n");
+        assert!(problems(root.path(), &files).is_err());
+    }
+}
