@@ -20,7 +20,8 @@ use crate::backend::Backend;
 use crate::command::{Command, OutputPolicy, Stdin};
 use crate::control::{CancelToken, Control, Stream};
 use crate::error::ExecError;
-use crate::output::{ExitStatus, Output};
+use crate::output::Output;
+use crate::status::ExitStatus;
 
 /// A rule that a backend breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]

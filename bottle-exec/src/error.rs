@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::output::ExitStatus;
+use crate::status::ExitStatus;
 
 /// A command that was not run, did not end, or ended badly. Every text in it is free of the command's secrets.
 #[derive(Debug, thiserror::Error)]

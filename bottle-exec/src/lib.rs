@@ -28,6 +28,7 @@ mod plain;
 mod quote;
 mod recording;
 mod secret;
+mod status;
 mod subprocess;
 
 pub use backend::Backend;
@@ -38,7 +39,8 @@ pub use decorators::{Logging, Timeout};
 pub use engine::{Engine, EngineChoice, EngineError};
 pub use error::ExecError;
 pub use observer::{Event, Observed, Observer, Outcome, step};
-pub use output::{Captured, ExitStatus, Output};
+pub use output::{Captured, Output};
 pub use plain::PlainText;
 pub use recording::{Answer, Fault, Matcher, RecordingBackend};
+pub use status::ExitStatus;
 pub use subprocess::Subprocess;

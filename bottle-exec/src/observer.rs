@@ -10,7 +10,8 @@ use crate::backend::Backend;
 use crate::command::Command;
 use crate::control::Control;
 use crate::error::ExecError;
-use crate::output::{ExitStatus, Output};
+use crate::output::Output;
+use crate::status::ExitStatus;
 
 /// Something that happened. As JSON: `{"event":"step_finished","step":"up","seconds":1.5,"outcome":{"is":"done"}}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -10,7 +10,8 @@ use crate::backend::Backend;
 use crate::command::{Command, OutputPolicy};
 use crate::control::{Control, Stream};
 use crate::error::ExecError;
-use crate::output::{ExitStatus, Output};
+use crate::output::Output;
+use crate::status::ExitStatus;
 
 /// Records every command and answers from a script.
 ///

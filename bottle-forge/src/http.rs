@@ -5,11 +5,11 @@ use std::time::Duration;
 use bottle_plan::SecretValue;
 use bottle_plan::manifest::Forge as Kind;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use ureq::http::{Method, Request, header};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use super::forge::{Forge, ForgeError, Forges};
-use super::{gitea::Gitea, github::Github, gitlab::Gitlab};
+use super::forge::{Forge, ForgeError, Forges, NewKey, RegisteredKey};
 
 /// Forges that are asked over HTTPS, with the certificates that the system trusts.
 #[derive(Debug, Clone)]
@@ -66,12 +66,7 @@ impl Forges for HttpForges {
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .build()
             .new_agent();
-        let api = Api { agent, base: api_url.to_owned(), token };
-        Ok(match kind {
-            Kind::Github => Box::new(Github(api)),
-            Kind::Gitea => Box::new(Gitea(api)),
-            Kind::Gitlab => Box::new(Gitlab(api)),
-        })
+        Ok(Box::new(Api { agent, base: api_url.to_owned(), token, dialect: dialect(kind) }))
     }
 
     fn timeout(&self) -> Duration {
@@ -83,22 +78,70 @@ impl Forges for HttpForges {
     }
 }
 
-/// A forge's interface: where it is, and what opens it.
-pub(super) struct Api {
+/// A forge's interface: where it is, what opens it, and how it is spoken to.
+struct Api {
     agent: ureq::Agent,
     base: String,
     token: SecretValue,
+    dialect: &'static Dialect,
 }
 
-/// What a request carries beside its path.
-#[derive(Clone, Copy)]
-pub(super) struct Dialect {
+/// In what the forges differ.
+struct Dialect {
     /// The header that the token goes into.
-    pub(super) header: &'static str,
-    /// What stands before the token there.
-    pub(super) scheme: &'static str,
+    header: &'static str,
+    /// The text before the token there.
+    scheme: &'static str,
     /// The media type that is asked for.
-    pub(super) accept: &'static str,
+    accept: &'static str,
+    /// The path of a repository's keys around the repository's name.
+    keys: (&'static str, &'static str),
+    /// Whether the repository's name is one segment of the path, its `/` encoded.
+    one_segment: bool,
+    /// The parameter that limits a page of the list, and its largest value.
+    page: &'static str,
+    /// The member of a new key that says whether it may push, and what it says when it may.
+    push: (&'static str, bool),
+}
+
+/// github.com and GitHub Enterprise Server: "REST API endpoints for deploy keys".
+const GITHUB: Dialect = Dialect {
+    header: "Authorization",
+    scheme: "Bearer ",
+    accept: "application/vnd.github+json",
+    keys: ("/repos/", "/keys"),
+    one_segment: false,
+    page: "per_page=100",
+    push: ("read_only", false),
+};
+
+/// Gitea and Forgejo: the `repository` group of their interface.
+const GITEA: Dialect = Dialect { scheme: "token ", accept: "application/json", page: "limit=50", ..GITHUB };
+
+/// gitlab.com and self-managed GitLab: "Deploy keys API".
+const GITLAB: Dialect = Dialect {
+    header: "PRIVATE-TOKEN",
+    scheme: "",
+    accept: "application/json",
+    keys: ("/projects/", "/deploy_keys"),
+    one_segment: true,
+    push: ("can_push", true),
+    ..GITHUB
+};
+
+const fn dialect(kind: Kind) -> &'static Dialect {
+    match kind {
+        Kind::Github => &GITHUB,
+        Kind::Gitea => &GITEA,
+        Kind::Gitlab => &GITLAB,
+    }
+}
+
+impl Dialect {
+    /// The path of a repository's keys.
+    fn keys(&self, repository: &str) -> String {
+        format!("{}{}{}", self.keys.0, in_path(repository, !self.one_segment), self.keys.1)
+    }
 }
 
 /// The most that an answer may hold; a page of keys is far smaller.
@@ -106,40 +149,40 @@ const LONGEST_ANSWER: u64 = 4 << 20;
 /// As many keys as no repository has, so that a forge that repeats itself is left in the end.
 const MOST_PAGES: usize = 100;
 
-impl Api {
-    pub(super) fn post<T: DeserializeOwned>(
-        &self,
-        dialect: Dialect,
-        path: &str,
-        body: &serde_json::Value,
-    ) -> Result<T, ForgeError> {
-        parsed(&self.ask(dialect, Method::POST, path, body.to_string())?)
+impl Forge for Api {
+    fn create(&self, repository: &str, key: &NewKey<'_>) -> Result<u64, ForgeError> {
+        let (member, may_push) = self.dialect.push;
+        let body = json!({"title": key.title, "key": key.public_key, member: key.read_only != may_push});
+        let created = self.ask(Method::POST, &self.dialect.keys(repository), body.to_string())?;
+        parsed::<RegisteredKey>(&created).map(|key| key.id)
     }
 
-    pub(super) fn delete(&self, dialect: Dialect, path: &str) -> Result<(), ForgeError> {
-        self.ask(dialect, Method::DELETE, path, String::new()).map(drop)
-    }
-
-    /// Every item of a list that comes in pages, `path` being one without its page's number at the end. A forge may give
-    /// fewer items a page than it was asked for, so only an empty page is the last.
-    pub(super) fn pages<T: DeserializeOwned>(&self, dialect: Dialect, path: &str) -> Result<Vec<T>, ForgeError> {
-        let mut items = Vec::new();
+    /// A forge may give fewer items a page than it was asked for, so only an empty page is the last.
+    fn list(&self, repository: &str) -> Result<Vec<RegisteredKey>, ForgeError> {
+        let path = format!("{}?{}&page=", self.dialect.keys(repository), self.dialect.page);
+        let mut keys = Vec::new();
         for page in 1..=MOST_PAGES {
-            let more: Vec<T> = parsed(&self.ask(dialect, Method::GET, &format!("{path}{page}"), String::new())?)?;
+            let more: Vec<RegisteredKey> = parsed(&self.ask(Method::GET, &format!("{path}{page}"), String::new())?)?;
             if more.is_empty() {
-                return Ok(items);
+                return Ok(keys);
             }
-            items.extend(more);
+            keys.extend(more);
         }
         Err(ForgeError::Malformed { reason: format!("the list of keys has more than {MOST_PAGES} pages") })
     }
 
-    fn ask(&self, dialect: Dialect, method: Method, path: &str, body: String) -> Result<Vec<u8>, ForgeError> {
+    fn delete(&self, repository: &str, id: u64) -> Result<(), ForgeError> {
+        self.ask(Method::DELETE, &format!("{}/{id}", self.dialect.keys(repository)), String::new()).map(drop)
+    }
+}
+
+impl Api {
+    fn ask(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>, ForgeError> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .header(dialect.header, format!("{}{}", dialect.scheme, self.token.expose()))
-            .header(header::ACCEPT, dialect.accept);
+            .header(self.dialect.header, format!("{}{}", self.dialect.scheme, self.token.expose()))
+            .header(header::ACCEPT, self.dialect.accept);
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
@@ -199,7 +242,7 @@ fn parsed<T: DeserializeOwned>(content: &[u8]) -> Result<T, ForgeError> {
 }
 
 /// A text as part of a URL's path; `/` stays when it separates.
-pub(super) fn in_path(text: &str, separates: bool) -> String {
+fn in_path(text: &str, separates: bool) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::new();
     for byte in text.bytes() {

@@ -17,9 +17,6 @@
 //! ```
 
 mod forge;
-mod gitea;
-mod github;
-mod gitlab;
 mod http;
 mod key;
 

@@ -5,7 +5,7 @@ use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde_json::{Value, json};
@@ -15,7 +15,6 @@ use super::canonical::{canonical, sha256};
 use super::decision::{Applied, Decision, Verdict};
 use super::files::Directory;
 use super::proposal::{MAX_BYTES, Malformed, Proposal, ProposalId};
-use super::watch::Watch;
 
 /// The sidecar keeps to 1000 proposals; one that does not is stopped here.
 const MAX_PROPOSALS: usize = 1024;
@@ -263,12 +262,6 @@ impl Queue {
             }
         }
         Ok(Verified { queue: sidecar.summary(), decisions: host.summary(), witnessed })
-    }
-
-    /// What comes to wait for a decision, as it comes: looks every `interval`, at most `polls` times, until `cancelled`
-    /// says so.
-    pub fn watch<C: FnMut() -> bool>(&self, interval: Duration, polls: u64, cancelled: C) -> Watch<'_, C> {
-        Watch::new(self, interval, polls, cancelled)
     }
 
     fn proposals(&self) -> Result<Option<Directory>, QueueError> {

@@ -33,8 +33,16 @@ pub struct Watch<'q, C> {
     events: VecDeque<WatchEvent>,
 }
 
+impl Queue {
+    /// What comes to wait for a decision, as it comes: looks every `interval`, at most `polls` times, until `cancelled`
+    /// says so.
+    pub fn watch<C: FnMut() -> bool>(&self, interval: Duration, polls: u64, cancelled: C) -> Watch<'_, C> {
+        Watch::new(self, interval, polls, cancelled)
+    }
+}
+
 impl<'q, C: FnMut() -> bool> Watch<'q, C> {
-    pub(super) fn new(queue: &'q Queue, interval: Duration, polls: u64, cancelled: C) -> Self {
+    fn new(queue: &'q Queue, interval: Duration, polls: u64, cancelled: C) -> Self {
         Self {
             queue,
             interval,

@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use time::{OffsetDateTime, macros::datetime};
 
 use crate::{
-    CaFiles, RandomSource, SecretPem, TlsError, files,
+    RandomSource, SecretPem, TlsError,
     key::{CaKey, draw},
 };
 
@@ -190,18 +189,6 @@ impl CertificateAuthority {
     /// The last moment at which the certificate is valid, in whole seconds.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
-    }
-
-    /// Writes the authority into `directory`, which is made when it is missing (its parent is not) and set to 0700 when
-    /// it is there. Keys are 0600 from the moment they exist and the certificate is 0644, whatever the umask. Each file
-    /// is written aside and renamed into place: a reader sees the old one or the new one, and a symbolic link in its
-    /// place is replaced, not followed.
-    ///
-    /// # Errors
-    /// When the directory cannot be made, is a link or another kind of file, or when a file cannot be written. What the
-    /// call had written until then is removed again.
-    pub fn write_to(&self, directory: &Path) -> Result<CaFiles, TlsError> {
-        files::write(self, directory)
     }
 }
 

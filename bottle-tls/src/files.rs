@@ -34,35 +34,45 @@ impl CaFiles {
     }
 }
 
-pub(crate) fn write(authority: &CertificateAuthority, directory: &Path) -> Result<CaFiles, TlsError> {
-    let made = make_directory(directory)?;
-    let files = CaFiles::in_directory(directory);
-    let combined = authority.combined_pem();
-    let contents = [
-        (&files.key, authority.key_sec1_pem().expose(), KEY_MODE),
-        (&files.combined, combined.expose(), KEY_MODE),
-        (&files.certificate, authority.certificate_pem(), CERTIFICATE_MODE),
-    ];
-    let mut written = 0;
-    let outcome = contents
-        .iter()
-        .try_for_each(|(path, text, mode)| {
-            write_atomically(directory, path, text.as_bytes(), *mode)?;
-            written += 1;
-            Ok(())
-        })
-        .and_then(|()| sync(directory));
-    if let Err(error) = outcome {
-        // The first failure is the one worth telling; what cannot be removed either is in a 0700 directory.
-        for (path, ..) in &contents[..written] {
-            fs::remove_file(path).ok();
+impl CertificateAuthority {
+    /// Writes the authority into `directory`, which is made when it is missing (its parent is not) and set to 0700 when
+    /// it is there. Keys are 0600 from the moment they exist and the certificate is 0644, whatever the umask. Each file
+    /// is written aside and renamed into place: a reader sees the old one or the new one, and a symbolic link in its
+    /// place is replaced, not followed.
+    ///
+    /// # Errors
+    /// When the directory cannot be made, is a link or another kind of file, or when a file cannot be written. What the
+    /// call had written until then is removed again.
+    pub fn write_to(&self, directory: &Path) -> Result<CaFiles, TlsError> {
+        let made = make_directory(directory)?;
+        let files = CaFiles::in_directory(directory);
+        let combined = self.combined_pem();
+        let contents = [
+            (&files.key, self.key_sec1_pem().expose(), KEY_MODE),
+            (&files.combined, combined.expose(), KEY_MODE),
+            (&files.certificate, self.certificate_pem(), CERTIFICATE_MODE),
+        ];
+        let mut written = 0;
+        let outcome = contents
+            .iter()
+            .try_for_each(|(path, text, mode)| {
+                write_atomically(directory, path, text.as_bytes(), *mode)?;
+                written += 1;
+                Ok(())
+            })
+            .and_then(|()| sync(directory));
+        if let Err(error) = outcome {
+            // The first failure is the one worth telling; what cannot be removed either is in a 0700 directory.
+            for (path, ..) in &contents[..written] {
+                fs::remove_file(path).ok();
+            }
+            if made {
+                fs::remove_dir(directory).ok();
+            }
+            return Err(error);
         }
-        if made {
-            fs::remove_dir(directory).ok();
-        }
-        return Err(error);
+        Ok(files)
     }
-    Ok(files)
 }
 
 /// Makes `directory` or takes the one that is there, and says whether it made it.

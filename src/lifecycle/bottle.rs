@@ -5,32 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_exec::engine::{CopyMethod, Engine, EngineError, Exec};
+use bottle_exec::engine::{Engine, EngineError, Exec};
 use bottle_exec::{Control, Output, Stdin};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
-use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::handle::Handle;
 use crate::lifecycle::journal::{Journal, JournalError, JournalFile, Status};
 use crate::lifecycle::owner::Liveness;
 use crate::lifecycle::recover::remove_by_labels;
 use crate::lifecycle::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::lifecycle::transfer;
-
-/// What a handle needs to know of a bottle beside its names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Handle {
-    /// The agent's container.
-    pub container: String,
-    /// Who runs commands in it unless a command says otherwise; the container's own user if there is none.
-    pub user: Option<String>,
-    /// Where; the container's own directory if there is none.
-    pub workdir: Option<String>,
-    /// The agent's own command; empty if nothing tells it.
-    #[serde(default)]
-    pub agent: Vec<String>,
-    /// How files get into and out of it.
-    pub copy: CopyMethod,
-}
 
 /// What went wrong with a bottle that is up.
 #[derive(Debug, thiserror::Error)]

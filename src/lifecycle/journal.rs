@@ -10,7 +10,7 @@ use bottle_plan::{AgentName, Names, Prefix, Slug, StateLayout};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::bottle::Handle;
+use crate::lifecycle::handle::Handle;
 use crate::lifecycle::owner::Owner;
 use crate::lifecycle::undo::Undo;
 

@@ -1,6 +1,7 @@
 //! The life of a bottle that is up, and its end: its handle, the journal of what was made, teardown and recovery from it.
 
 mod bottle;
+mod handle;
 mod journal;
 mod list;
 mod orphan;
@@ -10,7 +11,8 @@ mod teardown;
 mod transfer;
 mod undo;
 
-pub use bottle::{Bottle, BottleError, Handle};
+pub use bottle::{Bottle, BottleError};
+pub use handle::Handle;
 pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
 pub use list::{Listed, list};
 pub use owner::{Liveness, Owner, OwnerError, Scope};

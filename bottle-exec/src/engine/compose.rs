@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::client::{Engine, check_env_name, parse};
 use super::error::EngineError;
-use super::{Capability, Engine, check_env_name, parse};
+use super::info::Capability;
 use crate::command::{Command, EnvValue, OutputPolicy};
 use crate::control::{OutputSink, Stream};
 use crate::error::ExecError;

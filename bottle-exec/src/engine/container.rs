@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::client::{Engine, pass_env};
 use super::error::EngineError;
+use super::info::Flavour;
 use super::kill::Mark;
-use super::{Engine, Flavour, ObjectKind, pass_env};
+use super::object::ObjectKind;
 use crate::command::{Command, EnvValue, OutputPolicy, Stdin};
 use crate::output::Output;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::client::{Engine, pass_env};
 use super::container::Exec;
 use super::error::EngineError;
-use super::{Engine, pass_env};
 use crate::output::Output;
 
 impl Engine {

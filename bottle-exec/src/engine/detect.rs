@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::client::{Engine, Limits, parse};
 use super::error::EngineError;
 use super::info::{Endpoint, EngineInfo, Flavour, Version};
-use super::{Engine, Limits, parse};
 use crate::backend::Backend;
 use crate::command::Command;
 use crate::control::Control;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::client::{Engine, pass_env};
 use super::error::EngineError;
-use super::{Engine, Flavour, pass_env};
+use super::info::Flavour;
 use crate::command::{EnvValue, OutputPolicy, Stdin};
 
 /// What an image is built from.

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::client::{Engine, parse};
 use super::error::{EngineError, says_not_there};
-use super::{Engine, parse};
 use crate::command::Command;
 
 /// A kind of thing that an engine keeps.

@@ -1,7 +1,10 @@
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::command::Stdin;
+use crate::control::Control;
 use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
 use bottle_plan::SecretValue;
 

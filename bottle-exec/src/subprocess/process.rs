@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use crate::command::{Command, OutputPolicy, Stdin};
 use crate::control::{Control, OutputSink, Stream};
 use crate::error::ExecError;
-use crate::output::{Collector, ExitStatus, Output};
+use crate::output::{Collector, Output};
+use crate::status::ExitStatus;
 
 /// How often a cancellation is looked for. Ends and output are noticed at once.
 const TICK: Duration = Duration::from_millis(20);

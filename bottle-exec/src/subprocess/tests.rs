@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::output::ExitStatus;
+use crate::status::ExitStatus;
 use bottle_plan::SecretValue;
 
 fn host() -> Subprocess {

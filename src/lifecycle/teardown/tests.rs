@@ -6,7 +6,8 @@ use bottle_exec::{Answer, Fault, Matcher, RecordingBackend};
 use bottle_plan::{LabelKey, Names, Prefix, StateLayout, StateRoot};
 
 use super::*;
-use crate::lifecycle::bottle::{Bottle, Handle};
+use crate::lifecycle::bottle::Bottle;
+use crate::lifecycle::handle::Handle;
 use crate::lifecycle::owner::{Owner, Scope};
 use crate::lifecycle::recover::recover;
 use crate::lifecycle::undo::UndoHandler;

@@ -1,0 +1,50 @@
+//! Why a bottle cannot be supervised.
+
+use std::io;
+use std::path::PathBuf;
+
+use bottle_plan::Slug;
+
+use super::proposal::ProposalId;
+use super::queue::QueueError;
+
+/// Why a bottle cannot be supervised, or a decision not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SuperviseError {
+    /// A file of the bottle's state cannot be read or written.
+    #[error("{action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The plan on disk cannot be understood.
+    #[error("read `{}`: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bottle's plan has no `supervise`.
+    #[error("supervise bottle `{0}`: its manifest does not ask for it")]
+    NotSupervised(Slug),
+    /// The queue cannot be read, or it refused the decision.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The plan has changed since the proposal was shown, so that an approval would have another consequence.
+    #[error("approve proposal `{0}`: what that would do has changed since it was shown; look at it again")]
+    ConsequenceChanged(ProposalId),
+    /// The change cannot be made; the proposal can only be denied.
+    #[error("approve proposal `{id}`: {why}")]
+    NotPossible {
+        /// The proposal.
+        id: ProposalId,
+        /// Why not.
+        why: String,
+    },
+}
