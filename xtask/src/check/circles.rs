@@ -26,7 +26,9 @@ pub(super) fn problems(name: &str, tree: &Tree) -> Vec<String> {
     }
     let circles = petgraph::algo::tarjan_scc(&graph);
     let mut circles: Vec<Vec<usize>> = circles.into_iter().filter(|circle| circle.len() > 1).collect();
-    circles.iter_mut().for_each(|circle| circle.sort_unstable());
+    for circle in &mut circles {
+        circle.sort_unstable();
+    }
     circles.sort();
     let arrows = |circle: &[usize]| {
         let inside = graph.all_edges().filter(|(from, to, ())| circle.contains(from) && circle.contains(to));
