@@ -6,7 +6,8 @@ use super::error::EngineError;
 use super::{Engine, Exec};
 use crate::command::{Command, Stdin};
 use crate::error::ExecError;
-use crate::output::{ExitStatus, Output};
+use crate::output::Output;
+use crate::status::ExitStatus;
 
 /// The script that finds and ends processes, for the standard input of a shell. It needs `sh`, `grep`, `sleep` and `/proc`.
 const KILL: &str = include_str!("kill.sh");

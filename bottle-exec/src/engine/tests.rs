@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::command::Stdin;
+use crate::command::{Command, Stdin};
 use crate::control::Control;
 use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
 use bottle_plan::SecretValue;
