@@ -1,19 +1,13 @@
-//! A Compose document as YAML that a person likes to read and that every YAML reader understands alike.
+//! Writes a Compose document, and the sidecars' configuration files, as YAML that every reader understands alike.
 //!
-//! The general emitters know the words and numbers of one version of YAML. Compose's reader takes some of the other's as
-//! well: `no` and `1:30` are a truth value and a number of base 60 to YAML 1.1. So a string is written plain only when it
-//! looks like nothing else in any version, and in double quotes otherwise.
-
-mod scalar;
-mod writer;
+//! Compose's reader takes some words and numbers of YAML 1.1, such as `no` and `1:30`, for booleans and numbers. The writer
+//! quotes every string that either version of YAML would take for something else.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use crate::document::ComposeFile;
-use scalar::Dollars;
-use writer::Writer;
 
 impl ComposeFile {
     /// The document as YAML, with every `$` doubled so that Compose takes it literally.
@@ -34,13 +28,25 @@ fn write(document: &impl Serialize, header: &[String], dollars: Dollars) -> Stri
         let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let _ = writeln!(out, "{}", format!("# {line}").trim_end());
     }
-    let body = out.len();
-    // The documents' types hold strings, numbers, truth values, lists and mappings with string keys, all of which have a
-    // form. Should one ever not, nothing is better than half a document.
-    if document.serialize(Writer::new(&mut out, dollars)).is_err() {
-        out.truncate(body);
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false, compact_list_indent: false };
+    // The documents' types hold strings, numbers, booleans, lists and mappings with string keys, all of which YAML can hold.
+    // Should one ever not, nothing is better than half a document.
+    let body = serde_saphyr::to_string_with_options(document, options).unwrap_or_default();
+    match dollars {
+        // YAML gives `$` no meaning, so each is one of a value.
+        Dollars::Doubled => out.push_str(&body.replace('$', "$$")),
+        Dollars::Kept => out.push_str(&body),
     }
     out
+}
+
+/// What becomes of a `$` in a value.
+#[derive(Clone, Copy)]
+enum Dollars {
+    /// It is doubled, since Compose would interpolate it.
+    Doubled,
+    /// It stays.
+    Kept,
 }
 
 #[cfg(test)]
@@ -67,8 +73,112 @@ mod tests {
         assert!(document.iter().all(|(key, value)| read[*key] == *value), "{written}");
     }
 
+    fn written(text: &str) -> String {
+        let written = to_plain_yaml(&BTreeMap::from([("k", text)]), &[]);
+        written.trim_end_matches('\n').trim_start_matches("k: ").to_owned()
+    }
+
     #[test]
-    fn what_has_no_form_gives_no_half_document() {
-        assert_eq!(to_plain_yaml(&BTreeMap::from([("a", f64::NAN), ("b", 1.0)]), &["head".into()]), "# head\n");
+    fn what_looks_like_something_else_is_quoted() {
+        for text in [
+            "",
+            "yes",
+            "No",
+            "ON",
+            "off",
+            "true",
+            "null",
+            "~",
+            "1:30",
+            "22:22",
+            "1000:50",
+            "0o17",
+            "0x1f",
+            "0b11",
+            "017",
+            "1e3",
+            "1_000",
+            ".inf",
+            ".5",
+            "-1",
+            "+1",
+            "2024-01-01",
+            "=",
+            "<<",
+            "a: b",
+            "a:",
+            "a #b",
+            "#a",
+            "- a",
+            "-",
+            "---",
+            "? a",
+            "&a",
+            "*a",
+            "!a",
+            "%a",
+            "@a",
+            "`a",
+            "a\nb",
+            " a",
+            "a ",
+            "{a}",
+            "[a]",
+            "'a'",
+            "|",
+            ">",
+            "y",
+            "N",
+            "\u{85}",
+            "\u{feff}a",
+        ] {
+            assert!(written(text).starts_with(['"', '\'']), "{text:?} is written as {}", written(text));
+        }
+    }
+
+    #[test]
+    fn what_is_plainly_a_string_is_not() {
+        for text in [
+            "run",
+            "--config",
+            "-c",
+            "/etc/pipelock.yaml",
+            "claude-bottle-demo",
+            "debian:trixie-slim",
+            "no-new-privileges:true",
+            "HTTP_PROXY=http://pipelock:8888",
+            "NO_PROXY=localhost,127.0.0.1",
+            "a b",
+            "ALL",
+            "yesterday",
+            "2s",
+            "1000:1000",
+        ] {
+            assert_eq!(written(text), text);
+        }
+    }
+
+    #[test]
+    fn every_string_reads_back_as_itself() {
+        for text in [
+            "a\u{85}b",
+            "a\u{2028}b",
+            "\u{feff}a",
+            "\u{0}",
+            "\u{7f}",
+            "tab\there",
+            "quote\"s\\",
+            "ä多い",
+            "a$b$$c",
+            "a\"b",
+            "two\nlines\n",
+            "\n",
+            "cr\r\n",
+        ] {
+            let read: String = serde_yaml::from_str(&written(text)).unwrap();
+            assert_eq!(read, text, "{}", written(text));
+        }
+        let long = "long ".repeat(100);
+        assert_eq!(serde_yaml::from_str::<String>(&written(&long)).unwrap(), long);
     }
 }
