@@ -13,16 +13,16 @@ use bottle_exec::engine::ComposeProject;
 use bottle_exec::{
     CancelToken, Control, Engine, EngineChoice, EngineError, Event, Observer, OutputSink, PlainText, Stream, Subprocess,
 };
-use bottle_plan::{BottlePlan, Names, PlanRequest, Prefix, Service, Slug, StateRoot};
+use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
 use bottle_supervise::{SuperviseError, Supervisor};
 
+use crate::Host;
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::{Forges, HttpForges, revoking};
 use crate::lifecycle::{
     self, Bottle, BottleError, Listed, RecoveryReport, TeardownOptions, TeardownReport, UndoHandlers,
 };
 use crate::provision::{Builtin, Provisioner};
-use crate::{Host, LaunchError, launch};
 
 /// The place where bottles are launched and found: one engine, one state root, one prefix, and the options that every
 /// launch and teardown shares.
@@ -198,18 +198,6 @@ impl Bottles {
     /// The prefix of every name on the engine.
     pub const fn prefix(&self) -> &Prefix {
         &self.prefix
-    }
-
-    /// Launches a bottle and returns its handle. The bottle is taken down when the handle is closed or dropped.
-    ///
-    /// What can fail because of the plan (a token that is not set, a missing key file, a protection that the engine
-    /// lacks) fails first, before anything is created. A later failure removes everything that was created.
-    ///
-    /// # Errors
-    ///
-    /// [`LaunchError`]: the step, the cause, and what could not be removed.
-    pub fn launch(&self, plan: BottlePlan) -> Result<Bottle, LaunchError> {
-        launch::launch(plan, self)
     }
 
     /// Returns every bottle that is not completely gone, by slug.

@@ -18,9 +18,10 @@ use bottle_plan::SecretValue;
 
 use crate::backend::Backend;
 use crate::command::{Command, OutputPolicy, Stdin};
-use crate::control::{CancelToken, Control, Stream};
+use crate::control::{CancelToken, Control};
 use crate::error::ExecError;
 use crate::output::Output;
+use crate::sink::Stream;
 use crate::status::ExitStatus;
 
 /// A rule that a backend breaks.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::plain::PlainSink;
+use crate::sink::OutputSink;
 
 /// A flag that stops a running command from another thread or from a signal handler. Clones share the flag.
 #[derive(Debug, Clone, Default)]
@@ -29,28 +30,6 @@ impl CancelToken {
     /// Returns true after [`cancel`](CancelToken::cancel).
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst)
-    }
-}
-
-/// An output stream of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// A receiver of streamed output. Closures of type `Fn(Stream, &[u8])` implement it.
-pub trait OutputSink: Send + Sync {
-    /// Receives the next bytes of a stream. They may end in the middle of a character.
-    fn write(&self, stream: Stream, bytes: &[u8]);
-}
-
-impl<F: Fn(Stream, &[u8]) + Send + Sync> OutputSink for F {
-    fn write(&self, stream: Stream, bytes: &[u8]) {
-        self(stream, bytes);
     }
 }
 

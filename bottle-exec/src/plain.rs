@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::control::{OutputSink, Stream};
+use crate::sink::{OutputSink, Stream};
 
 /// A filter that removes terminal control sequences from a byte stream.
 ///

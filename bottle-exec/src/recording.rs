@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::command::{Command, OutputPolicy};
-use crate::control::{Control, Stream};
+use crate::control::Control;
 use crate::error::ExecError;
 use crate::output::Output;
+use crate::sink::Stream;
 use crate::status::ExitStatus;
 
 /// Records every command and answers from a script.

@@ -48,3 +48,17 @@ pub enum SuperviseError {
         why: String,
     },
 }
+
+/// Joins an error and its sources, each once: some `Display` texts include their source.
+pub(super) fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -62,6 +62,7 @@ pub use review::{Consequence, Event, Review};
 pub use watch::{Watch, WatchEvent};
 
 use change::edit;
+use error::report;
 use live::{Failure, Live};
 use record::{Record, failed};
 
@@ -297,20 +298,6 @@ fn consequence(record: &Record, unavailable: Option<&str>, proposal: &Proposal) 
         _ => (&record.plan, now.plan),
     };
     Consequence { diff: Posture::of(before).diff(&Posture::of(&after)), when: now.when, note: now.note }
-}
-
-/// Joins an error and its sources, each once: some `Display` texts include their source.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// Writes down the plan that a launch is about to put into effect.

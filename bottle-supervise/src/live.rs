@@ -21,7 +21,7 @@ use ipnet::Ipv4Net;
 use answer::Answer;
 
 use crate::canonical::sha256;
-use crate::report;
+use crate::error::report;
 
 /// Time in which a proxy must answer. Both answer within 0.3 s on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(10);

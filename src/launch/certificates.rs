@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use bottle_plan::Service;
 use bottle_tls::{CaFiles, CaRole, CaSpec, CertificateAuthority, SystemRandom};
 
-use super::{Launch, LaunchCause, files};
+use super::context::Launch;
+use super::error::LaunchCause;
+use super::write::make_dir;
 
 /// Where the authorities are.
 pub(super) struct Authorities {
@@ -16,7 +18,7 @@ pub(super) struct Authorities {
 pub(super) fn mint(launch: &Launch<'_>) -> Result<Authorities, LaunchCause> {
     let mint_for = |role: CaRole, service: Service| -> Result<CaFiles, LaunchCause> {
         let dir = launch.state.service_dir(service);
-        files::make_dir(&dir, 0o700)?;
+        make_dir(&dir, 0o700)?;
         let spec = CaSpec::new(launch.plan.names.slug().as_str(), role, SystemTime::now())
             .with_lifetime(launch.plan.tls.lifetime.duration());
         Ok(CertificateAuthority::mint(&spec, &mut SystemRandom)?.write_to(&dir)?)

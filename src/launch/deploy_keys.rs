@@ -6,8 +6,8 @@ use bottle_plan::plan::{DeployKey, GitAuth, Upstream};
 use bottle_plan::{BottlePlan, Service, StateLayout};
 
 #[cfg(feature = "deploy-keys")]
-use super::Launch;
-use super::LaunchCause;
+use super::context::Launch;
+use super::error::LaunchCause;
 
 /// The upstreams that want a key of their own.
 pub(super) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &DeployKey)> {
@@ -25,6 +25,7 @@ pub(super) fn private_key(state: &StateLayout, upstream: &Upstream) -> PathBuf {
 /// Makes each key, lays it down for git-gate, and registers its public half.
 #[cfg(feature = "deploy-keys")]
 pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
+    use super::write::write;
     use crate::deploy_keys::{KeyPair, Registrar, Stopped};
     use bottle_tls::{RandomSource as _, SystemRandom};
 
@@ -40,7 +41,7 @@ pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
         let pair = KeyPair::generate(|seed| SystemRandom.fill(seed))
             .map_err(|source| LaunchCause::Write { path: path.clone(), source })?;
         // Its directory goes with the bottle, by what was recorded first of all.
-        super::files::write(&path, pair.private().as_bytes(), 0o600)?;
+        write(&path, pair.private().as_bytes(), 0o600)?;
         registrar.register(upstream, key, &pair).map_err(|stopped| match stopped {
             Stopped::Journal(error) => LaunchCause::Journal(error),
             Stopped::Forge(error) => LaunchCause::DeployKey(error),

@@ -1,30 +1,16 @@
 //! The files of a bottle's state: each sidecar's configuration, and where it is.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use bottle_plan::plan::{GitAuth, Upstream};
-use bottle_plan::resolved::{EgressFacts, GitGateFacts, SuperviseFacts};
 use bottle_plan::{Service, StateLayout};
 use bottle_sidecars::{egress, git_gate, pipelock};
 use ipnet::Ipv4Net;
 
-use super::certificates::Authorities;
-use super::images::Images;
-use super::{Launch, LaunchCause, deploy_keys};
-
-/// Makes a directory and those above it; an existing one keeps its mode.
-pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {
-    let result = DirBuilder::new().recursive(true).mode(mode).create(path);
-    result.map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
-}
-
-/// Writes a file whole or not at all, with its mode from the first moment.
-pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), LaunchCause> {
-    bottle_files::write(path, content, mode).map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
-}
+use super::context::Launch;
+use super::error::LaunchCause;
+use super::write::{make_dir, write};
 
 pub(super) fn upstream_ca(state: &StateLayout) -> PathBuf {
     state.service_dir(Service::Pipelock).join("upstream-ca.pem")
@@ -85,43 +71,6 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Ipv
     }
     // Last: what the plan on disk says is what the files above say.
     Ok(bottle_supervise::lay_down(plan, state)?)
-}
-
-pub(super) fn egress_facts(launch: &Launch<'_>, images: &Images, authorities: &Authorities) -> Option<EgressFacts> {
-    let authority = authorities.egress.as_ref()?;
-    Some(EgressFacts {
-        image: images.sidecars.get(&Service::Egress)?.clone(),
-        routes: launch.state.egress_routes(),
-        ca_combined: authority.combined.clone(),
-        ca_cert: authority.certificate.clone(),
-    })
-}
-
-pub(super) fn git_gate_facts(launch: &Launch<'_>, images: &Images) -> Option<GitGateFacts> {
-    let gate = launch.plan.git_gate.as_ref()?;
-    let dir = launch.state.service_dir(Service::GitGate);
-    let identity = |upstream: &Upstream| match &upstream.auth {
-        GitAuth::IdentityFile(path) => Some(path.clone()),
-        GitAuth::DeployKey(_) => Some(deploy_keys::private_key(&launch.state, upstream)),
-        GitAuth::Token { .. } | GitAuth::Anonymous => None,
-    };
-    Some(GitGateFacts {
-        image: images.sidecars.get(&Service::GitGate)?.clone(),
-        upstreams: dir.join("upstreams.json"),
-        known_hosts: dir.join("known_hosts"),
-        scripts: dir,
-        identities: gate.upstreams.iter().filter_map(|up| Some((up.name.clone(), identity(up)?))).collect(),
-    })
-}
-
-pub(super) fn supervise_facts(launch: &Launch<'_>, images: &Images) -> Option<SuperviseFacts> {
-    launch.plan.supervise.as_ref()?;
-    Some(SuperviseFacts {
-        image: images.sidecars.get(&Service::Supervise)?.clone(),
-        queue: launch.state.supervise_queue(),
-        decisions: launch.state.supervise_decisions(),
-        current_config: launch.state.current_config(),
-    })
 }
 
 #[cfg(test)]

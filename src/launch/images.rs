@@ -15,7 +15,9 @@ use bottle_plan::{LabelKey, Service, UserIds};
 use bottle_sidecars::{BuildContext, agent, egress, git_gate, seal, supervise};
 use rustix::fs::FlockOperation;
 
-use super::{Launch, LaunchCause, files};
+use super::context::Launch;
+use super::error::LaunchCause;
+use super::write::{make_dir, write};
 use crate::lifecycle::Undo;
 use crate::workspace;
 
@@ -105,12 +107,12 @@ fn lay_down(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> {
         move |source| LaunchCause::Write { path, source }
     };
     let parent = dir.parent().unwrap_or(dir);
-    files::make_dir(parent, 0o700)?;
+    make_dir(parent, 0o700)?;
     let fresh = tempfile::Builder::new().prefix(".context-").tempdir_in(parent).map_err(failed(parent))?;
     for file in context.files {
         let path = fresh.path().join(file.path);
-        files::make_dir(path.parent().unwrap_or(parent), 0o700)?;
-        files::write(&path, file.content.as_bytes(), if file.executable { 0o755 } else { 0o644 })?;
+        make_dir(path.parent().unwrap_or(parent), 0o700)?;
+        write(&path, file.content.as_bytes(), if file.executable { 0o755 } else { 0o644 })?;
     }
     match fs::rename(fresh.path(), dir) {
         Ok(()) => {
@@ -190,7 +192,7 @@ fn owner(launch: &Launch<'_>, image: &ImageRef) -> Result<UserIds, LaunchCause> 
 
 fn pack(launch: &Launch<'_>, owner: UserIds) -> Result<PathBuf, LaunchCause> {
     let dir = launch.state.service_dir(Service::Agent);
-    files::make_dir(&dir, 0o700)?;
+    make_dir(&dir, 0o700)?;
     let path = dir.join("workspace.tar");
     step(&*launch.bottles.observer, "pack the workspace", || -> Result<(), LaunchCause> {
         let failed = |source| LaunchCause::Write { path: path.clone(), source };

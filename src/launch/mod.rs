@@ -1,45 +1,57 @@
 //! The launch: nine steps from a plan to a running bottle, each recorded before it makes anything.
 
 mod certificates;
+mod context;
 mod deploy_keys;
 mod error;
+mod facts;
 mod files;
 mod images;
 mod networks;
 mod preflight;
+mod write;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bottle_compose::{ComposeFile, render};
 use bottle_exec::engine::ComposeProject;
-use bottle_exec::{Engine, step};
+use bottle_exec::step;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
 
 pub use error::{LaunchCause, LaunchError, Step};
 
-use preflight::Ready;
+use context::{Launch, in_step};
 
 use crate::Bottles;
 use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo};
 use crate::provision::{self, AgentContainer};
 
-/// [`Bottles::launch`].
-pub(crate) fn launch(plan: BottlePlan, bottles: &Bottles) -> Result<Bottle, LaunchError> {
-    let state = bottles.state_root.bottle(plan.names.slug());
-    let (ready, guard, owner) = in_step(bottles, Step::Prepare, || {
-        let ready = preflight::check(&plan, bottles)?;
-        let (guard, owner) = open(&plan, &state, bottles)?;
-        Ok((ready, guard, owner))
-    })?;
-    let launching = Launch { plan, bottles, state, ready, owner, guard: &guard };
-    match launching.run() {
-        Ok(handle) => {
-            let bottle = Bottle::launched(bottles.engine.clone(), guard, handle);
-            bottle.map_err(|error| LaunchError::new(Step::HandOut, error.into()))
+impl Bottles {
+    /// Launches a bottle and returns its handle. The bottle is taken down when the handle is closed or dropped.
+    ///
+    /// What can fail because of the plan (a token that is not set, a missing key file, a protection that the engine
+    /// lacks) fails first, before anything is created. A later failure removes everything that was created.
+    ///
+    /// # Errors
+    ///
+    /// [`LaunchError`]: the step, the cause, and what could not be removed.
+    pub fn launch(&self, plan: BottlePlan) -> Result<Bottle, LaunchError> {
+        let state = self.state_root.bottle(plan.names.slug());
+        let (ready, guard, owner) = in_step(self, Step::Prepare, || {
+            let ready = preflight::check(&plan, self)?;
+            let (guard, owner) = open(&plan, &state, self)?;
+            Ok((ready, guard, owner))
+        })?;
+        let launching = Launch { plan, bottles: self, state, ready, owner, guard: &guard };
+        match launching.run() {
+            Ok(handle) => {
+                let bottle = Bottle::launched(self.engine.clone(), guard, handle);
+                bottle.map_err(|error| LaunchError::new(Step::HandOut, error.into()))
+            }
+            Err(error) => Err(error.with_teardown(guard.close())),
         }
-        Err(error) => Err(error.with_teardown(guard.close())),
     }
 }
 
@@ -56,22 +68,6 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
     let paths = [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| state.service_dir(it));
     guard.record(Undo::RemoveFiles { paths: paths.to_vec() })?;
     Ok((guard, owner))
-}
-
-/// Runs one step between its two events, unless the launch was cancelled.
-fn in_step<T>(bottles: &Bottles, name: Step, work: impl FnOnce() -> Result<T, LaunchCause>) -> Result<T, LaunchError> {
-    let work = || if bottles.cancel.is_cancelled() { Err(LaunchCause::Cancelled) } else { work() };
-    step(&*bottles.observer, name.as_str(), work).map_err(|cause| LaunchError::new(name, cause))
-}
-
-/// A launch on its way.
-struct Launch<'a> {
-    plan: BottlePlan,
-    bottles: &'a Bottles,
-    state: StateLayout,
-    ready: Ready,
-    owner: Owner,
-    guard: &'a TeardownGuard,
 }
 
 impl Launch<'_> {
@@ -96,9 +92,9 @@ impl Launch<'_> {
                     ca_cert: authorities.pipelock.certificate.clone(),
                     ca_key: authorities.pipelock.key.clone(),
                 },
-                egress: files::egress_facts(self, &images, &authorities),
-                git_gate: files::git_gate_facts(self, &images),
-                supervise: files::supervise_facts(self, &images),
+                egress: facts::egress(self, &images, &authorities),
+                git_gate: facts::git_gate(self, &images),
+                supervise: facts::supervise(self, &images),
                 upstream_ca: self.plan.tls.upstream_ca.is_some().then(|| files::upstream_ca(&self.state)),
             };
             Ok(self.plan.clone().resolve(launch)?)
@@ -115,18 +111,10 @@ impl Launch<'_> {
         self.step(Step::HandOut, || Ok(provision::handle(self.engine(), &resolved)?))
     }
 
-    fn step<T>(&self, name: Step, work: impl FnOnce() -> Result<T, LaunchCause>) -> Result<T, LaunchError> {
-        in_step(self.bottles, name, work)
-    }
-
-    fn engine(&self) -> &Engine {
-        &self.bottles.engine
-    }
-
     fn write_compose(&self, plan: &ResolvedPlan) -> Result<ComposeFile, LaunchCause> {
         let sidecars: Vec<_> = self.bottles.sidecars.iter().map(|sidecar| &**sidecar).collect();
         let document = render(plan, &sidecars)?;
-        files::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
+        write::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
     }
 

@@ -4,7 +4,8 @@ use bottle_exec::engine::NewNetwork;
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::resolved::NetworkFacts;
 
-use super::{Launch, LaunchCause};
+use super::context::Launch;
+use super::error::LaunchCause;
 use crate::lifecycle::Undo;
 
 pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {

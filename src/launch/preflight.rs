@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bottle_exec::engine::Capability;
 use bottle_plan::manifest::{Runtime, WorkspaceMode};
@@ -12,19 +12,11 @@ use bottle_plan::plan::{GitAuth, PromptSource};
 use bottle_plan::resolved::{EngineFacts, HostGateway};
 use bottle_plan::{BottlePlan, SecretValue, Secrets};
 
-use super::{LaunchCause, deploy_keys};
+use super::context::Ready;
+use super::deploy_keys;
+use super::error::LaunchCause;
 use crate::Bottles;
 use crate::env_file;
-
-/// What the checks found out.
-pub(super) struct Ready {
-    /// What the engine can do.
-    pub(super) engine: EngineFacts,
-    /// The environment file, when it says something.
-    pub(super) env_file: Option<PathBuf>,
-    /// Every value that Compose must find in its environment.
-    pub(super) compose_environment: Secrets,
-}
 
 pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, LaunchCause> {
     #[cfg(not(feature = "deploy-keys"))]

@@ -11,7 +11,8 @@ use bottle_plan::manifest::Provider;
 use bottle_sidecars::{agent, supervise};
 use serde_json::{Map, Value, json};
 
-use super::{ProvisionError, Target};
+use super::error::ProvisionError;
+use super::target::Target;
 
 /// Claude Code keeps its own state in the same file.
 const CLAUDE: &str = "/home/agent/.claude.json";

@@ -9,7 +9,8 @@ use bottle_exec::{Engine, Output};
 use bottle_plan::{ResolvedPlan, Service};
 use bottle_sidecars::agent;
 
-use super::ProvisionError;
+use super::error::ProvisionError;
+use super::steps;
 
 /// Puts files and settings into the agent's container, after it was sealed and before the bottle is handed out.
 ///
@@ -68,7 +69,7 @@ pub struct Builtin;
 
 impl Provisioner for Builtin {
     fn provision(&self, agent: &AgentContainer<'_>) -> Result<(), ProvisionError> {
-        super::provision(agent.engine, agent.plan, agent.authority)
+        steps::provision(agent.engine, agent.plan, agent.authority)
     }
 }
 

@@ -13,8 +13,8 @@ use super::client::{Engine, check_env_name, parse};
 use super::error::EngineError;
 use super::info::Capability;
 use crate::command::{Command, EnvValue, OutputPolicy};
-use crate::control::{OutputSink, Stream};
 use crate::error::ExecError;
+use crate::sink::{OutputSink, Stream};
 use bottle_plan::SecretValue;
 
 /// The label that Compose gives everything of a project; its value is the project's name.

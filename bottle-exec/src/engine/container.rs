@@ -10,89 +10,12 @@ use serde_json::Value;
 
 use super::client::{Engine, pass_env};
 use super::error::EngineError;
+use super::exec::Exec;
 use super::info::Flavour;
 use super::kill::Mark;
 use super::object::ObjectKind;
-use crate::command::{Command, EnvValue, OutputPolicy, Stdin};
+use crate::command::{Command, OutputPolicy, Stdin};
 use crate::output::Output;
-
-/// A command to be run in a running container.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Exec {
-    /// The program and its arguments.
-    pub argv: Vec<String>,
-    /// Who runs it; the container's own user if there is none.
-    pub user: Option<String>,
-    /// Where; the container's own directory if there is none.
-    pub workdir: Option<String>,
-    /// What is added to its environment. Secret values are named on the command line only.
-    pub env: BTreeMap<String, EnvValue>,
-    /// What it reads.
-    pub stdin: Stdin,
-    /// Time limit. When it is reached, the command and what it started in the container are ended.
-    pub timeout: Option<Duration>,
-}
-
-/// A program and its arguments, as in `bottle.exec(["git", "status"])`.
-impl<S: Into<String>, const N: usize> From<[S; N]> for Exec {
-    fn from(argv: [S; N]) -> Self {
-        Self::new(argv)
-    }
-}
-
-impl From<Vec<String>> for Exec {
-    fn from(argv: Vec<String>) -> Self {
-        Self::new(argv)
-    }
-}
-
-impl From<&[&str]> for Exec {
-    fn from(argv: &[&str]) -> Self {
-        Self::new(argv.iter().copied())
-    }
-}
-
-impl Exec {
-    /// A command as the container's own user, with nothing to read.
-    pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { argv: argv.into_iter().map(Into::into).collect(), ..Self::default() }
-    }
-
-    /// Sets who runs it.
-    #[must_use]
-    pub fn with_user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into());
-        self
-    }
-
-    /// Sets where it runs.
-    #[must_use]
-    pub fn with_workdir(mut self, workdir: impl Into<String>) -> Self {
-        self.workdir = Some(workdir.into());
-        self
-    }
-
-    /// Adds a variable to its environment.
-    #[must_use]
-    pub fn with_env(mut self, name: impl Into<String>, value: impl Into<EnvValue>) -> Self {
-        self.env.insert(name.into(), value.into());
-        self
-    }
-
-    /// Sets what it reads.
-    #[must_use]
-    pub fn with_stdin(mut self, stdin: Stdin) -> Self {
-        self.stdin = stdin;
-        self
-    }
-
-    /// Sets how long it may take.
-    #[must_use]
-    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-}
 
 /// How files get into and out of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::client::{Engine, pass_env};
-use super::container::Exec;
 use super::error::EngineError;
+use super::exec::Exec;
 use crate::output::Output;
 
 impl Engine {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::client::Engine;
 use super::error::EngineError;
-use super::{Engine, Exec};
+use super::exec::Exec;
 use crate::command::{Command, Stdin};
 use crate::error::ExecError;
 use crate::output::Output;

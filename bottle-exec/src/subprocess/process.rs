@@ -12,9 +12,10 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::command::{Command, OutputPolicy, Stdin};
-use crate::control::{Control, OutputSink, Stream};
+use crate::control::Control;
 use crate::error::ExecError;
 use crate::output::{Collector, Output};
+use crate::sink::{OutputSink, Stream};
 use crate::status::ExitStatus;
 
 /// How often a cancellation is looked for. Ends and output are noticed at once.

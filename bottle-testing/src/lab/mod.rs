@@ -1,12 +1,11 @@
 //! What the tests share: an engine, a place of their own, and a host that stands for the outside.
 
+mod network;
 mod outside;
 mod run;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bottle::exec::engine::Exec;
@@ -14,8 +13,9 @@ use bottle::exec::{CancelToken, Control, Subprocess};
 use bottle::plan::{PlanRequest, Prefix, StateRoot};
 use bottle::{Bottle, BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
 
+pub use network::{FORBIDDEN, OUTSIDE, Subnet};
 pub use outside::Outside;
-pub use run::{Finished, docker, example, run};
+pub use run::{Finished, docker, example, run, variable};
 
 /// Pipelock's image, which `cargo xtask e2e` has found. A test that needs it is not run where it is not there.
 #[track_caller]
@@ -33,11 +33,6 @@ pub fn not_run(why: &str) -> ! {
     panic!("not run: {why}")
 }
 
-#[expect(clippy::disallowed_methods, reason = "how xtask tells the tests what it prepared")]
-pub fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("`{name}` is not set: run the tests by `cargo xtask e2e`"))
-}
-
 /// One test's place: a slug, a state directory, two subnets, an outside host, and a bottle that reaches it.
 ///
 /// Subnets are /28 of 198.51.100.0/24 (TEST-NET-2, RFC 5737), so that what would leak has an address that is public to
@@ -47,57 +42,6 @@ pub struct Lab {
     pub root: tempfile::TempDir,
     pub outside: Outside,
     egress_subnet: Subnet,
-}
-
-/// The names that the outside host has.
-pub const OUTSIDE: &str = "outside.test";
-/// A name of the outside host that no manifest allows.
-pub const FORBIDDEN: &str = "forbidden.test";
-
-/// The blocks of 16 addresses that this process has given out.
-static TAKEN: Mutex<BTreeSet<u8>> = Mutex::new(BTreeSet::new());
-
-/// A block that neither this process nor any network of the engine has, to be given back when the test is over.
-pub struct Subnet(u8);
-
-impl Subnet {
-    fn take() -> Self {
-        let networks = docker(["network", "ls", "--quiet"]).stdout;
-        let format = "{{range .IPAM.Config}}{{.Subnet}} {{end}}";
-        // A network that another test removes in between is no reason to fail.
-        let mut inspect = Command::new("docker");
-        inspect.args(["network", "inspect", "--format", format]).args(networks.split_whitespace());
-        let used = run(&mut inspect).stdout;
-        let used: Vec<ipnet::Ipv4Net> = used.split_whitespace().filter_map(|subnet| subnet.parse().ok()).collect();
-        let overlaps = |net: ipnet::Ipv4Net| used.iter().any(|other| other.contains(&net) || net.contains(other));
-        let mut taken = TAKEN.lock().unwrap();
-        let free = blocks().find(|block| !taken.contains(block) && !overlaps(block_net(*block)));
-        let block = free.expect("the tests that run at once need no more than 16 subnets");
-        taken.insert(block);
-        Self(block)
-    }
-
-    pub fn net(&self) -> ipnet::Ipv4Net {
-        block_net(self.0)
-    }
-}
-
-/// All 16, or those of `BOTTLE_E2E_BLOCKS` (`first-last`), so that two runs at once on one engine stay apart.
-fn blocks() -> std::ops::RangeInclusive<u8> {
-    #[expect(clippy::disallowed_methods, reason = "a setting of the test run")]
-    let chosen = std::env::var("BOTTLE_E2E_BLOCKS").ok();
-    let range = chosen.as_deref().and_then(|text| text.split_once('-'));
-    range.and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?)).unwrap_or(0..=15)
-}
-
-fn block_net(block: u8) -> ipnet::Ipv4Net {
-    ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(198, 51, 100, block * 16), 28)
-}
-
-impl Drop for Subnet {
-    fn drop(&mut self) {
-        TAKEN.lock().unwrap().remove(&self.0);
-    }
 }
 
 impl Lab {

@@ -47,3 +47,8 @@ pub fn example(name: &str) -> Command {
     let target = tests.ancestors().nth(2).unwrap();
     Command::new(target.join("examples").join(name))
 }
+
+#[expect(clippy::disallowed_methods, reason = "how xtask tells the tests what it prepared")]
+pub fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("`{name}` is not set: run the tests by `cargo xtask e2e`"))
+}

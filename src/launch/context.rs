@@ -1,0 +1,51 @@
+//! What every step of a launch works with.
+
+use std::path::PathBuf;
+
+use bottle_exec::{Engine, step};
+use bottle_plan::resolved::EngineFacts;
+use bottle_plan::{BottlePlan, Secrets, StateLayout};
+
+use super::error::{LaunchCause, LaunchError, Step};
+use crate::Bottles;
+use crate::lifecycle::{Owner, TeardownGuard};
+
+/// Runs one step between its two events, unless the launch was cancelled.
+pub(super) fn in_step<T>(
+    bottles: &Bottles,
+    name: Step,
+    work: impl FnOnce() -> Result<T, LaunchCause>,
+) -> Result<T, LaunchError> {
+    let work = || if bottles.cancel.is_cancelled() { Err(LaunchCause::Cancelled) } else { work() };
+    step(&*bottles.observer, name.as_str(), work).map_err(|cause| LaunchError::new(name, cause))
+}
+
+/// A launch on its way.
+pub(super) struct Launch<'a> {
+    pub(super) plan: BottlePlan,
+    pub(super) bottles: &'a Bottles,
+    pub(super) state: StateLayout,
+    pub(super) ready: Ready,
+    pub(super) owner: Owner,
+    pub(super) guard: &'a TeardownGuard,
+}
+
+/// What the checks found out.
+pub(super) struct Ready {
+    /// What the engine can do.
+    pub(super) engine: EngineFacts,
+    /// The environment file, when it says something.
+    pub(super) env_file: Option<PathBuf>,
+    /// Every value that Compose must find in its environment.
+    pub(super) compose_environment: Secrets,
+}
+
+impl Launch<'_> {
+    pub(super) fn step<T>(&self, name: Step, work: impl FnOnce() -> Result<T, LaunchCause>) -> Result<T, LaunchError> {
+        in_step(self.bottles, name, work)
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.bottles.engine
+    }
+}
