@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use prepare::{HostFacts, PIPELOCK_IMAGE, PlanError, PlanRequest};
+pub use prepare::{CLAUDE_CODE_VERSION, CODEX_VERSION, HostFacts, PIPELOCK_IMAGE, PlanError, PlanRequest};
 
 use crate::manifest::{
     DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, RequestScan, Runtime,

@@ -19,10 +19,10 @@ use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern
 const BASE_IMAGE: &str = "debian:trixie-slim";
 /// The pipelock that a bottle runs where the manifest names none: the one place that names it. A release adds the digest.
 pub const PIPELOCK_IMAGE: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
-/// The Claude Code that the provider `claude` gets where the manifest names none.
-const CLAUDE_CODE_VERSION: &str = "2.1.330";
-/// The Codex that the provider `codex` gets where the manifest names none.
-const CODEX_VERSION: &str = "0.169.0";
+/// The version of Claude Code that the image of an agent with provider `claude` gets by default.
+pub const CLAUDE_CODE_VERSION: &str = "2.1.331";
+/// The version of Codex that the image of an agent with provider `codex` gets by default.
+pub const CODEX_VERSION: &str = "0.169.0";
 
 /// The header of schemes `bearer` and `basic`.
 const AUTHORIZATION: &str = "authorization";

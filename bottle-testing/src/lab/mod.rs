@@ -72,7 +72,7 @@ impl Lab {
             self.egress_subnet.net(),
             ca.display(),
             pipelock_image(),
-            CLAUDE_CODE,
+            bottle::plan::plan::CLAUDE_CODE_VERSION,
             indented(bottle),
             indented(agent),
         )
@@ -144,9 +144,6 @@ impl Lab {
         }
     }
 }
-
-/// The version that the tests install, which is also the one that the library pins.
-const CLAUDE_CODE: &str = "2.1.330";
 
 /// A directory of the build, which every test's scratch directory is in.
 pub fn scratch() -> PathBuf {
