@@ -30,7 +30,7 @@ fn the_committed_schema_is_what_the_types_say() {
 fn good_manifests_are_accepted_and_survive_being_written() {
     let validator = validator();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let examples = ["bottle.yaml", "claude.yaml"].map(|name| examples.join(name));
+    let examples = ["bottle.yaml", "claude.yaml", "codex.yaml"].map(|name| examples.join(name));
     for path in fixtures("good").into_iter().chain(examples) {
         let manifest = Manifest::read(&path).unwrap();
         let value: Value = serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();

@@ -1,52 +1,60 @@
-//! Why provisioning failed.
+//! Errors of provisioning.
 
 use std::path::PathBuf;
 
 use bottle_exec::EngineError;
 
-/// Why the agent's container could not be provisioned.
+/// Errors of provisioning the agent's container.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProvisionError {
     /// A command could not be run.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Engine {
-        /// What was being done.
+        /// What was being done, in words that go after "failed to".
         what: &'static str,
-        /// Why.
+        /// The engine's error.
         source: EngineError,
     },
     /// A command failed in the container.
     #[error("{what}: it ended with {status}: {stderr}")]
     Failed {
-        /// What was being done.
+        /// What was being done, in words that go after "failed to".
         what: &'static str,
-        /// How the command ended.
+        /// The command's exit status.
         status: String,
-        /// The last lines that it printed.
+        /// The last lines of the command's standard error.
         stderr: String,
     },
     /// A file of the host could not be read.
-    #[error("{what}: `{}` could not be read: {source}", path.display())]
+    #[error("{what}: read `{}`", path.display())]
     Read {
-        /// What was being done.
+        /// What was being done, in words that go after "failed to".
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A [`Provisioner`] of the caller failed.
+    /// A configuration file that the agent's image brings cannot be extended.
+    #[error("extend `{path}` of the agent's image: {reason}")]
+    Configuration {
+        /// The file in the container.
+        path: &'static str,
+        /// What is wrong with its content.
+        reason: String,
+    },
+    /// A [`Provisioner`](super::Provisioner) of the caller failed.
     #[error("provision the agent")]
     Custom(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl ProvisionError {
-    /// Whether it was stopped and not broken.
+    /// Returns true if provisioning was cancelled.
     pub const fn is_cancelled(&self) -> bool {
         match self {
             Self::Engine { source, .. } => source.is_cancelled(),
-            Self::Failed { .. } | Self::Read { .. } | Self::Custom(_) => false,
+            Self::Failed { .. } | Self::Read { .. } | Self::Configuration { .. } | Self::Custom(_) => false,
         }
     }
 }

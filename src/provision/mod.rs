@@ -1,11 +1,11 @@
-//! What the agent's container is given after its start, each thing looked at afterwards.
-//!
-//! Its container has no capability at all, root included. So what is the system's is written by its root, what is the
-//! agent's by the agent, each in one command that also checks what it did.
+//! Provisioning: the files and settings that the agent's container gets after its start.
 
+mod claude;
+mod codex;
 mod error;
-mod mcp;
+mod home;
 mod provisioner;
+mod script;
 mod steps;
 mod target;
 

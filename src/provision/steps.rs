@@ -1,67 +1,121 @@
-//! What the built-in provisioner does.
+//! The built-in provisioner.
+//!
+//! Everything arrives in three commands: the agent's existing configuration is read, root writes what belongs to the
+//! system, and the agent's user writes what belongs to the agent. The container has no capability, so root cannot write
+//! the agent's files. Each task checks its own result.
 
-use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
-use bottle_compose::AGENT_PROMPT;
 use bottle_exec::engine::CopyMethod;
 use bottle_exec::{Engine, EngineError};
-use bottle_plan::manifest::{Provider, Runtime};
-use bottle_plan::plan::{GitGatePlan, PromptSource};
-use bottle_plan::{ResolvedPlan, Service};
+use bottle_plan::manifest::Runtime;
+use bottle_plan::plan::GitGatePlan;
+use bottle_plan::{BottlePlan, ResolvedPlan, Service};
 use bottle_sidecars::{agent, git_gate};
 
 use super::error::ProvisionError;
-use super::mcp;
+use super::script::{Script, quoted};
 use super::target::Target;
+use super::{codex, home};
 use crate::lifecycle::Handle;
 
-/// Provisions the agent's container: the authority it faces, its git identity, its way to git-gate, its prompt and its skills.
+const CERTIFICATE: &str = "install the certificate authority";
+
+/// Provisions the agent's container: certificate authority, git identity and rules, prompt, skills, and the
+/// configuration of its command line.
 pub(super) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
-    let target = Target { engine, container: plan.plan().names.container(Service::Agent) };
-    let what = "install the certificate authority";
-    let mut certificate = read(what, authority)?;
-    if let (None, Some(bundle)) = (&plan.plan().egress, &plan.launch().upstream_ca) {
+    let bottle = plan.plan();
+    let target = Target { engine, container: bottle.names.container(Service::Agent) };
+    let mut certificates = home::read(CERTIFICATE, authority)?;
+    if let (None, Some(bundle)) = (&bottle.egress, &plan.launch().upstream_ca) {
         // Without egress the agent itself checks the certificates of hosts that pipelock passes.
-        certificate.extend(read(what, bundle)?);
+        certificates.extend(home::read(CERTIFICATE, bundle)?);
     }
-    target.run(what, "0", agent::INSTALL_CA, certificate.clone())?;
-    target.run(what, agent::USER, TRUSTS, certificate)?;
-    target.run("set the git identity", agent::USER, &git_script(plan), Vec::new())?;
-    if let Some(gate) = &plan.plan().git_gate {
-        let what = "lead git to git-gate";
-        target.run(what, "0", PLACE_GIT_RULES, git_gate::agent_git_config(gate).into_bytes())?;
-        target.run(what, agent::USER, &git_rules_check(gate), Vec::new())?;
-    }
-    if let Some(prompt) = &plan.plan().agent.prompt {
-        let what = "place the prompt";
-        let text = match prompt {
-            PromptSource::Text(text) => text.clone().into_bytes(),
-            PromptSource::File(path) => read(what, path)?,
-        };
-        // What arrived is compared by its length: the shell cannot hold the text itself.
-        let script = format!(
-            "set -eu; umask 077; mkdir -p \"${{0%/*}}\"; cat > \"$0\"; [ \"$(wc -c < \"$0\")\" -eq {} ]",
-            text.len()
-        );
-        target.run_with(what, agent::USER, &script, &[AGENT_PROMPT], text)?;
-    }
-    for skill in &plan.plan().agent.skills {
-        place_skill(&target, plan, skill)?;
-    }
-    mcp::place(&target, plan)
+    let files = home::files(&target, bottle)?;
+    let agent_script = agent_script(bottle, &certificates, !files.is_empty());
+    target.run("0", &system_script(bottle), certificates)?;
+    target.run(agent::USER, &agent_script, files)
 }
 
-/// Whether the agent itself can read the certificates on its standard input as the last of those that it trusts.
-const TRUSTS: &str = r#"set -eu; wanted=$(cat); count=$(printf '%s\n' "$wanted" | wc -l)
-[ "$(tail -n "$count" "$SSL_CERT_FILE")" = "$wanted" ] || { echo 'they are not among the trusted ones' >&2; exit 1; }"#;
+/// The tasks of root, with the certificates on standard input.
+fn system_script(plan: &BottlePlan) -> Script {
+    let mut script = Script::default();
+    script.add(CERTIFICATE, agent::INSTALL_CA);
+    if let Some(gate) = &plan.git_gate {
+        // In a file of their own, so that the agent's settings stay what a person would write.
+        let rules = quoted(&git_gate::agent_git_config(gate));
+        script.add(
+            "write the git rules",
+            &format!(
+                "umask 022; mkdir -p /etc/bottle; printf '%s' {rules} > /etc/bottle/git-gate.gitconfig
+                git config --system --get-all include.path | grep -qxF /etc/bottle/git-gate.gitconfig ||
+                git config --system --add include.path /etc/bottle/git-gate.gitconfig"
+            ),
+        );
+    }
+    script
+}
 
-/// The handle of the agent's container.
+/// The tasks of the agent's user, with an archive of its files, if there are any, on standard input.
+fn agent_script(plan: &BottlePlan, certificates: &[u8], has_files: bool) -> Script {
+    let mut script = Script::default();
+    if has_files {
+        script.add("write the agent's files", home::EXTRACT);
+    }
+    // They may be many, so they are compared by their digest.
+    let lines = certificates.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
+    script.add(
+        "check that the agent trusts the certificate authority",
+        &format!(
+            "[ \"$(tail -n {lines} \"$SSL_CERT_FILE\" | sha256sum)\" = '{}  -' ] ||
+            {{ echo \"it is not at the end of $SSL_CERT_FILE\" >&2; exit 1; }}",
+            home::sha256(certificates)
+        ),
+    );
+    script.add("set the git identity", &git_settings(plan));
+    if let Some(gate) = &plan.git_gate {
+        script.add("check the git rules", &git_rules_check(gate));
+    }
+    if home::has_codex(plan) {
+        script.add("log Codex in", codex::LOGIN);
+    }
+    script
+}
+
+/// Sets author and committer, allows a workspace that belongs to another user of the host, and reads the values back.
+fn git_settings(plan: &BottlePlan) -> String {
+    let identity = &plan.agent.git_identity;
+    let settings = [
+        ("user.name", identity.name.as_str()),
+        ("user.email", identity.email.as_str()),
+        ("safe.directory", plan.workspace.target.as_str()),
+    ];
+    let set = |(key, value): (&str, &str)| {
+        let value = quoted(value);
+        format!("git config --global {key} {value}; [ \"$(git config --global {key})\" = {value} ]\n")
+    };
+    settings.into_iter().map(set).collect()
+}
+
+/// Compares the URL that git uses for each upstream with git-gate's.
+fn git_rules_check(gate: &GitGatePlan) -> String {
+    let check = |upstream| {
+        let served = git_gate::served_url(upstream);
+        let (url, served) = (quoted(upstream.url.as_str()), quoted(&served));
+        format!(
+            "url=$(git ls-remote --get-url {url}); [ \"$url\" = {served} ] || \
+             {{ echo {url} is rewritten to \"$url\" instead of {served} >&2; exit 1; }}\n"
+        )
+    };
+    gate.upstreams.iter().map(check).collect()
+}
+
+/// Returns the handle of the agent's container, once it runs.
 pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, EngineError> {
     let bottle = plan.plan();
     let container = bottle.names.container(Service::Agent);
-    // Asked, and not assumed: a handle is given out for a container that runs.
-    engine.wait_ready(&container, std::time::Duration::from_secs(10))?;
+    engine.wait_ready(&container, Duration::from_secs(10))?;
     Ok(Handle {
         container,
         user: Some(agent::USER.to_owned()),
@@ -72,69 +126,4 @@ pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, Eng
             Runtime::Runsc => CopyMethod::Tar,
         },
     })
-}
-
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ProvisionError> {
-    std::fs::read(path).map_err(|source| ProvisionError::Read { what, path: path.to_owned(), source })
-}
-
-/// Sets author and committer, lets git work in a workspace that is another user's on the host, and asks git for the result.
-fn git_script(plan: &ResolvedPlan) -> String {
-    let bottle = plan.plan();
-    let identity = &bottle.agent.git_identity;
-    let settings = [
-        ("user.name", identity.name.as_str()),
-        ("user.email", identity.email.as_str()),
-        ("safe.directory", bottle.workspace.target.as_str()),
-    ];
-    let mut script = String::from("set -eu; export HOME=/home/agent; ");
-    for (key, value) in settings {
-        let value = quoted(value);
-        // Writing to a string does not fail.
-        let _ = write!(script, "git config --global {key} {value}; [ \"$(git config --global {key})\" = {value} ]; ");
-    }
-    script
-}
-
-/// The rules are the system's, in a file of their own: the agent's own settings stay what a person would write.
-const PLACE_GIT_RULES: &str = "set -eu; umask 022; mkdir -p /etc/bottle; cat > /etc/bottle/git-gate.gitconfig; \
-     git config --system --get-all include.path | grep -qxF /etc/bottle/git-gate.gitconfig || \
-     git config --system --add include.path /etc/bottle/git-gate.gitconfig";
-
-/// Asks git itself, as the agent, where each upstream's URL leads.
-fn git_rules_check(gate: &GitGatePlan) -> String {
-    let mut script = String::from("set -eu; export HOME=/home/agent; ");
-    for upstream in &gate.upstreams {
-        let (url, served) = (quoted(upstream.url.as_str()), quoted(&git_gate::served_url(upstream)));
-        // Writing to a string does not fail.
-        let _ = write!(script, "[ \"$(git ls-remote --get-url {url})\" = {served} ]; ");
-    }
-    script
-}
-
-/// A text as one word of a shell script.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-/// Copies a skill's directory to where the provider looks for skills, as the agent's own.
-fn place_skill(target: &Target<'_>, plan: &ResolvedPlan, skill: &Path) -> Result<(), ProvisionError> {
-    let what = "place a skill";
-    let directory = match plan.plan().agent.provider {
-        Provider::Claude => "/home/agent/.claude/skills",
-        Provider::Codex => "/home/agent/.codex/skills",
-        Provider::Custom => "/home/agent/.bottle/skills",
-    };
-    let name = skill.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut tar = tar::Builder::new(Vec::new());
-    tar.follow_symlinks(false);
-    let packed = tar.append_dir_all(&name, skill).and_then(|()| tar.into_inner());
-    let packed = packed.map_err(|source| ProvisionError::Read { what, path: skill.to_owned(), source })?;
-    // Every entry is looked for afterwards, the directory's own included.
-    let count = tar::Archive::new(packed.as_slice()).entries().map(Iterator::count);
-    let count = count.map_err(|source| ProvisionError::Read { what, path: skill.to_owned(), source })?.to_string();
-    let script = "set -eu; umask 077; mkdir -p \"$0\"
-        tar --directory \"$0\" --extract --no-same-owner --same-permissions --file -
-        [ \"$(find \"$0/$1\" -exec printf x \\; | wc -c)\" -eq \"$2\" ] || { echo 'not all of it arrived' >&2; exit 1; }";
-    target.run_with(what, agent::USER, script, &[directory, &name, &count], packed)
 }

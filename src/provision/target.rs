@@ -1,9 +1,12 @@
-//! Running commands in the agent's container.
+//! Running scripts in the agent's container.
+
+use std::time::Duration;
 
 use bottle_exec::engine::Exec;
 use bottle_exec::{Engine, Stdin};
 
 use super::error::ProvisionError;
+use super::script::Script;
 
 /// The agent's container.
 pub(super) struct Target<'a> {
@@ -12,36 +15,26 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Runs a shell script with something on its standard input.
-    pub(super) fn run(
-        &self,
-        what: &'static str,
-        user: &str,
-        script: &str,
-        input: Vec<u8>,
-    ) -> Result<(), ProvisionError> {
-        self.run_with(what, user, script, &[], input)
+    /// Runs a script as a user and returns nothing.
+    pub(super) fn run(&self, user: &str, script: &Script, input: Vec<u8>) -> Result<(), ProvisionError> {
+        self.output(user, script, input).map(drop)
     }
 
-    pub(super) fn run_with(
-        &self,
-        what: &'static str,
-        user: &str,
-        script: &str,
-        arguments: &[&str],
-        input: Vec<u8>,
-    ) -> Result<(), ProvisionError> {
-        let argv = ["sh", "-c", script].into_iter().chain(arguments.iter().copied());
-        let exec = Exec::new(argv)
+    /// Runs a script as a user and returns its standard output.
+    pub(super) fn output(&self, user: &str, script: &Script, input: Vec<u8>) -> Result<Vec<u8>, ProvisionError> {
+        let exec = Exec::new(["sh", "-c", &script.text()])
             .with_user(user)
             .with_workdir("/")
             .with_stdin(Stdin::Bytes(input))
-            .with_timeout(std::time::Duration::from_secs(60));
-        let output =
-            self.engine.exec(&self.container, &exec).map_err(|source| ProvisionError::Engine { what, source })?;
-        if output.status.is_success() {
-            return Ok(());
+            .with_timeout(Duration::from_secs(60));
+        let output = self
+            .engine
+            .exec(&self.container, &exec)
+            .map_err(|source| ProvisionError::Engine { what: script.first_task(), source })?;
+        if !output.status.is_success() {
+            let (what, stderr) = script.failed_task(&output.stderr.last_lines(6));
+            return Err(ProvisionError::Failed { what, status: output.status.to_string(), stderr });
         }
-        Err(ProvisionError::Failed { what, status: output.status.to_string(), stderr: output.stderr.last_lines(5) })
+        Ok(output.stdout.bytes())
     }
 }

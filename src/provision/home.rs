@@ -1,0 +1,270 @@
+//! The files in the agent's home directory: prompt, skills, and the configuration of the command line.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use bottle_compose::AGENT_PROMPT;
+use bottle_plan::BottlePlan;
+use bottle_plan::manifest::Provider;
+use bottle_plan::plan::PromptSource;
+use bottle_sidecars::agent;
+use sha2::{Digest, Sha256};
+
+use super::error::ProvisionError;
+use super::script::Script;
+use super::target::Target;
+use super::{claude, codex};
+
+/// The checksums of the files in an archive, relative to the home directory. It is removed once they were compared.
+const CHECKSUMS: &str = ".bottle/provisioned.sha256";
+
+/// Shell commands that unpack an archive of [`files`] and compare every file with its checksum.
+pub(super) const EXTRACT: &str = "umask 077; cd \"$HOME\"
+tar -x -m -o -p -f -
+checked=$(sha256sum -c .bottle/provisioned.sha256 2>&1) || { printf '%s\\n' \"$checked\" | grep -v ': OK$' >&2; exit 1; }
+rm .bottle/provisioned.sha256";
+
+/// Returns a tar archive of the agent's files, relative to its home directory. It is empty when there is no file.
+pub(super) fn files(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<u8>, ProvisionError> {
+    let what = "pack the agent's files";
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ProvisionError::Read { what, path, source }
+    };
+    let mut archive = Archive::default();
+    match &plan.agent.prompt {
+        Some(PromptSource::Text(text)) => archive.add(AGENT_PROMPT, text.as_bytes()).map_err(failed(Path::new("")))?,
+        Some(PromptSource::File(path)) => archive.add(AGENT_PROMPT, &read(what, path)?).map_err(failed(path))?,
+        None => {}
+    }
+    for skill in &plan.agent.skills {
+        archive.add_skill(skills_directory(plan.agent.provider), skill).map_err(failed(skill))?;
+    }
+    for (path, content) in configuration(target, plan)? {
+        archive.add(path, content.as_bytes()).map_err(failed(Path::new(path)))?;
+    }
+    archive.finish().map_err(failed(Path::new(CHECKSUMS)))
+}
+
+/// Returns true if the agent's image has Claude Code, as far as the plan knows.
+fn has_claude(plan: &BottlePlan) -> bool {
+    plan.agent.provider == Provider::Claude || plan.images.agent.claude_code.is_some()
+}
+
+/// Returns true if the agent's image has Codex, as far as the plan knows.
+pub(super) fn has_codex(plan: &BottlePlan) -> bool {
+    plan.agent.provider == Provider::Codex || plan.images.agent.codex.is_some()
+}
+
+/// Reads a file of the host.
+pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ProvisionError> {
+    std::fs::read(path).map_err(|source| ProvisionError::Read { what, path: path.to_owned(), source })
+}
+
+/// The directory in which the provider looks for skills.
+const fn skills_directory(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Claude => ".claude/skills",
+        Provider::Codex => ".codex/skills",
+        Provider::Custom => ".bottle/skills",
+    }
+}
+
+/// An extension of a configuration file: the new content, from that which the image brings.
+type Extend = fn(&str, &BottlePlan) -> Result<String, String>;
+
+/// Returns the configuration files of the command lines that the plan's agent has, each extending what the image brings.
+fn configuration(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<(&'static str, String)>, ProvisionError> {
+    let mut wanted: Vec<(&'static str, Extend)> = Vec::new();
+    if has_claude(plan) {
+        wanted.extend([(claude::STATE, claude::state as Extend), (claude::SETTINGS, |text, _| claude::settings(text))]);
+    }
+    if has_codex(plan) {
+        wanted.push((codex::CONFIG, codex::config));
+    }
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut script = Script::default();
+    // Each file as its length, its path and its content.
+    let paths: String = wanted.iter().flat_map(|(path, _)| [" ", path]).collect();
+    let print = format!("for file in{paths}; do [ ! -e \"$file\" ] || {{ wc -c \"$file\"; cat \"$file\"; }}; done");
+    script.add("read the agent's configuration", &print);
+    let printed = target.output(agent::USER, &script, Vec::new())?;
+    let brought = split(&printed);
+    let extended = wanted.into_iter().map(|(path, extend)| {
+        let text = brought.get(path).copied().unwrap_or_default();
+        let text = std::str::from_utf8(text).map_err(|error| error.to_string());
+        let text = text.and_then(|text| extend(text, plan));
+        text.map(|text| (path, text)).map_err(|reason| ProvisionError::Configuration { path, reason })
+    });
+    extended.collect()
+}
+
+/// Splits files that were printed one after the other, each behind a line with its length and its path.
+fn split(mut printed: &[u8]) -> BTreeMap<&str, &[u8]> {
+    let mut files = BTreeMap::new();
+    while let Some(end) = printed.iter().position(|&byte| byte == b'\n') {
+        let (line, rest) = (std::str::from_utf8(&printed[..end]), &printed[end + 1..]);
+        let Some((length, path)) = line.ok().and_then(|line| line.trim_start().split_once(' ')) else { break };
+        let Some((content, rest)) = length.parse().ok().and_then(|length| rest.split_at_checked(length)) else { break };
+        files.insert(path, content);
+        printed = rest;
+    }
+    files
+}
+
+/// Returns a SHA-256 digest in hexadecimal.
+pub(super) fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A tar archive of files in the agent's home directory, with their checksums.
+struct Archive {
+    tar: tar::Builder<Vec<u8>>,
+    checksums: String,
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.follow_symlinks(false);
+        Self { tar, checksums: String::new() }
+    }
+}
+
+impl Archive {
+    /// Adds a file that only the agent may read. An absolute path must be one in the home directory.
+    fn add(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
+        let path = path.strip_prefix(agent::HOME).unwrap_or(path).trim_start_matches('/');
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o600);
+        header.set_size(content.len() as u64);
+        self.tar.append_data(&mut header, path, content)?;
+        self.note(Path::new(path), content);
+        Ok(())
+    }
+
+    /// Adds a skill's directory with the modes that its files have on the host.
+    fn add_skill(&mut self, directory: &str, skill: &Path) -> io::Result<()> {
+        let name = skill.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
+        self.add_directory(&Path::new(directory).join(name), skill)
+    }
+
+    fn add_directory(&mut self, path: &Path, source: &Path) -> io::Result<()> {
+        self.tar.append_dir(path, source)?;
+        let mut entries = std::fs::read_dir(source)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let (path, source, kind) = (path.join(entry.file_name()), entry.path(), entry.file_type()?);
+            if kind.is_dir() {
+                self.add_directory(&path, &source)?;
+            } else if kind.is_file() {
+                let content = std::fs::read(&source)?;
+                let mut header = tar::Header::new_gnu();
+                header.set_metadata(&entry.metadata()?);
+                header.set_size(content.len() as u64);
+                self.tar.append_data(&mut header, &path, content.as_slice())?;
+                self.note(&path, &content);
+            } else {
+                self.tar.append_path_with_name(&source, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a file's checksum in the format of `sha256sum`, which escapes names with a line break or a backslash.
+    fn note(&mut self, path: &Path, content: &[u8]) {
+        let path = path.to_string_lossy();
+        let escaped = path.replace('\\', "\\\\").replace('\n', "\\n");
+        let mark = if escaped == path { "" } else { "\\" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.checksums, "{mark}{}  {escaped}", sha256(content));
+    }
+
+    /// Returns the archive, or nothing when it has no file.
+    fn finish(mut self) -> io::Result<Vec<u8>> {
+        let checksums = std::mem::take(&mut self.checksums);
+        if checksums.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.add(CHECKSUMS, checksums.as_bytes())?;
+        self.tar.into_inner()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::process::{Command, Output, Stdio};
+
+    use super::*;
+
+    fn extract(home: &Path, archive: &[u8]) -> Output {
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", EXTRACT]).env("HOME", home).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        // A shell that fails early does not read to the end.
+        let _ = child.stdin.take().unwrap().write_all(archive);
+        child.wait_with_output().unwrap()
+    }
+
+    fn archive(skill: &Path) -> Vec<u8> {
+        let mut archive = Archive::default();
+        archive.add(AGENT_PROMPT, b"Be brief.\n").unwrap();
+        archive.add_skill(".claude/skills", skill).unwrap();
+        archive.finish().unwrap()
+    }
+
+    #[test]
+    fn an_archive_arrives_with_its_modes_and_nothing_else() {
+        let (home, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let skill = host.path().join("greet");
+        fs::create_dir_all(skill.join("deep")).unwrap();
+        fs::write(skill.join("deep/odd \\ name"), "x").unwrap();
+        fs::write(skill.join("run"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(skill.join("run"), fs::Permissions::from_mode(0o750)).unwrap();
+        symlink("run", skill.join("link")).unwrap();
+        let done = extract(home.path(), &archive(&skill));
+        assert!(done.status.success(), "{done:?}");
+        assert_eq!(fs::read_to_string(home.path().join(".bottle/prompt.md")).unwrap(), "Be brief.\n");
+        let placed = home.path().join(".claude/skills/greet");
+        assert_eq!(fs::read_to_string(placed.join("deep/odd \\ name")).unwrap(), "x");
+        assert_eq!(fs::read_link(placed.join("link")).unwrap(), Path::new("run"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&placed.join("run")), mode(&home.path().join(".bottle/prompt.md"))), (0o750, 0o600));
+        assert!(!home.path().join(CHECKSUMS).exists());
+    }
+
+    #[test]
+    fn a_file_that_arrives_changed_is_named() {
+        let (home, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let skill = host.path().join("greet");
+        fs::create_dir(&skill).unwrap();
+        fs::write(skill.join("SKILL.md"), "how to greet").unwrap();
+        let mut changed = archive(&skill);
+        let at = changed.windows(12).position(|window| window == b"how to greet").unwrap();
+        changed[at] = b'H';
+        let done = extract(home.path(), &changed);
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && stderr.contains(".claude/skills/greet/SKILL.md: FAILED"), "{stderr}");
+        assert!(!stderr.contains("OK"), "{stderr}");
+        assert!(!extract(home.path(), b"").status.success(), "an empty archive is accepted");
+    }
+
+    #[test]
+    fn printed_files_are_split_by_their_length() {
+        let printed = b" 4 /a\n1 2\n0 /b\n3 /c d\nxyz";
+        let files: Vec<_> = split(printed).into_iter().collect();
+        assert_eq!(files, [("/a", &b"1 2\n"[..]), ("/b", b""), ("/c d", b"xyz")]);
+        assert!(split(b"9 /cut\nxyz").is_empty() && split(b"no length\n").is_empty());
+    }
+}
