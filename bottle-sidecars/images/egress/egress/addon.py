@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from mitmproxy import http, tls
+from mitmproxy.connection import ConnectionState
 
 from . import answers, audit
-from .layers import CLIENT_FAILED
+from .layers import CLIENT_FAILED, WEBSOCKET
 from .mask import Mask
 from .policy import Head, Refusal, Tunnel, judge, judge_connect
 from .routes import Table
@@ -67,6 +68,9 @@ class Gate:
             if injection := verdict.route.injection:
                 record.injected = True
                 flow.metadata[_MASK] = Mask(injection.secrets)
+        if verdict.websocket:
+            injection = verdict.route.injection if verdict.route else None
+            flow.metadata[WEBSOCKET] = record, injection.secrets if injection else ()
         record.host, record.port = verdict.host, verdict.port
         request.data.host, request.data.port = verdict.host, verdict.port
         request.data.authority = b"" if tunnel else verdict.authority.encode("ascii")
@@ -79,19 +83,22 @@ class Gate:
         record = flow.metadata[_KEY]
         if record.refused or record.written:
             return
-        if flow.response.status_code == 101:
-            # Nobody asked for it: an upgrade is never passed on.
+        switched = flow.response.status_code == 101
+        if switched and (WEBSOCKET not in flow.metadata or not _is_websocket(flow.response)):
+            # Nobody asked for it.
             record.error = "upstream-switched-protocols"
             flow.kill()
             return
         record.status = flow.response.status_code
         mask: Mask | None = flow.metadata.get(_MASK)
+        if mask is not None:
+            fields = flow.response.headers.fields
+            flow.response.headers = http.Headers((name, mask.whole(value)) for name, value in fields)
+        if switched:  # `layers.WebSocket` counts and masks what follows
+            return
         if mask is None:
             flow.response.stream = record.count_down
             return
-
-        fields = flow.response.headers.fields
-        flow.response.headers = http.Headers((name, mask.whole(value)) for name, value in fields)
 
         def masked(chunk: bytes) -> list[bytes]:
             # No chunk rather than an empty one, which would end a chunked body.
@@ -104,6 +111,8 @@ class Gate:
         record = flow.metadata[_KEY]
         if record.refused:
             record.bytes_down = len(flow.response.raw_content or b"")
+        elif flow.response.status_code == 101:
+            return  # the line is written when the WebSocket ends
         record.write()
 
     def error(self, flow: http.HTTPFlow) -> None:
@@ -113,6 +122,8 @@ class Gate:
         message = flow.error.msg if flow.error else ""
         if flow.metadata.get(CLIENT_FAILED):
             record.error = "client-gone" if "disconnected" in message else "client-malformed"
+        elif flow.client_conn.state is ConnectionState.CLOSED and not record.refused:
+            record.error = "client-gone"
         elif not record.refused and not record.error:
             told = answers.failure(502, message)
             record.error = told.rule
@@ -137,6 +148,10 @@ def _head(request: http.Request) -> Head:
         version=request.http_version,
         headers=request.headers.fields,
     )
+
+
+def _is_websocket(response: http.Response) -> bool:
+    return response.headers.get("upgrade", "").lower() == "websocket"
 
 
 def _method(request: http.Request) -> str:

@@ -5,26 +5,43 @@ Nothing is guessed and nothing else is forwarded, in particular no raw TCP.
 """
 
 import re
+import time
+from collections.abc import Iterable
 
 import h11
 from h11._readers import ChunkedReader
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.net.http.http1 import read_response_head
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer, http, modes
-from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http import _http1, _upstream_proxy
 from mitmproxy.proxy.layers.tls import starts_like_tls_record
+from mitmproxy.proxy.tunnel import TunnelLayer
 
 from . import answers, audit
+from .connections import handler_of
+from .mask import FrameMask
 from .policy import Refusal
 
-# A request's head may be this long, as may what a client sends ahead while its request is being answered.
+# A message's head may be this long, as may a chunk's header, trailers, and what a client sends ahead while its request
+# is being answered.
 HEAD_LIMIT = 128 * 1024
+# Three times what the largest real one has (post-quantum key shares). TLS itself allows for 16 MiB.
+CLIENT_HELLO_LIMIT = 16 * 1024
+
+# A request that cannot be repeated goes over a kept connection only if that was in use this recently: servers close
+# idle ones after five seconds and more, and one that is just being closed would lose the request.
+FRESH_SECONDS = 3.0
+_REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r]")
+_CLOSED_UNANSWERED = "server closed connection"
 
 # Set in a flow's metadata when it was the agent's side that broke it.
 CLIENT_FAILED = "egress-client-failed"
+# Set in a flow's metadata when the request asks for a WebSocket and may have one: the record, and the mask if any.
+WEBSOCKET = "egress-websocket"
 
 
 class NextLayer:
@@ -44,7 +61,7 @@ class NextLayer:
                 first = asked.data_client()
                 if starts_like_tls_record(first):
                     tls = ServerTLSLayer(context)
-                    tls.child_layer = ClientTLSLayer(context)
+                    tls.child_layer = ClientTls(context)
                     asked.layer = tls
                 elif len(first) >= 3:
                     asked.layer = End(context, "not-tls")
@@ -64,33 +81,206 @@ class End(layer.Layer):
             yield commands.CloseConnection(self.context.client)
 
 
+class ClientTls(ClientTLSLayer):
+    """TLS of the agent's side, with a bound on what is collected of a ClientHello."""
+
+    def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > CLIENT_HELLO_LIMIT:
+            return False, "Cannot parse ClientHello: too long"
+        return (yield from super().receive_handshake_data(data))
+
+
 class Http(http.HttpLayer):
-    """HTTP whose client side is `Server` and whose requests are `Stream`."""
+    """HTTP whose client side is `Server` and whose requests are `Stream`, over at most one upstream connection."""
 
     def __init__(self, context: Context, mode: http.HTTPMode) -> None:
         super().__init__(context, mode)
         self.connections[context.client] = Server(context.fork())
+        self.idle_since = 0.0
+        self._ended: set[layer.Layer] = set()
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
-        stream = Stream(self.context.fork(), stream_id)
+        stream = Stream(self.context.fork(), stream_id, self)
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        yield from super()._handle_event(event)
+        if isinstance(event, events.ConnectionClosed) and event.connection is not self.context.client:
+            self._forget(event.connection)
+
+    def _forget(self, closed: Connection) -> None:
+        """Drops what belonged to closed connections. mitmproxy keeps it for as long as the agent's connection lasts."""
+        if stack := self.connections.get(closed):
+            if isinstance(stack, http.HttpStream):  # which also has the other connections of its tunnel
+                del self.connections[closed]
+            else:
+                self._ended.add(stack)
+        in_use = {stream.context.server for stream in self.streams.values()}
+        for connection, stack in list(self.connections.items()):
+            if stack in self._ended and connection not in in_use:
+                del self.connections[connection]
+        self._ended.intersection_update(self.connections.values())
+
+    def get_connection(self, event: http.GetHttpConnection, *, reuse: bool = True) -> layer.CommandGenerator[None]:
+        stream = self.command_sources[event]
+        assert isinstance(stream, Stream)
+        matching = (c for c in self.connections if event.connection_spec_matches(c) and c.connected)
+        kept = next(matching, None)
+        if kept is not None and self._is_usable(kept, stream):
+            stream.reused = True
+            yield from super().get_connection(event)
+            return
+        for connection, stack in list(self.connections.items()):
+            if isinstance(stack, TunnelLayer) and stack.tunnel_connection is connection:
+                if connection.state is not ConnectionState.CLOSED:
+                    yield commands.CloseConnection(connection)
+        stream.reused = False
+        handler_of(self.context.client).connect_began()
+        yield from super().get_connection(event, reuse=False)
+
+    def _is_usable(self, connection: Connection, stream: "Stream") -> bool:
+        handler = handler_of(self.context.client)
+        stack = self.connections[connection]
+        if stream.repeated or handler.intercepted or not isinstance(stack, TunnelLayer):
+            return False
+        if not stream.is_repeatable() and time.monotonic() - self.idle_since > FRESH_SECONDS:
+            return False
+        return handler.is_alive(stack.tunnel_connection)
+
+    def register_connection(self, command: http.RegisterHttpConnection) -> layer.CommandGenerator[None]:
+        handler = handler_of(self.context.client)
+        handler.connect_ended()
+        if command.err and handler.timed_out:
+            command.err = answers.TIMED_OUT
+        yield from super().register_connection(command)
 
 
 class Stream(http.HttpStream):
     """One exchange. The body of a refused request is read and dropped, instead of being held until its end."""
+
+    def __init__(self, context: Context, stream_id: int, parent: Http) -> None:
+        super().__init__(context, stream_id)
+        self._parent = parent
+        self._has_body = True
+        self.reused = False
+        """The request went over a connection that an earlier one had used."""
+        self.repeated = False
+        """The request was sent a second time."""
+
+    def is_repeatable(self) -> bool:
+        return not self._has_body and self.flow.request.data.method in _REPEATABLE
+
+    def state_wait_for_request_headers(self, event: http.RequestHeaders) -> layer.CommandGenerator[None]:
+        self._has_body = not event.end_stream
+        yield from super().state_wait_for_request_headers(event)
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, http.RequestData) and self.flow.response is not None:
             return
         yield from super().state_consume_request_body(event)
 
+    def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        if not (yield from super().make_server_connection()):
+            return False
+        if WEBSOCKET in self.flow.metadata and handler_of(self.context.client).intercepted:
+            # Pipelock would leave the upgrade out, and the host would answer as to any request.
+            record, _ = self.flow.metadata.pop(WEBSOCKET)
+            refusal = answers.UPGRADE_IMPOSSIBLE
+            record.status, record.refused = refusal.status, refusal.rule
+            self.flow.response = answers.response(refusal)
+            yield from self.send_response()
+            return False
+        return True
+
     def handle_protocol_error(
         self, event: http.RequestProtocolError | http.ResponseProtocolError
     ) -> layer.CommandGenerator[None]:
         if isinstance(event, http.RequestProtocolError):
             self.flow.metadata[CLIENT_FAILED] = True
+        elif self._died_of_age(event):
+            self.repeated = True
+            if (yield from self.make_server_connection()):
+                server = self.context.server
+                yield http.SendHttp(http.RequestHeaders(self.stream_id, self.flow.request, True), server)
+                yield http.SendHttp(http.RequestEndOfMessage(self.stream_id), server)
+            return
         yield from super().handle_protocol_error(event)
+
+    def _died_of_age(self, event: http.ResponseProtocolError) -> bool:
+        """Whether a kept connection ended before any byte of the answer, to a request that may be sent again."""
+        return (
+            self.reused
+            and not self.repeated
+            and event.message == _CLOSED_UNANSWERED
+            and self.is_repeatable()
+            and self.client_state == self.state_done
+            and self.server_state == self.state_wait_for_response_headers
+        )
+
+    def flow_done(self) -> layer.CommandGenerator[None]:
+        assert self.flow.response
+        self._parent.idle_since = time.monotonic()
+        if self.flow.response.status_code != 101:
+            yield from super().flow_done()
+            return
+        self.flow.live = False
+        self.child_layer = WebSocket(self.context, *self.flow.metadata[WEBSOCKET])
+        self._handle_event = self.passthrough
+        yield from self.child_layer.handle_event(events.Start())
+        yield http.SendHttp(http.ResponseEndOfMessage(self.stream_id), self.context.client)
+
+
+class WebSocket(layer.Layer):
+    """The bytes of a WebSocket, passed on as they come. The line of its request is written when it ends."""
+
+    def __init__(self, context: Context, record: audit.Record, secrets: Iterable[bytes]) -> None:
+        super().__init__(context)
+        self._record = record
+        self._mask = FrameMask(secrets) if secrets else None
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.DataReceived):
+            if event.connection == self.context.client:
+                yield commands.SendData(self.context.server, self._record.count_up(event.data))
+                return
+            data = self._mask.feed(event.data) if self._mask else event.data
+            if data:
+                yield commands.SendData(self.context.client, self._record.count_down(data))
+        elif isinstance(event, events.ConnectionClosed) and not self._record.written:
+            self._record.write()
+            for connection in (self.context.server, self.context.client):
+                yield commands.CloseConnection(connection)
+
+
+class Tunnel(_upstream_proxy.HttpUpstreamProxy):
+    """The CONNECT to the firewall. It also reads the body of a refusal, which is where its reason is."""
+
+    _refusal: tuple[int, int] | None = None  # the status, and how long the body is
+
+    def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        if not self.send_connect:
+            return (yield from super().receive_handshake_data(data))
+        self.buf += data
+        if self._refusal is None:
+            lines = self.buf.maybe_extract_lines()
+            if not lines:
+                return False, "the firewall's head is too large" if len(self.buf) > HEAD_LIMIT else None
+            try:
+                response = read_response_head([bytes(line) for line in lines])
+                length = min(int(response.headers.get("content-length", "0")), HEAD_LIMIT)
+            except ValueError:
+                return False, "the firewall's answer is malformed"
+            if 200 <= response.status_code < 300:
+                if self.buf:
+                    yield from self.receive_data(bytes(self.buf))
+                    del self.buf
+                return True, None
+            self._refusal = response.status_code, length
+        status, length = self._refusal
+        if len(self.buf) < length:
+            return False, None
+        return False, answers.connect_refused(status, bytes(self.buf))
 
 
 class Server(_http1.Http1Server):
@@ -117,6 +307,10 @@ class Server(_http1.Http1Server):
             yield commands.CloseConnection(self.conn)
             self.state = self.done
 
+    def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        yield from super().read_body(event)
+        yield from _bound_body(self, self.read_body)
+
     def wait(self, event: events.Event) -> layer.CommandGenerator[None]:
         yield from super().wait(event)
         if len(self.buf) > HEAD_LIMIT:
@@ -132,6 +326,33 @@ class Client(_http1.Http1Client):
             if not self.buf.maybe_extract_lines():
                 break
         yield from super().read_headers(event)
+        if self.state == self.read_headers and len(self.buf) > HEAD_LIMIT:
+            yield from _give_up(self, "the answer's head is too large")
+
+    def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        yield from super().read_body(event)
+        yield from _bound_body(self, self.read_body)
+
+    def mark_done(self, *, request: bool = False, response: bool = False) -> layer.CommandGenerator[None]:
+        yield from super().mark_done(request=request, response=response)
+        if self.state == self.read_headers and self.stream_id is None and handler_of(self.context.client).intercepted:
+            # Pipelock closes its end after each answer, without saying so in a header.
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
+
+
+def _bound_body(side: Server | Client, reading: object) -> layer.CommandGenerator[None]:
+    """Ends a message whose chunk headers or trailers do not end. Data does not stay in the buffer."""
+    if side.state == reading and len(side.buf) > HEAD_LIMIT:
+        yield from _give_up(side, "a chunk's header or the trailers are too large")
+
+
+def _give_up(side: Server | Client, message: str) -> layer.CommandGenerator[None]:
+    side.state = side.done
+    yield commands.CloseConnection(side.conn)
+    if side.stream_id is not None:
+        code = side.ReceiveProtocolError.code
+        yield http.ReceiveHttp(side.ReceiveProtocolError(side.stream_id, message, code))
 
 
 class TrailerlessReader(ChunkedReader):
@@ -155,3 +376,4 @@ _make_body_reader = _http1.make_body_reader
 _http1.make_body_reader = _body_reader
 _http1.make_error_response = _error_response
 http.Http1Client = Client
+_upstream_proxy.HttpUpstreamProxy = Tunnel  # type: ignore[misc]

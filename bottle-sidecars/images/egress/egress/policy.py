@@ -62,6 +62,7 @@ class Passage:
     authority: str
     headers: Headers = field(repr=False)  # with the credential
     route: Route | None
+    websocket: bool = False
 
 
 def judge_connect(method: str, authority: str, headers: Headers) -> tuple[str, int] | Refusal:
@@ -83,8 +84,9 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
     place = _place_in_tunnel(head, tunnel) if tunnel else _place_of_plain(head)
     if isinstance(place, Refusal):
         return place
-    if upgrade := _upgrade(head):
-        return upgrade
+    websocket = _asks_for_websocket(head)
+    if websocket and (malformed := _malformed_upgrade(head, tunnel is not None)):
+        return malformed
 
     host, port = place
     authority = join_authority(host, port, 443 if tunnel else 80)
@@ -92,11 +94,13 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
     if routed is None:
         if pattern := table.claimed(host):
             return Refusal(403, "host", f"{pattern} stands for one label more, and no other route is for this host")
-        return Passage(host, port, authority, _rewrite(head.headers, authority, frozenset(), None), None)
+        headers = _rewrite(head.headers, authority, frozenset(), None, websocket)
+        return Passage(host, port, authority, headers, None, websocket)
     route = _choose(head, port, tunnel is not None, routed)
     if isinstance(route, Refusal):
         return route
-    return Passage(host, port, authority, _rewrite(head.headers, authority, routed.stripped(), route), route)
+    headers = _rewrite(head.headers, authority, routed.stripped(), route, websocket)
+    return Passage(host, port, authority, headers, route, websocket)
 
 
 def _malformed(head: Head) -> Refusal | None:
@@ -111,7 +115,7 @@ def _malformed(head: Head) -> Refusal | None:
         # These two change how the answer is framed, and not every server agrees on what their other spellings do.
         return Refusal(400, "method", "this method is not allowed here")
     if not _TARGET.match(head.path.encode("utf-8", "surrogateescape").decode("latin-1")):
-        return Refusal(400, "target", "the request target holds a blank, a control character or a fragment")
+        return Refusal(400, "target", "the request target holds a space, a control character or a fragment")
     counts: dict[str, int] = {}
     for name, value in head.headers:
         if not _TOKEN.match(name) or not _VALUE.match(value):
@@ -154,10 +158,32 @@ def _place_of_plain(head: Head) -> tuple[str, int] | Refusal:
     return place
 
 
-def _upgrade(head: Head) -> Refusal | None:
+def _asks_for_websocket(head: Head) -> bool:
     protocols = [protocol.strip().lower() for protocol in (_header(head, "upgrade") or "").split(",")]
-    if "websocket" in protocols:
-        return Refusal(501, "websocket", "WebSocket is not carried; use plain HTTP requests or server-sent events")
+    return "websocket" in protocols
+
+
+def _malformed_upgrade(head: Head, secure: bool) -> Refusal | None:
+    """RFC 6455, section 4.1. One meaning only: what is not plainly a handshake is not made one here."""
+    if not secure:
+        # Pipelock leaves the upgrade out of plain requests.
+        return Refusal(426, "websocket", "WebSocket is possible over TLS only; use plain requests")
+    tokens = [token.strip().lower() for token in (_header(head, "connection") or "").split(",")]
+    length = _header(head, "content-length")
+    once = all(
+        sum(_latin(name).lower() == key for name, _ in head.headers) == 1
+        for key in ("upgrade", "sec-websocket-key", "sec-websocket-version")
+    )
+    if (
+        head.method != "GET"
+        or head.version != "HTTP/1.1"
+        or (_header(head, "upgrade") or "").lower() != "websocket"
+        or "upgrade" not in tokens
+        or not once
+        or _header(head, "transfer-encoding") is not None
+        or length not in (None, "0")
+    ):
+        return Refusal(400, "websocket", "the WebSocket handshake is malformed")
     return None
 
 
@@ -185,8 +211,13 @@ def _choose(head: Head, port: int, secure: bool, routed: Host) -> Route | Refusa
     return Refusal(403, "path", f"no route of {routed.pattern} allows this path")
 
 
-def _rewrite(headers: Headers, authority: str, stripped: frozenset[str], route: Route | None) -> Headers:
+def _rewrite(
+    headers: Headers, authority: str, stripped: frozenset[str], route: Route | None, websocket: bool
+) -> Headers:
     """The headers that go on: what was judged, what is injected, and nothing that steers a single hop."""
+    if websocket and route and route.injection:
+        # Compressed frames could not be searched for the credential.
+        stripped |= {"sec-websocket-extensions"}
     keep: list[tuple[bytes, bytes]] = [(b"Host", authority.encode("ascii"))]
     close = False
     for name, value in headers:
@@ -197,7 +228,9 @@ def _rewrite(headers: Headers, authority: str, stripped: frozenset[str], route: 
         if key not in _HOP_BY_HOP and key not in stripped and key not in ("host", "accept-encoding"):
             keep.append((name, value))
     keep.append((b"Accept-Encoding", b"identity"))
-    if close:
+    if websocket:
+        keep += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+    elif close:
         keep.append((b"Connection", b"close"))
     if route and route.injection:
         keep.append((route.injection.header.encode("ascii"), route.injection.value))

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from . import lean  # noqa: F401  (must come before anything of mitmproxy)
 
-from mitmproxy import options
-from mitmproxy.addons.proxyserver import Proxyserver
+from cryptography import x509
+from mitmproxy import options, tls
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.master import Master
 
 from . import audit
 from .addon import Gate
+from .connections import Listener, handler_of
 from .layers import NextLayer
 from .names import join_authority
 from .settings import Settings
@@ -29,8 +30,9 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
     host, port = settings.upstream
     # mitmproxy makes an authority of its own if it is not told at once where there is one.
     master = Master(options.Options(confdir=str(confdir)))
-    server = Proxyserver()
-    master.addons.add(server, NextLayer(), Tls(), Gate(current.table))
+    listener = Listener()
+    firewall = x509.load_pem_x509_certificate(settings.upstream_ca.read_bytes())
+    master.addons.add(listener, NextLayer(), Tls(firewall.subject), Gate(current.table))
     master.options.update(
         mode=[f"upstream:http://{join_authority(host, port, None)}"],
         listen_host="0.0.0.0",
@@ -52,11 +54,11 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, master.shutdown)
     running = asyncio.create_task(master.run())
-    while not running.done() and not any(instance.is_running for instance in server.servers):
-        if any(instance.last_exception for instance in server.servers):
-            audit.emit("stopped", error=f"cannot listen on port {settings.listen_port}")
-            return 1
-        await asyncio.sleep(0.005)
+    try:
+        await listener.listen("0.0.0.0", settings.listen_port)
+    except OSError:
+        audit.emit("stopped", error=f"cannot listen on port {settings.listen_port}")
+        return 1
     audit.emit("started", port=settings.listen_port, routes=len(current.table().routes))
     await running
     return 0
@@ -65,8 +67,17 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
 class Tls(TlsConfig):
     """mitmproxy's TLS, less the revocation list that it would serve under a path of every host."""
 
+    def __init__(self, firewall: x509.Name) -> None:
+        self._firewall = firewall
+
     def request(self, flow: object) -> None:
         pass
+
+    def tls_established_server(self, data: tls.TlsData) -> None:
+        """Notes whether the far side is the host, or pipelock with a certificate of its own."""
+        chain = data.conn.certificate_list
+        issued_by_firewall = bool(chain) and chain[0].to_cryptography().issuer == self._firewall
+        handler_of(data.context.client).intercepted = issued_by_firewall
 
 
 class _AsLines(logging.Handler):

@@ -82,11 +82,31 @@ def _key_usage(**given: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: False for name in names}, encipher_only=False, decipher_only=False, **given)
 
 
+# What pipelock 2.3.0 answers to a CONNECT that it refuses, by the host that is asked for.
+REFUSALS = {
+    "blocked.test": (403, "CONNECT blocked: domain not in allowlist: blocked.test"),
+    "nameless.test": (
+        403,
+        "CONNECT blocked: SSRF check failed: DNS resolution error for nameless.test: lookup nameless.test on "
+        "127.0.0.11:53: no such host",
+    ),
+    "inside.test": (403, "CONNECT blocked: SSRF blocked: inside.test resolves to internal IP 10.1.2.3"),
+    "dead.test": (502, "tunnel dial failed"),
+    "limited.test": (429, "rate limit exceeded"),
+    "odd.test": (403, "secret"),
+}
+
+
 class Outer:
-    """The next proxy and every host behind it. It keeps each head that reached it, and answers by the path."""
+    """The next proxy and every host behind it. It keeps each head that reached it, and answers by the path.
+
+    It terminates TLS for `content.test` itself, as pipelock does where it inspects content, and closes that connection
+    after each answer. The other hosts have certificates of `origins`.
+    """
 
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
+        self.origins = Authority("origins")
         self.untrusted = Authority("untrusted")
         self.connects: list[str] = []
         self.heads: list[bytes] = []
@@ -112,6 +132,7 @@ class Outer:
 
     def _serve(self, accepted: socket.socket) -> None:
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError, ValueError):
+            host = ""
             connection = stack.enter_context(accepted)
             connection.settimeout(LIMIT * 6)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -121,28 +142,38 @@ class Outer:
                 target = head.split()[1].decode()
                 self.connects.append(target)
                 host = target.rpartition(":")[0]
-                if host == "blocked.test":
-                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nsecret")
+                if host in REFUSALS:
+                    status, body = REFUSALS[host]
+                    head = f"HTTP/1.1 {status} Status\r\nContent-Length: {len(body)}\r\n\r\n"
+                    connection.sendall(head.encode())
+                    time.sleep(0.02)  # in a packet of its own
+                    connection.sendall(body.encode())
                     return
-                if host == "limited.test":
-                    connection.sendall(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
+                if host == "mute.test":
+                    connection.recv(1)
                     return
                 if host == "gone.test":
                     return
                 connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                authority = self.untrusted if host == "untrusted.test" else self.authority
+                authority = {"untrusted.test": self.untrusted, "content.test": self.authority}.get(host, self.origins)
                 if host not in self._contexts:
                     self._contexts[host] = authority.server_context(host)
                 connection = stack.enter_context(self._contexts[host].wrap_socket(connection, server_side=True))
             reader = stack.enter_context(connection.makefile("rb"))
-            while self._exchange(reader, connection):
-                pass
+            number = 0
+            while self._exchange(reader, connection, number):
+                number += 1
+                if host == "content.test":
+                    return
 
-    def _exchange(self, reader, connection) -> bool:
+    def _exchange(self, reader, connection, number: int) -> bool:
+        """Answers one request. `number` is how many this connection has had before."""
         head = _read_head(reader)
         if not head:
             return False
         self.heads.append(head)
+        if b"/dying" in head and number:
+            return False
         lines = head.decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ")
         path = target.partition("?")[0]
@@ -200,6 +231,25 @@ class Outer:
         elif path.endswith("/switch"):
             connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
             return False
+        elif path.endswith("/ws"):
+            connection.sendall(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: %s\r\n\r\n" % headers.get("x-api-key", "none").encode()
+            )
+            while data := connection.recv(65536):
+                connection.sendall(data)
+            return False
+        elif path.endswith("/endless-head"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                connection.sendall(b"X: " + b"a" * 8192 + b"\r\n")
+        elif path.endswith("/endless-chunk"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1")
+            while True:
+                connection.sendall(b";a" * 4096)
+        elif path.endswith("/idle"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            return False
         elif path.endswith("/garbage"):
             connection.sendall(b"secret garbage\r\n\r\n")
             return False
@@ -226,9 +276,18 @@ class Egress:
     """The proxy, started as its entry point starts it. Close it to have it ended and its lines checked for secrets."""
 
     def __init__(
-        self, outer_port: int, authority: Authority, routes: str, tokens: dict[str, str], **extra: str
+        self,
+        outer_port: int,
+        authority: Authority,
+        routes: str,
+        tokens: dict[str, str],
+        origins: Authority | None = None,
+        constants: dict[str, float] | None = None,
+        **extra: str,
     ) -> None:
+        """`constants` are put in the place of those of `egress.connections`, whose real values take too long here."""
         self.authority = authority
+        self._constants = constants or {}
         self.tokens = tokens
         self._directory = tempfile.TemporaryDirectory()
         self.directory = Path(self._directory.name)
@@ -238,6 +297,9 @@ class Egress:
         (self.directory / "ca.pem").write_bytes(self.inner.key_pem() + self.inner.certificate_pem())
         (self.directory / "inner.pem").write_bytes(self.inner.certificate_pem())
         (self.directory / "outer.pem").write_bytes(authority.certificate_pem())
+        if origins:
+            (self.directory / "origins.pem").write_bytes(origins.certificate_pem())
+            extra = {"EGRESS_EXTRA_CA": str(self.directory / "origins.pem"), **extra}
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.lines_file = self.directory / "lines"
@@ -273,8 +335,13 @@ class Egress:
 
     def _spawn(self) -> subprocess.Popen:
         with open(self.lines_file, "ab") as out:
-            # The test's own path is the only thing that differs from the entry point.
-            code = "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_module('egress', run_name='__main__')"
+            # The test's own path, and constants, are the only things that differ from the entry point.
+            changes = "".join(f"connections.{name} = {value}; " for name, value in self._constants.items())
+            change = f"from egress import lean, connections; {changes}" if changes else ""
+            code = (
+                f"import runpy, sys; sys.path.insert(0, sys.argv[1]); {change}"
+                "runpy.run_module('egress', run_name='__main__')"
+            )
             source = str(Path(egress.__file__).parents[1])
             return subprocess.Popen(
                 [sys.executable, "-I", "-B", "-c", code, source],
@@ -297,9 +364,9 @@ class Egress:
         until(lambda: len([line for line in self.lines() if line["event"] == "reload"]) > before)
         return json.loads(Path("/tmp/egress-status.json").read_text())
 
-    def resident_kib(self) -> int:
+    def resident_kib(self, field: str = "VmRSS") -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
+        return int(next(line for line in status.splitlines() if line.startswith(field + ":")).split()[1])
 
     def tunnel(self, target: str, server_name: str | None = None, alpn: list[str] | None = None) -> ssl.SSLSocket:
         """An agent's connection: CONNECT, then TLS that trusts this proxy's authority only."""

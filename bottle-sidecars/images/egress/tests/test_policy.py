@@ -158,13 +158,52 @@ class Limits(Base):
         other = head(host="api.example:8443")
         self.refused(through(other, port=8443), 403, "port")
 
-    def test_trace_and_websocket(self):
+    def test_trace(self):
         self.refused(through(head(method="TRACE")), 405, "trace")
         self.refused(through(head(method="trace")), 405, "trace")
         for method in ("CONNECT", "Connect", "head", "Head"):
             self.refused(through(head(method=method)), 400, "method")
-        self.refused(through(head(headers=[(b"Upgrade", b"WebSocket")])), 501, "websocket")
-        self.refused(through(head(headers=[(b"Upgrade", b"h2c, websocket")])), 501, "websocket")
+
+    def test_a_websocket_handshake(self):
+        whole = {
+            b"Upgrade": b"WebSocket",
+            b"Connection": b"keep-alive, Upgrade",
+            b"Sec-WebSocket-Key": b"eA==",
+            b"Sec-WebSocket-Version": b"13",
+            b"Sec-WebSocket-Extensions": b"permessage-deflate",
+            b"X-Api-Key": b"own",
+        }
+
+        def handshake(**changed: bytes | None):
+            fields = whole | {name.replace("_", "-").encode(): value for name, value in changed.items()}
+            return [(name, value) for name, value in fields.items() if value is not None]
+
+        passage = through(head(headers=handshake()))
+        self.passes(passage)
+        self.assertTrue(passage.websocket)
+        sent = dict(passage.headers)
+        self.assertEqual((sent[b"Upgrade"], sent[b"Connection"]), (b"websocket", b"Upgrade"))
+        self.assertEqual(sent[b"Sec-WebSocket-Key"], b"eA==")
+        self.assertNotIn(b"Sec-WebSocket-Extensions", sent, "a compressed credential could not be seen")
+        self.assertNotIn(b"own", sent.values())
+        self.refused(through(head("/elsewhere", headers=handshake())), 403, "path")
+        for broken in (
+            handshake(Upgrade=b"h2c, websocket"),
+            handshake(Connection=b"keep-alive"),
+            handshake(Connection=None),
+            handshake(**{"Sec_WebSocket_Key": None}),
+            handshake(**{"Sec_WebSocket_Version": None}),
+            [*handshake(), (b"Upgrade", b"websocket")],
+            [*handshake(), (b"Sec-WebSocket-Key", b"eQ==")],
+            [*handshake(), (b"Content-Length", b"5")],
+            [*handshake(), (b"Transfer-Encoding", b"chunked")],
+        ):
+            self.refused(through(head(headers=broken)), 400, "websocket")
+        self.refused(through(head(method="POST", headers=handshake())), 400, "websocket")
+        self.refused(through(head(version="HTTP/1.0", headers=handshake())), 400, "websocket")
+        other = through(head(headers=[(b"Upgrade", b"h2c"), (b"Connection", b"Upgrade")]))
+        self.passes(other)
+        self.assertFalse({b"Upgrade", b"Connection"} & dict(other.headers).keys())
 
 
 class Agreement(Base):

@@ -1,0 +1,292 @@
+"""The agent's connections: how many there may be, how much of one is held in memory, and how long it may take."""
+
+import asyncio
+import logging
+import select
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from mitmproxy import ctx
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.http import HTTPFlow
+from mitmproxy.options import Options
+from mitmproxy.proxy import commands, events, layers, mode_servers, mode_specs
+
+from . import answers, audit
+from .policy import Refusal
+
+logger = logging.getLogger(__name__)
+
+# Connections of the agent at once. With all of them stalled in mid-transfer, memory stays well below the sidecar's
+# default limit of 1 GiB (a test measures it).
+MAX_CLIENTS = 1536
+
+# A connection that waits for its first request, for the TLS handshake after its CONNECT, or for the rest of a request's
+# head, is closed after this.
+HANDSHAKE_SECONDS = 30.0
+# The firewall has this long to connect, and the host to finish its TLS handshake.
+CONNECT_SECONDS = 60.0
+
+# A few connections read in large pieces, which costs the least time for each byte. Many read in small ones, so that
+# what they hold in memory is bounded.
+_FEW = 48
+_LARGE = 256 * 1024
+_SMALL = 16 * 1024
+
+_handlers: dict[str, "Handler"] = {}
+
+
+def handler_of(client: Client) -> "Handler":
+    """Returns the handler of an agent's connection."""
+    return _handlers[client.id]
+
+
+class Handler(mode_servers.ProxyConnectionHandler):
+    """One connection of the agent, with its at most one connection to the firewall."""
+
+    def __init__(
+        self,
+        hooks: dict[str, list[Callable]],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        options: Options,
+        mode: mode_specs.ProxyMode,
+    ) -> None:
+        super().__init__(ctx.master, reader, writer, options, mode)
+        self._hooks = hooks
+        self._deadline: asyncio.TimerHandle | None = None
+        self._connecting: asyncio.TimerHandle | None = None
+        self._connected = asyncio.Event()
+        self._connected.set()
+        self.requesting = False
+        """A request was received, and its exchange is not over."""
+        self.intercepted = False
+        """The far side of the current upstream connection is pipelock itself, not the host."""
+        self.timed_out = False
+        """The current upstream connection was given up for taking too long."""
+        self.idle_since = time.monotonic()
+
+    async def handle_client(self) -> None:
+        _handlers[self.client.id] = self
+        self._expect(HANDSHAKE_SECONDS)
+        try:
+            await super().handle_client()
+        finally:
+            self._expect(None)
+            self.connect_ended()
+            del _handlers[self.client.id]
+
+    # Reading: in pieces whose size suits the number of connections, and only when what was read before has gone on.
+
+    async def handle_connection(self, connection: Connection) -> None:
+        io = self.transports[connection]
+        assert isinstance(io.reader, asyncio.StreamReader) and isinstance(io.writer, asyncio.StreamWriter)
+        few = len(_handlers) <= _FEW
+        io.writer.transport.set_write_buffer_limits(high=_LARGE if few else _SMALL)
+        io.reader = _Reader(self, connection, io.reader, io.writer.transport)  # type: ignore[assignment]
+        try:
+            await super().handle_connection(connection)
+        except asyncio.CancelledError:
+            if connection in self.transports:
+                # Closed while it waited for its turn to hand on data, which mitmproxy does not expect.
+                connection.state = ConnectionState.CLOSED
+                await self.server_event(events.ConnectionClosed(connection))
+                io.writer.close()
+                del self.transports[connection]
+            raise
+
+    async def before_read(self, connection: Connection) -> None:
+        """Waits until what this connection sent before is on its way to the other side."""
+        if connection is self.client:
+            # What arrives while the upstream connection is made would be kept in a queue.
+            await self._connected.wait()
+        for other, io in list(self.transports.items()):
+            if (other is self.client) is (connection is self.client) or io.writer is None:
+                continue
+            try:
+                await io.writer.drain()
+            except OSError as error:
+                if io.handler is not None:
+                    io.handler.cancel(f"Error sending data: {error}")
+
+    async def drain_writers(self) -> None:
+        """Does nothing: `before_read` waits for one direction only, so that the two do not hold up each other."""
+
+    def arrived(self, connection: Connection) -> None:
+        if connection is self.client and not self.requesting and self._deadline is None:
+            # The first bytes of a request on a connection that was idle.
+            self._expect(HANDSHAKE_SECONDS)
+
+    # Time limits.
+
+    def _expect(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        host, port = self.layer.context.server.address or (None, None)
+        audit.Record("CONNECT" if host else "", host, port, None, refused="too-slow").write()
+        self.drop()
+
+    def drop(self) -> None:
+        """Closes the connection at once."""
+        io = self.transports.get(self.client)
+        if io and io.writer:
+            io.writer.transport.abort()
+
+    def connect_began(self) -> None:
+        """An upstream connection is being made: nothing more is read from the agent until it is there."""
+        self.connect_ended()
+        self.intercepted = self.timed_out = False
+        self._connected.clear()
+        self._connecting = asyncio.get_running_loop().call_later(CONNECT_SECONDS, self._connect_too_slow)
+
+    def connect_ended(self) -> None:
+        self._connected.set()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+
+    def _connect_too_slow(self) -> None:
+        self.timed_out = True
+        for connection, io in list(self.transports.items()):
+            if connection is not self.client and io.handler is not None:
+                io.handler.cancel("timed out")
+
+    # Events.
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        """Calls the add-ons. None of them waits, so that mitmproxy's own way, which allows for it, is not needed."""
+        (data,) = hook.args()
+        match hook.name:
+            case "http_connect":
+                self._expect(HANDSHAKE_SECONDS)
+            case "tls_established_client":
+                self._expect(None)
+            case "requestheaders":
+                self._expect(None)
+                self.requesting = True
+        for function in self._hooks[hook.name]:
+            try:
+                function(data)
+            except Exception:
+                # The request goes on, and began as refused.
+                logger.exception("an add-on failed")
+        if hook.name in ("response", "error") and isinstance(data, HTTPFlow):
+            switched = hook.name == "response" and data.response is not None and data.response.status_code == 101
+            self.requesting = switched
+            self.idle_since = time.monotonic()
+
+    def is_alive(self, connection: Connection) -> bool:
+        """Returns false if the far side has closed the connection, or has sent what nobody asked for."""
+        io = self.transports.get(connection)
+        return io is not None and isinstance(io.reader, _Reader) and io.reader.is_quiet()
+
+
+class _Reader:
+    """Stands before a stream's reader: holds back where that is needed, and reads in pieces of the right size."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        connection: Connection,
+        reader: asyncio.StreamReader,
+        transport: asyncio.WriteTransport,
+    ) -> None:
+        self._handler = handler
+        self._connection = connection
+        self._reader = reader
+        self._transport = transport
+        self._resize()
+
+    def _resize(self) -> None:
+        size = _LARGE if len(_handlers) <= _FEW else _SMALL
+        # What the transport asks the socket for, and how much of it the stream holds (asyncio has no option for either).
+        self._transport.max_size = size  # type: ignore[attr-defined]
+        self._reader._limit = size // 2  # type: ignore[attr-defined]
+        self._size = size
+
+    async def read(self, _: int) -> bytes:
+        await self._handler.before_read(self._connection)
+        if (len(_handlers) <= _FEW) is not (self._size == _LARGE):
+            self._resize()
+        data = await self._reader.read(self._size)
+        if data:
+            self._handler.arrived(self._connection)
+        return data
+
+    def is_quiet(self) -> bool:
+        if self._reader.at_eof() or self._transport.is_closing() or self._reader._buffer:  # type: ignore[attr-defined]
+            return False
+        # What the event loop has not yet seen: the peer's end of the connection makes the socket readable.
+        socket = self._transport.get_extra_info("socket")
+        poll = select.poll()
+        poll.register(socket.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+
+class Listener(Proxyserver):
+    """Accepts the agent's connections. mitmproxy's own server sets no limit to their number."""
+
+    # What mitmproxy's core looks it up by.
+    name = "proxyserver"
+
+    _server: asyncio.Server | None = None
+
+    async def setup_servers(self) -> bool:
+        """Does nothing: `listen` is called by the runner, which wants to know whether it worked."""
+        return True
+
+    async def listen(self, host: str, port: int) -> None:
+        """Opens the port.
+
+        Raises:
+            OSError: the port cannot be had.
+        """
+        (mode,) = ctx.options.mode
+        self._mode = mode_specs.ProxyMode.parse(mode)
+        self._by_hook = _hooks(ctx.master.addons.chain)
+        self._server = await asyncio.start_server(self._accept, host, port, limit=_SMALL, backlog=1024)
+
+    def done(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self.connections) >= MAX_CLIENTS and not self._make_room():
+            # The health check comes from the container itself.
+            if writer.get_extra_info("peername")[0] != "127.0.0.1":
+                audit.Record("", None, None, None, status=503, refused="too-many-connections").write()
+                busy = Refusal(503, "too-many-connections", f"more than {MAX_CLIENTS} connections are open at once")
+                writer.write(answers.closing_message(busy))
+                writer.close()
+                return
+        handler = Handler(self._by_hook, reader, writer, ctx.options, self._mode)
+        handler.layer = layers.modes.HttpUpstreamProxy(handler.layer.context)
+        with self.register_connection(handler.client.id, handler):
+            await handler.handle_client()
+
+    def _make_room(self) -> bool:
+        """Drops the connection that has been idle for longest, if one is."""
+        idle = [handler for handler in self.connections.values() if not handler.requesting]
+        if not idle:
+            return False
+        min(idle, key=lambda handler: handler.idle_since).drop()  # type: ignore[attr-defined]
+        return True
+
+
+def _hooks(addons: list[object]) -> dict[str, list[Callable]]:
+    """The functions of the add-ons that take part in an exchange, by the event's name."""
+    found: dict[str, list[Callable]] = defaultdict(list)
+    for addon in addons:
+        for name in dir(addon):
+            function = getattr(addon, name)
+            if not name.startswith("_") and callable(function):
+                found[name].append(function)
+    return found
