@@ -1,8 +1,10 @@
 """The agent's connections: how many there may be, how much of one is held in memory, and how long it may take."""
 
 import asyncio
+import contextlib
 import logging
 import select
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -114,8 +116,8 @@ class Handler(mode_servers.ProxyConnectionHandler):
     async def drain_writers(self) -> None:
         """Does nothing: `before_read` waits for one direction only, so that the two do not hold up each other."""
 
-    def arrived(self, connection: Connection) -> None:
-        if connection is self.client and not self.requesting and self._deadline is None:
+    def arrived(self) -> None:
+        if not self.requesting and self._deadline is None:
             # The first bytes of a request on a connection that was idle.
             self._expect(HANDSHAKE_SECONDS)
 
@@ -203,6 +205,7 @@ class _Reader:
         self._connection = connection
         self._reader = reader
         self._transport = transport
+        self._socket = transport.get_extra_info("socket")
         self._resize()
 
     def _resize(self) -> None:
@@ -217,17 +220,20 @@ class _Reader:
         if (len(_handlers) <= _FEW) is not (self._size == _LARGE):
             self._resize()
         data = await self._reader.read(self._size)
-        if data:
-            self._handler.arrived(self._connection)
+        if data and self._connection is self._handler.client:
+            self._handler.arrived()
+            # Some clients (urllib3 through a proxy) send a body only once its head is acknowledged, which the kernel
+            # would put off for 40 ms. The option does not last.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return data
 
     def is_quiet(self) -> bool:
         if self._reader.at_eof() or self._transport.is_closing() or self._reader._buffer:  # type: ignore[attr-defined]
             return False
         # What the event loop has not yet seen: the peer's end of the connection makes the socket readable.
-        socket = self._transport.get_extra_info("socket")
         poll = select.poll()
-        poll.register(socket.fileno(), select.POLLIN)
+        poll.register(self._socket.fileno(), select.POLLIN)
         return not poll.poll(0)
 
 
