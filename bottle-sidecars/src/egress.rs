@@ -24,6 +24,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/addon.py",
         "egress/answers.py",
         "egress/audit.py",
+        "egress/connections.py",
         "egress/layers.py",
         "egress/lean.py",
         "egress/mask.py",

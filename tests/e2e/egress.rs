@@ -1,6 +1,6 @@
 //! Egress: credentials that the agent never holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -490,10 +490,17 @@ const REFUSED: &[Case] = &[
     ),
     inside("TRACE", "TRACE /v1/x?CASE HTTP/1.1\r\nHost: api.anthropic.com\r\n\r\n", 405, "trace"),
     inside(
-        "a WebSocket",
+        "half a WebSocket handshake",
         "GET /v1/x?CASE HTTP/1.1\r\nHost: api.anthropic.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        501,
+        400,
         "websocket",
+    ),
+    inside(
+        "a WebSocket on a path that no route allows",
+        "GET /v2/x?CASE HTTP/1.1\r\nHost: api.anthropic.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n",
+        403,
+        "path",
     ),
 ];
 
@@ -613,58 +620,225 @@ for name in sys.argv[1:]:
     lab.close(&bottle);
 }
 
+/// How many times each way is measured, one after the other so that a busy machine is unfair to none.
+const ROUNDS: usize = 5;
+
 #[test]
 #[ignore = "needs a container engine"]
 fn what_the_two_proxies_cost() {
     let lab = Lab::new("cost");
     let tokens = Tokens::of(&lab);
-    let bottle = tokens.launch(&lab);
-    let (base, count, megabytes) = (format!("https://{API}"), "100", "100");
+    let bottle = launch_of(&lab, &tokens, &BOTTLE.replace("/slow]", "/slow, /status/]"));
     let script = include_str!("egress/bench.py");
     // Directly: the agent's own image beside the outside host.
     let image = docker(["inspect", "--format", "{{.Image}}", &bottle.names().project()]).stdout;
+    let network = bottle.names().egress_network();
     let bundle = format!("{}:/ca.pem:ro", lab.root.path().join("outside-ca.pem").display());
-    let direct = docker([
-        "run",
-        "--rm",
-        "--network",
-        &bottle.names().egress_network(),
-        "--volume",
-        &bundle,
-        "--env",
-        "REQUESTS_CA_BUNDLE=/ca.pem",
-        image.trim(),
-        "python3",
-        "-c",
-        script,
-        &base,
-        count,
-        megabytes,
-    ]);
-    let proxied = python(&bottle, script, &[&base, count, megabytes]);
-    let figures = |finished: &Finished| serde_json::from_str::<Value>(finished.ok()).unwrap();
-    let (direct, proxied) = (figures(&direct), figures(&proxied));
-    let of = |figures: &Value, key: &str| figures[key].as_f64().unwrap();
-    for (what, key, unit) in [
-        ("a small request on a kept connection", "kept_ms", "ms"),
-        ("a small request on a new connection", "fresh_ms", "ms"),
-        ("100 MiB down", "down_mb_s", "MB/s"),
-        ("50 MiB up", "up_mb_s", "MB/s"),
-    ] {
-        let (direct, proxied) = (of(&direct, key), of(&proxied, key));
-        let ratio = proxied / direct;
+    let container = ["run", "--rm", "--network", &network, "--volume", &bundle, "--env", "REQUESTS_CA_BUNDLE=/ca.pem"];
+    let beside = |base: &str, sizes: &str| {
+        docker(container.into_iter().chain([image.trim(), "python3", "-c", script, base, "100", sizes]))
+    };
+    let (injected, open) = (format!("https://{API}"), format!("https://{OUTSIDE}"));
+    let mut measured: BTreeMap<String, [Vec<f64>; 3]> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        let sizes = if round == 0 { "1,20,100,1000" } else { "1,20,100" };
+        let ways = [
+            beside(&open, sizes),
+            python(&bottle, script, &[&open, "100", sizes]),
+            python(&bottle, script, &[&injected, "100", sizes]),
+        ];
+        for (way, finished) in ways.iter().enumerate() {
+            let figures: BTreeMap<String, f64> = serde_json::from_str(finished.ok()).unwrap();
+            for (what, value) in figures {
+                measured.entry(what).or_default()[way].push(value);
+            }
+        }
+    }
+    let median = |values: &[f64]| {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    };
+    for (what, ways) in &measured {
+        let [direct, open, injected] = [0, 1, 2].map(|way| median(&ways[way]));
+        let unit = if what.contains("MiB") { "MB/s" } else { "ms" };
+        let count = ways[0].len();
         figure(&format!(
-            "{what}: direct {direct:.1} {unit}, through both proxies {proxied:.1} {unit}, ratio {ratio:.2}"
+            "{what}: direct {direct:.1} {unit}, through both proxies {open:.1}, with a credential {injected:.1} (median of {count})"
         ));
     }
-    // Bounds that only something broken exceeds, on the slowest machine.
-    assert!(of(&proxied, "kept_ms") - of(&direct, "kept_ms") < 100.0, "{proxied}");
-    assert!(of(&proxied, "down_mb_s") > 5.0 && of(&proxied, "up_mb_s") > 5.0, "{proxied}");
-    // The largest of its processes is the proxy.
-    let script = "sort -n -k 2 -r /proc/[0-9]*/status 2>/dev/null | grep -m 1 VmHWM";
-    let peak = docker(["exec", &egress_container(&bottle), "sh", "-c", script]).stdout;
-    figure(&format!("egress's memory at its largest: {}", peak.trim()));
+    // Bounds that the slowest machine keeps, unless something is broken: an answer that is held, a body that is scanned,
+    // an acknowledgement that is waited for.
+    for (what, ways) in &measured {
+        let direct = median(&ways[0]);
+        for way in [1, 2] {
+            let proxied = median(&ways[way]);
+            if what.contains("MiB") {
+                assert!(proxied > (direct / 20.0).min(50.0), "{what}: {ways:?}");
+            } else {
+                assert!(proxied - direct < 35.0, "{what}: {ways:?}");
+            }
+        }
+    }
+    figure(&format!(
+        "peak memory: egress {} MiB, pipelock {} MiB",
+        peak(&bottle, Service::Egress),
+        peak(&bottle, Service::Pipelock)
+    ));
     lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn twenty_large_transfers_at_once_leave_every_sidecar_alive() {
+    let lab = Lab::new("twenty");
+    let tokens = Tokens::of(&lab);
+    let bottle = tokens.launch(&lab);
+    for host in [API, OUTSIDE] {
+        let finished = many(&bottle, "large", &format!("https://{host}/big?mb=100"), 20);
+        let rate = 20.0 * 104.8576 / finished.1.as_secs_f64();
+        assert_eq!(finished.0, json!({"200": 20}));
+        figure(&format!("20 downloads of 100 MiB at once from {host}: {rate:.0} MB/s together"));
+    }
+    // Readers that stop: nothing of what they asked for is held.
+    let stalled = "import os, socket, ssl, sys, time, urllib.parse
+proxy, host, open_ones = urllib.parse.urlsplit(os.environ['https_proxy']), sys.argv[1], []
+for _ in range(100):
+    plain = socket.create_connection((proxy.hostname, proxy.port))
+    plain.sendall(f'CONNECT {host}:443 HTTP/1.1\\r\\nHost: {host}:443\\r\\n\\r\\n'.encode())
+    plain.recv(4096)
+    open_ones.append(ssl.create_default_context().wrap_socket(plain, server_hostname=host))
+    open_ones[-1].sendall(f'GET /big?mb=1024 HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n'.encode())
+time.sleep(5)";
+    python(&bottle, stalled, &[API]).ok();
+    for service in [Service::Egress, Service::Pipelock] {
+        let container = bottle.names().container(service);
+        let state =
+            docker(["inspect", "--format", "{{.State.Status}} {{.State.OOMKilled}} {{.RestartCount}}", &container]);
+        assert_eq!(state.stdout.trim(), "running false 0", "{service}");
+        let peak = peak(&bottle, service);
+        figure(&format!("peak memory of {service}: {peak} MiB"));
+        assert!(peak < 300, "{service} took {peak} MiB");
+    }
+    sh(&bottle, &format!("curl -fsS https://{API}/echo")).ok();
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn no_request_is_lost_to_a_kept_connection() {
+    let lab = Lab::new("kept");
+    let tokens = Tokens::of(&lab);
+    let manifest =
+        BOTTLE.replace("[outside.test]", "[{host: outside.test, inspect: content}]").replace("/slow]", "/status/]");
+    let bottle = launch_of(&lab, &tokens, &manifest);
+    for (host, mode, count) in [
+        (API, "sequential", 10_000),
+        (OUTSIDE, "sequential", 1_000),
+        (API, "at-once", 1_000),
+        (OUTSIDE, "at-once", 250),
+    ] {
+        // In parts, each with a connection of its own: no command may take longer than two minutes.
+        let parts = if count > 1_000 { 10 } else { 1 };
+        for _ in 0..parts {
+            let (answers, duration) = many(&bottle, mode, &format!("https://{host}/status/200"), count / parts);
+            assert_eq!(answers, json!({"200": count / parts}), "{host} {mode}");
+            figure(&format!("{} requests {mode} to {host}: {:.1} s, each 200", count / parts, duration.as_secs_f64()));
+        }
+    }
+    figure(&format!(
+        "peak memory: egress {} MiB, pipelock {} MiB",
+        peak(&bottle, Service::Egress),
+        peak(&bottle, Service::Pipelock)
+    ));
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_websocket_goes_through_where_only_the_connection_is_inspected() {
+    let lab = Lab::new("socket");
+    let tokens = Tokens::of(&lab);
+    let manifest =
+        BOTTLE.replace("[outside.test]", "[{host: outside.test, inspect: content}]").replace("/slow]", "/ws]");
+    let whole = lab.manifest(&manifest, "").replace("python3-requests]", "python3-requests, python3-websockets]");
+    let bottle = tokens.options(&lab).launch(lab.plan_of(&whole)).unwrap_or_else(|error| panic!("{error}"));
+    lab.outside.connect(&bottle.names().egress_network());
+    let talk = |url: &str| {
+        let printed = python(&bottle, include_str!("egress/websocket.py"), &[url, PLACEHOLDER]);
+        serde_json::from_str::<Value>(printed.ok()).unwrap()
+    };
+
+    let talked = talk(&format!("wss://{API}/ws?by=library"));
+    assert_eq!(talked["status"], 101, "{talked}");
+    figure(&format!(
+        "a WebSocket opens in {:.0} ms; an echoed message takes {:.1} ms (median of 20, worst {:.1})",
+        talked["opened_ms"].as_f64().unwrap(),
+        talked["median_ms"].as_f64().unwrap(),
+        talked["worst_ms"].as_f64().unwrap()
+    ));
+    let event = &arrived(&lab, "by=library")[0];
+    assert_eq!(header(event, "x-api-key"), [tokens.api.as_str()]);
+    assert_eq!(header(event, "sec-websocket-extensions"), [""; 0], "compressed, an echoed token could not be masked");
+    let log = docker(["logs", &egress_container(&bottle)]).stdout;
+    let line = log.lines().find(|line| line.contains("\"path\":\"/ws\"")).unwrap_or_else(|| panic!("{log}"));
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["status"], &line["route"], &line["injected"]), (&json!(101), &json!("api"), &json!(true)));
+    for bytes in ["bytes_up", "bytes_down"] {
+        assert!(line[bytes].as_u64().unwrap() > 1 << 20, "{line}");
+    }
+
+    let refused = talk(&format!("wss://{OUTSIDE}/ws?by=inspected"));
+    assert_eq!((&refused["status"], &refused["rule"]), (&json!(426), &json!("websocket")));
+    let took = refused["refused_ms"].as_f64().unwrap();
+    figure(&format!("where the content is inspected, 426 comes after {took:.0} ms"));
+    assert!(took < 2000.0 && arrived(&lab, "by=inspected").is_empty(), "{refused}");
+    let refused = talk(&format!("wss://{API}/elsewhere"));
+    assert_eq!((&refused["status"], &refused["rule"]), (&json!(403), &json!("path")));
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_failed_request_says_which_part_of_it_failed() {
+    let lab = Lab::new("reasons");
+    let tokens = Tokens::of(&lab);
+    let bottle = launch_of(&lab, &tokens, &BOTTLE.replace("[outside.test]", "[outside.test, nameless.test]"));
+    for (url, status, rule) in [
+        (format!("https://{FORBIDDEN}/"), "403", "upstream-refused"),
+        ("https://nameless.test/".into(), "502", "upstream-name"),
+        (format!("https://{OUTSIDE}:4444/"), "502", "upstream-unreachable"),
+    ] {
+        let answer = sh(&bottle, &format!("curl -sS -m 30 -w '%{{http_code}}' {url}"));
+        assert!(answer.stdout.contains(&format!("\"rule\": \"{rule}\"")), "{url}: {answer:?}");
+        assert!(answer.stdout.ends_with(status), "{url}: {answer:?}");
+    }
+    lab.close(&bottle);
+}
+
+/// A bottle of other lines than the usual ones, with the usual tokens.
+fn launch_of(lab: &Lab, tokens: &Tokens, manifest: &str) -> Bottle {
+    let bottle = tokens.options(lab).launch(lab.plan(manifest, "")).unwrap_or_else(|error| panic!("{error}"));
+    lab.outside.connect(&bottle.names().egress_network());
+    bottle
+}
+
+/// How often each status was the answer to many requests of the agent, and how long they took.
+fn many(bottle: &Bottle, mode: &str, url: &str, count: usize) -> (Value, Duration) {
+    let finished = python(bottle, include_str!("egress/many.py"), &[mode, url, &count.to_string()]);
+    (serde_json::from_str(finished.ok()).unwrap(), finished.duration)
+}
+
+/// The most memory that a sidecar's process has taken so far, in MiB. Its image may have no program to look at it with.
+fn peak(bottle: &Bottle, service: Service) -> u64 {
+    let pid = docker(["inspect", "--format", "{{.State.Pid}}", &bottle.names().container(service)]).stdout;
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).unwrap_or_default();
+    let of = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    };
+    std::iter::once(pid.as_str()).chain(children.split_whitespace()).map(of).max().unwrap()
 }
 
 /// The command lines of every process of the host, as long as it watches.

@@ -1,4 +1,7 @@
-"""Times requests to a host: prints milliseconds for a small one, and megabytes a second for a large one, as JSON."""
+"""Times requests to a host: prints milliseconds for small ones, and megabytes a second for large ones, as JSON.
+
+Arguments: the base URL, how many small requests, and the sizes of the downloads in MiB, separated by commas.
+"""
 
 import hashlib
 import json
@@ -7,7 +10,8 @@ import time
 
 import requests
 
-BASE, COUNT, MEGABYTES = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+BASE, COUNT, SIZES = sys.argv[1], int(sys.argv[2]), [int(size) for size in sys.argv[3].split(",")]
+UPLOAD = 60
 
 
 def timed(work):
@@ -16,32 +20,40 @@ def timed(work):
     return time.perf_counter() - began
 
 
-def median_ms(get):
-    get()
-    return sorted(timed(get) for _ in range(COUNT))[COUNT // 2] * 1000
+def median_ms(work, count):
+    work()
+    return sorted(timed(work) for _ in range(count))[count // 2] * 1000
 
 
-def download(session):
-    size, digest = 0, hashlib.sha256()
-    with session.get(f"{BASE}/big?mb={MEGABYTES}", stream=True) as response:
+def download(session, megabytes):
+    size = 0
+    with session.get(f"{BASE}/big?mb={megabytes}", stream=True) as response:
         response.raise_for_status()
         for piece in response.iter_content(1 << 18):
             size += len(piece)
-            digest.update(piece)
-    assert size == MEGABYTES << 20, size
+    assert size == megabytes << 20, size
 
 
-def upload(session, megabytes):
-    body = bytes(megabytes << 20)
+def upload(session, body, expected):
     response = session.post(f"{BASE}/upload", data=body)
     response.raise_for_status()
-    assert response.json()["sha256"] == hashlib.sha256(body).hexdigest()
+    assert response.json()["sha256"] == expected
+
+
+def turn(session, body):
+    session.post(f"{BASE}/upload", data=body, headers={"Content-Type": "application/json"}).raise_for_status()
 
 
 session = requests.Session()
-kept = median_ms(lambda: session.get(f"{BASE}/echo").raise_for_status())
-fresh = median_ms(lambda: requests.get(f"{BASE}/echo").raise_for_status())
-down = MEGABYTES * 1.048576 / timed(lambda: download(session))
-# Pipelock takes bodies of up to 64 MiB.
-up = 50 * 1.048576 / timed(lambda: upload(session, 50))
-print(json.dumps({"kept_ms": kept, "fresh_ms": fresh, "down_mb_s": down, "up_mb_s": up}))
+large = bytes(UPLOAD << 20)
+digest = hashlib.sha256(large).hexdigest()
+conversation = json.dumps({"messages": [{"role": "user", "content": "word " * 200}] * 1000}).encode()
+figures = {
+    "small, kept connection": median_ms(lambda: session.get(f"{BASE}/status/200").raise_for_status(), COUNT),
+    "small POST, kept connection": median_ms(lambda: session.post(f"{BASE}/status/200", data=b"x").raise_for_status(), COUNT),
+    "small, new connection": median_ms(lambda: requests.get(f"{BASE}/status/200").raise_for_status(), COUNT // 2),
+    "1 MB of JSON": median_ms(lambda: turn(session, conversation), 10),
+    **{f"{size} MiB down": size * 1.048576 / timed(lambda: download(session, size)) for size in SIZES},
+    f"{UPLOAD} MiB up": UPLOAD * 1.048576 / timed(lambda: upload(session, large, digest)),
+}
+print(json.dumps(figures))

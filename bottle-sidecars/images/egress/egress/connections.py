@@ -27,9 +27,9 @@ MAX_CLIENTS = 1536
 
 # A connection that waits for its first request, for the TLS handshake after its CONNECT, or for the rest of a request's
 # head, is closed after this.
-HANDSHAKE_SECONDS = 30.0
+HANDSHAKE_SECONDS = 60.0
 # The firewall has this long to connect, and the host to finish its TLS handshake.
-CONNECT_SECONDS = 60.0
+CONNECT_SECONDS = 90.0
 
 # A few connections read in large pieces, which costs the least time for each byte. Many read in small ones, so that
 # what they hold in memory is bounded.
