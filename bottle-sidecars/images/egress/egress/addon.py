@@ -6,7 +6,7 @@ from mitmproxy import http, tls
 from mitmproxy.connection import ConnectionState
 
 from . import answers, audit
-from .layers import CLIENT_FAILED, WEBSOCKET
+from .layers import ACCEPT_ENCODING, CLIENT_FAILED, WEBSOCKET
 from .mask import Mask
 from .policy import Head, Refusal, Tunnel, judge, judge_connect
 from .routes import Table
@@ -68,6 +68,8 @@ class Gate:
             if injection := verdict.route.injection:
                 record.injected = True
                 flow.metadata[_MASK] = Mask(injection.secrets)
+        if not record.injected and "Accept-Encoding" in request.headers:
+            flow.metadata[ACCEPT_ENCODING] = request.headers["Accept-Encoding"]
         if verdict.websocket:
             injection = verdict.route.injection if verdict.route else None
             flow.metadata[WEBSOCKET] = record, injection.secrets if injection else ()

@@ -31,6 +31,10 @@ HANDSHAKE_SECONDS = 60.0
 # The firewall has this long to connect, and the host to finish its TLS handshake.
 CONNECT_SECONDS = 90.0
 
+# Upstream connections that are made at once; more wait for their turn. Pipelock looks each name up, and of a thousand
+# look-ups at once the engine's resolver loses some.
+MAX_CONNECTING = 32
+
 # A few connections read in large pieces, which costs the least time for each byte. Many read in small ones, so that
 # what they hold in memory is bounded.
 _FEW = 48
@@ -51,6 +55,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
     def __init__(
         self,
         hooks: dict[str, list[Callable]],
+        turns: asyncio.Semaphore,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         options: Options,
@@ -62,6 +67,8 @@ class Handler(mode_servers.ProxyConnectionHandler):
         self._connecting: asyncio.TimerHandle | None = None
         self._connected = asyncio.Event()
         self._connected.set()
+        self._turns = turns
+        self._turn_of: Connection | None = None
         self.requesting = False
         """A request was received, and its exchange is not over."""
         self.intercepted = False
@@ -149,7 +156,28 @@ class Handler(mode_servers.ProxyConnectionHandler):
         self._connected.clear()
         self._connecting = asyncio.get_running_loop().call_later(CONNECT_SECONDS, self._connect_too_slow)
 
+    async def open_connection(self, command: commands.OpenConnection) -> None:
+        try:
+            await self._turns.acquire()
+        except asyncio.CancelledError:
+            await self.server_event(events.OpenConnectionCompleted(command, "connection cancelled"))
+            raise
+        self._turn_of = command.connection
+        try:
+            await super().open_connection(command)
+        finally:
+            self.transports.pop(command.connection, None)
+            if self._turn_of is command.connection:
+                self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._turn_of is not None:
+            self._turn_of = None
+            self._turns.release()
+
     def connect_ended(self) -> None:
+        """The upstream connection is there, or has failed."""
+        self._end_turn()
         self._connected.set()
         if self._connecting is not None:
             self._connecting.cancel()
@@ -258,6 +286,7 @@ class Listener(Proxyserver):
         (mode,) = ctx.options.mode
         self._mode = mode_specs.ProxyMode.parse(mode)
         self._by_hook = _hooks(ctx.master.addons.chain)
+        self._turns = asyncio.Semaphore(MAX_CONNECTING)
         self._server = await asyncio.start_server(self._accept, host, port, limit=_SMALL, backlog=1024)
 
     def done(self) -> None:
@@ -273,7 +302,7 @@ class Listener(Proxyserver):
                 writer.write(answers.closing_message(busy))
                 writer.close()
                 return
-        handler = Handler(self._by_hook, reader, writer, ctx.options, self._mode)
+        handler = Handler(self._by_hook, self._turns, reader, writer, ctx.options, self._mode)
         handler.layer = layers.modes.HttpUpstreamProxy(handler.layer.context)
         with self.register_connection(handler.client.id, handler):
             await handler.handle_client()

@@ -40,6 +40,8 @@ _CLOSED_UNANSWERED = "server closed connection"
 
 # Set in a flow's metadata when it was the agent's side that broke it.
 CLIENT_FAILED = "egress-client-failed"
+# Set in a flow's metadata when what comes back may be compressed, unless pipelock has to read it: the agent's header.
+ACCEPT_ENCODING = "egress-accept-encoding"
 # Set in a flow's metadata when the request asks for a WebSocket and may have one: the record, and the mask if any.
 WEBSOCKET = "egress-websocket"
 
@@ -183,7 +185,10 @@ class Stream(http.HttpStream):
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
         if not (yield from super().make_server_connection()):
             return False
-        if WEBSOCKET in self.flow.metadata and handler_of(self.context.client).intercepted:
+        intercepted = handler_of(self.context.client).intercepted
+        if ACCEPT_ENCODING in self.flow.metadata and self.context.server.tls and not intercepted:
+            self.flow.request.headers["Accept-Encoding"] = self.flow.metadata[ACCEPT_ENCODING]
+        if WEBSOCKET in self.flow.metadata and intercepted:
             # Pipelock would leave the upgrade out, and the host would answer as to any request.
             record, _ = self.flow.metadata.pop(WEBSOCKET)
             refusal = answers.UPGRADE_IMPOSSIBLE

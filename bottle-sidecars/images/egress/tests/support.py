@@ -111,6 +111,8 @@ class Outer:
         self.connects: list[str] = []
         self.heads: list[bytes] = []
         self.received = 0
+        self.connecting = self.most_connecting = 0
+        self._lock = threading.Lock()
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
@@ -149,6 +151,13 @@ class Outer:
                     time.sleep(0.02)  # in a packet of its own
                     connection.sendall(body.encode())
                     return
+                if host == "slow.test":
+                    with self._lock:
+                        self.connecting += 1
+                        self.most_connecting = max(self.most_connecting, self.connecting)
+                    time.sleep(0.05)
+                    with self._lock:
+                        self.connecting -= 1
                 if host == "mute.test":
                     connection.recv(1)
                     return

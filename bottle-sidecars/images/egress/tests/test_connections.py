@@ -65,6 +65,19 @@ class Kept(Proxy):
             time.sleep(3.2)
             self.assertEqual(ask(tunnel, get("/dying", "else.test", method="POST", body="x")).status, 200)
 
+    def test_a_client_that_waits_for_acknowledgements_is_not_held_up(self):
+        with self.egress.tunnel("else.test:443") as tunnel:
+            # As urllib3 does through a proxy: Nagle's algorithm, and a body in a packet of its own.
+            tunnel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+            times = []
+            for _ in range(21):
+                began = time.monotonic()
+                tunnel.sendall(get("/x", "else.test", "Content-Length: 1", method="POST").encode())
+                tunnel.sendall(b"x")
+                Answer(tunnel).body()
+                times.append(time.monotonic() - began)
+        self.assertLess(sorted(times)[10], 0.03, "40 ms is what the kernel puts an acknowledgement off for")
+
     def test_what_belonged_to_closed_connections_is_dropped(self):
         with self.egress.tunnel("content.test:443") as tunnel:
             for _ in range(50):
@@ -292,6 +305,18 @@ class Crowd(unittest.TestCase):
             for tunnel in busy:
                 self.assertEqual(Answer(tunnel).status, 200)
         self.assertIn("too-many-connections", [line["refused"] for line in egress.requests()])
+
+    def test_few_upstream_connections_are_made_at_once(self):
+        egress = self.start(MAX_CONNECTING=4)
+
+        def one(_: int) -> int:
+            with egress.tunnel("slow.test:443") as tunnel:
+                return ask(tunnel, get("/x", "slow.test")).status
+
+        with ThreadPoolExecutor(24) as pool:
+            self.assertEqual(list(pool.map(one, range(48))), [200] * 48)
+        self.assertLessEqual(self.outer.most_connecting, 4)
+        self.assertGreater(self.outer.most_connecting, 1)
 
     def test_half_open_connections_are_closed(self):
         egress = self.start(HANDSHAKE_SECONDS=0.5)

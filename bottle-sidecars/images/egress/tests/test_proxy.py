@@ -141,6 +141,22 @@ class Passing(Proxy):
         self.assertEqual(self.outer.connects, ["else.test:8443"])
         self.assertIsNone(self.line()["route"])
 
+    def test_compression_where_nothing_is_read(self):
+        for host, path, sent in (
+            ("else.test", "/x", "gzip, br"),
+            ("open.test", "/open", "gzip, br"),
+            ("content.test", "/x", "identity"),
+            ("api.test", "/v1/x", "identity"),
+        ):
+            with self.egress.tunnel(f"{host}:443") as tunnel:
+                for _ in range(2):
+                    head = ask(tunnel, get(path, host, "accept-encoding: gzip, br")).json()["head"]
+                    self.assertIn(f"\r\nAccept-Encoding: {sent}\r\n", head, host)
+                    self.assertEqual(head.lower().count("accept-encoding"), 1)
+        with self.egress.dial() as plain:
+            head = ask(plain, get("http://else.test/x", "else.test", "Accept-Encoding: gzip")).json()["head"]
+        self.assertIn("\r\nAccept-Encoding: identity\r\n", head)
+
     def test_plain_http_goes_on_in_absolute_form(self):
         with self.egress.dial() as plain:
             head = ask(plain, get("http://else.test/x", "else.test", "Proxy-Authorization: Basic eA==")).json()["head"]
