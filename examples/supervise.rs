@@ -48,7 +48,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         None => only_bottle(&engine, &root)?,
     };
     let supervisor = Supervisor::open(engine, &root, &slug)?;
-    println!("watching bottle {slug}\n\n{}", bottle::plan::Posture::of(&supervisor.plan()?));
+    println!("watching bottle {slug}\n\n{}", bottle::posture::Posture::of(&supervisor.plan()?));
     for event in supervisor.watch(Duration::from_millis(200), u64::MAX, || false) {
         let goes_on = match event {
             Event::Proposed(review) => decide(&supervisor, *review)?,

@@ -22,6 +22,7 @@ pub use bottle_exec as exec;
 pub use bottle_exec::{Engine, EngineChoice, EngineError};
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};
+pub use bottle_posture as posture;
 pub use bottle_sidecars as sidecars;
 pub use bottle_supervise as supervise;
 pub use bottle_tls as tls;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bottle_plan::SecretValue;
+use bottle_values::SecretValue;
 
 use crate::quote::{is_assignable, quote};
 use crate::secret::{REDACTED, scrub};

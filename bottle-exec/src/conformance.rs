@@ -14,7 +14,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bottle_plan::SecretValue;
+use bottle_values::SecretValue;
 
 use crate::backend::Backend;
 use crate::command::{Command, OutputPolicy, Stdin};

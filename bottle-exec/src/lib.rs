@@ -33,7 +33,7 @@ mod status;
 mod subprocess;
 
 pub use backend::Backend;
-pub use bottle_plan::SecretValue;
+pub use bottle_values::SecretValue;
 pub use command::{Command, EnvValue, OutputPolicy, Stdin};
 pub use control::{CancelToken, Control};
 pub use decorators::{Logging, Timeout};

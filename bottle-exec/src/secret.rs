@@ -1,6 +1,6 @@
 //! Keeping secrets out of what a tool printed.
 
-use bottle_plan::SecretValue;
+use bottle_values::SecretValue;
 
 /// What stands where a secret was.
 pub(crate) const REDACTED: &str = "<redacted>";

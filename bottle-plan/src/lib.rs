@@ -31,19 +31,16 @@
 //! ```
 
 pub mod manifest;
-mod mask;
-pub mod name;
 pub mod plan;
-pub mod posture;
+mod prepare;
 pub mod resolved;
-mod secret;
 mod state;
-pub mod value;
 
+use bottle_values::mask;
+pub use bottle_values::{SecretValue, Secrets, name, value};
 pub use manifest::{Manifest, ManifestError, ManifestMistake};
 pub use name::{AgentName, BottleName, LabelKey, NameError, Names, Prefix, Service, Slug};
-pub use plan::{BottlePlan, HostFacts, PIPELOCK_IMAGE, PlanError, PlanRequest, UserIds};
-pub use posture::{Posture, PostureDiff};
+pub use plan::{BottlePlan, UserIds};
+pub use prepare::{CLAUDE_CODE_VERSION, CODEX_VERSION, HostFacts, PIPELOCK_IMAGE, PlanError, PlanRequest};
 pub use resolved::{LaunchFacts, ResolveError, ResolvedPlan};
-pub use secret::{SecretValue, Secrets};
 pub use state::{StateLayout, StateRoot};

@@ -3,15 +3,11 @@
 //! A plan is complete but for what only a launch can know. It can be serialized, and holds names of environment
 //! variables, never their values.
 
-mod prepare;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-
-pub use prepare::{CLAUDE_CODE_VERSION, CODEX_VERSION, HostFacts, PIPELOCK_IMAGE, PlanError, PlanRequest};
 
 use crate::manifest::{
     DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, RequestScan, Runtime,
@@ -245,7 +241,7 @@ pub struct DeployKey {
 }
 
 impl DeployKey {
-    fn new(spec: &DeployKeySpec, url: &GitUrl, push: &PushSpec) -> Self {
+    pub(crate) fn new(spec: &DeployKeySpec, url: &GitUrl, push: &PushSpec) -> Self {
         let public = match spec.forge {
             Forge::Github => "https://api.github.com",
             Forge::Gitlab => "https://gitlab.com/api/v4",

@@ -5,7 +5,7 @@
 
 use bottle_compose::{Sidecar, render};
 use bottle_plan::Manifest;
-use bottle_plan::posture::Posture;
+use bottle_posture::Posture;
 use divan::{Bencher, black_box};
 
 const FULLEST: &str = include_str!("../../bottle-plan/tests/good/fullest.yaml");

@@ -240,7 +240,8 @@ fn parse<T: std::str::FromStr<Err = bottle_plan::NameError>>(text: &str) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bottle_plan::{HostFacts, Manifest, PlanRequest, Posture, Prefix, UserIds};
+    use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, UserIds};
+    use bottle_posture::Posture;
 
     fn plan(bottle: &str) -> BottlePlan {
         let manifest = format!("bottles: {{dev: {bottle}}}\nagents: {{demo: {{bottle: dev, command: [id]}}}}\n");

@@ -49,7 +49,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bottle_exec::Engine;
-use bottle_plan::{BottlePlan, Posture, Service, Slug, StateLayout, StateRoot};
+use bottle_plan::{BottlePlan, Service, Slug, StateLayout, StateRoot};
+use bottle_posture::Posture;
 use rustix::fs::FlockOperation;
 
 pub use audit::{AuditEntry, AuditError, AuditLog, AuditSummary, Head};

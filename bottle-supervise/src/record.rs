@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use bottle_plan::{BottlePlan, Posture, StateLayout};
+use bottle_plan::{BottlePlan, StateLayout};
+use bottle_posture::Posture;
 use serde::{Deserialize, Serialize};
 
 use super::SuperviseError;

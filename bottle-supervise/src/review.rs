@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bottle_plan::PostureDiff;
+use bottle_posture::PostureDiff;
 
 use super::{Proposal, ProposalId, Shown, SuperviseError, Unusable, When};
 

@@ -15,7 +15,7 @@ use super::info::Capability;
 use crate::command::{Command, EnvValue, OutputPolicy};
 use crate::error::ExecError;
 use crate::sink::{OutputSink, Stream};
-use bottle_plan::SecretValue;
+use bottle_values::SecretValue;
 
 /// The label that Compose gives everything of a project; its value is the project's name.
 pub const PROJECT_LABEL: &str = "com.docker.compose.project";

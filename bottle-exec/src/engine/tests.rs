@@ -6,7 +6,7 @@ use super::*;
 use crate::command::{Command, Stdin};
 use crate::control::Control;
 use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
-use bottle_plan::SecretValue;
+use bottle_values::SecretValue;
 
 const DOCKER_26: &str = r#"{"Client":{"Version":"28.2.2","ApiVersion":"1.45","Context":"work"},"Server":{"Components":
     [{"Name":"Engine","Version":"26.1.5+dfsg1"},{"Name":"containerd","Version":"1.7"}]}}"#;

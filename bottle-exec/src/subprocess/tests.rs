@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::status::ExitStatus;
-use bottle_plan::SecretValue;
+use bottle_values::SecretValue;
 
 fn host() -> Subprocess {
     let path = "/usr/local/bin:/usr/bin:/bin";

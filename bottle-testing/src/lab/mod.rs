@@ -72,7 +72,7 @@ impl Lab {
             self.egress_subnet.net(),
             ca.display(),
             pipelock_image(),
-            bottle::plan::plan::CLAUDE_CODE_VERSION,
+            bottle::plan::CLAUDE_CODE_VERSION,
             indented(bottle),
             indented(agent),
         )

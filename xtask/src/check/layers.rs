@@ -9,18 +9,21 @@ use crate::process::{Result, output};
 
 /// The crates of the workspace that each crate may depend on, tests apart. `None`: on all of them.
 const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
-    ("bottle-plan", Some(&[])),
+    ("bottle-values", Some(&[])),
+    ("bottle-plan", Some(&["bottle-values"])),
+    ("bottle-posture", Some(&["bottle-plan"])),
     ("bottle-tls", Some(&[])),
     ("bottle-files", Some(&[])),
     ("bottle-compose", Some(&["bottle-plan"])),
-    ("bottle-exec", Some(&["bottle-plan"])),
+    ("bottle-exec", Some(&["bottle-values"])),
     ("bottle-forge", Some(&["bottle-plan"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
-    ("bottle-supervise", Some(&["bottle-plan", "bottle-sidecars", "bottle-exec", "bottle-files"])),
+    ("bottle-supervise", Some(&["bottle-plan", "bottle-posture", "bottle-sidecars", "bottle-exec", "bottle-files"])),
     (
         "bottle",
         Some(&[
             "bottle-plan",
+            "bottle-posture",
             "bottle-compose",
             "bottle-tls",
             "bottle-sidecars",
@@ -105,7 +108,8 @@ mod tests {
     fn a_wrong_way_dependency_an_unknown_crate_and_a_second_http_client_are_found() {
         let crates = [
             member("bottle-plan", &["bottle-exec", "serde"]),
-            member("bottle-exec", &["bottle-plan"]),
+            member("bottle-exec", &["bottle-values"]),
+            member("bottle-values", &[]),
             member("bottle-new", &[]),
             member("bottle", &["bottle-plan", "ureq"]),
             member("bottle-forge", &["ureq"]),

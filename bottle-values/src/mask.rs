@@ -27,12 +27,12 @@ const BEGINNINGS: &[&str] = &[
 ];
 
 /// Returns whether a text begins like a token of a well-known service and goes on for at least `more` characters.
-pub(crate) fn begins_like_a_token(text: &str, more: usize) -> bool {
+pub fn begins_like_a_token(text: &str, more: usize) -> bool {
     BEGINNINGS.iter().any(|start| text.starts_with(start) && text.len() >= start.len() + more)
 }
 
 /// Returns whether a part of a name is long and mixes both cases with digits, as names made of words do not.
-pub(crate) fn is_random(part: &str) -> bool {
+pub fn is_random(part: &str) -> bool {
     let has = |kind: fn(&char) -> bool| part.chars().any(|c| kind(&c));
     part.len() >= 20 && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit)
 }
@@ -92,7 +92,7 @@ fn words(text: &str, fits: impl Fn(char) -> bool, each: &mut dyn FnMut(usize, &s
 
 /// Returns the text with `*` for every byte that may be of a secret and `?` for every byte of a character that is no
 /// text, such as a terminal's control sequences. Line ends and byte offsets stay as they are.
-pub(crate) fn masked(text: &str) -> String {
+pub fn masked(text: &str) -> String {
     let mut secret = vec![false; text.len()];
     for range in secrets(text) {
         secret[range].fill(true);
@@ -113,7 +113,7 @@ pub(crate) fn masked(text: &str) -> String {
 }
 
 /// Returns the text as an error's own sentence shows it: secrets give way to `…`.
-pub(crate) fn elided(text: &str) -> String {
+pub fn elided(text: &str) -> String {
     let mut ranges = secrets(text);
     ranges.sort_by_key(|range| (range.start, range.end));
     let (mut out, mut at) = (String::with_capacity(text.len()), 0);

@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use bottle_plan::posture::{Effect, Posture};
 use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, UserIds};
+use bottle_posture::{Effect, Posture};
 
 fn posture(manifest: &Manifest, agent: Option<&str>) -> Posture {
     let host = HostFacts { home: "/home/me".into(), cwd: "/src/app".into(), user: UserIds { uid: 1000, gid: 1000 } };
@@ -31,7 +31,7 @@ fn of(bottle: &str) -> Posture {
 #[test]
 fn the_smallest_and_the_fullest_read_well() {
     insta::assert_snapshot!("smallest", of(""));
-    let fullest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/good/fullest.yaml");
+    let fullest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bottle-plan/tests/good/fullest.yaml");
     let fullest = posture(&Manifest::read(&fullest).unwrap(), Some("coder"));
     insta::assert_snapshot!("fullest", fullest);
     insta::assert_snapshot!("fullest_as_json", serde_json::to_string_pretty(&fullest).unwrap());

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use super::{
-    AgentImagePlan, AgentPlan, BottlePlan, DeployKey, EgressPlan, GitAuth, GitGatePlan, ImagesPlan, Injection,
-    InjectionValue, PromptMode, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
-    WorkspacePlan,
-};
 use crate::manifest::{
     AgentSpec, BottleSpec, EnvSpec, GitIdentity, InjectScheme, InjectSpec, Manifest, ManifestError, Provider,
     RouteSpec, UpstreamSpec,
 };
 use crate::name::{AgentName, Names, Prefix, Service, Slug};
+use crate::plan::{
+    AgentImagePlan, AgentPlan, BottlePlan, DeployKey, EgressPlan, GitAuth, GitGatePlan, ImagesPlan, Injection,
+    InjectionValue, PromptMode, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
+    WorkspacePlan,
+};
 use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern, ImageRef, NpmVersion};
 
 /// The Debian that images are built on.

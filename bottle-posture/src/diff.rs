@@ -5,10 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture};
-use crate::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, WorkspaceMode};
-use crate::name::Service;
-use crate::value::{Glob, HostPattern, Method, PathPrefix};
+use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture};
+use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, WorkspaceMode};
+use bottle_plan::name::Service;
+use bottle_plan::value::{Glob, HostPattern, Method, PathPrefix};
 
 /// What a change of posture does to what the bottle may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -343,8 +343,9 @@ impl Changes {
             if before == after {
                 continue;
             }
-            let words =
-                |image: Option<&crate::value::ImageRef>| image.map_or("the built image".into(), ToString::to_string);
+            let words = |image: Option<&bottle_plan::value::ImageRef>| {
+                image.map_or("the built image".into(), ToString::to_string)
+            };
             let effect = if service == Service::Agent { Effect::Neutral } else { Effect::Widening };
             self.add(effect, format!("runs {service} from {} instead of {}", words(after), words(before)));
         }

@@ -1,9 +1,4 @@
-//! What a bottle may do, for a person who has to agree to it and for programs that show or compare it.
-//!
-//! A [`Posture`] is made from a plan alone and names no secret: of a credential it holds the variable's name or the key's
-//! path. Two of them [differ](Posture::diff) in words, each change with its direction.
-
-mod diff;
+//! The posture itself, and its text for a person.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,12 +6,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use diff::{Change, Effect, PostureDiff};
-
-use crate::manifest::{Inspect, LimitsSpec, NetworkMode, PushSpec, RequestScan, Runtime, WorkspaceMode};
-use crate::name::{AgentName, Service, Slug};
-use crate::plan::{BottlePlan, GitAuth, InjectionValue, Route};
-use crate::value::{EntryName, EnvName, HeaderName, HostPattern, ImageRef, Method, PathPrefix, Span};
+use bottle_plan::manifest::{Inspect, LimitsSpec, NetworkMode, PushSpec, RequestScan, Runtime, WorkspaceMode};
+use bottle_plan::name::{AgentName, Service, Slug};
+use bottle_plan::plan::{BottlePlan, GitAuth, InjectionValue, Route};
+use bottle_plan::value::{EntryName, EnvName, HeaderName, HostPattern, ImageRef, Method, PathPrefix, Span};
 
 /// What a bottle may do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

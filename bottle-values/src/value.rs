@@ -48,7 +48,11 @@ impl EnvName {
 
     /// Refuses a name that is more likely a credential. Only what a person wrote is checked, at the keys where a variable's
     /// name is wanted: the names that a plan derives from it are not.
-    pub(crate) fn check_not_a_token(&self) -> Result<(), NameError> {
+    ///
+    /// # Errors
+    ///
+    /// When it begins like a token of a well-known service, or looks random.
+    pub fn check_not_a_token(&self) -> Result<(), NameError> {
         if looks_like_a_token(&self.0) {
             let (kind, shown) = ("the name of an environment variable", Self::excerpt(&self.0));
             return Err(NameError::new(kind, &shown, Self::TOKEN, Self::ACCEPTED));
@@ -57,7 +61,8 @@ impl EnvName {
     }
 
     /// The variable `<prefix><name>`. A prefix holds letters and underscores only.
-    pub(crate) fn prefixed(prefix: &'static str, name: &Self) -> Self {
+    #[doc(hidden)]
+    pub fn prefixed(prefix: &'static str, name: &Self) -> Self {
         Self(format!("{prefix}{name}"))
     }
 }

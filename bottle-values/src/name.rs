@@ -78,7 +78,8 @@ macro_rules! name_type {
 
             /// A constant of this crate; a test parses each.
             #[allow(dead_code, reason = "not every type has a constant")]
-            pub(crate) fn constant(text: &'static str) -> Self {
+            #[doc(hidden)]
+            pub fn constant(text: &'static str) -> Self {
                 Self(text.to_owned())
             }
         }

@@ -1,0 +1,18 @@
+//! The values that bottles are described with: names, hosts, paths, sizes, versions and secrets. Each is a type of its own
+//! with one grammar, and parsing a text is the only way to make one.
+//!
+//! ```
+//! use bottle_values::value::HostPattern;
+//!
+//! let host: HostPattern = "*.example.com".parse()?;
+//! assert!("*.Example.com".parse::<HostPattern>().is_err());
+//! # Ok::<(), bottle_values::name::NameError>(())
+//! ```
+
+#[doc(hidden)]
+pub mod mask;
+pub mod name;
+mod secret;
+pub mod value;
+
+pub use secret::{SecretValue, Secrets};
