@@ -111,6 +111,7 @@ fn run(args: Args) -> Result<u8, String> {
                     println!("{slug}: left alone, {what}");
                 }
             }
+            report.foreign.iter().for_each(|(slug, foreign)| println!("{slug}: left alone, {foreign}"));
             report.recovered.iter().for_each(|(slug, report)| println!("{slug}: {report}"));
             report.problems.iter().for_each(|problem| eprintln!("warning: {problem}"));
             Ok(u8::from(!report.is_clean()))

@@ -15,6 +15,7 @@ use bottle::exec::engine::{Build, BuildContext, ComposeProject, Exec, Filter, Ne
 use bottle::exec::{Control, Engine, EngineChoice, SecretValue, Subprocess};
 use bottle::lifecycle::{
     Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, TeardownOptions, Undo, list, recover,
+    root_id,
 };
 use bottle::plan::{LabelKey, Names, Prefix, Service, StateRoot};
 
@@ -52,8 +53,11 @@ fn launch(engine: Engine, root: &StateRoot, slug: &str, point: impl Fn(&str)) ->
     let journal = Journal::new(&names, "dev".parse().unwrap(), owner.clone(), "docker");
     let file = Arc::new(JournalFile::create(&layout, journal)?);
     let guard = TeardownGuard::new(engine.clone(), file, lock, options());
-    let labels =
-        [(LabelKey::Slug.under(&prefix), slug.to_owned()), (LabelKey::Owner.under(&prefix), owner.to_string())];
+    let labels = [
+        (LabelKey::Slug.under(&prefix), slug.to_owned()),
+        (LabelKey::Owner.under(&prefix), owner.to_string()),
+        (LabelKey::State.under(&prefix), root_id(root)),
+    ];
 
     guard.record(Undo::RemoveImage { tag: names.derived_image() })?;
     point("recorded");

@@ -152,7 +152,7 @@ pub(crate) const STOP_GRACE: &str = "2s";
 /// The labels by which the engine is asked for what belongs to a bottle.
 pub fn labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
     let (bottle, launch) = (plan.plan(), plan.launch());
-    bottle.names.labels(&bottle.agent_name, &launch.version, &launch.owner)
+    bottle.names.labels(&bottle.agent_name, &launch.version, &launch.owner, &launch.state)
 }
 
 /// A health check that probes ten times a second while the service starts, where the engine can, and rarely afterwards.

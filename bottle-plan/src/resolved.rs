@@ -24,6 +24,8 @@ pub struct LaunchFacts {
     pub version: String,
     /// Process id and start time of the launcher, for a label.
     pub owner: String,
+    /// The hash of the state root, for a label.
+    pub state: String,
     /// What the engine can do.
     pub engine: EngineFacts,
     /// The networks.

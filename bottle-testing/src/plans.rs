@@ -62,6 +62,7 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
     LaunchFacts {
         version: "0.1.0".into(),
         owner: "4242@1700000000".into(),
+        state: "0123456789abcdef".into(),
         engine: EngineFacts { host_gateway: HostGateway::InhibitIpv4, start_interval: true },
         networks: NetworkFacts {
             internal: plan.names.internal_network(),

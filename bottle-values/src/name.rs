@@ -386,13 +386,14 @@ impl Names {
         format!("{}-{name}:{content_hash}", self.prefix)
     }
 
-    /// Every label of a service or network of this bottle.
-    pub fn labels(&self, agent: &AgentName, version: &str, owner: &str) -> BTreeMap<String, String> {
+    /// Every label of an object of this bottle on the engine. `state` is the hash of the state root.
+    pub fn labels(&self, agent: &AgentName, version: &str, owner: &str, state: &str) -> BTreeMap<String, String> {
         let values = [
             (LabelKey::Slug, self.slug.as_str()),
             (LabelKey::Agent, agent.as_str()),
             (LabelKey::Version, version),
             (LabelKey::Owner, owner),
+            (LabelKey::State, state),
         ];
         values.into_iter().map(|(key, value)| (self.label(key), value.to_owned())).collect()
     }
@@ -414,6 +415,8 @@ pub enum LabelKey {
     Version,
     /// Process id and start time of the launcher.
     Owner,
+    /// A hash of the state root that the bottle belongs to.
+    State,
 }
 
 impl LabelKey {
@@ -424,6 +427,7 @@ impl LabelKey {
             Self::Agent => "agent",
             Self::Version => "version",
             Self::Owner => "owner",
+            Self::State => "state",
         };
         format!("{prefix}.{key}")
     }

@@ -27,6 +27,8 @@ pub(super) struct Launch<'a> {
     pub(super) state: StateLayout,
     pub(super) ready: Ready,
     pub(super) owner: Owner,
+    /// The value of the label that binds the bottle to its state root.
+    pub(super) root_id: String,
     pub(super) guard: &'a TeardownGuard,
 }
 

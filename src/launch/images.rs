@@ -153,7 +153,11 @@ fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause>
     let tar = pack(launch, owner)?;
     // No slug holds a point, so no other container has this name.
     let container = format!("{}.workspace", names.project());
-    let labels = [(LabelKey::Slug, names.slug().to_string()), (LabelKey::Owner, launch.owner.to_string())];
+    let labels = [
+        (LabelKey::Slug, names.slug().to_string()),
+        (LabelKey::Owner, launch.owner.to_string()),
+        (LabelKey::State, launch.root_id.clone()),
+    ];
     let labels = labels.into_iter().map(|(key, value)| (names.label(key), value)).collect();
     launch.guard.record(Undo::RemoveImage { tag: tag.clone() })?;
     let making = Undo::RemoveContainer { name: container.clone() };

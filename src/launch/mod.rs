@@ -44,7 +44,8 @@ impl Bottles {
             let (guard, owner) = open(&plan, &state, self)?;
             Ok((ready, guard, owner))
         })?;
-        let launching = Launch { plan, bottles: self, state, ready, owner, guard: &guard };
+        let root_id = crate::lifecycle::root_id(&self.state_root);
+        let launching = Launch { plan, bottles: self, state, ready, owner, root_id, guard: &guard };
         match launching.run() {
             Ok(handle) => {
                 let bottle = Bottle::launched(self.engine.clone(), guard, handle);
@@ -65,8 +66,7 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
     let file = Arc::new(JournalFile::create(state, journal)?);
     let guard = TeardownGuard::new(bottles.engine.clone(), file, lock, bottles.teardown_options());
     // Last of all, whatever holds a key goes.
-    let paths = [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| state.service_dir(it));
-    guard.record(Undo::RemoveFiles { paths: paths.to_vec() })?;
+    guard.record(Undo::RemoveFiles { paths: Undo::key_dirs(state) })?;
     Ok((guard, owner))
 }
 
@@ -84,6 +84,7 @@ impl Launch<'_> {
             let launch = LaunchFacts {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 owner: self.owner.to_string(),
+                state: self.root_id.clone(),
                 engine: self.ready.engine,
                 networks: networks.clone(),
                 agent: AgentFacts { image: images.agent.clone(), env_file: self.ready.env_file.clone() },

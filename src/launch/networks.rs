@@ -14,7 +14,8 @@ pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
     if launch.plan.networks.mode == NetworkMode::Compose {
         return Ok(NetworkFacts { internal, egress, internal_cidr: None });
     }
-    let labels = names.labels(&launch.plan.agent_name, env!("CARGO_PKG_VERSION"), &launch.owner.to_string());
+    let labels =
+        names.labels(&launch.plan.agent_name, env!("CARGO_PKG_VERSION"), &launch.owner.to_string(), &launch.root_id);
     let wanted = [
         NewNetwork {
             name: internal.clone(),

@@ -10,9 +10,10 @@ use bottle_exec::{Control, Output, Stdin};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 
 use crate::lifecycle::handle::Handle;
+use crate::lifecycle::home::{Foreign, Home};
 use crate::lifecycle::journal::{Journal, JournalError, JournalFile, Status};
 use crate::lifecycle::owner::Liveness;
-use crate::lifecycle::recover::remove_by_labels;
+use crate::lifecycle::recover::remove;
 use crate::lifecycle::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::lifecycle::transfer;
 
@@ -34,6 +35,14 @@ pub enum BottleError {
     NotFound {
         /// The bottle.
         slug: Slug,
+    },
+    /// The bottle of that name on the engine is not this state root's.
+    #[error("find bottle `{slug}`: one of that name is on the engine, but {foreign}")]
+    Foreign {
+        /// The bottle.
+        slug: Slug,
+        /// Whose it is.
+        foreign: Foreign,
     },
     /// It is being launched by a process that lives: that one takes it down when it is stopped.
     #[error("take down bottle `{slug}`: it is being launched by pid {pid}, which can be stopped")]
@@ -67,7 +76,7 @@ enum Hold {
     /// It is this process's.
     Owned(TeardownGuard),
     /// It is another process's, or nobody's any more.
-    Attached { layout: StateLayout, options: TeardownOptions },
+    Attached { root: StateRoot, layout: StateLayout, options: TeardownOptions },
 }
 
 impl Bottle {
@@ -90,7 +99,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// [`BottleError::NotFound`] when there is neither.
+    /// [`BottleError::NotFound`] when there is neither, [`BottleError::Foreign`] when the container is another state root's.
     pub fn attach(
         engine: Engine,
         root: &StateRoot,
@@ -102,9 +111,9 @@ impl Bottle {
         let journal = journal.filter(|journal| journal.names() == names && journal.status != Status::Closed);
         let handle = match journal.and_then(|journal| journal.handle) {
             Some(handle) => handle,
-            None => Handle::from_container(&engine, &names)?,
+            None => Handle::from_container(&engine, root, &names)?,
         };
-        Ok(Self { engine, names, handle, hold: Hold::Attached { layout, options } })
+        Ok(Self { engine, names, handle, hold: Hold::Attached { root: root.clone(), layout, options } })
     }
 
     /// The agent's own command, as its launcher knew it; nothing where neither journal nor labels tell it.
@@ -246,8 +255,8 @@ impl Bottle {
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
         let report = match &self.hold {
             Hold::Owned(guard) => guard.close(),
-            Hold::Attached { layout, options } => {
-                undo_all(&self.engine, layout, &self.names, options).unwrap_or_else(|error| TeardownReport {
+            Hold::Attached { root, options, .. } => {
+                undo_all(&self.engine, root, &self.names, options).unwrap_or_else(|error| TeardownReport {
                     journal_errors: vec![error.to_string()],
                     ..TeardownReport::default()
                 })
@@ -261,8 +270,9 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// [`BottleError::NotFound`] when there is neither, [`BottleError::Launching`] when a process is about to make more of
-    /// it, [`BottleError::Teardown`] when something could not be removed.
+    /// [`BottleError::NotFound`] when there is neither, [`BottleError::Foreign`] when the labels are another state root's,
+    /// [`BottleError::Launching`] when a process is about to make more of it, [`BottleError::Teardown`] when something could
+    /// not be removed.
     pub fn down(
         engine: &Engine,
         root: &StateRoot,
@@ -277,7 +287,7 @@ impl Bottle {
         {
             return Err(BottleError::Launching { slug: slug.clone(), pid: owner.pid });
         }
-        let report = undo_all(engine, &layout, names, options)?;
+        let report = undo_all(engine, root, names, options)?;
         let was_known = journal.is_some_and(|journal| journal.status != Status::Closed);
         if report.steps.is_empty() && !was_known {
             return Err(BottleError::NotFound { slug: names.slug().clone() });
@@ -326,26 +336,38 @@ impl Bottle {
 /// By the journal, and by labels where it is lost or has nothing left to say.
 fn undo_all(
     engine: &Engine,
-    layout: &StateLayout,
+    root: &StateRoot,
     names: &Names,
     options: &TeardownOptions,
-) -> Result<TeardownReport, EngineError> {
-    match JournalFile::open(layout) {
+) -> Result<TeardownReport, BottleError> {
+    match JournalFile::open(&root.bottle(names.slug())) {
         Ok(file) if file.journal().names() == *names && file.journal().status != Status::Closed => {
             Ok(tear_down(engine, &file, options))
         }
-        _ => remove_by_labels(&engine.clone().with_control(Control::default()), names, options),
+        _ => {
+            let engine = engine.clone().with_control(engine.control().for_cleanup());
+            let found = Home::new(&engine, root, names.prefix()).objects_of(&engine, names)?;
+            match found.foreign {
+                Some(foreign) if found.own.is_empty() => {
+                    Err(BottleError::Foreign { slug: names.slug().clone(), foreign })
+                }
+                _ => Ok(remove(&engine, found.own, &root.bottle(names.slug()), options)),
+            }
+        }
     }
 }
 
 impl Handle {
     /// What the container itself tells: its user and directory, unless the labels `<prefix>.user` and
     /// `<prefix>.workdir` name others, and the agent's command, which `<prefix>.command` holds as JSON.
-    fn from_container(engine: &Engine, names: &Names) -> Result<Self, BottleError> {
+    fn from_container(engine: &Engine, root: &StateRoot, names: &Names) -> Result<Self, BottleError> {
         let container = names.container(Service::Agent);
         let Some(state) = engine.container(&container)? else {
             return Err(BottleError::NotFound { slug: names.slug().clone() });
         };
+        if let Some(foreign) = Home::new(engine, root, names.prefix()).foreign([&state.labels]) {
+            return Err(BottleError::Foreign { slug: names.slug().clone(), foreign });
+        }
         let label = |key: &str| state.labels.get(&format!("{}.{key}", names.prefix())).cloned();
         let set = |text: &String| (!text.is_empty()).then(|| text.clone());
         Ok(Self {

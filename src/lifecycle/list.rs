@@ -7,6 +7,7 @@ use bottle_exec::engine::{Engine, EngineError, Filter, ObjectKind};
 use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
+use crate::lifecycle::home::Home;
 use crate::lifecycle::journal::{JournalFile, Status};
 use crate::lifecycle::owner::{Liveness, Owner};
 
@@ -28,7 +29,8 @@ pub struct Listed {
     pub containers: Vec<String>,
 }
 
-/// Every bottle under a prefix that was not wholly undone.
+/// Returns every bottle under a prefix and a state root that was not wholly undone, and those whose state directory is
+/// gone.
 ///
 /// # Errors
 ///
@@ -52,7 +54,11 @@ pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeM
         }
     }
     let key = |key: LabelKey| key.under(prefix);
+    let home = Home::new(engine, root, prefix);
     for object in engine.list(ObjectKind::Container, &Filter::Label(key(LabelKey::Slug)))? {
+        if home.foreign([&object.labels]).is_some() {
+            continue;
+        }
         let label = |wanted: LabelKey| object.labels.get(&key(wanted));
         let Some(slug) = label(LabelKey::Slug).and_then(|slug| slug.parse().ok()) else { continue };
         let listed = bottles.entry(slug).or_default();

@@ -2,6 +2,7 @@
 
 mod bottle;
 mod handle;
+mod home;
 mod journal;
 mod list;
 mod orphan;
@@ -13,6 +14,7 @@ mod undo;
 
 pub use bottle::{Bottle, BottleError};
 pub use handle::Handle;
+pub use home::{Foreign, root_id};
 pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
 pub use list::{Listed, list};
 pub use owner::{Liveness, Owner, OwnerError, Scope};

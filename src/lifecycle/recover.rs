@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
-use bottle_exec::Control;
-use bottle_exec::engine::{Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
-use bottle_plan::{LabelKey, Names, Prefix, Slug, StateRoot};
+use bottle_exec::engine::{EngineError, Filter, Object, ObjectKind};
+use bottle_exec::{Control, Engine};
+use bottle_plan::{LabelKey, Names, Prefix, Slug, StateLayout, StateRoot};
 use serde::Serialize;
 
+use crate::lifecycle::home::{Foreign, Home};
 use crate::lifecycle::journal::{BottleLock, JournalError, JournalFile, Status};
 use crate::lifecycle::orphan;
 use crate::lifecycle::owner::{Liveness, Owner};
-use crate::lifecycle::teardown::{TeardownOptions, TeardownReport, UndoOutcome, attempt, tear_down};
+use crate::lifecycle::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
 use crate::lifecycle::undo::{Undo, Undoer};
 
 /// What recovery found and did.
@@ -26,6 +27,8 @@ pub struct RecoveryReport {
     pub live: BTreeSet<Slug>,
     /// The bottles that were to stay after their owner's end. They were not touched.
     pub kept: BTreeSet<Slug>,
+    /// The bottles on the engine that are not this state root's, and whose they are. They were not touched.
+    pub foreign: BTreeMap<Slug, Foreign>,
     /// What could not be looked into.
     pub problems: Vec<String>,
 }
@@ -40,7 +43,8 @@ impl RecoveryReport {
 /// Undoes every bottle under `prefix` whose owner is gone: first by the journals under `root`, then, for those whose
 /// journal is lost, by the labels that everything on the engine carries. Done twice it does nothing the second time.
 ///
-/// A bottle that was kept is known as such by its journal only; under another state root it counts as abandoned.
+/// By labels it removes only what belongs to this state root, or to one whose directory of the bottle is gone. Everything
+/// else is in the report with the reason.
 ///
 /// # Errors
 ///
@@ -51,7 +55,8 @@ pub fn recover(
     prefix: &Prefix,
     options: &TeardownOptions,
 ) -> Result<RecoveryReport, EngineError> {
-    let engine = engine.clone().with_control(Control::cancelled_by(engine.control().cancel().clone()));
+    let control = Control::cancelled_by(engine.control().cancel().clone()).with_abort(engine.control().abort().clone());
+    let engine = engine.clone().with_control(control);
     let recovery = Recovery { engine: &engine, root, prefix, options };
     let mut report = RecoveryReport::default();
     recovery.by_journals(&mut report);
@@ -59,27 +64,22 @@ pub fn recover(
     Ok(report)
 }
 
-/// Removes everything of a bottle whose journal is lost: what carries its labels, and what carries only its project's, as
-/// the volumes do that Compose made.
-pub(crate) fn remove_by_labels(
+/// Removes the objects of a bottle whose journal is lost, and the directories of its state that hold keys.
+pub(crate) fn remove(
     engine: &Engine,
-    names: &Names,
+    objects: Vec<Object>,
+    layout: &StateLayout,
     options: &TeardownOptions,
-) -> Result<TeardownReport, EngineError> {
-    let filters = [
-        Filter::LabelValue(LabelKey::Slug.under(names.prefix()), names.slug().to_string()),
-        Filter::LabelValue(PROJECT_LABEL.to_owned(), names.project()),
-    ];
-    let undoer = Undoer { engine, state_dir: None, handlers: &options.handlers, grace: options.grace };
-    let mut steps: Vec<UndoOutcome> = Vec::new();
-    for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
-        let mut found = BTreeSet::new();
-        for filter in &filters {
-            found.extend(engine.list(kind, filter)?.into_iter().map(|object| object.name));
-        }
-        steps.extend(found.into_iter().map(|name| attempt(&undoer, Undo::of_object(kind, name), &*options.observer)));
+) -> TeardownReport {
+    let state_dir = Some(layout.dir());
+    let undoer = Undoer { engine, state_dir, handlers: &options.handlers, grace: options.grace };
+    let mut undo: Vec<Undo> = objects.into_iter().map(|object| Undo::of_object(object.kind, object.name)).collect();
+    let paths = Undo::key_dirs(layout);
+    if paths.iter().any(|path| fs::symlink_metadata(path).is_ok()) {
+        undo.push(Undo::RemoveFiles { paths });
     }
-    Ok(TeardownReport { steps, ..TeardownReport::default() })
+    let steps = undo.into_iter().map(|undo| attempt(&undoer, undo, &*options.observer)).collect();
+    TeardownReport { steps, ..TeardownReport::default() }
 }
 
 struct Recovery<'a> {
@@ -159,8 +159,10 @@ impl Recovery<'_> {
 
     fn by_labels(&self, report: &mut RecoveryReport) -> Result<(), EngineError> {
         let (slug_key, owner_key) = (LabelKey::Slug.under(self.prefix), LabelKey::Owner.under(self.prefix));
+        let home = Home::new(self.engine, self.root, self.prefix);
         let with_slug = Filter::Label(slug_key.clone());
-        let mut abandoned: BTreeSet<Slug> = BTreeSet::new();
+        // Two roots can have a bottle of the same name.
+        let mut bottles: BTreeMap<_, Vec<(Object, Owner)>> = BTreeMap::new();
         for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
             for object in self.engine.list(kind, &with_slug)? {
                 let label = |key: &str| object.labels.get(key).map(String::as_str).unwrap_or_default();
@@ -169,18 +171,29 @@ impl Recovery<'_> {
                     report.problems.push(format!("{kind} {} is labelled as of no known bottle", object.name));
                     continue;
                 };
-                if owner.liveness(self.engine.info().endpoint.is_local) == Liveness::Gone {
-                    abandoned.insert(slug);
-                } else {
-                    report.live.insert(slug);
-                }
+                let root = home.id_of(&object.labels).map(str::to_owned);
+                bottles.entry((slug, root)).or_default().push((object, owner));
+            }
+        }
+        let mut abandoned: BTreeSet<Slug> = BTreeSet::new();
+        for ((slug, _), objects) in bottles {
+            let is_local = self.engine.info().endpoint.is_local;
+            if let Some(foreign) = home.foreign(objects.iter().map(|(object, _)| &object.labels)) {
+                report.foreign.insert(slug, foreign);
+            } else if objects.iter().any(|(_, owner)| owner.liveness(is_local) != Liveness::Gone) {
+                report.live.insert(slug);
+            } else {
+                abandoned.insert(slug);
             }
         }
         // Where one thing of it belongs to a process that lives, a new bottle of that name is being made.
         for slug in abandoned.into_iter().filter(|slug| !report.live.contains(slug) && !report.kept.contains(slug)) {
-            self.stop_orphans(&slug, &[]);
             let names = Names::new(self.prefix.clone(), slug.clone());
-            let removed = remove_by_labels(self.engine, &names, self.options)?;
+            if !report.foreign.contains_key(&slug) {
+                self.stop_orphans(&slug, &[]);
+            }
+            let found = home.objects_of(self.engine, &names)?;
+            let removed = remove(self.engine, found.own, &self.root.bottle(&slug), self.options);
             report.recovered.entry(slug).or_default().steps.extend(removed.steps);
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bottle_exec::engine::Engine;
-use bottle_exec::{Control, Event, Observer, Outcome};
+use bottle_exec::{Event, Observer, Outcome};
 use serde::Serialize;
 
 use crate::lifecycle::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
@@ -136,7 +136,7 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
     if !journal.undo.is_empty() {
         note(&mut report, file.set_status(Status::Closing));
     }
-    let engine = engine.clone().with_control(Control::default());
+    let engine = engine.clone().with_control(engine.control().for_cleanup());
     let undoer = Undoer {
         engine: &engine,
         state_dir: Some(file.state_dir()),

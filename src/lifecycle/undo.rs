@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_exec::engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
+use bottle_plan::{Service, StateLayout};
 use serde::{Deserialize, Serialize};
 
 /// How one thing that was made is undone. Data, so that another process can do it. Each can be done again harmlessly.
@@ -98,6 +99,11 @@ impl Undo {
             ObjectKind::Volume => Self::RemoveVolume { name },
             ObjectKind::Image => Self::RemoveImage { tag: name },
         }
+    }
+
+    /// The directories of a bottle's state that hold keys or a copy of the workspace.
+    pub(crate) fn key_dirs(layout: &StateLayout) -> Vec<PathBuf> {
+        [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| layout.service_dir(it)).to_vec()
     }
 
     /// Whether it is worth another try when it failed. The logs are not: what would have printed them is gone next.

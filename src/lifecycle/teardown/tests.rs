@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bottle_exec::engine::{CopyMethod, EngineChoice};
-use bottle_exec::{Answer, Fault, Matcher, RecordingBackend};
+use bottle_exec::{Answer, Control, Fault, Matcher, RecordingBackend};
 use bottle_plan::{LabelKey, Names, Prefix, StateLayout, StateRoot};
 
 use super::*;
@@ -286,8 +286,13 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
     bottle.exec_agent(Exec::new(["id"]).with_user("root").with_workdir("/"), false).unwrap();
     drop(bottle);
     attached().unwrap().close().unwrap();
+    // Each exec has a random mark.
+    let unmarked = |line: String| match line.split_once(" --env BOTTLE_EXEC=") {
+        Some((before, after)) => format!("{before}{}", &after[16..]),
+        None => line,
+    };
     assert_eq!(
-        backend.lines(),
+        backend.lines().into_iter().map(unmarked).collect::<Vec<_>>(),
         [
             "docker exec --user agent --workdir /work claude-bottle-demo id",
             "docker exec --interactive --user root --workdir / claude-bottle-demo id",
@@ -299,9 +304,15 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
 #[test]
 fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
     let fixture = fixture();
-    let container = r#"[{"Id":"c1","Name":"/claude-bottle-demo","State":{"Status":"running"},"HostConfig":
-        {"Runtime":"runsc"},"Config":{"User":"1000","WorkingDir":"","Labels":{
-        "claude-bottle.workdir":"/w","claude-bottle.command":"[\"claude\",\"two words\"]"}}}]"#;
+    let labels = serde_json::json!({
+        "claude-bottle.slug": "demo", "claude-bottle.state": crate::lifecycle::root_id(&fixture.root),
+        "claude-bottle.workdir": "/w", "claude-bottle.command": r#"["claude","two words"]"#,
+    });
+    let container = serde_json::json!([{
+        "Id": "c1", "Name": "/claude-bottle-demo", "State": {"Status": "running"}, "HostConfig": {"Runtime": "runsc"},
+        "Config": {"User": "1000", "WorkingDir": "", "Labels": labels},
+    }])
+    .to_string();
     let (backend, engine) = engine(
         RecordingBackend::new()
             .with_answer(Matcher::prefix(["container", "ls"]), Answer::stdout("c1\n"))
@@ -326,11 +337,20 @@ fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
     assert_eq!(error.to_string(), "find bottle `demo`: neither its journal nor its container is there");
 }
 
-/// A container for every slug, labelled with its owner.
-fn labelled(bottles: &[(&str, Owner)]) -> RecordingBackend {
+/// A container for every slug, labelled with its owner and its state root.
+fn labelled(root: &StateRoot, bottles: &[(&str, Owner)]) -> RecordingBackend {
+    labelled_with(|_| Some((crate::lifecycle::root_id(root), "/nowhere/else".into())), bottles)
+}
+
+/// As [`labelled`], with the state label and the state directory of each slug.
+fn labelled_with(home: impl Fn(&str) -> Option<(String, String)>, bottles: &[(&str, Owner)]) -> RecordingBackend {
     let (slug_key, owner_key) = (LabelKey::Slug.under(&Prefix::default()), LabelKey::Owner.under(&Prefix::default()));
     let container = |(slug, owner): &(&str, Owner)| {
-        let labels = serde_json::json!({ &slug_key: slug, &owner_key: owner.to_string() });
+        let mut labels = serde_json::json!({ &slug_key: slug, &owner_key: owner.to_string() });
+        if let Some((id, directory)) = home(slug) {
+            labels["claude-bottle.state"] = id.into();
+            labels["com.docker.compose.project.working_dir"] = directory.into();
+        }
         serde_json::json!({"Id": slug, "Name": format!("/claude-bottle-{slug}"), "Config": {"Labels": labels}})
     };
     let mut backend = RecordingBackend::new();
@@ -373,7 +393,7 @@ fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
     journal("closed", dead()).change(|journal| (journal.undo, journal.status) = (vec![], Status::Closed)).unwrap();
     let unseen = Owner { scope: Scope::here().map(|here| Scope { namespace: here.namespace + 1, ..here }), ..dead() };
     let on_engine = [("kept", dead()), ("live", live.clone()), ("lost", dead()), ("other", live), ("unseen", unseen)];
-    let (backend, engine) = engine(labelled(&on_engine));
+    let (backend, engine) = engine(labelled(&fixture.root, &on_engine));
     let listed: Vec<String> = crate::lifecycle::list(&engine, &fixture.root, &Prefix::default())
         .unwrap()
         .into_iter()
@@ -394,8 +414,49 @@ fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
         ["docker network rm claude-bottle-net-dead", "docker container rm --force --volumes claude-bottle-lost"]
     );
 
-    let (backend, engine) = self::engine(labelled(&on_engine[..2]));
+    let (backend, engine) = self::engine(labelled(&fixture.root, &on_engine[..2]));
     let again = recover(&engine, &fixture.root, &Prefix::default(), &options()).unwrap();
     assert!(again.recovered.is_empty() && again.is_clean());
     assert!(!backend.lines().iter().any(|line| line.contains(" rm ")));
+}
+
+#[test]
+fn what_belongs_to_another_state_root_is_left_alone_with_the_reason() {
+    use crate::lifecycle::bottle::BottleError;
+    use crate::lifecycle::{Foreign, list, root_id};
+
+    let (here, there) = (fixture(), fixture());
+    let other = there.root.bottle(&"kept".parse().unwrap());
+    fs::create_dir(other.dir()).unwrap();
+    let other_dir = other.dir().display().to_string();
+    let home = |slug: &str| match slug {
+        "own" => Some((root_id(&here.root), here.root.path().join("own").display().to_string())),
+        "kept" => Some((root_id(&there.root), other_dir.clone())),
+        "gone" => Some((root_id(&there.root), there.root.path().join("gone").display().to_string())),
+        _ => None,
+    };
+    let all = [("gone", dead()), ("kept", dead()), ("old", dead()), ("own", dead())];
+    let (backend, engine) = engine(labelled_with(home, &all));
+    let listed = list(&engine, &here.root, &Prefix::default()).unwrap();
+    assert_eq!(listed.keys().map(ToString::to_string).collect::<Vec<_>>(), ["gone", "own"]);
+
+    let names = |slug: &str| Names::new(Prefix::default(), slug.parse().unwrap());
+    for slug in ["kept", "old"] {
+        let error = Bottle::down(&engine, &here.root, &names(slug), &options()).unwrap_err();
+        assert!(matches!(error, BottleError::Foreign { .. }), "{error}");
+        assert_eq!(error.to_string().contains(&other_dir), slug == "kept", "{error}");
+    }
+    let report = recover(&engine, &here.root, &Prefix::default(), &options()).unwrap();
+    assert_eq!(report.recovered.keys().map(ToString::to_string).collect::<Vec<_>>(), ["gone", "own"]);
+    let foreign = [
+        ("kept".parse().unwrap(), Foreign::OtherRoot { directory: Some(other.dir().to_owned()) }),
+        ("old".parse().unwrap(), Foreign::NoRoot),
+    ];
+    assert_eq!(report.foreign, foreign.into());
+    let removals: Vec<String> = backend.lines().into_iter().filter(|line| line.contains(" rm ")).collect();
+    let rm = |slug: &str| format!("docker container rm --force --volumes claude-bottle-{slug}");
+    assert_eq!(removals, [rm("gone"), rm("own")]);
+    // Its own root still removes it.
+    let report = recover(&engine, &there.root, &Prefix::default(), &options()).unwrap();
+    assert!(report.recovered.contains_key(names("kept").slug()), "{report:?}");
 }

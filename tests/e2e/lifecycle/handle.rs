@@ -94,14 +94,19 @@ fn life_under(runtime: &str) {
 
     // Another handle has everything that the first one has, from the journal and from the labels alone.
     let site = place.site();
-    let elsewhere = site.clone().with_state_root(bottle::plan::StateRoot::at(place.root.path().join("elsewhere")));
-    for site in [&site, &elsewhere] {
+    let metadata = place.state().join(&name).join("metadata.json");
+    let journal = fs::read(&metadata).unwrap();
+    for has_journal in [true, false] {
+        if !has_journal {
+            fs::remove_file(&metadata).unwrap();
+        }
         let attached = site.attach(&slug(&name)).unwrap();
         assert_eq!(attached.handle(), bottle.handle());
         assert_eq!(attached.agent().unwrap().argv, agent.argv);
         let output = attached.exec(attached.agent().unwrap()).unwrap();
         assert_eq!(output.stdout.text(), "the agent\nagent\n/workspace\n");
     }
+    fs::write(&metadata, journal).unwrap();
     bottle.close().unwrap();
     place.nothing_is_left(&name);
     let gone = site.attach(&slug(&name)).unwrap_err().to_string();
@@ -195,4 +200,45 @@ fn a_bottle_whose_state_is_lost_is_shown_followed_and_taken_down_by_its_labels()
     assert!(docker(["ps", "--format", "{{.Names}}"]).stdout.contains("bottle-life-lost"));
     assert!(site.down(&slug("lost")).unwrap().is_clean());
     place.nothing_is_left("lost");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn another_state_root_leaves_a_kept_bottle_alone_and_says_why() {
+    let place = Place::new();
+    let bottle = options(engine(), &place.state()).launch(plan(SMALL, "theirs")).unwrap();
+    let inspect = |what: &[&str]| docker(what.iter().copied().chain(["--format", "{{json .Labels}}"])).stdout;
+    let labels = inspect(&["network", "inspect", &bottle.names().internal_network()]);
+    assert!(labels.contains(&format!("{}.state", prefix())), "{labels}");
+    bottle.keep().unwrap();
+    // A launcher that is gone, as after a restart of the machine.
+    let metadata = place.state().join("theirs/metadata.json");
+    let mut journal: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    journal["owner"] = "999999:1:-".into();
+    fs::write(&metadata, journal.to_string()).unwrap();
+
+    let other = place.root.path().join("other");
+    let other_tool = || {
+        let mut tool = example("bottles");
+        tool.arg("--state-dir").arg(&other).args(["--prefix", prefix().as_str()]);
+        tool
+    };
+    let recovered = {
+        let _alone = super::alone();
+        run(other_tool().arg("recover"))
+    };
+    assert!(recovered.ok().contains("theirs: left alone, it belongs to another state root"), "{recovered:?}");
+    assert!(!run(other_tool().args(["list", "--json"])).ok().contains("theirs"));
+    for action in [&["down", "theirs"][..], &["exec", "theirs", "--", "true"]] {
+        let refused = run(other_tool().args(action));
+        assert!(refused.code == 1 && refused.stderr.contains("another state root"), "{refused:?}");
+        assert!(refused.stderr.contains(&*place.state().join("theirs").to_string_lossy()), "{refused:?}");
+    }
+    // Another spelling of the same root is the same root, by its labels too.
+    fs::remove_file(&metadata).unwrap();
+    symlink(place.state(), place.root.path().join("link")).unwrap();
+    let site = super::site_at(&place.root.path().join("link"));
+    assert!(site.list().unwrap().contains_key(&slug("theirs")));
+    assert!(site.down(&slug("theirs")).unwrap().is_clean());
+    place.nothing_is_left("theirs");
 }

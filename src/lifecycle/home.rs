@@ -1,0 +1,163 @@
+//! The state root that a bottle belongs to, as the labels of its objects tell it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bottle_exec::Engine;
+use bottle_exec::engine::{EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
+use bottle_plan::{LabelKey, Names, Prefix, StateRoot};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+/// The label in which Compose keeps a container's project directory, which is the bottle's state directory.
+const DIRECTORY_LABEL: &str = "com.docker.compose.project.working_dir";
+
+/// Returns the value of the label `<prefix>.state`: 16 hexadecimal digits of the SHA-256 of the root's real path, whatever
+/// its spelling. Of a root that does not exist, the part that exists is resolved.
+pub fn root_id(root: &StateRoot) -> String {
+    let digest = Sha256::digest(real_path(root.path()).as_os_str().as_encoded_bytes());
+    let first = digest[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{first:016x}")
+}
+
+fn real_path(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let resolved = absolute.ancestors().find_map(|ancestor| {
+        let real = fs::canonicalize(ancestor).ok()?;
+        let rest = absolute.strip_prefix(ancestor).ok()?;
+        // An empty rest would add a slash.
+        Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
+    });
+    resolved.unwrap_or(absolute)
+}
+
+/// Why an object on the engine does not belong to the state root in use.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Foreign {
+    /// It belongs to a bottle under another state root.
+    OtherRoot {
+        /// The bottle's state directory, if a container tells it.
+        directory: Option<PathBuf>,
+    },
+    /// No label tells its state root.
+    NoRoot,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherRoot { directory: Some(directory) } => {
+                write!(f, "it belongs to another state root; its state is in `{}`", directory.display())
+            }
+            Self::OtherRoot { directory: None } => f.write_str("it belongs to another state root"),
+            Self::NoRoot => f.write_str("no label tells its state root"),
+        }
+    }
+}
+
+/// The state root in use and its prefix.
+#[derive(Debug)]
+pub(crate) struct Home {
+    id: String,
+    label: String,
+    is_local: bool,
+}
+
+impl Home {
+    pub(crate) fn new(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Self {
+        let (id, label) = (root_id(root), LabelKey::State.under(prefix));
+        Self { id, label, is_local: engine.info().endpoint.is_local }
+    }
+
+    /// The state label of an object, by which the objects of one bottle are told from those of another root's.
+    pub(crate) fn id_of<'a>(&self, labels: &'a BTreeMap<String, String>) -> Option<&'a str> {
+        labels.get(&self.label).map(String::as_str)
+    }
+
+    /// Returns why the objects of one bottle, which have the same state label, are not this root's. A bottle whose state
+    /// directory is gone can be used and removed from any root.
+    pub(crate) fn foreign<'a>(
+        &self,
+        objects: impl IntoIterator<Item = &'a BTreeMap<String, String>>,
+    ) -> Option<Foreign> {
+        let mut directory = None;
+        for labels in objects {
+            match self.id_of(labels) {
+                Some(id) if id == self.id => return None,
+                Some(_) => directory = directory.or_else(|| labels.get(DIRECTORY_LABEL).map(PathBuf::from)),
+                None => return Some(Foreign::NoRoot),
+            }
+        }
+        let is_gone = |directory: &PathBuf| self.is_local && !fs::exists(directory).unwrap_or(true);
+        if directory.as_ref().is_some_and(is_gone) { None } else { Some(Foreign::OtherRoot { directory }) }
+    }
+
+    /// Returns what the engine has of a bottle, in the order of removal, and what of it is another root's.
+    pub(crate) fn objects_of(&self, engine: &Engine, names: &Names) -> Result<Found, EngineError> {
+        let by_slug = Filter::LabelValue(LabelKey::Slug.under(names.prefix()), names.slug().to_string());
+        // Volumes that Compose makes have its own labels only.
+        let by_project = Filter::LabelValue(PROJECT_LABEL.to_owned(), names.project());
+        let mut objects: Vec<Object> = Vec::new();
+        for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
+            let mut of_kind: BTreeMap<String, Object> = BTreeMap::new();
+            for filter in [&by_slug, &by_project] {
+                of_kind.extend(engine.list(kind, filter)?.into_iter().map(|object| (object.name.clone(), object)));
+            }
+            objects.extend(of_kind.into_values());
+        }
+        let slug_label = LabelKey::Slug.under(names.prefix());
+        let mut roots: BTreeMap<Option<&str>, Vec<&BTreeMap<String, String>>> = BTreeMap::new();
+        for object in objects.iter().filter(|object| object.labels.contains_key(&slug_label)) {
+            roots.entry(self.id_of(&object.labels)).or_default().push(&object.labels);
+        }
+        let foreign: BTreeMap<Option<String>, Foreign> =
+            roots.into_iter().filter_map(|(id, labels)| Some((id.map(str::to_owned), self.foreign(labels)?))).collect();
+        objects.retain(|object| {
+            if object.labels.contains_key(&slug_label) {
+                !foreign.contains_key(&self.id_of(&object.labels).map(str::to_owned))
+            } else {
+                // It cannot be told whose it is when there are two.
+                foreign.is_empty()
+            }
+        });
+        Ok(Found { own: objects, foreign: foreign.into_values().next() })
+    }
+}
+
+/// What the engine has of one bottle.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What this root may use and remove.
+    pub(crate) own: Vec<Object>,
+    /// Why something else was left out.
+    pub(crate) foreign: Option<Foreign>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_root_has_one_id_before_and_after_it_exists() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        symlink(&base, base.join("link")).unwrap();
+        std::fs::create_dir(base.join("dir")).unwrap();
+        let spellings = ["state", "./state", "dir/../state", "link/state", "state/", "state/."];
+        let ids = || spellings.map(|spelling| root_id(&StateRoot::at(base.join(spelling))));
+        let before = ids();
+        assert_eq!(before[0].len(), 16);
+        std::fs::create_dir(base.join("state")).unwrap();
+        for (spelling, id) in spellings.into_iter().zip(ids()) {
+            assert_eq!(id, before[0], "{spelling}");
+        }
+        assert_eq!(before[3], before[0], "a link above a root that does not exist yet");
+        assert_ne!(root_id(&StateRoot::at(base.join("state2"))), before[0]);
+    }
+}
