@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod e2e;
+mod fuzz;
 mod process;
 mod schema;
 
@@ -30,6 +31,8 @@ enum Task {
     Check,
     /// Run the end-to-end tests against a real container engine, and look whether anything is left.
     E2e(e2e::Arguments),
+    /// Follow generated and mutated manifests and plans through every renderer, and fail at a panic.
+    Fuzz(fuzz::Arguments),
     /// Write the manifest's JSON Schema, by which editors check manifests.
     Schema(schema::Arguments),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Check => check::run(),
         Task::E2e(arguments) => e2e::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Schema(arguments) => schema::run(&arguments).map_err(Into::into),
     };
     match done {
