@@ -125,12 +125,17 @@ fn list(site: &Bottles, json: bool) -> Result<u8, String> {
         println!("{}", serde_json::to_string_pretty(&bottles).map_err(text)?);
         return Ok(0);
     }
-    println!("{:<32} {:<16} {:<10} {:<9} CONTAINERS", "BOTTLE", "AGENT", "STATUS", "OWNER");
+    println!("{:<32} {:<16} {:<10} {:<9} SERVICES", "BOTTLE", "AGENT", "STATUS", "OWNER");
     for (slug, bottle) in bottles {
         let status = bottle.status.map_or_else(|| "no state".to_owned(), |status| format!("{status:?}").to_lowercase());
         let owner = if bottle.is_owned { "alive" } else { "gone" };
         let agent = bottle.agent.unwrap_or_default();
-        println!("{:<32} {agent:<16} {status:<10} {owner:<9} {}", slug.as_str(), bottle.containers.len());
+        let up = bottle.services.iter().filter(|service| service.is_up()).count();
+        let services = format!("{up} of {} up", bottle.services.len());
+        println!("{:<32} {agent:<16} {status:<10} {owner:<9} {services}", slug.as_str());
+        for service in bottle.services.iter().filter(|service| !service.is_up() || service.restarts > 0) {
+            println!("    {service}");
+        }
     }
     Ok(0)
 }

@@ -30,7 +30,7 @@ pub use bottles::Bottles;
 pub use error::{Error, Result};
 pub use host::Host;
 pub use launch::LaunchError;
-pub use lifecycle::{Bottle, BottleError};
+pub use lifecycle::{Bottle, BottleError, ServiceHealth};
 pub use provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
 
 /// The names that most programs need: `use bottle::prelude::*;`.

@@ -59,6 +59,15 @@ pub enum Event {
         /// Why it was not run to its end, if it was not.
         error: Option<String>,
     },
+    /// The state of a service changed: its container died, was restarted, or became healthy or unhealthy.
+    ServiceChanged {
+        /// The service.
+        service: String,
+        /// Whether it runs and, if it has a health check, is healthy.
+        is_up: bool,
+        /// State in words, such as `exited with status 137 (killed: out of memory)`.
+        state: String,
+    },
     /// Something worth knowing.
     Note {
         /// What it is.

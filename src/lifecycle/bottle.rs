@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_exec::engine::{Engine, EngineError, Exec};
-use bottle_exec::{Control, Output, Stdin};
+use bottle_exec::{Control, Observer, Output, Stdin};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 
 use crate::lifecycle::handle::Handle;
+use crate::lifecycle::health::{self, ServiceHealth};
 use crate::lifecycle::home::{Foreign, Home};
 use crate::lifecycle::journal::{Journal, JournalError, JournalFile, Status};
 use crate::lifecycle::owner::Liveness;
@@ -243,6 +244,30 @@ impl Bottle {
     /// When it is not within the time, or will never be.
     pub fn wait_ready(&self, within: Duration) -> Result<(), BottleError> {
         Ok(self.engine.wait_ready(&self.handle.container, within)?)
+    }
+
+    /// Returns the state of every service, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked.
+    pub fn health(&self) -> Result<Vec<ServiceHealth>, BottleError> {
+        Ok(health::health(&self.engine, &self.names)?)
+    }
+
+    /// Reports every change of a service's state to `observer`, and first every service that is not up, as
+    /// [`ServiceChanged`](bottle_exec::Event::ServiceChanged). Asks the engine every `interval`, in the caller's thread, until `cancelled` returns true.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked.
+    pub fn watch_health(
+        &self,
+        observer: &dyn Observer,
+        interval: Duration,
+        cancelled: impl FnMut() -> bool,
+    ) -> Result<(), BottleError> {
+        Ok(health::watch(&self.engine, &self.names, observer, interval, cancelled)?)
     }
 
     /// Removes the bottle. This also removes a bottle that was attached to; its owner then finds nothing left to do.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use bottle_exec::engine::{Engine, EngineError, Filter, ObjectKind};
+use bottle_exec::engine::{ContainerState, Engine, EngineError, Filter};
 use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
+use crate::lifecycle::health::{ServiceHealth, services};
 use crate::lifecycle::home::Home;
 use crate::lifecycle::journal::{JournalFile, Status};
 use crate::lifecycle::owner::{Liveness, Owner};
@@ -27,6 +28,8 @@ pub struct Listed {
     pub is_owned: bool,
     /// Its containers on the engine.
     pub containers: Vec<String>,
+    /// State of its services. One whose container was removed is among them.
+    pub services: Vec<ServiceHealth>,
 }
 
 /// Returns every bottle under a prefix and a state root that was not wholly undone, and those whose state directory is
@@ -55,16 +58,22 @@ pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeM
     }
     let key = |key: LabelKey| key.under(prefix);
     let home = Home::new(engine, root, prefix);
-    for object in engine.list(ObjectKind::Container, &Filter::Label(key(LabelKey::Slug)))? {
-        if home.foreign([&object.labels]).is_some() {
+    let mut containers: BTreeMap<Slug, Vec<(String, ContainerState)>> = BTreeMap::new();
+    for (name, state) in engine.containers(&Filter::Label(key(LabelKey::Slug)))? {
+        if home.foreign([&state.labels]).is_some() {
             continue;
         }
-        let label = |wanted: LabelKey| object.labels.get(&key(wanted));
-        let Some(slug) = label(LabelKey::Slug).and_then(|slug| slug.parse().ok()) else { continue };
-        let listed = bottles.entry(slug).or_default();
+        let label = |wanted: LabelKey| state.labels.get(&key(wanted));
+        let Some(slug) = label(LabelKey::Slug).and_then(|slug| slug.parse::<Slug>().ok()) else { continue };
+        let listed = bottles.entry(slug.clone()).or_default();
         listed.agent = listed.agent.take().or_else(|| label(LabelKey::Agent).cloned());
         listed.owner = listed.owner.take().or_else(|| label(LabelKey::Owner)?.parse().ok());
-        listed.containers.push(object.name);
+        listed.containers.push(name.clone());
+        containers.entry(slug).or_default().push((name, state));
+    }
+    for (slug, containers) in &containers {
+        let containers = containers.iter().map(|(name, state)| (name.as_str(), state));
+        bottles.entry(slug.clone()).or_default().services = services(containers);
     }
     for listed in bottles.values_mut() {
         let is_local = engine.info().endpoint.is_local;

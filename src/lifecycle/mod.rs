@@ -2,6 +2,7 @@
 
 mod bottle;
 mod handle;
+mod health;
 mod home;
 mod journal;
 mod list;
@@ -14,6 +15,7 @@ mod undo;
 
 pub use bottle::{Bottle, BottleError};
 pub use handle::Handle;
+pub use health::ServiceHealth;
 pub use home::{Foreign, root_id};
 pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
 pub use list::{Listed, list};

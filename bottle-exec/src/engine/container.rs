@@ -33,7 +33,7 @@ pub enum CopyMethod {
 }
 
 /// State of a container, and how it was created. `Display` completes the sentence "it …".
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ContainerState {
     /// `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
@@ -76,6 +76,24 @@ impl fmt::Display for ContainerState {
 }
 
 impl ContainerState {
+    /// Reads the engine's description of a container.
+    pub(super) fn read(value: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (state, config) = (&value["State"], &value["Config"]);
+        let labels = config["Labels"].as_object().into_iter().flatten();
+        Self {
+            status: text(&state["Status"]),
+            health: state["Health"]["Status"].as_str().filter(|health| *health != "none").map(str::to_owned),
+            exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
+            oom_killed: state["OOMKilled"].as_bool().unwrap_or_default(),
+            restarts: value["RestartCount"].as_u64().unwrap_or_default(),
+            labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
+            user: text(&config["User"]),
+            workdir: text(&config["WorkingDir"]),
+            runtime: text(&value["HostConfig"]["Runtime"]),
+        }
+    }
+
     /// Whether it runs, and is healthy if it has a health check.
     pub fn is_ready(&self) -> bool {
         self.status == "running" && self.health.as_deref().is_none_or(|health| health == "healthy")
@@ -284,20 +302,7 @@ impl Engine {
     /// When the engine cannot be asked or its answer not be understood.
     pub fn container(&self, name: &str) -> Result<Option<ContainerState>, EngineError> {
         let Some(value) = self.inspect(ObjectKind::Container, name)? else { return Ok(None) };
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (state, config) = (&value["State"], &value["Config"]);
-        let labels = config["Labels"].as_object().into_iter().flatten();
-        Ok(Some(ContainerState {
-            status: text(&state["Status"]),
-            health: state["Health"]["Status"].as_str().filter(|health| *health != "none").map(str::to_owned),
-            exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
-            oom_killed: state["OOMKilled"].as_bool().unwrap_or_default(),
-            restarts: value["RestartCount"].as_u64().unwrap_or_default(),
-            labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
-            user: text(&config["User"]),
-            workdir: text(&config["WorkingDir"]),
-            runtime: text(&value["HostConfig"]["Runtime"]),
-        }))
+        Ok(Some(ContainerState::read(&value)))
     }
 
     /// Waits until a container runs and, if it has a health check, is healthy.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::client::{Engine, parse};
+use super::container::ContainerState;
 use super::error::{EngineError, says_not_there};
 use crate::command::Command;
 
@@ -105,6 +106,20 @@ impl Engine {
     ///
     /// When the engine cannot be asked or its answer not be understood.
     pub fn list(&self, kind: ObjectKind, filter: &Filter) -> Result<Vec<Object>, EngineError> {
+        Ok(self.find(kind, filter)?.into_iter().map(|(object, _)| object).collect())
+    }
+
+    /// Lists containers, running or not, with their names and states, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot be asked or its answer cannot be parsed.
+    pub fn containers(&self, filter: &Filter) -> Result<Vec<(String, ContainerState)>, EngineError> {
+        let found = self.find(ObjectKind::Container, filter)?;
+        Ok(found.into_iter().map(|(object, value)| (object.name, ContainerState::read(&value))).collect())
+    }
+
+    fn find(&self, kind: ObjectKind, filter: &Filter) -> Result<Vec<(Object, Value)>, EngineError> {
         let mut command = self.query([kind.as_str(), "ls", "--quiet"]);
         command = match kind {
             ObjectKind::Container => command.with_args(["--all", "--no-trunc"]),
@@ -126,9 +141,9 @@ impl Engine {
         ids.dedup();
         let mut objects = self.look_at(kind, &ids)?;
         if let Filter::NamePrefix(prefix) = filter {
-            objects.retain(|object| object.name.starts_with(prefix.as_str()));
+            objects.retain(|(object, _)| object.name.starts_with(prefix.as_str()));
         }
-        objects.sort_by(|one, other| one.name.cmp(&other.name));
+        objects.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
         Ok(objects)
     }
 
@@ -215,7 +230,7 @@ impl Engine {
     }
 
     /// Looks at things by id, passing over those that went away meanwhile.
-    fn look_at(&self, kind: ObjectKind, ids: &[&str]) -> Result<Vec<Object>, EngineError> {
+    fn look_at(&self, kind: ObjectKind, ids: &[&str]) -> Result<Vec<(Object, Value)>, EngineError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -227,10 +242,11 @@ impl Engine {
         let found: Option<Vec<Value>> = parse(&command, &output)?;
         found
             .unwrap_or_default()
-            .iter()
+            .into_iter()
             .map(|value| {
-                Object::read(kind, value)
-                    .ok_or_else(|| EngineError::answer(&command, "it does not name the object", &value.to_string()))
+                let object = Object::read(kind, &value)
+                    .ok_or_else(|| EngineError::answer(&command, "it does not name the object", &value.to_string()))?;
+                Ok((object, value))
             })
             .collect()
     }

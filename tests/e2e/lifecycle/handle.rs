@@ -12,7 +12,7 @@ use bottle::{Bottle, Bottles};
 use super::{Place, SMALL, options, plan, prefix};
 use bottle_testing::lab::{docker, engine, example, run, sh};
 
-fn slug(text: &str) -> Slug {
+pub(super) fn slug(text: &str) -> Slug {
     text.parse().unwrap()
 }
 
@@ -126,7 +126,7 @@ fn a_handle_does_all_that_it_should_in_a_sandbox() {
 }
 
 /// The tool for what is there already, on the place's bottles.
-fn tool(place: &Place) -> Command {
+pub(super) fn tool(place: &Place) -> Command {
     let mut tool = example("bottles");
     tool.arg("--state-dir").arg(place.state()).args(["--prefix", prefix().as_str()]);
     tool

@@ -2,6 +2,7 @@
 
 mod crowd;
 mod handle;
+mod health;
 mod killed;
 mod podman;
 mod terminal;
