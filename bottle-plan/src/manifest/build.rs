@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::spec::https_port;
 use super::{
     AgentSpec, AllowSpec, BottleSpec, EnvSpec, InjectScheme, InjectSpec, Inspect, Manifest, Provider, PushSpec,
-    RouteSpec, SuperviseSpec, Toggle, UpstreamSpec, https_port,
+    RouteSpec, SuperviseSpec, Toggle, UpstreamSpec,
 };
 use crate::name::{BottleName, NameError};
 

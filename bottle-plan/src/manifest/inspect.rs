@@ -1,13 +1,11 @@
 //! How pipelock inspects a host, and the two forms of an entry of `egress.allow`.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::EgressSpec;
 use crate::value::HostPattern;
 
 /// How pipelock inspects the encrypted connections to a host.
@@ -84,26 +82,6 @@ impl AllowSpec {
     pub const fn with_inspect(mut self, inspect: Inspect) -> Self {
         self.inspect = Some(inspect);
         self
-    }
-}
-
-impl EgressSpec {
-    /// Every entry that names a host, the list first: its key below `egress`, the host, and what it says of the inspection.
-    pub(super) fn inspections(&self) -> impl Iterator<Item = (String, &HostPattern, Option<Inspect>)> {
-        let allow = self.allow.iter().enumerate();
-        let allow = allow.map(|(index, entry)| (format!("allow[{index}]"), &entry.host, entry.inspect));
-        let routes = self.routes.iter().enumerate();
-        let routes = routes.map(|(index, route)| (format!("routes[{index}]"), &route.host, route.inspect));
-        allow.chain(routes)
-    }
-
-    /// The hosts that pipelock inspects by their content, sorted, each once.
-    pub(crate) fn content(&self) -> Vec<HostPattern> {
-        let said = self.allow.iter().map(|entry| (&entry.host, entry.inspect));
-        let said = said.chain(self.routes.iter().map(|route| (&route.host, route.inspect)));
-        let content: BTreeSet<_> =
-            said.filter(|(_, said)| *said == Some(Inspect::Content)).map(|(host, _)| host).collect();
-        content.into_iter().cloned().collect()
     }
 }
 

@@ -1,16 +1,17 @@
 //! Reads a manifest, with every mistake in it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::check::Check;
 use super::error::{ManifestError, ManifestMistake};
+use super::origin::{Document, Origin};
+use super::read;
+use super::spec::Manifest;
 use super::tree::Node;
-use super::{Manifest, read};
 
 /// The most that a manifest may hold; what is larger is not a manifest.
 pub const MAX_MANIFEST_BYTES: u64 = 256 << 10;
@@ -102,34 +103,10 @@ impl Manifest {
     }
 }
 
-/// The text that a manifest was read from. It is no part of the manifest's value.
-#[derive(Clone, Default)]
-pub(super) struct Origin(Option<Arc<Document>>);
-
-#[derive(Clone)]
-struct Document {
-    file: Option<PathBuf>,
-    text: String,
-    places: BTreeMap<String, Range<usize>>,
-}
-
 impl Manifest {
     /// Directory of the file that the manifest was read from; `None` for a manifest that was parsed or built in code.
     pub fn dir(&self) -> Option<&Path> {
         self.origin.0.as_ref()?.file.as_deref()?.parent()
-    }
-}
-
-impl PartialEq for Origin {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for Origin {
-    /// The text may hold what is no part of the manifest, such as a secret in a comment.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "read from a text" } else { "made in code" })
     }
 }
 

@@ -12,7 +12,6 @@ use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{NetworkMode, NetworksSpec};
 use crate::value::{EnvName, HostName};
 
 /// A map in which a key written twice is an error; plain maps would keep the last one in silence.
@@ -300,41 +299,6 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Toggle<T> {
 
         deserializer.deserialize_any(Form(PhantomData))
     }
-}
-
-/// The written forms of [`NetworksSpec`], for the schema.
-#[derive(JsonSchema)]
-#[schemars(untagged)]
-#[expect(dead_code, reason = "it exists for the schema derived from it")]
-pub(super) enum NetworksForm {
-    /// The mode alone.
-    Mode(NetworkMode),
-    /// The mode and subnets.
-    Mapping(NetworksSpec),
-}
-
-/// `networks: external` for `networks: {mode: external}`.
-pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworksSpec, D::Error> {
-    struct Form;
-
-    impl<'de> Visitor<'de> for Form {
-        type Value = NetworksSpec;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("`compose`, `external` or a mapping")
-        }
-
-        fn visit_str<E: de::Error>(self, mode: &str) -> Result<NetworksSpec, E> {
-            let mode = NetworkMode::deserialize(mode.into_deserializer())?;
-            Ok(NetworksSpec { mode, ..NetworksSpec::default() })
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<NetworksSpec, A::Error> {
-            NetworksSpec::deserialize(de::value::MapAccessDeserializer::new(access))
-        }
-    }
-
-    deserializer.deserialize_any(Form)
 }
 
 /// A subnet, or none.

@@ -1,0 +1,72 @@
+//! Who owns a bottle's networks, in both written forms.
+
+use std::fmt;
+
+use ipnet::Ipv4Net;
+use schemars::JsonSchema;
+use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::shorthand;
+
+/// Who owns the bottle's networks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworksSpec {
+    /// Who makes and removes them.
+    pub mode: NetworkMode,
+    /// The internal network's subnet. Default: the engine picks one.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
+    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9.]+/(?:[89]|[12][0-9])$"), example = &"10.99.0.0/28")]
+    pub internal_subnet: Option<Ipv4Net>,
+    /// The egress network's subnet. Default: the engine picks one.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
+    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9.]+/(?:[89]|[12][0-9])$"))]
+    pub egress_subnet: Option<Ipv4Net>,
+}
+
+/// Who makes and removes a bottle's networks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// Compose, with `up` and `down`.
+    #[default]
+    Compose,
+    /// The launcher, before `up` and after `down`; pipelock is told the internal network's subnet.
+    External,
+}
+
+/// The written forms of [`NetworksSpec`], for the schema.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "it exists for the schema derived from it")]
+pub(super) enum NetworksForm {
+    /// The mode alone.
+    Mode(NetworkMode),
+    /// The mode and subnets.
+    Mapping(NetworksSpec),
+}
+
+/// `networks: external` for `networks: {mode: external}`.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworksSpec, D::Error> {
+    struct Form;
+
+    impl<'de> Visitor<'de> for Form {
+        type Value = NetworksSpec;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("`compose`, `external` or a mapping")
+        }
+
+        fn visit_str<E: de::Error>(self, mode: &str) -> Result<NetworksSpec, E> {
+            let mode = NetworkMode::deserialize(mode.into_deserializer())?;
+            Ok(NetworksSpec { mode, ..NetworksSpec::default() })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<NetworksSpec, A::Error> {
+            NetworksSpec::deserialize(de::value::MapAccessDeserializer::new(access))
+        }
+    }
+
+    deserializer.deserialize_any(Form)
+}
