@@ -115,6 +115,9 @@ pub struct Service {
     /// How long a container has between SIGTERM and SIGKILL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace_period: Option<String>,
+    /// When the engine starts the container again by itself; `None` for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<String>,
     /// How the engine knows that the service works.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthCheck>,

@@ -77,6 +77,7 @@
 //! | agent `depends_on` every sidecar | with `condition: service_healthy` | the agent's first request must not fail |
 //! | binds in the long form | the same, with `create_host_path: false` | the engine would make a missing source, as a directory that root owns |
 //! | | `read_only`, `cap_drop: [ALL]`, `no-new-privileges`, `user`, `pids_limit`, `mem_limit`, `tmpfs`, `logging` | [`sidecar::sidecar_service`] says what each is for |
+//! | | `restart: on-failure:5` of each sidecar | one that is killed, as for its memory, must not cut the agent off for good |
 //! | | `healthcheck` of each sidecar | nothing else tells when a bottle is ready |
 //! | | `labels` | what a killed launcher leaves is found by them |
 //! | JSON in a file named `.yml` | YAML, a `$` doubled wherever Compose would interpolate | paths with a `$`; and a person reads it |

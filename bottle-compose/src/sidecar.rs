@@ -42,6 +42,8 @@ pub struct AgentAccess {
     pub proxy: Option<String>,
     /// The TCP ports at which the agent may reach the sidecar; every other is closed to it.
     pub ports: Vec<u16>,
+    /// Connections that the agent may have to each of the ports at once; more wait. `None` for any number.
+    pub max_connections: Option<u32>,
     /// Host names that the agent asks without the proxy.
     pub no_proxy: Vec<String>,
     /// Further variables.
@@ -75,6 +77,7 @@ pub enum Image<'a> {
 ///   `CAP_DAC_OVERRIDE` is gone.
 /// - Limits on memory and processes: what the agent sends cannot take the host down.
 /// - An init and a short grace: five services whose process 1 ignored SIGTERM took 20.8 s to go down, with an init 0.75 s.
+/// - A restart when it ends with an error, a bounded number of times: what kills a sidecar must not cut the agent off.
 /// - With [`Reach::Internal`]: a closed resolver and no IPv6, as the agent has.
 /// - A bound on what is kept of its output: the agent decides how much a proxy logs.
 pub fn sidecar_service(
@@ -121,6 +124,7 @@ pub fn sidecar_service(
         memswap_limit: Some(memory),
         cpus: bottle.limits.sidecar.cpus.map(|cpus| cpus.to_string()),
         stop_grace_period: Some(STOP_GRACE.into()),
+        restart: Some(RESTART.into()),
         logging: Some(bounded_logging()),
         labels: labels(plan),
         ..Service::default()
@@ -145,6 +149,9 @@ pub(crate) fn no_ipv6() -> BTreeMap<String, String> {
 }
 
 pub(crate) const NO_NEW_PRIVILEGES: &str = "no-new-privileges:true";
+
+/// A sidecar that was killed is back within a second. One that cannot start fails its launch all the same.
+const RESTART: &str = "on-failure:5";
 
 /// Enough for an orderly end of what the sidecars do.
 pub(crate) const STOP_GRACE: &str = "2s";

@@ -340,7 +340,7 @@ impl Posture {
             writeln!(f, "  By connection: pipelock checks host, address and TLS server name, and decrypts nothing.")?;
         }
         if hosts.clone().any(|host| self.content.contains(host)) {
-            writeln!(f, "  By content: pipelock decrypts, and scans URLs and answers (2 s per MiB, at most 5 MiB).")?;
+            writeln!(f, "  By content: pipelock decrypts, and scans URLs and answers (2 s per MiB, at most 1 MiB).")?;
         }
         let scanned = "  Headers and bodies of requests that pipelock can read are scanned (2.4 s per MB);";
         match self.scan_requests {

@@ -51,6 +51,7 @@ impl Sidecar for Pipelock {
             service.volumes.push(Bind::read_only(bundle, format!("{UPSTREAM_CA_DIR}/upstream-ca.pem")));
             service.environment.push(Variable::set("SSL_CERT_DIR", UPSTREAM_CA_DIR));
         }
+        service.environment.push(Variable::set("GOMEMLIMIT", format!("{}B", memory_goal(bottle))));
         // The image's own check asks the default port.
         service.healthcheck =
             Some(health_check(plan, &["/pipelock", "healthcheck", "--addr", &format!("127.0.0.1:{PORT}")]));
@@ -58,7 +59,12 @@ impl Sidecar for Pipelock {
     }
 
     fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
-        AgentAccess { proxy: Some(url(&plan.plan().names)), ports: vec![PORT], ..AgentAccess::default() }
+        AgentAccess {
+            proxy: Some(url(&plan.plan().names)),
+            ports: vec![PORT],
+            max_connections: Some(max_connections(plan.plan())),
+            ..AgentAccess::default()
+        }
     }
 }
 
@@ -97,7 +103,11 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
         api_allowlist: allow_list(plan),
         trusted_domains: [],
         ssrf: Ssrf { ip_allowlist: internal_cidr.into_iter().map(|cidr| cidr.to_string()).collect() },
-        fetch_proxy: FetchProxy { listen: listen_address(), monitoring: Monitoring { max_requests_per_minute: 6000 } },
+        fetch_proxy: FetchProxy {
+            listen: listen_address(),
+            max_response_mb: MAX_RESPONSE_BYTES >> 20,
+            monitoring: Monitoring { max_requests_per_minute: 6000 },
+        },
         forward_proxy: ForwardProxy {
             enabled: true,
             max_tunnel_seconds: 24 * 60 * 60,
@@ -127,8 +137,29 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
     to_plain_yaml(&config, &[format!("What pipelock lets through for bottle {}.", plan.names.slug())])
 }
 
-/// The largest answer of a host that is inspected by its content; a larger one is refused. Pipelock's default.
-pub const MAX_RESPONSE_BYTES: u32 = 5 << 20;
+/// The largest answer that pipelock holds and scans: of a host that is inspected by its content, where a larger one is
+/// refused, and over plain HTTP, where pipelock cuts a larger one off without a word.
+pub const MAX_RESPONSE_BYTES: u32 = 1 << 20;
+
+/// Memory that one answer of [`MAX_RESPONSE_BYTES`] takes while it is scanned, with what the garbage collector lags behind:
+/// 128 of them at once peaked at 805 MiB, 256 at once passed 1 GiB.
+const BYTES_PER_CONNECTION: u64 = 8 << 20;
+
+/// Connections that the agent may have to pipelock at once, so that its memory holds for what it scans: 128 with the default
+/// limit of 1 GiB. The seal counts them.
+///
+/// Over plain HTTP and HTTP/1.1 a connection has one answer at a time. HTTP/2 to a host that is inspected by its content
+/// has up to 250, which pipelock 2.3.0 has no option for: an agent that asks for some 2,000 such answers at once ends
+/// pipelock, which the engine starts again.
+fn max_connections(plan: &BottlePlan) -> u32 {
+    u32::try_from(plan.sidecar_memory().bytes() / BYTES_PER_CONNECTION).unwrap_or(u32::MAX).max(8)
+}
+
+/// Where Go's garbage collector begins to work harder, three quarters of the limit. Without it 20 answers of 5 MiB at once
+/// passed 1 GiB, and with it 250 stayed below 800 MiB.
+fn memory_goal(plan: &BottlePlan) -> u64 {
+    plan.sidecar_memory().bytes() / 4 * 3
+}
 
 /// The hosts that may be reached; where there are none, a name that nobody can have (RFC 2606), since pipelock does not
 /// start with an empty list.
@@ -169,10 +200,11 @@ fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
 /// | `request_body_scanning` | on, `warn` | off, unless the manifest asks for it | 2.4 s per MB with every request |
 /// | `sse_streaming.action` | `block` | `warn`, as for other answers | a model's answer that quotes an instruction would be cut |
 /// | `sse_streaming.max_event_bytes` | 64 KiB | 1 MiB | a model's tool call or final event is larger, and the stream would end |
+/// | `max_response_bytes`, `max_response_mb` | 5 MiB, 10 MiB | 1 MiB | 20 answers of 5 MiB at once ended pipelock at 1 GiB of memory |
 /// | `metrics_listen` | the port that the agent sees | loopback | the agent must not read them |
 ///
 /// Each value that is weaker than the default has a row in `tests/e2e/pipelock.rs`, which fails with the default. At their
-/// default are, among others: entropy thresholds, `max_url_length`, `timeout_seconds`, `max_response_bytes`,
+/// default are, among others: entropy thresholds, `max_url_length`, `timeout_seconds`,
 /// `exempt_domains` (none), `response_scanning.action` (`warn`), `dlp` and `websocket_proxy` (off).
 #[derive(Serialize)]
 struct Config<'a> {
@@ -203,6 +235,7 @@ struct Ssrf {
 struct FetchProxy {
     /// Must equal `--listen`.
     listen: String,
+    max_response_mb: u32,
     monitoring: Monitoring,
 }
 

@@ -6,6 +6,8 @@
 //! network, so that the agent could go past egress and its routes' rules. A container that runs for a moment in the
 //! agent's network namespace, before any command of the agent, closes both.
 
+use std::collections::BTreeSet;
+
 use bottle_compose::Sidecar;
 use bottle_plan::ResolvedPlan;
 
@@ -16,13 +18,27 @@ use crate::context::embedded;
 pub const CONTEXT: BuildContext =
     BuildContext { name: "seal", files: embedded!("seal": ["Dockerfile"], programs: ["seal"]) };
 
-/// The doors of the sidecars that apply, as the program takes them: `<service>:<port>`.
+/// The doors of the sidecars that apply, as the program takes them: `<service>:<port>`, `<service>:<port>:<connections>` where
+/// their number is bounded, and the name alone of a service that has no open door.
 ///
-/// Of several sidecars that are a proxy, the agent's is the last; the others' doors stay shut.
+/// Of several sidecars that are a proxy, the agent's is the last; the others' doors stay shut. A sidecar that the engine
+/// starts again gets the lowest free address of the network, which after two restarts at once may be the other's. So the
+/// program opens each port at the address of every service that it is told. A service whose own shut port is another's open
+/// one is not told.
 pub fn doors(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Vec<String> {
     let applying = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan()));
     let access: Vec<_> = applying.map(|sidecar| (sidecar.name(), sidecar.agent_access(plan))).collect();
     let proxy = access.iter().rposition(|(_, access)| access.proxy.is_some());
-    let open = access.iter().enumerate().filter(|(place, (_, access))| access.proxy.is_none() || Some(*place) == proxy);
-    open.flat_map(|(_, (name, access))| access.ports.iter().map(move |port| format!("{name}:{port}"))).collect()
+    let is_open = |place: usize| access[place].1.proxy.is_none() || Some(place) == proxy;
+    let (open, shut): (Vec<_>, Vec<_>) = (0..access.len()).partition(|place| is_open(*place));
+    let ports: BTreeSet<u16> = open.iter().flat_map(|place| access[*place].1.ports.clone()).collect();
+    let doors = open.into_iter().flat_map(|place| {
+        let (name, access) = &access[place];
+        let limit = access.max_connections.map(|limit| format!(":{limit}")).unwrap_or_default();
+        access.ports.iter().map(move |port| format!("{name}:{port}{limit}"))
+    });
+    let doors: Vec<String> = doors.collect();
+    let shut = shut.into_iter().map(|place| &access[place]);
+    let shut = shut.filter(|(_, access)| access.ports.iter().all(|port| !ports.contains(port)));
+    doors.into_iter().chain(shut.map(|(name, _)| (*name).to_owned())).collect()
 }

@@ -2,7 +2,7 @@
 
 use bottle_compose::{ComposeFile, Sidecar, render};
 use bottle_plan::ResolvedPlan;
-use bottle_sidecars::{egress, git_gate, pipelock};
+use bottle_sidecars::{egress, git_gate, pipelock, seal};
 
 fn document(plan: &ResolvedPlan) -> ComposeFile {
     let sidecars = bottle_sidecars::all();
@@ -16,6 +16,15 @@ fn documents() {
         insta::assert_snapshot!(name, document(&plan).to_yaml());
     }
     insta::assert_snapshot!("fullest", document(&bottle_testing::plans::fullest()).to_yaml());
+}
+
+#[test]
+fn doors() {
+    let sidecars = bottle_sidecars::all();
+    let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
+    let plain = bottle_testing::plans::topologies().into_iter().filter(|(name, _)| name.ends_with("__plain"));
+    let doors = plain.map(|(name, plan)| format!("{name}: {}", seal::doors(&plan, &sidecars).join(" ")));
+    insta::assert_snapshot!("doors", doors.collect::<Vec<_>>().join("\n"));
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn the_agent_is_an_ordinary_user_without_capabilities() {
 #[ignore = "needs a container engine"]
 fn a_served_leaf_passes_strict_verification_and_keys_are_private() {
     let lab = Lab::new("leaf");
-    let bottle = lab.launch(EGRESS, "");
+    let bottle = lab.launch("egress: {allow: [{host: outside.test, inspect: content}]}", "");
     let proxy = format!("{}:8888", bottle.names().container(bottle::plan::Service::Pipelock));
     let script = format!(
         "import os, socket, ssl

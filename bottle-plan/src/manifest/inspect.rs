@@ -19,7 +19,7 @@ pub enum Inspect {
     #[default]
     Connection,
     /// Pipelock decrypts the connection and also scans URLs for secrets and answers for prompt injection. An answer is held
-    /// until it has been scanned, which takes about 2 s per MiB, and one above 5 MiB is refused. Event streams are scanned
+    /// until it has been scanned, which takes about 2 s per MiB, and one above 1 MiB is refused. Event streams are scanned
     /// event by event.
     Content,
 }
