@@ -22,12 +22,13 @@ pub(crate) fn run() -> Result<()> {
     let mut problems = layers::problems(&crates);
     for member in &crates {
         let tree = source::Tree::read(&member.root)?;
+        println!("{:>6} lines  {}", tree.lines(), member.name);
         problems.extend(size::problem(&member.name, &tree));
         problems.extend(circles::problems(&member.name, &tree));
     }
     problems.extend(words::problems(&root, &files(&root)?)?);
     if problems.is_empty() {
-        println!("{} crates: sizes, dependencies, modules and words are as they should be", crates.len());
+        println!("sizes, dependencies, modules and words are as they should be");
         return Ok(());
     }
     Err(format!("the tree breaks its own rules\n  {}", problems.join("\n  ")).into())
