@@ -12,7 +12,6 @@ pub mod env_file;
 mod error;
 mod host;
 pub mod launch;
-pub mod lifecycle;
 mod provision;
 pub mod workspace;
 
@@ -20,6 +19,7 @@ pub use agent::agent_command;
 pub use bottle_compose as compose;
 pub use bottle_exec as exec;
 pub use bottle_exec::{Engine, EngineChoice, EngineError};
+pub use bottle_lifecycle as lifecycle;
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};
 pub use bottle_posture as posture;

@@ -219,7 +219,7 @@ name_type! {
     /// The name of one bottle: `[a-z0-9][a-z0-9-]{0,39}`, no trailing `-`, not beginning with a sidecar's name.
     ///
     /// ```
-    /// use bottle_plan::Slug;
+    /// use bottle_values::name::Slug;
     /// assert!("fix-parser-2".parse::<Slug>().is_ok());
     /// assert!("Fix".parse::<Slug>().unwrap_err().to_string().contains("`F` at character 1"));
     /// ```
@@ -317,12 +317,12 @@ impl fmt::Display for Service {
 /// Every name of one bottle on the engine, derived from prefix and slug.
 ///
 /// ```
-/// use bottle_plan::{Names, Prefix, Service};
+/// use bottle_values::name::{Names, Prefix, Service};
 /// let names = Names::new(Prefix::default(), "demo".parse()?);
 /// assert_eq!(names.project(), "claude-bottle-demo");
 /// assert_eq!(names.container(Service::Agent), "claude-bottle-demo");
 /// assert_eq!(names.container(Service::GitGate), "claude-bottle-git-gate-demo");
-/// # Ok::<(), bottle_plan::NameError>(())
+/// # Ok::<(), bottle_values::name::NameError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Names {

@@ -134,13 +134,13 @@ impl HostPattern {
     /// claims the whole domain: what of it is open, routes alone say.
     ///
     /// ```
-    /// # use bottle_plan::value::HostPattern;
-    /// let claims = |wildcard: &str, other: &str| -> Result<bool, bottle_plan::NameError> {
+    /// # use bottle_values::value::HostPattern;
+    /// let claims = |wildcard: &str, other: &str| -> Result<bool, bottle_values::name::NameError> {
     ///     Ok(wildcard.parse::<HostPattern>()?.claims(&other.parse()?))
     /// };
     /// assert!(claims("*.example.com", "a.b.example.com")? && claims("*.example.com", "example.com")?);
     /// assert!(!claims("*.example.com", "notexample.com")? && !claims("example.com", "a.example.com")?);
-    /// # Ok::<(), bottle_plan::NameError>(())
+    /// # Ok::<(), bottle_values::name::NameError>(())
     /// ```
     pub fn claims(&self, other: &Self) -> bool {
         let name = other.wildcard_base().unwrap_or(other.as_str());

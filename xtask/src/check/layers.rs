@@ -18,6 +18,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-exec", Some(&["bottle-values"])),
     ("bottle-forge", Some(&["bottle-plan"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
+    ("bottle-lifecycle", Some(&["bottle-plan", "bottle-exec", "bottle-files"])),
     ("bottle-supervise", Some(&["bottle-plan", "bottle-posture", "bottle-sidecars", "bottle-exec", "bottle-files"])),
     (
         "bottle",
@@ -29,6 +30,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-sidecars",
             "bottle-exec",
             "bottle-files",
+            "bottle-lifecycle",
             "bottle-supervise",
             "bottle-forge",
         ]),

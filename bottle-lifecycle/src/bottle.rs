@@ -9,14 +9,14 @@ use bottle_exec::engine::{Engine, EngineError, Exec};
 use bottle_exec::{Control, Observer, Output, Stdin};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 
-use crate::lifecycle::handle::Handle;
-use crate::lifecycle::health::{self, ServiceHealth};
-use crate::lifecycle::home::{Foreign, Home};
-use crate::lifecycle::journal::{Journal, JournalError, JournalFile, Status};
-use crate::lifecycle::owner::Liveness;
-use crate::lifecycle::recover::remove;
-use crate::lifecycle::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
-use crate::lifecycle::transfer;
+use crate::handle::Handle;
+use crate::health::{self, ServiceHealth};
+use crate::home::{Foreign, Home};
+use crate::journal::{Journal, JournalError, JournalFile, Status};
+use crate::owner::Liveness;
+use crate::recover::remove;
+use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
+use crate::transfer;
 
 /// What went wrong with a bottle that is up.
 #[derive(Debug, thiserror::Error)]
@@ -276,7 +276,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// [`TeardownError`] when something could not be removed. [`recover`](crate::Bottles::recover) tries again.
+    /// [`TeardownError`] when something could not be removed. [`recover`](crate::recover) tries again.
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
         let report = match &self.hold {
             Hold::Owned(guard) => guard.close(),

@@ -9,12 +9,12 @@ use bottle_exec::{Control, Engine};
 use bottle_plan::{LabelKey, Names, Prefix, Slug, StateLayout, StateRoot};
 use serde::Serialize;
 
-use crate::lifecycle::home::{Foreign, Home};
-use crate::lifecycle::journal::{BottleLock, JournalError, JournalFile, Status};
-use crate::lifecycle::orphan;
-use crate::lifecycle::owner::{Liveness, Owner};
-use crate::lifecycle::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
-use crate::lifecycle::undo::{Undo, Undoer};
+use crate::home::{Foreign, Home};
+use crate::journal::{BottleLock, JournalError, JournalFile, Status};
+use crate::orphan;
+use crate::owner::{Liveness, Owner};
+use crate::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
+use crate::undo::{Undo, Undoer};
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -7,10 +7,10 @@ use bottle_exec::engine::{ContainerState, Engine, EngineError, Filter};
 use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
-use crate::lifecycle::health::{ServiceHealth, services};
-use crate::lifecycle::home::Home;
-use crate::lifecycle::journal::{JournalFile, Status};
-use crate::lifecycle::owner::{Liveness, Owner};
+use crate::health::{ServiceHealth, services};
+use crate::home::Home;
+use crate::journal::{JournalFile, Status};
+use crate::owner::{Liveness, Owner};
 
 /// A bottle that is there, by its journal, by its containers, or by both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

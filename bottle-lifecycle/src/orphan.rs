@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use crate::lifecycle::owner::{Liveness, Owner};
+use crate::owner::{Liveness, Owner};
 
 /// Stops every process of this host that works on a project or builds one of the images.
 pub(crate) fn stop(project: &str, images: &[&str], grace: Duration) {

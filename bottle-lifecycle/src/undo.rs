@@ -102,7 +102,7 @@ impl Undo {
     }
 
     /// The directories of a bottle's state that hold keys or a copy of the workspace.
-    pub(crate) fn key_dirs(layout: &StateLayout) -> Vec<PathBuf> {
+    pub fn key_dirs(layout: &StateLayout) -> Vec<PathBuf> {
         [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| layout.service_dir(it)).to_vec()
     }
 

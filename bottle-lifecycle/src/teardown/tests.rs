@@ -6,11 +6,11 @@ use bottle_exec::{Answer, Control, Fault, Matcher, RecordingBackend};
 use bottle_plan::{LabelKey, Names, Prefix, StateLayout, StateRoot};
 
 use super::*;
-use crate::lifecycle::bottle::Bottle;
-use crate::lifecycle::handle::Handle;
-use crate::lifecycle::owner::{Owner, Scope};
-use crate::lifecycle::recover::recover;
-use crate::lifecycle::undo::UndoHandler;
+use crate::bottle::Bottle;
+use crate::handle::Handle;
+use crate::owner::{Owner, Scope};
+use crate::recover::recover;
+use crate::undo::UndoHandler;
 
 struct Fixture {
     _directory: tempfile::TempDir,
@@ -305,7 +305,7 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
 fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
     let fixture = fixture();
     let labels = serde_json::json!({
-        "claude-bottle.slug": "demo", "claude-bottle.state": crate::lifecycle::root_id(&fixture.root),
+        "claude-bottle.slug": "demo", "claude-bottle.state": crate::root_id(&fixture.root),
         "claude-bottle.workdir": "/w", "claude-bottle.command": r#"["claude","two words"]"#,
     });
     let container = serde_json::json!([{
@@ -339,7 +339,7 @@ fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
 
 /// A container for every slug, labelled with its owner and its state root.
 fn labelled(root: &StateRoot, bottles: &[(&str, Owner)]) -> RecordingBackend {
-    labelled_with(|_| Some((crate::lifecycle::root_id(root), "/nowhere/else".into())), bottles)
+    labelled_with(|_| Some((crate::root_id(root), "/nowhere/else".into())), bottles)
 }
 
 /// As [`labelled`], with the state label and the state directory of each slug.
@@ -394,7 +394,7 @@ fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
     let unseen = Owner { scope: Scope::here().map(|here| Scope { namespace: here.namespace + 1, ..here }), ..dead() };
     let on_engine = [("kept", dead()), ("live", live.clone()), ("lost", dead()), ("other", live), ("unseen", unseen)];
     let (backend, engine) = engine(labelled(&fixture.root, &on_engine));
-    let listed: Vec<String> = crate::lifecycle::list(&engine, &fixture.root, &Prefix::default())
+    let listed: Vec<String> = crate::list(&engine, &fixture.root, &Prefix::default())
         .unwrap()
         .into_iter()
         .map(|(slug, it)| format!("{slug} {:?} owned={} {:?}", it.status, it.is_owned, it.containers))
@@ -422,8 +422,8 @@ fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
 
 #[test]
 fn what_belongs_to_another_state_root_is_left_alone_with_the_reason() {
-    use crate::lifecycle::bottle::BottleError;
-    use crate::lifecycle::{Foreign, list, root_id};
+    use crate::bottle::BottleError;
+    use crate::{Foreign, list, root_id};
 
     let (here, there) = (fixture(), fixture());
     let other = there.root.bottle(&"kept".parse().unwrap());

@@ -10,9 +10,9 @@ use bottle_plan::{AgentName, Names, Prefix, Slug, StateLayout};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::handle::Handle;
-use crate::lifecycle::owner::Owner;
-use crate::lifecycle::undo::Undo;
+use crate::handle::Handle;
+use crate::owner::Owner;
+use crate::undo::Undo;
 
 /// The content of a bottle's `metadata.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,8 +8,8 @@ use bottle_exec::engine::Engine;
 use bottle_exec::{Event, Observer, Outcome};
 use serde::Serialize;
 
-use crate::lifecycle::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
-use crate::lifecycle::undo::{Undo, UndoHandlers, Undoer};
+use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
+use crate::undo::{Undo, UndoHandlers, Undoer};
 
 /// How a teardown is done, beside what the journal says.
 #[derive(Clone)]
