@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![expect(clippy::print_stdout, reason = "what the tests measure is for a person to read")]
 
+mod agents;
 mod compose_config;
 mod egress;
 mod git;

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use super::{FORBIDDEN, OUTSIDE, Subnet, docker, run, variable};
 
+/// The names that its certificate is for and that a bottle finds it under.
+const NAMES: [&str; 4] = [OUTSIDE, FORBIDDEN, "api.anthropic.com", "api.openai.com"];
+
 /// A running outside host. It is removed with this value.
 pub struct Outside {
     container: String,
@@ -22,7 +25,7 @@ impl Outside {
     pub fn start_with(slug: &str, subnet: Subnet, arguments: &[&str]) -> Self {
         let (container, network) = (format!("bottle-e2e-outside-{slug}"), format!("bottle-e2e-{slug}"));
         docker(["network", "create", "--subnet", &subnet.net().to_string(), &network]);
-        let names = format!("OUTSIDE_NAMES={OUTSIDE},{FORBIDDEN},api.anthropic.com,localhost");
+        let names = format!("OUTSIDE_NAMES={},localhost", NAMES.join(","));
         let mut command = vec!["run", "--detach", "--name", &container, "--network", &network, "--env", &names];
         command.extend(arguments);
         let image = variable("BOTTLE_E2E_OUTSIDE");
@@ -82,7 +85,7 @@ impl Outside {
     /// Puts it on another network under its names.
     pub fn connect(&self, network: &str) {
         self.visited.lock().unwrap().push(network.to_owned());
-        let aliases = [OUTSIDE, FORBIDDEN, "api.anthropic.com"].into_iter().flat_map(|name| ["--alias", name]);
+        let aliases = NAMES.into_iter().flat_map(|name| ["--alias", name]);
         docker(["network", "connect"].into_iter().chain(aliases).chain([network, &self.container]));
     }
 

@@ -5,7 +5,7 @@ mod handle;
 mod health;
 mod killed;
 mod podman;
-mod terminal;
+pub(crate) mod terminal;
 mod trouble;
 
 use std::path::{Path, PathBuf};

@@ -14,11 +14,11 @@ use super::{Place, SMALL, manifest};
 use bottle_testing::lab::{example, scratch};
 
 /// A program at a pseudo-terminal of its own.
-struct Terminal {
+pub(crate) struct Terminal {
     master: fs::File,
     slave: OwnedFd,
     child: Child,
-    bytes: Receiver<Vec<u8>>,
+    pub(crate) bytes: Receiver<Vec<u8>>,
     /// Everything that was shown.
     shown: String,
     /// What of it was waited for.
@@ -26,7 +26,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(command: &Command, rows: u16, columns: u16) -> Self {
+    pub(crate) fn start(command: &Command, rows: u16, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -38,6 +38,7 @@ impl Terminal {
         let mut session = Command::new("setsid");
         session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
         session.current_dir(command.get_current_dir().unwrap()).env("TERM", "xterm");
+        session.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let child = session.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let master = fs::File::from(master);
         let (sender, bytes) = channel();
@@ -53,7 +54,7 @@ impl Terminal {
         Self { master, slave, child, bytes, shown: String::new(), seen: 0 }
     }
 
-    fn press(&mut self, keys: &str) {
+    pub(crate) fn press(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
@@ -74,7 +75,7 @@ impl Terminal {
     }
 
     #[track_caller]
-    fn status(mut self) -> (Option<i32>, String) {
+    pub(crate) fn status(mut self) -> (Option<i32>, String) {
         let deadline = Instant::now() + Duration::from_secs(60);
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
