@@ -73,13 +73,16 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<u8, Failure> {
-    let wrong = |error: &dyn std::fmt::Display| Failure(2, error.to_string());
+    let color = std::io::stderr().is_terminal();
+    let reported = |error: &(dyn std::error::Error + 'static)| bottle::report(error).with_color(color).to_string();
+    let wrong = |error: &(dyn std::error::Error + 'static)| Failure(2, reported(error));
     let broken = |error: &dyn std::fmt::Display| Failure(1, format!("failed to {error}"));
 
     let host = Host::current().map_err(|error| broken(&format!("look at the host: {error}")))?;
     let manifest = Manifest::read(&args.manifest).map_err(|error| wrong(&error))?;
     let request = PlanRequest { agent: args.agent.as_ref(), slug: args.slug.clone(), ..host.plan_request() };
-    let plan = manifest.plan(request).map_err(|error| wrong(&format!("{}: {error}", args.manifest.display())))?;
+    let plan = manifest.plan(request).map_err(|error| wrong(&error))?;
+    bottle::check_files(&manifest, &plan).map_err(|error| wrong(&error))?;
 
     let cancel = on_signals().map_err(|error| broken(&format!("watch for signals: {error}")))?;
     let observer = progress(args.events);
@@ -97,7 +100,7 @@ fn run(args: Args) -> Result<u8, Failure> {
     let bottle = bottles.launch(plan).map_err(|error| {
         let log = state.compose_log();
         let hint = if log.exists() { format!("\nthe services' logs are in {}", log.display()) } else { String::new() };
-        Failure(if error.is_cancelled() { 130 } else { 1 }, format!("failed to {error}{hint}"))
+        Failure(if error.is_cancelled() { 130 } else { 1 }, format!("{}{hint}", reported(&error)))
     })?;
     let asked = !args.command.is_empty();
     let exec = if args.command.is_empty() { agent } else { Exec::new(args.command) };

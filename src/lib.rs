@@ -12,7 +12,9 @@ pub mod env_file;
 mod error;
 mod host;
 pub mod launch;
+mod manifest_files;
 mod provision;
+mod report;
 pub mod workspace;
 
 pub use agent::agent_command;
@@ -31,7 +33,9 @@ pub use error::{Error, Result};
 pub use host::Host;
 pub use launch::LaunchError;
 pub use lifecycle::{Bottle, BottleError, ServiceHealth};
+pub use manifest_files::check_files;
 pub use provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
+pub use report::{Report, report};
 
 /// The names that most programs need: `use bottle::prelude::*;`.
 pub mod prelude {

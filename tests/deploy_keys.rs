@@ -161,11 +161,11 @@ fn each_error_of_a_forge_is_told_and_leaves_no_key() {
             let bench = Bench::new(kind);
             bench.forge.set_fault(Some(fault));
             let error = bench.launch().unwrap_err();
-            let text = error.to_string();
+            let text = bottle::report(&error).to_string();
             assert!(text.contains(told), "{kind} {fault:?}: {text}");
             assert!(
                 text.starts_with(
-                    "register the deploy keys: git upstream `app` (bottles.lab.git.upstreams[0].deploy_key)"
+                    "failed to register the deploy keys: git upstream `app` (bottles.lab.git.upstreams[0].deploy_key)"
                 ) && text.contains("`FORGE_TOKEN`")
                     && text.contains(&bench.forge.api_url(kind))
                     && !text.contains("could not be undone")
@@ -181,16 +181,16 @@ fn each_error_of_a_forge_is_told_and_leaves_no_key() {
 #[test]
 fn a_forge_that_is_not_there_and_a_token_that_is_not_set_are_told_at_once() {
     let bench = Bench { token: None, ..Bench::new("gitea") };
-    let text = bench.launch().unwrap_err().to_string();
+    let text = bottle::report(&bench.launch().unwrap_err()).to_string();
     assert_eq!(
         text,
-        "prepare the launch: the variable `FORGE_TOKEN` is not set; git upstream `app` registers its deploy key with it \
+        "failed to prepare the launch: the variable `FORGE_TOKEN` is not set; git upstream `app` registers its deploy key with it \
          (bottles.lab.git.upstreams[0].deploy_key.token)"
     );
     assert!(bench.forge.log().is_empty() && !bench.state_root().path().exists());
 
     let bench = Bench::new("no-such-forge");
-    let text = Bench { kind: "gitea", ..bench }.with_dead_port().launch().unwrap_err().to_string();
+    let text = bottle::report(&Bench { kind: "gitea", ..bench }.with_dead_port().launch().unwrap_err()).to_string();
     assert!(text.contains("it was not reached"), "{text}");
 }
 

@@ -194,12 +194,15 @@ fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
             let (backend, engine) = engine(RecordingBackend::rehearsal().with_fault(index + 1, fault));
             let error = options(&place, engine, &seen).launch(place.plan()).expect_err(&when);
             assert_eq!(error.is_cancelled(), fault == Fault::Cancelled, "{when}: {error}");
-            let text = error.to_string();
-            assert!(text.starts_with(error.step.as_str()) && !text.contains("not everything"), "{when}: {text}");
+            let text = bottle::report(&error).to_string();
+            assert!(
+                text.starts_with(&format!("failed to {}", error.step)) && !text.contains("not everything"),
+                "{when}: {text}"
+            );
             if line.contains("docker exec") && fault == Fault::Exit(1) {
                 // What is provisioned is named, and not only that something was.
                 assert!(
-                    text.starts_with("provision the agent: ") && text.contains(": it ended with status 1"),
+                    text.starts_with("failed to provision the agent: ") && text.contains(": it ended with status 1"),
                     "{text}"
                 );
             }
@@ -279,7 +282,8 @@ fn an_engine_that_does_not_see_our_files_is_refused_before_anything_is_made() {
         let backend = Arc::new(backend);
         let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
         backend.clear();
-        let error = options(&place, engine, &Seen::default()).launch(place.plan()).unwrap_err().to_string();
+        let error =
+            bottle::report(&options(&place, engine, &Seen::default()).launch(place.plan()).unwrap_err()).to_string();
         assert!(error.contains("bind mounts of this host's files") && error.contains(address), "{error}");
         assert_eq!(backend.lines(), Vec::<String>::new());
         assert!(!place.path("state").exists(), "nothing is made");
@@ -301,7 +305,8 @@ fn a_state_directory_that_cannot_be_written_is_said_so_and_nothing_is_made() {
     fs::write(place.path("state").join(SLUG), "in the way").unwrap();
     fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
     let (backend, engine) = engine(RecordingBackend::rehearsal());
-    let error = options(&place, engine, &Seen::default()).launch(place.plan()).unwrap_err().to_string();
+    let error =
+        bottle::report(&options(&place, engine, &Seen::default()).launch(place.plan()).unwrap_err()).to_string();
     assert!(error.contains("prepare the launch") && error.contains(SLUG), "{error}");
     assert_eq!(backend.lines(), Vec::<String>::new());
 }

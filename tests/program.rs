@@ -32,7 +32,7 @@ fn state(home: &Path) -> PathBuf {
 }
 
 #[test]
-fn every_bad_manifest_ends_with_one_error_and_status_2_and_makes_nothing() {
+fn every_bad_manifest_ends_with_drawn_errors_and_status_2_and_makes_nothing() {
     let home = tempfile::tempdir().unwrap();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("bottle-plan/tests/bad");
     let mut count = 0;
@@ -41,12 +41,24 @@ fn every_bad_manifest_ends_with_one_error_and_status_2_and_makes_nothing() {
         let output = launch(home.path(), &["--manifest", path.to_str().unwrap(), "--", "true"]);
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{}: {stderr}", path.display());
-        assert!(stderr.starts_with("error: ") && stderr.contains(path.to_str().unwrap()), "{stderr}");
-        assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+        // Every mistake is drawn, as plain text where there is no terminal.
+        let title = format!("error: failed to read manifest `{}`: ", path.display());
+        assert!(stderr.starts_with(&title) && stderr.contains("\n\nerror: "), "{stderr}");
+        assert!(stderr.contains(&format!("--> {}", path.display())) && !stderr.contains('\u{1b}'), "{stderr}");
         assert!(output.stdout.is_empty());
         count += 1;
     }
     assert!(count >= 25, "only {count} fixtures");
+    let workspace = home.path().join("workspace.yaml");
+    fs::write(
+        &workspace,
+        "bottles: {dev: {workspace: {path: nowhere}}}\nagents: {demo: {bottle: dev, command: [id]}}\n",
+    )
+    .unwrap();
+    let output = launch(home.path(), &["--manifest", workspace.to_str().unwrap(), "--", "true"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("workspace.yaml:1:35") && stderr.contains("bottles.dev.workspace.path: `"), "{stderr}");
     for missing in ["missing.yaml", "."] {
         let output = launch(home.path(), &["--manifest", missing]);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));

@@ -45,7 +45,7 @@ fn a_plan_with_a_deploy_key_is_refused_before_anything_is_made() {
     let error = options.launch(plan).unwrap_err();
 
     assert!(matches!(&*error.cause, LaunchCause::NoDeployKeys { upstream, .. } if upstream == "app"), "{error}");
-    assert!(error.to_string().contains("feature `deploy-keys`"), "{error}");
+    assert!(bottle::report(&error).to_string().contains("feature `deploy-keys`"), "{error}");
     assert_eq!(backend.lines(), before);
     assert!(!state.exists());
 }

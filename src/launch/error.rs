@@ -70,7 +70,9 @@ impl fmt::Display for Step {
     }
 }
 
-/// A launch that failed: at which step, why, and what came of undoing it.
+/// A launch that failed: the step, the cause, and what came of undoing it.
+///
+/// `Display` gives the step, and `source` the cause. [`report`](crate::report) prints all of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct LaunchError {
@@ -105,20 +107,7 @@ impl LaunchError {
 
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.step, self.cause)?;
-        let mut source = std::error::Error::source(&*self.cause);
-        while let Some(inner) = source {
-            // Some errors already say what their source says.
-            let text = inner.to_string();
-            if !self.cause.to_string().contains(&text) {
-                write!(f, ": {text}")?;
-            }
-            source = inner.source();
-        }
-        match &self.teardown {
-            Some(report) if !report.is_clean() => write!(f, "\nnot everything could be undone: {report}"),
-            _ => Ok(()),
-        }
+        fmt::Display::fmt(&self.step, f)
     }
 }
 
@@ -155,7 +144,7 @@ pub enum LaunchCause {
     },
     /// A variable's value cannot be a token.
     #[error(
-        "the value of the variable `{variable}` begins or ends with a blank or line end, or holds a character that no \
+        "the value of the variable `{variable}` begins or ends with a space or line end, or holds a character that no \
          header can carry; {purpose}"
     )]
     VariableNotToken {

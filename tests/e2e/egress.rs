@@ -304,7 +304,7 @@ fn no_error_holds_a_token() {
     let tokens = Tokens::of(&lab);
     let failing = |manifest: &str, options: &Bottles| {
         let error = options.launch(lab.plan(manifest, "")).unwrap_err();
-        let text = format!("{error}\n{error:?}");
+        let text = format!("{}\n{error:?}", bottle::report(&error));
         tokens.assert_absent("an error", &text);
         lab.assert_nothing_left();
         assert_no_file_holds(&tokens, lab.root.path());
@@ -343,7 +343,7 @@ fn a_missing_or_empty_token_is_refused_before_anything_is_made() {
         ),
     ] {
         options = options.with_host(host_with(&variables));
-        let error = options.launch(lab.plan(BOTTLE, "")).unwrap_err().to_string();
+        let error = bottle::report(&options.launch(lab.plan(BOTTLE, "")).unwrap_err()).to_string();
         for part in [variable, problem, key] {
             assert!(error.contains(part), "{error} does not say {part}");
         }

@@ -321,7 +321,7 @@ fn a_second_launch_of_a_slug_is_refused_at_once() {
     let lab = Lab::new("twice");
     let bottle = lab.launch(EGRESS, "");
     let started = Instant::now();
-    let error = lab.options().launch(lab.plan(EGRESS, "")).unwrap_err().to_string();
+    let error = bottle::report(&lab.options().launch(lab.plan(EGRESS, "")).unwrap_err()).to_string();
     assert!(error.contains("already running, owned by pid") && started.elapsed() < Duration::from_secs(1), "{error}");
     sh(&bottle, "true").ok();
     lab.close(&bottle);

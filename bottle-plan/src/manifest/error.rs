@@ -175,17 +175,32 @@ fn is_reference(value: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
+impl ManifestError {
+    /// Returns the error without its mistakes: the file, and how many there are.
+    pub fn summary(&self) -> String {
+        let (count, mistakes) = (self.mistakes.len(), if self.mistakes.len() == 1 { "mistake" } else { "mistakes" });
+        format!("{}: {count} {mistakes}", self.title())
+    }
+
+    fn title(&self) -> String {
+        match &self.file {
+            Some(file) => {
+                format!("read manifest `{}`", mask::masked(&file.to_string_lossy()).replace(['\n', '\t'], "?"))
+            }
+            None => "read manifest".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("read manifest")?;
-        if let Some(file) = &self.file {
-            write!(f, " `{}`", mask::masked(&file.to_string_lossy()).replace(['\n', '\t'], "?"))?;
-        }
-        let (between, count) =
-            if self.mistakes.len() == 1 { (": ", None) } else { ("\n  ", Some(self.mistakes.len())) };
-        if let Some(count) = count {
-            write!(f, ": {count} mistakes")?;
-        }
+        let between = if self.mistakes.len() == 1 {
+            f.write_str(&self.title())?;
+            ": "
+        } else {
+            f.write_str(&self.summary())?;
+            "\n  "
+        };
         for mistake in &self.mistakes {
             f.write_str(between)?;
             if let (Some(line), Some(column)) = (mistake.line, mistake.column) {

@@ -183,7 +183,7 @@ impl Images {
         let agent = plan.names.built_image("agent", &bottle::sidecars::agent::CONTEXT.content_hash(&agent_args));
         let git_gate = plan.names.built_image("git-gate", &bottle::sidecars::git_gate::CONTEXT.content_hash(&base));
         let error = options(lab.state_root()).launch(plan).unwrap_err();
-        assert!(error.to_string().contains("it was not reached"), "{error}");
+        assert!(bottle::report(&error).to_string().contains("it was not reached"), "{error}");
         Self { agent, git_gate }
     }
 

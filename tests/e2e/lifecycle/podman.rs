@@ -28,7 +28,7 @@ fn a_launch_says_what_podman_lacks_before_anything_is_made() {
     for topology in [SMALL, FULL] {
         let place = Place::new();
         let error = options(engine.clone(), &place.state()).launch(plan(topology, "podman")).unwrap_err();
-        let text = error.to_string();
+        let text = bottle::report(&error).to_string();
         // Podman's own composer is not Docker Compose; with that one behind it, its bridges keep an address of the host.
         assert!(text.contains("podman") && text.contains("does not offer"), "{text}");
         println!("{text}");

@@ -47,7 +47,7 @@ fn a_sidecar_that_dies_during_the_start_fails_the_launch_with_what_it_printed() 
     // An image whose program ends at once with a status of its own.
     plan.images.pipelock = "debian:trixie-slim".parse().unwrap();
     let started = Instant::now();
-    let error = options(engine(), &place.state()).launch(plan).unwrap_err().to_string();
+    let error = bottle::report(&options(engine(), &place.state()).launch(plan).unwrap_err()).to_string();
     assert!(error.contains("start the services") && error.contains("pipelock"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     place.nothing_is_left("early");
@@ -139,7 +139,7 @@ fn a_state_directory_that_cannot_be_written_is_said_so_before_anything_is_made()
     let disk = Mounted::at(dir.clone(), "size=1m,mode=0700");
     disk.remount("ro");
     let error = options(engine(), &dir).launch(plan(SMALL, "readonly")).unwrap_err();
-    let text = error.to_string();
+    let text = bottle::report(&error).to_string();
     assert!(text.contains("Read-only file system") && text.contains("readonly"), "{text}");
     assert!(error.teardown.is_none(), "nothing had been made: {text}");
     assert_eq!(super::residue(&dir, "readonly"), Vec::<String>::new());
@@ -197,7 +197,7 @@ fn a_client_that_is_gone_from_path_is_named_and_what_it_left_is_recovered() {
             }
         },
     ));
-    let error = options.launch(plan(SMALL, "gone")).unwrap_err().to_string();
+    let error = bottle::report(&options.launch(plan(SMALL, "gone")).unwrap_err()).to_string();
     assert!(error.starts_with("provision the agent") && error.contains("not everything could be undone"), "{error}");
     assert!(error.contains("No such file or directory"), "{error}");
     assert!(docker(["ps", "--format", "{{.Names}}"]).stdout.contains("bottle-life-gone"), "nobody could take it down");
@@ -224,7 +224,7 @@ fn an_up_that_hangs_is_stopped_in_time_with_all_that_it_started() {
     let engine = client.engine().unwrap().with_limits(limits);
     let options = options(engine, &place.state()).with_wait(Duration::from_secs(10));
     let started = Instant::now();
-    let error = options.launch(plan(SMALL, "hangs")).unwrap_err().to_string();
+    let error = bottle::report(&options.launch(plan(SMALL, "hangs")).unwrap_err()).to_string();
     assert!(error.starts_with("start the services") && error.contains("did not end within 22s"), "{error}");
     assert!(error.contains("the last words"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(45), "{:?}", started.elapsed());
@@ -244,7 +244,7 @@ fn an_engine_elsewhere_is_refused_before_anything_is_made() {
     let backend = Arc::new(Subprocess::new(variables.collect::<Vec<_>>()));
     let engine = Engine::detect(backend, &EngineChoice::Auto, Control::default()).unwrap();
     let error = options(engine, &place.state()).launch(plan(SMALL, "remote")).unwrap_err();
-    let text = error.to_string();
+    let text = bottle::report(&error).to_string();
     assert!(text.contains(&proxy.address()) && text.contains("local socket"), "{text}");
     assert!(error.teardown.is_none() && !place.state().exists());
 }
