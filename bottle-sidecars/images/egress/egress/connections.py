@@ -107,12 +107,13 @@ class Handler(mode_servers.ProxyConnectionHandler):
             raise
 
     async def before_read(self, connection: Connection) -> None:
-        """Waits until what this connection sent before is on its way to the other side."""
+        """Waits until what came of this connection's data before is on its way: to the other side, and for the agent also
+        back to it, since it may ask for one refusal after the other and read none."""
         if connection is self.client:
             # What arrives while the upstream connection is made would be kept in a queue.
             await self._connected.wait()
         for other, io in list(self.transports.items()):
-            if (other is self.client) is (connection is self.client) or io.writer is None:
+            if io.writer is None or (connection is not self.client and other is not self.client):
                 continue
             try:
                 await io.writer.drain()
@@ -121,7 +122,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
                     io.handler.cancel(f"Error sending data: {error}")
 
     async def drain_writers(self) -> None:
-        """Does nothing: `before_read` waits for one direction only, so that the two do not hold up each other."""
+        """Does nothing: `before_read` waits, and not for what does not concern the connection."""
 
     def arrived(self) -> None:
         if not self.requesting and self._deadline is None:

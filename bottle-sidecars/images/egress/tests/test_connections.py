@@ -244,6 +244,25 @@ class Bounds(Proxy):
         print(f"\n  a host that stops reading: {sent / MIB:.0f} MiB sent, +{grown / 1024:.1f} MiB")
         self.assertLess(grown, 8 * 1024)
 
+    def test_refusals_that_nobody_reads(self):
+        before = len(self.egress.requests())
+        with socket.socket() as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            plain.settimeout(1)
+            plain.connect(("127.0.0.1", self.egress.port))
+            batch = get("http://api.test/v1/x", "api.test").encode() * 1500
+            size = -1
+            for _ in range(20):
+                with contextlib.suppress(TimeoutError):
+                    plain.sendall(batch)
+                time.sleep(0.1)
+                while size != (size := self.egress.lines_file.stat().st_size):
+                    time.sleep(0.1)
+        # The kernel takes up to 4 MiB of them; what it does not take would be held here.
+        answered = len(self.egress.requests()) - before
+        self.assertGreater(answered, 1000)
+        self.assertLess(answered, 18_000)
+
     def test_what_is_sent_while_the_connection_is_made_waits(self):
         before = self.egress.resident_kib()
         with self.egress.tunnel("mute.test:443") as tunnel:
