@@ -8,5 +8,6 @@ mod egress;
 mod git;
 mod launch;
 mod lifecycle;
+mod pipelock;
 mod sidecars;
 mod supervise;

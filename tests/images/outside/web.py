@@ -2,7 +2,8 @@
 
     /                 ok
     /echo             the request as recorded, as JSON
-    /sse?n=&ms=       n server-sent events, ms apart, each carrying the time at which it was sent
+    /sse?n=&ms=       n server-sent events, ms apart, each carrying the time at which it was sent, and perhaps text= or
+                      size= characters
     /big?mb=          that many megabytes
     /upload           the length and SHA-256 of what was sent, never held in memory
     /gzip             a compressed answer
@@ -131,7 +132,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path == "/upload":
             self.json({name: self.body[name] for name in ("length", "sha256")})
         elif path == "/sse":
-            self.events(self.ticks(int(query.get("n", 5)), int(query.get("ms", 200))))
+            more = query.get("text", "") + "x " * (int(query.get("size", 0)) // 2)
+            self.events(self.ticks(int(query.get("n", 5)), int(query.get("ms", 200)), more))
         elif path == "/big":
             self.big(int(query.get("mb", 1)))
         elif path == "/gzip":
@@ -176,11 +178,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     @staticmethod
-    def ticks(count, pause):
+    def ticks(count, pause, more):
         for number in range(count):
             if number:
                 time.sleep(pause / 1000)
-            yield "tick", json.dumps({"n": number, "sent": time.time()})
+            yield "tick", json.dumps({"n": number, "sent": time.time()} | ({"more": more} if more else {}))
 
     def big(self, megabytes):
         self.send_response(200)
