@@ -3,45 +3,45 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why an environment file cannot be used.
+/// Error of reading an environment file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvFileError {
-    /// It could not be read.
-    #[error("the environment file `{}` could not be read", path.display())]
+    /// The file cannot be read.
+    #[error("read the environment file `{}`", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It is not text.
-    #[error("the environment file `{}` is not UTF-8", path.display())]
+    /// The file is not UTF-8.
+    #[error("read the environment file `{}`: it is not UTF-8", path.display())]
     NotText {
         /// The file.
         path: PathBuf,
     },
-    /// A line would take a value from the environment in which Compose runs, where the bottle's tokens are.
-    #[error("{}:{line}: {what}, which would take a value from the launcher's environment; accepted: `NAME=value`, with `$` in single quotes or as `$$`", path.display())]
+    /// A line takes a value from the environment in which Compose runs, which holds the bottle's tokens.
+    #[error("use the environment file `{}`: line {line} holds {what}, which would take a value from the launcher's environment; accepted: `NAME=value`, with `$` in single quotes or as `$$`", path.display())]
     Reaches {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What it holds.
+        /// What the line holds.
         what: &'static str,
     },
 }
 
-/// Whether there is an environment file that says something; a missing or empty one is none.
+/// Returns whether there is an environment file with at least one variable. A missing file counts as an empty one.
 ///
 /// Compose interpolates `$NAME` and takes the value of a bare `NAME` from its own environment, which holds every token of
 /// the bottle: `A=${EGRESS_TOKEN_X}` would hand one to the agent. Such lines are refused.
 ///
 /// # Errors
 ///
-/// When it cannot be read, is not UTF-8, or has such a line.
+/// When the file cannot be read, is not UTF-8, or has such a line.
 pub fn check(path: &Path) -> Result<bool, EnvFileError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -55,7 +55,7 @@ pub fn check(path: &Path) -> Result<bool, EnvFileError> {
     }
 }
 
-/// The first line that takes a value from elsewhere. A quoted value may span lines.
+/// Returns the first line that takes a value from the environment, and what it holds. A quoted value may span lines.
 fn first_reach(text: &str) -> Option<(usize, &'static str)> {
     let mut line = 1;
     let mut rest = text;
@@ -92,7 +92,7 @@ fn first_reach(text: &str) -> Option<(usize, &'static str)> {
     None
 }
 
-/// The length of a double-quoted value with its quotes.
+/// Returns the length of a double-quoted value, quotes included.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.char_indices().skip(1).find_map(|(place, c)| {
@@ -102,7 +102,7 @@ fn closing_quote(text: &str) -> Option<usize> {
     })
 }
 
-/// Whether a `$` is left when each `$$` is taken away.
+/// Returns whether a `$` is left when each `$$` is removed.
 fn has_interpolation(value: &str) -> bool {
     value.replace("$$", "").contains('$')
 }
@@ -159,6 +159,6 @@ mod tests {
         assert!(check(&path).unwrap());
         std::fs::write(&path, "A=1\nB=${HOME}\n").unwrap();
         let error = check(&path).unwrap_err().to_string();
-        assert!(error.contains("agent.env:2: a `$`, which would take"), "{error}");
+        assert!(error.contains("agent.env`: line 2 holds a `$`, which would take"), "{error}");
     }
 }

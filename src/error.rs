@@ -19,7 +19,7 @@ pub enum Error {
     #[error("look at the host")]
     Host(#[source] io::Error),
     /// A name or a value is malformed.
-    #[error(transparent)]
+    #[error("parse a name or value")]
     Name(#[from] NameError),
     /// A manifest cannot be read or is wrong.
     #[error(transparent)]

@@ -87,3 +87,100 @@ fn launch_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a LaunchErr
         _ => error.downcast_ref::<LaunchError>(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::io;
+    use std::path::PathBuf;
+
+    use bottle_compose::RenderError;
+    use bottle_plan::{Manifest, ResolveError, Service, Slug};
+    use bottle_tls::{BundleInput, TlsError};
+
+    use super::*;
+    use crate::env_file::EnvFileError;
+    use crate::launch::{LaunchCause, Step};
+    use crate::workspace::WorkspaceError;
+
+    /// Every variant of the error types of plan, renderer and launch preparation.
+    fn every() -> Vec<(&'static str, Box<dyn StdError>)> {
+        fn path() -> PathBuf {
+            "/home/me/file".into()
+        }
+        fn denied() -> io::Error {
+            io::Error::from(io::ErrorKind::PermissionDenied)
+        }
+        let bundle =
+            || TlsError::Bundle { input: BundleInput::ExtraRoots, line: 7, problem: "certificate 2: …".into() };
+        let text = "bottles: {dev: {runtime: kata, egres: {}}}\nagents: {demo: {bottle: dev, command: [id]}}";
+        let manifest = || Manifest::parse(text).unwrap_err();
+        let name = || "No".parse::<Slug>().unwrap_err();
+        let (known, what, variable, purpose) = ("`demo`", "the workspace", "TOKEN", "route `a` injects it (key)");
+        let launch = |cause| Box::new(LaunchError::new(Step::Prepare, cause)) as Box<dyn StdError>;
+        let mut all: Vec<(&str, Box<dyn StdError>)> = vec![
+            ("ManifestError", Box::new(manifest())),
+            ("NameError", Box::new(Error::from(name()))),
+            ("PlanError", Box::new(PlanError::UnknownAgent { wanted: "x".into(), known: known.into() })),
+            ("PlanError", Box::new(PlanError::AgentNotChosen { known: known.into() })),
+            ("PlanError", Box::new(PlanError::Manifest(manifest()))),
+            ("PlanError", Box::new(PlanError::RelativePath { what: "the home directory", path: "x".into() })),
+            ("ResolveError", Box::new(ResolveError::Sidecar { service: Service::Egress, planned: true })),
+            ("ResolveError", Box::new(ResolveError::Sidecar { service: Service::Egress, planned: false })),
+            ("ResolveError", Box::new(ResolveError::RelativePath { what: what.into(), path: "x".into() })),
+            ("ResolveError", Box::new(ResolveError::NotUnicode { what: what.into(), path: path() })),
+            ("ResolveError", Box::new(ResolveError::NoIdentity { name: "app".parse().unwrap() })),
+            ("ResolveError", Box::new(ResolveError::UpstreamCa)),
+            ("RenderError", Box::new(RenderError::DuplicateService { name: "agent".into() })),
+            ("RenderError", Box::new(RenderError::Dangling { service: "clock".into(), missing: "moon".into() })),
+            ("RenderError", Box::new(RenderError::NoPorts { sidecar: "clock".into(), given: "its proxy".into() })),
+            ("EnvFileError", Box::new(EnvFileError::Read { path: path(), source: denied() })),
+            ("EnvFileError", Box::new(EnvFileError::NotText { path: path() })),
+            ("EnvFileError", Box::new(EnvFileError::Reaches { path: path(), line: 2, what: "a `$`" })),
+            ("WorkspaceError", Box::new(WorkspaceError::NotADirectory { path: path() })),
+            ("WorkspaceError", Box::new(WorkspaceError::Read { path: path(), source: denied() })),
+            ("WorkspaceError", Box::new(WorkspaceError::Write(denied()))),
+        ];
+        let (variable, purpose) = (variable.to_owned(), purpose.to_owned());
+        let causes = [
+            LaunchCause::Cancelled,
+            LaunchCause::Variable { variable: variable.clone(), empty: true, purpose: purpose.clone() },
+            LaunchCause::Variable { variable: variable.clone(), empty: false, purpose: purpose.clone() },
+            LaunchCause::VariableNotText { variable: variable.clone(), purpose: purpose.clone() },
+            LaunchCause::VariableNotToken { variable, purpose },
+            LaunchCause::Unusable { what: what.into(), path: path(), problem: "is not a directory".into() },
+            LaunchCause::UpstreamCa { path: path(), source: bundle() },
+            LaunchCause::Write { path: path(), source: denied() },
+            LaunchCause::EnvFile(EnvFileError::Read { path: path(), source: denied() }),
+            LaunchCause::Workspace(WorkspaceError::Write(denied())),
+            LaunchCause::Tls(bundle()),
+            LaunchCause::Resolve(ResolveError::UpstreamCa),
+            LaunchCause::Render(RenderError::DuplicateService { name: "agent".into() }),
+        ];
+        all.extend(causes.into_iter().map(|cause| ("LaunchError", launch(cause))));
+        all
+    }
+
+    #[test]
+    fn every_error_follows_failed_to() {
+        let mut shown = String::new();
+        for (family, error) in every() {
+            writeln!(shown, "{family}: {}", report(&*error)).unwrap();
+        }
+        insta::assert_snapshot!(shown);
+    }
+
+    #[test]
+    fn a_chain_says_nothing_twice() {
+        for (family, error) in every() {
+            let mut said: Vec<String> = Vec::new();
+            let mut next: Option<&dyn StdError> = Some(&*error);
+            while let Some(error) = next {
+                let text = error.to_string();
+                assert!(said.iter().all(|earlier| !earlier.contains(&text)), "{family}: {said:?} say `{text}` already");
+                said.push(text);
+                next = error.source();
+            }
+        }
+    }
+}

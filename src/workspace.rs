@@ -12,45 +12,45 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, WalkBuilder};
 use tar::{EntryType, Header};
 
-/// What was packed.
+/// Counts of a packed workspace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Packed {
-    /// Files and symbolic links.
+    /// Number of files and symbolic links.
     pub files: u64,
-    /// Bytes of the files together.
+    /// Total size of the files in bytes.
     pub bytes: u64,
 }
 
-/// Why a workspace could not be packed.
+/// Error of packing a workspace.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkspaceError {
-    /// There is no such directory.
-    #[error("the workspace `{}` is not a directory", path.display())]
+    /// The path is not a directory.
+    #[error("pack the workspace `{}`: it is not a directory", path.display())]
     NotADirectory {
         /// The path.
         path: PathBuf,
     },
-    /// A file could not be read.
-    #[error("`{}` could not be read", path.display())]
+    /// A file cannot be read.
+    #[error("read `{}`", path.display())]
     Read {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The tar could not be written.
-    #[error("the packed workspace could not be written")]
+    /// The tar cannot be written.
+    #[error("write the packed workspace")]
     Write(#[source] io::Error),
 }
 
 /// Writes the workspace as a tar whose paths begin at the container's root and whose entries belong to `owner`.
 ///
-/// Left out is what `.gitignore` files, `.git/info/exclude` and the workspace's `.dockerignore` name, and every `.env` and
-/// `.env.*` file unless the plan asks for them. The repository itself (`.git`) is always in, for the agent works in it;
-/// credentials that somebody has left in its configuration are not. Symbolic links stay links, sockets and devices are
-/// left out, and the order is that of names, so that the same files give the same tar.
+/// Files that `.gitignore` files, `.git/info/exclude` or the workspace's `.dockerignore` name are left out, and so is every
+/// `.env` and `.env.*` file unless the plan includes them. The repository itself (`.git`) is always included, without
+/// the credentials in its configuration. Symbolic links stay links. Sockets and devices are left out. Entries are
+/// sorted by name, so that the same files give the same tar.
 ///
 /// # Errors
 ///
@@ -358,6 +358,6 @@ mod tests {
             include_env_files: false,
         };
         let error = pack(&plan, UserIds { uid: 1, gid: 1 }, io::sink()).unwrap_err();
-        assert_eq!(error.to_string(), "the workspace `/nonexistent/place` is not a directory");
+        assert_eq!(error.to_string(), "pack the workspace `/nonexistent/place`: it is not a directory");
     }
 }

@@ -9,18 +9,18 @@ use crate::agent::agent_service;
 use crate::document::{ComposeFile, Ipam, IpamConfig, Network, Variable};
 use crate::sidecar::{AgentAccess, EGRESS, INTERNAL, Sidecar, labels};
 
-/// Why a document could not be rendered.
+/// Error of rendering a Compose document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RenderError {
     /// Two services have one name.
-    #[error("two services are named `{name}`")]
+    #[error("render the services: two are named `{name}`")]
     DuplicateService {
         /// The name.
         name: String,
     },
     /// A service attaches to a network or waits for a service that the document does not have.
-    #[error("service `{service}` refers to `{missing}`, which the document does not have")]
+    #[error("render service `{service}`: it refers to `{missing}`, which the document does not have")]
     Dangling {
         /// The service.
         service: String,
@@ -29,7 +29,7 @@ pub enum RenderError {
     },
     /// The agent is told to reach a sidecar that opens no port to it.
     #[error(
-        "sidecar `{sidecar}` is given to the agent as {given}, but `AgentAccess::ports` is empty, so the agent cannot \
+        "render sidecar `{sidecar}`: it is given to the agent as {given}, but `AgentAccess::ports` is empty, so the agent cannot \
          reach it; accepted: at least one port"
     )]
     NoPorts {
@@ -182,7 +182,7 @@ mod tests {
             (AgentAccess { environment: set("http://clock"), ..AgentAccess::default() }, "variable `CLOCK`"),
         ] {
             let error = given(access).unwrap_or_default();
-            assert!(error.starts_with("sidecar `clock` is given") && error.contains(says), "{error}");
+            assert!(error.starts_with("render sidecar `clock`: it is given") && error.contains(says), "{error}");
         }
         assert_eq!(given(AgentAccess { environment: set("http://clock-tower/"), ..AgentAccess::default() }), None);
         assert_eq!(given(AgentAccess::default()), None);

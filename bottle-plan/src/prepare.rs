@@ -95,29 +95,29 @@ impl<'a> PlanRequest<'a> {
     }
 }
 
-/// Why a manifest gives no plan for what was asked.
+/// Error of making a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
     /// The manifest has no such agent.
-    #[error("no agent is named `{wanted}`; accepted: {known}")]
+    #[error("plan agent `{wanted}`: the manifest has no such agent; accepted: {known}")]
     UnknownAgent {
-        /// What was asked for.
+        /// The agent that was requested.
         wanted: String,
-        /// The agents that there are.
+        /// The manifest's agents.
         known: String,
     },
-    /// The manifest has several agents, and none was chosen.
-    #[error("the manifest has several agents and none was chosen; accepted: {known}")]
+    /// The manifest does not have exactly one agent, and none was chosen.
+    #[error("choose an agent: the manifest does not have exactly one; accepted: {known}")]
     AgentNotChosen {
-        /// The agents that there are.
+        /// The manifest's agents.
         known: String,
     },
-    /// The manifest was put together in code and breaks a rule.
+    /// The manifest breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// A path of the host cannot be part of a plan.
-    #[error("{what} `{}` is not an absolute path", path.display())]
+    #[error("plan the bottle: {what} `{}` is not an absolute path", path.display())]
     RelativePath {
         /// Which path.
         what: &'static str,

@@ -40,7 +40,7 @@ pub struct LaunchFacts {
     pub git_gate: Option<GitGateFacts>,
     /// Supervise's image and files.
     pub supervise: Option<SuperviseFacts>,
-    /// A PEM file of further authorities for upstream connections, laid down for the containers to read.
+    /// A PEM file of further authorities for upstream connections, written for the containers to read.
     pub upstream_ca: Option<PathBuf>,
 }
 
@@ -170,12 +170,12 @@ pub struct SuperviseFacts {
     pub current_config: PathBuf,
 }
 
-/// Why facts do not fit a plan.
+/// Error of joining a plan with the facts of a launch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
     /// The plan has a sidecar whose facts are missing, or the other way round.
-    #[error("the plan {} {service}, but facts about it were {}", if *planned { "has" } else { "has no" }, if *planned { "not given" } else { "given" })]
+    #[error("use the launch facts: the plan {} {service}, but its facts are {}", if *planned { "has" } else { "has no" }, if *planned { "missing" } else { "given" })]
     Sidecar {
         /// The sidecar.
         service: Service,
@@ -183,7 +183,7 @@ pub enum ResolveError {
         planned: bool,
     },
     /// A path that becomes a bind mount's source is not absolute.
-    #[error("{what} `{}` is not an absolute path", path.display())]
+    #[error("use the path of {what}: `{}` is not absolute", path.display())]
     RelativePath {
         /// Which path.
         what: String,
@@ -191,7 +191,7 @@ pub enum ResolveError {
         path: PathBuf,
     },
     /// A path that becomes part of the document is not UTF-8.
-    #[error("{what} `{}` is not UTF-8, which a Compose document must be", path.display())]
+    #[error("use the path of {what}: `{}` is not UTF-8, which a Compose document must be", path.display())]
     NotUnicode {
         /// Which path.
         what: String,
@@ -199,13 +199,13 @@ pub enum ResolveError {
         path: PathBuf,
     },
     /// An upstream with a key of its own has no key file.
-    #[error("git upstream `{name}` has no identity file")]
+    #[error("use the launch facts: git upstream `{name}` has no identity file")]
     NoIdentity {
         /// The upstream.
         name: EntryName,
     },
-    /// The plan names a bundle of authorities, but none was laid down, or the other way round.
-    #[error("the plan's `tls.upstream_ca` and the bundle that was laid down do not go together")]
+    /// Only one of the plan and the facts has a bundle of upstream certificates.
+    #[error("use the launch facts: the plan and the facts must both have `tls.upstream_ca`, or neither")]
     UpstreamCa,
 }
 

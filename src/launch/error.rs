@@ -1,4 +1,4 @@
-//! Why a launch failed.
+//! The errors of a launch.
 
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ use crate::workspace::WorkspaceError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// Looking whether everything is there that the plan needs, and opening the journal.
+    /// Checks that everything the plan needs exists, and opens the journal.
     Prepare,
     /// The agent's base image, the sidecars' images, then the derived image holding the workspace.
     BuildImages,
@@ -85,7 +85,7 @@ pub struct LaunchError {
 }
 
 impl LaunchError {
-    pub(super) fn new(step: Step, cause: LaunchCause) -> Self {
+    pub(crate) fn new(step: Step, cause: LaunchCause) -> Self {
         Self { step, cause: Box::new(cause), teardown: None }
     }
 
@@ -117,12 +117,12 @@ impl std::error::Error for LaunchError {
     }
 }
 
-/// Why a step failed.
+/// Cause of a failed step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LaunchCause {
-    /// It was stopped.
-    #[error("it was stopped")]
+    /// The launch was cancelled.
+    #[error("it was cancelled")]
     Cancelled,
     /// A variable that the plan needs is not in the host's environment, or is empty.
     #[error("the variable `{variable}` {}; {purpose}", if *empty { "is empty" } else { "is not set" })]
@@ -131,15 +131,15 @@ pub enum LaunchCause {
         variable: String,
         /// Whether it is there, but empty.
         empty: bool,
-        /// Who wants it, and the manifest's key.
+        /// What needs it, and the manifest's key.
         purpose: String,
     },
-    /// A variable's value cannot be handed on.
+    /// A variable's value is not UTF-8.
     #[error("the value of the variable `{variable}` is not UTF-8; {purpose}")]
     VariableNotText {
         /// The variable.
         variable: String,
-        /// Who wants it, and the manifest's key.
+        /// What needs it, and the manifest's key.
         purpose: String,
     },
     /// A variable's value cannot be a token.
@@ -150,7 +150,7 @@ pub enum LaunchCause {
     VariableNotToken {
         /// The variable.
         variable: String,
-        /// Who wants it, and the manifest's key.
+        /// What needs it, and the manifest's key.
         purpose: String,
     },
     /// A file that the plan names cannot be used.
@@ -164,7 +164,7 @@ pub enum LaunchCause {
         problem: String,
     },
     /// The certificates of `tls.upstream_ca` cannot be used.
-    #[error("the file of `tls.upstream_ca` `{}` cannot be used", path.display())]
+    #[error("read the file `{}` of `tls.upstream_ca`", path.display())]
     UpstreamCa {
         /// The file.
         path: PathBuf,
@@ -173,7 +173,7 @@ pub enum LaunchCause {
         source: TlsError,
     },
     /// A file of the bottle's state could not be written.
-    #[error("`{}` could not be written", path.display())]
+    #[error("write `{}`", path.display())]
     Write {
         /// The file.
         path: PathBuf,
