@@ -1,7 +1,5 @@
 //! Looks after the bottles that are there: `cargo run --example bottles -- list`, and `--help` for the rest.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
-
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -74,20 +72,29 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let cancel = match on_signals() {
+        Ok(cancel) => cancel,
+        Err(error) => {
+            complain(&format!("error: failed to watch for signals: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(Args::parse(), &cancel) {
         Ok(status) => ExitCode::from(status),
         Err(message) => {
-            eprintln!("error: failed to {message}");
-            ExitCode::FAILURE
+            let status = if cancel.is_cancelled() { 130 } else { 1 };
+            complain(&format!("error: failed to {message}"));
+            ExitCode::from(status)
         }
     }
 }
 
-fn run(args: Args) -> Result<u8, String> {
+fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
     let host = Host::current().map_err(|error| format!("look at the host: {error}"))?;
-    let cancel = on_signals().map_err(|error| format!("watch for signals: {error}"))?;
     let backend = Arc::new(Subprocess::new(host.environment()));
-    let engine = Engine::detect(backend, &args.engine, Control::cancelled_by(cancel.clone())).map_err(text)?;
+    // The first Ctrl-C stops a teardown too: what is left can be taken down by the next one.
+    let control = Control::cancelled_by(cancel.clone()).with_abort(cancel.clone());
+    let engine = Engine::detect(backend, &args.engine, control.clone()).map_err(text)?;
     let mut site = Bottles::new(engine, host.clone()).with_prefix(args.prefix).with_observer(Arc::new(progress));
     if let Some(dir) = args.state_dir {
         site = site.with_state_root(StateRoot::at(host.facts.cwd.join(dir)));
@@ -98,7 +105,7 @@ fn run(args: Args) -> Result<u8, String> {
             site.logs(&slug, follow, Arc::new(print)).map_err(text)?;
             Ok(0)
         }
-        Action::Exec { slug, command } => exec(&site, &slug, command, cancel),
+        Action::Exec { slug, command } => exec(&site, &slug, command, control),
         Action::Cp { from, to } => copy(&site, &from, &to),
         Action::Down { slugs } => {
             let reports = slugs.iter().map(|slug| site.down(slug).map_err(text));
@@ -108,12 +115,12 @@ fn run(args: Args) -> Result<u8, String> {
             let report = site.recover().map_err(text)?;
             for (what, slugs) in [("live", &report.live), ("kept", &report.kept)] {
                 for slug in slugs {
-                    println!("{slug}: left alone, {what}");
+                    say(&format!("{slug}: left alone, {what}"));
                 }
             }
-            report.foreign.iter().for_each(|(slug, foreign)| println!("{slug}: left alone, {foreign}"));
-            report.recovered.iter().for_each(|(slug, report)| println!("{slug}: {report}"));
-            report.problems.iter().for_each(|problem| eprintln!("warning: {problem}"));
+            report.foreign.iter().for_each(|(slug, foreign)| say(&format!("{slug}: left alone, {foreign}")));
+            report.recovered.iter().for_each(|(slug, report)| say(&format!("{slug}: {report}")));
+            report.problems.iter().for_each(|problem| complain(&format!("warning: {problem}")));
             Ok(u8::from(!report.is_clean()))
         }
     }
@@ -122,34 +129,33 @@ fn run(args: Args) -> Result<u8, String> {
 fn list(site: &Bottles, json: bool) -> Result<u8, String> {
     let bottles = site.list().map_err(text)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&bottles).map_err(text)?);
+        say(&serde_json::to_string_pretty(&bottles).map_err(text)?);
         return Ok(0);
     }
-    println!("{:<32} {:<16} {:<10} {:<9} SERVICES", "BOTTLE", "AGENT", "STATUS", "OWNER");
+    say(&format!("{:<32} {:<16} {:<10} {:<9} SERVICES", "BOTTLE", "AGENT", "STATUS", "OWNER"));
     for (slug, bottle) in bottles {
         let status = bottle.status.map_or_else(|| "no state".to_owned(), |status| format!("{status:?}").to_lowercase());
         let owner = if bottle.is_owned { "alive" } else { "gone" };
         let agent = bottle.agent.unwrap_or_default();
         let up = bottle.services.iter().filter(|service| service.is_up()).count();
         let services = format!("{up} of {} up", bottle.services.len());
-        println!("{:<32} {agent:<16} {status:<10} {owner:<9} {services}", slug.as_str());
+        say(&format!("{:<32} {agent:<16} {status:<10} {owner:<9} {services}", slug.as_str()));
         for service in bottle.services.iter().filter(|service| !service.is_up() || service.restarts > 0) {
-            println!("    {service}");
+            say(&format!("    {service}"));
         }
     }
     Ok(0)
 }
 
 /// At a terminal when there is one, and else with the two outputs kept apart.
-fn exec(site: &Bottles, slug: &Slug, command: Vec<String>, cancel: CancelToken) -> Result<u8, String> {
+fn exec(site: &Bottles, slug: &Slug, command: Vec<String>, control: Control) -> Result<u8, String> {
     let bottle = site.attach(slug).map_err(text)?;
     let exec = if command.is_empty() { bottle.agent() } else { Some(Exec::new(command)) };
     let exec = exec.ok_or_else(|| format!("run the agent of bottle `{slug}`: nothing tells its command"))?;
     let output = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         bottle.exec_agent(exec, true)
     } else {
-        let control = Control::cancelled_by(cancel).with_sink(Arc::new(print));
-        bottle.exec_streaming(exec.with_stdin(Stdin::Inherit), control)
+        bottle.exec_streaming(exec.with_stdin(Stdin::Inherit), control.with_sink(Arc::new(print)))
     };
     Ok(u8::try_from(output.map_err(text)?.status.as_shell_code()).unwrap_or(1))
 }
@@ -178,7 +184,7 @@ fn finish(reports: &[TeardownReport]) -> Result<u8, String> {
 fn progress(event: &Event) {
     if let Event::StepFinished { step, duration, outcome } = event {
         let failed = if matches!(outcome, Outcome::Failed { .. }) { ": failed" } else { "" };
-        eprintln!("[{:>7.3} s] {step}{failed}", duration.as_secs_f64());
+        complain(&format!("[{:>7.3} s] {step}{failed}", duration.as_secs_f64()));
     }
 }
 
@@ -188,6 +194,16 @@ fn print(stream: Stream, bytes: &[u8]) {
         Stream::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
         Stream::Stderr => std::io::stderr().write_all(bytes),
     };
+}
+
+/// Prints a line. A reader that went away, such as `head`, is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints a line to standard error, which may be a terminal that was closed.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn text(error: impl Display) -> String {

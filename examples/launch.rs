@@ -1,20 +1,24 @@
 //! Launches an agent in a bottle: `cargo run --example launch -- [OPTIONS] [-- COMMAND...]`.
 //!
 //! Progress goes to standard error; standard output and the exit status are the command's own.
-
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
+//!
+//! The first Ctrl-C stops the launch or the command and takes the bottle down; the second one stops the teardown as well,
+//! and what it leaves is removed by `cargo run --example bottles -- down SLUG`.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bottle::exec::engine::Exec;
-use bottle::exec::{CancelToken, Control, Event, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess};
+use bottle::exec::{
+    CancelToken, Control, Event, EventLog, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess,
+};
 use bottle::plan::{AgentName, PlanRequest, Slug, StateRoot};
 use bottle::{Bottle, Bottles, Engine, EngineChoice, Host, Manifest};
 use clap::{Parser, ValueEnum};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// Launch an agent in a bottle.
 #[derive(Parser)]
@@ -37,9 +41,13 @@ struct Args {
     /// Leave the bottle up.
     #[arg(long)]
     keep: bool,
-    /// How progress is written.
+    /// How progress and errors are written to standard error. With `json` it holds JSON lines only: what the command prints
+    /// there becomes events too.
     #[arg(long, value_enum, default_value = "text")]
     events: Format,
+    /// Also write progress as JSON lines to a file, or to an open file descriptor if it is a number.
+    #[arg(long, value_name = "FILE|FD")]
+    events_file: Option<String>,
     /// What to run in place of the agent's own command.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -53,30 +61,57 @@ enum EngineArg {
     Rehearse,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Text,
     Json,
 }
 
-/// What went wrong, and the exit status that says so: 2 for what the user wrote, 1 for everything else.
+/// An error and its exit status: 2 for what the user wrote, 130 after Ctrl-C, 1 for everything else.
 struct Failure(u8, String);
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() && wants_json() => {
+            let message = error.to_string();
+            EventLog::new(std::io::stderr()).event(&Event::Error { message, status: 2 });
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
+    let console = match Console::new(args.events, args.events_file.as_deref()) {
+        Ok(console) => Arc::new(console),
+        Err(error) => {
+            let message = format!("failed to open the events file: {error}");
+            Console::of(args.events).fail(2, &message);
+            return ExitCode::from(2);
+        }
+    };
+    match run(args, &console) {
         Ok(status) => ExitCode::from(status),
         Err(Failure(status, message)) => {
-            eprintln!("error: {message}");
+            console.fail(status, &message);
             ExitCode::from(status)
         }
     }
 }
 
-fn run(args: Args) -> Result<u8, Failure> {
-    let color = std::io::stderr().is_terminal();
+/// Returns true when the arguments ask for JSON, although something else in them is wrong.
+fn wants_json() -> bool {
+    let args: Vec<_> = std::env::args_os().take_while(|arg| arg != "--").collect();
+    args.iter().any(|arg| arg == "--events=json")
+        || args.windows(2).any(|pair| pair[0] == "--events" && pair[1] == "json")
+}
+
+fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
+    let color = args.events == Format::Text && std::io::stderr().is_terminal();
     let reported = |error: &(dyn std::error::Error + 'static)| bottle::report(error).with_color(color).to_string();
     let wrong = |error: &(dyn std::error::Error + 'static)| Failure(2, reported(error));
-    let broken = |error: &dyn std::fmt::Display| Failure(1, format!("failed to {error}"));
+    let (cancel, abort) = on_signals().map_err(|error| Failure(1, format!("failed to watch for signals: {error}")))?;
+    let broken = |error: &dyn std::fmt::Display| {
+        Failure(if cancel.is_cancelled() { 130 } else { 1 }, format!("failed to {error}"))
+    };
 
     let host = Host::current().map_err(|error| broken(&format!("look at the host: {error}")))?;
     let manifest = Manifest::read(&args.manifest).map_err(|error| wrong(&error))?;
@@ -84,37 +119,39 @@ fn run(args: Args) -> Result<u8, Failure> {
     let plan = manifest.plan(request).map_err(|error| wrong(&error))?;
     bottle::check_files(&manifest, &plan).map_err(|error| wrong(&error))?;
 
-    let cancel = on_signals().map_err(|error| broken(&format!("watch for signals: {error}")))?;
-    let observer = progress(args.events);
-    let (engine, rehearsal) = choose_engine(args.engine, &host, &cancel)?;
     let root = args.state_dir.map(|dir| StateRoot::at(host.facts.cwd.join(dir)));
     let root = root.unwrap_or_else(|| host.state_root());
     let state = root.bottle(plan.names.slug());
+    console.set_bottle(plan.names.slug().as_str(), state.dir());
+    let control = Control::cancelled_by(cancel.clone()).with_abort(abort);
+    let (engine, rehearsal) = choose_engine(args.engine, &host, &control, console)?;
     let agent = bottle::agent_command(&plan);
 
     let mut bottles =
-        Bottles::new(engine, host).with_state_root(root).with_observer(observer).with_cancel(cancel.clone());
+        Bottles::new(engine, host).with_state_root(root).with_observer(console.clone()).with_cancel(cancel.clone());
     if rehearsal.is_some() {
         bottles = bottles.with_forges(Arc::new(bottle::deploy_keys::RehearsedForges));
     }
     let bottle = bottles.launch(plan).map_err(|error| {
         let log = state.compose_log();
         let hint = if log.exists() { format!("\nthe services' logs are in {}", log.display()) } else { String::new() };
-        Failure(if error.is_cancelled() { 130 } else { 1 }, format!("{}{hint}", reported(&error)))
+        Failure(if cancel.is_cancelled() { 130 } else { 1 }, format!("{}{hint}", reported(&error)))
     })?;
     let asked = !args.command.is_empty();
     let exec = if args.command.is_empty() { agent } else { Exec::new(args.command) };
-    let result = run_command(&bottle, exec, &cancel);
+    let result = run_command(&bottle, exec, &control, console);
     if args.keep {
-        eprintln!("bottle {} stays up; its state is in {}", bottle.slug(), state.dir().display());
+        console.note(&format!("bottle {} stays up; its state is in {}", bottle.slug(), state.dir().display()));
         bottle.keep().map_err(|error| broken(&error))?;
     } else {
         bottle.close().map_err(|error| broken(&error))?;
     }
     if let Some(backend) = rehearsal {
-        eprintln!("\nrehearsed: what an engine would have been asked, secrets redacted");
+        console.note("\nrehearsed: what an engine would have been asked, secrets redacted");
+        let mut out = std::io::stdout().lock();
         for line in backend.lines() {
-            println!("{line}");
+            // A reader that went away is no reason to stop.
+            let _ = writeln!(out, "{line}");
         }
         // A caller who gave a command must not take this for its success (EX_UNAVAILABLE of sysexits.h).
         return Ok(if asked && args.engine == EngineArg::Auto { 69 } else { 0 });
@@ -123,91 +160,181 @@ fn run(args: Args) -> Result<u8, Failure> {
 }
 
 /// Runs the command on our own streams: with a terminal when we have one, and else with its two outputs kept apart.
-fn run_command(bottle: &Bottle, exec: Exec, cancel: &CancelToken) -> Result<u8, Failure> {
+fn run_command(bottle: &Bottle, exec: Exec, control: &Control, console: &Arc<Console>) -> Result<u8, Failure> {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let output = if terminal {
         bottle.exec_agent(exec, true)
     } else {
-        let sink = |stream: Stream, bytes: &[u8]| {
+        let out = console.clone();
+        let sink = move |stream: Stream, bytes: &[u8]| match stream {
             // A reader that went away is no reason to stop.
-            let _ = match stream {
-                Stream::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
-                Stream::Stderr => std::io::stderr().write_all(bytes),
-            };
+            Stream::Stdout => drop(std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush())),
+            Stream::Stderr => out.command_error(bytes),
         };
-        let control = Control::cancelled_by(cancel.clone()).with_sink(Arc::new(sink));
+        let control = control.clone().with_sink(Arc::new(sink));
         bottle.exec_streaming(exec.with_stdin(Stdin::Inherit), control)
     };
+    console.end_of_command();
     match output {
+        Ok(_) if control.cancel().is_cancelled() => Ok(130),
         Ok(output) => Ok(u8::try_from(output.status.as_shell_code()).unwrap_or(1)),
-        Err(error) => Err(Failure(if cancel.is_cancelled() { 130 } else { 1 }, format!("failed to {error}"))),
+        Err(error) => Err(Failure(if control.cancel().is_cancelled() { 130 } else { 1 }, format!("failed to {error}"))),
     }
 }
 
-/// A token that SIGINT, SIGTERM and SIGHUP cancel.
-fn on_signals() -> std::io::Result<CancelToken> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&flag))?;
-    }
-    Ok(CancelToken::over(flag))
+/// Returns a token that the first SIGINT, SIGTERM or SIGHUP cancels, and one that a second SIGINT or SIGTERM cancels: it
+/// stops the teardown too. A terminal that closes may send several SIGHUPs, and the bottle is to be taken down then.
+fn on_signals() -> std::io::Result<(CancelToken, CancelToken)> {
+    let (cancel, abort) = (CancelToken::new(), CancelToken::new());
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let tokens = (cancel.clone(), abort.clone());
+    std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        for signal in signals.forever() {
+            tokens.0.cancel();
+            if signal != SIGHUP && seen.contains(&signal) {
+                tokens.1.cancel();
+            }
+            seen.push(signal);
+        }
+    });
+    Ok((cancel, abort))
 }
 
 /// The engine that was asked for, or the first that answers, or a rehearsal that says so.
 fn choose_engine(
     wanted: EngineArg,
     host: &Host,
-    cancel: &CancelToken,
+    control: &Control,
+    console: &Console,
 ) -> Result<(Engine, Option<Arc<RecordingBackend>>), Failure> {
     let choice = match wanted {
         EngineArg::Auto | EngineArg::Rehearse => EngineChoice::Auto,
         EngineArg::Docker => EngineChoice::Program("docker".into()),
         EngineArg::Podman => EngineChoice::Program("podman".into()),
     };
-    let control = Control::cancelled_by(cancel.clone());
+    let cancel = control.cancel();
+    let failed = |error| Failure(if cancel.is_cancelled() { 130 } else { 1 }, format!("failed to {error}"));
     if wanted != EngineArg::Rehearse {
         match Engine::detect(Arc::new(Subprocess::new(host.environment())), &choice, control.clone()) {
             Ok(engine) => {
-                eprintln!("engine: {}", engine.info());
+                console.note(&format!("engine: {}", engine.info()));
                 return Ok((engine, None));
             }
-            Err(error) if wanted == EngineArg::Auto && !cancel.is_cancelled() => no_engine(&error.to_string()),
-            Err(error) => return Err(Failure(1, format!("failed to {error}"))),
+            Err(error) if wanted == EngineArg::Auto && !cancel.is_cancelled() => {
+                console.note(&no_engine(&error.to_string()));
+            }
+            Err(error) => return Err(failed(error)),
         }
     }
     let backend = Arc::new(RecordingBackend::rehearsal());
-    let engine = Engine::detect(backend.clone(), &choice, control);
-    Ok((engine.map_err(|error| Failure(1, format!("failed to {error}")))?, Some(backend)))
+    let engine = Engine::detect(backend.clone(), &choice, control.clone());
+    Ok((engine.map_err(failed)?, Some(backend)))
 }
 
-fn no_engine(why: &str) {
+fn no_engine(why: &str) -> String {
     let rule = "=".repeat(78);
-    eprintln!(
+    format!(
         "{rule}\nNO CONTAINER ENGINE ANSWERS: NOTHING IS SEALED AND NO COMMAND IS RUN.\n\n{why}\n\n\
          Install Docker Engine 25 or later with Compose 2.20 or later\n\
          (https://docs.docker.com/engine/install/), start it, and run this again.\n\
          What follows is a rehearsal: real certificates and files, no process.\n{rule}"
-    );
+    )
 }
 
-/// Writes each event to standard error.
-fn progress(format: Format) -> Arc<dyn Observer> {
-    let out = Mutex::new(std::io::stderr());
-    Arc::new(move |event: &Event| {
-        let line = match format {
-            Format::Json => serde_json::to_string(event).ok(),
-            Format::Text => match event {
-                Event::StepFinished { step, duration, outcome } => Some(match outcome {
-                    Outcome::Failed { .. } => format!("[{:>7.3} s] {step}: failed", duration.as_secs_f64()),
-                    _ => format!("[{:>7.3} s] {step}", duration.as_secs_f64()),
-                }),
-                Event::Note { message } => Some(format!("            {message}")),
-                Event::Warning { message } => Some(format!("warning: {message}")),
-                _ => None,
-            },
+/// Where progress and errors go. Nothing of it fails: a terminal that was closed must not keep a bottle up.
+struct Console {
+    format: Format,
+    /// JSON on standard error, JSON in a file.
+    logs: Vec<EventLog>,
+    /// What the command printed to standard error since the last end of a line.
+    rest: Mutex<Vec<u8>>,
+}
+
+impl Console {
+    fn of(format: Format) -> Self {
+        let logs = match format {
+            Format::Text => Vec::new(),
+            Format::Json => vec![EventLog::new(std::io::stderr())],
         };
-        if let (Some(line), Ok(mut out)) = (line, out.lock()) {
-            let _ = writeln!(out, "{line}");
+        Self { format, logs, rest: Mutex::default() }
+    }
+
+    fn new(format: Format, file: Option<&str>) -> std::io::Result<Self> {
+        let mut this = Self::of(format);
+        if let Some(file) = file {
+            let is_number = file.bytes().all(|byte| byte.is_ascii_digit());
+            let path = if is_number { format!("/dev/fd/{file}") } else { file.to_owned() };
+            let mut options = std::fs::File::options();
+            options.append(true).create(!is_number);
+            let opened =
+                options.open(&path).map_err(|error| std::io::Error::new(error.kind(), format!("`{file}`: {error}")));
+            this.logs.push(EventLog::new(opened?));
         }
-    })
+        Ok(this)
+    }
+
+    fn set_bottle(&self, slug: &str, state_dir: &Path) {
+        self.logs.iter().for_each(|log| log.set_bottle(slug, state_dir));
+    }
+
+    fn note(&self, message: &str) {
+        self.line(message);
+        self.log(&Event::Note { message: message.trim().to_owned() });
+    }
+
+    fn fail(&self, status: u8, message: &str) {
+        self.line(&format!("error: {message}"));
+        self.log(&Event::Error { message: message.to_owned(), status });
+    }
+
+    /// Shows what the command printed to standard error: as it is, or as events.
+    fn command_error(&self, bytes: &[u8]) {
+        if self.format == Format::Text {
+            let _ = std::io::stderr().write_all(bytes);
+            return;
+        }
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        rest.extend_from_slice(bytes);
+        while let Some(at) = rest.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=at).collect();
+            self.output(&line[..at]);
+        }
+    }
+
+    fn end_of_command(&self) {
+        let rest = std::mem::take(&mut *self.rest.lock().unwrap_or_else(PoisonError::into_inner));
+        if !rest.is_empty() {
+            self.output(&rest);
+        }
+    }
+
+    fn output(&self, line: &[u8]) {
+        self.log(&Event::Output { stream: Stream::Stderr, line: String::from_utf8_lossy(line).into_owned() });
+    }
+
+    fn line(&self, line: &str) {
+        if self.format == Format::Text {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
+    fn log(&self, event: &Event) {
+        self.logs.iter().for_each(|log| log.event(event));
+    }
+}
+
+impl Observer for Console {
+    fn event(&self, event: &Event) {
+        self.log(event);
+        match event {
+            Event::StepFinished { step, duration, outcome } => {
+                let failed = if matches!(outcome, Outcome::Failed { .. }) { ": failed" } else { "" };
+                self.line(&format!("[{:>7.3} s] {step}{failed}", duration.as_secs_f64()));
+            }
+            Event::Note { message } => self.line(&format!("            {message}")),
+            Event::Warning { message } => self.line(&format!("warning: {message}")),
+            _ => {}
+        }
+    }
 }

@@ -165,3 +165,40 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     }
     files
 }
+
+#[test]
+fn with_json_events_standard_error_and_the_events_file_hold_nothing_else() {
+    use bottle::exec::{Event, EventRecord};
+
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("bottle.yaml"), MANIFEST).unwrap();
+    let records = |text: &str| -> Vec<EventRecord> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        text.lines().map(parse).collect()
+    };
+    let args = ["--manifest", "bottle.yaml", "--slug", "json-1", "--engine", "rehearse", "--events", "json"];
+    let output = launch(home.path(), &[&args[..], &["--events-file", "events"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let shown = records(&text(&output.stderr));
+    assert!(shown.len() > 30, "{}", shown.len());
+    assert_eq!(shown[0].state_dir.as_deref(), Some(state(home.path()).join("json-1").as_path()));
+    assert!(shown.iter().all(|record| record.slug.as_deref() == Some("json-1") && record.time.ends_with('Z')));
+    assert!(shown.iter().filter(|record| record.step.is_some()).count() > 20);
+    let in_file = records(&fs::read_to_string(home.path().join("events")).unwrap());
+    assert_eq!(in_file.len(), shown.len());
+
+    // Errors are events too, whatever is wrong.
+    for (args, slug) in [
+        (&["--events", "json", "--manifest", "missing.yaml"][..], None),
+        (&["--events=json", "--no-such-option"], None),
+        (&["--events", "json", "--manifest", "bottle.yaml", "--slug", "json-2", "--engine", "docker"], Some("json-2")),
+        (&["--events", "json", "--events-file", "no/such/file"], None),
+    ] {
+        let output = launch(home.path(), args);
+        let shown = records(&text(&output.stderr));
+        let Some(EventRecord { slug: named, event: Event::Error { message, status }, .. }) = shown.last() else {
+            panic!("{args:?}: {shown:?}");
+        };
+        assert_eq!((named.as_deref(), Some(i32::from(*status))), (slug, output.status.code()), "{args:?}: {message}");
+    }
+}

@@ -4,31 +4,35 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
 use crate::command::Command;
 use crate::control::Control;
 use crate::error::ExecError;
 use crate::output::Output;
+use crate::sink::Stream;
 use crate::status::ExitStatus;
 
-/// Something that happened. As JSON: `{"event":"step_finished","step":"up","seconds":1.5,"outcome":{"is":"done"}}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// Something that happened. As JSON: `{"event":"step_finished","name":"up","seconds":1.5,"outcome":{"is":"done"}}`.
+/// [`EventLog`](crate::EventLog) writes it with its time, bottle and step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
     /// A step began.
     StepStarted {
         /// What it is called.
+        #[serde(rename = "name")]
         step: String,
     },
     /// A step ended.
     StepFinished {
         /// What it is called.
+        #[serde(rename = "name")]
         step: String,
         /// How long it took.
-        #[serde(rename = "seconds", serialize_with = "seconds")]
+        #[serde(rename = "seconds", with = "seconds")]
         duration: Duration,
         /// What came of it.
         outcome: Outcome,
@@ -54,7 +58,7 @@ pub enum Event {
         /// How it ended, if it did.
         status: Option<ExitStatus>,
         /// How long it took.
-        #[serde(rename = "seconds", serialize_with = "seconds")]
+        #[serde(rename = "seconds", with = "seconds")]
         duration: Duration,
         /// Why it was not run to its end, if it was not.
         error: Option<String>,
@@ -78,10 +82,24 @@ pub enum Event {
         /// What it is.
         message: String,
     },
+    /// The program ends because of an error.
+    Error {
+        /// What went wrong.
+        message: String,
+        /// The status with which the program ends.
+        status: u8,
+    },
+    /// A line that the command in the bottle printed.
+    Output {
+        /// To which stream.
+        stream: Stream,
+        /// The line, without its end.
+        line: String,
+    },
 }
 
 /// What came of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Outcome {
     /// It did what it should.
@@ -169,9 +187,24 @@ impl<B: fmt::Debug> fmt::Debug for Observed<B> {
 }
 
 /// Seconds with three decimals: what a person reads and a script compares.
-#[expect(clippy::cast_precision_loss, reason = "a step does not take 200 000 years")]
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_millis() as f64 / 1000.0)
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[expect(clippy::cast_precision_loss, reason = "a step does not take 200 000 years")]
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_millis() as f64 / 1000.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        let duration = Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)?;
+        // The nearest float of a decimal may lie a nanosecond beside it.
+        Ok(Duration::from_millis(
+            u64::try_from((duration + Duration::from_micros(500)).as_millis()).unwrap_or(u64::MAX),
+        ))
+    }
 }
 
 #[cfg(test)]

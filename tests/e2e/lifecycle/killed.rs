@@ -79,7 +79,7 @@ fn events(state: &Path, slug: &str) -> Vec<String> {
     let line = |line: &str| {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();
         let kind = event["event"].as_str().unwrap_or_default();
-        let what = ["undo", "step", "label", "message"].iter().find_map(|key| event[key].as_str());
+        let what = ["undo", "name", "label", "message"].iter().find_map(|key| event[key].as_str());
         format!("{kind}: {}", what.unwrap_or_default())
     };
     text.lines().map(line).collect()

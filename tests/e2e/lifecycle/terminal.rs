@@ -196,3 +196,138 @@ fn without_a_terminal_there_is_none_in_the_container() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(3), "none\npiped in\n"));
 }
+
+/// The status as a shell shows it: a signal is 128 and its number.
+fn shell_status(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn control_c_at_any_moment_ends_with_130_and_leaves_nothing() {
+    let place = Place::new();
+    // The images are built before.
+    let mut first = launch(&place, "runc", "moment", "true");
+    assert!(first.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    for turn in 0..20 {
+        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        // Every turn has its own part of the three seconds.
+        let moment = Duration::from_millis(turn * 150 + u64::from(now.subsec_millis()) % 150);
+        let mut terminal = Terminal::start(&launch(&place, "runc", "moment", "echo ready; sleep 300"), 24, 80);
+        std::thread::sleep(moment);
+        terminal.press("\x03");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let status = loop {
+            if let Some(status) = terminal.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{moment:?}: it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        while let Ok(bytes) = terminal.bytes.recv_timeout(Duration::from_millis(100)) {
+            terminal.shown.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        assert_eq!(shell_status(status), 130, "{moment:?}: {}", terminal.shown);
+        super::docker_has_nothing_of("moment");
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_terminal_that_is_closed_takes_the_bottle_down() {
+    let place = Place::new();
+    for shown in ["prepare the launch", "write the Compose file", "ready"] {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let command = launch(&place, "runc", "closed", "echo ready; sleep 300");
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let mut session = Command::new("setsid");
+        session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        session.current_dir(command.get_current_dir().unwrap()).env("TERM", "xterm");
+        let mut child = session.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        drop((session, slave));
+        let mut master = fs::File::from(master);
+        let (mut text, mut buffer) = (String::new(), [0; 4096]);
+        while !text.contains(shown) {
+            let count = master.read(&mut buffer).unwrap();
+            text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        // Nobody else has it open: the terminal is gone.
+        drop(master);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "after {shown:?} it does not end");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert_eq!(shell_status(status), 130, "after {shown:?}");
+        super::docker_has_nothing_of("closed");
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = Place::new();
+    let bin = place.root.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    for hangs in ["logs", "down"] {
+        let docker = bin.join("docker");
+        let real = bottle_testing::lab::run(Command::new("sh").args(["-c", "command -v docker"]));
+        let script = format!(
+            "#!/bin/sh\nfor word; do [ \"$word\" != {hangs} ] || hangs=yes; done\n[ \"${{hangs:-}}\" ] || exec {} \"$@\"\n\
+             trap '' INT TERM\nwhile :; do sleep 1; done\n",
+            real.ok().trim()
+        );
+        fs::write(&docker, script).unwrap();
+        fs::set_permissions(&docker, fs::Permissions::from_mode(0o755)).unwrap();
+        let inner = launch(&place, "runc", "hung", "echo ready; sleep 300");
+        let mut command = Command::new("env");
+        command.arg(format!("PATH={}:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));
+        command.arg(inner.get_program()).args(inner.get_args()).current_dir(inner.get_current_dir().unwrap());
+        let mut terminal = Terminal::start(&command, 24, 80);
+        terminal.wait_for("write the Compose file");
+        terminal.press("\x03");
+        // Long enough to be in the teardown.
+        std::thread::sleep(Duration::from_secs(4));
+        let pressed = Instant::now();
+        terminal.press("\x03");
+        let deadline = pressed + Duration::from_secs(20);
+        while terminal.child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let took = pressed.elapsed();
+        let (code, shown) = terminal.status();
+        println!("{hangs}: ended {took:?} after the second Ctrl-C");
+        assert!(code == Some(130) && took < Duration::from_secs(1), "{hangs}: {code:?} after {took:?}: {shown}");
+
+        // What it left is taken down by the next one. There the first Ctrl-C ends the wait.
+        let client = |path: &str| {
+            let inner = example("bottles");
+            let mut env = Command::new("env");
+            env.arg(format!("PATH={path}:/usr/bin:/bin:/usr/sbin:/sbin"));
+            env.arg(inner.get_program()).arg("--state-dir").arg(place.state()).args(["down", "hung"]);
+            env.current_dir(scratch());
+            env
+        };
+        // The logs are tried once only.
+        if hangs == "down" {
+            let mut terminal = Terminal::start(&client(bin.to_str().unwrap()), 24, 80);
+            std::thread::sleep(Duration::from_secs(2));
+            let pressed = Instant::now();
+            terminal.press("\x03");
+            let (code, shown) = terminal.status();
+            assert!(code == Some(130) && pressed.elapsed() < Duration::from_secs(2), "{code:?}: {shown}");
+        }
+        bottle_testing::lab::run(&mut client("/usr/local/bin")).ok();
+        super::docker_has_nothing_of("hung");
+    }
+}

@@ -1,0 +1,185 @@
+//! Events as lines of JSON.
+
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::observer::{Event, Observer};
+
+/// One line of an [`EventLog`].
+///
+/// ```
+/// use bottle_exec::EventRecord;
+/// let line = r#"{"time":"2026-01-02T03:04:05.678Z","slug":"demo","step":"start the services","event":"note","message":"hi"}"#;
+/// let record: EventRecord = serde_json::from_str(line)?;
+/// assert_eq!(record.step.as_deref(), Some("start the services"));
+/// assert_eq!(serde_json::to_string(&record)?, line);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EventRecord {
+    /// When it happened, RFC 3339 in UTC with milliseconds.
+    pub time: String,
+    /// The bottle; `None` before its name is known.
+    pub slug: Option<String>,
+    /// The innermost step under way; `None` outside every step.
+    pub step: Option<String>,
+    /// The bottle's state directory, on its first line only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// An observer that writes each event as one line of JSON, an [`EventRecord`], and flushes it.
+///
+/// A line that cannot be written is dropped: a reader that went away must not stop a teardown.
+pub struct EventLog(Mutex<Lines>);
+
+struct Lines {
+    out: Box<dyn Write + Send>,
+    slug: Option<String>,
+    state_dir: Option<PathBuf>,
+    steps: Vec<String>,
+}
+
+impl EventLog {
+    /// Returns a log that writes to `out`.
+    pub fn new(out: impl Write + Send + 'static) -> Self {
+        Self(Mutex::new(Lines { out: Box::new(out), slug: None, state_dir: None, steps: Vec::new() }))
+    }
+
+    /// Sets the bottle that the following events are about.
+    pub fn set_bottle(&self, slug: impl Into<String>, state_dir: &Path) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.slug = Some(slug.into());
+        state.state_dir = Some(state_dir.to_owned());
+    }
+}
+
+impl Observer for EventLog {
+    fn event(&self, event: &Event) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Event::StepStarted { step } = event {
+            state.steps.push(step.clone());
+        }
+        let record = EventRecord {
+            time: now(),
+            slug: state.slug.clone(),
+            step: match event {
+                Event::StepFinished { step, .. } => Some(step.clone()),
+                _ => state.steps.last().cloned(),
+            },
+            state_dir: state.state_dir.take(),
+            event: event.clone(),
+        };
+        if let Event::StepFinished { step, .. } = event
+            && let Some(at) = state.steps.iter().rposition(|under_way| under_way == step)
+        {
+            state.steps.remove(at);
+        }
+        if let Ok(mut line) = serde_json::to_vec(&record) {
+            line.push(b'\n');
+            // In one write, so that lines of two processes in one file stay whole.
+            _ = state.out.write_all(&line).and_then(|()| state.out.flush());
+        }
+    }
+}
+
+impl fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLog").finish_non_exhaustive()
+    }
+}
+
+fn now() -> String {
+    let now = OffsetDateTime::from(SystemTime::now());
+    now.replace_millisecond(now.millisecond()).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observer::{Outcome, step};
+    use crate::sink::Stream;
+    use crate::status::ExitStatus;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_event_is_one_line_that_reads_back_with_its_time_bottle_and_step() {
+        let out = Shared::default();
+        let log = EventLog::new(out.clone());
+        log.event(&Event::Error { message: "two\nlines".into(), status: 2 });
+        log.set_bottle("demo", Path::new("/state/demo"));
+        let all = [
+            Event::Recorded { undo: "remove network n".into() },
+            Event::CommandStarted { label: "look".into(), command: "docker ps".into() },
+            Event::CommandFinished {
+                label: "look".into(),
+                command: "docker ps".into(),
+                status: Some(ExitStatus::Code(1)),
+                duration: Duration::from_millis(1234),
+                error: None,
+            },
+            Event::Note { message: "a note".into() },
+            Event::Warning { message: "a warning".into() },
+            Event::Output { stream: Stream::Stderr, line: "\x1b[31mred".into() },
+            Event::StepFinished {
+                step: "other".into(),
+                duration: Duration::from_millis(7),
+                outcome: Outcome::Failed { error: "why".into() },
+            },
+        ];
+        step(&log, "outer", || {
+            step(&log, "inner", || {
+                for event in &all {
+                    log.event(event);
+                }
+                Ok::<(), String>(())
+            })
+        })
+        .unwrap();
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let records: Vec<EventRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(records.len(), 1 + all.len() + 4);
+        for (record, line) in records.iter().zip(text.lines()) {
+            assert_eq!(serde_json::to_string(record).unwrap(), line);
+            OffsetDateTime::parse(&record.time, &Rfc3339).unwrap();
+        }
+        assert_eq!((&records[0].slug, &records[0].step, &records[0].state_dir), (&None, &None, &None));
+        assert_eq!(records[1].state_dir.as_deref(), Some(Path::new("/state/demo")));
+        assert!(records[2..].iter().all(|record| record.state_dir.is_none()));
+        assert!(records[1..].iter().all(|record| record.slug.as_deref() == Some("demo")));
+        let steps: Vec<&str> = records[1..].iter().map(|record| record.step.as_deref().unwrap()).collect();
+        let mut wanted = vec!["outer"];
+        wanted.extend(["inner"; 7]);
+        wanted.extend(["other", "inner", "outer"]);
+        assert_eq!(steps, wanted);
+        for (record, event) in records[3..].iter().zip(&all) {
+            assert_eq!(&record.event, event);
+        }
+    }
+}
