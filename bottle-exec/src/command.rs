@@ -134,6 +134,7 @@ pub struct Command {
     stderr: OutputPolicy,
     timeout: Option<Duration>,
     interactive: bool,
+    uninterrupted: bool,
     label: Option<String>,
 }
 
@@ -158,6 +159,7 @@ impl Command {
             stderr: OutputPolicy::default(),
             timeout: None,
             interactive: false,
+            uninterrupted: false,
             label: None,
         }
     }
@@ -249,6 +251,16 @@ impl Command {
         self.with_output(OutputPolicy::Inherit)
     }
 
+    /// Lets a cancellation wait for the command's end: only [`Control::abort`](crate::Control::abort) and the timeout stop it.
+    ///
+    /// For a client of a server that goes on by itself: what it makes after its client has gone would be missed by the
+    /// teardown.
+    #[must_use]
+    pub const fn with_uninterrupted(mut self) -> Self {
+        self.uninterrupted = true;
+        self
+    }
+
     /// Sets what a person should read of it: "start the bottle's services".
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
@@ -320,6 +332,11 @@ impl Command {
     /// Whether it belongs to the terminal.
     pub const fn interactive(&self) -> bool {
         self.interactive
+    }
+
+    /// Whether a cancellation waits for its end.
+    pub const fn uninterrupted(&self) -> bool {
+        self.uninterrupted
     }
 
     /// What a person should read of it; the program's name when nothing was said.

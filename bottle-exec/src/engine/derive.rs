@@ -24,7 +24,8 @@ impl Engine {
             .change(["container", "create", "--name", name, "--network", "none"])
             .with_args(labels)
             .with_arg(image)
-            .with_label(format!("make container {name}"));
+            .with_label(format!("make container {name}"))
+            .with_uninterrupted();
         self.run(&command).map(drop)
     }
 
@@ -34,7 +35,10 @@ impl Engine {
     ///
     /// When the container is not there.
     pub fn commit_container(&self, name: &str, tag: &str) -> Result<(), EngineError> {
-        let command = self.change(["container", "commit", name, tag]).with_label(format!("make image {tag}"));
+        let command = self
+            .change(["container", "commit", name, tag])
+            .with_label(format!("make image {tag}"))
+            .with_uninterrupted();
         self.run(&command).map(drop)
     }
 
@@ -51,7 +55,8 @@ impl Engine {
             .with_args(["--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"])
             .with_arg(image)
             .with_args(args)
-            .with_label(format!("work in the network of {container}"));
+            .with_label(format!("work in the network of {container}"))
+            .with_uninterrupted();
         self.run(&command)
     }
 
@@ -68,7 +73,8 @@ impl Engine {
             .with_arg(image)
             .with_args(args)
             .with_stdin(exec.stdin.clone())
-            .with_label(format!("run {program} in image {image}"));
+            .with_label(format!("run {program} in image {image}"))
+            .with_uninterrupted();
         self.run_any(&command)
     }
 }

@@ -203,7 +203,8 @@ impl Engine {
                 command = command.with_arg(option).with_arg(format!("{key}={value}"));
             }
         }
-        let command = command.with_arg(&network.name).with_label(format!("create network {}", network.name));
+        let command =
+            command.with_arg(&network.name).with_label(format!("create network {}", network.name)).with_uninterrupted();
         self.run(&command).map(drop)
     }
 

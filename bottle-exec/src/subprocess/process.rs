@@ -101,6 +101,7 @@ impl Process {
         started: Instant,
     ) -> io::Result<(Option<Stop>, ExitStatus)> {
         streams.attach(&mut self.child)?;
+        let cancel = if command.uninterrupted() { control.abort() } else { control.cancel() };
         let mut status = None;
         let mut linger_until = None;
         let mut stop: Option<(Stop, Force)> = None;
@@ -123,7 +124,7 @@ impl Process {
                 None => {
                     let why = if status.is_some() {
                         linger_until.filter(|&until| now >= until).map(|_| Stop::Lingering)
-                    } else if control.cancel().is_cancelled() {
+                    } else if cancel.is_cancelled() {
                         Some(Stop::Cancelled)
                     } else {
                         command.timeout().filter(|&limit| now - started >= limit).map(Stop::TimedOut)

@@ -158,3 +158,25 @@ fn a_cancellation_ends_a_command_that_ignores_sigterm_within_a_second() {
     let took = started.lock().unwrap().unwrap().elapsed();
     assert!(error.is_cancelled() && took < Duration::from_secs(1), "{error} after {took:?}");
 }
+
+/// An engine goes on with what its client asked for, so the client is waited for.
+#[test]
+fn a_cancellation_waits_for_a_command_that_is_not_to_be_interrupted_and_an_abort_does_not() {
+    use crate::control::CancelToken;
+
+    let run = |script: &str, aborts: bool| {
+        let (cancel, abort) = (CancelToken::new(), CancelToken::new());
+        let control = Control::cancelled_by(cancel.clone()).with_abort(abort.clone());
+        let control = control.with_sink(std::sync::Arc::new(move |_, _: &[u8]| {
+            cancel.cancel();
+            if aborts {
+                abort.cancel();
+            }
+        }));
+        host().run(&sh(script).with_output(OutputPolicy::Stream).with_uninterrupted(), &control)
+    };
+    assert!(run("echo begin; sleep 1; echo end", false).unwrap().stdout.text().ends_with("end\n"));
+    let started = Instant::now();
+    assert!(run("echo begin; sleep 10", true).unwrap_err().is_cancelled());
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}

@@ -239,6 +239,8 @@ fn a_terminal_that_is_closed_takes_the_bottle_down() {
     let place = Place::new();
     for shown in ["prepare the launch", "write the Compose file", "ready"] {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        // A copy in the child would keep the terminal open.
+        rustix::io::fcntl_setfd(&master, rustix::io::FdFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
