@@ -153,8 +153,6 @@ pub struct Build {
 pub enum PullPolicy {
     /// Never: the launcher has built it, and a registry's image of this name would be a stranger's.
     Never,
-    /// When it is not there.
-    Missing,
 }
 
 /// How a service is attached to a network.

@@ -365,7 +365,7 @@ fn is_gone(backend: &dyn Backend, named: &str) -> Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decorators::{Logging, Timeout};
+    use crate::decorators::Logging;
     use crate::observer::{Event, Observed};
     use crate::recording::RecordingBackend;
     use crate::subprocess::Subprocess;
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn every_decorator_conforms() {
         let observed = Observed::new(Logging::new(subprocess()), Arc::new(|_: &Event| {}));
-        assert_conforms(&Timeout::new(observed, Duration::from_secs(60)));
+        assert_conforms(&observed);
     }
 
     /// Every command in another program, as a backend does that goes elsewhere.

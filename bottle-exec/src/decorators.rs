@@ -1,6 +1,4 @@
-//! Backends around a backend.
-
-use std::time::Duration;
+//! A backend around a backend.
 
 use crate::backend::Backend;
 use crate::command::Command;
@@ -34,29 +32,5 @@ impl<B: Backend> Backend for Logging<B> {
             Err(error) => tracing::warn!(label = command.label(), error = %error, "not run to its end"),
         }
         result
-    }
-}
-
-/// Gives every command that brings no timeout of its own one, and shortens longer ones. Interactive commands are left
-/// alone: a person decides when they end.
-#[derive(Debug, Clone)]
-pub struct Timeout<B> {
-    inner: B,
-    limit: Duration,
-}
-
-impl<B: Backend> Timeout<B> {
-    /// Lets no command of `inner` run longer than `limit`.
-    pub const fn new(inner: B, limit: Duration) -> Self {
-        Self { inner, limit }
-    }
-}
-
-impl<B: Backend> Backend for Timeout<B> {
-    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
-        if command.interactive() || command.timeout().is_some_and(|own| own <= self.limit) {
-            return self.inner.run(command, control);
-        }
-        self.inner.run(&command.clone().with_timeout(self.limit), control)
     }
 }

@@ -37,7 +37,7 @@ pub use backend::Backend;
 pub use bottle_values::SecretValue;
 pub use command::{Command, EnvValue, OutputPolicy, Stdin};
 pub use control::{CancelToken, Control};
-pub use decorators::{Logging, Timeout};
+pub use decorators::Logging;
 pub use engine::{Engine, EngineChoice, EngineError};
 pub use error::ExecError;
 pub use event_log::{EventLog, EventRecord};

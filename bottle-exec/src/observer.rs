@@ -104,11 +104,6 @@ pub enum Event {
 pub enum Outcome {
     /// It did what it should.
     Done,
-    /// There was nothing to do.
-    Skipped {
-        /// Why.
-        reason: String,
-    },
     /// It failed.
     Failed {
         /// Why.

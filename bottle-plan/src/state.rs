@@ -81,11 +81,6 @@ impl StateLayout {
         self.dir.join("compose.log")
     }
 
-    /// An environment file of Compose's own that is always empty, so that no `.env` is ever looked for.
-    pub fn empty_env_file(&self) -> PathBuf {
-        self.dir.join("compose.env")
-    }
-
     /// The directory of a service's own files, mode 0700.
     pub fn service_dir(&self, service: Service) -> PathBuf {
         self.dir.join(service.as_str())

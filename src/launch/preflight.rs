@@ -37,6 +37,7 @@ fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, Lau
     let engine = &bottles.engine;
     engine.require(&Capability::ComposeWait)?;
     engine.require(&Capability::LocalFiles)?;
+    engine.require(&Capability::SealedResolver)?;
     if plan.agent.runtime == Runtime::Runsc {
         engine.require(&Capability::Runtime("runsc".into()))?;
     }

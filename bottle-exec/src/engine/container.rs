@@ -1,12 +1,7 @@
 //! Running commands in a container, and moving files in and out of it.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::client::{Engine, pass_env};
 use super::error::EngineError;
@@ -14,96 +9,9 @@ use super::exec::Exec;
 use super::info::Flavour;
 use super::kill::Mark;
 use super::object::ObjectKind;
+use super::state::{ContainerState, CopyMethod};
 use crate::command::{Command, OutputPolicy, Stdin};
 use crate::output::Output;
-
-/// How files get into and out of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CopyMethod {
-    /// By the engine, which sees the container's files on the host and needs nothing in the image.
-    #[default]
-    Engine,
-    /// By a `tar` in the container. For runtimes that keep the files to themselves, as gVisor does with its overlay in
-    /// memory: there the engine's own copy succeeds and the container sees nothing of it.
-    ///
-    /// What it writes belongs to whoever runs it and goes only where that one may write: a container without capabilities
-    /// has nobody who could give files away, its root included.
-    Tar,
-}
-
-/// State of a container, and how it was created. `Display` completes the sentence "it …".
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ContainerState {
-    /// `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
-    pub status: String,
-    /// `starting`, `healthy`, `unhealthy`; none without a health check.
-    pub health: Option<String>,
-    /// The status with which it ended.
-    pub exit_code: i64,
-    /// Whether its main process was killed because the container used up its memory.
-    pub oom_killed: bool,
-    /// Number of times that the engine has restarted it.
-    pub restarts: u64,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// The user that its processes have unless told otherwise; empty for root.
-    pub user: String,
-    /// The directory in which its processes start; empty for `/`.
-    pub workdir: String,
-    /// The runtime: `runc`, `runsc`.
-    pub runtime: String,
-}
-
-impl fmt::Display for ContainerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.status.as_str(), self.health.as_deref()) {
-            ("exited" | "dead", _) => write!(f, "exited with status {}", self.exit_code)?,
-            ("created", _) => write!(f, "was never started")?,
-            (status, Some(health)) => write!(f, "is {status}, {health}")?,
-            (status, None) => write!(f, "is {status}")?,
-        }
-        if self.oom_killed && self.status != "running" {
-            f.write_str(" (killed: out of memory)")?;
-        }
-        match self.restarts {
-            0 => Ok(()),
-            1 => f.write_str(", restarted once"),
-            times => write!(f, ", restarted {times} times"),
-        }
-    }
-}
-
-impl ContainerState {
-    /// Reads the engine's description of a container.
-    pub(super) fn read(value: &Value) -> Self {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (state, config) = (&value["State"], &value["Config"]);
-        let labels = config["Labels"].as_object().into_iter().flatten();
-        Self {
-            status: text(&state["Status"]),
-            health: state["Health"]["Status"].as_str().filter(|health| *health != "none").map(str::to_owned),
-            exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
-            oom_killed: state["OOMKilled"].as_bool().unwrap_or_default(),
-            restarts: value["RestartCount"].as_u64().unwrap_or_default(),
-            labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
-            user: text(&config["User"]),
-            workdir: text(&config["WorkingDir"]),
-            runtime: text(&value["HostConfig"]["Runtime"]),
-        }
-    }
-
-    /// Whether it runs, and is healthy if it has a health check.
-    pub fn is_ready(&self) -> bool {
-        self.status == "running" && self.health.as_deref().is_none_or(|health| health == "healthy")
-    }
-
-    /// How files get into and out of it.
-    pub fn copy_method(&self) -> CopyMethod {
-        if self.runtime.contains("runsc") { CopyMethod::Tar } else { CopyMethod::Engine }
-    }
-}
 
 impl Engine {
     /// Runs a command in a container and captures its output, whatever its status.

@@ -13,9 +13,7 @@ use crate::command::{EnvValue, OutputPolicy, Stdin};
 pub enum BuildContext {
     /// A directory.
     Directory(PathBuf),
-    /// A tar file, whose owners and modes are kept.
-    TarFile(PathBuf),
-    /// A tar file's content.
+    /// The content of a tar file, whose owners and modes are kept.
     Tar(Vec<u8>),
 }
 
@@ -81,7 +79,6 @@ impl Engine {
         }
         let command = match &build.context {
             BuildContext::Directory(path) => command.with_arg(path),
-            BuildContext::TarFile(path) => command.with_arg("-").with_stdin(Stdin::File(path.clone())),
             BuildContext::Tar(bytes) => command.with_arg("-").with_stdin(Stdin::Bytes(bytes.clone())),
         };
         self.run(&command).map(drop)

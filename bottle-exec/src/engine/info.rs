@@ -127,7 +127,6 @@ impl EngineInfo {
             inhibit_ipv4: docker,
             gateway_mode_isolated: server(28, 0, 0),
             start_interval: server(25, 0, 0) && compose(2, 20, 2),
-            env_file_raw: compose(2, 30, 0),
             sealed_resolver: server(26, 0, 0)
                 || (major == 25 && server(25, 0, 5))
                 || (major == 23 && server(23, 0, 11)),
@@ -160,8 +159,6 @@ pub struct Capabilities {
     pub gateway_mode_isolated: bool,
     /// `start_interval` in a health check: Docker 25 and Compose 2.20.2.
     pub start_interval: bool,
-    /// `format: raw` for an environment file: Compose 2.30.
-    pub env_file_raw: bool,
     /// The engine's resolver does not forward questions from an internal network (CVE-2024-29018): Docker 23.0.11,
     /// 25.0.5 and 26.0.
     pub sealed_resolver: bool,
@@ -177,9 +174,6 @@ impl Capabilities {
         match capability {
             Capability::ComposeWait => self.compose_wait,
             Capability::InhibitIpv4 => self.inhibit_ipv4,
-            Capability::GatewayModeIsolated => self.gateway_mode_isolated,
-            Capability::StartInterval => self.start_interval,
-            Capability::EnvFileRaw => self.env_file_raw,
             Capability::SealedResolver => self.sealed_resolver,
             Capability::LocalFiles => self.local_files,
             Capability::Runtime(name) => self.runtimes.contains(name),
@@ -196,12 +190,6 @@ pub enum Capability {
     ComposeWait,
     /// A bridge without an IPv4 address of the host.
     InhibitIpv4,
-    /// A bridge without any address of the host.
-    GatewayModeIsolated,
-    /// Frequent health checks during the start.
-    StartInterval,
-    /// Environment files that are taken as they are.
-    EnvFileRaw,
     /// A resolver that keeps an internal network's questions to itself.
     SealedResolver,
     /// Bind mounts of this host's files.
@@ -215,10 +203,9 @@ impl fmt::Display for Capability {
         f.write_str(match self {
             Self::ComposeWait => "`compose up --wait` of Docker Compose 2.20 or later",
             Self::InhibitIpv4 => "the bridge option `inhibit_ipv4`",
-            Self::GatewayModeIsolated => "the gateway mode `isolated` of Docker 28 or later",
-            Self::StartInterval => "the health check option `start_interval`",
-            Self::EnvFileRaw => "environment files of format `raw` of Compose 2.30 or later",
-            Self::SealedResolver => "a resolver that is sealed against CVE-2024-29018",
+            Self::SealedResolver => {
+                "a resolver that is sealed against CVE-2024-29018, as of Docker 23.0.11, 25.0.5 and 26.0"
+            }
             Self::LocalFiles => "bind mounts of this host's files",
             Self::Runtime(name) => return write!(f, "the runtime `{name}`"),
         })

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::client::{Engine, parse};
-use super::container::ContainerState;
 use super::error::{EngineError, says_not_there};
+use super::state::ContainerState;
 use crate::command::Command;
 
 /// A kind of thing that an engine keeps.
