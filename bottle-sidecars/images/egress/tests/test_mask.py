@@ -47,7 +47,9 @@ class MaskingFrames(unittest.TestCase):
         masked = b"".join(frame(payload.replace(b"secret", b"******")) for payload in self.FRAMES)
         for size in (1, 2, 3, 7, 130, 65_536, len(text)):
             mask = FrameMask([b"secret"])
-            self.assertEqual(b"".join(mask.feed(text[at : at + size]) for at in range(0, len(text), size)), masked, size)
+            self.assertEqual(
+                b"".join(mask.feed(text[at : at + size]) for at in range(0, len(text), size)), masked, size
+            )
 
     def test_a_frame_is_never_held_back(self):
         mask = FrameMask([b"secret"])

@@ -427,7 +427,14 @@ class Failing(Proxy):
                 body = answer.body()
                 self.assertEqual((answer.status, json.loads(body)["error"]["rule"]), (status, rule), host)
                 self.assertIn(said, json.loads(body)["error"]["message"], host)
-                for inside in (b"10.1.2.3", b"127.0.0.1", str(self.outer.port).encode(), b"secret", b"mitm", b"sk-real"):
+                for inside in (
+                    b"10.1.2.3",
+                    b"127.0.0.1",
+                    str(self.outer.port).encode(),
+                    b"secret",
+                    b"mitm",
+                    b"sk-real",
+                ):
                     self.assertNotIn(inside, answer.head + body)
         lines = self.lines(len(cases))
         self.assertEqual([line["status"] for line in lines], [case[1] for case in cases])
