@@ -676,7 +676,9 @@ fn what_the_two_proxies_cost() {
             if what.contains("MiB") {
                 assert!(proxied > (direct / 20.0).min(50.0), "{what}: {ways:?}");
             } else {
-                assert!(proxied - direct < 35.0, "{what}: {ways:?}");
+                // Two more handshakes for each of a hundred connections: on a busy machine they wait for their turn.
+                let most = if what.contains("new") { 100.0 } else { 35.0 };
+                assert!(proxied - direct < most, "{what}: {ways:?}");
             }
         }
     }
