@@ -22,6 +22,8 @@ pub const CONTEXT: BuildContext = BuildContext {
         "supervise/audit.py",
         "supervise/changes.py",
         "supervise/door.py",
+        "supervise/grammar.json",
+        "supervise/grammar.py",
         "supervise/proposals.py",
         "supervise/settings.py",
         "supervise/tools.py",

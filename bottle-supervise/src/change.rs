@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use bottle_plan::manifest::PushSpec;
 use bottle_plan::plan::{EgressPlan, GitAuth, GitGatePlan, Injection, InjectionValue, Route, Upstream};
-use bottle_plan::value::{EnvName, GitTransport, GitUrl, HostPattern};
+use bottle_plan::value::{DebianPackage, EntryName, EnvName, GitTransport, GitUrl, HostPattern, Method, PathPrefix};
 use bottle_plan::{BottlePlan, Service};
 use bottle_sidecars::pipelock;
 
@@ -53,10 +53,10 @@ pub(super) fn edit(plan: &BottlePlan, launched: Option<&BottlePlan>, proposal: &
     let outcome = match &proposal.change {
         Change::AllowHost { host } => allow_host(&mut edited, host),
         Change::Route { host, paths, methods, credential } => {
-            route(&mut edited, key, host, paths, methods, credential.as_deref())
+            route(&mut edited, key, host, paths, methods, credential.as_ref())
         }
         Change::GitUpstream { name, url } => git_upstream(&mut edited, key, name, url),
-        Change::Packages(names) => packages(&mut edited, names),
+        Change::Packages(names) => Ok(packages(&mut edited, names)),
         Change::DockerfilePatch(_) => {
             Ok((When::ByHand, "a person has to build an image with it and name that in the manifest".to_owned()))
         }
@@ -102,16 +102,15 @@ fn inspect(plan: &mut BottlePlan, launched: Option<&BottlePlan>, host: &HostPatt
     }
 }
 
-fn allow_host(plan: &mut BottlePlan, host: &str) -> Edited {
-    let host: HostPattern = parse(host)?;
-    let claims = |route: &Route| route.host == host || route.host.claims(&host);
+fn allow_host(plan: &mut BottlePlan, host: &HostPattern) -> Edited {
+    let claims = |route: &Route| route.host == *host || route.host.claims(host);
     if plan.egress.iter().flat_map(|egress| &egress.routes).any(claims) {
         return Err(format!("routes limit what may be asked of {host}; a route has to be proposed"));
     }
-    match plan.proxy.allow.binary_search(&host) {
+    match plan.proxy.allow.binary_search(host) {
         Ok(_) => Ok((When::Now, format!("{host} is allowed already"))),
         Err(place) => {
-            plan.proxy.allow.insert(place, host);
+            plan.proxy.allow.insert(place, host.clone());
             Ok((When::Now, String::new()))
         }
     }
@@ -120,30 +119,28 @@ fn allow_host(plan: &mut BottlePlan, host: &str) -> Edited {
 fn route(
     plan: &mut BottlePlan,
     key: String,
-    host: &str,
-    paths: &[String],
-    methods: &[String],
-    credential: Option<&str>,
+    host: &HostPattern,
+    paths: &[PathPrefix],
+    methods: &[Method],
+    credential: Option<&EnvName>,
 ) -> Edited {
-    let host: HostPattern = parse(host)?;
     let has_egress = plan.egress.is_some();
     let routes = &mut plan.egress.get_or_insert_with(EgressPlan::default).routes;
     let (inject, has_value) = match credential {
         None => (None, true),
-        Some(name) => {
-            let token: EnvName = parse(name)?;
+        Some(token) => {
             // A credential that egress has already goes where its other routes put it.
-            let known = routes.iter().filter_map(|route| route.inject.as_ref()).find(|inject| inject.token == token);
-            (Some(known.cloned().map_or_else(|| bearer(token), Ok)?), known.is_some())
+            let known = routes.iter().filter_map(|route| route.inject.as_ref()).find(|inject| inject.token == *token);
+            (Some(known.cloned().map_or_else(|| bearer(token.clone()), Ok)?), known.is_some())
         }
     };
     let route = Route {
-        name: free_name(routes, &host),
+        name: free_name(routes, host),
         key,
         host: host.clone(),
         port: 443,
-        paths: paths.iter().map(|path| parse(path)).collect::<Result<_, _>>()?,
-        methods: methods.iter().map(|method| parse(method)).collect::<Result<_, _>>()?,
+        paths: paths.to_vec(),
+        methods: methods.to_vec(),
         inject,
     };
     let same = |other: &Route| Route { name: route.name.clone(), key: route.key.clone(), ..other.clone() } == route;
@@ -154,8 +151,8 @@ fn route(
         return Err(format!("the route `{}` describes some of these requests as well", other.name));
     }
     routes.push(route);
-    if let Err(place) = plan.proxy.allow.binary_search(&host) {
-        plan.proxy.allow.insert(place, host);
+    if let Err(place) = plan.proxy.allow.binary_search(host) {
+        plan.proxy.allow.insert(place, host.clone());
     }
     Ok(match (has_egress, has_value, credential) {
         (true, true, _) => (When::Now, String::new()),
@@ -195,23 +192,22 @@ fn clash(one: &Route, other: &Route) -> bool {
         && meet(&one.methods, &other.methods)
 }
 
-fn git_upstream(plan: &mut BottlePlan, key: String, name: &str, url: &str) -> Edited {
-    let (name, url): (_, GitUrl) = (parse(name)?, parse(url)?);
+fn git_upstream(plan: &mut BottlePlan, key: String, name: &EntryName, url: &GitUrl) -> Edited {
     if url.transport() == GitTransport::Ssh {
         return Ok((When::ByHand, "the manifest has to give it a key and the host's public key".into()));
     }
     let upstreams = &mut plan.git_gate.get_or_insert_with(|| GitGatePlan { upstreams: Vec::new() }).upstreams;
-    if let Some(same) = upstreams.iter().find(|upstream| upstream.name == name) {
-        return if same.url == url {
+    if let Some(same) = upstreams.iter().find(|upstream| upstream.name == *name) {
+        return if same.url == *url {
             Ok((When::NextLaunch, "it is there already".into()))
         } else {
             Err(format!("another repository is served as `{name}`"))
         };
     }
     upstreams.push(Upstream {
-        name,
+        name: name.clone(),
         key,
-        url,
+        url: url.clone(),
         auth: GitAuth::Anonymous,
         known_hosts: Vec::new(),
         extra_hosts: std::collections::BTreeMap::new(),
@@ -220,17 +216,15 @@ fn git_upstream(plan: &mut BottlePlan, key: String, name: &str, url: &str) -> Ed
     Ok((When::NextLaunch, "read only and without a credential; git-gate learns of it at its start".into()))
 }
 
-fn packages(plan: &mut BottlePlan, names: &[String]) -> Edited {
+fn packages(plan: &mut BottlePlan, names: &[DebianPackage]) -> (When, String) {
     if plan.images.ready.contains_key(&Service::Agent) {
-        return Ok((When::ByHand, "the manifest names a ready image, which a person has to change".into()));
+        return (When::ByHand, "the manifest names a ready image, which a person has to change".into());
     }
     let packages = &mut plan.images.agent.packages;
-    for name in names {
-        packages.push(parse(name)?);
-    }
+    packages.extend_from_slice(names);
     packages.sort();
     packages.dedup();
-    Ok((When::NextLaunch, "the agent's image is built with them then".into()))
+    (When::NextLaunch, "the agent's image is built with them then".into())
 }
 
 fn parse<T: std::str::FromStr<Err = bottle_plan::NameError>>(text: &str) -> Result<T, String> {

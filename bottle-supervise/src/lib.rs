@@ -39,7 +39,7 @@ mod proposal;
 mod queue;
 mod record;
 mod review;
-mod syntax;
+mod text;
 mod watch;
 
 use std::fs::{self, File, OpenOptions};

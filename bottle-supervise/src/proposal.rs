@@ -3,18 +3,23 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bottle_values::name::{NameError, Slug};
+use bottle_values::value::{DebianPackage, EntryName, EnvName, GitUrl, HostPattern, Method, PathPrefix};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::canonical::canonical;
-use super::syntax;
+use super::text;
 
 /// The largest file that is taken for a proposal.
 pub(super) const MAX_BYTES: u64 = 64 * 1024;
 
 const MAX_REASON: usize = 2000;
 const MAX_PATCH_BYTES: usize = 16 * 1024;
+const MAX_PATHS: usize = 20;
+const MAX_METHODS: usize = 20;
+const MAX_PACKAGES: usize = 50;
 
 /// A proposal's name: 13 digits, `-`, 16 characters of `a-z2-7`. Sorts by age, and can be put into a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,50 +34,50 @@ pub struct Proposal {
     pub id: ProposalId,
     /// When the sidecar took it: UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub created: String,
-    /// The bottle's slug, as the sidecar was told it.
-    pub slug: String,
+    /// Slug of the bottle, as the sidecar was started with it.
+    pub slug: Slug,
     /// The agent's words. They may span lines, and they may be false.
     pub reason: String,
     /// What is to change.
     pub change: Change,
 }
 
-/// What is to change.
+/// Requested change. Its values are those of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// Let requests to a host through.
+    /// Allow requests to a host.
     AllowHost {
-        /// A DNS name, or `*.` and one for every name one label below.
-        host: String,
+        /// Host, or a wildcard for a name and everything below it.
+        host: HostPattern,
     },
-    /// Route a host through the credential proxy.
+    /// Add a route through egress.
     Route {
-        /// A DNS name, or `*.` and one.
-        host: String,
-        /// Path prefixes; every path when empty.
-        paths: Vec<String>,
-        /// Methods; every method when empty.
-        methods: Vec<String>,
-        /// The name of the credential to inject; none when absent.
-        credential: Option<String>,
+        /// Host, or a wildcard for every name exactly one label below a name.
+        host: HostPattern,
+        /// Path prefixes. Empty: every path.
+        paths: Vec<PathPrefix>,
+        /// Methods. Empty: every method.
+        methods: Vec<Method>,
+        /// Name of the credential to inject. Absent: none.
+        credential: Option<EnvName>,
     },
-    /// Serve a repository through the git gate.
+    /// Serve a repository through git-gate.
     GitUpstream {
-        /// The name that it is served under.
-        name: String,
-        /// Where it is.
-        url: String,
+        /// Name that it is served under.
+        name: EntryName,
+        /// URL of the repository.
+        url: GitUrl,
     },
-    /// Add to the image's Dockerfile.
+    /// Change the Dockerfile of the agent's image.
     DockerfilePatch(
-        /// Lines, or a unified diff.
+        /// Lines to add, or a unified diff.
         String,
     ),
-    /// Install Debian packages in the image.
+    /// Install Debian packages in the agent's image.
     Packages(
-        /// Their names; never empty.
-        Vec<String>,
+        /// Names of the packages; never empty.
+        Vec<DebianPackage>,
     ),
 }
 
@@ -99,13 +104,8 @@ impl fmt::Display for Change {
             Self::AllowHost { host } => write!(f, "allow the host {host}"),
             Self::Route { host, paths, methods, credential } => {
                 write!(f, "route {host}")?;
-                for (what, items) in [("paths", paths), ("methods", methods)] {
-                    if items.is_empty() {
-                        write!(f, ", all {what}")?;
-                    } else {
-                        write!(f, ", {what} {}", items.join(" "))?;
-                    }
-                }
+                list(f, "paths", paths)?;
+                list(f, "methods", methods)?;
                 match credential {
                     Some(name) => write!(f, ", with the credential {name}"),
                     None => f.write_str(", without a credential"),
@@ -113,9 +113,20 @@ impl fmt::Display for Change {
             }
             Self::GitUpstream { name, url } => write!(f, "serve {url} as {name}"),
             Self::DockerfilePatch(patch) => write!(f, "change the Dockerfile:\n{patch}"),
-            Self::Packages(names) => write!(f, "install {}", names.join(" ")),
+            Self::Packages(names) => {
+                f.write_str("install")?;
+                names.iter().try_for_each(|name| write!(f, " {name}"))
+            }
         }
     }
+}
+
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, what: &str, items: &[T]) -> fmt::Result {
+    if items.is_empty() {
+        return write!(f, ", all {what}");
+    }
+    write!(f, ", {what}")?;
+    items.iter().try_for_each(|item| write!(f, " {item}"))
 }
 
 impl Proposal {
@@ -131,17 +142,16 @@ impl Proposal {
         }
         let file: ProposalFile = fields(value)?;
         require(file.version == 1, "its version is not 1")?;
-        require(syntax::is_timestamp(&file.created), "`created` is not a time")?;
-        require(syntax::is_slug(&file.slug), "`slug` is not a slug")?;
+        require(text::is_timestamp(&file.created), "`created` is not a time")?;
         require(
             !file.agent_reason.is_empty() && file.agent_reason.chars().count() <= MAX_REASON,
             "`agent_reason` is empty or too long",
         )?;
-        require(syntax::is_readable(&file.agent_reason), "`agent_reason` has invisible or control characters")?;
+        require(text::is_readable(&file.agent_reason), "`agent_reason` has invisible or control characters")?;
         Ok(Self {
             id: file.id,
             created: file.created,
-            slug: file.slug,
+            slug: parse(&file.slug, "`slug` is not a slug")?,
             reason: file.agent_reason,
             change: change(&file.kind, file.change)?,
         })
@@ -231,22 +241,27 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
     match kind {
         "allow_host" => {
             let AllowHostFields { host } = fields(value)?;
-            require(syntax::is_host(&host, true), "`host` is not a host")?;
-            Ok(Change::AllowHost { host })
+            Ok(Change::AllowHost { host: parse(&host, "`host` is not a host")? })
         }
         "route" => {
             let RouteFields { host, paths, methods, credential } = fields(value)?;
-            require(syntax::is_host(&host, true), "`host` is not a host")?;
-            require(is_set(&paths, 20, syntax::is_path), "`paths` are not paths")?;
-            require(is_set(&methods, 7, syntax::is_method), "`methods` are not methods")?;
-            require(credential.as_deref().is_none_or(syntax::is_credential_name), "`credential` is not a name")?;
-            Ok(Change::Route { host, paths, methods, credential })
+            let not_a_name = "`credential` is not the name of a credential";
+            let credential = credential.map(|name| parse::<EnvName>(&name, not_a_name)).transpose()?;
+            let is_token = credential.as_ref().is_some_and(|name| name.check_not_a_token().is_err());
+            require(!is_token, not_a_name)?;
+            Ok(Change::Route {
+                host: parse(&host, "`host` is not a host")?,
+                paths: parse_set(&paths, MAX_PATHS, "`paths` are not paths")?,
+                methods: parse_set(&methods, MAX_METHODS, "`methods` are not methods")?,
+                credential,
+            })
         }
         "git_upstream" => {
             let GitUpstreamFields { name, url } = fields(value)?;
-            require(syntax::is_upstream_name(&name), "`name` is not a name")?;
-            require(syntax::is_git_url(&url), "`url` is not a repository's")?;
-            Ok(Change::GitUpstream { name, url })
+            Ok(Change::GitUpstream {
+                name: parse(&name, "`name` is not a name")?,
+                url: parse(&url, "`url` is not the URL of a repository")?,
+            })
         }
         "image_change" => match fields(value)? {
             ImageChangeFields { dockerfile_patch: Some(patch), packages: None } => {
@@ -254,12 +269,12 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
                     !patch.is_empty() && patch.len() <= MAX_PATCH_BYTES,
                     "`dockerfile_patch` is empty or too long",
                 )?;
-                require(syntax::is_readable(&patch), "`dockerfile_patch` has invisible or control characters")?;
+                require(text::is_readable(&patch), "`dockerfile_patch` has invisible or control characters")?;
                 Ok(Change::DockerfilePatch(patch))
             }
             ImageChangeFields { dockerfile_patch: None, packages: Some(names) } => {
-                require(!names.is_empty() && is_set(&names, 50, syntax::is_package), "`packages` are not packages")?;
-                Ok(Change::Packages(names))
+                require(!names.is_empty(), "`packages` is empty")?;
+                Ok(Change::Packages(parse_set(&names, MAX_PACKAGES, "`packages` are not packages")?))
             }
             _ => Err(Malformed("it has not exactly one of `dockerfile_patch` and `packages`")),
         },
@@ -272,8 +287,19 @@ fn fields<T: DeserializeOwned>(value: Value) -> Result<T, Malformed> {
     serde_json::from_value(value).map_err(|_| Malformed("a key is missing, unknown or of the wrong type"))
 }
 
-fn is_set(items: &[String], limit: usize, accepts: impl Fn(&str) -> bool) -> bool {
-    items.len() <= limit && items.iter().all(|item| accepts(item)) && items.is_sorted_by(|a, b| a < b)
+/// Parses a value of a plan. The type's own error would repeat what an attacker wrote.
+fn parse<T: FromStr<Err = NameError>>(text: &str, otherwise: &'static str) -> Result<T, Malformed> {
+    text.parse().map_err(|_| Malformed(otherwise))
+}
+
+/// Parses a sorted list without repetition.
+fn parse_set<T: FromStr<Err = NameError>>(
+    items: &[String],
+    limit: usize,
+    otherwise: &'static str,
+) -> Result<Vec<T>, Malformed> {
+    require(items.len() <= limit && items.is_sorted_by(|one, next| one < next), otherwise)?;
+    items.iter().map(|item| parse(item, otherwise)).collect()
 }
 
 fn require(holds: bool, otherwise: &'static str) -> Result<(), Malformed> {

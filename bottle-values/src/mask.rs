@@ -31,6 +31,14 @@ pub fn begins_like_a_token(text: &str, more: usize) -> bool {
     BEGINNINGS.iter().any(|start| text.starts_with(start) && text.len() >= start.len() + more)
 }
 
+/// Returns a regular expression for names that look like a token: one of the beginnings with 12 more characters, or a part
+/// that [`is_random`].
+pub(crate) fn token_pattern() -> String {
+    let beginnings: Vec<String> = BEGINNINGS.iter().map(|start| start.replace('.', "\\.")).collect();
+    let random = "(?:^|_)(?=[^_]*[a-z])(?=[^_]*[A-Z])(?=[^_]*[0-9])[^_]{20,}";
+    format!("^(?:{}).{{12,}}|{random}", beginnings.join("|"))
+}
+
 /// Returns whether a part of a name is long and mixes both cases with digits, as names made of words do not.
 pub fn is_random(part: &str) -> bool {
     let has = |kind: fn(&char) -> bool| part.chars().any(|c| kind(&c));

@@ -103,6 +103,16 @@ macro_rules! name_type {
 /// The traits that every name has, given `FromStr` and `as_str`.
 macro_rules! name_type_traits {
     ($type:ident, $kind:literal, longest $longest:literal, pattern $pattern:expr, $(never $never:expr,)?) => {
+        impl $type {
+            /// Grammar of the type, for programs in other languages.
+            pub const GRAMMAR: $crate::grammar::Grammar = {
+                #[allow(unused_mut, unused_assignments, reason = "not every name has something that it may not be")]
+                let mut never: Option<&'static str> = None;
+                $(never = Some($never);)?
+                $crate::grammar::Grammar { max_length: $longest, pattern: $pattern, never, accepted: Self::ACCEPTED }
+            };
+        }
+
         impl TryFrom<String> for $type {
             type Error = $crate::name::NameError;
 

@@ -113,7 +113,7 @@ name_type! {
     ///
     /// A wildcard over a top-level domain (`*.com`) is refused: it would open nearly everything.
     HostPattern, "a host",
-    longest 255, pattern r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$",
+    longest 255, pattern r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"^[^*].{253,}$|(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$",
     accepted "a DNS name in lower case, or `*.` and a name of at least two labels, without scheme, port or path",
     check |text| match text.strip_prefix("*.") {
         Some(rest) if !rest.contains('.') && check_dns_name(rest).is_ok() => {
@@ -687,6 +687,9 @@ fn parse_git_url(text: &str) -> Result<GitUrl, String> {
         if authority.contains('/') {
             return Err("it is a local path".into());
         }
+        if path.starts_with(':') {
+            return Err("`NAME::` is the syntax of git's remote helpers".into());
+        }
         (false, authority, path.strip_prefix('/').unwrap_or(path))
     };
     let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
@@ -701,7 +704,11 @@ fn parse_git_url(text: &str) -> Result<GitUrl, String> {
     let (host, port) = match host.split_once(':') {
         None => (host, None),
         Some((host, port)) => {
-            let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("its port is not 1 to 65535")?;
+            let digits = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+            let port = digits
+                .and_then(|port| port.parse::<u16>().ok())
+                .filter(|port| *port > 0)
+                .ok_or("its port is not 1 to 65535")?;
             (host, Some(port))
         }
     };
@@ -730,8 +737,8 @@ fn parse_git_url(text: &str) -> Result<GitUrl, String> {
 name_type_traits!(
     GitUrl, "a git URL",
     longest 1024,
-    pattern r"^(?:https://(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?::[0-9]+)?/|ssh://(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?::[0-9]+)?/|(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?:/?)[A-Za-z0-9_.!+,=~^:][A-Za-z0-9_.!+,=~^:/-]*$",
-    never r"[^:/]//+[^/]|/\.{1,2}(?:/|$)|^[^/:]*:\.{1,2}(?:/|$)",
+    pattern r"^(?:https://(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?::0*(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?/|ssh://(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?::0*(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?/|(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?:/?)[A-Za-z0-9_.!+,=~^:][A-Za-z0-9_.!+,=~^:/-]*$",
+    never r"^[^/:]*::|[^:/]//+[^/]|/\.{1,2}(?:/|$)|^[^/:]*:\.{1,2}(?:/|$)|.://.*://|^(?!https://|ssh://).*://|(?:^|@|//)[A-Za-z0-9.-]{254,}[:/]|(?:^|@|//)(?!(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])[:/])(?:[A-Za-z0-9-]+\.)*(?:[0-9]+|0[xX][0-9A-Fa-f]*)[:/]",
 );
 
 #[cfg(test)]

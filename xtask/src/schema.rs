@@ -1,30 +1,33 @@
-//! The manifest's JSON Schema.
+//! Files that are generated from the types: the manifest's JSON Schema, and the grammars that the sidecars load.
 
 use std::fs;
-use std::path::Path;
 
 use bottle_plan::Manifest;
 
-/// Where the schema is committed.
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bottle-plan/schema/bottle.schema.json");
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Writes nothing, and fails when the committed schema is not what the types say.
+    /// Write nothing, and fail when a committed file is not what the types say.
     #[arg(long)]
     check: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
-    let (path, schema) = (Path::new(PATH), Manifest::json_schema());
-    let current = fs::read_to_string(path).unwrap_or_default() == schema;
-    if arguments.check {
-        let problem = "bottle-plan/schema/bottle.schema.json is not what the types say; run `cargo xtask schema`";
-        return if current { Ok(()) } else { Err(problem.to_owned()) };
+    let files = [
+        ("bottle-plan/schema/bottle.schema.json", Manifest::json_schema()),
+        ("bottle-sidecars/images/supervise/supervise/grammar.json", bottle_values::grammar::json()),
+    ];
+    for (name, text) in files {
+        let path = crate::process::root().join(name);
+        let is_current = fs::read_to_string(&path).unwrap_or_default() == text;
+        if arguments.check && !is_current {
+            return Err(format!("`{name}` is not what the types say; run `cargo xtask schema`"));
+        }
+        if !arguments.check {
+            fs::create_dir_all(path.with_file_name(""))
+                .and_then(|()| fs::write(&path, text))
+                .map_err(|error| format!("failed to write `{name}`: {error}"))?;
+            println!("{name} {}", if is_current { "is unchanged" } else { "is written" });
+        }
     }
-    fs::create_dir_all(path.with_file_name(""))
-        .and_then(|()| fs::write(path, schema))
-        .map_err(|error| format!("failed to write `{PATH}`: {error}"))?;
-    println!("bottle-plan/schema/bottle.schema.json {}", if current { "is as it was" } else { "is written" });
     Ok(())
 }

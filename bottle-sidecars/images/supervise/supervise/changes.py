@@ -1,6 +1,5 @@
-"""What may be proposed: the tools' input schemas, and the one form in which each change is queued."""
+"""Kinds of proposals: the tools' input schemas, and the form in which each change is queued."""
 
-import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,27 +9,17 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from .grammar import GRAMMARS
+
 MAX_REASON = 2000
 MAX_PATCH_BYTES = 16 * 1024
-
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-# The last label begins with a letter: what ends in a number is an address, and addresses are not proposed.
-_NAME = rf"(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?"
-_PATH = r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?)?"
-_REPOSITORY = r"[A-Za-z0-9_~][A-Za-z0-9._~-]*(?:/[A-Za-z0-9_~][A-Za-z0-9._~-]*)*/?"
-_USER = r"[a-z_][a-z0-9_-]{0,31}"
-_GIT_URLS = (
-    rf"https://(?P<host>{_NAME})(?::[0-9]{{1,5}})?/{_REPOSITORY}",
-    rf"ssh://(?:{_USER}@)?(?P<host>{_NAME})(?::[0-9]{{1,5}})?/{_REPOSITORY}",
-    rf"{_USER}@(?P<host>{_NAME}):/?{_REPOSITORY}",
-)
 
 # Control, format, private, surrogate and unassigned characters; separators of lines and paragraphs.
 _INVISIBLE = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
 
 
 class Invalid(Exception):
-    """Arguments that cannot become a proposal. The message never repeats what was sent: it might hold a secret."""
+    """Arguments that cannot become a proposal. The message never repeats an argument, which might be a secret."""
 
 
 @dataclass(frozen=True)
@@ -98,46 +87,34 @@ def _text(field: str, text: str) -> str:
     return text
 
 
-def _host(text: str, *, wildcard: bool) -> str:
-    host = text.lower().removesuffix(".")
-    name = host.removeprefix("*.") if wildcard else host
-    # Lower case first can turn a character that is not ASCII into one that is.
-    if not text.isascii() or len(host) > 253 or not re.fullmatch(_NAME, name):
-        raise Invalid(f"`host` is not accepted: {_HOST['description']}")
-    return host
+def _value(kind: str, field: str, text: str) -> str:
+    if not GRAMMARS[kind].accepts(text):
+        raise Invalid(f"`{field}` is not accepted: {GRAMMARS[kind].accepted}")
+    return text
+
+
+def _values(kind: str, field: str, texts: list[str]) -> list[str]:
+    return sorted({_value(kind, field, text) for text in texts})
 
 
 def _allow_host(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"host": _host(arguments["host"], wildcard=True)}
+    return {"host": _value("host", "host", arguments["host"])}
 
 
 def _route(arguments: dict[str, Any]) -> dict[str, Any]:
-    change: dict[str, Any] = {"host": _host(arguments["host"], wildcard=True)}
+    change: dict[str, Any] = _allow_host(arguments)
     if paths := arguments.get("paths"):
-        if not all(_plain_path(path) for path in paths):
-            raise Invalid(f"`paths` are not accepted: {_PATHS['description']}")
-        change["paths"] = sorted(set(paths))
+        change["paths"] = _values("path", "paths", paths)
     if methods := arguments.get("methods"):
-        change["methods"] = sorted(set(methods))
+        change["methods"] = _values("method", "methods", methods)
     if credential := arguments.get("credential"):
-        if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", credential):
-            raise Invalid(f"`credential` is not accepted: {_CREDENTIAL['description']}")
-        change["credential"] = credential
+        change["credential"] = _value("credential", "credential", credential)
     return change
-
-
-def _plain_path(path: str) -> bool:
-    return bool(re.fullmatch(_PATH, path)) and not {".", ".."} & set(path.split("/"))
 
 
 def _git_upstream(arguments: dict[str, Any]) -> dict[str, Any]:
     name, url = arguments["name"], arguments["url"]
-    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", name) or ".." in name:
-        raise Invalid(f"`name` is not accepted: {_UPSTREAM_NAME['description']}")
-    match = next((m for p in _GIT_URLS if (m := re.fullmatch(p, url, re.ASCII))), None)
-    if match is None or len(match["host"]) > 253:
-        raise Invalid(f"`url` is not accepted: {_UPSTREAM_URL['description']}")
-    return {"name": name, "url": url}
+    return {"name": _value("upstream", "name", name), "url": _value("git_url", "url", url)}
 
 
 def _image_change(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -145,82 +122,79 @@ def _image_change(arguments: dict[str, Any]) -> dict[str, Any]:
     if (patch is None) == (packages is None):
         raise Invalid("give either `dockerfile_patch` or `packages`")
     if packages is not None:
-        if not all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]{1,63}", package) for package in packages):
-            raise Invalid(f"`packages` are not accepted: {_PACKAGES['description']}")
-        return {"packages": sorted(set(packages))}
+        return {"packages": _values("package", "packages", packages)}
     _text("dockerfile_patch", patch)
     if len(patch.encode()) > MAX_PATCH_BYTES:
         raise Invalid(f"`dockerfile_patch` is over its limit of {MAX_PATCH_BYTES} bytes")
     return {"dockerfile_patch": patch}
 
 
+def _string(kind: str, description: str) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1, "maxLength": GRAMMARS[kind].max_length, "description": description}
+
+
 _REASON = {
     "type": "string", "minLength": 1, "maxLength": MAX_REASON,
     "description": "Why the work needs this, in words that a person can judge.",
 }
-_HOST = {
-    "type": "string", "minLength": 4, "maxLength": 254,
-    "description": "A DNS name such as api.example.com, or *.example.com for every name one label below; no address,"
-    " scheme, port or path.",
-}
+_HOST = _string(
+    "host",
+    "A DNS name in lower case such as api.example.com, or a wildcard: *.example.com allows example.com and every name"
+    " below it, at any depth. No scheme, port, path or IP address.",
+)
+_ROUTE_HOST = _string(
+    "host",
+    "A DNS name in lower case such as api.example.com, or a wildcard: in a route *.example.com matches names exactly one"
+    " label below example.com, such as api.example.com, and neither example.com nor a.b.example.com.",
+)
 _PATHS = {
-    "type": "array", "minItems": 1, "maxItems": 20,
-    "items": {"type": "string", "minLength": 1, "maxLength": 200},
-    "description": "Path prefixes such as /v1/, matched on whole segments; plain characters, no query, no escapes,"
-    " no dot segments. Every path when absent.",
+    "type": "array", "minItems": 1, "maxItems": 20, "items": _string("path", GRAMMARS["path"].accepted),
+    "description": "Path prefixes such as /v1/, matched on whole segments. Every path when absent.",
 }
 _METHODS = {
-    "type": "array", "minItems": 1, "maxItems": 7,
-    "items": {"type": "string", "enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]},
-    "description": "HTTP methods. Every method when absent.",
+    "type": "array", "minItems": 1, "maxItems": 20, "items": _string("method", GRAMMARS["method"].accepted),
+    "description": "HTTP methods such as GET. Every method when absent.",
 }
-_CREDENTIAL = {
-    "type": "string", "minLength": 1, "maxLength": 64,
-    "description": "The name of the credential to inject, in capitals, such as EXAMPLE_TOKEN. Never its value.",
-}
-_UPSTREAM_NAME = {
-    "type": "string", "minLength": 1, "maxLength": 64,
-    "description": "A short name for the repository: lower-case letters, digits, dots and dashes.",
-}
-_UPSTREAM_URL = {
-    "type": "string", "minLength": 8, "maxLength": 400,
-    "description": "https://host/path, ssh://user@host/path or user@host:path, without a password.",
-}
+_CREDENTIAL = _string("credential", "The name of the credential to inject, such as EXAMPLE_TOKEN. Never its value.")
+_UPSTREAM_NAME = _string("upstream", "A short name for the repository: " + GRAMMARS["upstream"].accepted + ".")
+_UPSTREAM_URL = _string("git_url", GRAMMARS["git_url"].accepted + ".")
 _PATCH = {
     "type": "string", "minLength": 1, "maxLength": MAX_PATCH_BYTES,
     "description": "Lines to add to the image's Dockerfile, or a unified diff of it.",
 }
 _PACKAGES = {
     "type": "array", "minItems": 1, "maxItems": 50,
-    "items": {"type": "string", "minLength": 2, "maxLength": 64},
-    "description": "Debian package names to install.",
+    "items": _string("package", GRAMMARS["package"].accepted),
+    "description": "Names of Debian packages to install.",
 }
 
 _DECISION = (
-    " A person on the host decides. The call waits for the decision for under a minute and else returns `pending` with"
-    " an id for proposal_status."
+    " A person on the host decides. The call waits for the decision for up to a minute and otherwise returns `pending`"
+    " with an id for proposal_status."
 )
 
 KINDS = (
     Kind(
-        "propose_allow_host", "allow_host", "Ask for a host",
-        "Ask that HTTP(S) requests to a host be let through." + _DECISION,
+        "propose_allow_host", "allow_host", "Propose a host",
+        "Propose to allow HTTP and HTTPS requests to a host. An approved host can be used at once; until the next launch"
+        " its answers are scanned, which takes about 2 s per MiB, and large ones are refused." + _DECISION,
         {"host": _HOST}, ("host",), _allow_host,
     ),
     Kind(
-        "propose_route", "route", "Ask for a route",
-        "Ask for a route to a host: limited to paths and methods, with a credential injected on the way." + _DECISION,
-        {"host": _HOST, "paths": _PATHS, "methods": _METHODS, "credential": _CREDENTIAL}, ("host",), _route,
+        "propose_route", "route", "Propose a route",
+        "Propose a route to a host: limited to paths and methods, and with a credential that the proxy injects."
+        + _DECISION,
+        {"host": _ROUTE_HOST, "paths": _PATHS, "methods": _METHODS, "credential": _CREDENTIAL}, ("host",), _route,
     ),
     Kind(
-        "propose_git_upstream", "git_upstream", "Ask for a git remote",
-        "Ask for a git repository to be served through the git gate." + _DECISION,
+        "propose_git_upstream", "git_upstream", "Propose a git upstream",
+        "Propose a git repository to be served by git-gate. It takes effect at the next launch of the bottle." + _DECISION,
         {"name": _UPSTREAM_NAME, "url": _UPSTREAM_URL}, ("name", "url"), _git_upstream,
     ),
     Kind(
-        "propose_image_change", "image_change", "Ask for a change of the image",
-        "Ask for Debian packages or a change of this machine's Dockerfile; give exactly one of the two. It takes"
-        " effect when the bottle is next started." + _DECISION,
+        "propose_image_change", "image_change", "Propose an image change",
+        "Propose Debian packages, or a change of this machine's Dockerfile; give exactly one of the two. It takes effect"
+        " at the next launch of the bottle." + _DECISION,
         {"dockerfile_patch": _PATCH, "packages": _PACKAGES}, (), _image_change,
     ),
 )

@@ -1,23 +1,25 @@
-"""What the server is told by its environment, and its limits."""
+"""Settings from the environment, and limits."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .grammar import GRAMMARS
+
 MAX_WAIT_SECONDS = 50
-"""How long a call waits for a decision: less than the 60 seconds after which common MCP clients give up."""
+"""Longest wait of a call for a decision: less than the 60 seconds after which common MCP clients time out."""
 MAX_BODY_BYTES = 128 * 1024
 MAX_CONNECTIONS = 64
 
 
 class SettingsError(Exception):
-    """A variable that is missing or makes no sense."""
+    """A variable that is missing or malformed."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can differ between two bottles."""
+    """Settings that differ between bottles."""
 
     slug: str
     port: int = 9100
@@ -30,7 +32,7 @@ class Settings:
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
         """Read `SUPERVISE_*`."""
         slug = env.get("SUPERVISE_BOTTLE_SLUG", "")
-        if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", slug):
+        if not GRAMMARS["slug"].accepts(slug):
             raise SettingsError("SUPERVISE_BOTTLE_SLUG must be the bottle's slug")
         port = env.get("SUPERVISE_PORT", str(cls.port))
         if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:

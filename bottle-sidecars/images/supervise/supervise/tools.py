@@ -1,4 +1,4 @@
-"""The MCP tools. This module brings in the SDK, which takes most of a second: load it late."""
+"""MCP tools. This module imports the SDK, which takes most of a second, so it is imported late."""
 
 import asyncio
 import contextlib
@@ -24,8 +24,8 @@ _PROGRESS_SECONDS = 5.0
 _MAX_POSTURE_BYTES = 256 * 1024
 
 _INSTRUCTIONS = (
-    "This machine is sealed. current_config tells what it may reach. When something that the work needs is not"
-    " allowed, propose it with a propose_ tool instead of looking for a way round; a person decides."
+    "This machine is sealed. current_config returns what it may reach. If the work needs something that is not"
+    " allowed, propose it with a propose_ tool instead of working around it; a person decides."
 )
 
 _STATUS_SCHEMA = object_schema(
@@ -33,7 +33,7 @@ _STATUS_SCHEMA = object_schema(
         "id": {"type": "string", "maxLength": 40, "description": "The id that a propose_ tool returned."},
         "wait_seconds": {
             "type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS,
-            "description": "How long to wait for a decision; 0, the default, asks once.",
+            "description": "Seconds to wait for a decision. Default: 0, which returns the current state.",
         },
     },
     ("id",),
@@ -41,7 +41,7 @@ _STATUS_SCHEMA = object_schema(
 
 
 class Tools:
-    """The tools over one queue."""
+    """Tools of one queue."""
 
     def __init__(self, settings: Settings, queue: Queue, stopping: Callable[[], bool]) -> None:
         self._settings = settings
@@ -50,7 +50,7 @@ class Tools:
         self._kinds = {kind.tool: kind for kind in KINDS}
 
     def manager(self) -> StreamableHTTPSessionManager:
-        """The MCP endpoint. Without sessions: a restart cuts no client off, and clients can hoard nothing here."""
+        """Return the MCP endpoint. It is stateless: clients survive a restart and hold no memory here."""
         server = Server(
             "supervise", version="1", instructions=_INSTRUCTIONS,
             on_list_tools=self._list, on_call_tool=self._call,
@@ -65,8 +65,8 @@ class Tools:
         look = types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
         ask = types.ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
         tools = [types.Tool(
-            name="current_config", title="What this machine may reach", annotations=look,
-            description="What the network, git and image settings of this machine are now, in words and as data.",
+            name="current_config", title="Current configuration", annotations=look,
+            description="Returns the network, git and image settings of this machine, as text and as data.",
             input_schema=object_schema({}),
         )]
         tools += [
@@ -74,8 +74,8 @@ class Tools:
             for k in KINDS
         ]
         tools.append(types.Tool(
-            name="proposal_status", title="What became of a proposal", annotations=look,
-            description="Whether a proposal is pending, approved or denied, and what came of it.",
+            name="proposal_status", title="Status of a proposal", annotations=look,
+            description="Returns whether a proposal is pending, approved or denied, and whether its change is in effect.",
             input_schema=_STATUS_SCHEMA,
         ))
         return types.ListToolsResult(tools=tools)
@@ -91,7 +91,7 @@ class Tools:
                 return self._current_config()
             if params.name == "proposal_status":
                 return await self._status(ctx, arguments)
-            raise Invalid("there is no such tool")
+            raise Invalid("the tool does not exist")
         except (Invalid, Refused) as error:
             code = error.code if isinstance(error, Refused) else "invalid"
             self._queue.note_refusal(params.name if known else "unknown", code)
@@ -106,7 +106,7 @@ class Tools:
         check(_STATUS_SCHEMA, arguments)
         proposal = self._queue.find(arguments["id"])
         if proposal is None:
-            raise Invalid(f"there is no proposal of that id; an id looks like {ID_PATTERN}")
+            raise Invalid(f"no proposal has this id; an id looks like {ID_PATTERN}")
         return _tell(proposal, await self._wait(ctx, proposal, arguments.get("wait_seconds", 0)))
 
     async def _wait(self, ctx: ServerRequestContext, proposal: Proposal, limit: float) -> Outcome:
@@ -120,7 +120,7 @@ class Tools:
                 return outcome
             if now >= next_progress:
                 next_progress = now + _PROGRESS_SECONDS
-                # Sent only where the client asked for it; it also keeps impatient clients on the line.
+                # Sent only if the client asked for progress; it also keeps clients with short timeouts waiting.
                 with contextlib.suppress(Exception):
                     await ctx.session.report_progress(
                         round(now - start, 1), limit, f"waiting for a person to decide on {proposal.id}",
@@ -133,9 +133,9 @@ class Tools:
         try:
             posture = json.loads(data) if data is not None else None
         except ValueError:
-            posture = None  # Caught in the middle of being rewritten; the words may still do.
+            posture = None  # The file is being rewritten; the text may still be complete.
         if words is None and posture is None:
-            sorry = "The current configuration cannot be read; ask again."
+            sorry = "The current configuration cannot be read; call again."
             return _answer(sorry, {"status": "unreadable"}, is_error=True)
         pending = [{"id": p.id, "kind": p.kind, "change": p.change} for p in self._queue.pending()]
         return _answer(
@@ -153,7 +153,7 @@ def _tell(proposal: Proposal, outcome: Outcome) -> types.CallToolResult:
         case "denied":
             words = "Denied."
         case _:
-            words = "Void: the proposal was changed on the way, so that no decision on it counts. Propose it again."
+            words = "Void: the proposal's file was changed after it was queued, so no decision on it counts. Propose it again."
     if outcome.applied:
         data["applied"] = outcome.applied
         status, detail = outcome.applied["status"], outcome.applied["detail"]
@@ -171,7 +171,7 @@ def _tell(proposal: Proposal, outcome: Outcome) -> types.CallToolResult:
 
 
 def _answer(words: str, data: dict[str, Any], *, is_error: bool = False) -> types.CallToolResult:
-    # The data is in the text as well: not every client shows structured content to its model.
+    # The text repeats the data, since not every client shows structured content to its model.
     text = f"{words}\n\n{json.dumps(data, ensure_ascii=False)}"
     return types.CallToolResult(
         content=[types.TextContent(text=text)], structured_content=data, is_error=is_error,

@@ -163,7 +163,13 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
 
             self.decide(proposal_id, "approved", applied={"status": "recorded", "detail": ""})
             status = await client.call_tool("proposal_status", {"id": proposal_id, "wait_seconds": 5})
-            self.assertIn("when the bottle is next started", status.content[0].text)
+            self.assertIn("recorded and is not in effect yet", status.content[0].text)
+
+            result, _ = await asyncio.gather(
+                client.call_tool("propose_allow_host", {"host": "b.example", "reason": "x"}),
+                self.decide_when_there("approved", applied={"status": "failed", "detail": "pipelock is not running"}),
+            )
+            self.assertIn("Approved, but it could not be applied. pipelock is not running", result.content[0].text)
 
     async def test_a_decision_on_something_else_voids_the_proposal(self) -> None:
         async with self.client() as client:
@@ -181,9 +187,9 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
                 ("propose_allow_host", {"host": "a.example"}, "missing: `reason`"),
                 ("propose_allow_host", {"host": "a.example", "reason": "x" * 3000}, "`reason` is over its limit"),
                 ("propose_image_change", {"reason": "x"}, "give either"),
-                ("proposal_status", {"id": "../../etc/passwd"}, "no proposal of that id"),
+                ("proposal_status", {"id": "../../etc/passwd"}, "no proposal has this id"),
                 ("proposal_status", {"id": "x", "wait_seconds": 1e9}, "over its limit"),
-                ("approve", {"id": "x"}, "no such tool"),
+                ("approve", {"id": "x"}, "the tool does not exist"),
             ):
                 result = await client.call_tool(tool, arguments)
                 self.assertTrue(result.is_error, tool)
