@@ -1,4 +1,27 @@
 //! Pipelock, the egress firewall: its configuration and its service. Its image is not built here.
+//!
+//! # Over plain HTTP
+//!
+//! Pipelock reads every request and answer over plain HTTP, whatever `inspect` says: URLs are scanned, and an answer is
+//! held and scanned as one of a host with `inspect: content`. One above [`MAX_RESPONSE_BYTES`] is cut off there and still
+//! ends as if it were whole, which release 2.3.0 has no option for. Large files belong on HTTPS.
+//!
+//! # Emergency stop
+//!
+//! `docker kill --signal USR1 <pipelock's container>` makes pipelock refuse every request, and cuts open connections; a
+//! second one ends that. It costs nothing and needs no configuration.
+//!
+//! # What pipelock has and a bottle does not use
+//!
+//! Measured with small answers on a kept connection to a host that is inspected by its content, 3.9 ms without any of
+//! them. Hosts that are inspected by connection cost the same with all of them but the recorder, 0.2 ms and 0.3 ms.
+//!
+//! | feature | adds | why not |
+//! | --- | --- | --- |
+//! | canary tokens | under 0.1 ms | pipelock sees them only in what it decrypts, and the default decrypts nothing |
+//! | flight recorder with signed receipts | 1.5 ms, 0.8 KB a request | it has no bound in size, so the agent could fill the host's disk; it needs a writable mount; the log has the same facts |
+//! | cross-request detection | 7 to 24 ms, growing with what it has kept | it costs more than the scan itself |
+//! | metrics | nothing | they are on, but at the loopback: on the proxy's port the agent would read them, and the image has no client |
 
 use std::collections::BTreeSet;
 use std::path::Path;

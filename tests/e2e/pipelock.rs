@@ -227,6 +227,38 @@ CONTEXT.wrap_socket(raw, server_hostname='{FORBIDDEN}')"
     bed.client(&format!("assert get('{FORBIDDEN}', '/big?mb=2')[0] == 403")).ok();
 }
 
+#[test]
+#[ignore = "needs a container engine"]
+fn a_signal_stops_everything_and_another_starts_it_again() {
+    let bed = Bed::new("stop");
+    bed.start(&bed.config(), &[]);
+    std::thread::scope(|scope| {
+        let stream = "assert get('outside.test', '/sse?n=20&ms=500')[1].count(b'event:') == 20";
+        let open = scope.spawn(|| bed.client(stream));
+        std::thread::sleep(Duration::from_secs(2));
+        docker(["kill", "--signal", "USR1", &bed.container]);
+        let open = open.join().unwrap();
+        assert!(open.code != 0 && open.duration < Duration::from_secs(8), "an open stream goes on: {open:?}");
+    });
+    assert_ne!(bed.client("get('outside.test', '/')").code, 0);
+    docker(["kill", "--signal", "USR1", &bed.container]);
+    bed.client("assert get('outside.test', '/')[0] == 200").ok();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_large_answer_over_plain_http_is_cut_off() {
+    let bed = Bed::new("plain");
+    bed.start(&bed.config(), &[]);
+    // What the documentation warns of; a release that refuses instead makes this test fail.
+    let script = "
+connection = http.client.HTTPConnection(PROXY, 8888, timeout=60)
+connection.request('GET', 'http://outside.test/big?mb=3')
+response = connection.getresponse()
+print(response.status, len(response.read()))";
+    assert_eq!(bed.client(script).ok(), "200 1048576");
+}
+
 /// Asks for answers of 1 MiB over plain HTTP, each on a connection of its own, and gives up after a while.
 fn flood(connections: usize, seconds: u32) -> String {
     format!(

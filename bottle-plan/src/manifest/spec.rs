@@ -416,7 +416,8 @@ pub enum WorkspaceMode {
 pub struct LimitsSpec {
     /// The agent's container. Default: no memory or processor limit, 4096 processes.
     pub agent: ContainerLimits,
-    /// Each sidecar's container. Default: 1 GiB, 256 processes.
+    /// Each sidecar's container. Default: 1 GiB, 256 processes. Pipelock takes one connection of the agent for each 8 MiB, so
+    /// 128 by default; more wait.
     pub sidecar: ContainerLimits,
 }
 
