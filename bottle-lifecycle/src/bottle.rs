@@ -183,21 +183,40 @@ impl Bottle {
         Ok(self.engine.kill_all(&self.handle.container, self.handle.user.as_deref())?)
     }
 
-    /// Copies a file or a directory of this host into a directory of the agent's container that is there, under its own
-    /// name, links as links. Modes are kept, and owners (user and group) unless others are given.
+    /// Copies a file or a directory of this host into an existing directory of the agent's container, under its own name.
+    /// Symbolic links stay links and modes stay. Everything belongs to `owner` (user and group), by default to the agent's
+    /// user.
     ///
-    /// Where files go through a `tar` in the container ([`CopyMethod::Tar`], under gVisor), that owner writes them itself,
-    /// or the agent's user if none is given, and can do so only where it may write.
+    /// Under gVisor ([`CopyMethod::Tar`](bottle_exec::engine::CopyMethod::Tar)) the owner writes the files, and only where
+    /// that user may write.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or the directory not written.
+    /// When the file cannot be read or the directory cannot be written.
     pub fn cp_in(&self, from: &Path, directory: &str, owner: Option<(u32, u32)>) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: from.to_owned(), source };
         let name = from.file_name().ok_or_else(|| failed(io::Error::other("it has no name")))?;
+        let owner = Some(match owner {
+            Some(owner) => owner,
+            None => self.agent_ids()?,
+        });
         let tar = tempfile::NamedTempFile::new_in(self.scratch()).map_err(failed)?;
         transfer::pack(from, Path::new(name), owner, tar.as_file()).map_err(failed)?;
         self.unpack(directory, Stdin::File(tar.path().to_owned()), owner)
+    }
+
+    /// Returns user and group of the agent, as the container's own `id` tells them.
+    fn agent_ids(&self) -> Result<(u32, u32), BottleError> {
+        let output = self.exec(Exec::new(["sh", "-c", "id -u; id -g"]).with_workdir("/"))?;
+        let text = output.stdout.text();
+        let mut ids = text.lines().map(|line| line.trim().parse().ok());
+        match (ids.next().flatten(), ids.next().flatten()) {
+            (Some(uid), Some(gid)) if output.status.is_success() => Ok((uid, gid)),
+            _ => Err(BottleError::Copy {
+                path: self.handle.container.clone().into(),
+                source: io::Error::other(format!("`id` does not tell its user: {}", output.stderr.last_lines(3))),
+            }),
+        }
     }
 
     /// Writes a file of the agent's container, whose directory must be there. Who may do so is as with

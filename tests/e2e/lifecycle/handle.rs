@@ -33,6 +33,14 @@ fn copies(bottle: &Bottle, place: &Place) {
     );
     assert_eq!(seen.ok(), "ran\nagent 750\nagent 711\nsub/run");
 
+    // Without an owner everything is the agent's, directories too.
+    bottle.cp_in(&tree, "/home/agent", None).unwrap();
+    let seen = sh(bottle, "cd ~/tree && stat -c '%U:%G %a' . sub sub/run && echo new > sub/more && rm -r ~/tree");
+    assert!(
+        seen.ok().lines().all(|line| line.starts_with("agent:agent ")) && seen.stdout.lines().count() == 3,
+        "{seen:?}"
+    );
+
     bottle.write_file("/home/agent/note", b"for the agent\n", 0o600, (ids[0], ids[1])).unwrap();
     assert_eq!(sh(bottle, "cat ~/note; stat -c '%U %a' ~/note").ok(), "for the agent\nagent 600");
     bottle.write_file("/etc/note", b"from root\n", 0o644, (0, 0)).unwrap();
