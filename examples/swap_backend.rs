@@ -16,9 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle::exec::{
-    Backend, Command, Control, ExecError, Output, OutputPolicy, RecordingBackend, Stdin, Subprocess, conformance,
-};
+use bottle::exec::{Backend, Command, Control, ExecError, Output, OutputPolicy, RecordingBackend, Stdin, Subprocess};
 use bottle::plan::StateRoot;
 use bottle::{Bottles, Engine, EngineChoice, Host, Manifest};
 use clap::{Parser, Subcommand};
@@ -200,7 +198,7 @@ fn run(args: &Args) -> Result<(), String> {
         rehearsal: (!args.run && !args.check).then(RecordingBackend::rehearsal),
     });
     if args.check {
-        let violations = conformance::check(&*backend).err().unwrap_or_default();
+        let violations = bottle::conformance::check(&*backend).err().unwrap_or_default();
         for violation in &violations {
             eprintln!("{violation}");
         }

@@ -134,7 +134,7 @@
 //!
 //! # How do I run the commands elsewhere?
 //!
-//! Every command goes through a [`Backend`](exec::Backend). [`exec::conformance`] tests an implementation of your own.
+//! Every command goes through a [`Backend`](exec::Backend). [`conformance`] tests an implementation of your own.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -170,6 +170,7 @@ pub mod workspace;
 
 pub use agent::agent_command;
 pub use bottle_compose as compose;
+pub use bottle_conformance as conformance;
 pub use bottle_exec as exec;
 pub use bottle_exec::{Engine, EngineChoice, EngineError};
 pub use bottle_lifecycle as lifecycle;

@@ -13,7 +13,7 @@ use crate::output::Output;
 /// A backend gives back how the process ended, whatever the status; what counts as failure is for the caller to say
 /// ([`Output::success`]). It honours everything that a [`Command`] asks for, lets none of its secrets show, and has
 /// stopped everything that the command started when it reports a timeout or a cancellation.
-/// [`conformance`](crate::conformance) puts that to the test.
+/// The crate `bottle-conformance` puts that to the test.
 pub trait Backend: Send + Sync + Debug {
     /// Runs a command to its end.
     ///

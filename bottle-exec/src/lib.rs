@@ -17,7 +17,6 @@
 
 mod backend;
 mod command;
-pub mod conformance;
 mod control;
 mod decorators;
 pub mod engine;

@@ -34,13 +34,11 @@ pub mod manifest;
 pub mod plan;
 mod prepare;
 pub mod resolved;
-mod state;
 
 use bottle_values::mask;
-pub use bottle_values::{SecretValue, Secrets, name, value};
+pub use bottle_values::{SecretValue, Secrets, StateLayout, StateRoot, name, value};
 pub use manifest::{Manifest, ManifestError, ManifestMistake};
 pub use name::{AgentName, BottleName, LabelKey, NameError, Names, Prefix, Service, Slug};
 pub use plan::{BottlePlan, UserIds};
 pub use prepare::{CLAUDE_CODE_VERSION, CODEX_VERSION, HostFacts, PIPELOCK_IMAGE, PlanError, PlanRequest};
 pub use resolved::{LaunchFacts, ResolveError, ResolvedPlan};
-pub use state::{StateLayout, StateRoot};

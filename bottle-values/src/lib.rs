@@ -14,6 +14,8 @@ pub mod grammar;
 pub mod mask;
 pub mod name;
 mod secret;
+mod state;
 pub mod value;
 
 pub use secret::{SecretValue, Secrets};
+pub use state::{StateLayout, StateRoot};

@@ -1,10 +1,10 @@
-//! What every backend must do, as a suite that any of them can run.
+//! What every [`Backend`] must do, as a suite that any of them can run.
 //!
 //! It needs a POSIX `sh` with the usual small tools where the backend runs commands, and takes some twenty seconds.
 //!
 //! ```no_run
 //! # fn my_backend() -> impl bottle_exec::Backend { bottle_exec::RecordingBackend::new() }
-//! if let Err(violations) = bottle_exec::conformance::check(&my_backend()) {
+//! if let Err(violations) = bottle_conformance::check(&my_backend()) {
 //!     panic!("{}", violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
 //! }
 //! ```
@@ -14,15 +14,9 @@ use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bottle_values::SecretValue;
-
-use crate::backend::Backend;
-use crate::command::{Command, OutputPolicy, Stdin};
-use crate::control::{CancelToken, Control};
-use crate::error::ExecError;
-use crate::output::Output;
-use crate::sink::Stream;
-use crate::status::ExitStatus;
+use bottle_exec::{
+    Backend, CancelToken, Command, Control, ExecError, ExitStatus, Output, OutputPolicy, SecretValue, Stdin, Stream,
+};
 
 /// A rule that a backend breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -365,10 +359,10 @@ fn is_gone(backend: &dyn Backend, named: &str) -> Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decorators::Logging;
-    use crate::observer::{Event, Observed};
-    use crate::recording::RecordingBackend;
-    use crate::subprocess::Subprocess;
+    use bottle_exec::Logging;
+    use bottle_exec::RecordingBackend;
+    use bottle_exec::Subprocess;
+    use bottle_exec::{Event, Observed};
 
     fn subprocess() -> Subprocess {
         let host = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("COMPOSE_FILE", "evil.yml")];
