@@ -66,8 +66,8 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
 
 fn in_words(event: &Event) -> String {
     match event {
-        Event::Settled(id) => format!("{id} waits no longer"),
-        Event::Unusable(file) => format!("warning: {} is no proposal: {}", file.name, file.why),
+        Event::Settled(id) => format!("{id} is no longer pending"),
+        Event::Unusable(file) => format!("warning: `{}` is not a proposal: {}", file.name, file.why),
         Event::Failed(error) => format!("warning: failed to {error}"),
         other => format!("{other:?}"),
     }

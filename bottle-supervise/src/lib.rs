@@ -6,7 +6,7 @@
 //!
 //! Beneath it is the [`Queue`]: what the agent asks for, and the only place where it can be granted. The sidecar writes
 //! proposals into one directory; decisions go into another, which its container mounts read-only and the agent's not at
-//! all. A decision is bound to the SHA-256 of what was shown, so a [`Shown`] is what it takes to decide: whoever holds one
+//! all. A decision is bound to the SHA-256 of what was shown, so a [`ProposalSnapshot`] is what it takes to decide: whoever holds one
 //! has seen those bytes. Whatever the sidecar wrote is read as an attacker's: regular files only, no links followed, sizes
 //! bounded, every string checked before a person's terminal sees it. The files are specified in
 //! `images/supervise/FORMAT.md` of `bottle-sidecars`.
@@ -58,7 +58,7 @@ pub use change::When;
 pub use decision::{Applied, ApplyStatus, Decision, Verdict};
 pub use error::SuperviseError;
 pub use proposal::{Change, Malformed, Proposal, ProposalId};
-pub use queue::{Pending, Queue, QueueError, Shown, Unusable, Verified};
+pub use queue::{Pending, ProposalSnapshot, Queue, QueueError, Unusable, Verified};
 pub use review::{Consequence, Event, Review};
 pub use watch::{Watch, WatchEvent};
 
@@ -67,7 +67,7 @@ use error::report;
 use live::{Failure, Live};
 use record::{Record, failed};
 
-/// The person's side of one bottle.
+/// Supervision of one bottle: its proposals, and the decisions about them.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     engine: Engine,
@@ -76,7 +76,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The bottle of that name, launched by whatever process.
+    /// Opens a bottle for supervision, whichever process launched it.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl Supervisor {
         self.queue.pending()?.proposals.into_iter().map(|shown| self.review(shown)).collect()
     }
 
-    /// One proposal, decided or not, with what an approval would do now.
+    /// Returns one proposal, decided or not, with the consequence of an approval.
     ///
     /// # Errors
     ///
@@ -127,8 +127,8 @@ impl Supervisor {
         self.review(self.queue.show(id)?)
     }
 
-    /// Grants what was shown and makes it so: in the running sidecars where that is possible, else for the next launch.
-    /// The decision tells which, and if it failed, why; then the bottle is as it was.
+    /// Approves a proposal and applies its change: to the running proxies where that is possible, otherwise for the next
+    /// launch. The decision says which. If the application failed it gives the reason, and the bottle is as it was.
     ///
     /// # Errors
     ///
@@ -149,7 +149,7 @@ impl Supervisor {
         Ok(self.queue.approve(&review.shown, reason, SystemTime::now(), apply)?)
     }
 
-    /// Refuses what was shown; the agent gets to read the reason.
+    /// Denies a proposal. The agent reads the reason.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Supervisor {
         Ok(self.queue.verify()?)
     }
 
-    /// The queue itself.
+    /// Returns the queue.
     pub const fn queue(&self) -> &Queue {
         &self.queue
     }
@@ -198,7 +198,7 @@ impl Supervisor {
         Live { engine: &self.engine, launched: record.launched(), layout: &self.layout }
     }
 
-    fn review(&self, shown: Shown) -> Result<Review, SuperviseError> {
+    fn review(&self, shown: ProposalSnapshot) -> Result<Review, SuperviseError> {
         let record = Record::read(&self.layout)?;
         let unavailable = self.live(&record).unavailable(&record.plan);
         let consequence = consequence(&record, unavailable.as_deref(), shown.proposal());
@@ -271,7 +271,7 @@ impl Supervisor {
         self.layout.service_dir(Service::Supervise).join("unfinished")
     }
 
-    /// One decision at a time, its consequence included.
+    /// Locks the bottle: decisions are made and applied one at a time.
     fn lock(&self) -> Result<File, SuperviseError> {
         let path = self.layout.service_dir(Service::Supervise).join("lock");
         let file = OpenOptions::new()
@@ -301,12 +301,12 @@ fn consequence(record: &Record, unavailable: Option<&str>, proposal: &Proposal) 
     Consequence { diff: Posture::of(before).diff(&Posture::of(&after)), when: now.when, note: now.note }
 }
 
-/// Writes down the plan that a launch is about to put into effect.
+/// Writes the plan of a launch to the bottle's state directory, before the launch puts it into effect.
 ///
 /// # Errors
 ///
 /// When a file of the state directory cannot be written or removed.
-pub fn lay_down(plan: &BottlePlan, layout: &StateLayout) -> Result<(), SuperviseError> {
+pub fn write_launched_plan(plan: &BottlePlan, layout: &StateLayout) -> Result<(), SuperviseError> {
     let mark = layout.service_dir(Service::Supervise).join("unfinished");
     match fs::remove_file(&mark) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &mark)(error)),

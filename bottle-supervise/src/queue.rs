@@ -32,7 +32,7 @@ pub struct Queue {
 /// A proposal as it was read, together with the hash of the bytes it was read from. It is what a decision is bound to,
 /// and there is no other way to come by one than [`Queue::show`] and [`Queue::pending`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct ProposalSnapshot {
     proposal: Proposal,
     sha256: String,
 }
@@ -42,7 +42,7 @@ pub struct Shown {
 #[non_exhaustive]
 pub struct Pending {
     /// Oldest first.
-    pub proposals: Vec<Shown>,
+    pub proposals: Vec<ProposalSnapshot>,
     /// What is in the directory of proposals and is none: a sign of a sidecar gone wrong.
     pub unusable: Vec<Unusable>,
 }
@@ -155,7 +155,7 @@ impl Queue {
     /// # Errors
     ///
     /// [`QueueError::NotFound`] and [`QueueError::Malformed`].
-    pub fn show(&self, id: &ProposalId) -> Result<Shown, QueueError> {
+    pub fn show(&self, id: &ProposalId) -> Result<ProposalSnapshot, QueueError> {
         self.proposals()?
             .map_or(Ok(None), |proposals| self.read(&proposals, id))?
             .ok_or_else(|| QueueError::NotFound(id.clone()))
@@ -190,7 +190,7 @@ impl Queue {
     /// [`QueueError::Io`] and [`QueueError::Audit`]: the change is made, the decision is not recorded.
     pub fn approve(
         &self,
-        shown: &Shown,
+        shown: &ProposalSnapshot,
         reason: &str,
         now: SystemTime,
         apply: impl FnOnce(&Proposal) -> Applied,
@@ -214,7 +214,7 @@ impl Queue {
     ///
     /// [`QueueError::ChangedSinceShown`] and [`QueueError::AlreadyDecided`]; [`QueueError::Audit`] if the host's own
     /// log does not check.
-    pub fn deny(&self, shown: &Shown, reason: &str, now: SystemTime) -> Result<Decision, QueueError> {
+    pub fn deny(&self, shown: &ProposalSnapshot, reason: &str, now: SystemTime) -> Result<Decision, QueueError> {
         let _lock = self.lock()?;
         self.check_undecided(shown)?;
         let witness = self.verify().ok().map(|verified| verified.queue.head);
@@ -270,7 +270,7 @@ impl Queue {
             .map_err(io("open", &self.queue.join("proposals")))
     }
 
-    fn read(&self, proposals: &Directory, id: &ProposalId) -> Result<Option<Shown>, QueueError> {
+    fn read(&self, proposals: &Directory, id: &ProposalId) -> Result<Option<ProposalSnapshot>, QueueError> {
         let name = format!("{id}.json");
         let path = || self.queue.join("proposals").join(&name);
         let Some(content) = proposals.read(&name, MAX_BYTES).map_err(|error| io("read", &path())(error))? else {
@@ -281,7 +281,7 @@ impl Queue {
         if proposal.id != *id {
             return Err(malformed(Malformed("its id is not its name")));
         }
-        Ok(Some(Shown { proposal, sha256: sha256(content) }))
+        Ok(Some(ProposalSnapshot { proposal, sha256: sha256(content) }))
     }
 
     fn decided(&self) -> Result<BTreeSet<ProposalId>, QueueError> {
@@ -305,7 +305,7 @@ impl Queue {
         Ok(std::os::fd::OwnedFd::from(file))
     }
 
-    fn check_undecided(&self, shown: &Shown) -> Result<(), QueueError> {
+    fn check_undecided(&self, shown: &ProposalSnapshot) -> Result<(), QueueError> {
         let id = &shown.proposal.id;
         if self.decided()?.contains(id) {
             return Err(QueueError::AlreadyDecided(id.clone()));
@@ -323,7 +323,7 @@ impl Queue {
     fn decide(
         &self,
         log: &mut AuditLog,
-        shown: &Shown,
+        shown: &ProposalSnapshot,
         verdict: Verdict,
         reason: &str,
         applied: Option<Applied>,
@@ -373,7 +373,7 @@ impl Queue {
     }
 }
 
-impl Shown {
+impl ProposalSnapshot {
     /// What the agent asks for.
     pub fn proposal(&self) -> &Proposal {
         &self.proposal

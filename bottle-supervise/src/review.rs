@@ -4,24 +4,24 @@ use std::fmt;
 
 use bottle_posture::PostureDiff;
 
-use super::{Proposal, ProposalId, Shown, SuperviseError, Unusable, When};
+use super::{Proposal, ProposalId, ProposalSnapshot, SuperviseError, Unusable, When};
 
-/// A proposal, and what approving it would do: what it takes to decide.
+/// A proposal as it was shown, with the consequence of an approval. A decision needs one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Review {
-    pub(super) shown: Shown,
+    pub(super) shown: ProposalSnapshot,
     pub(super) consequence: Consequence,
 }
 
-/// What an approval would do.
+/// Consequence of an approval.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Consequence {
-    /// How it changes what the bottle may do.
+    /// Change of the bottle's posture.
     pub diff: PostureDiff,
-    /// When.
+    /// Time at which the change takes effect.
     pub when: When,
-    /// Why not at once, or what else there is to say; empty when there is nothing.
+    /// Reason why the change does not take effect at once, or how it differs until the next launch. Empty: none.
     pub note: String,
 }
 
@@ -40,17 +40,17 @@ pub enum Event {
 }
 
 impl Review {
-    /// What the agent asks for.
+    /// Returns the proposal.
     pub fn proposal(&self) -> &Proposal {
         self.shown.proposal()
     }
 
-    /// The SHA-256 of the bytes that were shown.
+    /// Returns the SHA-256 of the proposal's file.
     pub fn sha256(&self) -> &str {
         self.shown.sha256()
     }
 
-    /// What an approval would do.
+    /// Returns the consequence of an approval.
     pub const fn consequence(&self) -> &Consequence {
         &self.consequence
     }
@@ -61,11 +61,11 @@ impl fmt::Display for Review {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Proposal { id, created, reason, change, .. } = self.proposal();
         writeln!(f, "proposal {id}, {created}")?;
-        writeln!(f, "asks to")?;
+        writeln!(f, "the agent proposes to")?;
         indented(f, "  | ", &change.to_string())?;
-        writeln!(f, "since, in the agent's words,")?;
+        writeln!(f, "for this reason, in its own words")?;
         indented(f, "  | ", reason)?;
-        writeln!(f, "approving it {}", self.consequence.when)?;
+        writeln!(f, "an approval {}", self.consequence.when)?;
         indented(f, "  ", &self.consequence.diff.to_string())?;
         if !self.consequence.note.is_empty() {
             writeln!(f, "  {}", self.consequence.note)?;

@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::thread;
 use std::time::Duration;
 
-use super::{ProposalId, Queue, QueueError, Shown, Unusable};
+use super::{ProposalId, ProposalSnapshot, Queue, QueueError, Unusable};
 
 /// What a [`Watch`] sees.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WatchEvent {
     /// A proposal waits for a decision.
-    Proposed(Shown),
+    Proposed(ProposalSnapshot),
     /// It waits no longer: decided elsewhere, or its file is gone or changed. A changed one comes again.
     Settled(ProposalId),
     /// There is a file among the proposals that is none.
@@ -60,7 +60,7 @@ impl<'q, C: FnMut() -> bool> Watch<'q, C> {
             Ok(pending) => pending,
             Err(error) => return self.events.push_back(WatchEvent::Failed(error)),
         };
-        let key = |shown: &Shown| (shown.proposal().id.clone(), shown.sha256().to_owned());
+        let key = |shown: &ProposalSnapshot| (shown.proposal().id.clone(), shown.sha256().to_owned());
         let waiting: BTreeSet<_> = pending.proposals.iter().map(key).collect();
         for (id, _) in self.waiting.difference(&waiting) {
             self.events.push_back(WatchEvent::Settled(id.clone()));

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use bottle_supervise::{Applied, AuditError, AuditLog, ProposalId, Queue, QueueError, Shown, Verdict, WatchEvent};
+use bottle_supervise::{
+    Applied, AuditError, AuditLog, ProposalId, ProposalSnapshot, Queue, QueueError, Verdict, WatchEvent,
+};
 use serde_json::{Value, json};
 
 struct Fixture {
@@ -37,14 +39,14 @@ impl Fixture {
     }
 
     /// What the sidecar does for a proposal: a line in its log, then the file.
-    fn propose(&self, number: u64, host: &str) -> Shown {
+    fn propose(&self, number: u64, host: &str) -> ProposalSnapshot {
         let mut log = AuditLog::open(&self.path("queue/audit.jsonl"), now()).unwrap();
         log.append(now(), "proposed", &json!({"id": id(number), "kind": "allow_host"})).unwrap();
         fs::write(self.proposal_file(number), content(number, host)).unwrap();
         self.queue.show(&id(number)).unwrap()
     }
 
-    fn approve(&self, shown: &Shown) -> Result<(), QueueError> {
+    fn approve(&self, shown: &ProposalSnapshot) -> Result<(), QueueError> {
         self.queue.approve(shown, "", now(), |_| Applied::live("")).map(drop)
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Ipv
         make_dir(&state.current_config(), 0o755)?;
     }
     // Last: what the plan on disk says is what the files above say.
-    Ok(bottle_supervise::lay_down(plan, state)?)
+    Ok(bottle_supervise::write_launched_plan(plan, state)?)
 }
 
 #[cfg(test)]
