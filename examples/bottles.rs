@@ -37,6 +37,9 @@ enum Action {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// With the image of every service: its reference and the id that it was resolved to.
+        #[arg(long)]
+        images: bool,
     },
     /// Show what a bottle's services print, or printed before it was taken down.
     Logs {
@@ -100,7 +103,7 @@ fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
         site = site.with_state_root(StateRoot::at(host.facts.cwd.join(dir)));
     }
     match args.action {
-        Action::List { json } => list(&site, json),
+        Action::List { json, images } => list(&site, json, images),
         Action::Logs { follow, slug } => {
             site.logs(&slug, follow, Arc::new(print)).map_err(text)?;
             Ok(0)
@@ -126,7 +129,7 @@ fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
     }
 }
 
-fn list(site: &Bottles, json: bool) -> Result<u8, String> {
+fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
     let bottles = site.list().map_err(text)?;
     if json {
         say(&serde_json::to_string_pretty(&bottles).map_err(text)?);
@@ -142,6 +145,11 @@ fn list(site: &Bottles, json: bool) -> Result<u8, String> {
         say(&format!("{:<32} {agent:<16} {status:<10} {owner:<9} {services}", slug.as_str()));
         for service in bottle.services.iter().filter(|service| !service.is_up() || service.restarts > 0) {
             say(&format!("    {service}"));
+        }
+        for service in bottle.services.iter().filter(|_| images) {
+            if let Some(image) = &service.image {
+                println!("    {}: {image}", service.service);
+            }
         }
     }
     Ok(0)

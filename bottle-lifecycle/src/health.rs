@@ -8,7 +8,7 @@ use std::time::Duration;
 use bottle_exec::engine::{ContainerState, Filter};
 use bottle_exec::{Engine, EngineError, Event, Observer};
 use bottle_plan::{LabelKey, Names};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// State of one service: whether its container runs, is healthy or was restarted, or why it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,6 +26,8 @@ pub struct ServiceHealth {
     pub oom_killed: bool,
     /// Number of times that the engine has restarted the container.
     pub restarts: u64,
+    /// Image of the container. Absent when the container was removed.
+    pub image: Option<ServiceImage>,
     /// State in words, such as `exited with status 137 (killed: out of memory)`.
     pub summary: String,
 }
@@ -45,6 +47,7 @@ impl ServiceHealth {
             exit_code: is_over.then_some(state.exit_code),
             oom_killed: state.oom_killed,
             restarts: state.restarts,
+            image: Some(ServiceImage::of(state)),
             summary: state.to_string(),
         }
     }
@@ -57,6 +60,7 @@ impl ServiceHealth {
             exit_code: None,
             oom_killed: false,
             restarts: 0,
+            image: None,
             summary: "was removed".to_owned(),
         }
     }
@@ -65,6 +69,27 @@ impl ServiceHealth {
 impl fmt::Display for ServiceHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.service, self.summary)
+    }
+}
+
+/// Image that a service runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceImage {
+    /// Reference in the Compose file.
+    pub reference: String,
+    /// Id that the engine resolved the reference to, such as `sha256:…`.
+    pub id: String,
+}
+
+impl ServiceImage {
+    fn of(state: &ContainerState) -> Self {
+        Self { reference: state.image.clone(), id: state.image_id.clone() }
+    }
+}
+
+impl fmt::Display for ServiceImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.reference, self.id)
     }
 }
 
@@ -91,6 +116,16 @@ pub(super) fn services<'a>(
         services.insert(service.to_owned(), ServiceHealth::new(service.to_owned(), state));
     }
     services.into_values().collect()
+}
+
+/// Returns the image of every service of a bottle, by the service's name.
+///
+/// # Errors
+///
+/// When the engine cannot be asked.
+pub fn images(engine: &Engine, names: &Names) -> Result<BTreeMap<String, ServiceImage>, EngineError> {
+    let services = health(engine, names)?.into_iter();
+    Ok(services.filter_map(|service| Some((service.service, service.image?))).collect())
 }
 
 /// Returns the state of every service of a bottle.

@@ -1,5 +1,6 @@
 //! What was made and so must be undone, on disk before it is made.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -11,6 +12,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::handle::Handle;
+use crate::health::ServiceImage;
 use crate::owner::Owner;
 use crate::undo::Undo;
 
@@ -38,6 +40,9 @@ pub struct Journal {
     /// What a handle needs to know; nothing until the bottle is up.
     #[serde(default)]
     pub handle: Option<Handle>,
+    /// Image of every service, by the service's name. Empty until the bottle is up.
+    #[serde(default)]
+    pub images: BTreeMap<String, ServiceImage>,
     /// How everything that was made is undone, in the order in which it was made.
     #[serde(default)]
     pub undo: Vec<Undo>,
@@ -73,6 +78,7 @@ impl Journal {
             project: names.project(),
             engine: engine.into(),
             handle: None,
+            images: BTreeMap::new(),
             undo: Vec::new(),
         }
     }

@@ -15,7 +15,7 @@ mod undo;
 
 pub use bottle::{Bottle, BottleError};
 pub use handle::Handle;
-pub use health::ServiceHealth;
+pub use health::{ServiceHealth, ServiceImage, images};
 pub use home::{Foreign, root_id};
 pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
 pub use list::{Listed, list};

@@ -109,7 +109,12 @@ impl Launch<'_> {
             let agent = AgentContainer { engine: self.engine(), plan: &resolved, authority: &trusted.certificate };
             Ok(self.bottles.provisioner.provision(&agent)?)
         })?;
-        self.step(Step::HandOut, || Ok(provision::handle(self.engine(), &resolved)?))
+        self.step(Step::HandOut, || {
+            let handle = provision::handle(self.engine(), &resolved)?;
+            let images = crate::lifecycle::images(self.engine(), &self.plan.names)?;
+            self.guard.file().change(|journal| journal.images = images)?;
+            Ok(handle)
+        })
     }
 
     fn write_compose(&self, plan: &ResolvedPlan) -> Result<ComposeFile, LaunchCause> {

@@ -73,6 +73,30 @@ fn a_direct_connection_fails_at_once_and_is_never_seen_outside() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn the_image_that_every_service_runs_is_recorded_and_shown() {
+    let lab = Lab::new("images");
+    let bottle = lab.launch(EGRESS, "");
+    let metadata = std::fs::read_to_string(lab.state().join("metadata.json")).unwrap();
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    let health = bottle.health().unwrap();
+    assert!(health.len() >= 2, "{health:?}");
+    let container = |service: &str| match service {
+        "agent" => bottle.names().project(),
+        service => format!("claude-bottle-{service}-{}", lab.slug),
+    };
+    for service in &health {
+        let id = docker(["inspect", "--format", "{{.Image}}", &container(&service.service)]).stdout;
+        let shown = service.image.as_ref().unwrap();
+        assert!(id.starts_with("sha256:") && shown.id == id.trim(), "{service:?}");
+        assert_eq!(metadata["images"][&service.service], serde_json::to_value(shown).unwrap(), "{metadata}");
+    }
+    let pipelock = &metadata["images"]["pipelock"]["reference"];
+    assert_eq!(*pipelock, bottle_testing::lab::pipelock_image(), "{metadata}");
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn no_address_of_the_host_answers_the_agent() {
     let lab = Lab::new("host");
     let bottle = lab.launch(EGRESS, "");

@@ -35,6 +35,10 @@ pub struct ContainerState {
     pub oom_killed: bool,
     /// Number of times that the engine has restarted it.
     pub restarts: u64,
+    /// Reference of its image, as it was given.
+    pub image: String,
+    /// Id of its image, such as `sha256:…`, which says what the reference was resolved to.
+    pub image_id: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The user that its processes have unless told otherwise; empty for root.
@@ -76,6 +80,8 @@ impl ContainerState {
             exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
             oom_killed: state["OOMKilled"].as_bool().unwrap_or_default(),
             restarts: value["RestartCount"].as_u64().unwrap_or_default(),
+            image: text(&config["Image"]),
+            image_id: text(&value["Image"]),
             labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
             user: text(&config["User"]),
             workdir: text(&config["WorkingDir"]),
