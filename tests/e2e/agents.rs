@@ -223,6 +223,8 @@ impl Stage {
             self.client.name
         );
         assert!(inside < outside + 2.0, "{inside:.2} s in a bottle, {outside:.2} s without");
+        // It holds the derived image.
+        drop(plain);
         self.lab.close(&bottle);
     }
 }
