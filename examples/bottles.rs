@@ -148,7 +148,7 @@ fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
         }
         for service in bottle.services.iter().filter(|_| images) {
             if let Some(image) = &service.image {
-                println!("    {}: {image}", service.service);
+                say(&format!("    {}: {image}", service.service));
             }
         }
     }
