@@ -38,6 +38,9 @@ fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, Lau
     engine.require(&Capability::ComposeWait)?;
     engine.require(&Capability::LocalFiles)?;
     engine.require(&Capability::SealedResolver)?;
+    if let Some(message) = engine.info().clock_warning() {
+        bottles.observer.event(&bottle_exec::Event::Warning { message });
+    }
     if plan.agent.runtime == Runtime::Runsc {
         engine.require(&Capability::Runtime("runsc".into()))?;
     }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::client::{Engine, Limits, parse};
 use super::error::EngineError;
@@ -113,6 +115,7 @@ impl Probe<'_> {
             os: info.os_type,
             arch: info.architecture,
             runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+            clock_ahead: info.system_time.as_deref().and_then(clock_ahead),
         })
     }
 
@@ -135,6 +138,7 @@ impl Probe<'_> {
             os: info.host.os,
             arch: info.host.arch,
             runtimes: info.host.oci_runtime.map(|runtime| runtime.name).into_iter().collect(),
+            clock_ahead: None,
         })
     }
 
@@ -149,6 +153,12 @@ impl Probe<'_> {
             EngineError::answer(&Command::new(self.program).with_args(args), "it names no version of the engine", text)
         })
     }
+}
+
+/// Seconds by which a time that the engine has just told is ahead of this host's clock.
+fn clock_ahead(told: &str) -> Option<i64> {
+    let engine = OffsetDateTime::parse(told, &Rfc3339).ok()?;
+    Some((engine - OffsetDateTime::from(SystemTime::now())).whole_seconds())
 }
 
 #[derive(Deserialize)]
@@ -205,6 +215,7 @@ struct DockerInfo {
     os_type: String,
     #[serde(default)]
     architecture: String,
+    system_time: Option<String>,
     security_options: Option<Vec<String>>,
     runtimes: Option<BTreeMap<String, serde_json::Value>>,
     client_info: Option<ClientInfo>,

@@ -110,9 +110,24 @@ pub struct EngineInfo {
     pub arch: String,
     /// The names of the runtimes that a service can ask for.
     pub runtimes: BTreeSet<String>,
+    /// Seconds by which the engine's clock is ahead of this host's; negative when it is behind. `None` when the engine
+    /// does not tell its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_ahead: Option<i64>,
 }
 
 impl EngineInfo {
+    /// Returns a warning when the engine's clock and this host's differ by more than a minute: certificates that one
+    /// accepts are not valid yet, or no longer, for the other.
+    pub fn clock_warning(&self) -> Option<String> {
+        let ahead = self.clock_ahead.filter(|seconds| seconds.unsigned_abs() > 60)?;
+        let word = if ahead > 0 { "ahead of" } else { "behind" };
+        Some(format!(
+            "the engine's clock is {} s {word} this host's; certificates can be refused",
+            ahead.unsigned_abs()
+        ))
+    }
+
     /// What the engine can do, as far as bottles use it.
     pub fn capabilities(&self) -> Capabilities {
         let docker = self.flavour == Flavour::Docker;

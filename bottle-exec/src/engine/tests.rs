@@ -180,6 +180,29 @@ fn docker_is_known_by_its_answers() {
 }
 
 #[test]
+fn a_clock_that_differs_by_more_than_a_minute_is_a_warning() {
+    let info = |ahead: i64| {
+        let told = time::OffsetDateTime::from(std::time::SystemTime::now()) + time::Duration::seconds(ahead);
+        let told = told.format(&time::format_description::well_known::Rfc3339).unwrap();
+        let answer = DOCKER_26_INFO.replacen('{', &format!(r#"{{"SystemTime":"{told}","#), 1);
+        detect(
+            RecordingBackend::new()
+                .with_answer(Matcher::prefix(["version"]), Answer::stdout(DOCKER_26))
+                .with_answer(Matcher::prefix(["info"]), Answer::stdout(answer))
+                .with_answer(Matcher::prefix(["context"]), Answer::stdout("unix:///x\n")),
+        )
+        .unwrap()
+    };
+    for ahead in [0, 50, -50] {
+        assert_eq!(info(ahead).clock_warning(), None, "{ahead} s");
+    }
+    for (ahead, words) in [(90, "ahead of"), (-86_400, "behind")] {
+        let warning = info(ahead).clock_warning().unwrap();
+        assert!(warning.contains(words), "{ahead} s: {warning}");
+    }
+}
+
+#[test]
 fn podman_is_known_by_its_answers_even_when_it_is_called_docker() {
     let info = detect(
         RecordingBackend::new()
