@@ -266,7 +266,8 @@ mod tests {
         let note = match edit.note.split_once("until the next launch pipelock inspects the content of") {
             None => edit.note,
             Some((before, after)) => {
-                assert!(after.contains("2 s per MiB") && after.contains("above 5 MiB is refused"), "{after}");
+                let limit = format!("above {} MiB is refused", pipelock::MAX_RESPONSE_BYTES >> 20);
+                assert!(after.contains("2 s per MiB") && after.contains(&limit), "{after}");
                 format!("{before}content until the next launch")
             }
         };
