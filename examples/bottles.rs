@@ -64,7 +64,7 @@ enum Action {
         /// Into which directory.
         to: String,
     },
-    /// Take bottles down.
+    /// Remove bottles.
     Down {
         /// Which.
         #[arg(required = true)]

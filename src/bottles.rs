@@ -20,7 +20,7 @@ use crate::Host;
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::{Forges, HttpForges, revoking};
 use crate::lifecycle::{
-    self, Bottle, BottleError, Listed, RecoveryReport, TeardownOptions, TeardownReport, UndoHandlers,
+    self, Bottle, BottleError, BottleSummary, RecoveryReport, TeardownOptions, TeardownReport, UndoHandlers,
 };
 use crate::provision::{Builtin, Provisioner};
 
@@ -205,7 +205,7 @@ impl Bottles {
     /// # Errors
     ///
     /// When the engine cannot be queried.
-    pub fn list(&self) -> Result<BTreeMap<Slug, Listed>, EngineError> {
+    pub fn list(&self) -> Result<BTreeMap<Slug, BottleSummary>, EngineError> {
         lifecycle::list(&self.engine, &self.state_root, &self.prefix)
     }
 

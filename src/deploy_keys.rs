@@ -119,7 +119,7 @@ impl Registrar<'_> {
             }
             Err(source) => {
                 if source.nothing_was_done() {
-                    self.journal.strike(&before).map_err(Stopped::Journal)?;
+                    self.journal.mark_done(&before).map_err(Stopped::Journal)?;
                 }
                 Err(Stopped::Forge(Box::new(DeployKeyError {
                     upstream: upstream.name.to_string(),

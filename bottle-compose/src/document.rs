@@ -298,7 +298,7 @@ pub struct Network {
     /// Whether somebody else makes and removes it.
     #[serde(skip_serializing_if = "is_false")]
     pub external: bool,
-    /// Whether it has no way out.
+    /// Whether it is internal: its containers reach no host outside.
     #[serde(skip_serializing_if = "is_false")]
     pub internal: bool,
     /// Whether it has IPv6; `None` for an external network.

@@ -107,7 +107,7 @@ fn check(file: &ComposeFile) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// The network with no way out and no address of the host.
+/// The internal network, on which the host has no address.
 fn internal(plan: &ResolvedPlan) -> Network {
     let name = plan.launch().networks.internal.clone();
     match plan.plan().networks.mode {

@@ -14,9 +14,9 @@ use crate::secret::{REDACTED, scrub};
 /// A value in a command's environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvValue {
-    /// Shown wherever the command is shown.
+    /// Visible wherever the command is shown.
     Plain(OsString),
-    /// Shown nowhere.
+    /// Never shown.
     Secret(SecretValue),
 }
 

@@ -111,7 +111,7 @@ pub enum Outcome {
     },
 }
 
-/// Is told of every event. It is called in the middle of the work, so it should be quick. Any closure of the right shape
+/// Receives every event. It is called in the middle of the work, so it should be quick. Any closure of the right shape
 /// is one.
 pub trait Observer: Send + Sync {
     /// Something happened.

@@ -69,11 +69,11 @@ pub struct Bottle {
     engine: Engine,
     names: Names,
     handle: Handle,
-    hold: Hold,
+    ownership: Ownership,
 }
 
 #[derive(Debug)]
-enum Hold {
+enum Ownership {
     /// It is this process's.
     Owned(TeardownGuard),
     /// It is another process's, or nobody's any more.
@@ -92,7 +92,7 @@ impl Bottle {
             journal.handle = Some(handle.clone());
         })?;
         let names = guard.journal().names();
-        Ok(Self { engine, names, handle, hold: Hold::Owned(guard) })
+        Ok(Self { engine, names, handle, ownership: Ownership::Owned(guard) })
     }
 
     /// A handle on a bottle that another process launched, from its journal or, where that is lost, from what the engine
@@ -114,7 +114,7 @@ impl Bottle {
             Some(handle) => handle,
             None => Handle::from_container(&engine, root, &names)?,
         };
-        Ok(Self { engine, names, handle, hold: Hold::Attached { root: root.clone(), layout, options } })
+        Ok(Self { engine, names, handle, ownership: Ownership::Attached { root: root.clone(), layout, options } })
     }
 
     /// The agent's own command, as its launcher knew it; nothing where neither journal nor labels tell it.
@@ -297,14 +297,13 @@ impl Bottle {
     ///
     /// [`TeardownError`] when something could not be removed. [`recover`](crate::recover) tries again.
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
-        let report = match &self.hold {
-            Hold::Owned(guard) => guard.close(),
-            Hold::Attached { root, options, .. } => {
-                undo_all(&self.engine, root, &self.names, options).unwrap_or_else(|error| TeardownReport {
+        let report = match &self.ownership {
+            Ownership::Owned(guard) => guard.close(),
+            Ownership::Attached { root, options, .. } => undo_all(&self.engine, root, &self.names, options)
+                .unwrap_or_else(|error| TeardownReport {
                     journal_errors: vec![error.to_string()],
                     ..TeardownReport::default()
-                })
-            }
+                }),
         };
         report.into_result()
     }
@@ -345,25 +344,25 @@ impl Bottle {
     ///
     /// When the journal cannot be written. The bottle stays, but the next recovery may remove it.
     pub fn keep(&self) -> Result<(), BottleError> {
-        match &self.hold {
-            Hold::Owned(guard) => Ok(guard.keep()?),
-            Hold::Attached { .. } => Ok(()),
+        match &self.ownership {
+            Ownership::Owned(guard) => Ok(guard.keep()?),
+            Ownership::Attached { .. } => Ok(()),
         }
     }
 
     /// The journal of a bottle that this process launched.
     pub const fn journal(&self) -> Option<&Arc<JournalFile>> {
-        match &self.hold {
-            Hold::Owned(guard) => Some(guard.file()),
-            Hold::Attached { .. } => None,
+        match &self.ownership {
+            Ownership::Owned(guard) => Some(guard.file()),
+            Ownership::Attached { .. } => None,
         }
     }
 
     /// Where a stream can lie while it is copied: the bottle's own private directory, if it is there.
     fn scratch(&self) -> &Path {
-        let own = match &self.hold {
-            Hold::Owned(guard) => guard.file().state_dir(),
-            Hold::Attached { layout, .. } => layout.dir(),
+        let own = match &self.ownership {
+            Ownership::Owned(guard) => guard.file().state_dir(),
+            Ownership::Attached { layout, .. } => layout.dir(),
         };
         if own.is_dir() { own } else { Path::new("/tmp") }
     }

@@ -119,7 +119,7 @@ pub enum JournalError {
         reason: String,
     },
     /// Another process has the bottle.
-    #[error("take bottle `{slug}`: it is already running, owned by {}", owned_by(.owner.as_ref()))]
+    #[error("bottle `{slug}` is already running (owner: {})", owned_by(.owner.as_ref()))]
     AlreadyRunning {
         /// The bottle.
         slug: Slug,
@@ -127,7 +127,7 @@ pub enum JournalError {
         owner: Option<Owner>,
     },
     /// An earlier bottle of that name has left something behind.
-    #[error("take bottle `{slug}`: an earlier one of that name was not wholly undone; recover it first")]
+    #[error("bottle `{slug}` was not completely removed earlier; recover it first")]
     NotUndone {
         /// The bottle.
         slug: Slug,
@@ -135,17 +135,17 @@ pub enum JournalError {
 }
 
 fn owned_by(owner: Option<&Owner>) -> String {
-    owner.map_or_else(|| "another process".to_owned(), |owner| format!("pid {}", owner.pid))
+    owner.map_or_else(|| "another process".to_owned(), |owner| format!("process {}", owner.pid))
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     move |source| JournalError::Io { doing, path: path.to_owned(), source }
 }
 
-/// A journal on disk. Every change is in the file when the method that makes it returns, and all but [`strike`] have
+/// A journal on disk. Every change is in the file when the method that makes it returns, and all but [`mark_done`] have
 /// reached the disk by then.
 ///
-/// [`strike`]: JournalFile::strike
+/// [`mark_done`]: JournalFile::mark_done
 #[derive(Debug)]
 pub struct JournalFile {
     path: PathBuf,
@@ -216,7 +216,7 @@ impl JournalFile {
     /// # Errors
     ///
     /// When it cannot be written; the undo is then done again by the next one who tries, which is harmless.
-    pub fn strike(&self, undo: &Undo) -> Result<(), JournalError> {
+    pub fn mark_done(&self, undo: &Undo) -> Result<(), JournalError> {
         self.change_with(Durability::File, |journal| journal.undo.retain(|other| other != undo))
     }
 
@@ -292,7 +292,7 @@ pub struct BottleLock {
 }
 
 impl BottleLock {
-    /// Takes it, and leaves word of who did.
+    /// Takes the lock and writes the owner into its file.
     ///
     /// # Errors
     ///
@@ -358,7 +358,7 @@ mod tests {
         for (path, mode) in [(layout.metadata(), 0o600), (layout.dir().to_owned(), 0o700)] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode);
         }
-        file.strike(&network).unwrap();
+        file.mark_done(&network).unwrap();
         let read = JournalFile::open(&layout).unwrap().journal();
         assert_eq!(read, file.journal());
         assert_eq!(read.undo.len(), 1);
@@ -374,7 +374,7 @@ mod tests {
         file.record(undo.clone()).unwrap();
         let error = JournalFile::create(&layout, journal()).unwrap_err().to_string();
         assert!(error.ends_with("recover it first"), "{error}");
-        file.strike(&undo).unwrap();
+        file.mark_done(&undo).unwrap();
         JournalFile::create(&layout, journal()).unwrap();
     }
 
@@ -396,7 +396,7 @@ mod tests {
         let owner = Owner { pid: 42, start_time: None, scope: None };
         let lock = BottleLock::acquire(&layout, &slug, &owner).unwrap();
         let error = BottleLock::acquire(&layout, &slug, &owner).unwrap_err();
-        assert_eq!(error.to_string(), "take bottle `demo`: it is already running, owned by pid 42");
+        assert_eq!(error.to_string(), "bottle `demo` is already running (owner: process 42)");
         drop(lock);
         BottleLock::acquire(&layout, &slug, &owner).unwrap();
     }

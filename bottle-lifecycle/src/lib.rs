@@ -18,7 +18,7 @@ pub use handle::Handle;
 pub use health::{ServiceHealth, ServiceImage, images};
 pub use home::{Foreign, root_id};
 pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
-pub use list::{Listed, list};
+pub use list::{BottleSummary, list};
 pub use owner::{Liveness, Owner, OwnerError, Scope};
 pub use recover::{RecoveryReport, recover};
 pub use teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, UndoOutcome, tear_down};

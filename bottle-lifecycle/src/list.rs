@@ -15,7 +15,7 @@ use crate::owner::{Liveness, Owner};
 /// A bottle that is there, by its journal, by its containers, or by both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Listed {
+pub struct BottleSummary {
     /// How far its life has come; nothing when its journal is lost.
     pub status: Option<Status>,
     /// The agent's name in the manifest, if anything tells it.
@@ -39,19 +39,19 @@ pub struct Listed {
 ///
 /// When the engine cannot be asked. A journal that cannot be read is passed over: the bottle is then known by its
 /// containers only.
-pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeMap<Slug, Listed>, EngineError> {
-    let mut bottles: BTreeMap<Slug, Listed> = BTreeMap::new();
+pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeMap<Slug, BottleSummary>, EngineError> {
+    let mut bottles: BTreeMap<Slug, BottleSummary> = BTreeMap::new();
     let entries = fs::read_dir(root.path()).into_iter().flatten().flatten();
     for slug in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<Slug>().ok()) {
         let Ok(file) = JournalFile::open(&root.bottle(&slug)) else { continue };
         let journal = file.journal();
         if journal.prefix == *prefix && journal.status != Status::Closed {
-            let listed = Listed {
+            let listed = BottleSummary {
                 status: Some(journal.status),
                 agent: Some(journal.agent.to_string()),
                 created: Some(journal.created),
                 owner: Some(journal.owner),
-                ..Listed::default()
+                ..BottleSummary::default()
             };
             bottles.insert(slug, listed);
         }

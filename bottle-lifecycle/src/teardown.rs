@@ -146,7 +146,7 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
     for undo in journal.undo.into_iter().rev() {
         let outcome = attempt(&undoer, undo, &*options.observer);
         if outcome.error.is_none() || !outcome.undo.is_retried() {
-            note(&mut report, file.strike(&outcome.undo));
+            note(&mut report, file.mark_done(&outcome.undo));
         }
         report.steps.push(outcome);
     }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 /// An image's build context.
 #[derive(Debug, Clone, Copy)]
 pub struct BuildContext {
-    /// The image's short name, part of its tag and of the directory in which the context is laid down.
+    /// The image's short name, part of its tag and of the directory in which the context is written.
     pub name: &'static str,
     /// Its files, `Dockerfile` among them.
     pub files: &'static [ContextFile],

@@ -72,7 +72,7 @@ type Verdict = Box<dyn Fn(&str, &str) -> bool>;
 
 /// The patterns as the sidecar applies them.
 fn patterns() -> impl Fn(&str, &str) -> bool {
-    let grammars: Value = serde_json::from_str(&bottle_values::grammar::json()).unwrap();
+    let grammars: Value = serde_json::from_str(&bottle_values::export::json()).unwrap();
     let compiled: std::collections::BTreeMap<String, jsonschema::Validator> = grammars
         .as_object()
         .unwrap()
@@ -105,7 +105,7 @@ fn manifest_proposal_and_patterns_agree() {
 #[test]
 fn the_committed_grammars_are_those_of_the_types() {
     let committed = include_str!("../../bottle-sidecars/images/supervise/supervise/grammar.json");
-    assert!(committed == bottle_values::grammar::json(), "the types have changed; run `cargo xtask schema`");
+    assert!(committed == bottle_values::export::json(), "the types have changed; run `cargo xtask schema`");
 }
 
 proptest! {

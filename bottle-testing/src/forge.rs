@@ -23,7 +23,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Is told of every public key.
+/// Receives every public key.
 type OnChange = dyn Fn(&[String]) + Send + Sync;
 
 #[derive(Default)]

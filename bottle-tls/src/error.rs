@@ -46,7 +46,7 @@ pub enum TlsError {
         reason: String,
     },
 
-    /// A file or directory could not be laid down. Nothing that the same call had laid down is left.
+    /// A file or directory could not be written. Nothing that the same call wrote is left.
     #[error("{action} `{}`", .path.display())]
     File {
         /// What was being done, such as `write`.

@@ -9,6 +9,7 @@
 //! # Ok::<(), bottle_values::name::NameError>(())
 //! ```
 
+pub mod export;
 pub mod grammar;
 #[doc(hidden)]
 pub mod mask;

@@ -376,7 +376,7 @@ impl Names {
         format!("{}-{name}-{}", self.prefix, self.slug)
     }
 
-    /// The network with no way out.
+    /// The internal network.
     pub fn internal_network(&self) -> String {
         format!("{}-net-{}", self.prefix, self.slug)
     }

@@ -38,7 +38,7 @@ impl StateRoot {
         StateLayout { dir: self.0.join(slug.as_str()) }
     }
 
-    /// Where the embedded build context `name` with this content hash is laid down.
+    /// Where the embedded build context `name` with this content hash is written.
     pub fn image_context(&self, name: &str, content_hash: &str) -> PathBuf {
         self.0.join("images").join(name).join(content_hash)
     }

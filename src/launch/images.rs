@@ -74,7 +74,7 @@ fn built_image(
     let hash = context.content_hash(&args);
     let tag = launch.plan.names.built_image(context.name, &hash);
     let dir = launch.bottles.state_root.image_context(context.name, &hash);
-    lay_down(context, &dir)?;
+    write_context(context, &dir)?;
     // Bottles that are launched at once would each build the same image.
     let _lock = lock(launch, &dir.with_extension("lock"))?;
     if !launch.engine().exists(ObjectKind::Image, &tag)? {
@@ -98,7 +98,7 @@ fn parse_reference(tag: &str) -> Result<ImageRef, LaunchCause> {
 }
 
 /// Writes a context to its place, whole or not at all.
-fn lay_down(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> {
+fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -170,7 +170,7 @@ fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause>
         engine.remove(ObjectKind::Container, &container)?;
         Ok(())
     })?;
-    launch.guard.file().strike(&making)?;
+    launch.guard.file().mark_done(&making)?;
     fs::remove_file(&tar).map_err(|source| LaunchCause::Write { path: tar, source })?;
     parse_reference(&tag)
 }

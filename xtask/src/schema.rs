@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let files = [
         ("bottle-plan/schema/bottle.schema.json", Manifest::json_schema()),
-        ("bottle-sidecars/images/supervise/supervise/grammar.json", bottle_values::grammar::json()),
+        ("bottle-sidecars/images/supervise/supervise/grammar.json", bottle_values::export::json()),
     ];
     for (name, text) in files {
         let path = crate::process::root().join(name);

@@ -12,7 +12,7 @@ pub enum EngineError {
     #[error(transparent)]
     Exec(#[from] ExecError),
     /// The engine answered something that cannot be understood.
-    #[error("understand the answer of `{command}`: {reason}; it answered: {answer}")]
+    #[error("parse the output of `{command}`: {reason}; it answered: {answer}")]
     Answer {
         /// The command line.
         command: String,

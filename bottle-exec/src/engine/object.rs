@@ -73,7 +73,7 @@ pub enum Filter {
 pub struct NewNetwork {
     /// Its name.
     pub name: String,
-    /// Whether it has no way out.
+    /// Whether it is internal: its containers reach no host outside.
     pub internal: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -89,7 +89,7 @@ pub struct NewNetwork {
 pub struct NetworkInfo {
     /// Its name.
     pub name: String,
-    /// Whether it has no way out.
+    /// Whether it is internal: its containers reach no host outside.
     pub internal: bool,
     /// Its addresses in CIDR notation.
     pub subnets: Vec<String>,

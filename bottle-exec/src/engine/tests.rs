@@ -275,7 +275,7 @@ fn removing_what_is_not_there_counts_as_done_and_a_real_failure_does_not() {
 fn an_answer_that_cannot_be_understood_is_shown_with_its_command() {
     let engine = answering([("network inspect", Answer::stdout("<html>a proxy's page</html>"))]);
     let error = engine.network("n").unwrap_err().to_string();
-    assert!(error.starts_with("understand the answer of `docker network inspect n`: expected value"), "{error}");
+    assert!(error.starts_with("parse the output of `docker network inspect n`: expected value"), "{error}");
     assert!(error.ends_with("it answered: `<html>a proxy's page</html>`"), "{error}");
 }
 

@@ -201,7 +201,7 @@ fn files_outside_the_state_directory_are_not_the_bottles_to_remove() {
         let undo = Undo::RemoveFiles { paths: vec![path.clone()] };
         file.record(undo.clone()).unwrap();
         assert_eq!(tear_down(&engine, &file, &options()).is_clean(), !is_refused, "{}", path.display());
-        file.strike(&undo).unwrap();
+        file.mark_done(&undo).unwrap();
     }
     assert!(outside.join("file").exists() && !absolute.exists() && fixture.layout.metadata().exists());
 }

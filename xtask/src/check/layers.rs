@@ -20,7 +20,10 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-forge", Some(&["bottle-plan"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
     ("bottle-lifecycle", Some(&["bottle-plan", "bottle-exec", "bottle-files"])),
-    ("bottle-supervise", Some(&["bottle-plan", "bottle-posture", "bottle-sidecars", "bottle-exec", "bottle-files"])),
+    (
+        "bottle-supervise",
+        Some(&["bottle-values", "bottle-plan", "bottle-posture", "bottle-sidecars", "bottle-exec", "bottle-files"]),
+    ),
     (
         "bottle",
         Some(&[

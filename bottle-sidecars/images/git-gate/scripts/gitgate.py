@@ -212,7 +212,7 @@ def refresh(upstream):
 
 @contextlib.contextmanager
 def locked(upstream):
-    """Hold the mirror's refs still. A forked child holds the lock too, until it ends."""
+    """Keep the mirror's refs still. A forked child holds the lock too, until it ends."""
     descriptor = os.open(RUN / f"{upstream.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
