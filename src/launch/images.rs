@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bottle_exec::engine::{Build, BuildContext as EngineContext, CopyMethod, Exec, ObjectKind};
+use bottle_exec::engine::{Build, BuildContext as EngineContext, Exec, ObjectKind};
 use bottle_exec::{Event, Stdin, step};
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::resolved::{BuildFacts, BuiltImage};
@@ -165,7 +165,7 @@ fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause>
     step(&*launch.bottles.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
         let engine = launch.engine();
         engine.create_container(&container, base.as_str(), &labels)?;
-        engine.cp_in(&container, "/", Stdin::File(tar.clone()), CopyMethod::Engine, None)?;
+        engine.cp_into_created(&container, "/", Stdin::File(tar.clone()))?;
         engine.commit_container(&container, &tag)?;
         engine.remove(ObjectKind::Container, &container)?;
         Ok(())

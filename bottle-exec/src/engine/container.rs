@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::arrival::{Listing, unreadable};
 use super::client::{Engine, pass_env};
 use super::error::EngineError;
 use super::exec::Exec;
@@ -93,13 +94,18 @@ impl Engine {
         Ok(command)
     }
 
-    /// Unpacks a tar stream in a directory of a container that is there already. Modes are the stream's, and owners too by
+    /// Unpacks a tar stream in an existing directory of a running container. Modes are the stream's, and owners too by
     /// [`CopyMethod::Engine`]; by [`CopyMethod::Tar`] everything belongs to `user` (a name, or `uid:gid`), who unpacks it,
     /// root if there is none.
     ///
+    /// One exec by `user` then checks that every name is there and that every file has its size. Where the user cannot
+    /// enter the directory or the container has no shell, the engine copies one small file back instead. A stream that cannot
+    /// be read twice ([`Stdin::Inherit`]) is not checked.
+    ///
     /// # Errors
     ///
-    /// When the directory is not there, or cannot be written.
+    /// When the directory does not exist or cannot be written, and [`EngineError::NotCopied`] when the engine reports
+    /// success and something is missing.
     pub fn cp_in(
         &self,
         container: &str,
@@ -108,6 +114,7 @@ impl Engine {
         method: CopyMethod,
         user: Option<&str>,
     ) -> Result<(), EngineError> {
+        let listing = Listing::read(&tar).map_err(unreadable(container, directory))?;
         let command = match method {
             CopyMethod::Engine => self.change(self.copy_words()).with_args(["-", &format!("{container}:{directory}")]),
             CopyMethod::Tar => {
@@ -122,7 +129,21 @@ impl Engine {
             }
         };
         let command = command.with_stdin(tar).with_label(format!("copy files into {container}:{directory}"));
-        self.run(&command).map(drop)
+        self.run(&command)?;
+        self.check_arrival(container, directory, &listing, method, user)
+    }
+
+    /// Unpacks a tar stream in an existing directory of a container that was created and does not run. Modes and owners are
+    /// the stream's. The engine then copies the last small file of the stream back, as a check.
+    ///
+    /// # Errors
+    ///
+    /// As [`cp_in`](Engine::cp_in).
+    pub fn cp_into_created(&self, container: &str, directory: &str, tar: Stdin) -> Result<(), EngineError> {
+        let listing = Listing::read(&tar).map_err(unreadable(container, directory))?;
+        let command = self.change(self.copy_words()).with_args(["-", &format!("{container}:{directory}")]);
+        self.run(&command.with_stdin(tar).with_label(format!("copy files into {container}:{directory}")))?;
+        self.check_witness(container, directory, &listing)
     }
 
     /// Writes a file or a directory of a container to a tar file, mode 0600, under its own last name. By
@@ -163,7 +184,7 @@ impl Engine {
     }
 
     /// The engine's own copy, without the archive mode that gives everything to the container's user; it is off with Docker.
-    fn copy_words(&self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn copy_words(&self) -> impl Iterator<Item = &'static str> {
         let is_podman = self.info.flavour == Flavour::Podman;
         std::iter::once("cp").chain(is_podman.then_some("--archive=false"))
     }

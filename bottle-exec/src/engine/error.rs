@@ -62,6 +62,16 @@ pub enum EngineError {
         /// True when the caller's token interrupted it.
         was_cancelled: bool,
     },
+    /// The engine reported that it had copied files, and something of them is not there.
+    #[error("copy files into `{container}:{directory}`: the engine reports success, but {missing}")]
+    NotCopied {
+        /// The container.
+        container: String,
+        /// The directory in the container.
+        directory: String,
+        /// The first five of what is missing or has another size.
+        missing: String,
+    },
     /// What was waited for did not happen.
     #[error("wait for container `{container}`: {state}")]
     NotReady {

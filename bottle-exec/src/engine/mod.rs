@@ -1,5 +1,6 @@
 //! A typed client of a container engine's command line.
 
+mod arrival;
 mod client;
 mod compose;
 mod container;

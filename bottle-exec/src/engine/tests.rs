@@ -3,9 +3,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::backend::Backend;
 use crate::command::{Command, Stdin};
 use crate::control::Control;
+use crate::error::ExecError;
+use crate::output::Output;
 use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
+use crate::status::ExitStatus;
+use crate::subprocess::Subprocess;
 use bottle_values::SecretValue;
 
 const DOCKER_26: &str = r#"{"Client":{"Version":"28.2.2","ApiVersion":"1.45","Context":"work"},"Server":{"Components":
@@ -83,7 +88,7 @@ fn command_lines() {
     engine.exec_interactive("claude-bottle-demo", &Exec::new(["sh"]), true).unwrap();
     engine.exec_interactive("claude-bottle-demo", &Exec::new(["sh"]), false).unwrap();
     for method in [CopyMethod::Engine, CopyMethod::Tar] {
-        engine.cp_in("claude-bottle-demo", "/etc", Stdin::File("/tmp/x.tar".into()), method, None).unwrap();
+        engine.cp_in("claude-bottle-demo", "/etc", Stdin::Bytes(tar_stream()), method, None).unwrap();
         engine
             .cp_out("claude-bottle-demo", "/home/agent/work/", Path::new("/tmp/y.tar"), method, Some("agent"))
             .unwrap();
@@ -94,6 +99,86 @@ fn command_lines() {
     let lines = without_marks(&backend).join("\n");
     assert!(!lines.contains("do-not-show-me"));
     insta::assert_snapshot!(lines);
+}
+
+fn tar_stream() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_size(0);
+    builder.append_data(&mut header, "kept", std::io::empty()).unwrap();
+    for (name, content) in [("kept/it's\na file", "hello"), ("kept/empty", ""), ("kept/-n", "12345678901")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, content.as_bytes()).unwrap();
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    builder.append_link(&mut header, "kept/link", "nowhere").unwrap();
+    builder.into_inner().unwrap()
+}
+
+/// Runs the exec that checks a copy in this host's own shell, and lets everything else succeed: an engine that reports
+/// success and copies nothing.
+#[derive(Debug)]
+struct DroppingBackend {
+    /// Whether the list of what to look for is dropped too.
+    drops_lists: bool,
+}
+
+impl Backend for DroppingBackend {
+    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+        let words = command.args();
+        match words.iter().position(|word| word == "sh") {
+            Some(at) => {
+                let stdin = if self.drops_lists { Stdin::Null } else { command.stdin().clone() };
+                let local = Command::new("sh").with_args(&words[at + 1..]).with_stdin(stdin);
+                Subprocess::new(std::env::vars_os()).run(&local, control)
+            }
+            None if words.last().is_some_and(|word| word == "-") => {
+                let said = b"Error response from daemon: Could not find the file".to_vec();
+                Ok(Output::ended(ExitStatus::Code(1)).with_stderr(said))
+            }
+            None => Ok(Output::ended(ExitStatus::Code(0))),
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_reports_success_and_copies_nothing_is_an_error_that_says_what_is_missing() {
+    let engine = rehearsed().1.with_backend(Arc::new(DroppingBackend { drops_lists: false }));
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().to_str().unwrap();
+    let stream = || Stdin::Bytes(tar_stream());
+    for method in [CopyMethod::Engine, CopyMethod::Tar] {
+        let copy = || engine.cp_in("box", directory, stream(), method, None).map_err(|error| error.to_string());
+        let empty = root.path().join("kept");
+        let error = copy().unwrap_err();
+        assert!(
+            error.starts_with("copy files into `box:/") && error.contains("the engine reports success, but"),
+            "{error}"
+        );
+        assert!(error.contains("`./kept` is missing, `./kept/link` is missing, `./kept/-n` is missing"), "{error}");
+
+        // What is there already counts, with its size.
+        tar::Archive::new(tar_stream().as_slice()).unpack(root.path()).unwrap();
+        assert_eq!(copy(), Ok(()));
+        std::fs::write(empty.join("-n"), "123").unwrap();
+        let error = copy().unwrap_err();
+        assert!(error.ends_with("but `./kept/-n` has 3 bytes instead of 11"), "{error}");
+        std::fs::remove_dir_all(empty).unwrap();
+    }
+    let deaf = rehearsed().1.with_backend(Arc::new(DroppingBackend { drops_lists: true }));
+    let error = deaf.cp_in("box", directory, stream(), CopyMethod::Engine, None).unwrap_err().to_string();
+    assert!(error.ends_with("but the list of what to look for is cut: 0 of 5 names"), "{error}");
+    // The last small file is copied back from a container that does not run, or that has no such directory for the user.
+    let error = engine.cp_into_created("box", "/", stream()).unwrap_err().to_string();
+    assert!(error.contains("but `kept/-n` is missing: Error response from daemon"), "{error}");
+    let error = engine.cp_in("box", "/nowhere", stream(), CopyMethod::Engine, None).unwrap_err().to_string();
+    assert!(error.contains("but `kept/-n` is missing"), "{error}");
 }
 
 /// The recorded lines with the random mark of each exec left out.
