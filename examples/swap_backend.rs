@@ -178,15 +178,23 @@ fn quoted(text: &str) -> String {
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("error: failed to {message}");
-            ExitCode::FAILURE
+        Err(Failure(status, message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(status)
         }
     }
 }
 
-fn run(args: &Args) -> Result<(), String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
+/// An exit status, 2 for a mistake of the manifest, and the report.
+struct Failure(u8, String);
+
+fn run(args: &Args) -> Result<(), Failure> {
+    fn text(error: &(dyn std::error::Error + 'static)) -> Failure {
+        Failure(1, bottle::report(error).to_string())
+    }
+    fn wrong(error: &(dyn std::error::Error + 'static)) -> Failure {
+        Failure(2, bottle::report(error).to_string())
+    }
     let host = Host::current().map_err(|error| text(&error))?;
     // A rehearsal writes real certificates: not where real bottles are.
     let scratch = tempfile::tempdir().map_err(|error| text(&error))?;
@@ -204,13 +212,15 @@ fn run(args: &Args) -> Result<(), String> {
         }
         let kept = if violations.is_empty() { "every rule is kept" } else { "not every rule is kept" };
         println!("{kept}");
-        return if violations.is_empty() { Ok(()) } else { Err("conform".to_owned()) };
+        return if violations.is_empty() { Ok(()) } else { Err(Failure(1, "failed to conform".to_owned())) };
     }
     let engine = Engine::detect(backend, &EngineChoice::Program("docker".into()), Control::default());
     let engine = engine.map_err(|error| text(&error))?;
     let bottles = Bottles::new(engine, host).with_state_root(root);
     let manifest = Manifest::read(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bottle.yaml"));
-    let plan = manifest.map_err(|error| text(&error))?.plan(&bottles).map_err(|error| text(&error))?;
+    let manifest = manifest.map_err(|error| wrong(&error))?;
+    let plan = manifest.plan(&bottles).map_err(|error| wrong(&error))?;
+    bottle::check_files(&manifest, &plan).map_err(|error| wrong(&error))?;
     let bottle = bottles.launch(plan).map_err(|error| text(&error))?;
     let output = bottle.exec(["id"]).map_err(|error| text(&error))?;
     print!("{}", output.stdout_text());

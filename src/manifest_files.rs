@@ -8,26 +8,33 @@ use bottle_plan::plan::{GitAuth, PromptSource};
 use bottle_plan::{BottlePlan, Manifest, ManifestError};
 
 /// Checks that the files and directories that a manifest names exist. A plan is made without the file system, so this is the
-/// first to look. An environment file may be absent.
+/// first to look. An environment file may be absent. A launch checks the same, but knows the manifest's keys only and not
+/// its lines.
 ///
 /// # Errors
 ///
 /// When a path does not exist or is of the wrong kind. The error holds every such path with the manifest's line and key.
 pub fn check_files(manifest: &Manifest, plan: &BottlePlan) -> Result<(), ManifestError> {
+    let Some(spec) = manifest.agents.get(&plan.agent_name) else { return Ok(()) };
+    let mistakes = problems(plan, &format!("bottles.{}.", spec.bottle));
+    if mistakes.is_empty() { Ok(()) } else { Err(manifest.error_at(mistakes)) }
+}
+
+/// Returns the manifest's key and the problem of every file and directory that a plan names and that cannot be used. The
+/// plan does not know its bottle's name in the manifest: `bottle` precedes the keys of the bottle.
+pub(crate) fn problems(plan: &BottlePlan, bottle: &str) -> Vec<(String, String)> {
     let agent = &plan.agent_name;
-    let Some(spec) = manifest.agents.get(agent) else { return Ok(()) };
-    let bottle = format!("bottles.{}", spec.bottle);
-    let mut mistakes = Vec::new();
+    let mut problems = Vec::new();
     let mut want = |key: String, path: &Path, kind: Kind| {
         if let Some(problem) = kind.problem(path) {
-            mistakes.push((key, problem));
+            problems.push((key, problem));
         }
     };
     if plan.workspace.mode != WorkspaceMode::None {
-        want(format!("{bottle}.workspace.path"), &plan.workspace.source, Kind::Directory);
+        want(format!("{bottle}workspace.path"), &plan.workspace.source, Kind::Directory);
     }
     if let Some(path) = &plan.tls.upstream_ca {
-        want(format!("{bottle}.tls.upstream_ca"), path, Kind::File);
+        want(format!("{bottle}tls.upstream_ca"), path, Kind::File);
     }
     for upstream in plan.git_gate.iter().flat_map(|gate| &gate.upstreams) {
         if let GitAuth::IdentityFile(path) = &upstream.auth {
@@ -40,7 +47,7 @@ pub fn check_files(manifest: &Manifest, plan: &BottlePlan) -> Result<(), Manifes
     for (index, path) in plan.agent.skills.iter().enumerate() {
         want(format!("agents.{agent}.skills[{index}]"), path, Kind::Directory);
     }
-    if mistakes.is_empty() { Ok(()) } else { Err(manifest.error_at(mistakes)) }
+    problems
 }
 
 #[derive(Clone, Copy)]

@@ -149,6 +149,18 @@ mod tests {
             LaunchCause::VariableNotText { variable: variable.clone(), purpose: purpose.clone() },
             LaunchCause::VariableNotToken { variable, purpose },
             LaunchCause::Unusable { what: what.into(), path: path(), problem: "is not a directory".into() },
+            LaunchCause::Files {
+                problems: vec![
+                    ("workspace.path".into(), "`/home/me/file` is not a directory; accepted: a directory".into()),
+                    ("agents.demo.skills[0]".into(), "`/home/me/x` cannot be used: …; accepted: a directory".into()),
+                ],
+            },
+            LaunchCause::ImageDigest {
+                key: "images.pipelock".into(),
+                wanted: "images.example.com/a:2@sha256:0123".into(),
+                found: "`images.example.com/a:2` is `images.example.com/a@sha256:4567`".into(),
+                program: "docker".into(),
+            },
             LaunchCause::UpstreamCa { path: path(), source: bundle() },
             LaunchCause::Write { path: path(), source: denied() },
             LaunchCause::EnvFile(EnvFileError::Read { path: path(), source: denied() }),

@@ -58,3 +58,80 @@ fn an_engine_whose_resolver_answers_an_internal_network_is_refused_before_anythi
         assert!(!lines.is_empty(), "{version}");
     }
 }
+
+/// What a launch of this manifest says on a rehearsed engine with the answer to `image inspect` of each name, how long
+/// its list of commands is, and whether it made its state.
+fn launch_with_images(images: &str, present: &[(&str, &str)]) -> (String, Vec<String>, bool) {
+    let absent = || Answer::exit(1).with_stderr("Error: No such image\n");
+    let engine =
+        Engine::detect(Arc::new(RecordingBackend::rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
+    let backend = present.iter().fold(RecordingBackend::new(), |backend, (name, digests)| {
+        let found = format!(r#"[{{"Id":"sha256:0123","RepoDigests":{digests}}}]"#);
+        backend.with_answer(Matcher::prefix(["image", "inspect", name]), Answer::stdout(found))
+    });
+    let backend = backend
+        .with_answer(Matcher::prefix(["image", "inspect"]), absent())
+        .with_default(Answer::exit(1).with_stderr("it goes no further\n"));
+    let backend = Arc::new(backend);
+    let root = tempfile::tempdir().unwrap();
+    let facts = HostFacts { home: root.path().into(), cwd: root.path().into(), user: UserIds { uid: 1000, gid: 1000 } };
+    let manifest = format!("bottles: {{dev: {{images: {images}}}}}\nagents: {{demo: {{bottle: dev, command: [sh]}}}}");
+    let plan = Manifest::parse(&manifest).unwrap().plan(PlanRequest::new(&facts, [0; 5])).unwrap();
+    let state = root.path().join("state");
+    let bottles = Bottles::new(engine.with_backend(backend.clone()), Host::new(facts, []));
+    let error = bottles.with_state_root(StateRoot::at(&state)).launch(plan).map(drop).unwrap_err();
+    (bottle::report(&error).to_string(), backend.lines(), state.exists())
+}
+
+#[test]
+fn an_image_with_another_digest_is_refused_before_anything_is_made() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let other = format!("sha256:{}", "b".repeat(64));
+    let (tag, pinned) = ("images.example.com/firewall:2", format!("images.example.com/firewall:2@{digest}"));
+    let other_digest = format!(r#"["images.example.com/firewall@{other}"]"#);
+    let own_digest = format!(r#"["mirror.example.com/firewall@{digest}"]"#);
+
+    // The tag has other content, or content that never had a digest; both keys of a sidecar's image.
+    for (key, digests, found) in [
+        ("pipelock", other_digest.as_str(), format!("is `images.example.com/firewall@{other}`; run")),
+        ("git_gate", "[]", "is sha256:0123 and has no digest, because it was built or loaded here; run".to_owned()),
+    ] {
+        let (error, lines, made) = launch_with_images(&format!("{{{key}: '{pinned}'}}"), &[(tag, digests)]);
+        let start = format!("failed to prepare the launch: the image `{pinned}` (`images.{key}`) is not the one");
+        let end = format!("run `docker pull {pinned}`, or change `images.{key}`");
+        assert!(error.starts_with(&start) && error.contains(&found) && error.ends_with(&end), "{error}");
+        assert!(!made && lines.iter().all(|line| line.contains("image inspect")), "{lines:?}");
+    }
+    // The engine has the digest, under whatever name, or has nothing of the name and will pull it.
+    for present in [vec![(pinned.as_str(), own_digest.as_str()), (tag, other_digest.as_str())], vec![]] {
+        let (error, lines, made) = launch_with_images(&format!("{{pipelock: '{pinned}'}}"), &present);
+        assert!(made && error.contains("it goes no further"), "{error}: {lines:?}");
+    }
+    // Without a digest there is nothing to compare.
+    let (error, lines, _) = launch_with_images(&format!("{{pipelock: '{tag}'}}"), &[(tag, other_digest.as_str())]);
+    assert!(error.contains("it goes no further") && !lines.iter().any(|line| line.ends_with(tag)), "{lines:?}");
+}
+
+#[test]
+fn every_path_that_is_missing_is_named_with_the_key_of_the_manifest() {
+    let root = tempfile::tempdir().unwrap();
+    let facts = HostFacts { home: root.path().into(), cwd: root.path().into(), user: UserIds { uid: 1000, gid: 1000 } };
+    let manifest = "bottles: {dev: {workspace: {path: nowhere}, tls: {upstream_ca: no-roots}}}
+agents: {demo: {bottle: dev, command: [sh], skills: [no-skill]}}";
+    let plan = Manifest::parse(manifest).unwrap().plan(PlanRequest::new(&facts, [0; 5])).unwrap();
+    let engine =
+        Engine::detect(Arc::new(RecordingBackend::rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
+    let state = root.path().join("state");
+    let bottles = Bottles::new(engine, Host::new(facts, [])).with_state_root(StateRoot::at(&state));
+    let error = bottles.launch(plan).map(drop).unwrap_err();
+    let text = bottle::report(&error).to_string();
+    let path = |name: &str| root.path().join(name).display().to_string();
+    for (key, path) in [
+        ("workspace.path", path("nowhere")),
+        ("tls.upstream_ca", path("no-roots")),
+        ("agents.demo.skills[0]", path("no-skill")),
+    ] {
+        assert!(text.contains(&format!("`{key}`: `{path}` cannot be used: ")), "{text}");
+    }
+    assert!(!state.exists());
+}

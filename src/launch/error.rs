@@ -153,6 +153,27 @@ pub enum LaunchCause {
         /// What needs it, and the manifest's key.
         purpose: String,
     },
+    /// Files or directories that the manifest names do not exist or are of the wrong kind.
+    #[error("{}", joined(.problems))]
+    Files {
+        /// The manifest's key and the problem of each.
+        problems: Vec<(String, String)>,
+    },
+    /// An image that is named by a digest has another one.
+    #[error(
+        "the image `{wanted}` (`{key}`) is not the one that the engine has: {found}; run `{program} pull {wanted}`, or change \
+         `{key}`"
+    )]
+    ImageDigest {
+        /// The manifest's key.
+        key: String,
+        /// The reference with its digest.
+        wanted: String,
+        /// What the engine has by that name.
+        found: String,
+        /// The engine's program.
+        program: String,
+    },
     /// A file that the plan names cannot be used.
     #[error("{what} `{}` {problem}", path.display())]
     Unusable {
@@ -228,4 +249,9 @@ pub enum LaunchCause {
     /// The handle could not be made.
     #[error(transparent)]
     Bottle(#[from] BottleError),
+}
+
+fn joined(problems: &[(String, String)]) -> String {
+    let problems: Vec<String> = problems.iter().map(|(key, problem)| format!("`{key}`: {problem}")).collect();
+    problems.join("; ")
 }

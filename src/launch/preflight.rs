@@ -6,17 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use bottle_exec::engine::Capability;
-use bottle_plan::manifest::{Runtime, WorkspaceMode};
-use bottle_plan::plan::{GitAuth, PromptSource};
+use bottle_exec::engine::{Capability, ObjectKind};
+use bottle_plan::manifest::Runtime;
+use bottle_plan::plan::GitAuth;
 use bottle_plan::resolved::{EngineFacts, HostGateway};
-use bottle_plan::{BottlePlan, SecretValue, Secrets};
+use bottle_plan::{BottlePlan, SecretValue, Secrets, Service};
 
 use super::context::Ready;
 use super::deploy_keys;
 use super::error::LaunchCause;
 use crate::Bottles;
-use crate::env_file;
+use crate::{env_file, manifest_files};
 
 pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, LaunchCause> {
     #[cfg(not(feature = "deploy-keys"))]
@@ -24,6 +24,7 @@ pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, Launc
     let engine = check_engine(plan, bottles)?;
     let compose_environment = read_variables(plan, bottles)?;
     check_files(plan)?;
+    check_images(plan, bottles)?;
     plan.tls.upstream_ca.as_deref().map(super::files::read_upstream_ca).transpose()?;
     let env_file = match &plan.agent.env_file {
         Some(path) if env_file::check(path)? => Some(path.clone()),
@@ -100,22 +101,48 @@ fn is_header_text(text: &str) -> bool {
 }
 
 fn check_files(plan: &BottlePlan) -> Result<(), LaunchCause> {
-    if matches!(plan.workspace.mode, WorkspaceMode::Copy | WorkspaceMode::Bind | WorkspaceMode::BindRw) {
-        let is_dir = fs::metadata(&plan.workspace.source).map(|metadata| metadata.is_dir());
-        usable("the workspace", &plan.workspace.source, is_dir, "is not a directory")?;
+    let problems = manifest_files::problems(plan, "");
+    if !problems.is_empty() {
+        return Err(LaunchCause::Files { problems });
     }
     for upstream in plan.git_gate.iter().flat_map(|gate| &gate.upstreams) {
         if let GitAuth::IdentityFile(path) = &upstream.auth {
             check_identity(&format!("the identity file of git upstream `{}`", upstream.name), path, plan.user.uid)?;
         }
     }
-    if let Some(PromptSource::File(path)) = &plan.agent.prompt {
-        let is_file = fs::metadata(path).map(|metadata| metadata.is_file());
-        usable("the prompt file", path, is_file, "is not a regular file")?;
-    }
-    for path in &plan.agent.skills {
-        let is_dir = fs::metadata(path).map(|metadata| metadata.is_dir());
-        usable("the skill", path, is_dir, "is not a directory")?;
+    Ok(())
+}
+
+/// Checks each image that is named by a digest against the image that the engine has. One that it does not have is pulled
+/// by its digest, which the engine checks itself.
+fn check_images(plan: &BottlePlan, bottles: &Bottles) -> Result<(), LaunchCause> {
+    let images = &plan.images;
+    let ready = images.ready.iter().map(|(service, image)| {
+        let key = if *service == Service::GitGate { "git_gate" } else { service.as_str() };
+        (key, image)
+    });
+    for (name, image) in [("base", &images.base), ("pipelock", &images.pipelock)].into_iter().chain(ready) {
+        let Some((tag, digest)) = image.as_str().split_once('@') else { continue };
+        // An engine that does not have the digest may have the tag, with other content.
+        let inspect = |name: &str| bottles.engine.inspect(ObjectKind::Image, name);
+        let Some(found) = inspect(image.as_str())?.map_or_else(|| inspect(tag), |found| Ok(Some(found)))? else {
+            continue;
+        };
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let digests: Vec<String> = found["RepoDigests"].as_array().into_iter().flatten().map(text).collect();
+        if digests.iter().any(|own| own.ends_with(&format!("@{digest}"))) {
+            continue;
+        }
+        let found = match digests.as_slice() {
+            [] => format!("`{tag}` is {} and has no digest, because it was built or loaded here", text(&found["Id"])),
+            all => format!("`{tag}` is `{}`", all.join("`, `")),
+        };
+        return Err(LaunchCause::ImageDigest {
+            key: format!("images.{name}"),
+            wanted: image.to_string(),
+            found,
+            program: bottles.engine.info().program.clone(),
+        });
     }
     Ok(())
 }
