@@ -97,6 +97,27 @@ fn the_image_that_every_service_runs_is_recorded_and_shown() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn a_pipelock_whose_digest_is_not_the_one_of_the_manifest_is_refused_at_once() {
+    let lab = Lab::new("digest");
+    let image = bottle_testing::lab::pipelock_image();
+    let tag = image.split('@').next().unwrap();
+    let wanted = format!("{tag}@sha256:{}", "0".repeat(64));
+    let manifest = lab.manifest(EGRESS, "").replace(&format!("pipelock: {image}"), &format!("pipelock: {wanted}"));
+    let started = Instant::now();
+    let error = lab.options().launch(lab.plan_of(&manifest)).map(drop).unwrap_err();
+    let took = started.elapsed();
+    let text = bottle::report(&error).to_string();
+    let start = format!("failed to prepare the launch: the image `{wanted}` (`images.pipelock`) is not the one that");
+    assert!(text.starts_with(&start) && text.contains(&format!("`docker pull {wanted}`")), "{text}");
+    // The engine says what it has: a digest, or only an id.
+    assert!(text.matches("sha256:").count() >= 3, "{text}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(!lab.state().exists());
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn no_address_of_the_host_answers_the_agent() {
     let lab = Lab::new("host");
     let bottle = lab.launch(EGRESS, "");
