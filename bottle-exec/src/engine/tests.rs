@@ -136,7 +136,7 @@ impl Backend for DroppingBackend {
             Some(at) => {
                 let stdin = if self.drops_lists { Stdin::Null } else { command.stdin().clone() };
                 let local = Command::new("sh").with_args(&words[at + 1..]).with_stdin(stdin);
-                Subprocess::new(std::env::vars_os()).run(&local, control)
+                Subprocess::new([("PATH".into(), "/usr/bin:/bin".into())]).run(&local, control)
             }
             None if words.last().is_some_and(|word| word == "-") => {
                 let said = b"Error response from daemon: Could not find the file".to_vec();
