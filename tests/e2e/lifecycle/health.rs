@@ -100,10 +100,8 @@ fn a_sidecar_that_uses_up_its_memory_is_shown_with_that_reason() {
     docker(["update", "--restart", "no", "--memory", "48m", "--memory-swap", "48m", &pipelock]);
     // To scan an answer takes many times its size.
     for _ in 0..5 {
-        let _ = sh(
-            &bottle,
-            "for n in 1 2 3 4; do curl -sS -m 60 -o /dev/null 'https://outside.test/big?mb=4' & done; wait",
-        );
+        let at_once = "for n in $(seq 40); do curl -sS -m 60 -o /dev/null 'https://outside.test/big?mb=1' & done; wait";
+        let _ = sh(&bottle, at_once);
         if !bottle.engine().container(&pipelock).unwrap().unwrap().is_ready() {
             break;
         }

@@ -237,7 +237,7 @@ fn streams_and_connections_survive_an_approval() {
     std::thread::scope(|scope| {
         // Passed by pipelock, decrypted since the launch, and decrypted since the approval.
         let streams = [OUTSIDE, DECRYPTED, FORBIDDEN].map(|host| {
-            let (bottle, script) = (&it.bottle, format!("curl -fsSN 'https://{host}/sse?n=40&ms=200'"));
+            let (bottle, script) = (&it.bottle, format!("curl -fsSN 'https://{host}/sse?n=100&ms=200'"));
             scope.spawn(move || sh(bottle, &script))
         });
         std::thread::sleep(Duration::from_secs(2));
@@ -247,7 +247,7 @@ fn streams_and_connections_survive_an_approval() {
         }
         assert!(streams.iter().all(|stream| !stream.is_finished()));
         for stream in streams {
-            assert_eq!(stream.join().unwrap().ok().matches("event: tick").count(), 40);
+            assert_eq!(stream.join().unwrap().ok().matches("event: tick").count(), 100);
         }
     });
     // The host that was opened live is decrypted, and its answers are bounded as the person was told.
