@@ -19,7 +19,7 @@ impl Manifest {
     ///
     /// let route = RouteSpec::new("api.example.com")?.with_path("/v1")?.with_inject(InjectSpec::bearer("API_TOKEN")?);
     /// let bottle = BottleSpec::default()
-    ///     .with_allow("pypi.org")?
+    ///     .with_allow("packages.example.com")?
     ///     .with_inspected("api.example.org", Inspect::Content)?
     ///     .with_route(route)
     ///     .with_env("EDITOR", EnvSpec::Literal("vi".into()))?

@@ -78,7 +78,7 @@ pub struct BottleSpec {
 #[serde(deny_unknown_fields, default)]
 pub struct EgressSpec {
     /// Hosts that may be reached as they are: `api.example.com`, or `*.example.com` for it and all below.
-    #[schemars(example = serde_json::json!(["pypi.org", {"host": "*.example.com", "inspect": "content"}]))]
+    #[schemars(example = serde_json::json!(["packages.example.com", {"host": "*.example.com", "inspect": "content"}]))]
     pub allow: Vec<AllowSpec>,
     /// Hosts whose requests are limited or given a credential. A host of a route need not be in `allow`.
     pub routes: Vec<RouteSpec>,
