@@ -11,11 +11,9 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bottle::exec::engine::Exec;
-use bottle::exec::{
-    CancelToken, Control, Event, EventLog, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess,
-};
+use bottle::exec::{CancelToken, Control, Event, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess};
 use bottle::plan::{AgentName, PlanRequest, Slug, StateRoot};
-use bottle::{Bottle, Bottles, Engine, EngineChoice, Host, Manifest};
+use bottle::{Bottle, Bottles, Engine, EngineChoice, EventLog, Host, Manifest};
 use clap::{Parser, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;

@@ -15,7 +15,7 @@ use crate::sink::Stream;
 use crate::status::ExitStatus;
 
 /// Something that happened. As JSON: `{"event":"step_finished","name":"up","seconds":1.5,"outcome":{"is":"done"}}`.
-/// [`EventLog`](crate::EventLog) writes it with its time, bottle and step.
+/// The crate `bottle` writes it as a line of JSON with its time, bottle and step (`EventLog`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]

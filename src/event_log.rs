@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::observer::{Event, Observer};
+use bottle_exec::{Event, Observer};
 
 /// One line of an [`EventLog`].
 ///
 /// ```
-/// use bottle_exec::EventRecord;
+/// use bottle::EventRecord;
 /// let line = r#"{"time":"2026-01-02T03:04:05.678Z","slug":"demo","step":"start the services","event":"note","message":"hi"}"#;
 /// let record: EventRecord = serde_json::from_str(line)?;
 /// assert_eq!(record.step.as_deref(), Some("start the services"));
@@ -111,9 +111,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::observer::{Outcome, step};
-    use crate::sink::Stream;
-    use crate::status::ExitStatus;
+    use bottle_exec::{ExitStatus, Outcome, Stream, step};
 
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
