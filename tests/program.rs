@@ -168,7 +168,8 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn with_json_events_standard_error_and_the_events_file_hold_nothing_else() {
-    use bottle::exec::{Event, EventRecord};
+    use bottle::EventRecord;
+    use bottle::exec::Event;
 
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("bottle.yaml"), MANIFEST).unwrap();
