@@ -1,6 +1,5 @@
 //! Looks after the bottles that are there: `cargo run --example bottles -- list`, and `--help` for the rest.
 
-use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -93,7 +92,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
-    let host = Host::current().map_err(|error| format!("look at the host: {error}"))?;
+    let host = Host::current().map_err(|error| text(bottle::Error::Host(error)))?;
     let backend = Arc::new(Subprocess::new(host.environment()));
     // The first Ctrl-C stops a teardown too: what is left can be taken down by the next one.
     let control = Control::cancelled_by(cancel.clone()).with_abort(cancel.clone());
@@ -214,8 +213,9 @@ fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn text(error: impl Display) -> String {
-    error.to_string()
+/// The report without its "failed to", which `main` adds.
+fn text(error: impl std::error::Error) -> String {
+    bottle::exec::chain(&error)
 }
 
 /// A token that SIGINT, SIGTERM and SIGHUP cancel.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess};
 use bottle::plan::{AgentName, PlanRequest, Slug, StateRoot};
-use bottle::{Bottle, Bottles, Engine, EngineChoice, EventLog, Host, Manifest};
+use bottle::{Bottle, Bottles, Engine, EngineChoice, EngineError, EventLog, Host, Manifest};
 use clap::{Parser, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -107,11 +107,11 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
     let reported = |error: &(dyn std::error::Error + 'static)| bottle::report(error).with_color(color).to_string();
     let wrong = |error: &(dyn std::error::Error + 'static)| Failure(2, reported(error));
     let (cancel, abort) = on_signals().map_err(|error| Failure(1, format!("failed to watch for signals: {error}")))?;
-    let broken = |error: &dyn std::fmt::Display| {
-        Failure(if cancel.is_cancelled() { 130 } else { 1 }, format!("failed to {error}"))
+    let broken = |error: &(dyn std::error::Error + 'static)| {
+        Failure(if cancel.is_cancelled() { 130 } else { 1 }, reported(error))
     };
 
-    let host = Host::current().map_err(|error| broken(&format!("look at the host: {error}")))?;
+    let host = Host::current().map_err(|error| broken(&bottle::Error::Host(error)))?;
     let manifest = Manifest::read(&args.manifest).map_err(|error| wrong(&error))?;
     let request = PlanRequest { agent: args.agent.as_ref(), slug: args.slug.clone(), ..host.plan_request() };
     let plan = manifest.plan(request).map_err(|error| wrong(&error))?;
@@ -176,7 +176,10 @@ fn run_command(bottle: &Bottle, exec: Exec, control: &Control, console: &Arc<Con
     match output {
         Ok(_) if control.cancel().is_cancelled() => Ok(130),
         Ok(output) => Ok(u8::try_from(output.status.as_shell_code()).unwrap_or(1)),
-        Err(error) => Err(Failure(if control.cancel().is_cancelled() { 130 } else { 1 }, format!("failed to {error}"))),
+        Err(error) => {
+            let report = bottle::report(&error).to_string();
+            Err(Failure(if control.cancel().is_cancelled() { 130 } else { 1 }, report))
+        }
     }
 }
 
@@ -212,7 +215,8 @@ fn choose_engine(
         EngineArg::Podman => EngineChoice::Program("podman".into()),
     };
     let cancel = control.cancel();
-    let failed = |error| Failure(if cancel.is_cancelled() { 130 } else { 1 }, format!("failed to {error}"));
+    let failed =
+        |error: EngineError| Failure(if cancel.is_cancelled() { 130 } else { 1 }, bottle::report(&error).to_string());
     if wanted != EngineArg::Rehearse {
         match Engine::detect(Arc::new(Subprocess::new(host.environment())), &choice, control.clone()) {
             Ok(engine) => {
@@ -220,7 +224,7 @@ fn choose_engine(
                 return Ok((engine, None));
             }
             Err(error) if wanted == EngineArg::Auto && !cancel.is_cancelled() => {
-                console.note(&no_engine(&error.to_string()));
+                console.note(&no_engine(&bottle::exec::chain(&error)));
             }
             Err(error) => return Err(failed(error)),
         }

@@ -32,14 +32,14 @@ fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: failed to {error}");
+            eprintln!("error: {}", bottle::report(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    let host = Host::current()?;
+    let host = Host::current().map_err(bottle::Error::Host)?;
     let root = args.state_dir.map_or_else(|| host.state_root(), |dir| StateRoot::at(host.facts.cwd.join(dir)));
     let backend = Arc::new(Subprocess::new(host.environment()));
     let engine = Engine::detect(backend, &EngineChoice::Auto, Control::default())?;
@@ -68,7 +68,7 @@ fn in_words(event: &Event) -> String {
     match event {
         Event::Settled(id) => format!("{id} is no longer pending"),
         Event::Unusable(file) => format!("warning: `{}` is not a proposal: {}", file.name, file.why),
-        Event::Failed(error) => format!("warning: failed to {error}"),
+        Event::Failed(error) => format!("warning: {}", bottle::report(error)),
         other => format!("{other:?}"),
     }
 }
@@ -104,9 +104,9 @@ fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn s
                 return Ok(true);
             }
             // What is on the screen is not what is there any more: a person decides on what they have seen.
-            Err(error @ SuperviseError::ConsequenceChanged(_)) => println!("failed to {error}\n"),
+            Err(error @ SuperviseError::ConsequenceChanged(_)) => println!("{}\n", bottle::report(&error)),
             Err(error) => {
-                println!("failed to {error}\n");
+                println!("{}\n", bottle::report(&error));
                 return Ok(true);
             }
         }

@@ -195,7 +195,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     fn wrong(error: &(dyn std::error::Error + 'static)) -> Failure {
         Failure(2, bottle::report(error).to_string())
     }
-    let host = Host::current().map_err(|error| text(&error))?;
+    let host = Host::current().map_err(|error| text(&bottle::Error::Host(error)))?;
     // A rehearsal writes real certificates: not where real bottles are.
     let scratch = tempfile::tempdir().map_err(|error| text(&error))?;
     let root = if args.run { host.state_root() } else { StateRoot::at(scratch.path()) };

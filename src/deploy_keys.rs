@@ -26,7 +26,7 @@ const HANDLER: &str = "deploy-key";
 /// Why a deploy key could not be registered.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "git upstream `{upstream}` ({key}.deploy_key): no deploy key for `{repository}` could be registered at {api_url} with the token in `{variable}`: {source}"
+    "git upstream `{upstream}` ({key}.deploy_key): no deploy key for `{repository}` could be registered at {api_url} with the token in `{variable}`"
 )]
 pub struct DeployKeyError {
     /// The upstream.

@@ -156,7 +156,7 @@ mod tests {
                 for event in &all {
                     log.event(event);
                 }
-                Ok::<(), String>(())
+                Ok::<(), std::io::Error>(())
             })
         })
         .unwrap();

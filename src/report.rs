@@ -41,21 +41,15 @@ impl Report<'_> {
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut error = self.error;
-        let mut said = String::new();
+        let mut between = "";
         f.write_str("failed to ")?;
         loop {
             if let Some(manifest) = manifest_error(error) {
                 let drawn = manifest.drawn(self.color);
-                let between = if said.is_empty() { "" } else { ": " };
                 return write!(f, "{between}{}\n\n{}", manifest.summary(), drawn.trim_end());
             }
-            // What an error already says of its cause is not said again.
-            let text = error.to_string();
-            if !said.contains(&text) {
-                let between = if said.is_empty() { "" } else { ": " };
-                write!(f, "{between}{text}")?;
-                said += &text;
-            }
+            write!(f, "{between}{error}")?;
+            between = ": ";
             match error.source() {
                 Some(source) => error = source,
                 None => break,
@@ -93,14 +87,19 @@ mod tests {
     use std::fmt::Write as _;
     use std::io;
     use std::path::PathBuf;
+    use std::time::Duration;
 
     use bottle_compose::RenderError;
+    use bottle_exec::{EngineError, ExecError};
     use bottle_plan::{Manifest, ResolveError, Service, Slug};
+    use bottle_supervise::{AuditError, Proposal, ProposalId, QueueError, SuperviseError};
     use bottle_tls::{BundleInput, TlsError};
 
     use super::*;
+    use crate::ProvisionError;
     use crate::env_file::EnvFileError;
     use crate::launch::{LaunchCause, Step};
+    use crate::lifecycle::{BottleError, JournalError, TeardownError, TeardownReport, UndoError};
     use crate::workspace::WorkspaceError;
 
     /// Every variant of the error types of plan, renderer and launch preparation.
@@ -170,6 +169,117 @@ mod tests {
             LaunchCause::Render(RenderError::DuplicateService { name: "agent".into() }),
         ];
         all.extend(causes.into_iter().map(|cause| ("LaunchError", launch(cause))));
+        all.extend(of_the_engine());
+        all.extend(of_a_bottle());
+        all
+    }
+
+    /// Every variant of the errors of the engine and of the commands that it runs.
+    fn of_the_engine() -> Vec<(&'static str, Box<dyn StdError>)> {
+        let (command, stderr) = (|| "docker ps".to_owned(), String::new);
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let status = bottle_exec::ExitStatus::Code(3);
+        let exec = [
+            ExecError::NotFound { program: "docker".into(), command: command() },
+            ExecError::Spawn { command: command(), source: denied() },
+            ExecError::Failed { command: command(), status, stderr: "no such thing".into() },
+            ExecError::TimedOut { command: command(), limit: Duration::from_secs(5), stderr: stderr() },
+            ExecError::Cancelled { command: command() },
+            ExecError::Io { command: command(), doing: "open standard input", source: denied() },
+            ExecError::SecretInArguments { command: command() },
+            ExecError::Backend { command: command(), message: "the machine is gone".into() },
+        ];
+        let (container, reason, wanted) = (|| "box".to_owned(), "expected `[`".into(), "the runtime `runsc`".into());
+        let engine = [
+            EngineError::Exec(ExecError::Spawn { command: command(), source: denied() }),
+            EngineError::Answer { command: command(), reason, answer: "`{`".into() },
+            EngineError::NoEngine {
+                tried: vec![("docker".into(), "start `docker version`: permission denied".into())],
+            },
+            EngineError::Unsupported { engine: "docker".into(), wanted },
+            EngineError::Remote { address: "ssh://host.example.com".into() },
+            EngineError::ReservedName { name: "DOCKER_HOST".into() },
+            EngineError::StillRunning {
+                container: container(),
+                cause: "run `docker exec`: cancelled".into(),
+                reason: "run `docker exec`: it ended with status 1".into(),
+                was_cancelled: true,
+            },
+            EngineError::NotCopied {
+                container: container(),
+                directory: "/srv".into(),
+                missing: "`./a` is missing".into(),
+            },
+            EngineError::NotReady { container: container(), state: "there is no such container".into() },
+        ];
+        let exec = exec.into_iter().map(|error| ("ExecError", Box::new(error) as Box<dyn StdError>));
+        exec.chain(engine.into_iter().map(|error| ("EngineError", Box::new(error) as Box<dyn StdError>))).collect()
+    }
+
+    /// Every variant of the errors of a bottle that is there: its journal, its handle, its removal, its supervision.
+    fn of_a_bottle() -> Vec<(&'static str, Box<dyn StdError>)> {
+        fn boxed<E: StdError + 'static>(name: &'static str, error: E) -> (&'static str, Box<dyn StdError>) {
+            (name, Box::new(error))
+        }
+        let path = || PathBuf::from("/home/me/file");
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let slug = || "demo".parse::<Slug>().unwrap();
+        let id = || "1700000000000-abcdefghij234567".parse::<ProposalId>();
+        let engine = || EngineError::Unsupported { engine: "docker".into(), wanted: "Compose".into() };
+        let what = "copy the skills";
+        let handler = || "deploy-key".to_owned();
+        let mut all = vec![
+            boxed("JournalError", JournalError::Io { doing: "write", path: path(), source: denied() }),
+            boxed("JournalError", JournalError::Malformed { path: path(), reason: "no slug".into() }),
+            boxed("JournalError", JournalError::AlreadyRunning { slug: slug(), owner: None }),
+            boxed("JournalError", JournalError::NotUndone { slug: slug() }),
+            boxed("BottleError", BottleError::Engine(engine())),
+            boxed("BottleError", BottleError::Journal(JournalError::NotUndone { slug: slug() })),
+            boxed("BottleError", BottleError::Teardown(TeardownError { report: TeardownReport::default() })),
+            boxed("BottleError", BottleError::NotFound { slug: slug() }),
+            boxed("BottleError", BottleError::Launching { slug: slug(), pid: 7 }),
+            boxed("BottleError", BottleError::Copy { path: path(), source: denied() }),
+            boxed("UndoError", UndoError::Engine(engine())),
+            boxed("UndoError", UndoError::File { path: path(), source: denied() }),
+            boxed("UndoError", UndoError::Outside { path: path() }),
+            boxed("UndoError", UndoError::NoHandler { handler: handler() }),
+            boxed("UndoError", UndoError::Handler { handler: handler(), message: "the forge did not answer".into() }),
+            boxed("ProvisionError", ProvisionError::Engine { what, source: engine() }),
+            boxed("ProvisionError", ProvisionError::Failed { what, status: "status 1".into(), stderr: "full".into() }),
+            boxed("ProvisionError", ProvisionError::Read { what, path: path(), source: denied() }),
+            boxed(
+                "ProvisionError",
+                ProvisionError::Configuration { path: "~/.claude.json", reason: "no object".into() },
+            ),
+            boxed("ProvisionError", ProvisionError::Custom(Box::new(denied()))),
+            boxed("TlsError", TlsError::Bottle { bottle: "a b".into(), reason: "holds a space" }),
+            boxed("TlsError", TlsError::Validity { reason: "the lifetime is zero" }),
+            boxed("TlsError", TlsError::Random { source: denied() }),
+            boxed("TlsError", TlsError::BadRandomness { what: "a serial number", attempts: 3 }),
+            boxed("TlsError", TlsError::Encode { what: "the key", reason: "…".into() }),
+            boxed("TlsError", TlsError::File { action: "write", path: path(), source: denied() }),
+            boxed("SuperviseError", SuperviseError::Io { action: "read", path: path(), source: denied() }),
+            boxed("SuperviseError", SuperviseError::Malformed { path: path(), reason: "no plan".into() }),
+            boxed("SuperviseError", SuperviseError::NotSupervised(slug())),
+        ];
+        let id = id().unwrap();
+        let audit = [
+            AuditError::Io { path: path(), source: denied() },
+            AuditError::Tampered { path: path(), line: 3, why: "has another hash" },
+            AuditError::Full { path: path() },
+        ];
+        let queue = [
+            QueueError::Io { action: "list", path: path(), source: denied() },
+            QueueError::NotFound(id.clone()),
+            QueueError::Malformed { id: id.clone(), source: Proposal::parse(b"{").unwrap_err() },
+            QueueError::ChangedSinceShown(id.clone()),
+            QueueError::AlreadyDecided(id.clone()),
+            QueueError::Contradiction("the host knows more".into()),
+        ];
+        let queue = queue.into_iter().chain(audit.into_iter().map(QueueError::Audit));
+        all.extend(queue.map(|error| boxed("SuperviseError", SuperviseError::Queue(error))));
+        all.push(boxed("SuperviseError", SuperviseError::ConsequenceChanged(id.clone())));
+        all.push(boxed("SuperviseError", SuperviseError::NotPossible { id, why: "it is a wildcard".into() }));
         all
     }
 

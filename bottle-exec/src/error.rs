@@ -18,7 +18,7 @@ pub enum ExecError {
         command: String,
     },
     /// The process could not be started.
-    #[error("start `{command}`: {source}")]
+    #[error("start `{command}`")]
     Spawn {
         /// The command line.
         command: String,
@@ -52,7 +52,7 @@ pub enum ExecError {
         command: String,
     },
     /// Reading from, writing to or waiting for the process failed.
-    #[error("{doing} of `{command}`: {source}")]
+    #[error("{doing} of `{command}`")]
     Io {
         /// The command line.
         command: String,
@@ -96,6 +96,17 @@ impl ExecError {
     pub const fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled { .. })
     }
+}
+
+/// Joins an error and every cause behind it: "read `a`: permission denied".
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 fn indented(text: &str) -> String {

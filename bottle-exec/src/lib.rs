@@ -39,7 +39,7 @@ pub use command::{Command, EnvValue, OutputPolicy, Stdin};
 pub use control::{CancelToken, Control};
 pub use decorators::Logging;
 pub use engine::{Engine, EngineChoice, EngineError};
-pub use error::ExecError;
+pub use error::{ExecError, chain};
 pub use observer::{Event, Observed, Observer, Outcome, step};
 pub use output::{Captured, Output};
 pub use plain::PlainText;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Backend;
 use crate::command::Command;
 use crate::control::Control;
-use crate::error::ExecError;
+use crate::error::{ExecError, chain};
 use crate::output::Output;
 use crate::sink::Stream;
 use crate::status::ExitStatus;
@@ -129,7 +129,7 @@ impl<F: Fn(&Event) + Send + Sync> Observer for F {
 /// # Errors
 ///
 /// What the step itself returns.
-pub fn step<T, E: fmt::Display>(
+pub fn step<T, E: std::error::Error>(
     observer: &dyn Observer,
     name: &str,
     work: impl FnOnce() -> Result<T, E>,
@@ -139,7 +139,7 @@ pub fn step<T, E: fmt::Display>(
     let result = work();
     let outcome = match &result {
         Ok(_) => Outcome::Done,
-        Err(error) => Outcome::Failed { error: error.to_string() },
+        Err(error) => Outcome::Failed { error: chain(error) },
     };
     observer.event(&Event::StepFinished { step: name.to_owned(), duration: started.elapsed(), outcome });
     result
@@ -169,7 +169,7 @@ impl<B: Backend> Backend for Observed<B> {
             command: line,
             status: result.as_ref().ok().map(|output| output.status),
             duration: started.elapsed(),
-            error: result.as_ref().err().map(ToString::to_string),
+            error: result.as_ref().err().map(|error| chain(error)),
         });
         result
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_exec::engine::{Engine, EngineError, Exec};
-use bottle_exec::{Control, Observer, Output, Stdin};
+use bottle_exec::{Control, Observer, Output, Stdin, chain};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 
 use crate::handle::Handle;
@@ -54,7 +54,7 @@ pub enum BottleError {
         pid: u32,
     },
     /// A file of this host cannot be read or written.
-    #[error("copy `{}`: {source}", .path.display())]
+    #[error("copy `{}`", .path.display())]
     Copy {
         /// The file.
         path: PathBuf,
@@ -301,7 +301,7 @@ impl Bottle {
             Ownership::Owned(guard) => guard.close(),
             Ownership::Attached { root, options, .. } => undo_all(&self.engine, root, &self.names, options)
                 .unwrap_or_else(|error| TeardownReport {
-                    journal_errors: vec![error.to_string()],
+                    journal_errors: vec![chain(&error)],
                     ..TeardownReport::default()
                 }),
         };

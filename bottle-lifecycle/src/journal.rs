@@ -101,7 +101,7 @@ impl Journal {
 #[non_exhaustive]
 pub enum JournalError {
     /// A file cannot be read or written.
-    #[error("{doing} `{}`: {source}", .path.display())]
+    #[error("{doing} `{}`", .path.display())]
     Io {
         /// What was attempted: "write".
         doing: &'static str,
@@ -119,7 +119,7 @@ pub enum JournalError {
         reason: String,
     },
     /// Another process has the bottle.
-    #[error("bottle `{slug}` is already running (owner: {})", owned_by(.owner.as_ref()))]
+    #[error("lock bottle `{slug}`: it is already running (owner: {})", owned_by(.owner.as_ref()))]
     AlreadyRunning {
         /// The bottle.
         slug: Slug,
@@ -127,7 +127,7 @@ pub enum JournalError {
         owner: Option<Owner>,
     },
     /// An earlier bottle of that name has left something behind.
-    #[error("bottle `{slug}` was not completely removed earlier; recover it first")]
+    #[error("lock bottle `{slug}`: it was not completely removed earlier; recover it first")]
     NotUndone {
         /// The bottle.
         slug: Slug,
@@ -396,7 +396,7 @@ mod tests {
         let owner = Owner { pid: 42, start_time: None, scope: None };
         let lock = BottleLock::acquire(&layout, &slug, &owner).unwrap();
         let error = BottleLock::acquire(&layout, &slug, &owner).unwrap_err();
-        assert_eq!(error.to_string(), "bottle `demo` is already running (owner: process 42)");
+        assert_eq!(error.to_string(), "lock bottle `demo`: it is already running (owner: process 42)");
         drop(lock);
         BottleLock::acquire(&layout, &slug, &owner).unwrap();
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 
 use bottle_exec::engine::{EngineError, Filter, Object, ObjectKind};
-use bottle_exec::{Control, Engine};
+use bottle_exec::{Control, Engine, chain};
 use bottle_plan::{LabelKey, Names, Prefix, Slug, StateLayout, StateRoot};
 use serde::Serialize;
 
@@ -103,7 +103,7 @@ impl Recovery<'_> {
         let slugs = directories.filter_map(|entry| entry.file_name().to_str()?.parse::<Slug>().ok());
         for slug in slugs.collect::<BTreeSet<_>>() {
             if let Err(error) = self.by_journal(&slug, report) {
-                report.problems.push(error.to_string());
+                report.problems.push(chain(&error));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bottle_exec::engine::Engine;
-use bottle_exec::{Event, Observer, Outcome};
+use bottle_exec::{Event, Observer, Outcome, chain};
 use serde::Serialize;
 
 use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
@@ -129,7 +129,7 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
     let mut report = TeardownReport::default();
     let note = |report: &mut TeardownReport, result: Result<(), JournalError>| {
         if let Err(error) = result {
-            report.journal_errors.push(error.to_string());
+            report.journal_errors.push(chain(&error));
         }
     };
     let journal = file.journal();
@@ -161,7 +161,7 @@ pub(crate) fn attempt(undoer: &Undoer<'_>, undo: Undo, observer: &dyn Observer) 
     let step = undo.to_string();
     observer.event(&Event::StepStarted { step: step.clone() });
     let started = Instant::now();
-    let error = undoer.undo(&undo).err().map(|error| error.to_string());
+    let error = undoer.undo(&undo).err().map(|error| chain(&error));
     let duration = started.elapsed();
     let outcome = error.clone().map_or(Outcome::Done, |error| Outcome::Failed { error });
     observer.event(&Event::StepFinished { step, duration, outcome });

@@ -149,7 +149,7 @@ pub enum UndoError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// A file could not be removed.
-    #[error("remove `{}`: {source}", .path.display())]
+    #[error("remove `{}`", .path.display())]
     File {
         /// The file.
         path: PathBuf,

@@ -73,7 +73,7 @@ pub struct AuditSummary {
 #[non_exhaustive]
 pub enum AuditError {
     /// The file cannot be read or written, or is not a regular file of a log's size.
-    #[error("audit log `{}`: {source}", path.display())]
+    #[error("read or write audit log `{}`", path.display())]
     Io {
         /// The log.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum AuditError {
         source: io::Error,
     },
     /// A line does not continue the chain.
-    #[error("audit log `{}` was tampered with: line {line} {why}", path.display())]
+    #[error("verify audit log `{}`: it was tampered with: line {line} {why}", path.display())]
     Tampered {
         /// The log.
         path: PathBuf,
@@ -91,7 +91,7 @@ pub enum AuditError {
         why: &'static str,
     },
     /// The log has reached its largest size, 32 MiB, or the event its own, 64 KiB.
-    #[error("audit log `{}` has no room for the event", path.display())]
+    #[error("write audit log `{}`: it has no room for the event", path.display())]
     Full {
         /// The log.
         path: PathBuf,

@@ -13,7 +13,7 @@ use super::queue::QueueError;
 #[non_exhaustive]
 pub enum SuperviseError {
     /// A file of the bottle's state cannot be read or written.
-    #[error("{action} `{}`: {source}", path.display())]
+    #[error("{action} `{}`", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -47,18 +47,4 @@ pub enum SuperviseError {
         /// Why not.
         why: String,
     },
-}
-
-/// Joins an error and its sources, each once: some `Display` texts include their source.
-pub(super) fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    text
 }

@@ -48,7 +48,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use bottle_exec::Engine;
+use bottle_exec::{Engine, chain};
 use bottle_plan::{BottlePlan, Service, Slug, StateLayout, StateRoot};
 use bottle_posture::Posture;
 use rustix::fs::FlockOperation;
@@ -63,7 +63,6 @@ pub use review::{Consequence, Event, Review};
 pub use watch::{Watch, WatchEvent};
 
 use change::edit;
-use error::report;
 use live::{Failure, Live};
 use record::{Record, failed};
 
@@ -219,7 +218,7 @@ impl Supervisor {
             // The proxies do not run and read their files when they are started again.
             (When::NextLaunch, When::Now) => self.queue_for_next_start(record, &record.clone().with(now.plan, next)),
             (When::NextLaunch, _) => {
-                record.clone().with(record.plan.clone(), next).write(&self.layout).map_err(|error| report(&error))
+                record.clone().with(record.plan.clone(), next).write(&self.layout).map_err(|error| chain(&error))
             }
         };
         match done {
@@ -233,25 +232,25 @@ impl Supervisor {
     fn apply_now(&self, old: &Record, new: &Record) -> Result<(), String> {
         self.finish_interrupted(old)?;
         let mark = self.unfinished();
-        File::create(&mark).and_then(|file| file.sync_all()).map_err(|error| report(&failed("write", &mark)(error)))?;
-        let write = |record: &Record| record.write(&self.layout).map_err(|error| report(&error));
+        File::create(&mark).and_then(|file| file.sync_all()).map_err(|error| chain(&failed("write", &mark)(error)))?;
+        let write = |record: &Record| record.write(&self.layout).map_err(|error| chain(&error));
         let commit = || write(new).inspect_err(|_| drop(write(old)));
         let done = self.live(old).apply(&old.plan, &new.plan, commit);
         if !matches!(done, Err(Failure { restore: Some(_), .. })) {
-            fs::remove_file(&mark).map_err(|error| report(&failed("remove", &mark)(error)))?;
+            fs::remove_file(&mark).map_err(|error| chain(&failed("remove", &mark)(error)))?;
         }
         done.map_err(|Failure { cause, restore }| match restore {
             None => format!("{cause}; the bottle is as it was"),
             Some(error) => format!(
                 "{cause}; restoring the old configuration failed as well: {}; the next decision tries again",
-                report(&error)
+                chain(&error)
             ),
         })
     }
 
     fn queue_for_next_start(&self, old: &Record, new: &Record) -> Result<(), String> {
-        self.live(old).queue_for_next_start(&new.plan).map_err(|error| report(&error))?;
-        new.write(&self.layout).map_err(|error| report(&error))
+        self.live(old).queue_for_next_start(&new.plan).map_err(|error| chain(&error))?;
+        new.write(&self.layout).map_err(|error| chain(&error))
     }
 
     /// Restores the plan in effect after an approval that was interrupted.
@@ -262,8 +261,8 @@ impl Supervisor {
         }
         let restored = self.live(record).restore(&record.plan);
         restored
-            .map_err(|error| format!("an earlier approval was interrupted and cannot be undone: {}", report(&error)))?;
-        fs::remove_file(&mark).map_err(|error| report(&failed("remove", &mark)(error)))
+            .map_err(|error| format!("an earlier approval was interrupted and cannot be undone: {}", chain(&error)))?;
+        fs::remove_file(&mark).map_err(|error| chain(&failed("remove", &mark)(error)))
     }
 
     /// File that exists while a change is applied.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bottle_exec::engine::{ContainerState, Exec};
-use bottle_exec::{Engine, EngineError};
+use bottle_exec::{Engine, EngineError, chain};
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::{BottlePlan, Service, StateLayout};
 use bottle_sidecars::{egress, pipelock};
@@ -21,7 +21,6 @@ use ipnet::Ipv4Net;
 use answer::Answer;
 
 use crate::canonical::sha256;
-use crate::error::report;
 
 /// Time in which a proxy must answer. Both answer within 0.3 s on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,7 +88,7 @@ impl Live<'_> {
         let proxies = [Some(Service::Pipelock), plan.egress.as_ref().map(|_| Service::Egress)];
         proxies.into_iter().flatten().find_map(|service| match self.engine.container(&plan.names.container(service)) {
             Ok(state) => not_running(service, state.as_ref()).map(|error| error.to_string()),
-            Err(error) => Some(format!("the state of {service} is unknown: {}", report(&error))),
+            Err(error) => Some(format!("the state of {service} is unknown: {}", chain(&error))),
         })
     }
 
@@ -108,7 +107,7 @@ impl Live<'_> {
         to: &BottlePlan,
         commit: impl FnOnce() -> Result<(), String>,
     ) -> Result<(), Failure> {
-        let failed = |error: LiveError| Failure { cause: report(&error), restore: None };
+        let failed = |error: LiveError| Failure { cause: chain(&error), restore: None };
         let (old, new) = (self.configs(from).map_err(failed)?, self.configs(to).map_err(failed)?);
         // The old files of the proxies that were touched, and whether their proxies must read them again.
         let mut undo = Vec::new();
@@ -116,7 +115,7 @@ impl Live<'_> {
             for (new, old) in new.iter().zip(&old).filter(|(new, old)| new != old) {
                 let done = self.reload(to, new);
                 undo.push((old, done.as_ref().err().is_none_or(|error| !error.kept_old())));
-                done.map_err(|error| report(&error))?;
+                done.map_err(|error| chain(&error))?;
             }
             commit()
         };

@@ -74,7 +74,7 @@ pub struct Verified {
 #[non_exhaustive]
 pub enum QueueError {
     /// A file or directory cannot be read or written.
-    #[error("cannot {action} `{}`: {source}", path.display())]
+    #[error("{action} `{}`", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -84,10 +84,10 @@ pub enum QueueError {
         source: io::Error,
     },
     /// There is no such proposal.
-    #[error("there is no proposal `{0}`")]
+    #[error("find proposal `{0}`: there is none")]
     NotFound(ProposalId),
     /// The proposal's file is not a proposal.
-    #[error("proposal `{id}`: {source}")]
+    #[error("read proposal `{id}`")]
     Malformed {
         /// The proposal.
         id: ProposalId,
@@ -95,16 +95,16 @@ pub enum QueueError {
         source: Malformed,
     },
     /// The proposal's file is not what was shown any more; nothing was decided.
-    #[error("proposal `{0}` has changed since it was shown")]
+    #[error("decide proposal `{0}`: it has changed since it was shown")]
     ChangedSinceShown(ProposalId),
     /// There is a decision already; it stands.
-    #[error("proposal `{0}` has been decided already")]
+    #[error("decide proposal `{0}`: it has been decided already")]
     AlreadyDecided(ProposalId),
     /// A log does not check.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// The sidecar's log, the host's log and the decisions contradict each other.
-    #[error("the audit logs contradict each other: {0}")]
+    #[error("verify the audit logs: they contradict each other: {0}")]
     Contradiction(String),
 }
 
@@ -142,7 +142,7 @@ impl Queue {
                 Some(id) => match self.read(&proposals, &id) {
                     Ok(Some(shown)) => pending.proposals.push(shown),
                     Ok(None) => {}
-                    Err(error) => pending.unusable.push(unusable(error.to_string())),
+                    Err(error) => pending.unusable.push(unusable(bottle_exec::chain(&error))),
                 },
                 None => pending.unusable.push(unusable("not the name of a proposal".to_owned())),
             }

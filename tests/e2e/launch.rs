@@ -367,7 +367,10 @@ fn a_second_launch_of_a_slug_is_refused_at_once() {
     let bottle = lab.launch(EGRESS, "");
     let started = Instant::now();
     let error = bottle::report(&lab.options().launch(lab.plan(EGRESS, "")).unwrap_err()).to_string();
-    assert!(error.contains("already running, owned by pid") && started.elapsed() < Duration::from_secs(1), "{error}");
+    assert!(
+        error.contains("already running (owner: process ") && started.elapsed() < Duration::from_secs(1),
+        "{error}"
+    );
     sh(&bottle, "true").ok();
     lab.close(&bottle);
 }

@@ -16,6 +16,7 @@ use super::info::{Endpoint, EngineInfo, Flavour, Version};
 use crate::backend::Backend;
 use crate::command::Command;
 use crate::control::Control;
+use crate::error::chain;
 use crate::recording::{Answer, Matcher, RecordingBackend};
 
 /// Which engine to use.
@@ -56,7 +57,7 @@ impl Engine {
             match (Probe { backend: &*backend, program, control: &control }).info() {
                 Ok(info) => return Ok(Self { backend, info: Arc::new(info), control, limits: Limits::default() }),
                 Err(error) if error.is_cancelled() => return Err(error),
-                Err(error) => tried.push((program.to_owned(), error.to_string())),
+                Err(error) => tried.push((program.to_owned(), chain(&error))),
             }
         }
         Err(EngineError::NoEngine { tried })

@@ -6,7 +6,7 @@ use super::client::Engine;
 use super::error::EngineError;
 use super::exec::Exec;
 use crate::command::{Command, Stdin};
-use crate::error::ExecError;
+use crate::error::{ExecError, chain};
 use crate::output::Output;
 use crate::status::ExitStatus;
 
@@ -64,9 +64,9 @@ impl Engine {
                 let was_cancelled = matches!(&result, Err(error) if error.is_cancelled());
                 let cause = match result {
                     Ok(output) => format!("the client ended with {}", output.status),
-                    Err(error) => error.to_string(),
+                    Err(error) => chain(&error),
                 };
-                let (container, reason) = (container.to_owned(), reason.to_string());
+                let (container, reason) = (container.to_owned(), chain(&reason));
                 Err(EngineError::StillRunning { container, cause, reason, was_cancelled })
             }
         }
