@@ -91,7 +91,7 @@ fn a_full_disk_ends_the_launch_wherever_it_comes_and_leaves_nothing() {
         match options(engine(), &dir).launch(plan(FULL, &slug)) {
             Ok(bottle) => drop(bottle.close()),
             Err(error) => {
-                let text = error.to_string();
+                let text = bottle::report(&error).to_string();
                 assert!(text.contains("No space left on device"), "{kib} KiB: {text}");
                 failed_at.push(format!("{kib} KiB: {}", error.step));
             }
@@ -198,7 +198,10 @@ fn a_client_that_is_gone_from_path_is_named_and_what_it_left_is_recovered() {
         },
     ));
     let error = bottle::report(&options.launch(plan(SMALL, "gone")).unwrap_err()).to_string();
-    assert!(error.starts_with("provision the agent") && error.contains("not everything could be undone"), "{error}");
+    assert!(
+        error.starts_with("failed to provision the agent") && error.contains("not everything could be undone"),
+        "{error}"
+    );
     assert!(error.contains("No such file or directory"), "{error}");
     assert!(docker(["ps", "--format", "{{.Names}}"]).stdout.contains("bottle-life-gone"), "nobody could take it down");
     // The one who launched it knows that it is not gone, and so does everybody else.
@@ -225,7 +228,7 @@ fn an_up_that_hangs_is_stopped_in_time_with_all_that_it_started() {
     let options = options(engine, &place.state()).with_wait(Duration::from_secs(10));
     let started = Instant::now();
     let error = bottle::report(&options.launch(plan(SMALL, "hangs")).unwrap_err()).to_string();
-    assert!(error.starts_with("start the services") && error.contains("did not end within 22s"), "{error}");
+    assert!(error.starts_with("failed to start the services") && error.contains("did not end within 22s"), "{error}");
     assert!(error.contains("the last words"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(45), "{:?}", started.elapsed());
     let sleeper = Owner::of_process(fs::read_to_string(pid).unwrap().trim().parse().unwrap());
