@@ -25,6 +25,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/answers.py",
         "egress/audit.py",
         "egress/connections.py",
+        "egress/firewall.py",
         "egress/layers.py",
         "egress/lean.py",
         "egress/mask.py",
@@ -72,6 +73,7 @@ impl Sidecar for Egress {
             Variable::set("HTTP_PROXY", &upstream),
             Variable::set("NO_PROXY", "localhost,127.0.0.1"),
             Variable::set("EGRESS_UPSTREAM_CA", PIPELOCK_CA),
+            Variable::set("EGRESS_MAX_INSPECTED", pipelock::max_inspected(plan.plan()).to_string()),
         ];
         service.volumes = vec![
             Bind::read_only(&facts.routes, ROUTES),

@@ -173,9 +173,18 @@ const BYTES_PER_CONNECTION: u64 = 8 << 20;
 ///
 /// Over plain HTTP and HTTP/1.1 a connection has one answer at a time. HTTP/2 to a host that is inspected by its content
 /// has up to 250, which pipelock 2.3.0 has no option for: an agent that asks for some 2,000 such answers at once ends
-/// pipelock, which the engine starts again.
+/// pipelock, which the engine starts again. With `GODEBUG=http2server=0` pipelock still offers HTTP/2 and then fails every
+/// request over it, so that is no option against it. Behind egress there is no HTTP/2: see `max_inspected`.
 fn max_connections(plan: &BottlePlan) -> u32 {
     u32::try_from(plan.sidecar_memory().bytes() / BYTES_PER_CONNECTION).unwrap_or(u32::MAX).max(8)
+}
+
+/// Requests that egress sends to pipelock at once of those that pipelock holds and scans: over plain HTTP, and to hosts that
+/// are inspected by their content. 48 with the default limit of 1 GiB, each with a body of 1 MiB and an answer of 1 MiB.
+///
+/// Egress itself is a single client of pipelock, whose connections the seal does not count.
+pub(crate) fn max_inspected(plan: &BottlePlan) -> u32 {
+    max_connections(plan) / 8 * 3
 }
 
 /// Where Go's garbage collector begins to work harder, three quarters of the limit. Without it 20 answers of 5 MiB at once

@@ -728,6 +728,33 @@ time.sleep(5)";
 
 #[test]
 #[ignore = "needs a container engine"]
+fn hundreds_of_inspected_requests_at_once_leave_pipelock_alive() {
+    let lab = Lab::new("inspected");
+    let tokens = Tokens::of(&lab);
+    let bottle = tokens.launch(&lab);
+    // The second wave comes when the first was given up, while pipelock still has what it was sent.
+    for wave in 1..=2 {
+        let url = format!("http://{OUTSIDE}/big?mb=1");
+        let finished = python(&bottle, include_str!("egress/flood.py"), &[&url, "600", "15"]);
+        figure(&format!("wave {wave} of 600 answers of 1 MiB over plain HTTP: {}", finished.ok()));
+        // Hosts that are not decrypted do not wait for those that are.
+        let other = sh(&bottle, &format!("curl -fsS -m 20 https://{API}/echo"));
+        other.ok();
+        figure(&format!("a request to another host takes {:?}", other.duration));
+    }
+    let container = bottle.names().container(Service::Pipelock);
+    let format = "{{.State.Status}} {{.State.OOMKilled}} {{.RestartCount}} {{.HostConfig.Memory}}";
+    let state = docker(["inspect", "--format", format, &container]).stdout;
+    assert_eq!(state.trim(), format!("running false 0 {}", 1 << 30));
+    let peak = peak(&bottle, Service::Pipelock);
+    figure(&format!("peak memory of pipelock: {peak} MiB"));
+    // Without the bound of egress the same flood takes it to 980 MiB.
+    assert!((100..850).contains(&peak), "{peak} MiB");
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn no_request_is_lost_to_a_kept_connection() {
     let lab = Lab::new("kept");
     let tokens = Tokens::of(&lab);

@@ -11,6 +11,7 @@ from .policy import Refusal
 # What stands for a failure on its way through mitmproxy, which carries them as text.
 _CONNECT_REFUSED = re.compile(r"CONNECT refused: (\d{3}) (.*)", re.DOTALL)
 TIMED_OUT = "timed out"
+NOT_ADMITTED = "not admitted"
 
 # RFC 9110, section 15.5.22, asks for the header; the client may go on with what it speaks already.
 UPGRADE_IMPOSSIBLE = Refusal(
@@ -53,6 +54,8 @@ def failure(status: int, message: str) -> Refusal:
         return Refusal(status, "malformed", "the request is malformed")
     if message == TIMED_OUT:
         return Refusal(504, "upstream-timeout", "the host did not accept a connection in time")
+    if message == NOT_ADMITTED:
+        return Refusal(503, "inspection-busy", "the firewall has as many requests to inspect as it may; try again later")
     if "certificate verify failed" in message.lower():
         return Refusal(502, "upstream-certificate", "the certificate of the other side is not trusted")
     return Refusal(502, "upstream", "no answer from the other side")

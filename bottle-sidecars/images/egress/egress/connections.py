@@ -8,6 +8,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mitmproxy import ctx
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -15,8 +16,10 @@ from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.http import HTTPFlow
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, layers, mode_servers, mode_specs
+from mitmproxy.proxy.server import ConnectionIO
 
 from . import answers, audit
+from .firewall import Firewall
 from .policy import Refusal
 
 logger = logging.getLogger(__name__)
@@ -28,7 +31,8 @@ MAX_CLIENTS = 1536
 # A connection that waits for its first request, for the TLS handshake after its CONNECT, or for the rest of a request's
 # head, is closed after this.
 HANDSHAKE_SECONDS = 60.0
-# The firewall has this long to connect, and the host to finish its TLS handshake.
+# The firewall has this long to connect, and the host to finish its TLS handshake. A request that pipelock inspects waits
+# this long for its turn.
 CONNECT_SECONDS = 90.0
 
 # Upstream connections that are made at once; more wait for their turn. Pipelock looks each name up, and of a thousand
@@ -55,7 +59,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
     def __init__(
         self,
         hooks: dict[str, list[Callable]],
-        turns: asyncio.Semaphore,
+        firewall: Firewall,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         options: Options,
@@ -67,8 +71,12 @@ class Handler(mode_servers.ProxyConnectionHandler):
         self._connecting: asyncio.TimerHandle | None = None
         self._connected = asyncio.Event()
         self._connected.set()
-        self._turns = turns
+        self.firewall = firewall
         self._turn_of: Connection | None = None
+        self.admitted = False
+        """The current request is one of the few that pipelock may inspect at once."""
+        self._admitted_on: Connection | None = None
+        self._admitting: asyncio.Task[None] | None = None
         self.requesting = False
         """A request was received, and its exchange is not over."""
         self.intercepted = False
@@ -85,6 +93,9 @@ class Handler(mode_servers.ProxyConnectionHandler):
         finally:
             self._expect(None)
             self.connect_ended()
+            if self._admitting is not None:
+                await asyncio.wait({self._admitting})
+            self.leave()
             del _handlers[self.client.id]
 
     # Reading: in pieces whose size suits the number of connections, and only when what was read before has gone on.
@@ -105,6 +116,9 @@ class Handler(mode_servers.ProxyConnectionHandler):
                 io.writer.close()
                 del self.transports[connection]
             raise
+        finally:
+            if self.admitted and connection is self._admitted_on:
+                self._leave_after(io.writer)
 
     async def before_read(self, connection: Connection) -> None:
         """Waits until what came of this connection's data before is on its way: to the other side, and for the agent also
@@ -158,23 +172,38 @@ class Handler(mode_servers.ProxyConnectionHandler):
         self._connecting = asyncio.get_running_loop().call_later(CONNECT_SECONDS, self._connect_too_slow)
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
+        """Opens a connection to the firewall and serves it, in the place of mitmproxy's own way, which looks the name up
+        each time."""
+        connection = command.connection
+        assert connection.address is not None
         try:
-            await self._turns.acquire()
-        except asyncio.CancelledError:
-            await self.server_event(events.OpenConnectionCompleted(command, "connection cancelled"))
-            raise
-        self._turn_of = command.connection
-        try:
-            await super().open_connection(command)
-        finally:
-            self.transports.pop(command.connection, None)
-            if self._turn_of is command.connection:
-                self._end_turn()
+            await self.firewall.turns.acquire()
+            self._turn_of = connection
+            try:
+                connection.timestamp_start = time.time()
+                reader, writer = await self.firewall.connect(connection.address)
+                connection.timestamp_tcp_setup = time.time()
+                connection.state = ConnectionState.OPEN
+                connection.peername = writer.get_extra_info("peername")
+                connection.sockname = writer.get_extra_info("sockname")
+                self.transports[connection] = ConnectionIO(asyncio.current_task(), reader, writer)
+                await self.server_event(events.OpenConnectionCompleted(command, None))
+                await self.handle_connection(connection)
+            finally:
+                self.transports.pop(connection, None)
+                if self._turn_of is connection:
+                    self._end_turn()
+        except (OSError, asyncio.CancelledError) as error:
+            if connection.timestamp_tcp_setup is None:
+                connection.error = str(error) or "connection cancelled"
+                await self.server_event(events.OpenConnectionCompleted(command, connection.error))
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     def _end_turn(self) -> None:
         if self._turn_of is not None:
             self._turn_of = None
-            self._turns.release()
+            self.firewall.turns.release()
 
     def connect_ended(self) -> None:
         """The upstream connection is there, or has failed."""
@@ -190,10 +219,66 @@ class Handler(mode_servers.ProxyConnectionHandler):
             if connection is not self.client and io.handler is not None:
                 io.handler.cancel("timed out")
 
+    # Requests that pipelock inspects: few at once.
+
+    async def hook_task(self, hook: commands.StartHook) -> None:
+        if not isinstance(hook, AdmitHook):
+            await super().hook_task(hook)
+            return
+        # The end of the agent's connection waits for it, since the layers then go on with the request.
+        self._admitting = asyncio.current_task()
+        try:
+            await super().hook_task(hook)
+        finally:
+            self._admitting = None
+
+    async def _admit(self) -> None:
+        if self.admitted:
+            return
+        # Nothing more of the request is read until it can be sent on.
+        self._connected.clear()
+        self.admitted = await self.firewall.enter(CONNECT_SECONDS, self.has_left)
+        self._connected.set()
+        if self.has_left():
+            self.leave()
+
+    def has_left(self) -> bool:
+        """Returns whether the agent has closed its side, which nobody sees while nothing is read from it."""
+        io = self.transports.get(self.client)
+        if io is None or io.writer is None or io.writer.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(io.writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def sent_on(self, connection: Connection) -> None:
+        """The admitted request goes over this connection, whose end is also its end."""
+        self._admitted_on = connection
+
+    def leave(self) -> None:
+        """The request is answered, or never was sent to pipelock."""
+        if self.admitted:
+            self.admitted, self._admitted_on = False, None
+            self.firewall.leave()
+
+    def _leave_after(self, writer: asyncio.StreamWriter) -> None:
+        """The request was not answered, and its connection is being closed."""
+        try:
+            duplicate = writer.get_extra_info("socket").dup()
+        except OSError:
+            # Closed already, by the far side.
+            self.leave()
+        else:
+            self.admitted, self._admitted_on = False, None
+            self.firewall.leave_after(duplicate)
+
     # Events.
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
         """Calls the add-ons. None of them waits, so that mitmproxy's own way, which allows for it, is not needed."""
+        if isinstance(hook, AdmitHook):
+            await self._admit()
+            return
         (data,) = hook.args()
         match hook.name:
             case "http_connect":
@@ -211,6 +296,8 @@ class Handler(mode_servers.ProxyConnectionHandler):
                 logger.exception("an add-on failed")
         if hook.name in ("response", "error") and isinstance(data, HTTPFlow):
             switched = hook.name == "response" and data.response is not None and data.response.status_code == 101
+            if hook.name == "response":
+                self.leave()
             self.requesting = switched
             self.idle_since = time.monotonic()
 
@@ -218,6 +305,11 @@ class Handler(mode_servers.ProxyConnectionHandler):
         """Returns false if the far side has closed the connection, or has sent what nobody asked for."""
         io = self.transports.get(connection)
         return io is not None and isinstance(io.reader, _Reader) and io.reader.is_quiet()
+
+
+@dataclass
+class AdmitHook(commands.StartHook):
+    """Waits until the current request may be sent to pipelock to inspect it. `Handler.admitted` says whether it may."""
 
 
 class _Reader:
@@ -274,6 +366,10 @@ class Listener(Proxyserver):
 
     _server: asyncio.Server | None = None
 
+    def __init__(self, max_inspected: int) -> None:
+        super().__init__()
+        self._max_inspected = max_inspected
+
     async def setup_servers(self) -> bool:
         """Does nothing: `listen` is called by the runner, which wants to know whether it worked."""
         return True
@@ -287,7 +383,7 @@ class Listener(Proxyserver):
         (mode,) = ctx.options.mode
         self._mode = mode_specs.ProxyMode.parse(mode)
         self._by_hook = _hooks(ctx.master.addons.chain)
-        self._turns = asyncio.Semaphore(MAX_CONNECTING)
+        self._firewall = Firewall(MAX_CONNECTING, self._max_inspected)
         self._server = await asyncio.start_server(self._accept, host, port, limit=_SMALL, backlog=1024)
 
     def done(self) -> None:
@@ -303,7 +399,7 @@ class Listener(Proxyserver):
                 writer.write(answers.closing_message(busy))
                 writer.close()
                 return
-        handler = Handler(self._by_hook, self._turns, reader, writer, ctx.options, self._mode)
+        handler = Handler(self._by_hook, self._firewall, reader, writer, ctx.options, self._mode)
         handler.layer = layers.modes.HttpUpstreamProxy(handler.layer.context)
         with self.register_connection(handler.client.id, handler):
             await handler.handle_client()

@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.tls import starts_like_tls_record
 from mitmproxy.proxy.tunnel import TunnelLayer
 
 from . import answers, audit
-from .connections import handler_of
+from .connections import AdmitHook, handler_of
 from .mask import FrameMask
 from .policy import Refusal
 
@@ -183,12 +183,18 @@ class Stream(http.HttpStream):
         yield from super().state_consume_request_body(event)
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        handler = handler_of(self.context.client)
+        request = self.flow.request
+        plain = request.scheme == "http"
+        if plain or handler.firewall.inspects((request.host, request.port)):
+            if not (yield from self._be_admitted()):
+                return False
         if not (yield from super().make_server_connection()):
             return False
-        intercepted = handler_of(self.context.client).intercepted
-        if ACCEPT_ENCODING in self.flow.metadata and self.context.server.tls and not intercepted:
+        inspected = plain or handler.intercepted
+        if ACCEPT_ENCODING in self.flow.metadata and not inspected:
             self.flow.request.headers["Accept-Encoding"] = self.flow.metadata[ACCEPT_ENCODING]
-        if WEBSOCKET in self.flow.metadata and intercepted:
+        if WEBSOCKET in self.flow.metadata and handler.intercepted:
             # Pipelock would leave the upgrade out, and the host would answer as to any request.
             record, _ = self.flow.metadata.pop(WEBSOCKET)
             refusal = answers.UPGRADE_IMPOSSIBLE
@@ -196,7 +202,29 @@ class Stream(http.HttpStream):
             self.flow.response = answers.response(refusal)
             yield from self.send_response()
             return False
+        if not inspected:
+            handler.leave()
+            return True
+        if not (yield from self._be_admitted()):
+            return False
+        stack = self._parent.connections[self.context.server]
+        assert isinstance(stack, TunnelLayer)
+        handler.sent_on(stack.tunnel_connection)
         return True
+
+    def _be_admitted(self) -> layer.CommandGenerator[bool]:
+        """Waits for the turn of a request that pipelock inspects, or fails it."""
+        yield AdmitHook()
+        handler = handler_of(self.context.client)
+        if handler.admitted:
+            return True
+        message = answers.NOT_ADMITTED
+        if handler.has_left():
+            self.flow.metadata[CLIENT_FAILED] = True
+            message = "client disconnected"
+        error = http.ResponseProtocolError(self.stream_id, message, http.ErrorCode.CONNECT_FAILED)
+        yield from self.handle_protocol_error(error)
+        return False
 
     def handle_protocol_error(
         self, event: http.RequestProtocolError | http.ResponseProtocolError

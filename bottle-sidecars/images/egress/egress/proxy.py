@@ -30,7 +30,7 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
     host, port = settings.upstream
     # mitmproxy makes an authority of its own if it is not told at once where there is one.
     master = Master(options.Options(confdir=str(confdir)))
-    listener = Listener()
+    listener = Listener(settings.max_inspected)
     firewall = x509.load_pem_x509_certificate(settings.upstream_ca.read_bytes())
     master.addons.add(listener, NextLayer(), Tls(firewall.subject), Gate(current.table))
     master.options.update(
@@ -77,7 +77,10 @@ class Tls(TlsConfig):
         """Notes whether the far side is the host, or pipelock with a certificate of its own."""
         chain = data.conn.certificate_list
         issued_by_firewall = bool(chain) and chain[0].to_cryptography().issuer == self._firewall
-        handler_of(data.context.client).intercepted = issued_by_firewall
+        handler = handler_of(data.context.client)
+        handler.intercepted = issued_by_firewall
+        if data.conn.address is not None:
+            handler.firewall.remember(data.conn.address, inspected=issued_by_firewall)
 
 
 class _AsLines(logging.Handler):

@@ -34,6 +34,7 @@ class Settings:
     extra_ca: Path | None
     routes: Path
     authority: Path
+    max_inspected: int
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
@@ -53,6 +54,9 @@ class Settings:
         port = environment.get("EGRESS_PORT", "9099")
         if not port.isdecimal() or not 0 < int(port) < 65536:
             raise SettingsError("EGRESS_PORT: must be a port")
+        inspected = environment.get("EGRESS_MAX_INSPECTED", "48")
+        if not re.fullmatch("[1-9][0-9]{0,4}", inspected):
+            raise SettingsError("EGRESS_MAX_INSPECTED: must be a number from 1 to 99999")
         return cls(
             listen_port=int(port),
             upstream=place,
@@ -60,6 +64,7 @@ class Settings:
             extra_ca=Path(extra) if extra else None,
             routes=Path(environment.get("EGRESS_ROUTES", ROUTES)),
             authority=Path(environment.get("EGRESS_CA", AUTHORITY)),
+            max_inspected=int(inspected),
         )
 
 

@@ -112,6 +112,8 @@ class Outer:
         self.heads: list[bytes] = []
         self.received = 0
         self.connecting = self.most_connecting = 0
+        self.holding = self.most_holding = 0
+        self.hold_seconds = 0.1
         self._lock = threading.Lock()
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -215,6 +217,15 @@ class Outer:
                 connection.sendall(b"%x\r\n%s\r\n" % (len(event), event))
                 time.sleep(0.2)
             connection.sendall(b"0\r\n\r\n")
+        elif path.endswith("/held"):
+            # As pipelock scans what it holds: to the end, whether or not somebody waits for it.
+            with self._lock:
+                self.holding += 1
+                self.most_holding = max(self.most_holding, self.holding)
+            time.sleep(self.hold_seconds)
+            with self._lock:
+                self.holding -= 1
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         elif "/big/" in path:
             size = int(path.rpartition("/")[2])
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)

@@ -278,10 +278,18 @@ class Bounds(Proxy):
 class Crowd(unittest.TestCase):
     """Each with a proxy of its own, since peaks are looked at and limits are moved."""
 
-    def start(self, **constants: float) -> Egress:
+    def start(self, max_inspected: int = 48, **constants: float) -> Egress:
         self.outer = Outer(Authority("outer"))
         self.addCleanup(self.outer.close)
-        egress = Egress(self.outer.port, self.outer.authority, ROUTES, TOKENS, self.outer.origins, constants)
+        egress = Egress(
+            self.outer.port,
+            self.outer.authority,
+            ROUTES,
+            TOKENS,
+            self.outer.origins,
+            constants,
+            EGRESS_MAX_INSPECTED=str(max_inspected),
+        )
         self.addCleanup(egress.close)
         return egress.start()
 
@@ -336,6 +344,86 @@ class Crowd(unittest.TestCase):
             self.assertEqual(list(pool.map(one, range(48))), [200] * 48)
         self.assertLessEqual(self.outer.most_connecting, 4)
         self.assertGreater(self.outer.most_connecting, 1)
+
+    def test_few_requests_are_inspected_at_once(self):
+        egress = self.start(max_inspected=4)
+
+        def plain(_: int) -> int:
+            with egress.dial() as connection:
+                # Twice, since the second request goes over a kept connection.
+                for _ in range(2):
+                    request = get("http://else.test/held", "else.test", f"Content-Length: {MIB}", method="POST")
+                    answer = ask(connection, request.encode() + bytes(MIB))
+                    answer.body()
+                return answer.status
+
+        def decrypted(_: int) -> int:
+            with egress.tunnel("content.test:443") as tunnel:
+                return ask(tunnel, get("/held", "content.test")).status
+
+        with ThreadPoolExecutor(24) as pool:
+            flood = [pool.submit(kind, n) for n in range(24) for kind in (plain, decrypted)]
+            until(lambda: self.outer.holding == 4)
+            with egress.tunnel("else.test:443") as tunnel:
+                began = time.monotonic()
+                self.assertEqual(ask(tunnel, get("/x", "else.test")).status, 200)
+                self.assertLess(time.monotonic() - began, 1, "a host that pipelock does not decrypt waits for none")
+            self.assertEqual([future.result() for future in flood], [200] * 48)
+        self.assertEqual(self.outer.most_holding, 4)
+
+    def test_an_abandoned_request_counts_until_the_firewall_is_done_with_it(self):
+        egress = self.start(max_inspected=4)
+        self.outer.hold_seconds = 0.6
+
+        def give_up(number: int) -> None:
+            if number % 2:
+                with egress.dial() as connection:
+                    connection.sendall(get("http://else.test/held", "else.test").encode())
+                    time.sleep(0.2)
+            else:
+                with egress.tunnel("content.test:443") as tunnel:
+                    tunnel.sendall(get("/held", "content.test").encode())
+                    time.sleep(0.2)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(give_up, range(32)))
+        with egress.dial() as connection:
+            self.assertEqual(ask(connection, get("http://else.test/held", "else.test")).status, 200)
+        self.assertEqual(self.outer.most_holding, 4)
+
+    def test_a_request_that_is_given_up_does_not_wait(self):
+        egress = self.start(max_inspected=1)
+        self.outer.hold_seconds = 5
+        with egress.dial() as first:
+            first.sendall(get("http://else.test/held", "else.test").encode())
+            until(lambda: self.outer.holding == 1)
+            for _ in range(6):
+                with egress.dial() as connection:
+                    connection.sendall(get("http://else.test/x", "else.test").encode())
+                    time.sleep(0.05)
+            until(lambda: [line["error"] for line in egress.requests()] == ["client-gone"] * 6, 4)
+            self.assertEqual(self.outer.holding, 1)
+            self.assertEqual(Answer(first).status, 200)
+        self.assertEqual(len(self.outer.heads), 1, "none of them was sent on")
+
+    def test_an_inspected_request_does_not_wait_for_ever(self):
+        egress = self.start(max_inspected=1, CONNECT_SECONDS=0.3)
+        with egress.dial() as first, egress.dial() as second, egress.tunnel("content.test:443") as third:
+            self.assertEqual(ask(first, get("http://else.test/sse", "else.test")).status, 200)
+            before = egress.resident_kib()
+            second.sendall(get("http://else.test/x", "else.test", f"Content-Length: {MIB}", method="POST").encode())
+            second.sendall(bytes(1000))
+            third.sendall(get("/x", "content.test").encode())
+            for connection in (second, third):
+                answer = Answer(connection)
+                self.assertEqual((answer.status, answer.rule()), (503, "inspection-busy"))
+                self.assertEqual(connection.recv(1), b"")
+            self.assertLess(egress.resident_kib() - before, 8 * 1024)
+        self.assertEqual([line["error"] for line in egress.requests()].count("inspection-busy"), 2)
+        self.assertNotIn("/x", b"".join(self.outer.heads).decode(), "nothing of them was sent on")
+        time.sleep(0.5)
+        with egress.tunnel("content.test:443") as tunnel:
+            self.assertEqual(ask(tunnel, get("/x", "content.test")).status, 200)
 
     def test_half_open_connections_are_closed(self):
         egress = self.start(HANDSHAKE_SECONDS=0.5)

@@ -535,6 +535,7 @@ class Alone(unittest.TestCase):
             ({"EGRESS_UPSTREAM_PROXY": ""}, "EGRESS_UPSTREAM_PROXY"),
             ({"EGRESS_UPSTREAM_PROXY": "https://pipelock:8888"}, "EGRESS_UPSTREAM_PROXY"),
             ({"EGRESS_UPSTREAM_CA": ""}, "EGRESS_UPSTREAM_CA"),
+            ({"EGRESS_MAX_INSPECTED": "0"}, "EGRESS_MAX_INSPECTED"),
             ({"EGRESS_UPSTREAM_CA": "/nowhere"}, "/nowhere: cannot read"),
             ({"EGRESS_UPSTREAM_CA": "/etc/passwd"}, "holds no certificate"),
             ({"EGRESS_EXTRA_CA": "/nowhere"}, "/nowhere"),

@@ -1,0 +1,106 @@
+"""What all upstream connections share: pipelock's address, and how much is asked of it at once."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+
+Address = tuple[str, int]
+
+# Pipelock's name is looked up this often, and when a connection fails: a look-up takes 1 to 2 ms.
+_ADDRESS_SECONDS = 60.0
+# An abandoned request counts for as long as pipelock keeps its connection open, but no longer than this.
+_ABANDONED_SECONDS = 300.0
+# Hosts that are remembered as inspected.
+_MAX_HOSTS = 1024
+
+
+class Firewall:
+    """Pipelock, with the limits that keep it alive whatever the agent asks for.
+
+    Pipelock holds the whole of what it inspects: a request over plain HTTP, and one to a host that it decrypts. So only
+    `max_inspected` of these are sent to it at once.
+    """
+
+    def __init__(self, max_connecting: int, max_inspected: int) -> None:
+        self.turns = asyncio.Semaphore(max_connecting)
+        """Upstream connections that may be made at once."""
+        self._places = asyncio.Semaphore(max_inspected)
+        self._inspected: dict[Address, None] = {}
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._address: Address | None = None
+        self._address_until = 0.0
+
+    async def connect(self, address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Opens a connection.
+
+        Raises:
+            OSError: the name has no address, or none that accepts a connection.
+        """
+        if self._address is not None and time.monotonic() < self._address_until:
+            try:
+                return await asyncio.open_connection(*self._address)
+            except OSError:
+                # A container that was started again may have another address.
+                self._address = None
+        reader, writer = await asyncio.open_connection(*address)
+        self._address = writer.get_extra_info("peername")[:2]
+        self._address_until = time.monotonic() + _ADDRESS_SECONDS
+        return reader, writer
+
+    def remember(self, host: Address, *, inspected: bool) -> None:
+        """Notes whether pipelock decrypts a host."""
+        self._inspected.pop(host, None)
+        if inspected:
+            self._inspected[host] = None
+            if len(self._inspected) > _MAX_HOSTS:
+                del self._inspected[next(iter(self._inspected))]
+
+    def inspects(self, host: Address) -> bool:
+        """Returns whether pipelock decrypted this host at the last connection."""
+        return host in self._inspected
+
+    async def enter(self, seconds: float, given_up: Callable[[], bool]) -> bool:
+        """Waits for one of the places for inspected requests.
+
+        Returns false if none was free in time, or if `given_up` said so, which is asked once a second.
+        """
+        if not self._places.locked():
+            return await self._places.acquire()
+        waiting = asyncio.get_running_loop().create_task(self._places.acquire())
+        end = time.monotonic() + seconds
+        try:
+            while not waiting.done():
+                left = end - time.monotonic()
+                if left <= 0 or given_up():
+                    return False
+                await asyncio.wait({waiting}, timeout=min(left, 1.0))
+        finally:
+            waiting.cancel()
+        return True
+
+    def leave(self) -> None:
+        """Gives back a place."""
+        self._places.release()
+
+    def leave_after(self, connection: socket.socket) -> None:
+        """Gives back a place when pipelock has ended this connection, on which nobody waits for the answer any more.
+
+        Pipelock goes on with the scan of what it holds when its client leaves. Otherwise an agent that gives up and asks
+        again could have it hold any number of answers.
+        """
+        task = asyncio.get_running_loop().create_task(self._leave_after(connection))
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+
+    async def _leave_after(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            with connection, contextlib.suppress(OSError, TimeoutError):
+                connection.shutdown(socket.SHUT_WR)
+                async with asyncio.timeout(_ABANDONED_SECONDS):
+                    while await loop.sock_recv(connection, 1 << 16):
+                        pass
+        finally:
+            self.leave()
