@@ -96,7 +96,7 @@ fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
     let backend = Arc::new(Subprocess::new(host.environment()));
     // The first Ctrl-C stops a teardown too: what is left can be taken down by the next one.
     let control = Control::cancelled_by(cancel.clone()).with_abort(cancel.clone());
-    let engine = Engine::detect(backend, &args.engine, control.clone()).map_err(text)?;
+    let engine = Engine::detect(backend, &args.engine, control).map_err(text)?;
     let mut site = Bottles::new(engine, host.clone()).with_prefix(args.prefix).with_observer(Arc::new(progress));
     if let Some(dir) = args.state_dir {
         site = site.with_state_root(StateRoot::at(host.facts.cwd.join(dir)));
@@ -107,7 +107,8 @@ fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
             site.logs(&slug, follow, Arc::new(print)).map_err(text)?;
             Ok(0)
         }
-        Action::Exec { slug, command } => exec(&site, &slug, command, control),
+        // Not stopped by the first Ctrl-C: what the command started in the container is ended after it.
+        Action::Exec { slug, command } => exec(&site, &slug, command, Control::cancelled_by(cancel.clone())),
         Action::Cp { from, to } => copy(&site, &from, &to),
         Action::Down { slugs } => {
             let reports = slugs.iter().map(|slug| site.down(slug).map_err(text));

@@ -297,6 +297,15 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
         command.arg(inner.get_program()).args(inner.get_args()).current_dir(inner.get_current_dir().unwrap());
         let mut terminal = Terminal::start(&command, 24, 80);
         terminal.wait_for("write the Compose file");
+        // Only a project with containers is taken down by Compose.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let has_container = || {
+            let names = ["ps", "--all", "--quiet", "--filter", "name=^claude-bottle-pipelock-hung$"];
+            !bottle_testing::lab::docker(names).stdout.trim().is_empty()
+        };
+        while !has_container() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         terminal.press("\x03");
         // Long enough to be in the teardown.
         std::thread::sleep(Duration::from_secs(4));
@@ -332,4 +341,33 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
         bottle_testing::lab::run(&mut client("/usr/local/bin")).ok();
         super::docker_has_nothing_of("hung");
     }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_exec_of_the_program_that_is_interrupted_leaves_no_process() {
+    let place = Place::new();
+    let bottle = super::options(bottle_testing::lab::engine(), &place.state())
+        .launch(super::plan(super::SMALL, "interrupted"))
+        .unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
+    let processes = || {
+        let script = "grep -lzx '391[7]' /proc/[0-9]*/cmdline 2>/dev/null | wc -l";
+        bottle_testing::lab::sh(&bottle, script).ok().trim().to_owned()
+    };
+    for signal in ["INT", "TERM"] {
+        let mut command = example("bottles");
+        command.arg("--state-dir").arg(place.state()).args(["--prefix", "bottle-life"]);
+        command.args(["exec", "interrupted", "--", "sleep", "3917"]).stdin(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while processes() == "0" && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(processes(), "1", "it has not started");
+        bottle_testing::lab::run(Command::new("kill").args(["-s", signal, &child.id().to_string()])).ok();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "SIG{signal}");
+        assert_eq!(processes(), "0", "SIG{signal}");
+    }
+    bottle.close().unwrap();
+    place.nothing_is_left("interrupted");
 }
