@@ -1,9 +1,11 @@
-//! What a bottle is: manifest, plan, resolved plan, names, state layout and secrets.
+//! Manifest, plan and resolved plan of a bottle. The crate also re-exports the types for names, values, state paths and
+//! secrets.
 //!
-//! A [`Manifest`] is what a person writes. Joined with an agent's name, a slug and what is known of the host it is a
-//! [`BottlePlan`], which can be serialized and holds no secret. Joined with what only a launch knows — images, files,
-//! networks — it is a [`ResolvedPlan`], the one thing that can be rendered. Nothing here runs a process or asks the
-//! clock, the environment or the file system; the one exception is [`Manifest::read`].
+//! A [`Manifest`] is the file that a person writes. [`Manifest::plan`] joins it with an agent's name, a slug and facts
+//! about the host, and returns a [`BottlePlan`], which can be serialized and holds no secret. [`BottlePlan::resolve`]
+//! adds what only a launch knows (images, files, networks) and returns a [`ResolvedPlan`], the only type that can be
+//! rendered. Nothing in this crate runs a process or reads the clock, the environment or the file system. The only
+//! exception is [`Manifest::read`].
 //!
 //! ```
 //! use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, UserIds};

@@ -1,7 +1,7 @@
-//! The plan: a manifest's agent and bottle, joined with a slug and what is known of the host.
+//! The plan: an agent and its bottle from a manifest, joined with a slug and facts about the host.
 //!
-//! A plan is complete but for what only a launch can know. It can be serialized, and holds names of environment
-//! variables, never their values.
+//! A plan holds everything except what only a launch can know. It can be serialized. It holds names of environment
+//! variables, but not the values of forwarded variables or credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,44 +19,44 @@ use crate::value::{
     Method, NpmVersion, PathPrefix, Span,
 };
 
-/// What one bottle is, before a launch has added what only it can know.
+/// The plan of one bottle, without the facts that only a launch can know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BottlePlan {
-    /// Every name on the engine, from prefix and slug.
+    /// The names of the bottle's objects on the engine, from prefix and slug.
     pub names: Names,
     /// The agent's name in the manifest.
     pub agent_name: AgentName,
-    /// The user that the sidecars run as: whoever owns the key files.
+    /// The user that the sidecars run as, which is the owner of the key files.
     pub user: UserIds,
     /// The egress firewall.
     pub proxy: ProxyPlan,
-    /// The proxy that injects credentials; `None` when the plan has no routes.
+    /// The proxy that injects credentials. `None` if the plan has no routes.
     pub egress: Option<EgressPlan>,
-    /// The keeper of git keys; `None` when the plan has no git upstreams.
+    /// The sidecar that holds git keys. `None` if the plan has no git upstreams.
     pub git_gate: Option<GitGatePlan>,
-    /// The way to ask a person; `None` when the plan does not ask for it.
+    /// The settings of supervise. `None` if the agent cannot ask a person for changes.
     pub supervise: Option<SupervisePlan>,
-    /// The agent.
+    /// The agent's command, prompt, environment and runtime.
     pub agent: AgentPlan,
     /// The agent's files.
     pub workspace: WorkspacePlan,
-    /// What the images are made of.
+    /// The images, and what the built ones contain.
     pub images: ImagesPlan,
-    /// Who owns the networks.
+    /// The owner and the subnets of the networks.
     pub networks: NetworksSpec,
-    /// The certificate authorities.
+    /// The bottle's certificate authorities, and the additional ones that it trusts.
     pub tls: TlsPlan,
-    /// How much the containers may take.
+    /// The resource limits of the containers.
     pub limits: LimitsSpec,
 }
 
-/// A user and group by number.
+/// Numeric ids of a user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserIds {
-    /// The user.
+    /// The user id.
     pub uid: u32,
-    /// The group.
+    /// The group id.
     pub gid: u32,
 }
 
@@ -66,22 +66,23 @@ impl std::fmt::Display for UserIds {
     }
 }
 
-/// What pipelock lets through.
+/// The hosts that pipelock allows, and its inspection of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyPlan {
-    /// Every host that may be reached: the manifest's list and the hosts of its routes, sorted, each once. Empty: none.
+    /// The hosts that the agent may reach: those in the manifest's list and those of its routes, sorted, without
+    /// duplicates. Empty: none.
     pub allow: Vec<HostPattern>,
-    /// The hosts of `allow` that pipelock inspects by their content, sorted. Empty: it decrypts nothing.
+    /// The hosts of `allow` whose content pipelock inspects, sorted. Empty: pipelock decrypts nothing.
     #[serde(default)]
     pub content: Vec<HostPattern>,
-    /// Whether pipelock scans the headers and bodies of the requests that it can read.
+    /// The scan of headers and bodies of the requests that pipelock can read.
     #[serde(default)]
     pub scan_requests: RequestScan,
 }
 
 impl ProxyPlan {
-    /// The hosts of `allow` that pipelock passes without decrypting. A wildcard is left out when it covers a host whose
-    /// content is inspected: pipelock would pass that one, too.
+    /// Returns the hosts of `allow` that pipelock passes without decrypting them. A wildcard is left out if it covers a
+    /// host whose content is inspected, because pipelock would pass that host too.
     pub fn passed(&self) -> impl Iterator<Item = &HostPattern> {
         let mut decrypted: BTreeSet<String> = self.content.iter().map(ToString::to_string).collect();
         for host in &self.content {
@@ -95,60 +96,60 @@ impl ProxyPlan {
     }
 }
 
-/// What egress does with the requests of routed hosts.
+/// The routes that egress applies to requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressPlan {
-    /// The routes, at least one, in the manifest's order.
+    /// The routes, in the manifest's order. There is at least one.
     pub routes: Vec<Route>,
 }
 
 impl EgressPlan {
-    /// Every token slot with the host's variable that fills it, in order of slots, each once.
+    /// Returns every token slot with the host's variable that fills it, sorted by slot, without duplicates.
     pub fn token_slots(&self) -> BTreeMap<EnvName, EnvName> {
         let injections = self.routes.iter().filter_map(|route| route.inject.as_ref());
         injections.map(|inject| (inject.slot.clone(), inject.token.clone())).collect()
     }
 }
 
-/// A host whose requests egress limits, gives a credential, or both.
+/// A host for which egress limits the requests, injects a credential, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// The name in refusals and in the audit log.
+    /// The route's name in error responses and in the audit log.
     pub name: String,
-    /// The key of the manifest that it comes from, for errors.
+    /// The manifest key of the entry, for error messages.
     pub key: String,
-    /// The host, or a wildcard for one label.
+    /// The host, or a wildcard for exactly one label.
     pub host: HostPattern,
     /// The port.
     pub port: u16,
-    /// Path prefixes; empty for all.
+    /// The allowed path prefixes. Empty: all.
     pub paths: Vec<PathPrefix>,
-    /// Methods; empty for all.
+    /// The allowed methods. Empty: all.
     pub methods: Vec<Method>,
-    /// The credential; `None` when the route only limits.
+    /// The credential to inject. `None` if the route only limits requests.
     pub inject: Option<Injection>,
 }
 
-/// A credential that egress puts into a request.
+/// A credential that egress injects into a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Injection {
-    /// The host's variable that holds the token.
+    /// The host's environment variable that holds the token.
     pub token: EnvName,
-    /// The variable of the egress container that holds it.
+    /// The environment variable of the egress container that holds the token.
     pub slot: EnvName,
-    /// The header.
+    /// The header that carries the credential.
     pub header: HeaderName,
     /// The header's value.
     pub value: InjectionValue,
 }
 
-/// The value of a header with a credential in it.
+/// The value of a header that carries a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InjectionValue {
-    /// Text in which `{token}` stands for the token.
+    /// A text in which `{token}` stands for the token.
     Template(String),
-    /// `Basic` and the base64 of this user name, a colon and the token.
+    /// `Basic`, followed by the base64 encoding of the user name, a colon and the token.
     Basic {
         /// The user name.
         username: String,
@@ -158,24 +159,25 @@ pub enum InjectionValue {
 /// The repositories that git-gate serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitGatePlan {
-    /// The repositories, at least one, in the manifest's order.
+    /// The repositories, in the manifest's order. There is at least one.
     pub upstreams: Vec<Upstream>,
 }
 
 impl GitGatePlan {
-    /// The addresses of every upstream's hosts together; a manifest in which two disagree is refused.
+    /// Returns the `extra_hosts` of all upstreams together. The check of the manifest rejects two upstreams that give
+    /// one host different addresses.
     pub fn extra_hosts(&self) -> BTreeMap<HostName, IpAddr> {
         self.upstreams.iter().flat_map(|upstream| upstream.extra_hosts.clone()).collect()
     }
 
-    /// Every line of `known_hosts`, in the manifest's order, each once.
+    /// Returns the lines of `known_hosts` of all upstreams, in the manifest's order, without duplicates.
     pub fn known_hosts(&self) -> Vec<&str> {
         let mut seen = BTreeSet::new();
         let lines = self.upstreams.iter().flat_map(|upstream| &upstream.known_hosts);
         lines.map(|line| line.trim()).filter(|line| seen.insert(*line)).collect()
     }
 
-    /// Every token slot with the host's variable that fills it, in order of slots, each once.
+    /// Returns every token slot with the host's variable that fills it, sorted by slot, without duplicates.
     pub fn token_slots(&self) -> BTreeMap<EnvName, EnvName> {
         let slot = |upstream: &Upstream| match &upstream.auth {
             GitAuth::Token { token, slot, .. } => Some((slot.clone(), token.clone())),
@@ -188,55 +190,55 @@ impl GitGatePlan {
 /// A repository that git-gate mirrors and forwards pushes to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
-    /// Its name on git-gate.
+    /// The repository's name on git-gate.
     pub name: EntryName,
-    /// The key of the manifest that it comes from, for errors.
+    /// The manifest key of the entry, for error messages.
     pub key: String,
-    /// Where it really is.
+    /// The URL of the upstream.
     pub url: GitUrl,
-    /// How git-gate proves who it is.
+    /// The credential with which git-gate authenticates to the upstream.
     pub auth: GitAuth,
-    /// Lines of `known_hosts`.
+    /// The lines of `known_hosts` for the upstream's host.
     pub known_hosts: Vec<String>,
-    /// Addresses of hosts that DNS does not know.
+    /// The addresses of hosts that DNS does not resolve.
     pub extra_hosts: BTreeMap<HostName, IpAddr>,
-    /// What may be pushed.
+    /// The rules for pushes.
     pub push: PushSpec,
 }
 
-/// How git-gate proves to an upstream who it is.
+/// The credential with which git-gate authenticates to an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GitAuth {
-    /// With a private key of the host.
+    /// A private key on the host, by its path.
     IdentityFile(PathBuf),
-    /// With a key made for this bottle alone.
+    /// A deploy key that is created for this bottle only.
     DeployKey(DeployKey),
-    /// With a token over https.
+    /// A token over https.
     Token {
-        /// The host's variable that holds the token.
+        /// The host's environment variable that holds the token.
         token: EnvName,
-        /// The variable of the git-gate container that holds it.
+        /// The environment variable of the git-gate container that holds the token.
         slot: EnvName,
-        /// The user name that goes with it.
+        /// The user name that is sent with the token.
         username: String,
     },
-    /// Not at all: a public repository over https.
+    /// No credential: a public repository over https.
     Anonymous,
 }
 
-/// A key that is registered at a forge for the life of the bottle.
+/// A key that is registered at a forge for the lifetime of the bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeployKey {
-    /// Whose interface the forge speaks.
+    /// The kind of forge, which selects the API.
     pub forge: Forge,
-    /// The interface's base, without a trailing `/`.
+    /// The base URL of the API, without a trailing `/`.
     pub api_url: String,
-    /// The host's variable that holds a token which may administer keys.
+    /// The host's environment variable that holds a token which may administer keys.
     pub token: EnvName,
-    /// The repository as the forge names it.
+    /// The repository's name at the forge.
     pub repository: String,
-    /// Whether the key may only read: so when nothing may be pushed.
+    /// `true` if the key has read-only access. This is so when pushes are disabled.
     pub read_only: bool,
 }
 
@@ -258,53 +260,53 @@ impl DeployKey {
     }
 }
 
-/// How the agent may ask a person.
+/// The settings of supervise, through which the agent asks a person for changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisePlan {
-    /// How long a tool call waits for a decision.
+    /// The time that a tool call waits for a decision.
     pub wait: Span,
 }
 
-/// The agent.
+/// The agent's command, prompt, environment and runtime.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentPlan {
-    /// Its kind.
+    /// The kind of agent.
     pub provider: Provider,
-    /// What is run, program first.
+    /// The command line, starting with the program.
     pub command: Vec<String>,
-    /// How the prompt reaches the command.
+    /// The way in which the prompt is passed to the command.
     pub prompt_mode: PromptMode,
-    /// What the agent is told at the start.
+    /// The prompt at the start. `None` if there is none.
     pub prompt: Option<PromptSource>,
-    /// Directories of skills on the host.
+    /// The skill directories on the host.
     pub skills: Vec<PathBuf>,
-    /// Literal variables, which the Compose file holds.
+    /// Variables with a literal value, which is written to the Compose file.
     pub literals: BTreeMap<EnvName, String>,
-    /// Variables taken from the host's environment: the agent's name for each, and the host's.
+    /// Variables that are forwarded from the host's environment, as the agent's name mapped to the host's name.
     pub forwarded: BTreeMap<EnvName, EnvName>,
-    /// Credential variables with a dummy each.
+    /// Credential variables, each with a dummy value.
     pub placeholders: BTreeMap<EnvName, String>,
-    /// A file of further variables.
+    /// A file of additional variables. `None` if there is none.
     pub env_file: Option<PathBuf>,
-    /// Author and committer of the agent's commits.
+    /// The author and committer of the agent's commits.
     pub git_identity: GitIdentity,
-    /// The OCI runtime.
+    /// The OCI runtime of the agent's container.
     pub runtime: Runtime,
 }
 
-/// How a prompt reaches the agent's command.
+/// The way in which a prompt is passed to the agent's command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptMode {
-    /// Appended to the system prompt by an option that takes a file (Claude Code).
+    /// An option that takes a file and appends it to the system prompt (Claude Code).
     AppendSystemPromptFile,
-    /// As the last argument (Codex).
+    /// The last argument of the command (Codex).
     LastArgument,
-    /// As a file whose path is in `$BOTTLE_PROMPT_FILE`.
+    /// A file whose path is in `$BOTTLE_PROMPT_FILE`.
     EnvironmentFile,
 }
 
-/// Where a prompt comes from.
+/// The source of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptSource {
@@ -317,71 +319,72 @@ pub enum PromptSource {
 /// The agent's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkspacePlan {
-    /// How the agent gets them.
+    /// The way in which the agent gets the files.
     pub mode: WorkspaceMode,
-    /// The directory on the host; unused with mode `none`.
+    /// The directory on the host. Not used with mode `none`.
     pub source: PathBuf,
-    /// Where the agent sees them.
+    /// The path in the agent's container.
     pub target: ContainerPath,
-    /// Whether `.env` files are copied too.
+    /// `true` if a copy includes `.env` files.
     pub include_env_files: bool,
 }
 
-/// What the images are made of.
+/// The images, and what the built ones contain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagesPlan {
-    /// What built images are built on.
+    /// The base of the built images.
     pub base: ImageRef,
     /// Pipelock's image.
     pub pipelock: ImageRef,
-    /// Ready images in place of built ones, by service.
+    /// Ready images that replace built ones, by service.
     pub ready: BTreeMap<crate::name::Service, ImageRef>,
-    /// The agent's image, when it is built.
+    /// The contents of the agent's image, if it is built.
     pub agent: AgentImagePlan,
 }
 
-/// What goes into the agent's built image.
+/// The contents of the agent's built image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentImagePlan {
-    /// Further Debian packages, sorted.
+    /// Additional Debian packages, sorted. Empty: none.
     pub packages: Vec<DebianPackage>,
-    /// The version of Claude Code; `None` for none.
+    /// The version of Claude Code to install. `None`: it is not installed.
     pub claude_code: Option<NpmVersion>,
-    /// The version of Codex; `None` for none.
+    /// The version of Codex to install. `None`: it is not installed.
     pub codex: Option<NpmVersion>,
-    /// Further build arguments.
+    /// Additional build arguments.
     pub build_args: BTreeMap<EnvName, String>,
-    /// The user and group that the agent runs as; `None` stands for 1000, since root is not an agent's user.
+    /// The user and group that the agent runs as. `None` means 1000, and is used if root launches the bottle, because
+    /// an agent does not run as root.
     pub user: Option<UserIds>,
 }
 
-/// The certificate authorities.
+/// The bottle's certificate authorities, and the additional ones that it trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsPlan {
-    /// How long they are valid.
+    /// The validity period of the bottle's authorities.
     pub lifetime: Span,
-    /// A PEM file of further authorities that upstream connections trust.
+    /// A PEM file of additional authorities that upstream connections trust. `None` if there is none.
     pub upstream_ca: Option<PathBuf>,
 }
 
 impl BottlePlan {
-    /// Processes and threads that the agent may have.
+    /// Returns the maximum number of the agent's processes and threads. Default: 4096.
     pub fn agent_pids(&self) -> u32 {
         self.limits.agent.pids.unwrap_or(4096)
     }
 
-    /// Processes and threads that each sidecar may have.
+    /// Returns the maximum number of each sidecar's processes and threads. Default: 256.
     pub fn sidecar_pids(&self) -> u32 {
         self.limits.sidecar.pids.unwrap_or(256)
     }
 
-    /// Memory that each sidecar may have.
+    /// Returns the memory limit of each sidecar. Default: 1 GiB.
     pub fn sidecar_memory(&self) -> ByteSize {
         self.limits.sidecar.memory.unwrap_or(ByteSize::mib(1024))
     }
 
-    /// Every variable that Compose must find in its environment, with the host's variable that fills it and the
-    /// manifest's key that wants it. Placeholders are not here: their values are in the plan.
+    /// Returns every variable that Compose must find in its environment, with the host's variable that fills it and the
+    /// manifest key that needs it. Placeholders are not included, because their values are in the plan.
     pub fn wanted_variables(&self) -> Vec<WantedVariable> {
         let mut wanted = Vec::new();
         for (name, source) in &self.agent.forwarded {
@@ -412,12 +415,12 @@ impl BottlePlan {
 /// A variable that Compose must find in its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedVariable {
-    /// The name under which Compose looks for it.
+    /// The variable's name in Compose's environment.
     pub name: EnvName,
-    /// The host's variable that fills it.
+    /// The host's environment variable that provides the value.
     pub source: EnvName,
-    /// Who wants it, and the manifest's key, for errors.
+    /// The use of the variable, for error messages. For a token it includes the manifest key.
     pub purpose: String,
-    /// Whether an empty value will do.
+    /// `true` if an empty value is allowed.
     pub may_be_empty: bool,
 }

@@ -1,4 +1,4 @@
-//! From a manifest to a plan.
+//! Makes a plan from a manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -15,48 +15,48 @@ use crate::plan::{
 };
 use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern, ImageRef, NpmVersion};
 
-/// The Debian that images are built on.
+/// The default Debian image that built images are based on.
 const BASE_IMAGE: &str = "debian:trixie-slim";
-/// The pipelock that a bottle runs where the manifest names none: the one place that names it. A release adds the digest.
+/// The default pipelock image. This is the only place that names it. A release adds the digest.
 pub const PIPELOCK_IMAGE: &str = "ghcr.io/luckypipewrench/pipelock:2.3.0";
-/// The version of Claude Code that the image of an agent with provider `claude` gets by default.
+/// The default version of Claude Code for an agent with provider `claude`.
 pub const CLAUDE_CODE_VERSION: &str = "2.1.331";
-/// The version of Codex that the image of an agent with provider `codex` gets by default.
+/// The default version of Codex for an agent with provider `codex`.
 pub const CODEX_VERSION: &str = "0.169.0";
 
-/// The header of schemes `bearer` and `basic`.
+/// The header of the schemes `bearer` and `basic`.
 const AUTHORIZATION: &str = "authorization";
-/// The header of scheme `header` where the manifest names none.
+/// The default header of the scheme `header`.
 const API_KEY_HEADER: &str = "x-api-key";
-/// The agent's directory where the manifest names none.
+/// The default path of the workspace in the agent's container.
 const WORKSPACE: &str = "/workspace";
 
-/// What is known of the host, as values: the library itself asks for none of it.
+/// Facts about the host, passed in as values. The library does not look them up itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
-    /// The home directory, which `~` stands for.
+    /// The home directory, which replaces `~`. It must be absolute.
     pub home: PathBuf,
-    /// The working directory, absolute.
+    /// The working directory. It must be absolute.
     pub cwd: PathBuf,
-    /// The user who launches.
+    /// The user who launches the bottle.
     pub user: UserIds,
 }
 
-/// Selects the agent of a manifest, and gives the facts that a plan needs from outside.
+/// A request for a plan: it selects an agent of the manifest, and holds the facts that the plan needs from outside.
 #[derive(Debug, Clone)]
 pub struct PlanRequest<'a> {
-    /// The agent. `None` selects the manifest's only agent.
+    /// The agent's name. `None` selects the manifest's only agent.
     pub agent: Option<&'a AgentName>,
-    /// The bottle's slug. `None` gives `<agent>-<5 random characters>`.
+    /// The bottle's slug. `None` generates `<agent>-<5 random characters>`.
     pub slug: Option<Slug>,
-    /// Prefix of every name on the engine.
+    /// The prefix of every name on the engine.
     pub prefix: Prefix,
-    /// Directory against which the manifest's paths are resolved. `None` uses the directory that the manifest was read
-    /// from, or the working directory for one that was built in code.
+    /// The directory against which the manifest's paths are resolved. `None` selects the directory that the manifest
+    /// was read from, or the working directory for a manifest that was parsed or built in code.
     pub manifest_dir: Option<&'a Path>,
-    /// Facts about the host.
+    /// The facts about the host.
     pub host: &'a HostFacts,
-    /// Five random bytes, for a slug that is not given.
+    /// Five random bytes, from which a slug is generated if none is given.
     pub random: [u8; 5],
 }
 
@@ -87,7 +87,8 @@ impl<'a> PlanRequest<'a> {
         self
     }
 
-    /// Sets the directory against which the manifest's paths are resolved.
+    /// Sets the directory against which the manifest's paths are resolved. Default: see
+    /// [`manifest_dir`](Self::manifest_dir).
     #[must_use]
     pub const fn with_manifest_dir(mut self, dir: &'a Path) -> Self {
         self.manifest_dir = Some(dir);
@@ -107,7 +108,7 @@ pub enum PlanError {
         /// The manifest's agents.
         known: String,
     },
-    /// The manifest does not have exactly one agent, and none was chosen.
+    /// No agent was chosen, and the manifest does not have exactly one.
     #[error("choose an agent: the manifest does not have exactly one; accepted: {known}")]
     AgentNotChosen {
         /// The manifest's agents.
@@ -116,10 +117,10 @@ pub enum PlanError {
     /// The manifest breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// A path of the host cannot be part of a plan.
+    /// A path of the host is not absolute.
     #[error("plan the bottle: {what} `{}` is not an absolute path", path.display())]
     RelativePath {
-        /// Which path.
+        /// Description of the path.
         what: &'static str,
         /// The path.
         path: PathBuf,
@@ -131,7 +132,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// When the manifest breaks a rule, or the agent is not in it or was left out while there are several.
+    /// If the manifest breaks a rule, if the agent is not in it, if no agent was chosen and there is not exactly one,
+    /// or if the home directory or the manifest's directory is not absolute.
     pub fn plan<'a>(&self, request: impl Into<PlanRequest<'a>>) -> Result<BottlePlan, PlanError> {
         let request = request.into();
         self.check()?;
@@ -139,7 +141,7 @@ impl Manifest {
         let no_bottle = || self.error(vec![self.no_such_bottle(agent_name, &agent.bottle)]);
         let bottle = self.bottles.get(&agent.bottle).ok_or_else(no_bottle)?;
         let base = &match request.manifest_dir.or(self.dir()) {
-            // A relative directory is relative to the working directory, as it was when the manifest was read.
+            // A relative directory is resolved against the working directory, as it was when the manifest was read.
             Some(dir) if request.manifest_dir.is_none() => request.host.cwd.join(dir),
             Some(dir) => dir.to_owned(),
             None => request.host.cwd.clone(),
@@ -187,14 +189,14 @@ impl Manifest {
     }
 }
 
-/// What the manifest's paths are relative to.
+/// The directories against which the manifest's paths are resolved.
 struct Paths<'a> {
     home: &'a Path,
     base: &'a Path,
 }
 
 impl Paths<'_> {
-    /// Expands `~` and makes the path absolute, without asking the file system: `.` and `..` are resolved by name.
+    /// Expands `~` and makes the path absolute. `.` and `..` are resolved by name, without access to the file system.
     fn absolute(&self, path: &Path) -> PathBuf {
         let expanded = match path.strip_prefix("~") {
             Ok(rest) => self.home.join(rest),
@@ -243,7 +245,7 @@ fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
     Some(EgressPlan { routes: routes.collect() })
 }
 
-/// The name that was given, or one from the host that no other route has.
+/// Returns the name from the manifest, or a name made from the host that no other route has.
 fn route_name(spec: &RouteSpec, taken: &mut BTreeSet<String>) -> String {
     if let Some(name) = &spec.name {
         return name.to_string();
@@ -251,7 +253,7 @@ fn route_name(spec: &RouteSpec, taken: &mut BTreeSet<String>) -> String {
     let host = spec.host.as_str().replace('*', "any");
     let numbered = (2..).map(|number| format!("{host}-{number}"));
     let mut candidates = std::iter::once(host.clone()).chain(numbered);
-    // The candidates never end, so one is free.
+    // There is no last candidate, so a free one is always found.
     candidates.find(|name| taken.insert(name.clone())).unwrap_or(host)
 }
 
@@ -279,8 +281,8 @@ fn username(given: Option<&str>) -> String {
     given.unwrap_or("x-access-token").to_owned()
 }
 
-/// Returns the sidecar's variable for a token. It is not the token's own name: one Compose environment serves every
-/// service, and the agent's placeholder often has the token's own name.
+/// Returns the sidecar's variable for a token. It differs from the token's own variable because all services share one
+/// Compose environment, in which the agent's placeholder often has that name.
 fn slot(prefix: &'static str, token: &EnvName) -> EnvName {
     EnvName::prefixed(prefix, token)
 }

@@ -1,4 +1,4 @@
-//! The resolved plan: a plan joined with everything that only a launch knows. Nothing else can be rendered.
+//! The resolved plan: a plan joined with everything that only a launch knows. Only a resolved plan can be rendered.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,53 +10,54 @@ use crate::name::Service;
 use crate::plan::{BottlePlan, GitAuth};
 use crate::value::{EntryName, ImageRef};
 
-/// A plan with its launch-time facts, checked to fit each other.
+/// A plan with the facts of a launch, checked against each other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResolvedPlan {
     plan: BottlePlan,
     launch: LaunchFacts,
 }
 
-/// What only a launch knows. Every field is needed; those of a sidecar exactly when the plan has that sidecar.
+/// The facts that only a launch knows. A sidecar's facts must be given exactly when the plan has that sidecar.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchFacts {
-    /// The version of the library that launches, for a label.
+    /// The version of the library that launches the bottle, for a label.
     pub version: String,
-    /// Process id and start time of the launcher, for a label.
+    /// The process id and start time of the launcher, for a label.
     pub owner: String,
     /// The hash of the state root, for a label.
     pub state: String,
-    /// What the engine can do.
+    /// The features of the engine.
     pub engine: EngineFacts,
-    /// The networks.
+    /// The names and the subnet of the networks.
     pub networks: NetworkFacts,
     /// The agent's image and files.
     pub agent: AgentFacts,
-    /// Pipelock's files.
+    /// The files of pipelock.
     pub pipelock: PipelockFacts,
-    /// Egress's image and files.
+    /// The image and files of egress.
     pub egress: Option<EgressFacts>,
-    /// Git-gate's image and files.
+    /// The image and files of git-gate.
     pub git_gate: Option<GitGateFacts>,
-    /// Supervise's image and files.
+    /// The image and files of supervise.
     pub supervise: Option<SuperviseFacts>,
-    /// A PEM file of further authorities for upstream connections, written for the containers to read.
+    /// A PEM file of additional authorities for upstream connections, written so that the containers can read it.
+    /// `None` if there is none.
     pub upstream_ca: Option<PathBuf>,
 }
 
-/// What the engine can do, as far as the document depends on it.
+/// The features of the engine that the Compose document depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineFacts {
-    /// How the internal network is kept free of an address of the host.
+    /// The option that keeps the internal network free of an address of the host.
     pub host_gateway: HostGateway,
-    /// Whether health checks may probe faster while a container starts (`start_interval`, Engine 25 and later).
+    /// `true` if health checks can probe faster while a container starts (`start_interval`, Engine 25 and later).
     pub start_interval: bool,
 }
 
-/// How an internal network is kept free of an address of the host.
+/// The option that keeps an internal network free of an address of the host.
 ///
-/// A plain `internal: true` network gives the host an address on the bridge, through which every service on the host's
-/// 0.0.0.0 answers.
+/// A plain `internal: true` network gives the host an address on the bridge. Through this address, containers could
+/// reach every service that listens on the host's 0.0.0.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostGateway {
@@ -67,7 +68,7 @@ pub enum HostGateway {
 }
 
 impl HostGateway {
-    /// The bridge driver's options.
+    /// Returns the bridge driver's options.
     pub fn driver_opts(self) -> BTreeMap<String, String> {
         let options: &[(&str, &str)] = match self {
             Self::InhibitIpv4 => &[("com.docker.network.bridge.inhibit_ipv4", "true")],
@@ -80,93 +81,93 @@ impl HostGateway {
     }
 }
 
-/// The networks as they will be, or as the launcher made them.
+/// The networks that Compose will create, or that the launcher has created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkFacts {
     /// The internal network's name.
     pub internal: String,
     /// The egress network's name.
     pub egress: String,
-    /// The internal network's subnet as read back from the engine; known in mode `external` only.
+    /// The internal network's subnet as reported by the engine. `None` unless the network mode is `external`.
     pub internal_cidr: Option<Ipv4Net>,
 }
 
 /// An image of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltImage {
-    /// Its reference.
+    /// The image's reference.
     pub reference: ImageRef,
-    /// What it is built from; `None` for a ready image.
+    /// The build context and arguments. `None` for a ready image.
     pub build: Option<BuildFacts>,
 }
 
-/// What an image is built from.
+/// The build context and arguments of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildFacts {
     /// The build context on the host.
     pub context: PathBuf,
-    /// The build arguments.
+    /// The build arguments, by name.
     pub args: BTreeMap<String, String>,
 }
 
 /// The agent's image and files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentFacts {
-    /// The image it runs: the derived one where the workspace is copied, else the base.
+    /// The image that the agent runs: the derived image if the workspace is copied, else the base image.
     pub image: ImageRef,
-    /// Its environment file, when it exists and is not empty.
+    /// The agent's environment file. `None` if the file does not exist or is empty.
     pub env_file: Option<PathBuf>,
 }
 
-/// Pipelock's files.
+/// The files of pipelock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelockFacts {
-    /// Its configuration.
+    /// The path of the configuration.
     pub config: PathBuf,
-    /// Its authority's certificate.
+    /// The path of its certificate authority's certificate.
     pub ca_cert: PathBuf,
-    /// Its authority's key, SEC1, mode 0600.
+    /// The path of its certificate authority's key, SEC1, mode 0600.
     pub ca_key: PathBuf,
 }
 
-/// Egress's image and files.
+/// The image and files of egress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressFacts {
-    /// Its image.
+    /// The image that it runs.
     pub image: BuiltImage,
-    /// Its routes.
+    /// The path of the routes.
     pub routes: PathBuf,
-    /// Its authority's key and certificate in one PEM file, mode 0600.
+    /// The path of its certificate authority's key and certificate in one PEM file, mode 0600.
     pub ca_combined: PathBuf,
-    /// Its authority's certificate alone, for the agent to trust.
+    /// The path of its certificate authority's certificate alone, which the agent trusts.
     pub ca_cert: PathBuf,
 }
 
-/// Git-gate's image and files.
+/// The image and files of git-gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitGateFacts {
-    /// Its image.
+    /// The image that it runs.
     pub image: BuiltImage,
-    /// The directory of its scripts, each of which is bound by name.
+    /// The directory of the scripts. Each script is mounted on its own, by name.
     pub scripts: PathBuf,
-    /// What it serves and under which rules.
+    /// The path of the file that describes the upstreams and their rules.
     pub upstreams: PathBuf,
-    /// The hosts' public keys.
+    /// The path of the `known_hosts` file, with the upstream hosts' public keys.
     pub known_hosts: PathBuf,
-    /// The private key of each upstream that has one.
+    /// The path of each upstream's private key, for upstreams that have one.
     pub identities: BTreeMap<EntryName, PathBuf>,
 }
 
-/// Supervise's image and files.
+/// The image and files of supervise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SuperviseFacts {
-    /// Its image.
+    /// The image that it runs.
     pub image: BuiltImage,
-    /// Where proposals arrive.
+    /// The directory for proposals.
     pub queue: PathBuf,
-    /// Where a person's decisions are put.
+    /// The directory for a person's decisions.
     pub decisions: PathBuf,
-    /// What the bottle may do, for supervise and the agent to read.
+    /// The directory that describes what the bottle may do. Supervise and the agent can read it.
     pub current_config: PathBuf,
 }
 
@@ -174,18 +175,18 @@ pub struct SuperviseFacts {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// The plan has a sidecar whose facts are missing, or the other way round.
+    /// The plan has a sidecar whose facts are missing, or there are facts for a sidecar that the plan does not have.
     #[error("use the launch facts: the plan {} {service}, but its facts are {}", if *planned { "has" } else { "has no" }, if *planned { "missing" } else { "given" })]
     Sidecar {
         /// The sidecar.
         service: Service,
-        /// Whether the plan has it.
+        /// `true` if the plan has the sidecar and its facts are missing.
         planned: bool,
     },
     /// A path that becomes a bind mount's source is not absolute.
     #[error("use the path of {what}: `{}` is not absolute", path.display())]
     RelativePath {
-        /// Which path.
+        /// Description of the path.
         what: String,
         /// The path.
         path: PathBuf,
@@ -193,18 +194,18 @@ pub enum ResolveError {
     /// A path that becomes part of the document is not UTF-8.
     #[error("use the path of {what}: `{}` is not UTF-8, which a Compose document must be", path.display())]
     NotUnicode {
-        /// Which path.
+        /// Description of the path.
         what: String,
         /// The path.
         path: PathBuf,
     },
-    /// An upstream with a key of its own has no key file.
+    /// An upstream that needs a key has no key file.
     #[error("use the launch facts: git upstream `{name}` has no identity file")]
     NoIdentity {
         /// The upstream.
         name: EntryName,
     },
-    /// Only one of the plan and the facts has a bundle of upstream certificates.
+    /// Only one of the plan and the facts has a file of upstream certificates.
     #[error("use the launch facts: the plan and the facts must both have `tls.upstream_ca`, or neither")]
     UpstreamCa,
 }
@@ -214,7 +215,8 @@ impl BottlePlan {
     ///
     /// # Errors
     ///
-    /// When facts about a sidecar are missing or superfluous, or a path cannot be part of a Compose document.
+    /// If a sidecar's facts are missing or superfluous, if the key file of an upstream is missing, if only one of the
+    /// plan and the facts has upstream certificates, or if a path is not absolute or not UTF-8.
     pub fn resolve(self, launch: LaunchFacts) -> Result<ResolvedPlan, ResolveError> {
         let planned = [
             (Service::Egress, self.egress.is_some(), launch.egress.is_some()),
@@ -298,12 +300,12 @@ impl LaunchFacts {
 }
 
 impl ResolvedPlan {
-    /// The plan.
+    /// Returns the plan.
     pub const fn plan(&self) -> &BottlePlan {
         &self.plan
     }
 
-    /// What the launch added.
+    /// Returns the facts of the launch.
     pub const fn launch(&self) -> &LaunchFacts {
         &self.launch
     }

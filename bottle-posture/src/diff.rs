@@ -1,4 +1,4 @@
-//! How two postures differ, in words.
+//! The differences between two postures, in words.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,43 +10,44 @@ use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, Workspa
 use bottle_plan::name::Service;
 use bottle_plan::value::{Glob, HostPattern, Method, PathPrefix};
 
-/// What a change of posture does to what the bottle may do.
+/// The direction of a change: whether the bottle may do more or less than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Something else, neither more nor less.
+    /// Neither widening nor narrowing.
     Neutral,
-    /// Less than before.
+    /// The bottle may do less than before.
     Narrowing,
-    /// More than before.
+    /// The bottle may do more than before.
     Widening,
 }
 
-/// One difference.
+/// One difference between two postures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Its direction.
+    /// The direction of the change.
     pub effect: Effect,
-    /// What it does, as a verb and its object: `opens api.example.com:443 for POST`.
+    /// Description of the change, as a verb and its object: `opens api.example.com:443 for POST`.
     pub words: String,
 }
 
-/// Every difference between two postures, those that widen first.
+/// All differences between two postures. Widening changes come first, then narrowing ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostureDiff {
-    /// The differences; empty when the postures let the bottle do the same.
+    /// The differences. Empty if both postures allow the same.
     pub changes: Vec<Change>,
 }
 
 impl PostureDiff {
-    /// The strongest of the changes: widening before narrowing before neutral, and neutral when there is none.
+    /// Returns the strongest effect of the changes: widening before narrowing before neutral. Neutral if there are no
+    /// changes.
     pub fn effect(&self) -> Effect {
         self.changes.iter().map(|change| change.effect).max().unwrap_or(Effect::Neutral)
     }
 }
 
 impl fmt::Display for PostureDiff {
-    /// A line for each change: `+` for one that widens, `-` for one that narrows, `~` for others.
+    /// Writes one line for each change: `+` for a widening one, `-` for a narrowing one, `~` for a neutral one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.changes.is_empty() {
             return writeln!(f, "no change");
@@ -64,9 +65,9 @@ impl fmt::Display for PostureDiff {
 }
 
 impl Posture {
-    /// What `other` lets the bottle do that this does not, and the other way round.
+    /// Compares this posture with a newer one, `other`. Something that only `other` allows is a widening change.
     ///
-    /// Names of routes and the order of lists make no difference.
+    /// Route names and the order of lists are ignored.
     pub fn diff(&self, other: &Self) -> PostureDiff {
         let mut changes = Changes::default();
         changes.reach(self, other);
@@ -96,7 +97,8 @@ impl Changes {
         self.list.push(Change { effect, words: words.into() });
     }
 
-    /// What is only in `new` widens and what is only in `old` narrows, in the words for each case.
+    /// Compares two sets. An item that is only in `new` is a widening change, an item that is only in `old` a narrowing
+    /// one. `words` returns the text for each case.
     fn sets<T: Ord>(&mut self, old: &BTreeSet<T>, new: &BTreeSet<T>, words: impl Fn(&T) -> [String; 2]) {
         for gained in new.difference(old) {
             let [words, _] = words(gained);
@@ -108,7 +110,7 @@ impl Changes {
         }
     }
 
-    /// A switch that widens when it is turned on.
+    /// Compares a boolean that widens the posture when it becomes `true`.
     fn switch(&mut self, old: bool, new: bool, on: impl Into<String>, off: impl Into<String>) {
         match (old, new) {
             (false, true) => self.add(Effect::Widening, on),
@@ -117,7 +119,7 @@ impl Changes {
         }
     }
 
-    /// Compares host by host what may be asked there, since a route limits a host that would be open without it.
+    /// Compares the allowed requests host by host, because a route limits a host that would be open without it.
     fn reach(&mut self, old: &Posture, new: &Posture) {
         let hosts = |posture: &Posture| -> Vec<HostPattern> {
             posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host)).cloned().collect()
@@ -141,7 +143,8 @@ impl Changes {
         }
     }
 
-    /// Compares host by host how pipelock inspects it, for hosts that both reach: of one that is opened, the list says it.
+    /// Compares the inspection by pipelock, host by host. Only hosts that both postures allow are compared. A host that
+    /// becomes allowed is already listed as such.
     fn inspection(&mut self, old: &Posture, new: &Posture) {
         let hosts = |posture: &Posture| -> BTreeSet<HostPattern> {
             posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host)).cloned().collect()
@@ -160,7 +163,7 @@ impl Changes {
         }
         let (before, after) = (old.scan_requests, new.scan_requests);
         if before != after {
-            // The order is that of strictness.
+            // The variants are ordered by strictness.
             let effect = if after < before { Effect::Widening } else { Effect::Narrowing };
             self.add(effect, format!("scans requests with `{after}` instead of `{before}`"));
         }
@@ -188,7 +191,7 @@ impl Changes {
     fn upstream(&mut self, old: &GitPosture, new: &GitPosture) {
         let name = &new.name;
         if old.url != new.url {
-            // What was there cannot be compared with what is elsewhere.
+            // The rights at the old URL cannot be compared with those at the new one.
             self.add(
                 Effect::Widening,
                 format!("points the git repository {name} at {} instead of {}", new.url, old.url),
@@ -211,7 +214,7 @@ impl Changes {
         self.sets(&globs(&before.branches), &globs(&after.branches), |glob| {
             [format!("lets {name} be pushed to on {glob}"), format!("no longer lets {name} be pushed to on {glob}")]
         });
-        // Here what is gained is a protection.
+        // The order is reversed, because an added path is an added protection.
         self.sets(&globs(&after.protected_paths), &globs(&before.protected_paths), |glob| {
             [format!("lets pushes to {name} change {glob}"), format!("no longer lets pushes to {name} change {glob}")]
         });
@@ -284,7 +287,7 @@ impl Changes {
         }
         let none = |mode| mode == WorkspaceMode::None;
         let same_source = old.source == new.source || none(old.mode) || none(new.mode);
-        // How much of the directory the agent has: nothing, part of it, all of it, and the right to change it.
+        // The agent's access to the directory: none, part of it, all of it, or all of it with the right to change it.
         let rank = |workspace: &super::WorkspacePosture| match workspace.mode {
             WorkspaceMode::None => 0,
             WorkspaceMode::Copy if !workspace.include_env_files => 1,
@@ -335,7 +338,8 @@ impl Changes {
         self.limits("each sidecar", old.limits.sidecar, new.limits.sidecar);
     }
 
-    /// Another image may hold anything: that of a sidecar, which guards the agent, widens.
+    /// Compares the images. A different image may contain anything. For a sidecar, which guards the agent, it is a
+    /// widening change.
     fn images(&mut self, old: &Posture, new: &Posture) {
         let services: BTreeSet<_> = old.images.keys().chain(new.images.keys()).copied().collect();
         for service in services {
@@ -357,7 +361,7 @@ impl Changes {
         self.limit(&format!("processes of {whose}"), old.pids, new.pids);
     }
 
-    /// A limit that is not given is the default or none at all, and in either case above what one gives.
+    /// Compares one limit. A missing limit stands for the default or for no limit, and counts as higher than any value.
     fn limit<T: Ord + Copy + fmt::Display>(&mut self, what: &str, old: Option<T>, new: Option<T>) {
         let words = |limit: Option<T>| limit.map_or("the default".to_owned(), |limit| limit.to_string());
         let widens = match (old, new) {
@@ -370,7 +374,8 @@ impl Changes {
     }
 }
 
-/// What may be pushed: nothing at all, whatever else is said, unless anything may.
+/// Returns the push rules that are in effect. If pushes are disabled, nothing may be pushed, whatever the other fields
+/// say.
 fn effective(push: &PushSpec) -> PushSpec {
     if push.enabled {
         return push.clone();
@@ -378,7 +383,7 @@ fn effective(push: &PushSpec) -> PushSpec {
     PushSpec { branches: Vec::new(), force: false, delete: false, tags: false, scan: true, ..push.clone() }
 }
 
-/// Every credential with the host and port it goes to.
+/// Returns every credential with the host and the requests that it is added to.
 fn injections(posture: &Posture) -> BTreeSet<(CredentialPosture, String)> {
     let routes = posture.routes.iter().filter_map(|route| Some((route, route.credential.clone()?)));
     routes
@@ -388,7 +393,7 @@ fn injections(posture: &Posture) -> BTreeSet<(CredentialPosture, String)> {
         .collect()
 }
 
-/// Something that may be asked of a host; `None` stands for everything.
+/// A kind of request that a host may receive. `None` in a field means any value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reach {
     port: Option<u16>,
@@ -429,9 +434,10 @@ impl fmt::Display for Reach {
     }
 }
 
-/// What may be asked of a host: what its routes say when it has some, everything when it is open.
+/// Returns the allowed requests to a host: those of its routes if it has routes, every request if it is open, and else
+/// none.
 fn reaches(posture: &Posture, host: &HostPattern) -> Vec<Reach> {
-    // A host with routes of its own hides every wildcard that would fit it.
+    // A route for exactly this host hides every wildcard that matches it.
     let own = posture.routes.iter().filter(|route| route.host == *host).collect::<Vec<_>>();
     let wild = || posture.routes.iter().filter(|route| below_wildcard(&route.host, host)).collect();
     let routes = if own.is_empty() { wild() } else { own };
@@ -453,14 +459,14 @@ fn parts(route: &RoutePosture) -> impl Iterator<Item = Reach> {
     })
 }
 
-/// Whether a route's wildcard, which stands for one label, fits this host.
+/// Returns `true` if a route's wildcard, which stands for exactly one label, matches this host.
 fn below_wildcard(pattern: &HostPattern, host: &HostPattern) -> bool {
     let below = |base: &str| host.as_str().split_once('.').is_some_and(|(_, rest)| rest == base);
     pattern.wildcard_base().is_some_and(below)
 }
 
-/// How pipelock inspects a host: as the pattern for just this host says, else as one that covers it. A wildcard that is
-/// inspected by connection never covers a host that is inspected by content.
+/// Returns the kind of inspection for a host. The pattern for exactly this host decides, or else a wildcard that covers
+/// it. A wildcard with `connection` never covers a host with `content`.
 fn inspects(posture: &Posture, host: &HostPattern) -> Inspect {
     let named = posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host));
     let passed = |pattern: &&HostPattern| !posture.content.contains(pattern) && opened(pattern, host);
@@ -473,7 +479,7 @@ fn inspects(posture: &Posture, host: &HostPattern) -> Inspect {
     }
 }
 
-/// Whether an open pattern covers this host; its wildcard stands for the name itself and all below.
+/// Returns `true` if an open pattern covers this host. Its wildcard matches the domain itself and every name below it.
 fn opened(pattern: &HostPattern, host: &HostPattern) -> bool {
     let name = host.wildcard_base().unwrap_or(host.as_str());
     let covers = |base: &str| name.strip_suffix(base).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));

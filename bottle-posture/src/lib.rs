@@ -1,7 +1,8 @@
-//! What a bottle may do, for a person who has to agree to it and for programs that show or compare it.
+//! The posture of a bottle: what the bottle may do. A person reads it before agreeing to a launch, and programs can
+//! show or compare it.
 //!
-//! A [`Posture`] is made from a plan alone and names no secret: of a credential it holds the variable's name or the key's
-//! path. Two of them [differ](Posture::diff) in words, each change with its direction.
+//! A [`Posture`] is made from a plan alone and holds no secret. For a credential it holds the variable's name or the
+//! key's path. [`Posture::diff`] describes the changes between two postures in words, each with its direction.
 
 mod diff;
 mod posture;

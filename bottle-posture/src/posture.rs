@@ -11,75 +11,79 @@ use bottle_plan::name::{AgentName, Service, Slug};
 use bottle_plan::plan::{BottlePlan, GitAuth, InjectionValue, Route};
 use bottle_plan::value::{EntryName, EnvName, HeaderName, HostPattern, ImageRef, Method, PathPrefix, Span};
 
-/// What a bottle may do.
+/// The posture of a bottle: what it may do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Posture {
-    /// The bottle.
+    /// The bottle's slug.
     pub slug: Slug,
-    /// Its agent.
+    /// The agent's name in the manifest.
     pub agent: AgentName,
-    /// What the agent's container runs on.
+    /// The OCI runtime of the agent's container.
     pub runtime: Runtime,
-    /// The kernel capabilities that the agent has. The renderer takes all of them away, so this is empty.
+    /// The kernel capabilities of the agent. Empty, because the renderer drops all of them.
     pub capabilities: Vec<String>,
-    /// Hosts that may be reached on every port, with every path and method.
+    /// Hosts that the agent may reach on every port, with every path and method.
     pub open_hosts: Vec<HostPattern>,
-    /// Hosts of which only what is listed may be asked. A request to one of these that fits none is refused.
+    /// Hosts that the agent may reach only as a route allows. Any other request to one of these hosts is denied.
     pub routes: Vec<RoutePosture>,
-    /// Hosts of the two lists above that pipelock inspects by their content. Of the others it inspects the connection.
+    /// Hosts of the two lists above whose content pipelock inspects. For the others, pipelock inspects only the
+    /// connection.
     #[serde(default)]
     pub content: Vec<HostPattern>,
-    /// Whether pipelock scans the headers and bodies of requests to those, and of those over plain HTTP.
+    /// The scan of request headers and bodies by pipelock. It covers requests to the hosts in `content` and requests
+    /// over plain HTTP.
     #[serde(default)]
     pub scan_requests: RequestScan,
-    /// Git repositories.
+    /// The git repositories that the agent may use.
     pub git: Vec<GitPosture>,
-    /// What the agent sees of the host's environment.
+    /// The part of the host's environment that the agent sees.
     pub environment: EnvironmentPosture,
-    /// What the agent sees of the host's files.
+    /// The part of the host's files that the agent sees.
     pub workspace: WorkspacePosture,
-    /// Every directory or file of the host that the plan binds into a container. The bottle's own state is not among them.
+    /// Every directory or file of the host that the plan mounts into a container. The bottle's own state directory is
+    /// not listed.
     pub mounts: Vec<MountPosture>,
-    /// Who makes the networks. In either mode the agent is on the one without a way out, and on no other.
+    /// The owner of the networks. In either mode the agent is attached only to the internal network.
     pub networks: NetworkMode,
-    /// How long the agent may wait for a person's decision; `None` when it cannot ask.
+    /// The time that a tool call of the agent waits for a person's decision. `None` if the agent cannot ask for
+    /// changes.
     pub supervise: Option<Span>,
-    /// A file of further certificates that upstream connections trust.
+    /// A file of additional certificates that upstream connections trust. `None` if there is none.
     pub upstream_ca: Option<String>,
-    /// How long the bottle's authorities are valid.
+    /// The validity period of the bottle's certificate authorities.
     pub certificate_lifetime: Span,
-    /// Images that are used as they are, by service. What is built is not here.
+    /// Images that are used without a build, by service. Built images are not listed.
     pub images: BTreeMap<Service, ImageRef>,
-    /// How much of the machine the containers may take.
+    /// The resource limits of the containers.
     pub limits: LimitsSpec,
 }
 
-/// A host of which only what is listed may be asked.
+/// A host that the agent may reach only as this route allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoutePosture {
     /// The route's name.
     pub name: String,
-    /// The host; a wildcard stands for one label.
+    /// The host. A wildcard matches exactly one label.
     pub host: HostPattern,
     /// The port.
     pub port: u16,
-    /// Path prefixes; empty for every path.
+    /// The allowed path prefixes. Empty: every path.
     pub paths: Vec<PathPrefix>,
-    /// Methods; empty for every method.
+    /// The allowed methods. Empty: every method.
     pub methods: Vec<Method>,
-    /// What egress puts into the requests; `None` for nothing.
+    /// The credential that egress adds to the requests. `None`: no credential.
     pub credential: Option<CredentialPosture>,
 }
 
-/// A credential that egress puts into requests.
+/// A credential that egress adds to requests.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CredentialPosture {
-    /// The host's variable that holds it.
+    /// The host's environment variable that holds the credential.
     pub variable: EnvName,
-    /// The header.
+    /// The header that carries the credential.
     pub header: HeaderName,
-    /// With basic authentication: the user name.
+    /// The user name, for basic authentication. `None` for other schemes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
 }
@@ -87,78 +91,78 @@ pub struct CredentialPosture {
 /// A git repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitPosture {
-    /// Its name on git-gate.
+    /// The repository's name on git-gate.
     pub name: EntryName,
-    /// Where it really is.
+    /// The URL of the upstream.
     pub url: String,
-    /// What git-gate proves itself with.
+    /// The credential with which git-gate authenticates to the upstream.
     pub credential: GitCredential,
-    /// What may be pushed.
+    /// The rules for pushes.
     pub push: PushSpec,
 }
 
-/// What git-gate proves itself with.
+/// The credential with which git-gate authenticates to the upstream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GitCredential {
-    /// A private key of the host, by its path.
+    /// A private key on the host, by its path.
     KeyFile(String),
-    /// A key made for this bottle and registered at the forge's repository.
+    /// A deploy key that is created for this bottle and registered in the forge's repository.
     DeployKey {
-        /// The forge's interface.
+        /// The URL of the forge's API.
         forge: String,
         /// The repository.
         repository: String,
-        /// The host's variable that holds a token which may register keys.
+        /// The host's environment variable that holds a token which may register keys.
         variable: EnvName,
-        /// Whether the key may only read.
+        /// `true` if the key has read-only access.
         read_only: bool,
     },
-    /// A token, by the host's variable that holds it.
+    /// A token, by the host's environment variable that holds it.
     Token(EnvName),
-    /// Nothing.
+    /// No credential.
     None,
 }
 
-/// What the agent sees of the host's environment.
+/// The part of the host's environment that the agent sees.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentPosture {
-    /// Variables whose values the agent is handed, by the agent's name for each, with the host's.
+    /// Variables that are forwarded from the host, as the agent's name mapped to the host's name.
     pub forwarded: BTreeMap<EnvName, EnvName>,
-    /// A file of variables that the agent is handed.
+    /// A file of variables for the agent. `None` if there is none.
     pub file: Option<String>,
-    /// Variables that the manifest sets.
+    /// Variables with a literal value in the manifest.
     pub literals: BTreeSet<EnvName>,
-    /// Credential variables that hold a dummy.
+    /// Credential variables that hold a dummy value.
     pub placeholders: BTreeSet<EnvName>,
 }
 
-/// What the agent sees of the host's files.
+/// The part of the host's files that the agent sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkspacePosture {
-    /// How it gets them.
+    /// The way in which the agent gets the files.
     pub mode: WorkspaceMode,
-    /// The directory on the host; unused with mode `none`.
+    /// The directory on the host. Not used with mode `none`.
     pub source: String,
-    /// Where the agent sees them.
+    /// The path in the agent's container.
     pub target: String,
-    /// Whether a copy holds `.env` files.
+    /// `true` if a copy includes `.env` files.
     pub include_env_files: bool,
 }
 
-/// A file or directory of the host in a container.
+/// A file or directory of the host that is mounted into a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPosture {
     /// The path on the host.
     pub source: String,
-    /// The container that sees it.
+    /// The service whose container has the mount.
     pub service: Service,
-    /// Whether the container may change it.
+    /// `true` if the container may write to it.
     pub writable: bool,
 }
 
 impl Posture {
-    /// The posture of a plan.
+    /// Creates the posture of a plan.
     pub fn of(plan: &BottlePlan) -> Self {
         let routes = plan.egress.iter().flat_map(|egress| &egress.routes);
         let hosts_of_routes: BTreeSet<_> = routes.clone().map(|route| &route.host).collect();
@@ -198,14 +202,14 @@ impl Posture {
     }
 }
 
-/// A path as text for one line. What is not Unicode or would move the cursor is shown as such, since a person decides by
-/// what is seen.
+/// Returns a path as text on one line. Invalid Unicode and control characters are replaced by visible text, because a
+/// person decides by what is shown.
 fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
     text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
 }
 
-/// The hosts that pipelock decrypts, as its configuration has them.
+/// Returns the hosts that pipelock decrypts, as in its configuration.
 fn content(plan: &BottlePlan) -> Vec<HostPattern> {
     let passed: BTreeSet<_> = plan.proxy.passed().collect();
     plan.proxy.allow.iter().filter(|host| !passed.contains(host)).cloned().collect()
@@ -270,7 +274,7 @@ fn mounts(plan: &BottlePlan) -> Vec<MountPosture> {
 }
 
 impl fmt::Display for Posture {
-    /// The account as a person reads it, a dozen lines or so.
+    /// Writes the posture as text for a person, about a dozen lines long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kernel = match self.runtime {
             Runtime::Runc => "runc: it shares the host's kernel",
@@ -333,7 +337,7 @@ impl fmt::Display for Posture {
 }
 
 impl Posture {
-    /// What each way of inspection that is in use means, and costs.
+    /// Describes each kind of inspection that is in use, with its cost.
     fn inspection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hosts = self.open_hosts.iter().chain(self.routes.iter().map(|route| &route.host));
         if hosts.clone().any(|host| !self.content.contains(host)) {
@@ -435,7 +439,7 @@ impl fmt::Display for WorkspacePosture {
 }
 
 impl fmt::Display for EnvironmentPosture {
-    /// Whole lines, for those parts that are there.
+    /// Writes one whole line for each part that is not empty.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, source) in &self.forwarded {
             write!(f, "  the value of ${source}")?;

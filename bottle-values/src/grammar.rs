@@ -1,7 +1,7 @@
 //! Grammars of the values as data, for programs in other languages.
 //!
-//! A text matches a [`Grammar`] exactly when the type's `FromStr` accepts it. The patterns are regular expressions that
-//! ECMAScript and Python read alike.
+//! A text matches a [`Grammar`] exactly if the type's `FromStr` accepts it. The patterns are regular expressions with
+//! the same meaning in ECMAScript and Python.
 
 /// Grammar of a type: a text of at most `max_length` characters that matches `pattern` and does not contain `never`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

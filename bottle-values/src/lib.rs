@@ -1,5 +1,5 @@
-//! The values that bottles are described with: names, hosts, paths, sizes, versions and secrets. Each is a type of its own
-//! with one grammar, and parsing a text is the only way to make one.
+//! Typed values that describe bottles: names, hosts, paths, sizes, versions and secrets. Each type has one grammar.
+//! Parsing a text is the only way to create a value of most of these types.
 //!
 //! ```
 //! use bottle_values::value::HostPattern;

@@ -1,8 +1,8 @@
-//! Masks what may be a secret in a text that an error shows.
+//! Masks possible secrets in text that an error shows.
 
 use std::ops::Range;
 
-/// Beginnings of the tokens of well-known services.
+/// Prefixes of the tokens of well-known services.
 const BEGINNINGS: &[&str] = &[
     "ghp_",
     "gho_",
@@ -26,12 +26,12 @@ const BEGINNINGS: &[&str] = &[
     "pypi-",
 ];
 
-/// Returns whether a text begins like a token of a well-known service and goes on for at least `more` characters.
+/// Returns `true` if a text starts with the token prefix of a well-known service and has at least `more` further bytes.
 pub fn begins_like_a_token(text: &str, more: usize) -> bool {
     BEGINNINGS.iter().any(|start| text.starts_with(start) && text.len() >= start.len() + more)
 }
 
-/// Returns a regular expression for names that look like a token: one of the beginnings with 12 more characters, or a part
+/// Returns a regular expression for names that look like a token: a known prefix with 12 more characters, or a part
 /// that [`is_random`].
 pub(crate) fn token_pattern() -> String {
     let beginnings: Vec<String> = BEGINNINGS.iter().map(|start| start.replace('.', "\\.")).collect();
@@ -39,14 +39,15 @@ pub(crate) fn token_pattern() -> String {
     format!("^(?:{}).{{12,}}|{random}", beginnings.join("|"))
 }
 
-/// Returns whether a part of a name is long and mixes both cases with digits, as names made of words do not.
+/// Returns `true` if a part of a name has at least 20 bytes and mixes lower case, upper case and digits. Names made of
+/// words do not.
 pub fn is_random(part: &str) -> bool {
     let has = |kind: fn(&char) -> bool| part.chars().any(|c| kind(&c));
     part.len() >= 20 && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit)
 }
 
-/// The byte ranges of a text that may be secrets: tokens by their beginning or their randomness, passwords in URLs, and the
-/// content of private keys.
+/// Returns the byte ranges of a text that may be secrets: tokens with a known prefix, words that look random, passwords
+/// in URLs, and the content of private keys.
 fn secrets(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     words(text, |c| c.is_ascii_alphanumeric() || "_-.".contains(c), &mut |at, word| {
@@ -83,7 +84,7 @@ fn secrets(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Calls `each` with the place of every longest run of characters that fit.
+/// Calls `each` with the byte offset and text of every longest run of characters that `fits` accepts.
 fn words(text: &str, fits: impl Fn(char) -> bool, each: &mut dyn FnMut(usize, &str)) {
     let mut start = None;
     for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
@@ -98,8 +99,9 @@ fn words(text: &str, fits: impl Fn(char) -> bool, each: &mut dyn FnMut(usize, &s
     }
 }
 
-/// Returns the text with `*` for every byte that may be of a secret and `?` for every byte of a character that is no
-/// text, such as a terminal's control sequences. Line ends and byte offsets stay as they are.
+/// Returns the text with `*` for every byte that may belong to a secret, and `?` for every byte of a control or
+/// invisible character, such as a terminal's control sequences. Newlines, tabs and byte offsets stay the same; a
+/// carriage return becomes a space.
 pub fn masked(text: &str) -> String {
     let mut secret = vec![false; text.len()];
     for range in secrets(text) {
@@ -120,7 +122,7 @@ pub fn masked(text: &str) -> String {
     out
 }
 
-/// Returns the text as an error's own sentence shows it: secrets give way to `…`.
+/// Returns the text with each possible secret replaced by `…`, for use within an error message.
 pub fn elided(text: &str) -> String {
     let mut ranges = secrets(text);
     ranges.sort_by_key(|range| (range.start, range.end));

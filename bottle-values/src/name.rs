@@ -1,27 +1,27 @@
-//! Names that a value of the right type cannot get wrong.
+//! Types for names. A value of such a type is always valid.
 //!
-//! Each type has a private field and one door: [`FromStr`], which `TryFrom<String>` and `Deserialize` go through as
-//! well. The error quotes the offending character and says what is accepted.
+//! Each type has a private field. [`FromStr`] is the only way to create a value; `TryFrom<String>` and `Deserialize`
+//! use it as well. The error quotes the invalid character and says what is accepted.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Why a text is not a name of the wanted kind.
+/// Error of parsing a text as a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is not {kind}: {reason}; accepted: {accepted}")]
 pub struct NameError {
-    /// What the text was meant to be, with its article: "a slug".
+    /// The kind of name that was expected, with its article: "a slug".
     pub kind: &'static str,
-    /// The text, shortened when it is long.
+    /// The text, shortened to 80 characters, with possible secrets left out.
     pub value: String,
-    /// What is wrong with it.
+    /// Description of what is wrong with the text.
     pub reason: String,
-    /// What is right, in words.
+    /// Description of what is accepted.
     pub accepted: &'static str,
 }
 
-/// The longest excerpt of a refused text that an error repeats, in characters.
+/// The maximum number of characters of an invalid text that an error repeats.
 const EXCERPT: usize = 80;
 
 impl NameError {
@@ -35,7 +35,8 @@ impl NameError {
     }
 }
 
-/// Refuses an empty or overlong text, and the first character that `accepts` (given its place) turns down.
+/// Returns an error for an empty text, for a text longer than `longest` characters, and for the first character that
+/// `accepts` rejects. `accepts` receives the character's index, counted from 0.
 pub(crate) fn check_characters(
     text: &str,
     longest: usize,
@@ -54,7 +55,7 @@ pub(crate) fn check_characters(
     Ok(())
 }
 
-/// Makes a newtype over `String` with the one door and every trait that a name needs.
+/// Defines a newtype over `String` with `FromStr` and every trait that a name needs.
 macro_rules! name_type {
     (
         $(#[$doc:meta])*
@@ -68,15 +69,15 @@ macro_rules! name_type {
         pub struct $type(String);
 
         impl $type {
-            /// What is accepted, in words.
+            /// Description of what is accepted.
             pub const ACCEPTED: &'static str = $accepted;
 
-            /// The name as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// A constant of this crate; a test parses each.
+            /// Creates a value without checking it, for the constants of this project. A test parses each of them.
             #[allow(dead_code, reason = "not every type has a constant")]
             #[doc(hidden)]
             pub fn constant(text: &'static str) -> Self {
@@ -100,7 +101,7 @@ macro_rules! name_type {
     };
 }
 
-/// The traits that every name has, given `FromStr` and `as_str`.
+/// Implements the traits that every name has, given `FromStr` and `as_str`.
 macro_rules! name_type_traits {
     ($type:ident, $kind:literal, longest $longest:literal, pattern $pattern:expr, $(never $never:expr,)?) => {
         impl $type {
@@ -161,7 +162,7 @@ macro_rules! name_type_traits {
                 let mut schema = schemars::json_schema!({
                     "type": "string", "maxLength": $longest, "pattern": $pattern, "description": Self::ACCEPTED
                 });
-                // Two plain patterns in place of one with a look-ahead, which not every engine knows.
+                // Two plain patterns, because not every regular expression engine supports look-ahead.
                 $(schema.insert("not".to_owned(), serde_json::json!({ "pattern": $never }));)?
                 schema
             }
@@ -171,7 +172,7 @@ macro_rules! name_type_traits {
 
 pub(crate) use {name_type, name_type_traits};
 
-/// Deserializes a string through `FromStr`; anything but a string is an error that names the kind.
+/// Deserializes a string with `FromStr`. A value that is not a string is an error that names the kind.
 pub(crate) fn deserialize_parsed<'de, D, T>(
     deserializer: D,
     kind: &'static str,
@@ -202,7 +203,7 @@ fn lower_digit(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit()
 }
 
-/// The rule that slugs, agents and bottles share: lower case, digits and inner hyphens.
+/// Checks the rule that slugs, agents and bottles share: lower-case letters, digits and inner hyphens.
 fn check_hyphenated(text: &str, longest: usize) -> Result<(), String> {
     check_characters(text, longest, |place, c| lower_digit(c) || (c == '-' && place > 0))?;
     if text.ends_with('-') {
@@ -211,8 +212,8 @@ fn check_hyphenated(text: &str, longest: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The agent's container is `<prefix>-<slug>` and a sidecar's `<prefix>-<service>-<slug>`: a slug that begins like a
-/// sidecar would take the name of another bottle's sidecar.
+/// Checks that a slug does not start with a sidecar's name. The agent's container is `<prefix>-<slug>` and a sidecar's
+/// is `<prefix>-<service>-<slug>`, so such a slug could take the container name of another bottle's sidecar.
 fn check_not_a_sidecar(text: &str) -> Result<(), String> {
     for service in Service::SIDECARS {
         let service = service.as_str();
@@ -226,7 +227,8 @@ fn check_not_a_sidecar(text: &str) -> Result<(), String> {
 }
 
 name_type! {
-    /// The name of one bottle: `[a-z0-9][a-z0-9-]{0,39}`, no trailing `-`, not beginning with a sidecar's name.
+    /// The name of one bottle: `[a-z0-9][a-z0-9-]{0,39}`, without a trailing `-`, and not starting with a sidecar's
+    /// name.
     ///
     /// ```
     /// use bottle_values::name::Slug;
@@ -240,7 +242,7 @@ name_type! {
 }
 
 name_type! {
-    /// The name of an agent in the manifest; short enough that `<agent>-<5 characters>` is a [`Slug`].
+    /// The name of an agent in the manifest. It is short enough that `<agent>-<5 characters>` is a valid [`Slug`].
     AgentName, "an agent name",
     longest 34, pattern r"^[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise)(?:-|$)",
     accepted "1 to 34 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
@@ -248,7 +250,7 @@ name_type! {
 }
 
 name_type! {
-    /// The name of a bottle's description in the manifest.
+    /// The name of a bottle in the manifest.
     BottleName, "a bottle name",
     longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
     accepted "1 to 40 lower-case letters, digits and inner hyphens",
@@ -256,9 +258,10 @@ name_type! {
 }
 
 name_type! {
-    /// What every name of a bottle on the engine begins with; `claude-bottle` unless chosen otherwise.
+    /// The prefix of every name of a bottle on the engine. Default: `claude-bottle`.
     ///
-    /// At most 13 characters, so that `<prefix>-pipelock-<slug>` is a DNS label (63 octets, RFC 1035 section 2.3.4).
+    /// It has at most 13 characters, so that `<prefix>-pipelock-<slug>` is a DNS label (63 octets, RFC 1035 section
+    /// 2.3.4).
     Prefix, "a prefix",
     longest 13, pattern r"^[a-z0-9](?:[a-z0-9-]{0,11}[a-z0-9])?$",
     accepted "1 to 13 lower-case letters, digits and inner hyphens",
@@ -272,7 +275,8 @@ impl Default for Prefix {
 }
 
 impl Slug {
-    /// A slug for `agent` from five random bytes, each giving one base32 character (RFC 4648, lower case).
+    /// Generates a slug for `agent` from five random bytes. Each byte gives one base32 character (RFC 4648, lower
+    /// case).
     pub fn generate(agent: &AgentName, random: [u8; 5]) -> Self {
         const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let tail: String = random.iter().map(|byte| char::from(BASE32[usize::from(byte & 31)])).collect();
@@ -286,13 +290,13 @@ impl Slug {
 pub enum Service {
     /// The egress firewall.
     Pipelock,
-    /// The keeper of git keys and mirrors.
+    /// The sidecar that keeps git keys and mirrors git repositories.
     GitGate,
-    /// The proxy that injects credentials.
+    /// The proxy that injects credentials into requests.
     Egress,
-    /// The MCP server through which the agent asks.
+    /// The MCP server through which the agent asks a person for changes.
     Supervise,
-    /// The agent itself.
+    /// The agent.
     Agent,
 }
 
@@ -300,7 +304,7 @@ impl Service {
     /// Every sidecar, in the order of the Compose document.
     pub const SIDECARS: [Self; 4] = [Self::Pipelock, Self::GitGate, Self::Egress, Self::Supervise];
 
-    /// The service's name in the Compose document, which is also its short host name.
+    /// Returns the service's name in the Compose document, which is also its short host name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pipelock => "pipelock",
@@ -324,7 +328,7 @@ impl fmt::Display for Service {
     }
 }
 
-/// Every name of one bottle on the engine, derived from prefix and slug.
+/// The names of one bottle's objects on the engine, derived from prefix and slug.
 ///
 /// ```
 /// use bottle_values::name::{Names, Prefix, Service};
@@ -341,27 +345,27 @@ pub struct Names {
 }
 
 impl Names {
-    /// The names of bottle `slug` under `prefix`.
+    /// Creates the names of bottle `slug` under `prefix`.
     pub const fn new(prefix: Prefix, slug: Slug) -> Self {
         Self { prefix, slug }
     }
 
-    /// What every name begins with.
+    /// Returns the prefix of every name.
     pub const fn prefix(&self) -> &Prefix {
         &self.prefix
     }
 
-    /// The bottle.
+    /// Returns the bottle's slug.
     pub const fn slug(&self) -> &Slug {
         &self.slug
     }
 
-    /// The Compose project, equal to the document's top-level `name:`.
+    /// Returns the name of the Compose project, which is the document's top-level `name:`.
     pub fn project(&self) -> String {
         format!("{}-{}", self.prefix, self.slug)
     }
 
-    /// The container of a service.
+    /// Returns the name of a service's container.
     pub fn container(&self, service: Service) -> String {
         match service {
             Service::Agent => self.project(),
@@ -369,34 +373,34 @@ impl Names {
         }
     }
 
-    /// The container of a sidecar by the sidecar's name, for one that is not among [`Service::SIDECARS`].
+    /// Returns the container name of a sidecar that is not in [`Service::SIDECARS`], by the sidecar's name.
     ///
-    /// With a name of up to 8 characters it is a DNS label whatever the slug.
+    /// If `name` has at most 8 characters, the result is a DNS label for every prefix and slug.
     pub fn sidecar_container(&self, name: &str) -> String {
         format!("{}-{name}-{}", self.prefix, self.slug)
     }
 
-    /// The internal network.
+    /// Returns the name of the internal network.
     pub fn internal_network(&self) -> String {
         format!("{}-net-{}", self.prefix, self.slug)
     }
 
-    /// The network that leads out.
+    /// Returns the name of the egress network, which has access to the outside.
     pub fn egress_network(&self) -> String {
         format!("{}-egress-{}", self.prefix, self.slug)
     }
 
-    /// The image that holds the agent's base and a copy of the workspace.
+    /// Returns the name of the derived image, which holds the agent's base image and a copy of the workspace.
     pub fn derived_image(&self) -> String {
         format!("{}-workspace:{}", self.prefix, self.slug)
     }
 
-    /// The image built from an embedded context with this content hash.
+    /// Returns the name of the image that is built from the embedded context `name` with this content hash.
     pub fn built_image(&self, name: &str, content_hash: &str) -> String {
         format!("{}-{name}:{content_hash}", self.prefix)
     }
 
-    /// Every label of an object of this bottle on the engine. `state` is the hash of the state root.
+    /// Returns the labels of each of this bottle's objects on the engine. `state` is the hash of the state root.
     pub fn labels(&self, agent: &AgentName, version: &str, owner: &str, state: &str) -> BTreeMap<String, String> {
         let values = [
             (LabelKey::Slug, self.slug.as_str()),
@@ -408,13 +412,13 @@ impl Names {
         values.into_iter().map(|(key, value)| (self.label(key), value.to_owned())).collect()
     }
 
-    /// The label `<prefix>.<key>`, by which the engine is asked for what belongs to bottles.
+    /// Returns the label `<prefix>.<key>`, which filters the engine's objects for those of bottles.
     pub fn label(&self, key: LabelKey) -> String {
         key.under(&self.prefix)
     }
 }
 
-/// A label that everything of a bottle carries.
+/// A label that every object of a bottle has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LabelKey {
     /// The bottle's slug.
@@ -423,14 +427,14 @@ pub enum LabelKey {
     Agent,
     /// The version of this library.
     Version,
-    /// Process id and start time of the launcher.
+    /// The process id and start time of the launcher.
     Owner,
     /// A hash of the state root that the bottle belongs to.
     State,
 }
 
 impl LabelKey {
-    /// The label's full name under a prefix.
+    /// Returns the label's full name under a prefix.
     pub fn under(self, prefix: &Prefix) -> String {
         let key = match self {
             Self::Slug => "slug",

@@ -1,4 +1,4 @@
-//! Values that must be seen nowhere.
+//! Secret values, which must not be printed or stored.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,22 +7,23 @@ use zeroize::Zeroizing;
 
 use crate::value::EnvName;
 
-/// A secret value: it cannot be serialized, displayed or debug-printed, and is wiped when dropped.
+/// A secret value. It cannot be serialized or displayed, its debug output is redacted, and its memory is wiped when it
+/// is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretValue(Zeroizing<String>);
 
 impl SecretValue {
-    /// Takes a value into custody.
+    /// Wraps a value.
     pub fn new(value: impl Into<String>) -> Self {
         Self(Zeroizing::new(value.into()))
     }
 
-    /// The value itself, for the one place that must hand it on: a subprocess's environment.
+    /// Returns the value itself, for the one place that must pass it on: the environment of a subprocess.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is nothing in it.
+    /// Returns `true` if the value is the empty string.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -34,22 +35,22 @@ impl fmt::Debug for SecretValue {
     }
 }
 
-/// The values of one launch, by the name under which Compose finds them in its environment.
+/// The secret values of one launch, by the name under which Compose finds them in its environment.
 #[derive(Debug, Clone, Default)]
 pub struct Secrets(BTreeMap<EnvName, SecretValue>);
 
 impl Secrets {
-    /// Adds a value; the last one given for a name counts.
+    /// Adds a value. A value that was added earlier under the same name is replaced.
     pub fn insert(&mut self, name: EnvName, value: SecretValue) {
         self.0.insert(name, value);
     }
 
-    /// Every name with its value, in order of names.
+    /// Returns every name with its value, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&EnvName, &SecretValue)> {
         self.0.iter()
     }
 
-    /// Whether a value is there for `name`.
+    /// Returns `true` if there is a value for `name`.
     pub fn contains(&self, name: &EnvName) -> bool {
         self.0.contains_key(name)
     }

@@ -1,4 +1,4 @@
-//! Where a bottle keeps its files on the host. Paths only: nothing here touches the file system.
+//! Paths of a bottle's files on the host. This module only builds paths and does not access the file system.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{Service, Slug};
 
-/// The directory that holds every bottle's state, mode 0700.
+/// The directory that holds the state of every bottle, mode 0700.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateRoot(PathBuf);
 
 impl StateRoot {
-    /// The root at a given absolute path.
+    /// Creates a root at an absolute path.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
-    /// The default place: `$CLAUDE_BOTTLE_STATE`, else `$XDG_STATE_HOME/claude-bottle`, else
-    /// `<home>/.local/state/claude-bottle`. An empty value counts as unset, and a relative `$XDG_STATE_HOME` is ignored
-    /// as the XDG Base Directory specification asks.
+    /// Returns the default root: `$CLAUDE_BOTTLE_STATE`, else `$XDG_STATE_HOME/claude-bottle`, else
+    /// `<home>/.local/state/claude-bottle`. An empty value counts as unset. A relative `$XDG_STATE_HOME` is ignored, as
+    /// the XDG Base Directory specification requires.
     pub fn from_host(chosen: Option<&Path>, xdg_state_home: Option<&Path>, home: &Path) -> Self {
         let set = |path: Option<&Path>| path.filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned);
         if let Some(path) = set(chosen) {
@@ -28,85 +28,85 @@ impl StateRoot {
         Self(base.join("claude-bottle"))
     }
 
-    /// The directory itself.
+    /// Returns the directory itself.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The state of one bottle.
+    /// Returns the paths of one bottle's files.
     pub fn bottle(&self, slug: &Slug) -> StateLayout {
         StateLayout { dir: self.0.join(slug.as_str()) }
     }
 
-    /// Where the embedded build context `name` with this content hash is written.
+    /// Returns the path to which the embedded build context `name` with this content hash is written.
     pub fn image_context(&self, name: &str, content_hash: &str) -> PathBuf {
         self.0.join("images").join(name).join(content_hash)
     }
 }
 
-/// The files of one bottle.
+/// The paths of one bottle's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateLayout {
     dir: PathBuf,
 }
 
 impl StateLayout {
-    /// `<root>/<slug>/`, mode 0700.
+    /// Returns the bottle's directory, `<root>/<slug>/`, mode 0700.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The journal: what was made, and so what must be undone.
+    /// Returns the path of the journal, which records what must be undone.
     pub fn metadata(&self) -> PathBuf {
         self.dir.join("metadata.json")
     }
 
-    /// The plan in effect, which holds no secret, mode 0600; it stays after teardown.
+    /// Returns the path of the plan in effect, mode 0600. The plan holds no secret, and the file stays after teardown.
     pub fn plan(&self) -> PathBuf {
         self.dir.join("plan.json")
     }
 
-    /// Held by the process that owns the bottle.
+    /// Returns the path of the lock file. The process that owns the bottle holds the lock.
     pub fn lock(&self) -> PathBuf {
         self.dir.join("lock")
     }
 
-    /// The rendered document, mode 0644.
+    /// Returns the path of the rendered Compose document, mode 0644.
     pub fn compose_file(&self) -> PathBuf {
         self.dir.join("docker-compose.yml")
     }
 
-    /// What the services printed, written at teardown, mode 0644.
+    /// Returns the path of the services' output, written at teardown, mode 0644.
     pub fn compose_log(&self) -> PathBuf {
         self.dir.join("compose.log")
     }
 
-    /// The directory of a service's own files, mode 0700.
+    /// Returns the directory of a service's own files, mode 0700.
     pub fn service_dir(&self, service: Service) -> PathBuf {
         self.dir.join(service.as_str())
     }
 
-    /// Pipelock's configuration.
+    /// Returns the path of pipelock's configuration.
     pub fn pipelock_config(&self) -> PathBuf {
         self.service_dir(Service::Pipelock).join("pipelock.yaml")
     }
 
-    /// Egress's routes.
+    /// Returns the path of egress's routes.
     pub fn egress_routes(&self) -> PathBuf {
         self.service_dir(Service::Egress).join("routes.yaml")
     }
 
-    /// Where proposals arrive; the one directory that a sidecar may write.
+    /// Returns the directory to which supervise writes proposals. It is the only directory that a sidecar may write to.
     pub fn supervise_queue(&self) -> PathBuf {
         self.service_dir(Service::Supervise).join("queue")
     }
 
-    /// Where a person's decisions are put; no container may write it.
+    /// Returns the directory to which a person's decisions are written. No container may write to it.
     pub fn supervise_decisions(&self) -> PathBuf {
         self.service_dir(Service::Supervise).join("decisions")
     }
 
-    /// What the bottle may do, for the agent to read.
+    /// Returns the directory that describes to the agent what the bottle may do.
     pub fn current_config(&self) -> PathBuf {
         self.service_dir(Service::Agent).join("current-config")
     }

@@ -1,4 +1,4 @@
-//! The values that a manifest is made of: hosts, variables, images, sizes, spans of time.
+//! The values in a manifest: hosts, variables, images, sizes and durations.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,15 +8,15 @@ use crate::name::{NameError, check_characters, name_type, name_type_traits};
 
 /// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
 ///
-/// What looks like a token in place of its variable's name is never repeated in an error beyond its first four characters.
+/// If the text looks like a token instead of a variable's name, an error repeats only its first four characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EnvName(String);
 
 impl EnvName {
-    /// What is accepted, in words.
+    /// Description of what is accepted.
     pub const ACCEPTED: &'static str = "1 to 128 letters, digits and underscores, not beginning with a digit";
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -41,17 +41,17 @@ impl FromStr for EnvName {
 impl EnvName {
     const TOKEN: &'static str = "it looks like a token itself; give the name of the variable that holds it";
 
-    /// The first characters of what may be a token.
+    /// Returns the first four characters of a possible token, followed by `…`.
     fn excerpt(text: &str) -> String {
         text.chars().take(4).chain(['…']).collect()
     }
 
-    /// Refuses a name that is more likely a credential. Only what a person wrote is checked, at the keys where a variable's
-    /// name is wanted: the names that a plan derives from it are not.
+    /// Checks that the name does not look like a credential. Use it for names that a person wrote, at the keys where a
+    /// variable's name is expected, and not for the names that a plan derives from them.
     ///
     /// # Errors
     ///
-    /// When it begins like a token of a well-known service, or looks random.
+    /// If the name starts with the token prefix of a well-known service, or looks random.
     pub fn check_not_a_token(&self) -> Result<(), NameError> {
         if looks_like_a_token(&self.0) {
             let (kind, shown) = ("the name of an environment variable", Self::excerpt(&self.0));
@@ -60,7 +60,7 @@ impl EnvName {
         Ok(())
     }
 
-    /// The variable `<prefix><name>`. A prefix holds letters and underscores only.
+    /// Returns the variable `<prefix><name>`. The prefix must hold only letters and underscores.
     #[doc(hidden)]
     pub fn prefixed(prefix: &'static str, name: &Self) -> Self {
         Self(format!("{prefix}{name}"))
@@ -69,13 +69,13 @@ impl EnvName {
 
 name_type_traits!(EnvName, "the name of an environment variable", longest 128, pattern "^[A-Za-z_][A-Za-z0-9_]{0,127}$",);
 
-/// Returns whether a text is more likely a credential than a variable's name. Parts end at `_`, since names are made of
-/// words.
+/// Returns `true` if a text looks more like a credential than like a variable's name. Each part between `_` is checked
+/// on its own, because names are made of words.
 fn looks_like_a_token(text: &str) -> bool {
     mask::begins_like_a_token(text, 12) || text.split('_').any(mask::is_random)
 }
 
-/// The rule of a DNS name in lower case (RFC 1123 section 2.1), which an IPv4 address is not.
+/// Checks that a text is a DNS name in lower case (RFC 1123 section 2.1). An IPv4 address is not accepted.
 fn check_dns_name(text: &str) -> Result<(), String> {
     check_characters(text, 253, |_, c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')?;
     for label in text.split('.') {
@@ -89,7 +89,7 @@ fn check_dns_name(text: &str) -> Result<(), String> {
             return Err(format!("its label `{label}` begins or ends with `-`"));
         }
     }
-    // Some resolvers read a hexadecimal number as an address as well.
+    // Some resolvers also read a hexadecimal number as an address.
     let is_number = |label: &str| match label.strip_prefix("0x") {
         Some(hex) => hex.bytes().all(|b| b.is_ascii_hexdigit()),
         None => label.bytes().all(|b| b.is_ascii_digit()),
@@ -109,9 +109,10 @@ name_type! {
 }
 
 name_type! {
-    /// A DNS name, or `*.` and one: `*.example.com` stands for what is below `example.com`.
+    /// A DNS name, or a wildcard. `*.example.com` matches the names below `example.com`. Whether it also matches
+    /// `example.com` itself, and at which depth, depends on where it is used.
     ///
-    /// A wildcard over a top-level domain (`*.com`) is refused: it would open nearly everything.
+    /// A wildcard for a whole top-level domain (`*.com`) is not accepted, because it would allow nearly every host.
     HostPattern, "a host",
     longest 255, pattern r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"^[^*].{253,}$|(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$",
     accepted "a DNS name in lower case, or `*.` and a name of at least two labels, without scheme, port or path",
@@ -125,13 +126,13 @@ name_type! {
 }
 
 impl HostPattern {
-    /// What follows `*.`, when it is a wildcard.
+    /// Returns the domain after `*.`, or `None` if this is not a wildcard.
     pub fn wildcard_base(&self) -> Option<&str> {
         self.as_str().strip_prefix("*.")
     }
 
-    /// Whether this is a wildcard, and the other is its domain or below it, at whatever depth. A route for such a wildcard
-    /// claims the whole domain: what of it is open, routes alone say.
+    /// Returns `true` if this is a wildcard and `other` is its domain or below it at any depth. A route for such a
+    /// wildcard claims the whole domain: only routes can then allow a host in it.
     ///
     /// ```
     /// # use bottle_values::value::HostPattern;
@@ -161,7 +162,7 @@ name_type! {
         if text.ends_with(['.', '_', '-']) {
             return Err("it ends with a sign".into());
         }
-        // It becomes a repository's directory, and git gives these endings a meaning.
+        // The name becomes a repository's directory, and these endings have a meaning for git.
         let ends = |tail: &str| text.rsplit_once('.').is_some_and(|(_, end)| end == tail);
         if text.contains("..") || ends("git") || ends("lock") {
             return Err("`..` and the endings `.git` and `.lock` are not allowed".into());
@@ -171,9 +172,11 @@ name_type! {
 }
 
 name_type! {
-    /// The beginning of a URL path, such as `/v1/`. It covers whole segments: `/v1` covers `/v1` and `/v1/x`, not `/v10`.
+    /// A prefix of a URL path, such as `/v1/`. It matches whole segments: `/v1` covers `/v1` and `/v1/x`, but not
+    /// `/v10`.
     ///
-    /// No `;`: some servers drop what follows it in a segment, so that a prefix with one would mean two things.
+    /// It must not contain `;`. Some servers ignore everything after a `;` in a segment, so such a prefix would be
+    /// ambiguous.
     PathPrefix, "a path prefix",
     longest 512, pattern r"^/[A-Za-z0-9._~!$&'()*+,=:@/-]*$", never r"//|/\.{1,2}(?:/|$)",
     accepted "`/` and URL path characters, without `;`, `//`, `.` or `..` segments, query, fragment or percent signs",
@@ -229,7 +232,7 @@ name_type! {
     check check_image
 }
 
-/// The grammar of an image reference as far as a mistake is likely; the engine has the last word.
+/// Checks the grammar of an image reference, as far as mistakes are likely. The engine makes the final check.
 fn check_image(text: &str) -> Result<(), String> {
     check_characters(text, 255, |place, c| {
         c.is_ascii_alphanumeric() || (place > 0 && matches!(c, '.' | '_' | '-' | '/' | ':' | '@'))
@@ -241,7 +244,7 @@ fn check_image(text: &str) -> Result<(), String> {
             return Err("its digest is not `sha256:` and 64 hexadecimal digits".into());
         }
     }
-    // The last `:` begins a tag only when no `/` follows it; before that it is a registry's port.
+    // The last `:` starts a tag only if no `/` follows it. Otherwise it separates the registry's host and port.
     let (path, tag) = match name.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
         _ => (name, None),
@@ -282,7 +285,7 @@ name_type! {
         check_characters(text, 100, |place, c| {
             c.is_ascii_lowercase() || c.is_ascii_digit() || (place > 0 && matches!(c, '+' | '-' | '.'))
         })?;
-        // apt reads a `-` or `+` at the end of a name as an order to remove or install.
+        // apt reads a `-` or `+` at the end of a name as a request to remove or install the package.
         if text.len() < 2 || text.ends_with(['-', '+']) && text != "g++" {
             return Err("it is too short or ends with a sign".into());
         }
@@ -338,26 +341,26 @@ name_type! {
     }
 }
 
-/// An amount of memory or data, a whole number of bytes: `512MiB`, `2GiB`, `64KiB`, `4096`.
+/// An amount of memory or data as a whole number of bytes: `512MiB`, `2GiB`, `64KiB`, `4096`.
 ///
-/// The short forms of Docker (`512m`, `2g`) are powers of 1024 as well and are accepted.
+/// Docker's short forms (`512m`, `2g`) are accepted as well. They are also powers of 1024.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(u64);
 
 impl ByteSize {
     const ACCEPTED: &str = "a whole number and `KiB`, `MiB`, `GiB`, `TiB` (or `k`, `m`, `g`, `t`), such as `512MiB`";
 
-    /// A size from a number of kibibytes.
+    /// Creates a size from a number of kibibytes.
     pub const fn kib(count: u64) -> Self {
         Self(count << 10)
     }
 
-    /// A size from a number of mebibytes.
+    /// Creates a size from a number of mebibytes.
     pub const fn mib(count: u64) -> Self {
         Self(count << 20)
     }
 
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u64 {
         self.0
     }
@@ -397,19 +400,19 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A span of time with one unit: `90s`, `30m`, `12h`, `7d`.
+/// A duration with one unit: `90s`, `30m`, `12h`, `7d`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(u64);
 
 impl Span {
     const ACCEPTED: &str = "a whole number and `s`, `m`, `h` or `d`, such as `12h`";
 
-    /// A span from a number of seconds.
+    /// Creates a duration from a number of seconds.
     pub const fn seconds(count: u64) -> Self {
         Self(count)
     }
 
-    /// The span as the standard library has it.
+    /// Converts to the standard library's duration.
     pub const fn duration(self) -> std::time::Duration {
         std::time::Duration::from_secs(self.0)
     }
@@ -433,7 +436,8 @@ impl FromStr for Span {
         };
         match number.checked_mul(unit) {
             Some(0) => Err(refuse("it is zero")),
-            // A century: whatever is longer is a slip, and certificates and timers cannot hold it.
+            // The maximum is 100 years of 366 days. A longer value is most likely a mistake, and certificates and
+            // timers cannot hold it.
             Some(seconds) if seconds <= 100 * 366 * 24 * 60 * 60 => Ok(Self(seconds)),
             _ => Err(refuse("it is longer than a century")),
         }
@@ -450,7 +454,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// The traits of a measured value that is written as a string.
+/// Implements the traits of a quantity that is written as a string.
 macro_rules! measure_traits {
     ($type:ident, $kind:literal, pattern $pattern:literal, never $never:literal) => {
         impl TryFrom<String> for $type {
@@ -499,7 +503,8 @@ macro_rules! measure_traits {
 measure_traits!(ByteSize, "a size", pattern "^[0-9]+(?:[KMGT]iB|[kKmMgGtTbB])?$", never "^0+[A-Za-z]*$");
 measure_traits!(Span, "a span of time", pattern "^[0-9]+[smhd]$", never "^0+[a-z]*$");
 
-/// A number of processors: `0.5`, `2`. Written as a string or a number.
+/// A number of processors, such as `0.5` or `2`, with at most three decimals. It can be written as a string or a
+/// number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuCount {
     thousandths: u32,
@@ -595,7 +600,7 @@ impl schemars::JsonSchema for CpuCount {
     }
 }
 
-/// How a git upstream is reached.
+/// The protocol of a git upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GitTransport {
     /// `ssh://[user@]host[:port]/path` or `[user@]host:path`.
@@ -604,7 +609,7 @@ pub enum GitTransport {
     Https,
 }
 
-/// The URL of a git upstream; it cannot hold a password.
+/// The URL of a git upstream. It cannot contain a password.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GitUrl {
     text: String,
@@ -619,37 +624,37 @@ impl GitUrl {
     const ACCEPTED: &str =
         "`ssh://[user@]host[:port]/path`, `[user@]host:path` or `https://host[:port]/path`, without a password";
 
-    /// The URL as it was written.
+    /// Returns the URL as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// How it is reached.
+    /// Returns the protocol.
     pub const fn transport(&self) -> GitTransport {
         if self.https { GitTransport::Https } else { GitTransport::Ssh }
     }
 
-    /// The user that ssh logs in as.
+    /// Returns the user that ssh logs in as, or `None` if the URL names none.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// The host, in lower case: a DNS name or an IPv4 address.
+    /// Returns the host in lower case: a DNS name or an IPv4 address.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port, when it is not the scheme's own (22, 443).
+    /// Returns the port, or `None` for the scheme's default port (22 for ssh, 443 for https).
     pub const fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// The repository's path, without the first `/`.
+    /// Returns the repository's path, without the leading `/`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The URL in the one form with a scheme.
+    /// Returns the URL in its canonical form, with a scheme.
     pub fn canonical(&self) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         let (scheme, user) = match self.transport() {
@@ -665,7 +670,7 @@ impl FromStr for GitUrl {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         parse_git_url(text).map_err(|reason| {
-            // What may hold a password is not repeated.
+            // Text that may hold a password is not repeated.
             let shown = if text.split_once('@').is_some_and(|(before, _)| before.contains(':')) { "…" } else { text };
             NameError::new("a git URL", shown, reason, Self::ACCEPTED)
         })

@@ -1,5 +1,5 @@
-//! A manifest without YAML: each type's constructor takes what it cannot do without, and `with_*` adds to it. Fields are
-//! public, for everything else.
+//! Building a manifest in code. Each type's constructor takes the required values, and `with_*` methods add the
+//! optional ones. All fields are public, for everything else.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{
 use crate::name::{BottleName, NameError};
 
 impl Manifest {
-    /// Adds a bottle; one of this name that is there already is replaced.
+    /// Adds a bottle. An existing bottle of this name is replaced.
     ///
     /// ```
     /// use bottle_plan::Manifest;
@@ -33,17 +33,17 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// When `name` is not a bottle's name.
+    /// If `name` is not a valid bottle name.
     pub fn with_bottle(mut self, name: &str, bottle: BottleSpec) -> Result<Self, NameError> {
         self.bottles.insert(name.parse()?, bottle);
         Ok(self)
     }
 
-    /// Adds an agent; one of this name that is there already is replaced.
+    /// Adds an agent. An existing agent of this name is replaced.
     ///
     /// # Errors
     ///
-    /// When `name` is not an agent's name.
+    /// If `name` is not a valid agent name.
     pub fn with_agent(mut self, name: &str, agent: AgentSpec) -> Result<Self, NameError> {
         self.agents.insert(name.parse()?, agent);
         Ok(self)
@@ -51,21 +51,21 @@ impl Manifest {
 }
 
 impl BottleSpec {
-    /// Lets the agent reach a host: `api.example.com`, or `*.example.com`.
+    /// Allows a host, such as `api.example.com` or `*.example.com`.
     ///
     /// # Errors
     ///
-    /// When `host` is neither.
+    /// If `host` is neither a host name nor a wildcard.
     pub fn with_allow(mut self, host: &str) -> Result<Self, NameError> {
         self.egress.allow.push(AllowSpec { host: host.parse()?, inspect: None });
         Ok(self)
     }
 
-    /// Lets the agent reach a host and says how pipelock inspects it.
+    /// Allows a host and sets its inspection by pipelock.
     ///
     /// # Errors
     ///
-    /// When `host` is neither a host nor a wildcard.
+    /// If `host` is neither a host name nor a wildcard.
     pub fn with_inspected(mut self, host: &str, inspect: Inspect) -> Result<Self, NameError> {
         self.egress.allow.push(AllowSpec { host: host.parse()?, inspect: Some(inspect) });
         Ok(self)
@@ -89,13 +89,13 @@ impl BottleSpec {
     ///
     /// # Errors
     ///
-    /// When `name` is not a variable's name.
+    /// If `name` is not a valid variable name.
     pub fn with_env(mut self, name: &str, value: EnvSpec) -> Result<Self, NameError> {
         self.env.insert(name.parse()?, value);
         Ok(self)
     }
 
-    /// Lets the agent ask a person for changes.
+    /// Allows the agent to ask a person for changes.
     #[must_use]
     pub fn with_supervise(mut self) -> Self {
         self.supervise = Toggle::On(SuperviseSpec::default());
@@ -104,44 +104,44 @@ impl BottleSpec {
 }
 
 impl RouteSpec {
-    /// A route to port 443 of `host`, without limits or credential.
+    /// Creates a route to port 443 of `host`, without limits and without a credential.
     ///
     /// # Errors
     ///
-    /// When `host` is neither a host nor a wildcard.
+    /// If `host` is neither a host name nor a wildcard.
     pub fn new(host: &str) -> Result<Self, NameError> {
         let (paths, methods) = (Vec::new(), Vec::new());
         Ok(Self { name: None, host: host.parse()?, port: https_port(), paths, methods, inject: None, inspect: None })
     }
 
-    /// Lets paths that begin with `prefix` pass; without any, all do.
+    /// Allows paths that start with `prefix`. Default: all paths.
     ///
     /// # Errors
     ///
-    /// When `prefix` is not a path's beginning.
+    /// If `prefix` is not a valid path prefix.
     pub fn with_path(mut self, prefix: &str) -> Result<Self, NameError> {
         self.paths.push(prefix.parse()?);
         Ok(self)
     }
 
-    /// Lets a method pass; without any, all do.
+    /// Allows a method. Default: all methods.
     ///
     /// # Errors
     ///
-    /// When `method` is not a method that a route may have.
+    /// If `method` is not a method that a route may allow.
     pub fn with_method(mut self, method: &str) -> Result<Self, NameError> {
         self.methods.push(method.parse()?);
         Ok(self)
     }
 
-    /// Says how pipelock inspects the host.
+    /// Sets the host's inspection by pipelock.
     #[must_use]
     pub const fn with_inspect(mut self, inspect: Inspect) -> Self {
         self.inspect = Some(inspect);
         self
     }
 
-    /// Gives the requests a credential.
+    /// Injects a credential into the requests.
     #[must_use]
     pub fn with_inject(mut self, inject: InjectSpec) -> Self {
         self.inject = Some(inject);
@@ -150,33 +150,33 @@ impl RouteSpec {
 }
 
 impl InjectSpec {
-    /// `authorization: Bearer` with the token of the host's variable `token`.
+    /// Creates an `authorization: Bearer` header with the token in the host's variable `token`.
     ///
     /// # Errors
     ///
-    /// When `token` is not a variable's name.
+    /// If `token` is not a valid variable name.
     pub fn bearer(token: &str) -> Result<Self, NameError> {
         let (header, template, username) = (None, None, None);
         Ok(Self { token: token.parse()?, scheme: InjectScheme::Bearer, header, template, username })
     }
 
-    /// A header of your choice with the token of the host's variable `token`.
+    /// Creates a header of your choice with the token in the host's variable `token`.
     ///
     /// # Errors
     ///
-    /// When `header` is not a header's name or `token` not a variable's.
+    /// If `header` is not a valid header name or `token` is not a valid variable name.
     pub fn header(header: &str, token: &str) -> Result<Self, NameError> {
         Ok(Self { scheme: InjectScheme::Header, header: Some(header.parse()?), ..Self::bearer(token)? })
     }
 }
 
 impl UpstreamSpec {
-    /// A repository with the usual rules for pushes. One that is reached over ssh also needs `known_hosts`, and
-    /// `identity_file` or `deploy_key`.
+    /// Creates a repository with the default push rules. An ssh upstream also needs `known_hosts`, and `identity_file`
+    /// or `deploy_key`.
     ///
     /// # Errors
     ///
-    /// When `name` or `url` is not one.
+    /// If `name` or `url` is not valid.
     pub fn new(name: &str, url: &str) -> Result<Self, NameError> {
         Ok(Self {
             name: name.parse()?,
@@ -193,21 +193,21 @@ impl UpstreamSpec {
 }
 
 impl AgentSpec {
-    /// An agent of a known kind, started by the provider's own program.
+    /// Creates an agent that runs the provider's own program.
     ///
     /// # Errors
     ///
-    /// When `bottle` is not a bottle's name.
+    /// If `bottle` is not a valid bottle name.
     pub fn new(bottle: &str, provider: Provider) -> Result<Self, NameError> {
         let bottle: BottleName = bottle.parse()?;
         Ok(Self { bottle, provider, command: Vec::new(), prompt: None, prompt_file: None, skills: Vec::new() })
     }
 
-    /// Any command as an agent.
+    /// Creates an agent that runs any command.
     ///
     /// # Errors
     ///
-    /// When `bottle` is not a bottle's name.
+    /// If `bottle` is not a valid bottle name.
     pub fn custom(bottle: &str, command: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, NameError> {
         let command = command.into_iter().map(Into::into).collect();
         Ok(Self { command, ..Self::new(bottle, Provider::Custom)? })

@@ -1,4 +1,4 @@
-//! The rules of a manifest that span several keys.
+//! The rules of a manifest that involve several keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::value::{ByteSize, EnvName, GitTransport, HostName, Method, PathPrefix
 /// The outcome of one rule.
 type Checked = Result<(), Box<ManifestMistake>>;
 
-/// The rules that a manifest breaks.
+/// The mistakes of the rules that a manifest breaks.
 #[derive(Default)]
 pub(super) struct Check {
     mistakes: Vec<ManifestMistake>,
@@ -34,7 +34,7 @@ impl Check {
     }
 
     fn add(&mut self, checked: Checked) {
-        // A second rule about the same key would repeat what the first says.
+        // A second mistake at the same key would only repeat the first.
         let news = |mistake: &ManifestMistake| self.mistakes.iter().all(|told| told.key != mistake.key);
         if self.mistakes.len() < MAX_MISTAKES {
             self.mistakes.extend(checked.err().map(|mistake| *mistake).filter(news));
@@ -42,8 +42,8 @@ impl Check {
     }
 }
 
-/// Variables of the agent that the renderer sets, and variables that would change what Docker or Compose itself does
-/// when they stand in the environment from which Compose takes forwarded values.
+/// Variables of the agent that the renderer sets, and variables that would change the behavior of Docker or Compose if
+/// they were in the environment from which Compose takes forwarded values.
 const RESERVED_ENV: &[&str] = &[
     "PATH",
     "HOME",
@@ -72,7 +72,7 @@ const RESERVED_ENV: &[&str] = &[
     "BOTTLE_PROMPT_FILE",
 ];
 
-/// Beginnings of names that belong to Docker, Compose, the dynamic linker, or the sidecars.
+/// Prefixes of names that belong to Docker, Compose, the dynamic linker, or the sidecars.
 const RESERVED_ENV_PREFIXES: &[&str] = &[
     "DOCKER_",
     "COMPOSE_",
@@ -87,11 +87,11 @@ const RESERVED_ENV_PREFIXES: &[&str] = &[
 ];
 
 impl Manifest {
-    /// Checks the rules that span several keys. [`Manifest::parse`] and [`Manifest::plan`] do so too.
+    /// Checks the rules that involve several keys. [`Manifest::parse`] and [`Manifest::plan`] check them too.
     ///
     /// # Errors
     ///
-    /// When a rule is broken; the error holds every broken rule with its key.
+    /// If a rule is broken. The error holds every broken rule with its key.
     pub fn check(&self) -> Result<(), ManifestError> {
         let mistakes = Check::of(self).into_mistakes();
         if mistakes.is_empty() { Ok(()) } else { Err(self.error(mistakes)) }
@@ -122,12 +122,12 @@ fn err(key: impl Into<String>, text: impl AsRef<str>) -> Checked {
     Err(Box::new(ManifestMistake::new(key, text.as_ref())))
 }
 
-/// An error unless `right`.
+/// Returns an error with `message` unless `right` is `true`.
 fn need(right: bool, key: impl FnOnce() -> String, message: &str) -> Checked {
     if right { Ok(()) } else { err(key(), message) }
 }
 
-/// Text that goes into one line of some file: no control characters.
+/// Checks text that is written to one line of a file: it must not be empty or contain control characters.
 fn one_line(text: &str, key: impl FnOnce() -> String) -> Checked {
     match text.chars().find(|c| c.is_control()) {
         Some(bad) => err(key(), format!("it holds the control character `{}`; accepted: one line", bad.escape_debug())),
@@ -237,7 +237,7 @@ fn check_env(name: &EnvName, spec: &EnvSpec, key: &str) -> Checked {
     }
 }
 
-/// Refuses a token that was written in place of its variable's name.
+/// Rejects a token that was written in place of its variable's name.
 fn check_variable(name: &EnvName, key: &str) -> Checked {
     name.check_not_a_token().or_else(|error| err(key, error.to_string()))
 }
@@ -254,7 +254,7 @@ fn check_env_name(name: &EnvName, key: &str) -> Checked {
     Ok(())
 }
 
-/// What two routes may not both describe: host, port, path prefix and method.
+/// The host, port, path prefix and method of a route. No two routes may share this combination.
 type Rank<'a> = (&'a str, u16, Option<&'a PathPrefix>, Option<&'a Method>);
 
 fn check_routes(all: &mut Check, routes: &[RouteSpec], key: &str) {
@@ -297,7 +297,8 @@ fn check_routes(all: &mut Check, routes: &[RouteSpec], key: &str) {
     }
 }
 
-/// In the domain of a route's wildcard the routes alone say what is open: egress refuses every other host of it.
+/// Checks that no allowed host is in the domain of a route's wildcard. Only routes can allow hosts there, because
+/// egress denies every other host of that domain.
 fn check_allowed(all: &mut Check, egress: &EgressSpec, key: &str) {
     for (index, allowed) in egress.allow.iter().map(|entry| &entry.host).enumerate() {
         if let Some(route) = egress.routes.iter().find(|route| route.host.claims(allowed)) {
@@ -313,10 +314,10 @@ fn check_allowed(all: &mut Check, egress: &EgressSpec, key: &str) {
     }
 }
 
-/// A host is inspected in one way, whatever entry names it. Pipelock passes every host that a wildcard of `connection`
-/// covers, so none of them can be inspected by its content.
+/// Checks that all entries for a host agree on its inspection. Pipelock passes every host that a wildcard with
+/// `connection` covers, so the content of such a host cannot be inspected.
 fn check_inspect(egress: &EgressSpec, key: &str) -> Checked {
-    // What is said of each host, and where; of a host of which nothing is said, where it is named first.
+    // The place and the inspection of each host. For a host without an inspection, it is the place of its first entry.
     let mut known: BTreeMap<&str, (String, Option<Inspect>)> = BTreeMap::new();
     for (place, host, inspect) in egress.inspections() {
         match known.get(host.as_str()) {
@@ -355,12 +356,12 @@ fn check_inspect(egress: &EgressSpec, key: &str) -> Checked {
     Ok(())
 }
 
-/// Each item, or one `None` for an empty list, which stands for everything.
+/// Returns each item, or one `None` for an empty list, which stands for everything.
 fn or_any<T>(items: &[T]) -> Vec<Option<&T>> {
     if items.is_empty() { vec![None] } else { items.iter().map(Some).collect() }
 }
 
-/// A token's variable becomes part of a sidecar's variable, which has room for this much.
+/// Checks a token's variable. It becomes part of a sidecar's variable name, which leaves room for 100 characters.
 fn check_token(token: &EnvName, key: &str) -> Checked {
     check_variable(token, key)?;
     need(token.as_str().len() <= 100, || key.to_owned(), "it is too long; accepted: at most 100 characters")
@@ -398,12 +399,12 @@ fn check_inject(all: &mut Check, inject: &InjectSpec, key: &str) {
     }
 }
 
-/// Whether a header can carry the text as it stands: egress would not start with any other.
+/// Returns `true` if a header can carry the text unchanged. Egress would not start with any other text.
 fn fits_header(text: &str) -> bool {
     text.is_ascii() && text == text.trim_matches(' ')
 }
 
-/// A user name of basic authentication holds no colon (RFC 7617 section 2).
+/// Checks the user name of basic authentication, which must not contain a colon (RFC 7617 section 2).
 fn check_username(username: &str, key: &str) -> Checked {
     one_line(username, || key.to_owned())?;
     need(!username.contains(':'), || key.to_owned(), "it holds `:`, which ends a user name")
@@ -426,7 +427,7 @@ impl GitSpec {
         for (index, upstream) in self.upstreams.iter().enumerate() {
             let key = format!("{key}.upstreams[{index}]");
             all.add(need(names.insert(&upstream.name), || format!("{key}.name"), "another upstream has this name"));
-            // The agent may spell one repository's URL in many ways, which all lead to one upstream.
+            // The agent may write one repository's URL in many ways. All of them must select one upstream.
             let path = upstream.url.path();
             let repository = (upstream.url.host(), path.strip_suffix(".git").unwrap_or(path));
             all.add(need(urls.insert(repository), || format!("{key}.url"), "another upstream is this repository too"));
@@ -497,7 +498,7 @@ impl UpstreamSpec {
     }
 }
 
-/// A line of `known_hosts`: hosts, key type, key, and perhaps a comment (sshd(8)).
+/// Checks a line of `known_hosts`: hosts, key type, key and an optional comment (sshd(8)).
 fn check_known_host(line: &str, key: &str) -> Checked {
     one_line(line, || key.to_owned())?;
     let accepted = "accepted: `host key-type base64-key`, as `ssh-keyscan` prints it";
@@ -567,7 +568,7 @@ impl NetworksSpec {
         for (what, subnet) in [("internal_subnet", self.internal_subnet), ("egress_subnet", self.egress_subnet)] {
             let Some(subnet) = subnet else { continue };
             let key = || format!("{key}.{what}");
-            // Four sidecars, the agent and the gateway just fit into a /29.
+            // A /29 has just enough addresses for four sidecars, the agent and the gateway.
             all.add(need(
                 (8..=29).contains(&subnet.prefix_len()),
                 key,

@@ -1,4 +1,4 @@
-//! The error of a manifest: every mistake in it, each with its place.
+//! The error of a manifest, with every mistake and its place.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,18 +10,18 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use crate::mask;
 
-/// The mistakes in a manifest, at least one, in the order of the file.
+/// The mistakes in a manifest, in the order of the file. There is at least one.
 ///
-/// `Display` gives one line for each mistake. [`drawn`](Self::drawn) also shows the source lines. Neither repeats a value
-/// that looks like a secret.
+/// `Display` writes one line for each mistake. [`drawn`](Self::drawn) also shows the source lines. Neither repeats a
+/// value that looks like a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ManifestError {
-    /// The file, when the manifest came from one.
+    /// The file that the manifest was read from. `None` if it did not come from a file.
     pub file: Option<PathBuf>,
     /// The mistakes.
     pub mistakes: Vec<ManifestMistake>,
-    /// The text, with secrets masked; empty when there is none to show.
+    /// The manifest's text, with secrets masked. Empty if there is no text to show.
     shown: Arc<str>,
 }
 
@@ -29,24 +29,24 @@ pub struct ManifestError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ManifestMistake {
-    /// The path of the key, such as `bottles.dev.egress.routes[1].host`; empty for the document as a whole.
+    /// The path of the key, such as `bottles.dev.egress.routes[1].host`. Empty for the document as a whole.
     pub key: String,
-    /// The line, counted from 1.
+    /// The line, counted from 1. `None` if the place is unknown.
     pub line: Option<usize>,
-    /// The column, counted from 1 in characters.
+    /// The column in characters, counted from 1. `None` if the place is unknown.
     pub column: Option<usize>,
-    /// What is wrong.
+    /// Description of the mistake.
     pub problem: String,
-    /// What is accepted in its place.
+    /// Description of what is accepted instead.
     pub accepted: Option<String>,
-    /// What was probably meant.
+    /// The word that was probably meant.
     pub suggestion: Option<String>,
-    /// The bytes of the text that the mistake is about.
+    /// The range of bytes of the text that the mistake is about.
     span: Option<Range<usize>>,
 }
 
 impl ManifestMistake {
-    /// A mistake without a place. What follows `; accepted: ` in the text is what is accepted.
+    /// Creates a mistake without a place. The part of the text after `; accepted: ` becomes `accepted`.
     pub(super) fn new(key: impl Into<String>, text: &str) -> Self {
         let (problem, accepted) = match text.split_once("; accepted: ") {
             Some((problem, accepted)) => (problem, Some(accepted.to_owned())),
@@ -83,11 +83,11 @@ impl fmt::Display for ManifestMistake {
     }
 }
 
-/// The most mistakes that are told of one manifest.
+/// The maximum number of mistakes that are reported for one manifest.
 pub(super) const MAX_MISTAKES: usize = 50;
 
 impl ManifestError {
-    /// The error of a text.
+    /// Creates the error for a text.
     pub(super) fn new(text: &str, mut mistakes: Vec<ManifestMistake>) -> Self {
         let mut shown = mask::masked(text).into_bytes();
         for mistake in &mut mistakes {
@@ -106,12 +106,12 @@ impl ManifestError {
         Self { file: None, mistakes, shown: shown.into() }
     }
 
-    /// The error of a file that is no text.
+    /// Creates the error for a file that cannot be read as text.
     pub(super) fn unreadable(file: &Path, problem: &str) -> Self {
         Self { file: Some(file.to_owned()), mistakes: vec![ManifestMistake::new("", problem)], shown: "".into() }
     }
 
-    /// The error of a manifest that has no text, or none any more.
+    /// Creates the error for a manifest whose text is not available.
     pub(super) fn without_text(mistakes: Vec<ManifestMistake>) -> Self {
         Self { file: None, mistakes, shown: "".into() }
     }
@@ -121,7 +121,7 @@ impl ManifestError {
         self
     }
 
-    /// Draws every mistake below its source line, with colors for a terminal or as plain text.
+    /// Returns every mistake drawn below its source line, with colors for a terminal or as plain text.
     ///
     /// ```
     /// use bottle_plan::Manifest;
@@ -164,19 +164,19 @@ impl ManifestError {
     }
 }
 
-/// Whether a value of this key is near a secret, so that a wrong one may be the secret itself.
+/// Returns `true` if the value of this key is close to a secret, so that a wrong value may be the secret itself.
 fn is_private(key: &str) -> bool {
     [".token", ".template", ".username"].iter().any(|end| key.ends_with(end))
 }
 
-/// Whether a value refers to a variable and so is none of its value.
+/// Returns `true` if a value refers to a variable and is therefore not a secret itself.
 fn is_reference(value: &str) -> bool {
     let name = value.trim_matches(['"', '\'']).trim_start_matches(['$', '{']).trim_end_matches('}');
     name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 impl ManifestError {
-    /// Returns the error without its mistakes: the file, and how many there are.
+    /// Returns the error without its mistakes: the file and the number of mistakes.
     pub fn summary(&self) -> String {
         let (count, mistakes) = (self.mistakes.len(), if self.mistakes.len() == 1 { "mistake" } else { "mistakes" });
         format!("{}: {count} {mistakes}", self.title())

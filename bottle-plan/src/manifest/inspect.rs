@@ -1,4 +1,4 @@
-//! How pipelock inspects a host, and the two forms of an entry of `egress.allow`.
+//! Inspection of hosts by pipelock, and the two forms of an entry of `egress.allow`.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::value::HostPattern;
 
-/// How pipelock inspects the encrypted connections to a host.
+/// Inspection of the encrypted connections to a host by pipelock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Inspect {
-    /// Pipelock checks the host name, the resolved address and the TLS server name, and passes the encrypted bytes at full
-    /// speed. Where the bottle has routes, egress still sees and logs every request. Without egress, a connection that does
-    /// not begin with a TLS handshake passes as well, and nobody sees the host name inside TLS: the agent may speak any
-    /// protocol to the host, on any port.
+    /// Pipelock checks the host name, the resolved address and the TLS server name, and passes the encrypted bytes at
+    /// full speed. If the bottle has routes, egress still sees and logs every request. Without egress, a connection
+    /// that does not start with a TLS handshake is also passed, and nothing sees the host name of a request inside TLS.
+    /// The agent can then use any protocol with the host, on any port.
     #[default]
     Connection,
-    /// Pipelock decrypts the connection and also scans URLs for secrets and answers for prompt injection. An answer is held
-    /// until it has been scanned, which takes about 2 s per MiB, and one above 1 MiB is refused. Event streams are scanned
-    /// event by event.
+    /// Pipelock decrypts the connection, and also scans URLs for secrets and responses for prompt injection. A response
+    /// is held back until it has been scanned, which takes about 2 s per MiB. A response above 1 MiB is denied. Event
+    /// streams are scanned event by event.
     Content,
 }
 
@@ -33,21 +33,21 @@ impl fmt::Display for Inspect {
     }
 }
 
-/// Whether pipelock scans the headers and bodies of the requests that it can read: those to hosts with `inspect: content`,
-/// and those over plain HTTP.
+/// Scan of request headers and bodies by pipelock. It covers the requests that pipelock can read: those to hosts with
+/// `inspect: content`, and those over plain HTTP.
 ///
-/// A scan takes about 2.4 s per MB with every request, and an agent sends its whole conversation with every turn. Compressed
-/// bodies, and bodies above 5 MiB, are then refused. Headers are left out where egress injects a credential into such a
-/// request: it is what the scan would find.
+/// A scan takes about 2.4 s per MB for every request, and an agent sends its whole conversation with every turn. When
+/// the scan is on, compressed bodies and bodies above 5 MiB are denied. Headers are not scanned if egress injects a
+/// credential into such a request, because the scan would find that credential.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RequestScan {
-    /// They are not scanned.
+    /// Requests are not scanned.
     #[default]
     Off,
-    /// They are scanned for secrets; a finding is logged.
+    /// Requests are scanned for secrets, and a finding is logged.
     Warn,
-    /// They are scanned for secrets; a request with a finding is refused.
+    /// Requests are scanned for secrets, and a request with a finding is denied.
     Block,
 }
 
@@ -64,9 +64,9 @@ impl fmt::Display for RequestScan {
 /// An entry of `egress.allow`: a host as text, or `{host: HOST, inspect: connection|content}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowSpec {
-    /// The host, or a wildcard for it and all below.
+    /// The host, or a wildcard for a domain and every name below it.
     pub host: HostPattern,
-    /// How pipelock inspects it. `None`: as another entry for the same host says, else `connection`.
+    /// The host's inspection by pipelock. `None`: the value of another entry for the same host, else `connection`.
     pub inspect: Option<Inspect>,
 }
 
@@ -77,7 +77,7 @@ impl From<HostPattern> for AllowSpec {
 }
 
 impl AllowSpec {
-    /// The entry with another way of inspection.
+    /// Sets the host's inspection.
     #[must_use]
     pub const fn with_inspect(mut self, inspect: Inspect) -> Self {
         self.inspect = Some(inspect);
@@ -85,19 +85,19 @@ impl AllowSpec {
     }
 }
 
-/// A host and how pipelock inspects it.
+/// A host and its inspection by pipelock.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AllowForm {
-    /// The host, or a wildcard for it and all below.
+    /// The host, or a wildcard for a domain and every name below it.
     host: HostPattern,
-    /// How pipelock inspects it. Default: as another entry for the same host says, else `connection`.
+    /// The host's inspection by pipelock. Default: the value of another entry for the same host, else `connection`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inspect: Option<Inspect>,
 }
 
 impl Serialize for AllowSpec {
-    /// Writes the short form where it says everything.
+    /// Writes the short form if `inspect` is not set.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.inspect {
             None => self.host.serialize(serializer),

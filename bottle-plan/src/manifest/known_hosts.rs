@@ -1,14 +1,15 @@
-//! Whether a line of `known_hosts` can be about an upstream's host; see sshd(8) about that file's format.
+//! Check of whether a line of `known_hosts` can apply to an upstream's host. The file format is described in sshd(8).
 
 use crate::value::GitUrl;
 
-/// Whether the line names the URL's host. One with a hashed name may, and counts as if it did.
+/// Returns `true` if the line names the URL's host. A line with a hashed host name also counts, because it may name the
+/// host.
 pub(super) fn names_host(line: &str, url: &GitUrl) -> bool {
     let hosts = line.split_whitespace().find(|field| *field != "@cert-authority").unwrap_or_default();
     if hosts.starts_with("|1|") {
         return true;
     }
-    // Where the port is not 22, ssh looks for the name with the port first, then for the name alone.
+    // If the port is not 22, ssh looks up the name with the port first, then the name alone.
     let with_port = url.port().map(|port| format!("[{}]:{port}", url.host()));
     let fits = |pattern: &str| {
         matches(pattern.as_bytes(), url.host().as_bytes())
@@ -24,8 +25,8 @@ pub(super) fn names_host(line: &str, url: &GitUrl) -> bool {
     named && !excluded
 }
 
-/// Whether a pattern with `*` and `?` covers the whole text. A star that was tried is only tried again one character
-/// further on, so that the time grows with the product of the two lengths.
+/// Returns `true` if a pattern with `*` and `?` matches the whole text. Only the last `*` is retried, each time one
+/// character later, so the time is at most proportional to the product of the two lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut next) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -1,4 +1,4 @@
-//! Reads a manifest, with every mistake in it.
+//! Reads a manifest and reports every mistake in it.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,7 +13,7 @@ use super::read;
 use super::spec::Manifest;
 use super::tree::Node;
 
-/// The most that a manifest may hold; what is larger is not a manifest.
+/// The maximum size of a manifest in bytes. A larger file is rejected.
 pub const MAX_MANIFEST_BYTES: u64 = 256 << 10;
 
 impl Manifest {
@@ -21,8 +21,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, is no regular file, is larger than [`MAX_MANIFEST_BYTES`], is not UTF-8, or holds a
-    /// mistake.
+    /// If the file cannot be read, is not a regular file, is larger than [`MAX_MANIFEST_BYTES`], is not UTF-8, or
+    /// contains a mistake.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
         let path = path.as_ref();
         let text = read_text(path).map_err(|problem| ManifestError::unreadable(path, &problem))?;
@@ -44,7 +44,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// When it is not YAML or holds a mistake. The error holds every mistake with its line and key.
+    /// If the text is not YAML or contains a mistake. The error holds every mistake with its line and key.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
         let mut mistakes = Vec::new();
         let Some((mut root, found)) = Node::parse(text).map_err(|mistake| mistakes.push(*mistake)).ok() else {
@@ -72,8 +72,9 @@ impl Manifest {
         }
     }
 
-    /// Makes the error of a mistake that only the caller can see, such as a path that does not exist, at a key of this
-    /// manifest. It has the key's file, line and source line when the manifest was read from a text.
+    /// Creates the error for mistakes that only the caller can find, such as a path that does not exist. Each item is a
+    /// key of this manifest and the text of the mistake. The error has the key's line and source line if the manifest
+    /// was read or parsed, and the file if it was read from one.
     ///
     /// ```
     /// use bottle_plan::Manifest;
@@ -88,7 +89,7 @@ impl Manifest {
         self.error(mistakes)
     }
 
-    /// Gives mistakes their places.
+    /// Creates the error for mistakes, and adds their places.
     pub(crate) fn error(&self, mistakes: Vec<ManifestMistake>) -> ManifestError {
         let Some(origin) = &self.origin.0 else { return ManifestError::without_text(mistakes) };
         let placed = mistakes.into_iter().map(|mistake| {
@@ -104,13 +105,14 @@ impl Manifest {
 }
 
 impl Manifest {
-    /// Directory of the file that the manifest was read from; `None` for a manifest that was parsed or built in code.
+    /// Returns the directory of the file that the manifest was read from. `None` for a manifest that was parsed or
+    /// built in code.
     pub fn dir(&self) -> Option<&Path> {
         self.origin.0.as_ref()?.file.as_deref()?.parent()
     }
 }
 
-/// The place of a key, or of the nearest one above it that is there.
+/// Returns the place of a key, or of its nearest parent that is in the text.
 fn place_of(places: &BTreeMap<String, Range<usize>>, key: &str) -> Option<Range<usize>> {
     let mut key = key;
     loop {
@@ -121,13 +123,13 @@ fn place_of(places: &BTreeMap<String, Range<usize>>, key: &str) -> Option<Range<
     }
 }
 
-/// Whether a broken rule tells more than the mistakes that the types found: a value that was dropped for one of those may be
-/// the whole reason, and shifts the items behind it.
+/// Returns `true` if a broken rule adds something to the mistakes in `told`, which the types found. A value that was
+/// dropped because of such a mistake may be the only reason for the broken rule, and it shifts the items after it.
 fn is_news(mistake: &ManifestMistake, told: &[String]) -> bool {
     let key = mistake.key.as_str();
     !told.iter().any(|told| {
         let parent = told.rfind(['.', '[']).map_or("", |end| &told[..end]);
-        // A bottle that is wrong as a whole is there all the same for its agents.
+        // A bottle that is invalid as a whole still exists for its agents.
         let bottle =
             (told == "bottles" || parent == "bottles") && key.starts_with("agents.") && key.ends_with(".bottle");
         let list = told.find('[').map_or(told.as_str(), |end| &told[..end]);
@@ -138,7 +140,7 @@ fn is_news(mistake: &ManifestMistake, told: &[String]) -> bool {
 
 fn read_text(path: &Path) -> Result<String, String> {
     let describe = |error: std::io::Error| format!("it could not be read: {error}");
-    // Asked first, since opening a named pipe would wait for whoever writes to it.
+    // The file type is checked first, because opening a named pipe would block until another process writes to it.
     if !std::fs::metadata(path).map_err(describe)?.is_file() {
         return Err("it is not a regular file".into());
     }

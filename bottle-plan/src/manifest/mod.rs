@@ -1,7 +1,7 @@
-//! The manifest: what a person writes, in YAML.
+//! The manifest: the YAML file that a person writes.
 //!
-//! The types here are the file's grammar; `load` reads a file into them and turns every mistake into one error that
-//! names file, line, key and what is accepted; `check` holds the rules that span several keys.
+//! The types here define the format of the file. `load` reads a file into them and reports all mistakes in one error,
+//! each with line, key and what is accepted. `check` holds the rules that involve several keys.
 
 mod build;
 mod check;

@@ -1,4 +1,4 @@
-//! Who owns a bottle's networks, in both written forms.
+//! The owner and the subnets of a bottle's networks, in both written forms.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::shorthand;
 
-/// Who owns the bottle's networks.
+/// The owner and the subnets of the bottle's networks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworksSpec {
-    /// Who makes and removes them.
+    /// The owner, which creates and removes the networks. Default: `compose`.
     pub mode: NetworkMode,
     /// The internal network's subnet. Default: the engine picks one.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
@@ -25,14 +25,15 @@ pub struct NetworksSpec {
     pub egress_subnet: Option<Ipv4Net>,
 }
 
-/// Who makes and removes a bottle's networks.
+/// The owner of a bottle's networks, which creates and removes them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkMode {
-    /// Compose, with `up` and `down`.
+    /// Compose creates the networks with `up` and removes them with `down`.
     #[default]
     Compose,
-    /// The launcher, before `up` and after `down`; pipelock is told the internal network's subnet.
+    /// The launcher creates the networks before `up` and removes them after `down`. Pipelock is given the internal
+    /// network's subnet.
     External,
 }
 
@@ -47,7 +48,7 @@ pub(super) enum NetworksForm {
     Mapping(NetworksSpec),
 }
 
-/// `networks: external` for `networks: {mode: external}`.
+/// Deserializes the short form `networks: external` as `networks: {mode: external}`, or a mapping.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworksSpec, D::Error> {
     struct Form;
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The text that a manifest was read from. It is no part of the manifest's value.
+/// The text that a manifest was read from. It is ignored when manifests are compared.
 #[derive(Clone, Default)]
 pub(super) struct Origin(pub(super) Option<Arc<Document>>);
 
@@ -24,7 +24,7 @@ impl PartialEq for Origin {
 }
 
 impl fmt::Debug for Origin {
-    /// The text may hold what is no part of the manifest, such as a secret in a comment.
+    /// Leaves the text out, because it may contain secrets that are not part of the manifest, such as one in a comment.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "read from a text" } else { "made in code" })
     }

@@ -1,4 +1,4 @@
-//! The manifest's types out of a tree. An error carries the place of the value it is about.
+//! Deserializes the manifest's types from a tree. An error holds the place of the value that it is about.
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
@@ -13,8 +13,8 @@ use super::error::{MAX_MISTAKES, ManifestMistake};
 use super::tree::{Entry, Node, Value};
 use super::words::{in_words, listed, meant, shown};
 
-/// Reads a type from a tree, with all mistakes. What a mistake is about is dropped from the tree, so that the next is found;
-/// `None` when so much is wrong that nothing is left.
+/// Reads a type from a tree and collects all mistakes. The value with the mistake is dropped from the tree, so that the
+/// next mistake can be found. Returns `None` if the mistakes leave nothing to read, or if there are too many of them.
 pub(super) fn read<T: DeserializeOwned>(root: &mut Node, mistakes: &mut Vec<ManifestMistake>) -> Option<T> {
     loop {
         let problem = match T::deserialize(Reader { node: root, path: &Path::Root, span: &root.span }) {
@@ -37,7 +37,7 @@ pub(super) fn read<T: DeserializeOwned>(root: &mut Node, mistakes: &mut Vec<Mani
     }
 }
 
-/// Whether a mapping lacks a key only since its value was dropped.
+/// Returns `true` if a mapping lacks a key only because its value was dropped.
 fn is_dropped(root: &Node, positions: &[usize], field: &str) -> bool {
     let mut node = root;
     for position in positions {
@@ -54,11 +54,11 @@ fn is_dropped(root: &Node, positions: &[usize], field: &str) -> bool {
     matches!(&node.value, Value::Mapping(entries) if entries.iter().any(|entry| entry.node.dropped && entry.key == field))
 }
 
-/// The way from the document to a value.
+/// The path from the document to a value.
 enum Path<'a> {
     Root,
     Item(&'a Path<'a>, usize),
-    /// The position of the entry, and the entry.
+    /// The position of the entry, and the entry itself.
     Key(&'a Path<'a>, usize, &'a Entry),
 }
 
@@ -83,7 +83,7 @@ impl Path<'_> {
     }
 }
 
-/// A mistake that the types found.
+/// A mistake that was found during deserialization.
 #[derive(Debug)]
 struct Problem {
     text: String,
@@ -95,7 +95,7 @@ struct Problem {
     span: Option<Range<usize>>,
 }
 
-/// The error by which serde carries a problem outwards.
+/// The error type with which serde passes a problem to its caller.
 #[derive(Debug)]
 struct Stop(Box<Problem>);
 
@@ -105,7 +105,7 @@ impl Stop {
         Self(Box::new(Problem { text, suggestion: None, missing: None, placed: false, key, positions, span: None }))
     }
 
-    /// Places the problem, unless a value further in did.
+    /// Sets the problem's place, unless an inner value has already set it.
     fn at(mut self, path: &Path<'_>, span: &Range<usize>) -> Self {
         if !self.0.placed {
             path.write(&mut self.0.key, &mut self.0.positions);
@@ -174,7 +174,7 @@ impl de::Error for Stop {
     }
 }
 
-/// A value to read, the way to it, and the place of mistakes in it.
+/// A value to read, the path to it, and the place of mistakes in it.
 #[derive(Clone, Copy)]
 struct Reader<'de, 'p> {
     node: &'de Node,
@@ -221,7 +221,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         if self.node.value == Value::Null { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    /// The derived types would take a list of their fields' values as well.
+    /// Rejects a list, because the derived types would also accept a list of their fields' values.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -245,7 +245,7 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
                 let text: value::StrDeserializer<'_, Stop> = text.as_str().into_deserializer();
                 text.deserialize_enum(name, variants, visitor)
             }
-            // Every enumeration of the manifest is a list of words.
+            // Every enumeration of the manifest is a set of words.
             _ => Err(de::Error::invalid_type(self.kind(), &listed(variants).as_str())),
         })
     }

@@ -1,4 +1,4 @@
-//! The manifest's JSON Schema, by which an editor completes and checks a manifest.
+//! The manifest's JSON Schema, with which an editor completes and checks a manifest.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -6,9 +6,10 @@ use schemars::generate::SchemaSettings;
 use super::Manifest;
 
 impl Manifest {
-    /// The schema as the text of a file, in draft 7, the one that editors know best.
+    /// Returns the JSON Schema as the text of a file, in draft 7, which editors support best.
     ///
-    /// It accepts what [`Manifest::parse`] accepts, and refuses what can be told without looking at two keys at once.
+    /// It accepts everything that [`Manifest::parse`] accepts. It rejects the mistakes that can be found by looking at
+    /// one key at a time.
     pub fn json_schema() -> String {
         let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<Self>();
         if let Some(definitions) = schema.get_mut("definitions").and_then(serde_json::Value::as_object_mut) {
@@ -23,7 +24,7 @@ impl Manifest {
     }
 }
 
-/// `DeployKeySpec` as "Deploy key".
+/// Returns the title of a type, such as "Deploy key" for `DeployKeySpec`.
 fn title(name: &str) -> String {
     let name = name.trim_start_matches("Toggle_").trim_end_matches("Spec").trim_end_matches("Form");
     let mut title = String::new();
@@ -39,6 +40,6 @@ fn title(name: &str) -> String {
 }
 
 fn text(schema: &Schema) -> String {
-    // What `serde_json` itself holds has a form in JSON.
+    // A `serde_json` value can always be serialized.
     serde_json::to_string_pretty(schema).unwrap_or_default() + "\n"
 }

@@ -1,4 +1,4 @@
-//! Keys that may be written in more than one way, and maps that refuse a key written twice.
+//! Keys that can be written in more than one way, and maps that reject duplicate keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::value::{EnvName, HostName};
 
-/// A map in which a key written twice is an error; plain maps would keep the last one in silence.
+/// Deserializes a map and rejects duplicate keys. A plain map would silently keep the last value.
 pub(super) fn unique_map<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
 where
     D: Deserializer<'de>,
@@ -45,16 +45,16 @@ where
     deserializer.deserialize_map(Unique(PhantomData))
 }
 
-/// Where the value of an environment variable of the agent comes from.
+/// The source of an environment variable's value for the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvSpec {
-    /// The value itself. It is written to the Compose file, so it must not be a secret. In a manifest's text `$$` stands for
-    /// `$`.
+    /// The value itself. It is written to the Compose file, so it must not be a secret. In a manifest's text, `$$`
+    /// stands for `$`.
     Literal(String),
-    /// The value of this variable of the host's environment at launch; `None` for the same name. The texts `$NAME` and
-    /// `${NAME}` are short for it.
+    /// The value of this variable of the host's environment at launch. `None`: the variable of the same name. `$NAME`
+    /// and `${NAME}` are short forms.
     Forward(Option<EnvName>),
-    /// A dummy for a credential that egress injects; `None` for a dummy of our own.
+    /// A dummy value for a credential that egress injects. `None`: a default dummy.
     Placeholder(Option<String>),
 }
 
@@ -173,8 +173,8 @@ impl<'de> Deserialize<'de> for EnvSpec {
     }
 }
 
-/// A text of `env`: `$NAME` or `${NAME}` alone forwards a variable, `$$` is a `$`, and a variable within a longer text is an
-/// error, since nothing is interpolated.
+/// Parses a text value of `env`. `$NAME` or `${NAME}` alone forwards a variable, and `$$` stands for `$`. A variable
+/// within a longer text is an error, because nothing is interpolated.
 fn from_text(text: &str) -> Result<EnvSpec, String> {
     let whole = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).or_else(|| text.strip_prefix('$'));
     if let Some(name) = whole.and_then(|name| name.parse::<EnvName>().ok()) {
@@ -195,7 +195,7 @@ fn from_text(text: &str) -> Result<EnvSpec, String> {
     Ok(EnvSpec::Literal(literal))
 }
 
-/// The error of a variable within a longer text; `after` is what follows its `$`.
+/// Returns the error for a variable within a longer text. `after` is the text after its `$`.
 fn reference_within(after: &str) -> String {
     let braced = after.starts_with('{');
     let name = after.trim_start_matches('{');
@@ -211,7 +211,7 @@ fn reference_within(after: &str) -> String {
     )
 }
 
-/// A truth value or a `T` written as a string.
+/// A boolean, or a `T` written as a string.
 struct OneOf<T>(Result<bool, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOf<T> {
@@ -238,7 +238,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOf<T> {
     }
 }
 
-/// A part that is off, on with its defaults (`true`), or on as a mapping says.
+/// A part that is off, on with its defaults (`true`), or on with the settings of a mapping.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Toggle<T> {
     /// `false`, or absent.
@@ -249,7 +249,7 @@ pub enum Toggle<T> {
 }
 
 impl<T> Toggle<T> {
-    /// What it is set to, when it is on.
+    /// Returns the settings, or `None` if the part is off.
     pub const fn as_option(&self) -> Option<&T> {
         match self {
             Self::Off => None,
@@ -301,18 +301,18 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Toggle<T> {
     }
 }
 
-/// A subnet, or none.
+/// Deserializes an optional subnet.
 pub(super) fn subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Net>, D::Error> {
     Ok(Option::<Address<Ipv4Net>>::deserialize(deserializer)?.map(|address| address.0))
 }
 
-/// A map to IP addresses.
+/// Deserializes a map from host names to IP addresses.
 pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<HostName, IpAddr>, D::Error> {
     let map: BTreeMap<HostName, Address<IpAddr>> = unique_map(deserializer)?;
     Ok(map.into_iter().map(|(host, address)| (host, address.0)).collect())
 }
 
-/// What an [`Address`] may hold.
+/// A type that an [`Address`] can hold.
 trait Addressing: FromStr {
     const ACCEPTED: &str;
 }

@@ -1,4 +1,4 @@
-//! The types of the manifest: the grammar of the file.
+//! The types of the manifest, which define the format of the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,17 +19,17 @@ use crate::value::{
 
 /// A manifest: bottles, and the agents that run in them.
 ///
-/// Relative paths are relative to the manifest's directory, `~` stands for the home directory, and the workspace is the
-/// working directory unless said otherwise.
+/// Relative paths are resolved against the manifest's directory. `~` stands for the home directory. The default
+/// workspace is the working directory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Bottle manifest")]
 pub struct Manifest {
-    /// What a sealed place looks like, by name. At least one is needed.
+    /// The bottles, by name. At least one is required.
     #[serde(deserialize_with = "shorthand::unique_map")]
     #[schemars(extend("minProperties" = 1))]
     pub bottles: BTreeMap<BottleName, BottleSpec>,
-    /// Who runs in which bottle, by name. At least one is needed.
+    /// The agents, by name. At least one is required.
     #[serde(deserialize_with = "shorthand::unique_map")]
     #[schemars(extend("minProperties" = 1, "propertyNames" = {"not": {"pattern": "^(?:pipelock|git-gate|egress|supervise)(?:-|$)"}}))]
     pub agents: BTreeMap<AgentName, AgentSpec>,
@@ -38,56 +38,59 @@ pub struct Manifest {
     pub(super) origin: Origin,
 }
 
-/// One sealed place. Everything has a default: an empty mapping is a bottle that reaches nothing.
+/// A bottle. Every key has a default: an empty mapping is a bottle that reaches nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BottleSpec {
-    /// The agent's environment: literals, in which `$$` stands for `$`; `$NAME`, `${NAME}` or `{forward: NAME}` for a value of the host's environment, and
-    /// `{placeholder: true}` for a credential variable that must be set while egress injects the real one.
+    /// The agent's environment. A text is a literal, in which `$$` stands for `$`. A variable of the host's environment
+    /// is forwarded with `$NAME`, `${NAME}` or `{forward: NAME}`. `{placeholder: true}` sets a dummy value, for a
+    /// credential variable that must be set while egress injects the real credential.
     #[serde(deserialize_with = "shorthand::unique_map", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(example = serde_json::json!({"EDITOR": "vi", "LANG": {"forward": true}}))]
     pub env: BTreeMap<EnvName, EnvSpec>,
-    /// A file of `NAME=value` lines for the agent's environment; ignored when it is absent or empty.
+    /// A file of `NAME=value` lines for the agent's environment. It is ignored if it is absent or empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub env_file: Option<PathBuf>,
-    /// What the agent may reach over HTTP. Empty: nothing.
+    /// The hosts that the agent may reach over HTTP. Empty: none.
     pub egress: EgressSpec,
     /// The git repositories that the agent may fetch from and push to. Empty: none.
     pub git: GitSpec,
-    /// Whether the agent may ask a person for changes: `true`, or a mapping. Off unless given.
+    /// Permission for the agent to ask a person for changes: `true`, or a mapping. Default: `false`.
     pub supervise: Toggle<SuperviseSpec>,
-    /// The OCI runtime of the agent's container.
+    /// The OCI runtime of the agent's container. Default: `runc`.
     pub runtime: Runtime,
-    /// Which images are used, and what goes into the agent's.
+    /// The images to use, and the contents of the agent's image.
     pub images: ImagesSpec,
     /// The files that the agent works on.
     pub workspace: WorkspaceSpec,
-    /// How much of the machine a container may take.
+    /// The resource limits of the containers.
     pub limits: LimitsSpec,
-    /// Who owns the bottle's networks: `compose`, `external`, or a mapping.
+    /// The owner of the bottle's networks: `compose`, `external`, or a mapping. Default: `compose`.
     #[serde(deserialize_with = "networks::networks")]
     #[schemars(with = "networks::NetworksForm")]
     pub networks: NetworksSpec,
-    /// The bottle's certificate authorities, and whom its upstream connections trust.
+    /// The bottle's certificate authorities, and the additional ones that its upstream connections trust.
     pub tls: TlsSpec,
 }
 
-/// What the agent may reach over HTTP.
+/// The hosts that the agent may reach over HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressSpec {
-    /// Hosts that may be reached as they are: `api.example.com`, or `*.example.com` for it and all below.
+    /// Hosts that the agent may reach without limits: `api.example.com`, or `*.example.com` for `example.com` and every
+    /// name below it.
     #[schemars(example = serde_json::json!(["packages.example.com", {"host": "*.example.com", "inspect": "content"}]))]
     pub allow: Vec<AllowSpec>,
-    /// Hosts whose requests are limited or given a credential. A host of a route need not be in `allow`.
+    /// Routes: hosts for which requests are limited or given a credential. A route's host need not be in `allow`.
     pub routes: Vec<RouteSpec>,
-    /// Whether pipelock scans the headers and bodies of the requests that it can read.
+    /// The scan of headers and bodies of the requests that pipelock can read. Default: `off`.
     pub scan_requests: RequestScan,
 }
 
 impl EgressSpec {
-    /// Every entry that names a host, the list first: its key below `egress`, the host, and what it says of the inspection.
+    /// Returns every entry that names a host, first those of `allow`, then the routes: its key below `egress`, the
+    /// host, and its inspection.
     pub(super) fn inspections(&self) -> impl Iterator<Item = (String, &HostPattern, Option<Inspect>)> {
         let allow = self.allow.iter().enumerate();
         let allow = allow.map(|(index, entry)| (format!("allow[{index}]"), &entry.host, entry.inspect));
@@ -96,7 +99,7 @@ impl EgressSpec {
         allow.chain(routes)
     }
 
-    /// The hosts that pipelock inspects by their content, sorted, each once.
+    /// Returns the hosts whose content pipelock inspects, sorted, without duplicates.
     pub(crate) fn content(&self) -> Vec<HostPattern> {
         let said = self.allow.iter().map(|entry| (&entry.host, entry.inspect));
         let said = said.chain(self.routes.iter().map(|route| (&route.host, route.inspect)));
@@ -106,34 +109,34 @@ impl EgressSpec {
     }
 }
 
-/// A host whose requests egress limits, gives a credential, or both.
+/// A host for which egress limits the requests, injects a credential, or both.
 ///
-/// A host that is named exactly hides every wildcard that would cover it, whatever their ports and paths. Of a host's routes
-/// that fit a request the one with the longest path prefix wins, then one that names methods over one that does not. Two
-/// routes of equal rank are an error of the manifest. What no route of a routed host allows is refused, as is plain HTTP; so
-/// is, in the domain of a wildcard, every host that no route is for.
+/// A route for an exact host hides every wildcard that covers the host, whatever their ports and paths. If several
+/// routes of a host match a request, the one with the longest path prefix applies, and then one with methods before one
+/// without. Two routes of equal rank are an error in the manifest. A request to a routed host that no route allows is
+/// denied, and so is plain HTTP. In the domain of a wildcard, every host without a route is also denied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteSpec {
-    /// The route's name in refusals and in the audit log. Default: the host, with `any` for `*`.
+    /// The route's name in error responses and in the audit log. Default: the host, with `any` for `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<EntryName>,
-    /// The host; here `*.example.com` stands for exactly one label below `example.com`.
+    /// The host. In a route, `*.example.com` stands for exactly one label below `example.com`.
     pub host: HostPattern,
     /// The port. Default: 443.
     #[serde(default = "https_port")]
     #[schemars(range(min = 1))]
     pub port: u16,
-    /// The paths that may be asked for, as prefixes of whole segments. Empty: all.
+    /// The allowed paths, as prefixes of whole segments. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<PathPrefix>,
-    /// The methods that may be used. Empty: all.
+    /// The allowed methods. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<Method>,
-    /// The credential that every such request is given. Absent: none, the route only limits.
+    /// The credential that egress injects into every allowed request. Default: none, the route only limits requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inject: Option<InjectSpec>,
-    /// How pipelock inspects the host. Default: as another entry for the same host says, else `connection`.
+    /// The host's inspection by pipelock. Default: the value of another entry for the same host, else `connection`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspect: Option<Inspect>,
 }
@@ -142,30 +145,31 @@ pub(super) const fn https_port() -> u16 {
     443
 }
 
-/// A credential that egress puts in a header, in place of whatever the agent sent there.
+/// A credential that egress puts in a header, replacing any value that the agent sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InjectSpec {
     /// The variable of the host's environment that holds the token. The manifest never holds the token itself.
     #[schemars(example = &"ANTHROPIC_API_KEY")]
     pub token: EnvName,
-    /// How the token is written: `bearer` and `basic` in `authorization`, `header` in a header of your choice.
+    /// The scheme: `bearer` and `basic` use the header `authorization`, `header` uses a header of your choice. Default:
+    /// `bearer`.
     #[serde(default)]
     pub scheme: InjectScheme,
-    /// With `header`: the header. Default: `x-api-key`.
+    /// The header, for scheme `header`. Default: `x-api-key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<HeaderName>,
-    /// With `header`: its value, in which `{token}` stands for the token. Default: `{token}`.
+    /// The header's value, for scheme `header`. `{token}` in it stands for the token. Default: `{token}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^(?:[!-~][ -~]*)?\{token\}(?:[ -~]*[!-~])?$"))]
     pub template: Option<String>,
-    /// With `basic`: the user name. Default: `x-access-token`.
+    /// The user name, for scheme `basic`. Default: `x-access-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f:]+$"))]
     pub username: Option<String>,
 }
 
-/// How a token is written into a request.
+/// The form in which a token is written to a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InjectScheme {
@@ -182,21 +186,21 @@ pub enum InjectScheme {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GitSpec {
-    /// Whose name the agent's commits bear. Default: the agent's.
+    /// The author and committer of the agent's commits. Default: the agent's name, and `<agent>@bottle.invalid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<GitIdentity>,
-    /// The repositories.
+    /// The repositories. Empty: none.
     pub upstreams: Vec<UpstreamSpec>,
 }
 
-/// Author and committer of the agent's commits.
+/// The author and committer of the agent's commits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GitIdentity {
-    /// `user.name`.
+    /// The name, as in git's `user.name`.
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f<>]+$"))]
     pub name: String,
-    /// `user.email`.
+    /// The email address, as in git's `user.email`.
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f<>]+$"))]
     pub email: String,
 }
@@ -205,59 +209,61 @@ pub struct GitIdentity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSpec {
-    /// Its name on git-gate: the agent reaches it as `git://git-gate/<name>.git`.
+    /// The repository's name on git-gate. The agent reaches it as `git://git-gate/<name>.git`.
     pub name: EntryName,
-    /// Where it really is.
+    /// The URL of the upstream.
     #[schemars(example = &"git@git.example.com:team/app.git")]
     pub url: GitUrl,
-    /// For ssh: the private key, mode 0600. Not with `deploy_key`.
+    /// The private key for ssh, mode 0600. Not with `deploy_key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub identity_file: Option<PathBuf>,
-    /// For ssh: the host's public keys, as lines of a `known_hosts` file (sshd(8)). A host whose key is not here is refused.
+    /// The host's public keys for ssh, as lines of a `known_hosts` file (sshd(8)). A host key that is not listed is
+    /// rejected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(regex(
         pattern = r"^\s*(?:@cert-authority\s+)?[^#@\s]\S*\s+(?:ssh-|ecdsa-|sk-ssh-|sk-ecdsa-)\S*\s+AAAA[A-Za-z0-9+/=]*(?:\s|$)"
     )))]
     pub known_hosts: Vec<String>,
-    /// Addresses of hosts that DNS does not know, for git-gate alone.
+    /// Addresses of hosts that DNS does not resolve, for git-gate only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "shorthand::addresses")]
     #[schemars(with = "BTreeMap<HostName, String>")]
     pub extra_hosts: BTreeMap<HostName, IpAddr>,
-    /// For https: the variable of the host's environment that holds the token.
+    /// The variable of the host's environment that holds the token for https.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<EnvName>,
-    /// For https: the user name that goes with the token. Default: `x-access-token`.
+    /// The user name that is sent with the token for https. Default: `x-access-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f:]+$"))]
     pub username: Option<String>,
-    /// A fresh key for this bottle alone, registered at the forge and revoked at teardown.
+    /// A new key for this bottle only. It is registered at the forge and revoked at teardown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy_key: Option<DeployKeySpec>,
-    /// What the agent may push.
+    /// The rules for pushes by the agent.
     #[serde(default)]
     pub push: PushSpec,
 }
 
-/// A key that is registered at a forge for the life of one bottle.
+/// A key that is registered at a forge for the lifetime of one bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployKeySpec {
-    /// Whose programming interface the forge speaks.
+    /// The kind of forge, which selects the API.
     pub forge: Forge,
-    /// The interface's base, such as `https://git.example.com/api/v1`. Default for GitHub and GitLab: their public one.
+    /// The base URL of the API, such as `https://git.example.com/api/v1`. Default for GitHub and GitLab: their public
+    /// API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^(?:https://|http://(?:127\.0\.0\.1|localhost|\[::1\])(?:[:/]|$))[^@?# ]*$"))]
     pub api_url: Option<String>,
     /// The variable of the host's environment that holds a token which may administer the repository's keys.
     pub token: EnvName,
-    /// The repository as the forge names it. Default: the URL's path without `.git`.
+    /// The repository's name at the forge. Default: the URL's path without `.git`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9._/-]*/[A-Za-z0-9._/-]*$"))]
     pub repository: Option<String>,
 }
 
-/// A forge whose interface is known.
+/// A kind of forge whose API is supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Forge {
@@ -269,27 +275,27 @@ pub enum Forge {
     Gitlab,
 }
 
-/// What may be pushed. The defaults let new commits onto branches and refuse everything that rewrites or widens.
+/// The rules for pushes. By default, new commits on branches are allowed, and everything else is denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own in the manifest")]
 pub struct PushSpec {
-    /// Whether anything may be pushed at all.
+    /// Allows pushes at all. Default: `true`.
     pub enabled: bool,
-    /// The branches that may be pushed to. Empty: none.
+    /// The branches that may be pushed to. Empty: none. Default: all (`**`).
     #[schemars(example = serde_json::json!(["agent/**"]))]
     pub branches: Vec<Glob>,
-    /// Whether a push may rewrite a branch (a non-fast-forward update).
+    /// Allows a push to rewrite a branch (a non-fast-forward update). Default: `false`.
     pub force: bool,
-    /// Whether a push may delete a branch or tag.
+    /// Allows a push to delete a branch or tag. Default: `false`.
     pub delete: bool,
-    /// Whether tags may be pushed.
+    /// Allows tags to be pushed. Default: `false`.
     pub tags: bool,
-    /// Paths that no pushed commit may change. Default: the places from which common forges run code.
+    /// Paths that no pushed commit may change. Default: the paths from which common forges run code.
     pub protected_paths: Vec<Glob>,
-    /// The most that one push may bring, unpacked.
+    /// The maximum unpacked size of one push. Default: 100 MiB.
     pub max_size: ByteSize,
-    /// Whether gitleaks scans what is new in the push.
+    /// Scans the new content of a push with gitleaks. Default: `true`.
     pub scan: bool,
 }
 
@@ -316,11 +322,12 @@ impl Default for PushSpec {
     }
 }
 
-/// How the agent may ask a person for changes.
+/// The settings of supervise, through which the agent asks a person for changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SuperviseSpec {
-    /// How long a tool call waits for a decision before it answers "pending". Kept below the usual client's limit of 60 s.
+    /// The time that a tool call waits for a decision before it answers "pending". At most `50s`, to stay below the
+    /// usual client timeout of 60 s. Default: `50s`.
     pub wait: Span,
 }
 
@@ -330,40 +337,40 @@ impl Default for SuperviseSpec {
     }
 }
 
-/// The OCI runtime of the agent's container.
+/// The OCI runtime of the agent's container. Default: `runc`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
-    /// The engine's own: the agent shares the host's kernel.
+    /// The engine's default runtime. The agent shares the host's kernel.
     #[default]
     Runc,
-    /// gVisor: the agent's system calls go to a kernel of its own.
+    /// gVisor. The agent's system calls are handled by a separate kernel.
     Runsc,
 }
 
-/// Which images are used, and what goes into the agent's.
+/// The images to use, and the contents of the agent's image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImagesSpec {
-    /// What the built images are built on; a Debian. Default: `debian:trixie-slim`.
+    /// The base of the built images, which must be a Debian. Default: `debian:trixie-slim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<ImageRef>,
-    /// A ready image for the agent, with a user `agent`, a shell and git. Then nothing is built for it.
+    /// A ready image for the agent, with a user `agent`, a shell and git. If set, no image is built for the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<ImageRef>,
-    /// Pipelock's image. Default: the release that this library was tried with.
+    /// Pipelock's image. Default: the release that this library was tested with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipelock: Option<ImageRef>,
-    /// A ready image for egress. Then nothing is built for it.
+    /// A ready image for egress. If set, no image is built for egress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<ImageRef>,
-    /// A ready image for git-gate. Then nothing is built for it.
+    /// A ready image for git-gate. If set, no image is built for git-gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub git_gate: Option<ImageRef>,
-    /// A ready image for supervise. Then nothing is built for it.
+    /// A ready image for supervise. If set, no image is built for supervise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supervise: Option<ImageRef>,
-    /// Debian packages to add to the agent's image.
+    /// Debian packages to add to the agent's image. Empty: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = serde_json::json!(["python3", "build-essential"]))]
     pub packages: Vec<DebianPackage>,
@@ -373,7 +380,7 @@ pub struct ImagesSpec {
     /// The version of Codex in the agent's image. Default: a pinned one for the provider `codex`, else none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codex: Option<NpmVersion>,
-    /// Further build arguments for the agent's image, for a base of your own.
+    /// Additional build arguments for the agent's image, for a base image of your own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "shorthand::unique_map")]
     pub build_args: BTreeMap<EnvName, String>,
 }
@@ -382,68 +389,69 @@ pub struct ImagesSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkspaceSpec {
-    /// How the agent gets them.
+    /// The way in which the agent gets the files. Default: `copy`.
     pub mode: WorkspaceMode,
     /// The directory on the host. Default: the working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub path: Option<PathBuf>,
-    /// Where the agent sees them. Default: `/workspace`.
+    /// The path in the agent's container. Default: `/workspace`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<ContainerPath>,
-    /// With `copy`: whether `.env` and `.env.*` files are copied too. They usually hold credentials.
+    /// Includes `.env` and `.env.*` files in a copy, for mode `copy`. They usually hold credentials. Default: `false`.
     pub include_env_files: bool,
 }
 
-/// How the agent gets its files.
+/// The way in which the agent gets its files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorkspaceMode {
-    /// A copy in an image of the bottle's own, without what `.gitignore` and `.dockerignore` leave out.
+    /// A copy in an image for this bottle, without the files that `.gitignore` and `.dockerignore` exclude.
     #[default]
     Copy,
-    /// The directory itself, read-only.
+    /// A read-only bind mount of the directory.
     Bind,
-    /// The directory itself, which the agent may change.
+    /// A writable bind mount of the directory.
     BindRw,
     /// An empty directory.
     None,
 }
 
-/// How much of the machine the containers may take.
+/// The resource limits of the containers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSpec {
     /// The agent's container. Default: no memory or processor limit, 4096 processes.
     pub agent: ContainerLimits,
-    /// Each sidecar's container. Default: 1 GiB, 256 processes. Pipelock takes one connection of the agent for each 8 MiB, so
-    /// 128 by default; more wait.
+    /// Each sidecar's container. Default: 1 GiB of memory, 256 processes. Pipelock accepts one connection of the agent
+    /// for each 8 MiB of its memory, which is 128 by default. More connections wait.
     pub sidecar: ContainerLimits,
 }
 
-/// How much of the machine one container may take.
+/// The resource limits of one container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContainerLimits {
-    /// Memory; the container gets no swap beyond it.
+    /// The maximum memory. The container gets no additional swap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
-    /// Processors.
+    /// The maximum number of processors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<CpuCount>,
-    /// Processes and threads.
+    /// The maximum number of processes and threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16))]
     pub pids: Option<u32>,
 }
 
-/// The bottle's certificate authorities, and whom its upstream connections trust.
+/// The bottle's certificate authorities, and the additional ones that its upstream connections trust.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsSpec {
-    /// How long the bottle's authorities are valid.
+    /// The validity period of the bottle's authorities. Default: `7d`.
     pub lifetime: Span,
-    /// A PEM file of certificates that upstream connections trust besides the public ones, such as a company proxy's.
+    /// A PEM file of certificates that upstream connections trust in addition to the public ones, such as a company
+    /// proxy's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub upstream_ca: Option<PathBuf>,
@@ -455,27 +463,28 @@ impl Default for TlsSpec {
     }
 }
 
-/// Who runs in a bottle.
+/// An agent that runs in a bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentSpec {
     /// The bottle that it runs in.
     pub bottle: BottleName,
-    /// What kind of agent it is, and so how it takes a prompt and where its MCP servers are configured.
+    /// The kind of agent, which determines how a prompt is passed and where MCP servers are configured. Default:
+    /// `custom`.
     #[serde(default)]
     pub provider: Provider,
-    /// What is run. Default: the provider's own program. Needed for the provider `custom`.
+    /// The command line. Default: the provider's own program. Required for the provider `custom`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = serde_json::json!(["claude", "--dangerously-skip-permissions"]))]
     pub command: Vec<String>,
-    /// What the agent is told at the start. Not with `prompt_file`.
+    /// The prompt at the start. Not with `prompt_file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// A file with what the agent is told at the start. Not with `prompt`.
+    /// A file that holds the prompt at the start. Not with `prompt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub prompt_file: Option<PathBuf>,
-    /// Directories of skills, copied to where the provider looks for them.
+    /// Skill directories, which are copied to where the provider looks for skills.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub skills: Vec<PathBuf>,
@@ -489,7 +498,7 @@ pub enum Provider {
     Claude,
     /// Codex.
     Codex,
-    /// Any command; its prompt is at `$BOTTLE_PROMPT_FILE`.
+    /// Any command. `$BOTTLE_PROMPT_FILE` holds the path of the prompt file.
     #[default]
     Custom,
 }

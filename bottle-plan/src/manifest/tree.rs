@@ -1,7 +1,8 @@
-//! A manifest as a tree of values with their places: the step between YAML's text and the manifest's types.
+//! A manifest as a tree of values with their places. It is the step between the YAML text and the manifest's types.
 //!
-//! This is where a document is held to its bounds, since aliases can make a small file huge, and where tags and keys that
-//! are written twice are found. None of these ends the reading: all mistakes are told at once.
+//! The size limits of a document are enforced here, because aliases can make a small file huge. Tags and duplicate keys
+//! are found here too. A tag or duplicate key does not stop the parsing, so that all mistakes are reported at once. A
+//! document above a size limit does.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,19 +13,19 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::error::ManifestMistake;
 use super::words::shown;
 
-/// The deepest nesting of mappings and lists; a manifest needs eight levels.
+/// The maximum nesting depth of mappings and lists. A manifest needs eight levels.
 const MAX_DEPTH: usize = 32;
-/// The most brackets that may be open at once, quoted ones included. They are counted before the scanner sees them.
+/// The maximum number of open brackets, including quoted ones. They are counted before the parser sees them.
 const MAX_OPEN_BRACKETS: u32 = 1000;
-/// The most values of a document, aliases written out.
+/// The maximum number of values in a document, with aliases expanded.
 const MAX_NODES: usize = 10_000;
-/// The most bytes of all texts of a document, aliases written out.
+/// The maximum number of bytes of all texts in a document, with aliases expanded.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
-/// A result whose error ends the reading.
+/// A result whose error stops the parsing.
 type Refusal<T> = Result<T, Box<ManifestMistake>>;
 
-/// The mistake that ends the reading.
+/// Creates the mistake that stops the parsing.
 fn refusal(problem: &str, span: impl Into<Option<Range<usize>>>) -> Box<ManifestMistake> {
     Box::new(ManifestMistake::new("", problem).with_span(span.into()))
 }
@@ -33,9 +34,9 @@ fn refusal(problem: &str, span: impl Into<Option<Range<usize>>>) -> Box<Manifest
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) value: Value,
-    /// The bytes of the text, up to the first inner value of a block.
+    /// The range of bytes in the text. For a mapping or list it is the first character only.
     pub(super) span: Range<usize>,
-    /// Whether a mistake in it was told, so that it no longer counts.
+    /// `true` if a mistake in the value was reported, so that the value is ignored.
     pub(super) dropped: bool,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    /// Reads the one document of a text, and tells the mistakes that do not keep the rest from being read.
+    /// Parses the only document of a text. Also returns the mistakes that do not stop the parsing.
     pub(super) fn parse(text: &str) -> Refusal<(Self, Vec<ManifestMistake>)> {
         check_text(text)?;
         let mut builder = Builder { text, ..Builder::default() };
@@ -80,7 +81,7 @@ impl Node {
         Ok((root, builder.mistakes))
     }
 
-    /// Drops the value at a path of positions; `false` when that is the whole document.
+    /// Drops the value at a path of positions. Returns `false` if the path is invalid or is that of the whole document.
     pub(super) fn drop_at(&mut self, positions: &[usize]) -> bool {
         let mut node = self;
         for position in positions {
@@ -98,7 +99,7 @@ impl Node {
         !positions.is_empty()
     }
 
-    /// The place of every key and item by its path, such as `bottles.dev.egress.allow[0]`.
+    /// Returns the place of every key and item by its path, such as `bottles.dev.egress.allow[0]`.
     pub(super) fn places(&self) -> BTreeMap<String, Range<usize>> {
         let mut places = BTreeMap::new();
         self.collect_places("", &mut places);
@@ -128,7 +129,7 @@ impl Node {
 }
 
 impl Entry {
-    /// The place that a mistake in the value is drawn at: the value where it is a word, and else its key.
+    /// Returns the place at which a mistake in the value is drawn: the value itself if it is a scalar, else its key.
     pub(super) fn place(&self) -> Range<usize> {
         match self.node.value {
             Value::Null | Value::List(_) | Value::Mapping(_) => self.key_span.clone(),
@@ -141,7 +142,7 @@ fn too_deep() -> String {
     format!("it is nested deeper than {MAX_DEPTH} levels, which no manifest is")
 }
 
-/// One character of a text, or the last one.
+/// Returns the range of the character at a byte offset. The range is empty at a newline and at the end of the text.
 fn place(text: &str, at: usize) -> Range<usize> {
     let mut start = at.min(text.len());
     while !text.is_char_boundary(start) {
@@ -151,7 +152,7 @@ fn place(text: &str, at: usize) -> Range<usize> {
     start..end
 }
 
-/// Refuses what the parser would find late or without a place.
+/// Rejects text in which the parser would find a mistake too late or without a place.
 fn check_text(text: &str) -> Refusal<()> {
     let mut open = 0_u32;
     for (at, c) in text.char_indices() {
@@ -174,18 +175,18 @@ fn check_text(text: &str) -> Refusal<()> {
     Ok(())
 }
 
-/// A mapping or list whose end has not come yet.
+/// A mapping or list whose end has not been parsed yet.
 struct Open {
     node: Node,
     anchor: usize,
-    /// The key that waits for its value.
+    /// The key whose value has not been parsed yet.
     key: Option<(Key, Range<usize>)>,
 }
 
 /// A key of a mapping.
 enum Key {
     Text(String),
-    /// One that was told as a mistake; its value is read and dropped.
+    /// A key that was reported as a mistake. Its value is parsed and dropped.
     Bad,
 }
 
@@ -222,7 +223,7 @@ impl Builder<'_> {
                 None => Ok(()),
             },
             Event::Alias(anchor) => {
-                // An anchor that is still open has no value yet: it would hold itself.
+                // An anchor that is still open has no value yet. The value would contain itself.
                 let Some(mut node) = self.anchors.get(&anchor).cloned() else {
                     return Err(refusal("an alias lies in its own anchor", span));
                 };
@@ -250,7 +251,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Counts a value, with everything in it.
+    /// Counts a value and everything in it against the limits.
     fn count(&mut self, node: &Node) -> Refusal<()> {
         let (mut nodes, mut bytes) = (0, 0);
         let mut rest = vec![node];
@@ -279,7 +280,7 @@ impl Builder<'_> {
         Err(refusal(problem, place(self.text, node.span.start)))
     }
 
-    /// Puts a finished value where it belongs.
+    /// Adds a complete value to the innermost open value, or makes it the root.
     fn finish(&mut self, node: Node, anchor: usize) {
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
@@ -330,7 +331,7 @@ impl Builder<'_> {
         }
     }
 
-    /// The path of the innermost open value.
+    /// Returns the path of the innermost open value.
     fn path(&self) -> String {
         let mut path = String::new();
         for (index, open) in self.open.iter().enumerate() {
@@ -341,7 +342,7 @@ impl Builder<'_> {
         path
     }
 
-    /// The path of the value that comes next.
+    /// Returns the path of the value that comes next.
     fn path_of_next(&self) -> String {
         let mut path = String::new();
         for open in &self.open {
@@ -352,7 +353,7 @@ impl Builder<'_> {
 }
 
 impl Open {
-    /// Adds the step into what is being read.
+    /// Appends the step from this value to the one that is being parsed.
     fn extend(&self, path: &mut String) {
         match (&self.node.value, &self.key) {
             (Value::List(items), _) => drop(write!(path, "[{}]", items.len())),
@@ -367,7 +368,7 @@ impl Open {
     }
 }
 
-/// A value as a key, and what is wrong with it.
+/// Converts a value to a key, and returns what is wrong with it.
 fn key_of(value: &Value) -> (Key, Option<String>) {
     let (what, hint) = match value {
         Value::Text(key) => return (Key::Text(key.clone()), None),
@@ -380,8 +381,8 @@ fn key_of(value: &Value) -> (Key, Option<String>) {
     (Key::Bad, Some(format!("a key {what}; accepted: text{hint}")))
 }
 
-/// The value of a scalar by the core schema of YAML 1.2. Only decimal numbers are numbers: `0x1f`, `0o17`, `007` and
-/// `1_000` are text, so that they stay as they are written.
+/// Returns the value of a scalar by the core schema of YAML 1.2, except that only decimal numbers are numbers. `0x1f`,
+/// `0o17`, `007` and `1_000` are text, so that they stay as they are written.
 fn scalar(text: &str, style: ScalarStyle) -> Value {
     if style != ScalarStyle::Plain {
         return Value::Text(text.to_owned());

@@ -1,14 +1,14 @@
-//! The words of errors: what a person is told in place of the terms of serde and YAML.
+//! Words for error messages, in place of the terms of serde and YAML.
 
 use serde::de::Expected;
 
 use crate::mask;
 
-/// The most of an unknown key that is repeated when it does not look like one.
+/// The maximum number of characters of an unknown key that an error repeats when the text does not look like a key.
 const KEY_EXCERPT: usize = 12;
 
-/// A key as an error shows it. What cannot be one, such as `token sk-…` for want of a colon, is cut short, since it may hold
-/// a secret.
+/// Returns a key as an error shows it. Text that cannot be a key, such as `token sk-…` without a colon, is shortened,
+/// because it may hold a secret.
 pub(super) fn shown(key: &str) -> String {
     let usual = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     if key.len() <= 64 && key.chars().all(usual) {
@@ -18,13 +18,13 @@ pub(super) fn shown(key: &str) -> String {
     if key.chars().nth(KEY_EXCERPT).is_some() { start + "…" } else { mask::elided(&start) }
 }
 
-/// Names in backticks, with commas.
+/// Returns the names in backticks, separated by commas.
 pub(super) fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     names.into_iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
-/// The name that was probably meant: the nearest one, when it is near enough for a slip of the fingers, or has the other as
-/// its beginning.
+/// Returns the closest of `names` to a misspelled one. It must be close enough for a typing mistake, or one name must
+/// be a prefix of the other.
 pub(super) fn meant<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     if wrong.len() > 64 {
         return None;
@@ -40,11 +40,11 @@ pub(super) fn meant<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -
     nearest.min().map(|(_, name)| name.to_owned())
 }
 
-/// What a type expects, for a person.
+/// Returns what a type expects, in words for a person.
 pub(super) fn in_words(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
     let words = match expected.as_str() {
-        // The one number of this width is a port.
+        // The only number of this width is a port.
         "u16" => "a whole number from 1 to 65535",
         "u32" | "u64" => "a whole number",
         "a boolean" => "`true` or `false`",
