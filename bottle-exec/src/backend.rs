@@ -1,4 +1,4 @@
-//! Where commands are run.
+//! The trait that runs commands.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,18 +8,19 @@ use crate::control::Control;
 use crate::error::ExecError;
 use crate::output::Output;
 
-/// Runs commands: on this host, on another one, in a container, or nowhere at all.
+/// Runs commands: on this host, on another host, in a container, or not at all.
 ///
-/// A backend gives back how the process ended, whatever the status; what counts as failure is for the caller to say
-/// ([`Output::success`]). It honours everything that a [`Command`] asks for, lets none of its secrets show, and has
-/// stopped everything that the command started when it reports a timeout or a cancellation.
-/// The crate `bottle-conformance` puts that to the test.
+/// A backend returns the exit status of the process, even if it is a failure. The caller decides what counts as failure
+/// ([`Output::success`]). A backend applies every setting of a [`Command`] and never shows its secrets. When it reports
+/// a timeout or a cancellation, it has stopped everything that the command started. The crate `bottle-conformance`
+/// tests these rules.
 pub trait Backend: Send + Sync + Debug {
     /// Runs a command to its end.
     ///
     /// # Errors
     ///
-    /// When it could not be started, took too long or was cancelled; not when it ended with a failure of its own.
+    /// Returns an error if the command could not be started, timed out or was cancelled. A failure status is not an
+    /// error.
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError>;
 }
 

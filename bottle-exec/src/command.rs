@@ -11,17 +11,17 @@ use bottle_values::SecretValue;
 use crate::quote::{is_assignable, quote};
 use crate::secret::{REDACTED, scrub};
 
-/// A value in a command's environment.
+/// A value of an environment variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvValue {
-    /// Visible wherever the command is shown.
+    /// A value that is visible wherever the command is shown.
     Plain(OsString),
-    /// Never shown.
+    /// A value that is never shown.
     Secret(SecretValue),
 }
 
 impl EnvValue {
-    /// The value itself, for the process that needs it.
+    /// Returns the value, for the process that needs it.
     pub fn expose(&self) -> &OsStr {
         match self {
             Self::Plain(value) => value,
@@ -54,17 +54,17 @@ impl From<OsString> for EnvValue {
     }
 }
 
-/// What a command reads.
+/// The standard input of a command.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Stdin {
-    /// The end of file at once.
+    /// An immediate end of file.
     #[default]
     Null,
     /// These bytes, then the end of file. They may be secret, so only their number is ever shown.
     Bytes(Vec<u8>),
     /// The content of a file, which is opened when the command starts.
     File(PathBuf),
-    /// What the calling process reads. From a terminal only together with [`Command::interactive`].
+    /// The standard input of the calling process. A terminal is only read together with [`Command::interactive`].
     Inherit,
 }
 
@@ -79,28 +79,28 @@ impl fmt::Debug for Stdin {
     }
 }
 
-/// Where what a command prints goes; each of its two streams has one.
+/// The destination of an output stream of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputPolicy {
-    /// Kept in memory: the first and the last half of `limit` bytes, so that neither the cause at the beginning nor the
-    /// end is lost.
+    /// Keeps the output in memory: the first and the last half of `limit` bytes.
     Capture {
-        /// The most that is kept, in bytes.
+        /// Maximum number of bytes kept.
         limit: usize,
     },
-    /// Handed to the sink of the [`Control`](crate::Control) as it comes; [`Command::STREAM_KEEP`] bytes are kept for
-    /// error messages as well. Without a sink it is as if captured.
+    /// Passes the output to the sink of the [`Control`](crate::Control) as it arrives, and keeps
+    /// [`Command::STREAM_KEEP`] bytes for error messages. Without a sink, the output is only captured.
     Stream,
-    /// Written to a file, which is created or emptied when the command starts. Both streams may name the same file.
+    /// Writes the output to a file, which is created or truncated when the command starts. Both streams may name the
+    /// same file.
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The file's permission bits when it is created.
+        /// Permission bits of the file.
         mode: u32,
     },
-    /// Goes where the calling process's own output goes.
+    /// Writes to the calling process's own output.
     Inherit,
-    /// Thrown away.
+    /// Discards the output.
     Discard,
 }
 
@@ -110,9 +110,10 @@ impl Default for OutputPolicy {
     }
 }
 
-/// A program, its arguments and its surroundings.
+/// A program with its arguments, environment, working directory and streams.
 ///
-/// [`Display`](fmt::Display) gives one line that can be pasted into a shell, with `'<redacted>'` where a secret is.
+/// [`Display`](fmt::Display) formats it as one line that can be pasted into a shell, with `'<redacted>'` in place of
+/// secrets.
 ///
 /// ```
 /// use bottle_exec::{Command, SecretValue};
@@ -139,14 +140,14 @@ pub struct Command {
 }
 
 impl Command {
-    /// How much of each stream is kept unless another policy is chosen: 4 MiB.
+    /// Default number of bytes kept of each stream: 4 MiB.
     pub const CAPTURE_LIMIT: usize = 4 << 20;
-    /// How much of a streamed output is kept as well: 64 KiB.
+    /// Number of bytes kept of a streamed output: 64 KiB.
     pub const STREAM_KEEP: usize = 64 << 10;
 
-    /// A command without arguments: nothing to read, both streams captured, no timeout.
+    /// Returns a command without arguments, with empty input, both streams captured and no timeout.
     ///
-    /// A program without a `/` is looked for in the `PATH` that the backend knows.
+    /// A program without a `/` is searched in the `PATH` of the backend.
     pub fn new(program: impl Into<OsString>) -> Self {
         Self {
             program: program.into(),
@@ -164,7 +165,7 @@ impl Command {
         }
     }
 
-    /// Adds one argument. Arguments are visible to every user of the host: never a secret.
+    /// Adds one argument. Arguments are visible to every user of the host, so never pass a secret.
     #[must_use]
     pub fn with_arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -178,42 +179,42 @@ impl Command {
         self
     }
 
-    /// Sets a variable of the environment.
+    /// Sets an environment variable.
     #[must_use]
     pub fn with_env(mut self, name: impl Into<String>, value: impl Into<EnvValue>) -> Self {
         self.env.insert(name.into(), value.into());
         self
     }
 
-    /// Sets variables of the environment.
+    /// Sets environment variables.
     #[must_use]
     pub fn with_envs<N: Into<String>, V: Into<EnvValue>>(mut self, envs: impl IntoIterator<Item = (N, V)>) -> Self {
         self.env.extend(envs.into_iter().map(|(name, value)| (name.into(), value.into())));
         self
     }
 
-    /// Names a value that the command may print although it is not in its environment, so that errors leave it out.
+    /// Adds a secret that the command may print although it is not in its environment. Errors redact it.
     #[must_use]
     pub fn with_hidden(mut self, value: SecretValue) -> Self {
         self.hidden.push(value);
         self
     }
 
-    /// Sets the working directory; the caller's own if this is never called.
+    /// Sets the working directory. Default: the caller's.
     #[must_use]
     pub fn with_cwd(mut self, cwd: impl Into<PathBuf>) -> Self {
         self.cwd = Some(cwd.into());
         self
     }
 
-    /// Sets what the command reads.
+    /// Sets the standard input.
     #[must_use]
     pub fn with_stdin(mut self, stdin: Stdin) -> Self {
         self.stdin = stdin;
         self
     }
 
-    /// Sets where both streams go.
+    /// Sets the destination of both output streams.
     #[must_use]
     pub fn with_output(mut self, policy: OutputPolicy) -> Self {
         self.stdout = policy.clone();
@@ -221,29 +222,29 @@ impl Command {
         self
     }
 
-    /// Sets where standard output goes.
+    /// Sets the destination of standard output.
     #[must_use]
     pub fn with_stdout(mut self, policy: OutputPolicy) -> Self {
         self.stdout = policy;
         self
     }
 
-    /// Sets where standard error goes.
+    /// Sets the destination of standard error.
     #[must_use]
     pub fn with_stderr(mut self, policy: OutputPolicy) -> Self {
         self.stderr = policy;
         self
     }
 
-    /// Sets how long the command may take before it and what it started are stopped.
+    /// Sets the timeout, after which the command and everything that it started are stopped. Default: none.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Leaves the command in the terminal's process group, reading and printing where the caller does, so that keys
-    /// such as Ctrl-C reach it.
+    /// Keeps the command in the terminal's process group with the caller's input and output, so that keys such as
+    /// Ctrl-C reach it.
     #[must_use]
     pub fn with_interactive(mut self) -> Self {
         self.interactive = true;
@@ -251,25 +252,26 @@ impl Command {
         self.with_output(OutputPolicy::Inherit)
     }
 
-    /// Lets a cancellation wait for the command's end: only [`Control::abort`](crate::Control::abort) and the timeout stop it.
+    /// Makes a cancellation wait for the command's end. Only [`Control::abort`](crate::Control::abort) and the timeout
+    /// stop it.
     ///
-    /// For a client of a server that goes on by itself: what it makes after its client has gone would be missed by the
-    /// teardown.
+    /// This is for a client of a server that continues without its client: the teardown would miss what the server
+    /// creates afterwards.
     #[must_use]
     pub const fn with_uninterrupted(mut self) -> Self {
         self.uninterrupted = true;
         self
     }
 
-    /// Sets what a person should read of it: "start the bottle's services".
+    /// Sets the description for people, such as "start the bottle's services".
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
     }
 
-    /// The same command run by another program, which takes it as its last arguments: `nice`, `env`, `strace`. The
-    /// surroundings stay as they are, and so are now the wrapper's.
+    /// Returns the same command run by another program, such as `nice`, `env` or `strace`, which receives it as its
+    /// last arguments. The environment, working directory and streams are unchanged and apply to the wrapper.
     ///
     /// ```
     /// use bottle_exec::Command;
@@ -289,62 +291,62 @@ impl Command {
         self
     }
 
-    /// The program as it was given.
+    /// Returns the program as it was given.
     pub fn program(&self) -> &OsStr {
         &self.program
     }
 
-    /// The arguments.
+    /// Returns the arguments.
     pub fn args(&self) -> &[OsString] {
         &self.args
     }
 
-    /// What is added to the environment.
+    /// Returns the variables that are added to the environment.
     pub const fn env(&self) -> &BTreeMap<String, EnvValue> {
         &self.env
     }
 
-    /// The working directory, if one was chosen.
+    /// Returns the working directory, if one was set.
     pub fn cwd(&self) -> Option<&Path> {
         self.cwd.as_deref()
     }
 
-    /// What it reads.
+    /// Returns the standard input.
     pub const fn stdin(&self) -> &Stdin {
         &self.stdin
     }
 
-    /// Where standard output goes.
+    /// Returns the destination of standard output.
     pub const fn stdout(&self) -> &OutputPolicy {
         &self.stdout
     }
 
-    /// Where standard error goes.
+    /// Returns the destination of standard error.
     pub const fn stderr(&self) -> &OutputPolicy {
         &self.stderr
     }
 
-    /// How long it may take.
+    /// Returns the timeout, if one was set.
     pub const fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
-    /// Whether it belongs to the terminal.
+    /// Returns true if the command belongs to the terminal's process group.
     pub const fn interactive(&self) -> bool {
         self.interactive
     }
 
-    /// Whether a cancellation waits for its end.
+    /// Returns true if a cancellation waits for the command's end.
     pub const fn uninterrupted(&self) -> bool {
         self.uninterrupted
     }
 
-    /// What a person should read of it; the program's name when nothing was said.
+    /// Returns the description for people. Default: the program's name.
     pub fn label(&self) -> String {
         self.label.clone().unwrap_or_else(|| self.program.to_string_lossy().into_owned())
     }
 
-    /// Every secret that it knows.
+    /// Returns every secret that the command knows.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretValue> {
         let in_env = self.env.values().filter_map(|value| match value {
             EnvValue::Secret(secret) => Some(secret),
@@ -353,13 +355,13 @@ impl Command {
         in_env.chain(&self.hidden)
     }
 
-    /// `text` without the secrets that the command knows, for showing what it printed.
+    /// Returns `text` with the command's secrets redacted.
     pub fn scrub(&self, text: &str) -> String {
         scrub(text, self.secrets())
     }
 
-    /// Whether an argument holds a secret of eight bytes or more, which no backend should let pass: arguments are
-    /// visible to every user of the host.
+    /// Returns true if an argument contains a secret of eight bytes or more. Backends should refuse such a command,
+    /// because arguments are visible to every user of the host.
     pub fn has_secret_argument(&self) -> bool {
         self.secrets().map(|secret| secret.expose().trim()).filter(|secret| secret.len() >= 8).any(|secret| {
             std::iter::once(&self.program).chain(&self.args).any(|arg| arg.to_string_lossy().contains(secret))
@@ -379,7 +381,7 @@ impl fmt::Display for Command {
         for (name, value) in &self.env {
             let value = match value {
                 EnvValue::Plain(value) => quote(value),
-                // Quoted: bare, the shell would take it for two redirections.
+                // The shell would read it as two redirections without the quotes.
                 EnvValue::Secret(_) => format!("'{REDACTED}'"),
             };
             let name = if is_assignable(name) { name.clone() } else { quote(OsStr::new(name)) };

@@ -1,4 +1,4 @@
-//! A backend around a backend.
+//! A backend that wraps another backend.
 
 use crate::backend::Backend;
 use crate::command::Command;
@@ -6,13 +6,13 @@ use crate::control::Control;
 use crate::error::ExecError;
 use crate::output::Output;
 
-/// Tells `tracing` of every command, redacted: its start at debug level, its end at debug level or, when it could not
-/// be run to its end, at warn level.
+/// Logs every command with `tracing`, redacted: its start and its end at debug level, or at warn level if it could not
+/// be run to its end.
 #[derive(Debug, Clone)]
 pub struct Logging<B>(B);
 
 impl<B: Backend> Logging<B> {
-    /// Logs what `inner` runs.
+    /// Wraps `inner` and logs the commands that it runs.
     pub const fn new(inner: B) -> Self {
         Self(inner)
     }

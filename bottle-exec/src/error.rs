@@ -1,84 +1,84 @@
-//! Why a command could not be run to its end.
+//! Errors of running a command.
 
 use std::io;
 use std::time::Duration;
 
 use crate::status::ExitStatus;
 
-/// A command that was not run, did not end, or ended badly. Every text in it is free of the command's secrets.
+/// An error of running a command. All its texts are redacted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecError {
-    /// There is no such program.
+    /// The program does not exist.
     #[error("run `{command}`: no program `{program}` in any directory of PATH")]
     NotFound {
-        /// The program as it was given.
+        /// Program as it was given.
         program: String,
-        /// The command line.
+        /// Command line, redacted.
         command: String,
     },
     /// The process could not be started.
     #[error("start `{command}`")]
     Spawn {
-        /// The command line.
+        /// Command line, redacted.
         command: String,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The command ended with a status that means failure.
+    /// The command ended with a failure status.
     #[error("run `{command}`: it ended with {status}{}", indented(.stderr))]
     Failed {
-        /// The command line.
+        /// Command line, redacted.
         command: String,
-        /// How it ended.
+        /// Status of the process.
         status: ExitStatus,
-        /// The last lines that it printed.
+        /// Last lines of its output.
         stderr: String,
     },
-    /// The command took too long and was stopped, with everything that it had started.
+    /// The command timed out and was stopped, with everything that it had started.
     #[error("run `{command}`: stopped, since it did not end within {limit:?}{}", indented(.stderr))]
     TimedOut {
-        /// The command line.
+        /// Command line, redacted.
         command: String,
-        /// How long it was given.
+        /// Timeout of the command.
         limit: Duration,
-        /// The last lines that it printed.
+        /// Last lines of its output.
         stderr: String,
     },
-    /// The caller asked for an end before the command had come to its own.
+    /// The caller cancelled the command before it ended.
     #[error("run `{command}`: cancelled")]
     Cancelled {
-        /// The command line.
+        /// Command line, redacted.
         command: String,
     },
     /// Reading from, writing to or waiting for the process failed.
     #[error("{doing} of `{command}`")]
     Io {
-        /// The command line.
+        /// Command line, redacted.
         command: String,
-        /// What was attempted: "open standard input".
+        /// Operation that failed, such as "open standard input".
         doing: &'static str,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The command was refused, since an argument holds a secret and arguments are visible to every user.
+    /// The command was refused because an argument contains a secret, and arguments are visible to every user.
     #[error("run `{command}`: refused, an argument holds a secret")]
     SecretInArguments {
-        /// The command line.
+        /// Command line, redacted.
         command: String,
     },
-    /// Whatever else keeps a backend from running a command.
+    /// Any other reason why a backend could not run a command.
     #[error("run `{command}`: {message}")]
     Backend {
-        /// The command line.
+        /// Command line, redacted.
         command: String,
-        /// What the backend says.
+        /// Message of the backend.
         message: String,
     },
 }
 
 impl ExecError {
-    /// The command line, redacted.
+    /// Returns the command line, redacted.
     pub fn command(&self) -> &str {
         match self {
             Self::NotFound { command, .. }
@@ -92,13 +92,13 @@ impl ExecError {
         }
     }
 
-    /// Whether the caller's own token ended it.
+    /// Returns true if the caller's own token cancelled the command.
     pub const fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled { .. })
     }
 }
 
-/// Joins an error and every cause behind it: "read `a`: permission denied".
+/// Joins an error and its sources: "read `a`: permission denied".
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,17 +1,18 @@
-//! Commands as data, the backends that run them, and a typed client of container engines. It knows nothing of bottles.
+//! Commands as data, backends that run them, and a typed client for container engines. The crate is independent of
+//! bottles.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use bottle_exec::engine::{ComposeProject, Exec};
 //! use bottle_exec::{Control, Engine, EngineChoice, Logging, RecordingBackend};
 //!
-//! // `Subprocess::new(std::env::vars_os())` would run the commands; this one only records them.
+//! `Subprocess::new(std::env::vars_os())` would run the commands. This backend only records them.
 //! let backend = Arc::new(RecordingBackend::rehearsal());
 //! let engine = Engine::detect(Arc::new(Logging::new(backend.clone())), &EngineChoice::Auto, Control::default())?;
 //! let project = ComposeProject::new("claude-bottle-demo", "/state/demo", "/state/demo/docker-compose.yml");
 //! engine.compose(&project)?.up(std::time::Duration::from_secs(60), [])?;
 //! engine.exec("claude-bottle-demo", &Exec::new(["id"]).with_user("agent"))?;
-//! // `BOTTLE_EXEC` is a random number by which an interrupted command is found in the container.
+//! `BOTTLE_EXEC` is a random number that identifies an interrupted command in the container.
 //! let line = backend.lines().pop().unwrap_or_default();
 //! assert!(line.starts_with("docker exec --user agent --env BOTTLE_EXEC=") && line.ends_with(" claude-bottle-demo id"));
 //! # Ok::<(), bottle_exec::EngineError>(())

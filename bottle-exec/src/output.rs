@@ -1,4 +1,4 @@
-//! What a command left behind.
+//! The result of a command.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::error::ExecError;
 use crate::plain::PlainText;
 use crate::status::ExitStatus;
 
-/// The bytes of one stream: all of them, or the beginning and the end when there were too many.
+/// The bytes of one stream: all of them, or the beginning and the end if there were too many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Captured {
     head: Vec<u8>,
@@ -17,22 +17,22 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// How many bytes in the middle were thrown away.
+    /// Returns the number of bytes omitted from the middle.
     pub const fn omitted(&self) -> u64 {
         self.omitted
     }
 
-    /// Whether anything was thrown away.
+    /// Returns true if bytes were omitted.
     pub const fn is_truncated(&self) -> bool {
         self.omitted > 0
     }
 
-    /// What was kept; without a mark where the middle is missing.
+    /// Returns the bytes that were kept, without a mark at the omitted part.
     pub fn bytes(&self) -> Vec<u8> {
         [self.head.as_slice(), &self.tail].concat()
     }
 
-    /// What was kept as text, with U+FFFD for bytes that are none and a line where the middle is missing.
+    /// Returns the kept bytes as text, with U+FFFD for invalid UTF-8 and a line that marks the omitted part.
     pub fn text(&self) -> String {
         if self.is_truncated() {
             let (head, tail) = (String::from_utf8_lossy(&self.head), String::from_utf8_lossy(&self.tail));
@@ -42,8 +42,8 @@ impl Captured {
         }
     }
 
-    /// The last lines of plain text, at most `count`, without blank lines and terminal control sequences. A line whose beginning was thrown away is not
-    /// shown: half a secret would escape the scrubbing.
+    /// Returns at most `count` last lines as plain text, without blank lines and terminal control sequences. A line
+    /// whose beginning was omitted is skipped, because scrubbing would miss a partial secret.
     pub fn last_lines(&self, count: usize) -> String {
         let mut kept = if self.is_truncated() {
             let whole = self.tail.iter().position(|&byte| byte == b'\n').map_or(self.tail.len(), |at| at + 1);
@@ -64,25 +64,25 @@ impl From<Vec<u8>> for Captured {
     }
 }
 
-/// What a command left behind.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output {
-    /// How it ended.
+    /// Status of the process.
     pub status: ExitStatus,
-    /// What was kept of standard output.
+    /// Captured standard output.
     pub stdout: Captured,
-    /// What was kept of standard error.
+    /// Captured standard error.
     pub stderr: Captured,
-    /// How long it ran.
+    /// Running time.
     pub duration: Duration,
 }
 
 impl Output {
-    /// The lines of standard error that an error repeats.
+    /// Number of lines of standard error that an error message quotes.
     const ERROR_LINES: usize = 20;
 
-    /// What a command that ended so left behind, with nothing printed.
+    /// Returns the result of a command that ended with this status and printed nothing.
     pub fn ended(status: ExitStatus) -> Self {
         Self { status, stdout: Captured::default(), stderr: Captured::default(), duration: Duration::ZERO }
     }
@@ -111,18 +111,18 @@ impl Output {
         self
     }
 
-    /// Sets how long it took.
+    /// Sets the running time.
     #[must_use]
     pub const fn with_duration(mut self, duration: Duration) -> Self {
         self.duration = duration;
         self
     }
 
-    /// Itself if the command succeeded.
+    /// Returns itself if the command succeeded.
     ///
     /// # Errors
     ///
-    /// [`ExecError::Failed`] with the command line, the status and the end of standard error otherwise.
+    /// Returns [`ExecError::Failed`] with the command line, the status and the last lines of standard error otherwise.
     pub fn success(self, command: &Command) -> Result<Self, ExecError> {
         if self.status.is_success() {
             return Ok(self);
@@ -130,7 +130,7 @@ impl Output {
         Err(ExecError::Failed { command: command.to_string(), status: self.status, stderr: self.error_text(command) })
     }
 
-    /// The end of what was printed to standard error, or to standard output when there is nothing else, scrubbed.
+    /// Returns the last lines of standard error, or of standard output if standard error is empty, scrubbed.
     pub(crate) fn error_text(&self, command: &Command) -> String {
         let stderr = self.stderr.last_lines(Self::ERROR_LINES);
         let shown = if stderr.is_empty() { self.stdout.last_lines(Self::ERROR_LINES) } else { stderr };

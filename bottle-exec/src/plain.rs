@@ -1,4 +1,4 @@
-//! Plain text out of what a container or a tool printed.
+//! Plain text from the output of containers and tools.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +65,7 @@ impl vte::Perform for Text {
     }
 }
 
-/// A sink that hands on plain text only.
+/// A sink that passes on plain text only.
 pub(crate) struct PlainSink {
     inner: Arc<dyn OutputSink>,
     stdout: Mutex<PlainText>,

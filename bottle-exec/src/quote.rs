@@ -1,17 +1,17 @@
-//! Words as a shell reads them.
+//! Quoting of words for a shell.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 
-/// Whether a shell takes `NAME=value` in front of a command as an assignment.
+/// Returns true if a shell reads `NAME=value` before a command as an assignment.
 pub(crate) fn is_assignable(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// One word: bare where that is safe, in single quotes otherwise, in `$'…'` where a control character or a byte that is
-/// no text would break the line.
+/// Quotes one word: bare if that is safe, `$'…'` if it contains control characters or invalid UTF-8, otherwise in
+/// single quotes.
 pub(crate) fn quote(word: &OsStr) -> String {
     match word.to_str() {
         Some(text) if !text.is_empty() && text.bytes().all(is_safe) => text.to_owned(),

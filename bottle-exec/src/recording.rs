@@ -1,4 +1,4 @@
-//! The backend that runs nothing: for rehearsals, and for testing code that launches bottles without an engine.
+//! A backend that runs nothing, for rehearsals and for tests of code that launches bottles without an engine.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,9 +14,9 @@ use crate::output::Output;
 use crate::sink::Stream;
 use crate::status::ExitStatus;
 
-/// Records every command and answers from a script.
+/// Records every command and returns scripted answers.
 ///
-/// The first answer whose matcher fits is given; without one it is the default answer, success with nothing printed.
+/// The first answer whose matcher fits is returned. Default: success with no output.
 ///
 /// ```
 /// use bottle_exec::{Answer, Backend, Command, Control, Fault, Matcher, RecordingBackend};
@@ -41,48 +41,48 @@ pub struct RecordingBackend {
 #[derive(Debug, Default)]
 struct Recorded {
     commands: Vec<Command>,
-    /// The answers that are given once only and were given.
+    /// Indices of the one-time answers that were used.
     spent: Vec<usize>,
 }
 
 impl RecordingBackend {
-    /// A backend to which every command succeeds and prints nothing.
+    /// Returns a backend on which every command succeeds and prints nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an answer after the ones that are there.
+    /// Adds an answer after the existing ones.
     #[must_use]
     pub fn with_answer(mut self, matcher: Matcher, answer: Answer) -> Self {
         self.answers.push((matcher, answer));
         self
     }
 
-    /// Sets what is answered when no matcher fits.
+    /// Sets the answer for commands that no matcher fits.
     #[must_use]
     pub fn with_default(mut self, answer: Answer) -> Self {
         self.default = answer;
         self
     }
 
-    /// Makes the `call`th command, counted from 1, go wrong, whatever it is.
+    /// Makes the `call`th command fail, counted from 1, whatever the command is.
     #[must_use]
     pub fn with_fault(mut self, call: usize, fault: Fault) -> Self {
         self.faults.push((call, fault));
         self
     }
 
-    /// Every command so far.
+    /// Returns every command recorded so far.
     pub fn commands(&self) -> Vec<Command> {
         self.recorded().commands.clone()
     }
 
-    /// Every command so far as a line for a shell, redacted.
+    /// Returns every command recorded so far as a shell line, redacted.
     pub fn lines(&self) -> Vec<String> {
         self.recorded().commands.iter().map(ToString::to_string).collect()
     }
 
-    /// Forgets what was recorded; the count for faults begins again.
+    /// Removes the recorded commands and restarts the count for faults.
     pub fn clear(&self) {
         *self.recorded() = Recorded::default();
     }
@@ -138,22 +138,22 @@ impl Backend for RecordingBackend {
 
 type Fits = Box<dyn Fn(&Command) -> bool + Send + Sync>;
 
-/// Says which commands an answer is for.
+/// Selects the commands that an answer is for.
 pub struct Matcher(Fits);
 
 impl Matcher {
-    /// The commands for which a function says so.
+    /// Matches the commands for which a function returns true.
     pub fn when(fits: impl Fn(&Command) -> bool + Send + Sync + 'static) -> Self {
         Self(Box::new(fits))
     }
 
-    /// The commands whose arguments begin with these.
+    /// Matches the commands whose arguments start with these words.
     pub fn prefix(words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
         Self::when(move |command| command.args().starts_with(&words))
     }
 
-    /// The commands among whose arguments these stand in this order, others between them or not.
+    /// Matches the commands whose arguments contain these words in this order, possibly with others between them.
     pub fn words(words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
         Self::when(move |command| {
@@ -173,7 +173,7 @@ impl fmt::Debug for Matcher {
     }
 }
 
-/// What a command answers. The default is success with nothing printed.
+/// The answer to a command. Default: success with no output.
 #[derive(Debug, Clone)]
 pub struct Answer {
     status: ExitStatus,
@@ -189,24 +189,24 @@ impl Default for Answer {
 }
 
 impl Answer {
-    /// Success, with this on standard output.
+    /// Returns success with this text on standard output.
     pub fn stdout(text: impl Into<Vec<u8>>) -> Self {
         Self { stdout: text.into(), ..Self::exit(0) }
     }
 
-    /// An end with this status and nothing printed.
+    /// Returns an answer with this exit status and no output.
     pub const fn exit(code: i32) -> Self {
         Self { status: ExitStatus::Code(code), stdout: Vec::new(), stderr: Vec::new(), once: false }
     }
 
-    /// Sets what is printed to standard error.
+    /// Sets the text on standard error.
     #[must_use]
     pub fn with_stderr(mut self, text: impl Into<Vec<u8>>) -> Self {
         self.stderr = text.into();
         self
     }
 
-    /// Gives the answer to the first fitting command only; the next answer that fits is for the next one.
+    /// Limits the answer to the first matching command. Later commands get the next answer that fits.
     #[must_use]
     pub const fn once(mut self) -> Self {
         self.once = true;
@@ -214,21 +214,21 @@ impl Answer {
     }
 }
 
-/// How a command goes wrong.
+/// A failure of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It ends with this status.
+    /// The command ends with this status.
     Exit(i32),
-    /// It is ended by this signal.
+    /// The command is ended by this signal.
     Signal(i32),
-    /// There is no such program.
+    /// The program does not exist.
     NotFound,
-    /// It cannot be started.
+    /// The command cannot be started.
     Spawn,
-    /// It does not end in time.
+    /// The command times out.
     TimedOut,
-    /// The caller's token is cancelled while it runs.
+    /// The caller's token is cancelled while the command runs.
     Cancelled,
 }
 

@@ -1,11 +1,11 @@
-//! Keeping secrets out of what a tool printed.
+//! Redaction of secrets in the output of tools.
 
 use bottle_values::SecretValue;
 
-/// What stands where a secret was.
+/// Replacement for a secret.
 pub(crate) const REDACTED: &str = "<redacted>";
 
-/// Below this many bytes a value is not looked for: it would be found everywhere and protect nothing.
+/// Minimum length of a value that is redacted, in bytes. A shorter value would match everywhere.
 const SHORTEST: usize = 4;
 
 /// Replaces every occurrence of the secrets, and of each line of a secret that has several, in `text`.
@@ -15,7 +15,7 @@ pub(crate) fn scrub<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret
         .flat_map(|secret| std::iter::once(secret.expose().trim()).chain(secret.expose().lines().map(str::trim)))
         .filter(|part| part.len() >= SHORTEST)
         .collect();
-    // The longest first: a secret that contains another one must not leave its rest behind.
+    // Longest first, so that no part of a secret that contains another one remains.
     parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
     parts.dedup();
     parts.into_iter().fold(text.to_owned(), |text, part| text.replace(part, REDACTED))

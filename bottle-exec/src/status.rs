@@ -1,29 +1,29 @@
-//! The end of a process.
+//! The exit status of a process.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How a process ended.
+/// The exit status of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitStatus {
-    /// By itself, with this status.
+    /// The process exited with this status.
     Code(i32),
-    /// By this signal.
+    /// The process was ended by this signal.
     Signal(i32),
 }
 
 impl ExitStatus {
-    /// The end of a command that did what it should.
+    /// The status of a successful command.
     pub const SUCCESS: Self = Self::Code(0);
 
-    /// Whether it ended by itself with status 0.
+    /// Returns true if the process exited with status 0.
     pub fn is_success(self) -> bool {
         self == Self::SUCCESS
     }
 
-    /// The status as a shell would give it on: a signal is 128 and its number.
+    /// Returns the status as a shell reports it: 128 plus the number for a signal.
     pub const fn as_shell_code(self) -> i32 {
         match self {
             Self::Code(code) => code,

@@ -1,89 +1,89 @@
-//! What can go wrong with an engine.
+//! Errors of a container engine.
 
 use crate::command::Command;
 use crate::error::ExecError;
 use crate::output::Output;
 
-/// What went wrong with an engine.
+/// An error of a container engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// A command was not run or ended badly.
     #[error(transparent)]
     Exec(#[from] ExecError),
-    /// The engine answered something that cannot be understood.
+    /// The output of the engine cannot be parsed.
     #[error("parse the output of `{command}`: {reason}; it answered: {answer}")]
     Answer {
-        /// The command line.
+        /// Command line, redacted.
         command: String,
-        /// What is wrong with the answer.
+        /// Reason why it cannot be parsed.
         reason: String,
-        /// The beginning of the answer.
+        /// Beginning of the output.
         answer: String,
     },
-    /// None of the engines that were asked answered.
+    /// No container engine answered.
     #[error("find a container engine{}", what_each_said(.tried))]
     NoEngine {
-        /// Each engine that was asked, and what came of it.
+        /// Each engine that was tried, with the result.
         tried: Vec<(String, String)>,
     },
-    /// The engine cannot do what was asked for.
+    /// The engine does not support a requested feature.
     #[error("use {wanted}: {engine} does not offer it")]
     Unsupported {
-        /// The engine.
+        /// Name of the engine.
         engine: String,
-        /// What was asked for.
+        /// Requested feature.
         wanted: String,
     },
-    /// The engine is another machine's. What it is given by bind mounts it would look for among its own files.
+    /// The engine runs on another machine. It would look up the sources of bind mounts in its own file system.
     #[error(
         "use the engine at `{address}`: it sees none of this host's files, and a bottle's configuration and keys are bind \
          mounts of this host's files; accepted is an engine behind a local socket"
     )]
     Remote {
-        /// Where it is spoken to.
+        /// Address of the engine.
         address: String,
     },
-    /// A variable cannot be handed on by name, since the engine's own program reads it.
+    /// A variable cannot be passed by name, because the engine's own client reads it.
     #[error("hand on the variable `{name}`: the engine's own program would read it; give it another name")]
     ReservedName {
-        /// The variable.
+        /// Name of the variable.
         name: String,
     },
-    /// An exec was interrupted, and something that it started in the container could not be ended.
+    /// An exec was interrupted, and a process that it started in the container could not be ended.
     #[error("end what an interrupted command left in container `{container}`: {reason}; the command: {cause}")]
     StillRunning {
-        /// The container.
+        /// Name of the container.
         container: String,
-        /// Why the command was interrupted.
+        /// Reason why the command was interrupted.
         cause: String,
-        /// Why its processes could not be ended.
+        /// Reason why its processes could not be ended.
         reason: String,
         /// True when the caller's token interrupted it.
         was_cancelled: bool,
     },
-    /// The engine reported that it had copied files, and something of them is not there.
+    /// The engine reported success for a copy, but files are missing or incomplete.
     #[error("copy files into `{container}:{directory}`: the engine reports success, but {missing}")]
     NotCopied {
-        /// The container.
+        /// Name of the container.
         container: String,
-        /// The directory in the container.
+        /// Directory in the container.
         directory: String,
-        /// The first five of what is missing or has another size.
+        /// First five entries that are missing or have another size.
         missing: String,
     },
-    /// What was waited for did not happen.
+    /// The awaited state was not reached.
     #[error("wait for container `{container}`: {state}")]
     NotReady {
-        /// The container.
+        /// Name of the container.
         container: String,
-        /// What it was last seen doing.
+        /// Last state that was seen.
         state: String,
     },
 }
 
 impl EngineError {
-    /// How much of an answer is repeated, in characters.
+    /// Maximum length of quoted output, in characters.
     const EXCERPT: usize = 300;
 
     pub(crate) fn answer(command: &Command, reason: &str, answer: &str) -> Self {
@@ -95,7 +95,7 @@ impl EngineError {
         Self::Answer { command: command.to_string(), reason: command.scrub(reason), answer: format!("`{shown}`") }
     }
 
-    /// Whether the caller's own token ended it.
+    /// Returns true if the caller's own token cancelled the command.
     pub const fn is_cancelled(&self) -> bool {
         match self {
             Self::Exec(error) => error.is_cancelled(),
@@ -109,7 +109,7 @@ fn what_each_said(tried: &[(String, String)]) -> String {
     tried.iter().fold(String::new(), |all, (name, why)| all + "\n  " + name + ": " + why)
 }
 
-/// Whether a failed command says that what it is about does not exist. The engines word it differently: Docker "No such
+/// Returns true if a failed command reports that its object does not exist. The wording differs: Docker "No such
 /// container", "network x not found"; Podman "no such volume", "image not known"; nerdctl "no such object".
 pub(super) fn says_not_there(output: &Output) -> bool {
     let said = output.stderr.text().to_lowercase();
