@@ -6,13 +6,13 @@
 //! use bottle_exec::engine::{ComposeProject, Exec};
 //! use bottle_exec::{Control, Engine, EngineChoice, Logging, RecordingBackend};
 //!
-//! `Subprocess::new(std::env::vars_os())` would run the commands. This backend only records them.
+//! // `Subprocess::new(std::env::vars_os())` would run the commands. This backend only records them.
 //! let backend = Arc::new(RecordingBackend::rehearsal());
 //! let engine = Engine::detect(Arc::new(Logging::new(backend.clone())), &EngineChoice::Auto, Control::default())?;
 //! let project = ComposeProject::new("claude-bottle-demo", "/state/demo", "/state/demo/docker-compose.yml");
 //! engine.compose(&project)?.up(std::time::Duration::from_secs(60), [])?;
 //! engine.exec("claude-bottle-demo", &Exec::new(["id"]).with_user("agent"))?;
-//! `BOTTLE_EXEC` is a random number that identifies an interrupted command in the container.
+//! // `BOTTLE_EXEC` is a random number that identifies an interrupted command in the container.
 //! let line = backend.lines().pop().unwrap_or_default();
 //! assert!(line.starts_with("docker exec --user agent --env BOTTLE_EXEC=") && line.ends_with(" claude-bottle-demo id"));
 //! # Ok::<(), bottle_exec::EngineError>(())
