@@ -16,10 +16,10 @@ use clap::{Parser, Subcommand};
 /// Look after bottles.
 #[derive(Parser)]
 struct Args {
-    /// Where bottles keep their state.
+    /// Directory of the bottles' state.
     #[arg(long, value_name = "DIR", global = true)]
     state_dir: Option<PathBuf>,
-    /// What every name of a bottle on the engine begins with.
+    /// Prefix of every bottle's name on the engine.
     #[arg(long, value_name = "PREFIX", default_value_t, global = true)]
     prefix: Prefix,
     /// The engine's program. Default: the first that answers.
@@ -58,7 +58,7 @@ enum Action {
     },
     /// Copy a file or a directory into a directory: `cp FILE SLUG:DIRECTORY` or `cp SLUG:FILE DIRECTORY`.
     Cp {
-        /// What is copied.
+        /// Source of the copy.
         from: String,
         /// Into which directory.
         to: String,

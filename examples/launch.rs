@@ -30,7 +30,7 @@ struct Args {
     /// The bottle's name. Default: the agent's name and five random characters.
     #[arg(long, value_name = "SLUG")]
     slug: Option<Slug>,
-    /// Where bottles keep their state.
+    /// Directory of the bottles' state.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// The container engine. `rehearse` does everything but run processes.
@@ -46,7 +46,7 @@ struct Args {
     /// Also write progress as JSON lines to a file, or to an open file descriptor if it is a number.
     #[arg(long, value_name = "FILE|FD")]
     events_file: Option<String>,
-    /// What to run in place of the agent's own command.
+    /// Command to run in place of the agent's own.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }

@@ -23,7 +23,7 @@ struct Args {
     /// The bottle; may be left out when only one is up.
     #[arg(long, value_name = "SLUG")]
     slug: Option<Slug>,
-    /// Where bottles keep their state.
+    /// Directory of the bottles' state.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }

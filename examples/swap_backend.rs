@@ -34,7 +34,7 @@ struct Args {
     place: Place,
 }
 
-/// Where commands run.
+/// Place in which commands run.
 #[derive(Clone, Debug, Subcommand)]
 enum Place {
     /// On another host. Its sshd must accept the variables that the manifest names (`AcceptEnv`).
@@ -137,7 +137,7 @@ impl Place {
         same_surroundings(wrapper, command)
     }
 
-    /// What stops a call that is still running there.
+    /// Returns the command that stops a call that is still running there.
     fn stop(&self, call: u64) -> Command {
         match self {
             Self::Ssh { host, options } => {

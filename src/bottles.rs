@@ -204,7 +204,7 @@ impl Bottles {
     ///
     /// # Errors
     ///
-    /// When the engine cannot be queried.
+    /// Returns an error if the engine cannot be queried.
     pub fn list(&self) -> Result<BTreeMap<Slug, BottleSummary>, EngineError> {
         lifecycle::list(&self.engine, &self.state_root, &self.prefix)
     }
@@ -224,7 +224,7 @@ impl Bottles {
     ///
     /// # Errors
     ///
-    /// When the engine cannot be queried. Failures of single bottles are in the report.
+    /// Returns an error if the engine cannot be queried. Failures of single bottles are in the report.
     pub fn recover(&self) -> Result<RecoveryReport, EngineError> {
         lifecycle::recover(&self.engine, &self.state_root, &self.prefix, &self.teardown_options())
     }
@@ -243,7 +243,7 @@ impl Bottles {
     ///
     /// # Errors
     ///
-    /// When the bottle has no state under this root, or was launched without `supervise`.
+    /// Returns an error if the bottle has no state under this root, or was launched without `supervise`.
     pub fn supervise(&self, slug: &Slug) -> Result<Supervisor, SuperviseError> {
         Supervisor::open(self.engine.clone(), &self.state_root, slug)
     }

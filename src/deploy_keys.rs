@@ -23,7 +23,7 @@ use crate::Host;
 /// The name under which the journal knows this module's entries.
 const HANDLER: &str = "deploy-key";
 
-/// Why a deploy key could not be registered.
+/// Error of registering a deploy key.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "git upstream `{upstream}` ({key}.deploy_key): no deploy key for `{repository}` could be registered at {api_url} with the token in `{variable}`"
@@ -39,7 +39,7 @@ pub struct DeployKeyError {
     pub api_url: String,
     /// The variable that holds the token.
     pub variable: EnvName,
-    /// What the forge said, or did not.
+    /// Error of the forge, or of the connection to it.
     pub source: ForgeError,
 }
 
@@ -55,9 +55,9 @@ struct Entry {
     public_key: String,
     /// The host's variable that holds the token.
     token: EnvName,
-    /// When the forge was asked, in seconds since 1970.
+    /// Time of the request to the forge, in seconds since 1970.
     asked: u64,
-    /// What the forge calls it; nothing until its answer was seen.
+    /// The forge's id of the key; `None` until its response was read.
     id: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ impl Entry {
     }
 }
 
-/// What a registration works with.
+/// Context of a registration.
 pub(crate) struct Registrar<'a> {
     pub(crate) plan: &'a BottlePlan,
     pub(crate) host: &'a Host,
@@ -77,7 +77,7 @@ pub(crate) struct Registrar<'a> {
     pub(crate) observer: &'a dyn Observer,
 }
 
-/// Why a registration stopped.
+/// Reason that a registration stopped.
 #[derive(Debug)]
 pub(crate) enum Stopped {
     Journal(crate::lifecycle::JournalError),

@@ -29,7 +29,7 @@ pub enum EnvFileError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What the line holds.
+        /// Content of the line.
         what: &'static str,
     },
 }
@@ -41,7 +41,7 @@ pub enum EnvFileError {
 ///
 /// # Errors
 ///
-/// When the file cannot be read, is not UTF-8, or has such a line.
+/// Returns an error if the file cannot be read, is not UTF-8, or has such a line.
 pub fn check(path: &Path) -> Result<bool, EnvFileError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,

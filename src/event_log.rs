@@ -25,7 +25,7 @@ use bottle_exec::{Event, Observer};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EventRecord {
-    /// When it happened, RFC 3339 in UTC with milliseconds.
+    /// Time of the event, RFC 3339 in UTC with milliseconds.
     pub time: String,
     /// The bottle; `None` before its name is known.
     pub slug: Option<String>,
@@ -34,7 +34,7 @@ pub struct EventRecord {
     /// The bottle's state directory, on its first line only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }

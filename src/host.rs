@@ -28,7 +28,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When there is no working directory, or no home directory is known.
+    /// Returns an error if there is no working directory, or no home directory is known.
     pub fn current() -> io::Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "the one place that asks")]
         let environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
@@ -53,7 +53,7 @@ impl Host {
         self.environment.iter().map(|(name, value)| (name.clone(), value.clone()))
     }
 
-    /// Where bottles keep their state, unless chosen otherwise.
+    /// Returns the default directory of the bottles' state.
     pub fn state_root(&self) -> StateRoot {
         let path = |name: &str| self.variable(name).map(Path::new);
         StateRoot::from_host(path("CLAUDE_BOTTLE_STATE"), path("XDG_STATE_HOME"), &self.facts.home)

@@ -13,7 +13,8 @@ use bottle_plan::{BottlePlan, Manifest, ManifestError};
 ///
 /// # Errors
 ///
-/// When a path does not exist or is of the wrong kind. The error holds every such path with the manifest's line and key.
+/// Returns an error if a path does not exist or is of the wrong kind. The error holds every such path with the
+/// manifest's line and key.
 pub fn check_files(manifest: &Manifest, plan: &BottlePlan) -> Result<(), ManifestError> {
     let Some(spec) = manifest.agents.get(&plan.agent_name) else { return Ok(()) };
     let mistakes = problems(plan, &format!("bottles.{}.", spec.bottle));

@@ -54,7 +54,7 @@ pub enum WorkspaceError {
 ///
 /// # Errors
 ///
-/// When the workspace is not a directory, a file cannot be read, or the tar cannot be written.
+/// Returns an error if the workspace is not a directory, a file cannot be read, or the tar cannot be written.
 pub fn pack(plan: &WorkspacePlan, owner: UserIds, out: impl Write) -> Result<Packed, WorkspaceError> {
     let root = plan.source.as_path();
     if !root.is_dir() {

@@ -16,7 +16,7 @@ use crate::sidecar::{
 pub const AGENT_CA_CERT: &str = "/usr/local/share/ca-certificates/claude-bottle.crt";
 /// The image's own roots and that authority together, in the agent's container.
 pub const AGENT_CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// Where the agent's prompt is put.
+/// Path of the agent's prompt in its container.
 pub const AGENT_PROMPT: &str = "/home/agent/.bottle/prompt.md";
 /// The user that the agent runs as, by name.
 pub const AGENT_USER: &str = "agent";
@@ -80,7 +80,7 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
     }
 }
 
-/// What another process needs in order to use the agent's container, when all else of the bottle's state is lost.
+/// Labels that let another process use the agent's container when all other state of the bottle is lost.
 fn agent_labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
     let bottle = plan.plan();
     let argv = serde_json::Value::from(agent_argv(bottle)).to_string();

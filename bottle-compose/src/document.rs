@@ -18,7 +18,7 @@ pub struct ComposeFile {
     /// The networks, in order of writing.
     #[serde(serialize_with = "in_order")]
     pub networks: Vec<(String, Network)>,
-    /// What the file's header comment says, one line each.
+    /// Lines of the file's header comment, one item each.
     #[serde(skip)]
     pub header: Vec<String>,
 }
@@ -44,10 +44,10 @@ fn in_order<S: Serializer, T: Serialize>(pairs: &[(String, T)], serializer: S) -
 pub struct Service {
     /// The image.
     pub image: String,
-    /// What the image is built from, for a person who looks; the launcher builds it before `up`.
+    /// Build context of the image, for a person who reads the file. The launcher builds the image before `up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build: Option<Build>,
-    /// When the image is fetched.
+    /// Pull policy of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_policy: Option<PullPolicy>,
     /// The container's name.
@@ -61,7 +61,7 @@ pub struct Service {
     /// The user that the container's processes run as; `None` for the image's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Whether a small init is process 1, which hands signals on and reaps children.
+    /// Runs a small init as process 1, which forwards signals and reaps children.
     #[serde(skip_serializing_if = "is_false")]
     pub init: bool,
     /// The networks.
@@ -88,7 +88,7 @@ pub struct Service {
     /// Directories in memory, with their options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<String>,
-    /// Whether the root file system may not be written.
+    /// Mounts the root file system read-only.
     #[serde(skip_serializing_if = "is_false")]
     pub read_only: bool,
     /// Capabilities taken away.
@@ -112,19 +112,19 @@ pub struct Service {
     /// Most processors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
-    /// How long a container has between SIGTERM and SIGKILL.
+    /// Time between SIGTERM and SIGKILL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace_period: Option<String>,
-    /// When the engine starts the container again by itself; `None` for never.
+    /// Restart policy; `None` for never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<String>,
-    /// How the engine knows that the service works.
+    /// Health check of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthCheck>,
     /// Services that must work before this one starts.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "in_order")]
     pub depends_on: Vec<(String, Dependency)>,
-    /// How much of what the container prints is kept.
+    /// Limit on the logs that are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logging: Option<Logging>,
     /// Labels.
@@ -137,7 +137,7 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// What an image is built from.
+/// Build context and arguments of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Build {
     /// The directory.
@@ -147,7 +147,7 @@ pub struct Build {
     pub args: BTreeMap<String, String>,
 }
 
-/// When an image is fetched from its registry.
+/// Pull policy of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PullPolicy {
@@ -155,7 +155,7 @@ pub enum PullPolicy {
     Never,
 }
 
-/// How a service is attached to a network.
+/// Attachment of a service to a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attachment {
     /// Further names there.
@@ -213,7 +213,7 @@ pub struct Bind {
     pub source: String,
     /// The path in the container.
     pub target: String,
-    /// Whether the container may not write it.
+    /// `true` if the container may not write to the mount.
     pub read_only: bool,
 }
 
@@ -246,7 +246,7 @@ impl Serialize for Bind {
     }
 }
 
-/// How the engine knows that a service works. Times are Compose durations, such as `5s`.
+/// Health check of a service. Times are Compose durations, such as `5s`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HealthCheck {
     /// `CMD` and the command.
@@ -267,11 +267,11 @@ pub struct HealthCheck {
 /// A service that must work first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Dependency {
-    /// What it must have reached.
+    /// Condition that the dependency must have reached.
     pub condition: Condition,
 }
 
-/// What a dependency must have reached.
+/// Condition that a dependency must have reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
@@ -281,7 +281,7 @@ pub enum Condition {
     ServiceStarted,
 }
 
-/// How much of what a container prints is kept.
+/// Limit on the logs that are kept of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Logging {
     /// The engine's logging driver.
@@ -295,13 +295,13 @@ pub struct Logging {
 pub struct Network {
     /// The name on the engine.
     pub name: String,
-    /// Whether somebody else makes and removes it.
+    /// `true` if something other than this Compose project creates and removes the network.
     #[serde(skip_serializing_if = "is_false")]
     pub external: bool,
-    /// Whether it is internal: its containers reach no host outside.
+    /// `true` if the network is internal: its containers reach no outside host.
     #[serde(skip_serializing_if = "is_false")]
     pub internal: bool,
-    /// Whether it has IPv6; `None` for an external network.
+    /// IPv6 setting; `None` for an external network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_ipv6: Option<bool>,
     /// Options of the network's driver.

@@ -24,7 +24,7 @@ pub enum RenderError {
     Dangling {
         /// The service.
         service: String,
-        /// What it refers to.
+        /// Name that the document does not have.
         missing: String,
     },
     /// The agent is told to reach a sidecar that opens no port to it.

@@ -1,4 +1,4 @@
-//! What a sidecar is to the renderer.
+//! Interface between a sidecar and the renderer.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -22,20 +22,20 @@ pub trait Sidecar: Debug + Send + Sync {
     /// The service's name in the document, which no other service has.
     fn name(&self) -> &str;
 
-    /// Whether the plan has this sidecar.
+    /// Returns whether the plan has this sidecar.
     fn applies(&self, plan: &BottlePlan) -> bool;
 
     /// The service; asked for only when the sidecar [applies](Self::applies).
     fn service(&self, plan: &ResolvedPlan) -> Service;
 
-    /// What the agent needs in order to reach it. Default: nothing.
+    /// Returns the settings that the agent needs to reach the sidecar. Default: none.
     fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
         let _ = plan;
         AgentAccess::default()
     }
 }
 
-/// What the agent needs in order to reach a sidecar.
+/// Settings that the agent needs to reach a sidecar.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentAccess {
     /// The agent's HTTP proxy. Of several sidecars that name one, the agent faces the last.

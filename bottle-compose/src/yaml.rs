@@ -40,7 +40,7 @@ fn write(document: &impl Serialize, header: &[String], dollars: Dollars) -> Stri
     out
 }
 
-/// What becomes of a `$` in a value.
+/// Treatment of a `$` in a value.
 #[derive(Clone, Copy)]
 enum Dollars {
     /// It is doubled, since Compose would interpolate it.

@@ -19,9 +19,9 @@ pub struct BuildContext {
 pub struct ContextFile {
     /// The path in the context.
     pub path: &'static str,
-    /// What is in it.
+    /// Content of the file.
     pub content: &'static str,
-    /// Whether it is run as a program.
+    /// `true` if the file is a program.
     pub executable: bool,
 }
 

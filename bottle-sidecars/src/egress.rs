@@ -39,7 +39,7 @@ pub const CONTEXT: BuildContext = BuildContext {
     ], programs: ["entrypoint", "healthcheck"]),
 };
 
-/// Where egress says, in its container, which routes it read last and whether it took them.
+/// Path in egress's container of its status file: the routes that it read last, and whether it accepted them.
 pub const STATUS: &str = "/tmp/egress-status.json";
 
 const ROUTES: &str = "/etc/egress/routes.yaml";
@@ -98,7 +98,7 @@ impl Sidecar for Egress {
     }
 }
 
-/// What egress does with each routed host, as its image's addon reads it.
+/// Returns the rules for each routed host in the form that the addon in egress's image reads.
 pub fn routes(plan: &EgressPlan) -> String {
     #[derive(Serialize)]
     struct File<'a> {

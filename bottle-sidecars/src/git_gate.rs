@@ -30,7 +30,7 @@ pub const SCRIPTS: &[ContextFile] = embedded!(
 );
 
 const DIR: &str = "/etc/git-gate";
-/// How long a refresh from a real remote may take before the agent is told that the remote does not answer.
+/// Time limit in seconds for a refresh from a real remote. After it the agent is told that the remote does not answer.
 const FETCH_TIMEOUT_SECONDS: u32 = 120;
 /// Room for the mirrors, and for a push twice the largest size in flight.
 const MIRRORS_MIB: u32 = 2048;
@@ -75,7 +75,7 @@ impl Sidecar for GitGate {
         service.environment.extend(gate.token_slots().into_keys().map(|slot| Variable::Bare(slot.to_string())));
         service.extra_hosts = gate.extra_hosts().iter().map(|(host, address)| format!("{host}:{address}")).collect();
         service.tmpfs = vec![tmpfs("/tmp", SCRATCH_MIB), tmpfs("/mirrors", MIRRORS_MIB)];
-        // What lies in memory counts as the container's own.
+        // Files in memory count towards the container's own memory.
         let in_memory = ByteSize::mib(u64::from(MIRRORS_MIB + SCRATCH_MIB)).bytes();
         let memory = Some(plan.plan().sidecar_memory().bytes() + in_memory);
         (service.mem_limit, service.memswap_limit) = (memory, memory);
@@ -89,7 +89,7 @@ impl Sidecar for GitGate {
     }
 }
 
-/// What git-gate serves and under which rules, as its scripts read it.
+/// Returns the upstreams and rules of git-gate in the form that its scripts read.
 pub fn upstreams(plan: &GitGatePlan) -> String {
     let file = File {
         version: 1,

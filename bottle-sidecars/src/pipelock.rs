@@ -212,7 +212,9 @@ fn passthrough(plan: &BottlePlan) -> Vec<&str> {
     names.into_iter().collect()
 }
 
-/// Whether egress injects a credential into a request that pipelock then decrypts: it is what a scan of headers would find.
+/// Returns whether egress injects a credential into a request that pipelock then decrypts.
+///
+/// A scan of headers would find the credential.
 fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
     let passed: BTreeSet<_> = plan.proxy.passed().collect();
     let routes = plan.egress.iter().flat_map(|egress| &egress.routes);

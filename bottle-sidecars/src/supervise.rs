@@ -33,7 +33,7 @@ pub const CONTEXT: BuildContext = BuildContext {
 const QUEUE: &str = "/queue";
 const DECISIONS: &str = "/decisions";
 const CONFIG: &str = "/config";
-/// Where the agent reads what its bottle may do.
+/// Path in the agent's container of the bottle's current configuration.
 pub const CURRENT_CONFIG_IN_AGENT: &str = "/etc/bottle/current-config";
 
 /// The way to ask a person.

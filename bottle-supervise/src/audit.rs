@@ -20,7 +20,7 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 const MAX_TORN_BYTES: usize = 30 * 1024;
 const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Where a log ends: what another log records as the witness of this one.
+/// End of a log. Another log records it as the witness of this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The number of the last line; 0 of an empty log.
@@ -30,7 +30,7 @@ pub struct Head {
 }
 
 impl Default for Head {
-    /// Where an empty log ends.
+    /// Returns the end of an empty log.
     fn default() -> Self {
         Self { seq: 0, hash: GENESIS.to_owned() }
     }
@@ -50,7 +50,7 @@ pub struct AuditEntry {
     pub seq: u64,
     /// UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`, as its writer saw it.
     pub ts: String,
-    /// What happened.
+    /// Name of the event.
     pub event: String,
     /// To what, as canonical JSON of one object. Written by the sidecar if the log is its: escape it before showing.
     pub data: String,
@@ -62,13 +62,13 @@ pub struct AuditEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditSummary {
-    /// Where it ends.
+    /// End of the log.
     pub head: Head,
     /// Bytes of an unfinished line at the end, left by a writer that was killed; its next start records them.
     pub torn: usize,
 }
 
-/// Why a log cannot be read or written.
+/// Error of reading or writing a log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
@@ -77,7 +77,7 @@ pub enum AuditError {
     Io {
         /// The log.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// A line does not continue the chain.
@@ -176,7 +176,7 @@ impl AuditLog {
         }
         let written = self.file.write_all_at(text.as_bytes(), self.size).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // What was written in part never happened. If this fails as well, the next line is written over it.
+            // A partly written line is discarded. If this fails as well, the next line overwrites it.
             let _ = self.file.set_len(self.size);
             return Err(io(error));
         }
@@ -185,7 +185,7 @@ impl AuditLog {
         Ok(self.head.clone())
     }
 
-    /// Where the log ends.
+    /// Returns the end of the log.
     pub fn head(&self) -> &Head {
         &self.head
     }
@@ -232,7 +232,7 @@ impl Chain {
         AuditSummary { head: self.head(), torn: self.torn.len() }
     }
 
-    /// Whether the log once ended there.
+    /// Returns whether the log ended at `head` at some time.
     pub(super) fn passed(&self, head: &Head) -> bool {
         match head.seq.checked_sub(1) {
             None => head.hash == GENESIS,

@@ -1,4 +1,4 @@
-//! What a proposal would make of a plan. Nothing here touches anything but values.
+//! The effect of a proposal on a plan. This module works on values only and has no side effects.
 
 use std::fmt::{self, Write as _};
 
@@ -10,15 +10,15 @@ use bottle_sidecars::pipelock;
 
 use crate::{Change, Proposal};
 
-/// When an approval would take effect.
+/// Time at which an approval takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum When {
     /// At once, in the running bottle.
     Now,
-    /// When the bottle is launched again with [`Supervisor::next_plan`](super::Supervisor::next_plan).
+    /// At the next launch with [`Supervisor::next_plan`](super::Supervisor::next_plan).
     NextLaunch,
-    /// When a person has done the rest by hand.
+    /// After a person has done the remaining steps by hand.
     ByHand,
     /// Not at all.
     Never,
@@ -35,11 +35,11 @@ impl fmt::Display for When {
     }
 }
 
-/// What a proposal would make of a plan.
+/// Effect of a proposal on a plan.
 pub(super) struct Edit {
     pub(super) plan: BottlePlan,
     pub(super) when: When,
-    /// Why not at once, or what else is to be said; empty when nothing is.
+    /// Reason that the change is not immediate, or another remark; empty if there is none.
     pub(super) note: String,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Edit {
 pub(super) fn edit(plan: &BottlePlan, launched: Option<&BottlePlan>, proposal: &Proposal) -> Edit {
     let mut edited = plan.clone();
     let before = plan.proxy.allow.clone();
-    // Where a manifest's entry would have its place in the file, for errors of a later launch.
+    // Stands for the position of a manifest entry in errors of a later launch.
     let key = format!("proposal {}", proposal.id);
     let outcome = match &proposal.change {
         Change::AllowHost { host } => allow_host(&mut edited, host),
@@ -73,7 +73,7 @@ pub(super) fn edit(plan: &BottlePlan, launched: Option<&BottlePlan>, proposal: &
     }
 }
 
-/// When it takes effect and what is to be said of it, or why it cannot.
+/// Time of effect and a note, or the reason that the change is impossible.
 type Edited = Result<(When, String), String>;
 
 /// Sets how pipelock inspects a host that is opened. A reload cannot make pipelock pass a host without decrypting it, so a
@@ -182,7 +182,7 @@ fn free_name(routes: &[Route], host: &HostPattern) -> String {
     names.find(|name| routes.iter().all(|route| route.name != *name)).unwrap_or(base)
 }
 
-/// Whether neither of two routes would go before the other for some request.
+/// Returns whether neither of two routes takes precedence over the other for some request.
 fn clash(one: &Route, other: &Route) -> bool {
     fn meet<T: PartialEq>(one: &[T], other: &[T]) -> bool {
         one.is_empty() && other.is_empty() || one.iter().any(|item| other.contains(item))
@@ -259,7 +259,7 @@ mod tests {
         Proposal::parse(text.as_bytes()).unwrap()
     }
 
-    /// When it takes effect, the note, and how the posture changes.
+    /// Returns the time of effect, the note, and the change of the posture.
     fn told(plan: &BottlePlan, kind: &str, change: &str) -> String {
         let edit = edit(plan, Some(plan), &asked(kind, change));
         let diff = Posture::of(plan).diff(&Posture::of(&edit.plan));

@@ -1,4 +1,4 @@
-//! What a person answers.
+//! A person's decision on a proposal.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub struct Decision {
     pub reason: String,
     /// UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub decided_at: String,
-    /// What came of it; absent from a denial.
+    /// Result of applying the change; absent from a denial.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub applied: Option<Applied>,
 }
@@ -36,17 +36,17 @@ pub enum Verdict {
     Denied,
 }
 
-/// What came of applying an approved change.
+/// Result of applying an approved change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Applied {
-    /// How far it got.
+    /// Stage that was reached.
     pub status: ApplyStatus,
     /// One sentence for the agent; no secret.
     pub detail: String,
 }
 
-/// How far applying an approved change got.
+/// Stage that applying an approved change reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ApplyStatus {

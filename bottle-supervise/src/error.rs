@@ -1,4 +1,4 @@
-//! Why a bottle cannot be supervised.
+//! Errors of supervision.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,18 +8,18 @@ use bottle_plan::Slug;
 use super::proposal::ProposalId;
 use super::queue::QueueError;
 
-/// Why a bottle cannot be supervised, or a decision not be made.
+/// Error of supervising a bottle or making a decision.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SuperviseError {
     /// A file of the bottle's state cannot be read or written.
     #[error("{action} `{}`", path.display())]
     Io {
-        /// What was tried.
+        /// Operation that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The plan on disk cannot be understood.
@@ -27,7 +27,7 @@ pub enum SuperviseError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the content.
         reason: String,
     },
     /// The bottle's plan has no `supervise`.
@@ -44,7 +44,7 @@ pub enum SuperviseError {
     NotPossible {
         /// The proposal.
         id: ProposalId,
-        /// Why not.
+        /// Reason.
         why: String,
     },
 }

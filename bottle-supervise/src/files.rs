@@ -37,7 +37,7 @@ impl Directory {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
         }
-        // What `fstat` says may be out of date by the time of the read; the read itself is bounded.
+        // The result of `fstat` may be out of date by the time of the read. The read itself is bounded.
         let mut content = Vec::new();
         File::from(fd).take(limit + 1).read_to_end(&mut content)?;
         if content.len() as u64 > limit {

@@ -79,7 +79,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When there is no such bottle, or it is not supervised.
+    /// Returns an error if there is no such bottle, or it is not supervised.
     pub fn open(engine: Engine, root: &StateRoot, slug: &Slug) -> Result<Self, SuperviseError> {
         let layout = root.bottle(slug);
         if Record::read(&layout)?.plan.supervise.is_none() {
@@ -93,7 +93,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// Returns an error if the plan cannot be read.
     pub fn plan(&self) -> Result<BottlePlan, SuperviseError> {
         Ok(Record::read(&self.layout)?.plan)
     }
@@ -102,7 +102,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// Returns an error if the plan cannot be read.
     pub fn next_plan(&self) -> Result<BottlePlan, SuperviseError> {
         Ok(Record::read(&self.layout)?.next().clone())
     }
@@ -112,7 +112,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When the queue or the plan cannot be read.
+    /// Returns an error if the queue or the plan cannot be read.
     pub fn pending(&self) -> Result<Vec<Review>, SuperviseError> {
         self.queue.pending()?.proposals.into_iter().map(|shown| self.review(shown)).collect()
     }
@@ -121,7 +121,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When there is no such proposal, or it is malformed.
+    /// Returns an error if there is no such proposal, or it is malformed.
     pub fn show(&self, id: &ProposalId) -> Result<Review, SuperviseError> {
         self.review(self.queue.show(id)?)
     }
@@ -131,7 +131,8 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When nothing was decided: the proposal, its consequence or the logs are not what they were, or it cannot be made.
+    /// Returns an error if nothing was decided: the proposal, its consequence or the logs have changed, or the change
+    /// cannot be made.
     pub fn approve(&self, review: &Review, reason: &str) -> Result<Decision, SuperviseError> {
         let _lock = self.lock()?;
         let id = || review.shown.proposal().id.clone();
@@ -152,7 +153,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// When it was decided already, or has changed since it was shown.
+    /// Returns an error if the proposal was decided already, or has changed since it was shown.
     pub fn deny(&self, review: &Review, reason: &str) -> Result<Decision, SuperviseError> {
         let _lock = self.lock()?;
         // A denial is possible even if this fails; the mark then stays for the next decision.
@@ -160,8 +161,9 @@ impl Supervisor {
         Ok(self.queue.deny(&review.shown, reason, SystemTime::now())?)
     }
 
-    /// What comes to wait for a decision, as it comes: looks every `interval`, at most `polls` times, until `cancelled`
-    /// says so.
+    /// Returns an iterator over proposals as they arrive.
+    ///
+    /// It looks every `interval`, at most `polls` times, until `cancelled` returns `true`.
     pub fn watch<C: FnMut() -> bool>(
         &self,
         interval: Duration,
@@ -304,7 +306,7 @@ fn consequence(record: &Record, unavailable: Option<&str>, proposal: &Proposal) 
 ///
 /// # Errors
 ///
-/// When a file of the state directory cannot be written or removed.
+/// Returns an error if a file of the state directory cannot be written or removed.
 pub fn write_launched_plan(plan: &BottlePlan, layout: &StateLayout) -> Result<(), SuperviseError> {
     let mark = layout.service_dir(Service::Supervise).join("unfinished");
     match fs::remove_file(&mark) {

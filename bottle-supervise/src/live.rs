@@ -51,7 +51,7 @@ pub(super) enum LiveError {
 }
 
 impl LiveError {
-    /// Whether the proxy certainly still runs with its old configuration, or does not run at all.
+    /// Returns whether the proxy certainly still runs with its old configuration, or does not run at all.
     const fn kept_old(&self) -> bool {
         matches!(self, Self::Write { .. } | Self::Rejected { .. } | Self::NotRunning { .. })
     }

@@ -1,4 +1,4 @@
-//! What the agent asks for.
+//! A change that the agent proposes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,19 +26,19 @@ const MAX_PACKAGES: usize = 50;
 #[serde(try_from = "String")]
 pub struct ProposalId(String);
 
-/// What the agent asks for, and why; every string checked to be what it should be and safe to show in a terminal.
+/// A proposed change and its justification. Every string was validated and is safe to show in a terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Proposal {
     /// The proposal's name.
     pub id: ProposalId,
-    /// When the sidecar took it: UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
+    /// Time at which the sidecar accepted the proposal: UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub created: String,
     /// Slug of the bottle, as the sidecar was started with it.
     pub slug: Slug,
     /// The agent's words. They may span lines, and they may be false.
     pub reason: String,
-    /// What is to change.
+    /// Proposed change.
     pub change: Change,
 }
 
@@ -81,7 +81,7 @@ pub enum Change {
     ),
 }
 
-/// Why a file is not a proposal.
+/// Reason that a file is not a proposal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a proposal: {0}")]
 pub struct Malformed(pub(super) &'static str);

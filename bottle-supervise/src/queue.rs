@@ -37,13 +37,13 @@ pub struct ProposalSnapshot {
     sha256: String,
 }
 
-/// What waits for a decision.
+/// Proposals that wait for a decision.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Pending {
     /// Oldest first.
     pub proposals: Vec<ProposalSnapshot>,
-    /// What is in the directory of proposals and is none: a sign of a sidecar gone wrong.
+    /// Entries of the proposals directory that are not proposals. They are a sign of a faulty sidecar.
     pub unusable: Vec<Unusable>,
 }
 
@@ -53,7 +53,7 @@ pub struct Pending {
 pub struct Unusable {
     /// Its name, escaped for showing.
     pub name: String,
-    /// What is wrong with it.
+    /// Problem with the entry.
     pub why: String,
 }
 
@@ -69,18 +69,18 @@ pub struct Verified {
     pub witnessed: Head,
 }
 
-/// Why a queue cannot be read, or a decision not be made.
+/// Error of reading a queue or making a decision.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
     /// A file or directory cannot be read or written.
     #[error("{action} `{}`", path.display())]
     Io {
-        /// What was tried.
+        /// Operation that failed.
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// There is no such proposal.
@@ -91,7 +91,7 @@ pub enum QueueError {
     Malformed {
         /// The proposal.
         id: ProposalId,
-        /// What is wrong with it.
+        /// Problem with the proposal.
         source: Malformed,
     },
     /// The proposal's file is not what was shown any more; nothing was decided.
@@ -374,7 +374,7 @@ impl Queue {
 }
 
 impl ProposalSnapshot {
-    /// What the agent asks for.
+    /// Returns the proposal.
     pub fn proposal(&self) -> &Proposal {
         &self.proposal
     }

@@ -1,4 +1,4 @@
-//! What a person is shown.
+//! The view of a proposal that a person decides on.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub struct Consequence {
     pub note: String,
 }
 
-/// What [`Supervisor::watch`](super::Supervisor::watch) sees.
+/// Event of [`Supervisor::watch`](super::Supervisor::watch).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ProposalId, ProposalSnapshot, Queue, QueueError, Unusable};
 
-/// What a [`Watch`] sees.
+/// Event of a [`Watch`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WatchEvent {
@@ -34,8 +34,9 @@ pub struct Watch<'q, C> {
 }
 
 impl Queue {
-    /// What comes to wait for a decision, as it comes: looks every `interval`, at most `polls` times, until `cancelled`
-    /// says so.
+    /// Returns an iterator over proposals as they arrive.
+    ///
+    /// It looks every `interval`, at most `polls` times, until `cancelled` returns `true`.
     pub fn watch<C: FnMut() -> bool>(&self, interval: Duration, polls: u64, cancelled: C) -> Watch<'_, C> {
         Watch::new(self, interval, polls, cancelled)
     }

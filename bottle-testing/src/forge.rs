@@ -29,7 +29,7 @@ type OnChange = dyn Fn(&[String]) + Send + Sync;
 #[derive(Default)]
 struct State {
     keys: BTreeMap<u64, Key>,
-    /// How many were ever made.
+    /// Number of keys that were ever created.
     made: u64,
     /// Method, path and status of every request that was answered.
     log: Vec<String>,
@@ -47,7 +47,7 @@ pub struct Key {
     pub read_only: bool,
 }
 
-/// What goes wrong when a key is to be made.
+/// Fault in the creation of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// This status, and nothing is made.
@@ -58,7 +58,7 @@ pub enum Fault {
     Late(Duration),
 }
 
-/// Where a request stops and waits.
+/// Point at which a request stops and waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     BeforeCreate,

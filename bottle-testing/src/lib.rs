@@ -1,4 +1,4 @@
-//! What the tests of the workspace share. It is not published.
+//! Support code for the tests of the workspace. It is not published.
 //!
 //! [`plans`] has a plan of every topology and [`random`] any plan at random; [`forge`] is a git forge that keeps state;
 //! `lab`, with the feature of that name, is a place on a real engine with a host that stands for the outside.

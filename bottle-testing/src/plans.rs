@@ -27,7 +27,7 @@ pub fn plan(manifest: &Manifest) -> BottlePlan {
     manifest.plan(request).unwrap_or_else(|error| panic!("{error}: {manifest:#?}"))
 }
 
-/// What a launch of the plan would add, with its state under `root`.
+/// Returns the facts that a launch would add to the plan, with its state under `root`.
 pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
     let root = StateRoot::at(root);
     let state = root.bottle(plan.names.slug());

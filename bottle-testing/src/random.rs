@@ -14,7 +14,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-/// What stands in every value that must not reach the document.
+/// Marker in every value that must not reach the document.
 pub const MARKER: &str = "hunter2-MARKER";
 
 /// Any plan, resolved.

@@ -9,7 +9,7 @@ use super::context::Launch;
 use super::error::LaunchCause;
 use super::write::make_dir;
 
-/// Where the authorities are.
+/// Locations of the certificate authorities.
 pub(super) struct Authorities {
     pub(super) pipelock: CaFiles,
     pub(super) egress: Option<CaFiles>,

@@ -1,4 +1,4 @@
-//! What every step of a launch works with.
+//! Context that every step of a launch uses.
 
 use std::path::PathBuf;
 
@@ -32,9 +32,9 @@ pub(super) struct Launch<'a> {
     pub(super) guard: &'a TeardownGuard,
 }
 
-/// What the checks found out.
+/// Results of the checks.
 pub(super) struct Ready {
-    /// What the engine can do.
+    /// Capabilities of the engine.
     pub(super) engine: EngineFacts,
     /// The environment file, when it says something.
     pub(super) env_file: Option<PathBuf>,

@@ -17,7 +17,7 @@ pub(super) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &Dep
     })
 }
 
-/// Where an upstream's private key lies while the bottle is up.
+/// Returns the path of an upstream's private key while the bottle is up.
 pub(super) fn private_key(state: &StateLayout, upstream: &Upstream) -> PathBuf {
     state.service_dir(Service::GitGate).join(format!("{}-key", upstream.name))
 }

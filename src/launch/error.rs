@@ -39,7 +39,7 @@ pub enum Step {
     WriteCompose,
     /// `docker compose up`.
     Up,
-    /// What the agent's container is given after its start.
+    /// Provisioning of the agent's container after its start.
     Provision,
     /// The handle.
     HandOut,
@@ -78,9 +78,9 @@ impl fmt::Display for Step {
 pub struct LaunchError {
     /// The step.
     pub step: Step,
-    /// Why.
+    /// Cause of the failure.
     pub cause: Box<LaunchCause>,
-    /// What came of undoing what had been made; `None` when nothing had been.
+    /// Report of the teardown; `None` if nothing had been created.
     pub teardown: Option<TeardownReport>,
 }
 
@@ -94,7 +94,7 @@ impl LaunchError {
         self
     }
 
-    /// Whether it was stopped and not broken.
+    /// Returns whether the launch was cancelled and did not fail.
     pub fn is_cancelled(&self) -> bool {
         match &*self.cause {
             LaunchCause::Cancelled => true,
@@ -129,9 +129,9 @@ pub enum LaunchCause {
     Variable {
         /// The variable.
         variable: String,
-        /// Whether it is there, but empty.
+        /// `true` if the variable is set but empty.
         empty: bool,
-        /// What needs it, and the manifest's key.
+        /// Purpose of the value, with the manifest's key.
         purpose: String,
     },
     /// A variable's value is not UTF-8.
@@ -139,7 +139,7 @@ pub enum LaunchCause {
     VariableNotText {
         /// The variable.
         variable: String,
-        /// What needs it, and the manifest's key.
+        /// Purpose of the value, with the manifest's key.
         purpose: String,
     },
     /// A variable's value cannot be a token.
@@ -150,7 +150,7 @@ pub enum LaunchCause {
     VariableNotToken {
         /// The variable.
         variable: String,
-        /// What needs it, and the manifest's key.
+        /// Purpose of the value, with the manifest's key.
         purpose: String,
     },
     /// Files or directories that the manifest names do not exist or are of the wrong kind.
@@ -169,7 +169,7 @@ pub enum LaunchCause {
         key: String,
         /// The reference with its digest.
         wanted: String,
-        /// What the engine has by that name.
+        /// Kind of object that the engine has by that name.
         found: String,
         /// The engine's program.
         program: String,
@@ -181,7 +181,7 @@ pub enum LaunchCause {
         what: String,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what would be accepted.
+        /// Problem with the value, and the accepted values.
         problem: String,
     },
     /// The certificates of `tls.upstream_ca` cannot be used.
@@ -189,7 +189,7 @@ pub enum LaunchCause {
     UpstreamCa {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the content.
         #[source]
         source: TlsError,
     },
@@ -198,7 +198,7 @@ pub enum LaunchCause {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },

@@ -1,4 +1,4 @@
-//! What a launch adds to the plan for each sidecar.
+//! Facts that a launch adds to the plan for each sidecar.
 
 use bottle_plan::Service;
 use bottle_plan::plan::{GitAuth, Upstream};

@@ -23,9 +23,9 @@ use crate::workspace;
 
 /// The images of a bottle.
 pub(super) struct Images {
-    /// What the agent runs: the derived image, or its base where no workspace is copied.
+    /// Image of the agent: the derived image, or its base if no workspace is copied.
     pub(super) agent: ImageRef,
-    /// What seals the agent's network namespace.
+    /// Image of the container that seals the agent's network namespace.
     pub(super) seal: ImageRef,
     /// The built or ready image of each sidecar that the plan has.
     pub(super) sidecars: BTreeMap<Service, BuiltImage>,

@@ -31,8 +31,8 @@ use crate::provision::{self, AgentContainer};
 impl Bottles {
     /// Launches a bottle and returns its handle. The bottle is taken down when the handle is closed or dropped.
     ///
-    /// What can fail because of the plan (a token that is not set, a missing key file, a protection that the engine
-    /// lacks) fails first, before anything is created. A later failure removes everything that was created.
+    /// Problems with the plan (a token that is not set, a missing key file, a protection that the engine lacks) are
+    /// found first, before anything is created. A later failure removes everything that was created.
     ///
     /// # Errors
     ///

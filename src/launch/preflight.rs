@@ -1,4 +1,4 @@
-//! What must be right before anything is made.
+//! Checks that run before anything is created.
 
 use std::fs;
 use std::io;
@@ -95,7 +95,7 @@ fn read_variables(plan: &BottlePlan, bottles: &Bottles) -> Result<Secrets, Launc
     Ok(secrets)
 }
 
-/// Whether the text can be a header's value as it stands: visible ASCII, with blanks only inside.
+/// Returns whether the text can be a header's value as it stands: visible ASCII, with spaces only inside.
 fn is_header_text(text: &str) -> bool {
     text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) && text == text.trim_matches(' ')
 }

@@ -11,7 +11,7 @@ pub enum ProvisionError {
     /// A command could not be run.
     #[error("{what}")]
     Engine {
-        /// What was being done, in words that go after "failed to".
+        /// Operation that failed, in words that go after "failed to".
         what: &'static str,
         /// The engine's error.
         source: EngineError,
@@ -19,7 +19,7 @@ pub enum ProvisionError {
     /// A command failed in the container.
     #[error("{what}: it ended with {status}: {stderr}")]
     Failed {
-        /// What was being done, in words that go after "failed to".
+        /// Operation that failed, in words that go after "failed to".
         what: &'static str,
         /// The command's exit status.
         status: String,
@@ -29,7 +29,7 @@ pub enum ProvisionError {
     /// A file of the host could not be read.
     #[error("{what}: read `{}`", path.display())]
     Read {
-        /// What was being done, in words that go after "failed to".
+        /// Operation that failed, in words that go after "failed to".
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum ProvisionError {
     Configuration {
         /// The file in the container.
         path: &'static str,
-        /// What is wrong with its content.
+        /// Problem with the content.
         reason: String,
     },
     /// A [`Provisioner`](super::Provisioner) of the caller failed.

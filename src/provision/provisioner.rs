@@ -39,7 +39,7 @@ pub trait Provisioner: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// When something could not be put in place. [`ProvisionError::Custom`] takes any error.
+    /// Returns an error if something could not be put in place. [`ProvisionError::Custom`] takes any error.
     fn provision(&self, agent: &AgentContainer<'_>) -> Result<(), ProvisionError>;
 
     /// Returns a provisioner that runs this one, then `next`.
@@ -109,7 +109,7 @@ impl AgentContainer<'_> {
     ///
     /// # Errors
     ///
-    /// When it cannot be run or does not exit with status 0.
+    /// Returns an error if the command cannot be run or does not exit with status 0.
     pub fn run(&self, what: &'static str, exec: Exec) -> Result<Output, ProvisionError> {
         let exec = Exec {
             user: exec.user.or_else(|| Some(agent::USER.to_owned())),

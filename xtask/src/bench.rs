@@ -1,4 +1,4 @@
-//! How long things take: the pure part by `cargo bench`, and a launch beside the bare `docker compose` of the same file.
+//! Benchmarks: the pure part by `cargo bench`, and a launch beside the bare `docker compose` of the same file.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::process::{Result, checked, output, root};
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How often each thing is measured on the engine; the median counts.
+    /// Number of measurements of each thing on the engine; the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
     runs: u8,
     /// Leave out what needs no engine.

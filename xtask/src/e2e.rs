@@ -17,7 +17,7 @@ use crate::process::{Result, checked, output, quiet, root};
 pub(crate) struct Arguments {
     /// Run only tests whose name contains this.
     filter: Option<String>,
-    /// How many tests run at once.
+    /// Number of tests that run at once.
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// A shell command that restarts the engine, and with it every container that it has: one more test is run then.
@@ -91,7 +91,7 @@ pub(crate) fn prepare(root: &Path) -> Result<Option<String>> {
     Ok(pulled.is_ok().then(|| PIPELOCK_IMAGE.to_owned()))
 }
 
-/// How the tests ended, read from what libtest prints.
+/// Results of the tests, parsed from libtest's output.
 #[derive(Debug, Default, PartialEq)]
 struct Report {
     passed: usize,
@@ -189,7 +189,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 /// What the names of the tests' bottles begin with, and those of what else the tests start.
 const PREFIXES: [&str; 3] = ["claude-bottle", "bottle-life", "bottle-e2e"];
 
-/// What no bottle may leave: looked for by label, by name, and among the files.
+/// Returns what a bottle left behind: found by label, by name, and among the files.
 fn leftovers(root: &Path) -> Result<Vec<String>> {
     let mut left = Vec::new();
     for prefix in PREFIXES {
@@ -229,7 +229,7 @@ fn keys_below(dir: &Path, left: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a line of the text begins a private key in PEM, as no source file's does.
+/// Returns whether a line of the text starts a private key in PEM, as no source file's does.
 fn is_key(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with("PRIVATE KEY-----"))
 }

@@ -100,7 +100,7 @@ struct Fuzzer {
     plans: Vec<String>,
     host: HostFacts,
     sidecars: Vec<Arc<dyn Sidecar>>,
-    /// What the last panic said.
+    /// Message of the last panic.
     message: Arc<Mutex<String>>,
     /// The input that is being tried: it stays when the process dies of it.
     current: PathBuf,

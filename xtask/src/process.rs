@@ -34,7 +34,7 @@ pub(crate) fn quiet(root: &Path, name: &str, command: &mut Command) -> Result<()
     Err(format!("{} ended with {status}:\n{end}", line(command)).into())
 }
 
-/// What a command prints, when it succeeds.
+/// Returns the output of a command that succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {

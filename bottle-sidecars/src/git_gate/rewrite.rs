@@ -127,7 +127,7 @@ mod tests {
         insta::assert_snapshot!(agent_git_config(&plan()));
     }
 
-    /// What git itself makes of the rules. Skipped where there is no git.
+    /// Checks the rules with git itself. Skipped if git is not installed.
     #[test]
     fn git_sends_each_upstream_to_the_gate_and_leaves_its_neighbours_alone() {
         if Command::new("git").arg("version").output().is_err() {

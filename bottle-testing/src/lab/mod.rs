@@ -98,7 +98,7 @@ impl Lab {
         manifest.plan(request).unwrap()
     }
 
-    /// How the tests launch: in the lab's own state directory.
+    /// Returns the launch options of the tests, with the lab's own state directory.
     pub fn options(&self) -> Bottles {
         Bottles::new(engine(), host()).with_state_root(self.state_root())
     }

@@ -1,4 +1,4 @@
-//! What the networks of the tests are called, and which addresses they may take.
+//! Names and address ranges of the tests' networks.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -44,7 +44,7 @@ fn shown(path: &ModulePath) -> String {
     if path.is_empty() { "the root".to_owned() } else { path.join("::") }
 }
 
-/// What the names in a crate's modules lead to.
+/// Targets of the names in a crate's modules.
 struct Names<'a> {
     tree: &'a Tree,
     /// For each module, the names that a `use` brings into it, with the path that each stands for.

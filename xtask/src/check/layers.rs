@@ -54,7 +54,7 @@ pub(super) struct Crate {
     pub(super) name: String,
     /// The root file of its library, or of its program if it has no library.
     pub(super) root: PathBuf,
-    /// What it depends on, tests apart.
+    /// Dependencies of the crate, without those of tests.
     dependencies: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ fn parse(package: &Value) -> Option<Crate> {
     })
 }
 
-/// What breaks the tables above.
+/// Returns the violations of the tables above.
 pub(super) fn problems(crates: &[Crate]) -> Vec<String> {
     let is_ours = |name: &str| crates.iter().any(|other| other.name == name);
     let mut problems = Vec::new();

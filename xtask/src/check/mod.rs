@@ -15,7 +15,7 @@ use crate::process::{Result, output, root};
 ///
 /// # Errors
 ///
-/// When a check finds something, or cannot read the tree.
+/// Returns an error if a check finds something, or cannot read the tree.
 pub(crate) fn run() -> Result<()> {
     let root = root();
     let crates = layers::crates(&root)?;

@@ -1,4 +1,4 @@
-//! How large a crate may be.
+//! Size limit of a crate.
 
 use super::source::Tree;
 

@@ -35,7 +35,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// How many lines its files have, test modules apart.
+    /// Returns the number of lines in its files, without test modules.
     pub(super) fn lines(&self) -> usize {
         self.lines
     }
@@ -84,7 +84,7 @@ fn lines_of(item: &Item) -> usize {
     span.end().line + 1 - start.line
 }
 
-/// Whether it is compiled for tests only.
+/// Returns whether the item is compiled for tests only.
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")

@@ -40,7 +40,7 @@ fn phrases(list: &str) -> impl Iterator<Item = String> {
 /// Line numbers and phrases, as whole words. A phrase may go on in the next line of a comment.
 fn said<'a>(phrases: &'a [String], text: &str) -> impl Iterator<Item = (usize, &'a str)> {
     let mut words = String::new();
-    // Where in `words` each line of the text begins.
+    // Offset in `words` at which each line of the text starts.
     let mut begins = Vec::new();
     for line in text.lines() {
         begins.push(words.len());
