@@ -39,7 +39,7 @@ struct Args {
     /// Leave the bottle up.
     #[arg(long)]
     keep: bool,
-    /// How progress and errors are written to standard error. With `json` it holds JSON lines only: what the command prints
+    /// Format of progress and errors on standard error. With `json` it holds JSON lines only: the command's output
     /// there becomes events too.
     #[arg(long, value_enum, default_value = "text")]
     events: Format,
@@ -244,12 +244,12 @@ fn no_engine(why: &str) -> String {
     )
 }
 
-/// Where progress and errors go. Nothing of it fails: a terminal that was closed must not keep a bottle up.
+/// Output of progress and errors. Write errors are ignored: a closed terminal must not keep a bottle up.
 struct Console {
     format: Format,
     /// JSON on standard error, JSON in a file.
     logs: Vec<EventLog>,
-    /// What the command printed to standard error since the last end of a line.
+    /// Bytes of the command's standard error since the last newline.
     rest: Mutex<Vec<u8>>,
 }
 

@@ -103,7 +103,7 @@ fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn s
                 }
                 return Ok(true);
             }
-            // What is on the screen is not what is there any more: a person decides on what they have seen.
+            // The proposal on the screen is out of date. A person may decide only on what they have seen.
             Err(error @ SuperviseError::ConsequenceChanged(_)) => println!("{}\n", bottle::report(&error)),
             Err(error) => {
                 println!("{}\n", bottle::report(&error));

@@ -105,7 +105,7 @@ impl Place {
                 let cwd =
                     command.cwd().map_or_else(String::new, |cwd| format!("cd {} && ", quoted(&cwd.to_string_lossy())));
                 let line = words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
-                // What the command leaves behind would hold the connection open.
+                // A process that the command leaves behind would keep the connection open.
                 outer.push(format!(
                     "echo $$ >/tmp/bottle-{call}; ({cwd}{line}); s=$?; rm -f /tmp/bottle-{call}; trap '' TERM; kill 0; exit $s"
                 ));

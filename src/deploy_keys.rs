@@ -1,8 +1,8 @@
 //! Deploy keys: an ssh key for one bottle and one repository, registered at a forge at launch and revoked at teardown.
 //!
-//! What is to be revoked is in the journal before the forge is asked, named by its public key. So whatever becomes of the
-//! launcher, the next teardown or recovery finds the key, if the forge has it. The token that may do so is read from the
-//! host's environment each time, and is written nowhere.
+//! The journal names a key by its public key before the forge is asked to register it. If the launcher is killed, the
+//! next teardown or recovery therefore finds the key, if the forge has it. The forge's token is read from the host's
+//! environment each time and is never written to disk.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! What a launch knows of its surroundings. This is the one module of the libraries that asks for it.
+//! The host of a launch: its environment and directories. No other module of the libraries reads them.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -35,7 +35,7 @@ pub enum RenderError {
     NoPorts {
         /// The sidecar.
         sidecar: String,
-        /// What the agent is given: its proxy, an entry of `no_proxy`, or the value of a variable.
+        /// Setting that the agent gets: its proxy, an entry of `no_proxy`, or the value of a variable.
         given: String,
     },
 }
@@ -46,8 +46,8 @@ pub enum RenderError {
 ///
 /// # Errors
 ///
-/// When sidecars share a name, refer to something that the document does not have, or are given to the agent without a
-/// port. The four of `bottle-sidecars` do none of these.
+/// Returns an error if sidecars share a name, refer to something that the document does not have, or are given to the
+/// agent without a port. The four of `bottle-sidecars` do none of these.
 pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeFile, RenderError> {
     let applying: Vec<_> = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan())).collect();
     let access: Vec<AgentAccess> = applying.iter().map(|sidecar| sidecar.agent_access(plan)).collect();

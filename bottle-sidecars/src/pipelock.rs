@@ -187,8 +187,9 @@ pub(crate) fn max_inspected(plan: &BottlePlan) -> u32 {
     max_connections(plan) / 8 * 3
 }
 
-/// Where Go's garbage collector begins to work harder, three quarters of the limit. Without it 20 answers of 5 MiB at once
-/// passed 1 GiB, and with it 250 stayed below 800 MiB.
+/// Returns the soft memory limit of Go's garbage collector in bytes: three quarters of the container's limit.
+///
+/// Without it 20 responses of 5 MiB at once exceeded 1 GiB. With it 250 stayed below 800 MiB.
 fn memory_goal(plan: &BottlePlan) -> u64 {
     plan.sidecar_memory().bytes() / 4 * 3
 }
@@ -306,7 +307,7 @@ struct RequestBodyScanning {
 struct ResponseScanning {
     /// Event streams are only streamed when this is on.
     enabled: bool,
-    /// What is stricter rewrites or refuses pages that speak of prompt injection.
+    /// Action on a match. Stricter actions rewrite or refuse pages that mention prompt injection.
     action: &'static str,
     sse_streaming: SseStreaming,
 }
@@ -320,6 +321,6 @@ struct SseStreaming {
 #[derive(Serialize)]
 struct Logging {
     format: &'static str,
-    /// Where `docker compose logs` finds it.
+    /// Output stream, one that `docker compose logs` shows.
     output: &'static str,
 }

@@ -52,13 +52,13 @@ pub struct AuditEntry {
     pub ts: String,
     /// Name of the event.
     pub event: String,
-    /// To what, as canonical JSON of one object. Written by the sidecar if the log is its: escape it before showing.
+    /// Data of the event, as canonical JSON of one object. In the sidecar's log it is untrusted: escape it before display.
     pub data: String,
     /// The hash of this line.
     pub hash: String,
 }
 
-/// A log that checks.
+/// A log whose hash chain was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditSummary {
@@ -87,7 +87,7 @@ pub enum AuditError {
         path: PathBuf,
         /// The first line that does not fit.
         line: u64,
-        /// In what way.
+        /// Reason that the line does not fit.
         why: &'static str,
     },
     /// The log has reached its largest size, 32 MiB, or the event its own, 64 KiB.
@@ -98,7 +98,7 @@ pub enum AuditError {
     },
 }
 
-/// A log open for appending. The caller sees to it that there is one at a time.
+/// A log that is open for appending. The caller must ensure that there is one at a time.
 #[derive(Debug)]
 pub struct AuditLog {
     file: File,
@@ -126,11 +126,11 @@ impl AuditLog {
         Chain::read(path).map(|chain| chain.entries.into_iter().map(Link::into_entry).collect())
     }
 
-    /// Opens or makes a log. An unfinished last line is replaced by one that records it.
+    /// Opens or creates a log. An unfinished last line is replaced by one that records it.
     ///
     /// # Errors
     ///
-    /// [`AuditError::Tampered`] if the log does not check: it is not continued.
+    /// [`AuditError::Tampered`] if the hash chain is broken. Nothing is appended to such a log.
     pub fn open(path: &Path, now: SystemTime) -> Result<Self, AuditError> {
         let io = |source| AuditError::Io { path: path.to_owned(), source };
         // Not for appending: Linux would then ignore the offset that a torn line is written over at.
@@ -191,7 +191,7 @@ impl AuditLog {
     }
 }
 
-/// A whole log that checks.
+/// A whole log whose hash chain was verified.
 #[derive(Debug)]
 pub(super) struct Chain {
     pub(super) entries: Vec<Link>,

@@ -1,4 +1,4 @@
-//! The one spelling of a JSON value that is hashed, and the hash.
+//! Canonical encoding of a JSON value, and its hash.
 
 use std::fmt::Write as _;
 

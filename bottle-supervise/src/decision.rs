@@ -17,7 +17,7 @@ pub struct Decision {
     /// The answer.
     #[serde(rename = "decision")]
     pub verdict: Verdict,
-    /// The person's words, which the agent gets to read; may be empty.
+    /// The person's reason, which the agent can read; may be empty.
     pub reason: String,
     /// UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub decided_at: String,
@@ -26,13 +26,13 @@ pub struct Decision {
     pub applied: Option<Applied>,
 }
 
-/// Yes or no.
+/// Approval or denial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The change is made.
+    /// The change is approved.
     Approved,
-    /// It is not.
+    /// The change is denied.
     Denied,
 }
 

@@ -22,7 +22,7 @@ pub enum SuperviseError {
         /// Error of the operating system.
         source: io::Error,
     },
-    /// The plan on disk cannot be understood.
+    /// The plan on disk cannot be parsed.
     #[error("read `{}`: {reason}", path.display())]
     Malformed {
         /// The file.

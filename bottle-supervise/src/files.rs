@@ -1,4 +1,4 @@
-//! Files that an attacker may have laid out.
+//! Reading of files that an attacker may have written.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -13,7 +13,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, fsync, open, openat};
 pub(super) struct Directory(OwnedFd);
 
 impl Directory {
-    /// The directory at a path that the caller vouches for, but for its last part, which must not be a link.
+    /// Opens the directory at a path. The caller trusts the path except its last component, which must not be a link.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(Self(open(path, flags, Mode::empty())?))
@@ -46,7 +46,7 @@ impl Directory {
         Ok(Some(content))
     }
 
-    /// The names in this directory, sorted, but for those that begin with a dot. More than `limit` are an error.
+    /// Returns the names in this directory, sorted, without those that start with `.`. More than `limit` are an error.
     pub(super) fn names(&self, limit: usize) -> io::Result<Vec<CString>> {
         let mut names = Vec::new();
         for (count, entry) in Dir::read_from(&self.0)?.enumerate() {
@@ -62,7 +62,7 @@ impl Directory {
         Ok(names)
     }
 
-    /// Make renames in this directory survive a power cut.
+    /// Syncs this directory, so that renames in it survive a power failure.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(fsync(self.0.as_fd())?)
     }

@@ -1,18 +1,18 @@
-//! The person's side of a supervised bottle: what its agent asks for, what a yes would mean, and making it so.
+//! Supervision of a bottle: lists the agent's proposals, shows the consequence of an approval, and applies it.
 //!
-//! It works from any process of the user who launched the bottle: everything that it needs is in the bottle's state
-//! directory. The plan in effect is in `plan.json`, which a launch writes and every approval brings up to date; it is
-//! apart from `metadata.json`, whose one writer is the launcher.
+//! It works from any process of the user who launched the bottle, because all its data is in the bottle's state
+//! directory. The plan in effect is in `plan.json`. A launch writes that file, and every approval updates it. It is
+//! separate from `metadata.json`, which only the launcher writes.
 //!
-//! Beneath it is the [`Queue`]: what the agent asks for, and the only place where it can be granted. The sidecar writes
-//! proposals into one directory; decisions go into another, which its container mounts read-only and the agent's not at
-//! all. A decision is bound to the SHA-256 of what was shown, so a [`ProposalSnapshot`] is what it takes to decide: whoever holds one
-//! has seen those bytes. Whatever the sidecar wrote is read as an attacker's: regular files only, no links followed, sizes
-//! bounded, every string checked before a person's terminal sees it. The files are specified in
-//! `images/supervise/FORMAT.md` of `bottle-sidecars`.
+//! The [`Queue`] below it holds the proposals and is the only place where they can be approved. The sidecar writes
+//! proposals into one directory. Decisions go into another, which the sidecar's container mounts read-only and the
+//! agent's does not mount. A decision is bound to the SHA-256 of the bytes that were shown, so deciding takes a
+//! [`ProposalSnapshot`], which holds those bytes. The sidecar's files are read as an attacker's: only regular files are
+//! read, no links are followed, sizes are bounded, and every string is validated before it reaches a terminal.
+//! `images/supervise/FORMAT.md` of `bottle-sidecars` specifies the files.
 //!
-//! A [`Review`] is what a person was shown: the proposal, bound to the hash of its bytes, and the [`Consequence`] that an
-//! approval would have. Both are looked at again when it is approved, and a different one is refused.
+//! A [`Review`] holds what a person was shown: the proposal, bound to the hash of its bytes, and the [`Consequence`] of
+//! an approval. Both are checked again at the approval, which fails if either differs.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -89,7 +89,7 @@ impl Supervisor {
         Ok(Self { engine, layout, queue })
     }
 
-    /// The plan in effect: the one that was launched and every change that was approved and applied since.
+    /// Returns the plan in effect: the launched plan with every change that was approved and applied since.
     ///
     /// # Errors
     ///
@@ -98,7 +98,8 @@ impl Supervisor {
         Ok(Record::read(&self.layout)?.plan)
     }
 
-    /// The plan in effect together with every approved change that waits for the next launch. To have them, launch this.
+    /// Returns the plan in effect with every approved change that waits for the next launch. Launch this plan to apply
+    /// them.
     ///
     /// # Errors
     ///
@@ -107,8 +108,8 @@ impl Supervisor {
         Ok(Record::read(&self.layout)?.next().clone())
     }
 
-    /// Everything that waits for a decision, oldest first. What is among the proposals and is none is passed over here;
-    /// [`watch`](Self::watch) tells of it.
+    /// Returns the proposals that wait for a decision, oldest first. Files that are not proposals are skipped;
+    /// [`watch`](Self::watch) reports them.
     ///
     /// # Errors
     ///

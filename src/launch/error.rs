@@ -169,7 +169,7 @@ pub enum LaunchCause {
         key: String,
         /// The reference with its digest.
         wanted: String,
-        /// Kind of object that the engine has by that name.
+        /// Description of the digests that the engine has for that name.
         found: String,
         /// The engine's program.
         program: String,
@@ -177,11 +177,11 @@ pub enum LaunchCause {
     /// A file that the plan names cannot be used.
     #[error("{what} `{}` {problem}", path.display())]
     Unusable {
-        /// Which file.
+        /// Purpose of the file.
         what: String,
         /// The file.
         path: PathBuf,
-        /// Problem with the value, and the accepted values.
+        /// Problem with the file, and what would be accepted.
         problem: String,
     },
     /// The certificates of `tls.upstream_ca` cannot be used.

@@ -65,7 +65,7 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
         .with_created(created.unwrap_or_default());
     let file = Arc::new(JournalFile::create(state, journal)?);
     let guard = TeardownGuard::new(bottles.engine.clone(), file, lock, bottles.teardown_options());
-    // Last of all, whatever holds a key goes.
+    // Files that hold a key are removed last.
     guard.record(Undo::RemoveFiles { paths: Undo::key_dirs(state) })?;
     Ok((guard, owner))
 }
@@ -124,7 +124,7 @@ impl Launch<'_> {
         Ok(document)
     }
 
-    /// Closes the agent's network namespace but for its sidecars' doors, before any command of the agent runs.
+    /// Seals the agent's network namespace except for its sidecars' ports, before any command of the agent runs.
     fn seal(&self, plan: &ResolvedPlan, image: &str) -> Result<(), LaunchCause> {
         let sidecars: Vec<_> = self.bottles.sidecars.iter().map(|sidecar| &**sidecar).collect();
         let doors = bottle_sidecars::seal::doors(plan, &sidecars);

@@ -186,7 +186,7 @@ fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// What the names of the tests' bottles begin with, and those of what else the tests start.
+/// Prefixes of the names of the tests' bottles and of everything else that the tests start.
 const PREFIXES: [&str; 3] = ["claude-bottle", "bottle-life", "bottle-e2e"];
 
 /// Returns what a bottle left behind: found by label, by name, and among the files.

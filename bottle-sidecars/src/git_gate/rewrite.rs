@@ -1,5 +1,5 @@
-//! How the agent's git finds git-gate: rules that send every spelling of an upstream's URL there, for fetch and push
-//! alike, while the remotes in the workspace stay as they are.
+//! Git configuration that redirects the agent's git to git-gate. Its rules rewrite every spelling of an upstream's URL,
+//! for fetch and push alike. The remotes in the workspace are not changed.
 //!
 //! Git compares by prefix, and the longest match wins.
 

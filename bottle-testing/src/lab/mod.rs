@@ -1,4 +1,4 @@
-//! What the tests share: an engine, a place of their own, and a host that stands for the outside.
+//! The lab that the tests share: an engine, a directory of their own, and a host that stands for the outside.
 
 mod network;
 mod outside;
