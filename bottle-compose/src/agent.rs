@@ -12,16 +12,16 @@ use crate::sidecar::{
     no_ipv6,
 };
 
-/// The certificate of the authority that the agent faces, in its container.
+/// Path in the agent's container of the certificate of the authority that it must trust.
 pub const AGENT_CA_CERT: &str = "/usr/local/share/ca-certificates/claude-bottle.crt";
-/// The image's own roots and that authority together, in the agent's container.
+/// Path in the agent's container of a bundle of the image's own roots and that authority.
 pub const AGENT_CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Path of the agent's prompt in its container.
 pub const AGENT_PROMPT: &str = "/home/agent/.bottle/prompt.md";
 /// The user that the agent runs as, by name.
 pub const AGENT_USER: &str = "agent";
 
-/// The command that starts the plan's agent, with the prompt handed over in the way that its provider takes one.
+/// Returns the command that starts the plan's agent, with the prompt passed as its provider expects it.
 pub fn agent_argv(plan: &BottlePlan) -> Vec<String> {
     let agent = &plan.agent;
     let mut argv = agent.command.clone();

@@ -1,6 +1,6 @@
-//! The typed Compose document: what of the Compose specification a bottle uses, in the order in which it is written.
+//! The typed Compose document: the part of the Compose specification that a bottle uses, in output order.
 //!
-//! Every string is meant literally. What Compose would interpolate is escaped when the document becomes YAML.
+//! Every string is literal. A `$` that Compose would interpolate is escaped when the document is written as YAML.
 
 use std::collections::BTreeMap;
 
@@ -91,7 +91,7 @@ pub struct Service {
     /// Mounts the root file system read-only.
     #[serde(skip_serializing_if = "is_false")]
     pub read_only: bool,
-    /// Capabilities taken away.
+    /// Capabilities that are dropped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cap_drop: Vec<String>,
     /// Security options.
@@ -100,16 +100,16 @@ pub struct Service {
     /// Kernel parameters of the container's namespaces.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,
-    /// Most processes and threads.
+    /// Maximum number of processes and threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids_limit: Option<u32>,
-    /// Most memory, in bytes.
+    /// Memory limit in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mem_limit: Option<u64>,
-    /// Most memory and swap together, in bytes; equal to `mem_limit` for no swap.
+    /// Limit on memory and swap together, in bytes; equal to `mem_limit` for no swap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memswap_limit: Option<u64>,
-    /// Most processors.
+    /// Maximum number of processors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
     /// Time between SIGTERM and SIGKILL.
@@ -121,7 +121,7 @@ pub struct Service {
     /// Health check of the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthCheck>,
-    /// Services that must work before this one starts.
+    /// Services that must be ready before this one starts.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "in_order")]
     pub depends_on: Vec<(String, Dependency)>,
     /// Limit on the logs that are kept.
@@ -151,7 +151,7 @@ pub struct Build {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PullPolicy {
-    /// Never: the launcher has built it, and a registry's image of this name would be a stranger's.
+    /// Never: the launcher has built the image, and an image of this name in a registry would be untrusted.
     Never,
 }
 
@@ -206,7 +206,7 @@ impl Serialize for Variable {
     }
 }
 
-/// A bind mount in the long form, which any path survives.
+/// A bind mount in the long form, which accepts any path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
     /// The path on the host.
@@ -230,7 +230,7 @@ impl Bind {
 }
 
 impl Serialize for Bind {
-    /// The engine must not make a missing source: as a directory owned by root it would hide the mistake.
+    /// The engine must not create a missing source. It would be a directory owned by root, which hides the mistake.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Options {
@@ -264,7 +264,7 @@ pub struct HealthCheck {
     pub start_interval: Option<String>,
 }
 
-/// A service that must work first.
+/// A service that must be ready first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Dependency {
     /// Condition that the dependency must have reached.

@@ -68,7 +68,7 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     Ok(file)
 }
 
-/// Refuses a sidecar that the agent is sent to and cannot reach, since every port that is not named is closed.
+/// Rejects a sidecar that the agent is told to use but cannot reach: every port that is not named is closed.
 fn check_access(name: &str, access: &AgentAccess) -> Result<(), RenderError> {
     if !access.ports.is_empty() {
         return Ok(());

@@ -14,9 +14,9 @@ pub const INTERNAL: &str = "internal";
 /// The egress network's name in the document.
 pub const EGRESS: &str = "egress";
 
-/// A service that stands between the agent and the world.
+/// A service between the agent and the outside.
 ///
-/// The four of the bottle are in `bottle-sidecars`. A library user adds a fifth by implementing this and handing it to
+/// The four built-in sidecars are in `bottle-sidecars`. To add a fifth, implement this trait and pass the value to
 /// [`render`](crate::render) with the others.
 pub trait Sidecar: Debug + Send + Sync {
     /// The service's name in the document, which no other service has.
@@ -25,7 +25,7 @@ pub trait Sidecar: Debug + Send + Sync {
     /// Returns whether the plan has this sidecar.
     fn applies(&self, plan: &BottlePlan) -> bool;
 
-    /// The service; asked for only when the sidecar [applies](Self::applies).
+    /// Returns the service. Called only if the sidecar [applies](Self::applies).
     fn service(&self, plan: &ResolvedPlan) -> Service;
 
     /// Returns the settings that the agent needs to reach the sidecar. Default: none.
@@ -38,13 +38,13 @@ pub trait Sidecar: Debug + Send + Sync {
 /// Settings that the agent needs to reach a sidecar.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentAccess {
-    /// The agent's HTTP proxy. Of several sidecars that name one, the agent faces the last.
+    /// The agent's HTTP proxy. If several sidecars name one, the last is used.
     pub proxy: Option<String>,
     /// The TCP ports at which the agent may reach the sidecar; every other is closed to it.
     pub ports: Vec<u16>,
     /// Connections that the agent may have to each of the ports at once; more wait. `None` for any number.
     pub max_connections: Option<u32>,
-    /// Host names that the agent asks without the proxy.
+    /// Host names that the agent reaches without the proxy.
     pub no_proxy: Vec<String>,
     /// Further variables.
     pub environment: Vec<Variable>,
@@ -52,12 +52,12 @@ pub struct AgentAccess {
     pub volumes: Vec<Bind>,
 }
 
-/// Which networks a sidecar is on.
+/// Networks of a sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// The agent's network only.
     Internal,
-    /// The agent's network and the one that leads out.
+    /// The agent's network and the egress network.
     Both,
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn closed_dns() -> Vec<String> {
     vec!["127.0.0.1".into()]
 }
 
-/// No search domain: the host's are the host's business.
+/// No search domain: those of the host are not disclosed.
 pub(crate) fn closed_dns_search() -> Vec<String> {
     vec![".".into()]
 }
@@ -153,10 +153,10 @@ pub(crate) const NO_NEW_PRIVILEGES: &str = "no-new-privileges:true";
 /// A sidecar that was killed is back within a second. One that cannot start fails its launch all the same.
 const RESTART: &str = "on-failure:5";
 
-/// Enough for an orderly end of what the sidecars do.
+/// Enough time for the sidecars to stop in order.
 pub(crate) const STOP_GRACE: &str = "2s";
 
-/// The labels by which the engine is asked for what belongs to a bottle.
+/// Returns the labels that mark the containers and networks of a bottle.
 pub fn labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
     let (bottle, launch) = (plan.plan(), plan.launch());
     bottle.names.labels(&bottle.agent_name, &launch.version, &launch.owner, &launch.state)
@@ -178,7 +178,7 @@ pub fn health_check(plan: &ResolvedPlan, command: &[&str]) -> HealthCheck {
     }
 }
 
-/// A directory in memory that the container may write, without programs or devices in it.
+/// Returns a writable directory in memory, without programs or devices in it.
 pub fn tmpfs(target: &str, mebibytes: u32) -> String {
     format!("{target}:rw,noexec,nosuid,nodev,mode=1777,size={mebibytes}m")
 }

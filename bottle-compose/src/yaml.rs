@@ -1,4 +1,4 @@
-//! Writes a Compose document, and the sidecars' configuration files, as YAML that every reader understands alike.
+//! Writes a Compose document, and the sidecars' configuration files, as YAML that every parser reads the same way.
 //!
 //! Compose's reader takes some words and numbers of YAML 1.1, such as `no` and `1:30`, for booleans and numbers. The writer
 //! quotes every string that either version of YAML would take for something else.
@@ -10,13 +10,13 @@ use serde::Serialize;
 use crate::document::ComposeFile;
 
 impl ComposeFile {
-    /// The document as YAML, with every `$` doubled so that Compose takes it literally.
+    /// Returns the document as YAML, with every `$` doubled so that Compose takes it literally.
     pub fn to_yaml(&self) -> String {
         write(self, &self.header, Dollars::Doubled)
     }
 }
 
-/// A configuration file as YAML in the same manner, for what is not read by Compose.
+/// Returns a configuration file as YAML, with every `$` unchanged, for readers other than Compose.
 pub fn to_plain_yaml(document: &impl Serialize, header: &[String]) -> String {
     write(document, header, Dollars::Kept)
 }

@@ -1,4 +1,4 @@
-//! The agent's own image, and how its container is made to trust the one authority that it faces.
+//! The agent's own image, and the script that makes its container trust the bottle's certificate authority.
 
 use std::collections::BTreeMap;
 

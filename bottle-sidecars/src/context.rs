@@ -1,4 +1,4 @@
-//! Build contexts that are part of this library, since at run time there is no repository to build from.
+//! Build contexts that are embedded in this library, because there is no repository at run time.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -38,20 +38,22 @@ macro_rules! embedded {
 pub(crate) use embedded;
 
 impl ContextFile {
-    /// A file that is read.
+    /// Returns a file that is not executable.
     pub const fn text(path: &'static str, content: &'static str) -> Self {
         Self { path, content, executable: false }
     }
 
-    /// A file that is run.
+    /// Returns an executable file.
     pub const fn program(path: &'static str, content: &'static str) -> Self {
         Self { path, content, executable: true }
     }
 }
 
 impl BuildContext {
-    /// The hash that names the image: over every file and build argument, so that a change of either is another image and
-    /// what did not change is never built again. The first 16 hexadecimal digits of a SHA-256.
+    /// Returns the hash that names the image: the first 16 hexadecimal digits of a SHA-256.
+    ///
+    /// It covers every file and build argument. A change of either gives another image, and an unchanged image is not
+    /// built again.
     pub fn content_hash(&self, args: &BTreeMap<String, String>) -> String {
         let mut hash = Sha256::new();
         // Each part is preceded by its length, so that no two contexts give one stream of bytes.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::context::embedded;
 use crate::{BuildContext, pipelock};
 
-/// The port on which egress is a proxy.
+/// The port of the egress proxy.
 pub const PORT: u16 = 9099;
 
 /// The build context of its image.

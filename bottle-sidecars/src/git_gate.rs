@@ -32,14 +32,14 @@ pub const SCRIPTS: &[ContextFile] = embedded!(
 const DIR: &str = "/etc/git-gate";
 /// Time limit in seconds for a refresh from a real remote. After it the agent is told that the remote does not answer.
 const FETCH_TIMEOUT_SECONDS: u32 = 120;
-/// Room for the mirrors, and for a push twice the largest size in flight.
+/// Size in MiB of the memory for the mirrors, and for twice the largest push.
 const MIRRORS_MIB: u32 = 2048;
-/// Room for what the scan unpacks.
+/// Size in MiB of the memory for the files that the scan unpacks.
 const SCRATCH_MIB: u32 = 512;
 /// The port, 9418, and the state "listening" in the kernel's table of sockets: no program has to be started to ask.
 const LISTENS: &str = ":24CA 00000000:0000 0A";
 
-/// The keeper of git keys and mirrors.
+/// The sidecar that holds git keys and mirrors.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GitGate;
 
@@ -96,7 +96,7 @@ pub fn upstreams(plan: &GitGatePlan) -> String {
         fetch_timeout_seconds: FETCH_TIMEOUT_SECONDS,
         upstreams: plan.upstreams.iter().map(Entry::of).collect(),
     };
-    // Strings, numbers and truth values: all of them have a form in JSON.
+    // Strings, numbers and booleans: all of them can be written as JSON.
     serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
 }
 

@@ -1,5 +1,5 @@
-//! The sidecars of a bottle, one module each: its image's build context, its configuration files and its service; and the
-//! agent's own image. Everything here is text made from a plan; laying it down and building it is the launcher's part.
+//! The sidecars of a bottle and the agent's own image. Each sidecar's module has its image's build context, its
+//! configuration files and its service. Everything here is text made from a plan; the launcher writes and builds it.
 
 pub mod agent;
 pub mod context;

@@ -2,9 +2,9 @@
 //!
 //! # Over plain HTTP
 //!
-//! Pipelock reads every request and answer over plain HTTP, whatever `inspect` says: URLs are scanned, and an answer is
-//! held and scanned as one of a host with `inspect: content`. One above [`MAX_RESPONSE_BYTES`] is cut off there and still
-//! ends as if it were whole, which release 2.3.0 has no option for. Large files belong on HTTPS.
+//! Pipelock reads every request and response over plain HTTP, whatever `inspect` says. It scans URLs, and it holds and
+//! scans a response like one of a host with `inspect: content`. A response above [`MAX_RESPONSE_BYTES`] is cut off
+//! there and still ends as if it were complete. Release 2.3.0 has no option against that. Use HTTPS for large files.
 //!
 //! # Emergency stop
 //!
@@ -34,7 +34,7 @@ use bottle_plan::{BottlePlan, Names, ResolvedPlan, Service as Name};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
-/// The port on which pipelock is a proxy.
+/// The port of the pipelock proxy.
 pub const PORT: u16 = 8888;
 
 const CONFIG: &str = "/etc/pipelock.yaml";
@@ -91,7 +91,7 @@ impl Sidecar for Pipelock {
     }
 }
 
-/// Pipelock's address as a proxy, from inside the bottle.
+/// Returns pipelock's address as a proxy, from inside the bottle.
 pub fn url(names: &Names) -> String {
     format!("http://{}:{PORT}", names.container(Name::Pipelock))
 }
@@ -194,8 +194,8 @@ fn memory_goal(plan: &BottlePlan) -> u64 {
     plan.sidecar_memory().bytes() / 4 * 3
 }
 
-/// The hosts that may be reached; where there are none, a name that nobody can have (RFC 2606), since pipelock does not
-/// start with an empty list.
+/// Returns the hosts that may be reached. If there are none, returns a reserved name (RFC 2606), because pipelock does
+/// not start with an empty list.
 fn allow_list(plan: &BottlePlan) -> Vec<&str> {
     if plan.proxy.allow.is_empty() {
         return vec!["nothing.invalid"];

@@ -18,13 +18,15 @@ use crate::context::embedded;
 pub const CONTEXT: BuildContext =
     BuildContext { name: "seal", files: embedded!("seal": ["Dockerfile"], programs: ["seal"]) };
 
-/// The doors of the sidecars that apply, as the program takes them: `<service>:<port>`, `<service>:<port>:<connections>` where
-/// their number is bounded, and the name alone of a service that has no open door.
+/// Returns the program's arguments, one for each open port of the sidecars that apply.
 ///
-/// Of several sidecars that are a proxy, the agent's is the last; the others' doors stay shut. A sidecar that the engine
-/// starts again gets the lowest free address of the network, which after two restarts at once may be the other's. So the
-/// program opens each port at the address of every service that it is told. A service whose own shut port is another's open
-/// one is not told.
+/// An argument is `<service>:<port>`, or `<service>:<port>:<connections>` if the number of connections is bounded. A
+/// service without an open port is given by its name alone. If several sidecars are a proxy, the agent uses the last one,
+/// and the ports of the others stay closed.
+///
+/// A sidecar that the engine restarts gets the lowest free address of the network. After two restarts at once that may be
+/// the other sidecar's old address. The program therefore opens each port at the address of every service in its
+/// arguments. A service whose own closed port is an open port of another service is left out.
 pub fn doors(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Vec<String> {
     let applying = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan()));
     let access: Vec<_> = applying.map(|sidecar| (sidecar.name(), sidecar.agent_access(plan))).collect();

@@ -1,4 +1,4 @@
-//! Supervise, the MCP server through which the agent asks and a person decides.
+//! Supervise, the MCP server through which the agent proposes changes. A person decides on them.
 
 use bottle_compose::document::{Bind, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
@@ -36,7 +36,7 @@ const CONFIG: &str = "/config";
 /// Path in the agent's container of the bottle's current configuration.
 pub const CURRENT_CONFIG_IN_AGENT: &str = "/etc/bottle/current-config";
 
-/// The way to ask a person.
+/// The sidecar through which the agent proposes changes to a person.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Supervise;
 
@@ -82,7 +82,7 @@ impl Sidecar for Supervise {
     }
 }
 
-/// The MCP server's address, from inside the bottle.
+/// Returns the MCP server's address, from inside the bottle.
 pub fn url() -> String {
     format!("http://{}:{PORT}/mcp", Name::Supervise)
 }

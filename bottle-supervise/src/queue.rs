@@ -1,4 +1,4 @@
-//! Reading what is asked, and answering it.
+//! The queue of proposals: reading them and recording decisions.
 
 use std::collections::BTreeSet;
 use std::fs::{OpenOptions, Permissions};
@@ -16,7 +16,7 @@ use super::decision::{Applied, Decision, Verdict};
 use super::files::Directory;
 use super::proposal::{MAX_BYTES, Malformed, Proposal, ProposalId};
 
-/// The sidecar keeps to 1000 proposals; one that does not is stopped here.
+/// Maximum number of proposals that are read. A correct sidecar keeps at most 1000.
 const MAX_PROPOSALS: usize = 1024;
 /// Of the person's words and of what came of a change. Every byte can be six in JSON.
 const MAX_TEXT_BYTES: usize = 4096;
@@ -29,8 +29,9 @@ pub struct Queue {
     decisions: PathBuf,
 }
 
-/// A proposal as it was read, together with the hash of the bytes it was read from. It is what a decision is bound to,
-/// and there is no other way to come by one than [`Queue::show`] and [`Queue::pending`].
+/// A proposal as it was read, with the hash of its bytes. A decision is bound to that hash.
+///
+/// Only [`Queue::show`] and [`Queue::pending`] return one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProposalSnapshot {
     proposal: Proposal,
@@ -51,7 +52,7 @@ pub struct Pending {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Unusable {
-    /// Its name, escaped for showing.
+    /// Name of the file, escaped for display.
     pub name: String,
     /// Problem with the entry.
     pub why: String,
@@ -65,7 +66,7 @@ pub struct Verified {
     pub queue: AuditSummary,
     /// The host's log.
     pub decisions: AuditSummary,
-    /// The sidecar's log up to this line is vouched for by the host's; what follows rests on the sidecar's word.
+    /// Last line of the sidecar's log that the host's log confirms. Later lines are unconfirmed.
     pub witnessed: Head,
 }
 
@@ -78,7 +79,7 @@ pub enum QueueError {
     Io {
         /// Operation that failed.
         action: &'static str,
-        /// On what.
+        /// Path of the file or directory.
         path: PathBuf,
         /// Error of the operating system.
         source: io::Error,
@@ -94,13 +95,13 @@ pub enum QueueError {
         /// Problem with the proposal.
         source: Malformed,
     },
-    /// The proposal's file is not what was shown any more; nothing was decided.
+    /// The proposal's file has changed since it was shown; nothing was decided.
     #[error("decide proposal `{0}`: it has changed since it was shown")]
     ChangedSinceShown(ProposalId),
     /// There is a decision already; it stands.
     #[error("decide proposal `{0}`: it has been decided already")]
     AlreadyDecided(ProposalId),
-    /// A log does not check.
+    /// A log failed its verification.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// The sidecar's log, the host's log and the decisions contradict each other.
@@ -109,7 +110,7 @@ pub enum QueueError {
 }
 
 impl Queue {
-    /// The queue whose proposals are under `queue`, and whose decisions go into `decisions`. Both must exist.
+    /// Opens the queue whose proposals are under `queue`, and whose decisions go into `decisions`. Both must exist.
     ///
     /// # Errors
     ///
@@ -121,7 +122,7 @@ impl Queue {
         Ok(Self { queue: queue.to_owned(), decisions: decisions.to_owned() })
     }
 
-    /// Everything that waits for a decision.
+    /// Returns the proposals that wait for a decision.
     ///
     /// # Errors
     ///
@@ -150,7 +151,7 @@ impl Queue {
         Ok(pending)
     }
 
-    /// One proposal, decided or not.
+    /// Returns one proposal, decided or not.
     ///
     /// # Errors
     ///
@@ -161,7 +162,7 @@ impl Queue {
             .ok_or_else(|| QueueError::NotFound(id.clone()))
     }
 
-    /// The decision on a proposal, if there is one.
+    /// Returns the decision on a proposal, if there is one.
     ///
     /// # Errors
     ///
@@ -186,7 +187,7 @@ impl Queue {
     /// # Errors
     ///
     /// Before `apply` is called: [`QueueError::ChangedSinceShown`], [`QueueError::AlreadyDecided`], and every error of
-    /// [`Queue::verify`], since nothing is granted to a sidecar whose log does not check. After it,
+    /// [`Queue::verify`], since nothing is approved for a sidecar whose log is invalid. After it,
     /// [`QueueError::Io`] and [`QueueError::Audit`]: the change is made, the decision is not recorded.
     pub fn approve(
         &self,
@@ -208,12 +209,12 @@ impl Queue {
         self.decide(&mut log, shown, Verdict::Approved, reason, Some(applied), Some(&witness), now)
     }
 
-    /// Refuses what was shown. Possible as well when the sidecar's log does not check, which the host's log then notes.
+    /// Denies the proposal that was shown. Works even if the sidecar's log is invalid; the host's log then records that.
     ///
     /// # Errors
     ///
     /// [`QueueError::ChangedSinceShown`] and [`QueueError::AlreadyDecided`]; [`QueueError::Audit`] if the host's own
-    /// log does not check.
+    /// log is invalid.
     pub fn deny(&self, shown: &ProposalSnapshot, reason: &str, now: SystemTime) -> Result<Decision, QueueError> {
         let _lock = self.lock()?;
         self.check_undecided(shown)?;
@@ -230,7 +231,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Audit`] for a log that does not check by itself, [`QueueError::Contradiction`] for the rest.
+    /// [`QueueError::Audit`] for a log that is invalid by itself, [`QueueError::Contradiction`] for the rest.
     pub fn verify(&self) -> Result<Verified, QueueError> {
         let host = Chain::read(&self.decisions.join(LOG))?;
         let sidecar = Chain::read(&self.queue.join(LOG))?;
@@ -379,7 +380,7 @@ impl ProposalSnapshot {
         &self.proposal
     }
 
-    /// The SHA-256 of the proposal's file.
+    /// Returns the SHA-256 of the proposal's file.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }

@@ -1,4 +1,4 @@
-//! The plan of a bottle on disk, and what the bottle is shown of it.
+//! The plan of a bottle on disk, and the posture that the bottle can read.
 
 use std::fs::{self, File};
 use std::io;
@@ -60,7 +60,7 @@ impl Record {
         self
     }
 
-    /// Writes the record, and the posture where the bottle has somebody to read it.
+    /// Writes the record, and the posture if the bottle has a reader of it.
     pub(super) fn write(&self, layout: &StateLayout) -> Result<(), SuperviseError> {
         let write = |path: &Path, text: &str, mode| {
             bottle_files::write(path, text.as_bytes(), mode).map_err(failed("write", path))

@@ -31,11 +31,11 @@ pub struct Consequence {
 pub enum Event {
     /// A proposal waits for a decision.
     Proposed(Box<Review>),
-    /// It waits no longer: decided elsewhere, or its file is gone or changed. A changed one comes again.
+    /// A proposal no longer waits: it was decided elsewhere, or its file is gone or changed. A changed one is reported again.
     Settled(ProposalId),
-    /// There is a file among the proposals that is none: a sign of a sidecar gone wrong.
+    /// A file in the proposals directory is not a proposal: a sign of a faulty sidecar.
     Unusable(Unusable),
-    /// Something could not be read; the next look may.
+    /// The queue or the plan could not be read. The next poll may succeed.
     Failed(SuperviseError),
 }
 
@@ -57,7 +57,7 @@ impl Review {
 }
 
 impl fmt::Display for Review {
-    /// For a terminal. The agent's words are indented, so that none of them can pass for ours.
+    /// Formats the review for a terminal. The agent's text is indented, so that it cannot imitate other output.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Proposal { id, created, reason, change, .. } = self.proposal();
         writeln!(f, "proposal {id}, {created}")?;

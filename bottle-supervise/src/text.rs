@@ -1,6 +1,6 @@
 //! Texts of a proposal that are not values of a plan.
 
-/// Text that moves no cursor, hides nothing and turns no direction when it is shown in a terminal.
+/// Returns whether a terminal can display the text safely: no cursor movement, hidden text or change of direction.
 pub(super) fn is_readable(text: &str) -> bool {
     text.chars().all(|c| match c {
         '\n' | '\t' => true,

@@ -12,15 +12,15 @@ use super::{ProposalId, ProposalSnapshot, Queue, QueueError, Unusable};
 pub enum WatchEvent {
     /// A proposal waits for a decision.
     Proposed(ProposalSnapshot),
-    /// It waits no longer: decided elsewhere, or its file is gone or changed. A changed one comes again.
+    /// A proposal no longer waits: it was decided elsewhere, or its file is gone or changed. A changed one is reported again.
     Settled(ProposalId),
-    /// There is a file among the proposals that is none.
+    /// A file in the proposals directory is not a proposal.
     Unusable(Unusable),
-    /// The queue could not be read; the next look may.
+    /// The queue could not be read. The next poll may succeed.
     Failed(QueueError),
 }
 
-/// The iterator of [`Queue::watch`]. It blocks for at most one interval at a time, says everything once, and ends.
+/// The iterator of [`Queue::watch`]. It blocks for at most one interval at a time, and reports every event once.
 #[derive(Debug)]
 pub struct Watch<'q, C> {
     queue: &'q Queue,
