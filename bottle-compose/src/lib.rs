@@ -1,7 +1,7 @@
 //! The typed Compose document and its pure renderer. [`render`] turns a resolved plan into a document, and the document
 //! is written as YAML. This crate runs no command and accesses no file; `bottle-exec` runs the document.
 //!
-//! A bottle's sidecars implement [`Sidecar`]. [`render`] adds a service for each sidecar that applies. The four built-in
+//! A bottle's sidecars implement [`Sidecar`]. [`render`] adds a service for each one that applies. The four built-in
 //! sidecars are in `bottle-sidecars`. This is a complete fifth one, which is passed to [`render`] with the others:
 //!
 //! ```
@@ -42,8 +42,8 @@
 //!
 //! # The document
 //!
-//! It follows the document of the first version of this design, service by service and key by key. The table lists every
-//! part, and the reason for each difference.
+//! It follows the document of the first version of this design, service by service and key by key. The table lists
+//! every part, and the reason for each difference.
 //!
 //! | first version | this crate | reason |
 //! | --- | --- | --- |

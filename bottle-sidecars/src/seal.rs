@@ -21,11 +21,11 @@ pub const CONTEXT: BuildContext =
 /// Returns the program's arguments, one for each open port of the sidecars that apply.
 ///
 /// An argument is `<service>:<port>`, or `<service>:<port>:<connections>` if the number of connections is bounded. A
-/// service without an open port is given by its name alone. If several sidecars are a proxy, the agent uses the last one,
+/// service without an open port is given by its name alone. If several sidecars are a proxy, the agent uses the last,
 /// and the ports of the others stay closed.
 ///
-/// A sidecar that the engine restarts gets the lowest free address of the network. After two restarts at once that may be
-/// the other sidecar's old address. The program therefore opens each port at the address of every service in its
+/// A sidecar that the engine restarts gets the lowest free address of the network. After two restarts at once that may
+/// be the other sidecar's old address. The program therefore opens each port at the address of every service in its
 /// arguments. A service whose own closed port is an open port of another service is left out.
 pub fn doors(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Vec<String> {
     let applying = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan()));

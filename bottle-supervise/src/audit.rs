@@ -52,7 +52,7 @@ pub struct AuditEntry {
     pub ts: String,
     /// Name of the event.
     pub event: String,
-    /// Data of the event, as canonical JSON of one object. In the sidecar's log it is untrusted: escape it before display.
+    /// Data of the event, as canonical JSON of one object. It is untrusted in the sidecar's log: escape it for display.
     pub data: String,
     /// The hash of this line.
     pub hash: String,

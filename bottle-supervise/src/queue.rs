@@ -18,7 +18,7 @@ use super::proposal::{MAX_BYTES, Malformed, Proposal, ProposalId};
 
 /// Maximum number of proposals that are read. A correct sidecar keeps at most 1000.
 const MAX_PROPOSALS: usize = 1024;
-/// Of the person's words and of what came of a change. Every byte can be six in JSON.
+/// Maximum bytes of the person's reason and of the result's detail. Every byte can take six in JSON.
 const MAX_TEXT_BYTES: usize = 4096;
 const LOG: &str = "audit.jsonl";
 
@@ -209,7 +209,7 @@ impl Queue {
         self.decide(&mut log, shown, Verdict::Approved, reason, Some(applied), Some(&witness), now)
     }
 
-    /// Denies the proposal that was shown. Works even if the sidecar's log is invalid; the host's log then records that.
+    /// Denies the proposal that was shown. Works even if the sidecar's log is invalid, which the host's log records.
     ///
     /// # Errors
     ///

@@ -31,7 +31,7 @@ pub struct Consequence {
 pub enum Event {
     /// A proposal waits for a decision.
     Proposed(Box<Review>),
-    /// A proposal no longer waits: it was decided elsewhere, or its file is gone or changed. A changed one is reported again.
+    /// A proposal no longer waits: decided elsewhere, or its file is gone or changed. A changed one comes again.
     Settled(ProposalId),
     /// A file in the proposals directory is not a proposal: a sign of a faulty sidecar.
     Unusable(Unusable),

@@ -12,7 +12,7 @@ use super::{ProposalId, ProposalSnapshot, Queue, QueueError, Unusable};
 pub enum WatchEvent {
     /// A proposal waits for a decision.
     Proposed(ProposalSnapshot),
-    /// A proposal no longer waits: it was decided elsewhere, or its file is gone or changed. A changed one is reported again.
+    /// A proposal no longer waits: decided elsewhere, or its file is gone or changed. A changed one comes again.
     Settled(ProposalId),
     /// A file in the proposals directory is not a proposal.
     Unusable(Unusable),
@@ -20,7 +20,7 @@ pub enum WatchEvent {
     Failed(QueueError),
 }
 
-/// The iterator of [`Queue::watch`]. It blocks for at most one interval at a time, and reports every event once.
+/// The iterator of [`Queue::watch`]. It blocks for at most one interval at a time, reports each event once, then ends.
 #[derive(Debug)]
 pub struct Watch<'q, C> {
     queue: &'q Queue,

@@ -20,7 +20,7 @@ pub(super) fn in_step<T>(
     step(&*bottles.observer, name.as_str(), work).map_err(|cause| LaunchError::new(name, cause))
 }
 
-/// A launch on its way.
+/// A launch in progress.
 pub(super) struct Launch<'a> {
     pub(super) plan: BottlePlan,
     pub(super) bottles: &'a Bottles,
@@ -36,7 +36,7 @@ pub(super) struct Launch<'a> {
 pub(super) struct Ready {
     /// Capabilities of the engine.
     pub(super) engine: EngineFacts,
-    /// The environment file, when it says something.
+    /// The environment file, if it has content.
     pub(super) env_file: Option<PathBuf>,
     /// Every value that Compose must find in its environment.
     pub(super) compose_environment: Secrets,

@@ -116,7 +116,7 @@ fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> 
     }
     match fs::rename(fresh.path(), dir) {
         Ok(()) => {
-            // It has moved away, so there is nothing to clean up.
+            // The directory was renamed, so there is nothing to clean up.
             drop(fresh.keep());
             Ok(())
         }
@@ -126,7 +126,7 @@ fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> 
     }
 }
 
-/// Waits for a lock file as long as the launch is not stopped.
+/// Waits for a lock file until the launch is cancelled.
 fn lock(launch: &Launch<'_>, path: &Path) -> Result<File, LaunchCause> {
     let failed = |source: io::Error| LaunchCause::Write { path: path.to_owned(), source };
     let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
@@ -144,8 +144,8 @@ fn lock(launch: &Launch<'_>, path: &Path) -> Result<File, LaunchCause> {
 
 /// The base with a copy of the workspace in it.
 ///
-/// By a container that is never started: what a build copies stays in the builder's cache, where no label tells whose it
-/// is, and takes five times as long.
+/// It is committed from a container that is never started. A build would leave its copy of the workspace in the
+/// builder's cache without a label of the bottle, and takes five times as long.
 fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause> {
     let names = &launch.plan.names;
     let tag = names.derived_image();

@@ -1,4 +1,4 @@
-//! The launch: nine steps from a plan to a running bottle, each recorded before it makes anything.
+//! The launch: nine steps from a plan to a running bottle. Each is recorded before it creates anything.
 
 mod certificates;
 mod context;

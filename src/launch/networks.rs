@@ -1,4 +1,4 @@
-//! The networks, where the launcher and not Compose owns them.
+//! The networks, if the launcher owns them instead of Compose.
 
 use bottle_exec::engine::NewNetwork;
 use bottle_plan::manifest::NetworkMode;

@@ -33,7 +33,7 @@ pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, Launc
     Ok(Ready { engine, env_file, compose_environment })
 }
 
-/// A protection that the engine cannot give is an error and never dropped in silence.
+/// Returns an error for a protection that the engine does not support. It is never dropped silently.
 fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, LaunchCause> {
     let engine = &bottles.engine;
     engine.require(&Capability::ComposeWait)?;
@@ -65,7 +65,7 @@ fn read_variables(plan: &BottlePlan, bottles: &Bottles) -> Result<Secrets, Launc
                 let Some(value) = value.to_str() else {
                     return Err(LaunchCause::VariableNotText { variable, purpose });
                 };
-                // Only a token may not be empty, and it goes into a header. A line's end is what a careless copy adds.
+                // Only a token must not be empty, and it goes into a header. A careless copy may add a newline.
                 if !wanted.may_be_empty && !is_header_text(value) {
                     return Err(LaunchCause::VariableNotToken { variable, purpose });
                 }
@@ -74,7 +74,7 @@ fn read_variables(plan: &BottlePlan, bottles: &Bottles) -> Result<Secrets, Launc
             other => return Err(LaunchCause::Variable { variable, empty: other.is_some(), purpose }),
         }
     }
-    // The forge is asked by the launcher, so its token is no matter of Compose's.
+    // The launcher itself sends the requests to the forge, so Compose does not need its token.
     for (upstream, key) in deploy_keys::wanted(plan) {
         let purpose = format!(
             "git upstream `{}` registers its deploy key with it ({}.deploy_key.token)",
@@ -88,7 +88,7 @@ fn read_variables(plan: &BottlePlan, bottles: &Bottles) -> Result<Secrets, Launc
             return Err(LaunchCause::VariableNotText { variable: key.token.to_string(), purpose });
         }
     }
-    // A dummy is no secret, but enters the container the same way: by a bare name.
+    // A placeholder is not a secret, but it enters the container the same way: by a bare name.
     for (name, dummy) in &plan.agent.placeholders {
         secrets.insert(name.clone(), SecretValue::new(dummy));
     }
@@ -148,7 +148,7 @@ fn check_images(plan: &BottlePlan, bottles: &Bottles) -> Result<(), LaunchCause>
 }
 
 /// A key that others can read is no secret, and ssh itself refuses it. Git-gate runs as this user and without the
-/// capability to read what is another's.
+/// capability to read files of another user.
 fn check_identity(what: &str, path: &Path, uid: u32) -> Result<(), LaunchCause> {
     let metadata = fs::metadata(path);
     usable(what, path, metadata.as_ref().map(fs::Metadata::is_file).map_err(copy_error), "is not a regular file")?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::LaunchCause;
 
-/// Makes a directory and those above it; an existing one keeps its mode.
+/// Creates a directory and its parents; an existing one keeps its mode.
 pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {
     let result = DirBuilder::new().recursive(true).mode(mode).create(path);
     result.map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
