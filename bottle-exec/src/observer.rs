@@ -1,4 +1,4 @@
-//! Telling somebody what happens.
+//! Events and their observers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,107 +14,107 @@ use crate::output::Output;
 use crate::sink::Stream;
 use crate::status::ExitStatus;
 
-/// Something that happened. As JSON: `{"event":"step_finished","name":"up","seconds":1.5,"outcome":{"is":"done"}}`.
-/// The crate `bottle` writes it as a line of JSON with its time, bottle and step (`EventLog`).
+/// An event. As JSON: `{"event":"step_finished","name":"up","seconds":1.5,"outcome":{"is":"done"}}`. The crate `bottle`
+/// writes it as a line of JSON with its time, bottle and step (`EventLog`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// A step began.
+    /// A step started.
     StepStarted {
-        /// What it is called.
+        /// Name of the step.
         #[serde(rename = "name")]
         step: String,
     },
     /// A step ended.
     StepFinished {
-        /// What it is called.
+        /// Name of the step.
         #[serde(rename = "name")]
         step: String,
-        /// How long it took.
+        /// Time that the step took.
         #[serde(rename = "seconds", with = "seconds")]
         duration: Duration,
-        /// What came of it.
+        /// Outcome of the step.
         outcome: Outcome,
     },
-    /// It is on disk how something is undone that is made next.
+    /// The undo of the next thing to be created is on disk.
     Recorded {
         /// The undo.
         undo: String,
     },
     /// A command is about to run.
     CommandStarted {
-        /// What a person should read of it.
+        /// Description for people.
         label: String,
-        /// Its line, redacted.
+        /// Command line, redacted.
         command: String,
     },
     /// A command ended, or could not be run to its end.
     CommandFinished {
-        /// What a person should read of it.
+        /// Description for people.
         label: String,
-        /// Its line, redacted.
+        /// Command line, redacted.
         command: String,
-        /// How it ended, if it did.
+        /// Exit status, if the command ended.
         status: Option<ExitStatus>,
-        /// How long it took.
+        /// Time that the command took.
         #[serde(rename = "seconds", with = "seconds")]
         duration: Duration,
-        /// Why it was not run to its end, if it was not.
+        /// Error, if the command could not be run to its end.
         error: Option<String>,
     },
     /// The state of a service changed: its container died, was restarted, or became healthy or unhealthy.
     ServiceChanged {
-        /// The service.
+        /// Name of the service.
         service: String,
-        /// Whether it runs and, if it has a health check, is healthy.
+        /// True if the service runs and, if it has a health check, is healthy.
         is_up: bool,
         /// State in words, such as `exited with status 137 (killed: out of memory)`.
         state: String,
     },
-    /// Something worth knowing.
+    /// A message for information.
     Note {
-        /// What it is.
+        /// Text of the message.
         message: String,
     },
-    /// Something that a person should know although everything goes on.
+    /// A warning. The program continues.
     Warning {
-        /// What it is.
+        /// Text of the warning.
         message: String,
     },
     /// The program ends because of an error.
     Error {
-        /// What went wrong.
+        /// Text of the error.
         message: String,
-        /// The status with which the program ends.
+        /// Exit status of the program.
         status: u8,
     },
     /// A line that the command in the bottle printed.
     Output {
-        /// To which stream.
+        /// Stream of the line.
         stream: Stream,
-        /// The line, without its end.
+        /// The line, without its line end.
         line: String,
     },
 }
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Outcome {
-    /// It did what it should.
+    /// The step succeeded.
     Done,
-    /// It failed.
+    /// The step failed.
     Failed {
-        /// Why.
+        /// Error of the step.
         error: String,
     },
 }
 
-/// Receives every event. It is called in the middle of the work, so it should be quick. Any closure of the right shape
-/// is one.
+/// Receives every event. It is called during the work, so it should return quickly. Closures of type `Fn(&Event)`
+/// implement it.
 pub trait Observer: Send + Sync {
-    /// Something happened.
+    /// Receives an event.
     fn event(&self, event: &Event);
 }
 
@@ -124,11 +124,11 @@ impl<F: Fn(&Event) + Send + Sync> Observer for F {
     }
 }
 
-/// Runs a step between its two events.
+/// Runs a step and reports its start and its end.
 ///
 /// # Errors
 ///
-/// What the step itself returns.
+/// Returns the error of the step.
 pub fn step<T, E: std::error::Error>(
     observer: &dyn Observer,
     name: &str,
@@ -145,14 +145,14 @@ pub fn step<T, E: std::error::Error>(
     result
 }
 
-/// A backend that tells an observer of every command.
+/// A backend that reports every command to an observer.
 pub struct Observed<B> {
     inner: B,
     observer: Arc<dyn Observer>,
 }
 
 impl<B: Backend> Observed<B> {
-    /// Tells `observer` what `inner` runs.
+    /// Wraps `inner` and reports its commands to `observer`.
     pub fn new(inner: B, observer: Arc<dyn Observer>) -> Self {
         Self { inner, observer }
     }
@@ -181,7 +181,7 @@ impl<B: fmt::Debug> fmt::Debug for Observed<B> {
     }
 }
 
-/// Seconds with three decimals: what a person reads and a script compares.
+/// Seconds with three decimals.
 mod seconds {
     use std::time::Duration;
 
@@ -195,7 +195,7 @@ mod seconds {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
         let duration = Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)?;
-        // The nearest float of a decimal may lie a nanosecond beside it.
+        // The nearest float of a decimal can be off by a nanosecond.
         Ok(Duration::from_millis(
             u64::try_from((duration + Duration::from_micros(500)).as_millis()).unwrap_or(u64::MAX),
         ))

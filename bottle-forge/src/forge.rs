@@ -1,47 +1,47 @@
-//! What is asked of a forge, whichever it is.
+//! The interface of a forge.
 
 use std::time::Duration;
 
 use bottle_plan::SecretValue;
 use bottle_plan::manifest::Forge as Kind;
 
-/// A key to be registered.
+/// A deploy key to be registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewKey<'a> {
-    /// What a person sees in the forge's list.
+    /// Title of the key in the forge's list.
     pub title: &'a str,
-    /// Algorithm and key, separated by a blank.
+    /// Algorithm and key, separated by a space.
     pub public_key: &'a str,
-    /// Whether it may only read.
+    /// True if the key may only read.
     pub read_only: bool,
 }
 
-/// A key that a forge has.
+/// A deploy key that is registered at a forge.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct RegisteredKey {
-    /// What the forge calls it.
+    /// Id of the key at the forge.
     pub id: u64,
-    /// Algorithm and key, and perhaps a comment.
+    /// Algorithm and key, and optionally a comment.
     pub key: String,
 }
 
 impl RegisteredKey {
-    /// Whether it is this key, whatever its comment.
+    /// Returns true if this is the given key, ignoring comments.
     pub fn is(&self, public_key: &str) -> bool {
         self.key.split_whitespace().take(2).eq(public_key.split_whitespace().take(2))
     }
 }
 
-/// The deploy keys of a forge's repositories, as one token may administer them.
+/// The deploy keys of a forge's repositories, administered with one token.
 pub trait Forge: Send + Sync {
-    /// Registers a key and returns what the forge calls it.
+    /// Registers a key and returns its id at the forge.
     ///
     /// # Errors
     ///
-    /// [`ForgeError`]; whether the key may be there all the same is told by [`ForgeError::nothing_was_done`].
+    /// [`ForgeError`]. The key may be registered anyway unless [`ForgeError::nothing_was_done`] returns true.
     fn create(&self, repository: &str, key: &NewKey<'_>) -> Result<u64, ForgeError>;
 
-    /// Every key of the repository.
+    /// Returns every key of the repository.
     ///
     /// # Errors
     ///
@@ -52,28 +52,28 @@ pub trait Forge: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`ForgeError`]; a status of 404 when the key is not there, or the token sees nothing of the repository.
+    /// [`ForgeError`]. The status is 404 if the key does not exist or the token has no access to the repository.
     fn delete(&self, repository: &str, id: u64) -> Result<(), ForgeError>;
 }
 
-/// Gives access to forges. [`HttpForges`](super::HttpForges) is the one to use; a test or an embedding program may bring
-/// its own.
+/// Connects to forges. [`HttpForges`](super::HttpForges) is the standard implementation; a test or an embedding program
+/// may provide its own.
 pub trait Forges: Send + Sync {
-    /// The forge at this address.
+    /// Returns the forge at this address.
     ///
     /// # Errors
     ///
     /// When it cannot even be tried.
     fn connect(&self, kind: Kind, api_url: &str, token: SecretValue) -> Result<Box<dyn Forge>, ForgeError>;
 
-    /// How long a request may take.
+    /// Returns the timeout of a request.
     fn timeout(&self) -> Duration;
 
-    /// How long after a request that was not answered a key may still turn up.
+    /// Returns the time after an unanswered request within which a key may still appear.
     fn settle(&self) -> Duration;
 }
 
-/// Asks nobody: for a launch that is rehearsed.
+/// A forge that contacts nothing, for rehearsals.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RehearsedForges;
 
@@ -105,57 +105,57 @@ impl Forge for RehearsedForges {
     }
 }
 
-/// Why a forge did not do what it was asked.
+/// An error of a forge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForgeError {
-    /// There is no token to ask with.
+    /// The token is missing.
     #[error("the variable is not set")]
     NoToken,
-    /// It cannot be asked: the address or the token is not usable.
+    /// The address or the token is not usable.
     #[error("it cannot be asked: {reason}")]
     Unusable {
-        /// Why.
+        /// Reason.
         reason: String,
     },
-    /// It was not reached, so it did nothing.
+    /// The forge was not reached, so it did nothing.
     #[error("it was not reached: {reason}")]
     Unreachable {
-        /// Why.
+        /// Reason.
         reason: String,
     },
-    /// It declined.
+    /// The forge refused the request.
     #[error("it answered {status}{}{}", meaning(*status), said(message))]
     Refused {
-        /// The status of HTTP.
+        /// HTTP status.
         status: u16,
-        /// What it said; may be empty.
+        /// Message of the forge. May be empty.
         message: String,
     },
-    /// It failed; what it did is not known.
+    /// The forge failed. It is unknown what it did.
     #[error("it answered {status}, a failure of its own{}", said(message))]
     Failed {
-        /// The status of HTTP.
+        /// HTTP status.
         status: u16,
-        /// What it said; may be empty.
+        /// Message of the forge. May be empty.
         message: String,
     },
-    /// It was asked and not heard; what it did is not known.
+    /// The forge received the request but did not answer. It is unknown what it did.
     #[error("it did not answer: {reason}")]
     Unanswered {
-        /// Why.
+        /// Reason.
         reason: String,
     },
-    /// It answered something else than its interface promises.
+    /// The answer of the forge cannot be parsed.
     #[error("its answer is not understood: {reason}")]
     Malformed {
-        /// What is wrong with it.
+        /// Reason.
         reason: String,
     },
 }
 
 impl ForgeError {
-    /// Whether it is certain that the forge did nothing.
+    /// Returns true if the forge certainly did nothing.
     pub const fn nothing_was_done(&self) -> bool {
         match self {
             Self::NoToken | Self::Unusable { .. } | Self::Unreachable { .. } | Self::Refused { .. } => true,

@@ -11,13 +11,13 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use super::forge::{Forge, ForgeError, Forges, NewKey, RegisteredKey};
 
-/// Forges that are asked over HTTPS, with the certificates that the system trusts.
+/// Forges over HTTPS, with the certificates that the system trusts.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HttpForges {
-    /// How long a request may take. Default: 30 s.
+    /// Timeout of a request. Default: 30 s.
     pub timeout: Duration,
-    /// How long after a request that was not answered a key may still turn up. Default: 10 s.
+    /// Time after an unanswered request within which a key may still appear. Default: 10 s.
     pub settle: Duration,
     /// A proxy, such as `http://proxy.example:3128`. Default: none, whatever the environment says.
     pub proxy: Option<String>,
@@ -30,14 +30,14 @@ impl Default for HttpForges {
 }
 
 impl HttpForges {
-    /// Sets how long a request may take.
+    /// Sets the timeout of a request.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how long after a request that was not answered a key may still turn up.
+    /// Sets the time after an unanswered request within which a key may still appear.
     #[must_use]
     pub const fn with_settle(mut self, settle: Duration) -> Self {
         self.settle = settle;
@@ -78,7 +78,7 @@ impl Forges for HttpForges {
     }
 }
 
-/// A forge's interface: where it is, what opens it, and how it is spoken to.
+/// The API of a forge: its address, token and dialect.
 struct Api {
     agent: ureq::Agent,
     base: String,
@@ -86,21 +86,21 @@ struct Api {
     dialect: &'static Dialect,
 }
 
-/// In what the forges differ.
+/// The differences between forges.
 struct Dialect {
-    /// The header that the token goes into.
+    /// Header of the token.
     header: &'static str,
-    /// The text before the token there.
+    /// Text before the token in the header.
     scheme: &'static str,
-    /// The media type that is asked for.
+    /// Requested media type.
     accept: &'static str,
-    /// The path of a repository's keys around the repository's name.
+    /// Path of a repository's keys before and after the repository's name.
     keys: (&'static str, &'static str),
-    /// Whether the repository's name is one segment of the path, its `/` encoded.
+    /// True if the repository's name is one path segment, with its `/` encoded.
     one_segment: bool,
-    /// The parameter that limits a page of the list, and its largest value.
+    /// Parameter that limits a page of the list, with its largest value.
     page: &'static str,
-    /// The member of a new key that says whether it may push, and what it says when it may.
+    /// Field of a new key that controls whether it may push, and its value if it may.
     push: (&'static str, bool),
 }
 
@@ -138,15 +138,15 @@ const fn dialect(kind: Kind) -> &'static Dialect {
 }
 
 impl Dialect {
-    /// The path of a repository's keys.
+    /// Returns the path of a repository's keys.
     fn keys(&self, repository: &str) -> String {
         format!("{}{}{}", self.keys.0, in_path(repository, !self.one_segment), self.keys.1)
     }
 }
 
-/// The most that an answer may hold; a page of keys is far smaller.
+/// Maximum length of an answer, in bytes. A page of keys is far smaller.
 const LONGEST_ANSWER: u64 = 4 << 20;
-/// As many keys as no repository has, so that a forge that repeats itself is left in the end.
+/// Maximum number of pages, so that a forge that repeats itself does not cause an endless loop.
 const MOST_PAGES: usize = 100;
 
 impl Forge for Api {
@@ -157,7 +157,7 @@ impl Forge for Api {
         parsed::<RegisteredKey>(&created).map(|key| key.id)
     }
 
-    /// A forge may give fewer items a page than it was asked for, so only an empty page is the last.
+    /// Only an empty page is the last one, because a forge may return fewer items per page than requested.
     fn list(&self, repository: &str) -> Result<Vec<RegisteredKey>, ForgeError> {
         let path = format!("{}?{}&page=", self.dialect.keys(repository), self.dialect.page);
         let mut keys = Vec::new();
@@ -198,7 +198,7 @@ impl Api {
         }
     }
 
-    /// What went wrong on the way, and whether the request can have arrived.
+    /// Returns the error of a failed request, including whether the request can have arrived.
     fn failure(&self, error: &ureq::Error) -> ForgeError {
         use ureq::{Error, Timeout};
         let reason = self.legible(&error.to_string());
@@ -215,7 +215,7 @@ impl Api {
         }
     }
 
-    /// What an answer that is no success says for a person to read.
+    /// Returns the message in an error answer.
     fn message(&self, content: &[u8]) -> String {
         let Ok(json) = serde_json::from_slice::<serde_json::Value>(content) else { return String::new() };
         let mut said: Vec<String> = Vec::new();
@@ -223,14 +223,14 @@ impl Api {
             match &json[field] {
                 serde_json::Value::Null => {}
                 serde_json::Value::String(text) => said.push(text.clone()),
-                // GitLab puts an object there, GitHub a list.
+                // GitLab returns an object, GitHub a list.
                 other => said.push(other.to_string()),
             }
         }
         self.legible(&said.join("; "))
     }
 
-    /// One short line, without the token should anybody have repeated it.
+    /// Returns one short line, with the token redacted.
     fn legible(&self, text: &str) -> String {
         let text = text.replace(self.token.expose(), "[token]");
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
@@ -241,7 +241,7 @@ fn parsed<T: DeserializeOwned>(content: &[u8]) -> Result<T, ForgeError> {
     serde_json::from_slice(content).map_err(|error| ForgeError::Malformed { reason: error.to_string() })
 }
 
-/// A text as part of a URL's path; `/` stays when it separates.
+/// Encodes a text as part of a URL's path. `/` stays if it is a separator.
 fn in_path(text: &str, separates: bool) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::new();

@@ -1,4 +1,4 @@
-//! The key itself.
+//! An ssh key pair.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// A new one, whose seed `fill` fills with random bytes.
+    /// Generates a key. `fill` provides the random bytes of its seed.
     ///
     /// # Errors
     ///
@@ -28,12 +28,12 @@ impl KeyPair {
         Ok(Self { private, public: public.trim_end().to_owned() })
     }
 
-    /// The private key in OpenSSH's format.
+    /// Returns the private key in OpenSSH's format.
     pub fn private(&self) -> &str {
         &self.private
     }
 
-    /// Algorithm and key, as in `authorized_keys`, without a comment.
+    /// Returns algorithm and key, as in `authorized_keys`, without a comment.
     pub fn public(&self) -> &str {
         &self.public
     }

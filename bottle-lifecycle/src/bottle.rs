@@ -1,4 +1,4 @@
-//! A bottle that is up.
+//! A running bottle.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,52 +18,52 @@ use crate::recover::remove;
 use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::transfer;
 
-/// What went wrong with a bottle that is up.
+/// An error of a running bottle.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BottleError {
-    /// The engine did not do what was asked.
+    /// The engine reported an error.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The journal cannot be read or written.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// Something of the bottle could not be removed.
+    /// Part of the bottle could not be removed.
     #[error(transparent)]
     Teardown(#[from] TeardownError),
-    /// There is no such bottle.
+    /// The bottle does not exist.
     #[error("find bottle `{slug}`: neither its journal nor its container is there")]
     NotFound {
-        /// The bottle.
+        /// Slug of the bottle.
         slug: Slug,
     },
-    /// The bottle of that name on the engine is not this state root's.
+    /// The bottle of that name on the engine belongs to another state root.
     #[error("find bottle `{slug}`: one of that name is on the engine, but {foreign}")]
     Foreign {
-        /// The bottle.
+        /// Slug of the bottle.
         slug: Slug,
-        /// Whose it is.
+        /// Reason why it does not belong to this state root.
         foreign: Foreign,
     },
-    /// It is being launched by a process that lives: that one takes it down when it is stopped.
+    /// The bottle is being launched by a living process, which takes it down when it is stopped.
     #[error("take down bottle `{slug}`: it is being launched by pid {pid}, which can be stopped")]
     Launching {
-        /// The bottle.
+        /// Slug of the bottle.
         slug: Slug,
-        /// Who launches it.
+        /// Process id of the launcher.
         pid: u32,
     },
     /// A file of this host cannot be read or written.
     #[error("copy `{}`", .path.display())]
     Copy {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
 
-/// A bottle that is up. The one that launched it takes it down when it is dropped; one that was attached to leaves it.
+/// A running bottle. A launched bottle is taken down when it is dropped. An attached bottle is left running.
 #[derive(Debug)]
 pub struct Bottle {
     engine: Engine,
@@ -74,14 +74,14 @@ pub struct Bottle {
 
 #[derive(Debug)]
 enum Ownership {
-    /// It is this process's.
+    /// This process owns the bottle.
     Owned(TeardownGuard),
-    /// It is another process's, or nobody's any more.
+    /// Another process owns the bottle, or no process does.
     Attached { root: StateRoot, layout: StateLayout, options: TeardownOptions },
 }
 
 impl Bottle {
-    /// The handle of a bottle that was just launched. The journal says from now on that it is ready.
+    /// Returns the handle of a bottle that was just launched, and records in the journal that it is ready.
     ///
     /// # Errors
     ///
@@ -95,8 +95,8 @@ impl Bottle {
         Ok(Self { engine, names, handle, ownership: Ownership::Owned(guard) })
     }
 
-    /// A handle on a bottle that another process launched, from its journal or, where that is lost, from what the engine
-    /// says of its container.
+    /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
+    /// its container.
     ///
     /// # Errors
     ///
@@ -117,27 +117,27 @@ impl Bottle {
         Ok(Self { engine, names, handle, ownership: Ownership::Attached { root: root.clone(), layout, options } })
     }
 
-    /// The agent's own command, as its launcher knew it; nothing where neither journal nor labels tell it.
+    /// Returns the agent's own command. `None` if neither journal nor labels provide it.
     pub fn agent(&self) -> Option<Exec> {
         (!self.handle.agent.is_empty()).then(|| Exec::new(&self.handle.agent))
     }
 
-    /// The bottle's name.
+    /// Returns the slug of the bottle.
     pub const fn slug(&self) -> &Slug {
         self.names.slug()
     }
 
-    /// Every name of the bottle on the engine.
+    /// Returns the names of the bottle on the engine.
     pub const fn names(&self) -> &Names {
         &self.names
     }
 
-    /// How its agent's container is used.
+    /// Returns the data of the handle.
     pub const fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// The engine that it is on.
+    /// Returns the engine that the bottle runs on.
     pub const fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -358,7 +358,7 @@ impl Bottle {
         }
     }
 
-    /// Where a stream can lie while it is copied: the bottle's own private directory, if it is there.
+    /// Returns the directory for temporary tar streams: the bottle's own private directory, if it exists.
     fn scratch(&self) -> &Path {
         let own = match &self.ownership {
             Ownership::Owned(guard) => guard.file().state_dir(),
@@ -376,7 +376,7 @@ impl Bottle {
     }
 }
 
-/// By the journal, and by labels where it is lost or has nothing left to say.
+/// Undoes by the journal, or by labels if the journal is lost or empty.
 fn undo_all(
     engine: &Engine,
     root: &StateRoot,
@@ -401,8 +401,8 @@ fn undo_all(
 }
 
 impl Handle {
-    /// What the container itself tells: its user and directory, unless the labels `<prefix>.user` and
-    /// `<prefix>.workdir` name others, and the agent's command, which `<prefix>.command` holds as JSON.
+    /// Reads the data from the container: its user and working directory, unless the labels `<prefix>.user` and
+    /// `<prefix>.workdir` name others, and the agent's command from `<prefix>.command`, as JSON.
     fn from_container(engine: &Engine, root: &StateRoot, names: &Names) -> Result<Self, BottleError> {
         let container = names.container(Service::Agent);
         let Some(state) = engine.container(&container)? else {

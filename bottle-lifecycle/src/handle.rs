@@ -1,20 +1,20 @@
-//! Where a bottle that is up can be reached.
+//! The data of a handle to a running bottle.
 
 use bottle_exec::engine::CopyMethod;
 use serde::{Deserialize, Serialize};
 
-/// What a handle needs to know of a bottle beside its names.
+/// The data that a handle needs besides the names of the bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handle {
-    /// The agent's container.
+    /// Name of the agent's container.
     pub container: String,
-    /// Who runs commands in it unless a command says otherwise; the container's own user if there is none.
+    /// Default user of commands. `None`: the container's own user.
     pub user: Option<String>,
-    /// Where; the container's own directory if there is none.
+    /// Default working directory of commands. `None`: the container's own directory.
     pub workdir: Option<String>,
-    /// The agent's own command; empty if nothing tells it.
+    /// The agent's own command. Empty if unknown.
     #[serde(default)]
     pub agent: Vec<String>,
-    /// How files get into and out of it.
+    /// Method for copying files into and out of the container.
     pub copy: CopyMethod,
 }

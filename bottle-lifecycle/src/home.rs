@@ -73,7 +73,7 @@ impl Home {
         Self { id, label, is_local: engine.info().endpoint.is_local }
     }
 
-    /// The state label of an object, by which the objects of one bottle are told from those of another root's.
+    /// Returns the state label of an object. It distinguishes the objects of this state root from those of another one.
     pub(crate) fn id_of<'a>(&self, labels: &'a BTreeMap<String, String>) -> Option<&'a str> {
         labels.get(&self.label).map(String::as_str)
     }
@@ -120,7 +120,7 @@ impl Home {
             if object.labels.contains_key(&slug_label) {
                 !foreign.contains_key(&self.id_of(&object.labels).map(str::to_owned))
             } else {
-                // It cannot be told whose it is when there are two.
+                // With two state roots, the owner cannot be determined.
                 foreign.is_empty()
             }
         });
@@ -128,12 +128,12 @@ impl Home {
     }
 }
 
-/// What the engine has of one bottle.
+/// The objects of one bottle on the engine.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// What this root may use and remove.
+    /// Objects that this state root may use and remove.
     pub(crate) own: Vec<Object>,
-    /// Why something else was left out.
+    /// Reason why other objects were left out.
     pub(crate) foreign: Option<Foreign>,
 }
 

@@ -1,4 +1,4 @@
-//! What was made and so must be undone, on disk before it is made.
+//! The journal: what was created and must be undone. It is written to disk before anything is created.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
@@ -19,53 +19,53 @@ use crate::undo::Undo;
 /// The content of a bottle's `metadata.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Journal {
-    /// The bottle.
+    /// Slug of the bottle.
     pub slug: Slug,
-    /// What every name of it on the engine begins with.
+    /// Prefix of all its names on the engine.
     pub prefix: Prefix,
-    /// The agent's name in the manifest.
+    /// Name of the agent in the manifest.
     pub agent: AgentName,
-    /// The version of the library that made it.
+    /// Version of the library that created the bottle.
     pub version: String,
-    /// When it was made, RFC 3339.
+    /// Creation time, RFC 3339.
     pub created: String,
-    /// The process that made it.
+    /// Process that created the bottle.
     pub owner: Owner,
-    /// How far its life has come.
+    /// Status of the bottle.
     pub status: Status,
-    /// The Compose project.
+    /// Name of the Compose project.
     pub project: String,
-    /// The engine's program, so that another process asks the same one.
+    /// Program of the engine, so that another process uses the same engine.
     pub engine: String,
-    /// What a handle needs to know; nothing until the bottle is up.
+    /// Data of the handle. `None` until the bottle is up.
     #[serde(default)]
     pub handle: Option<Handle>,
     /// Image of every service, by the service's name. Empty until the bottle is up.
     #[serde(default)]
     pub images: BTreeMap<String, ServiceImage>,
-    /// How everything that was made is undone, in the order in which it was made.
+    /// Undos of everything that was created, in order of creation.
     #[serde(default)]
     pub undo: Vec<Undo>,
 }
 
-/// How far a bottle's life has come.
+/// The status of a bottle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It is being launched.
+    /// The bottle is being launched.
     Launching,
-    /// It is up.
+    /// The bottle is up.
     Ready,
-    /// It is up and stays so after its owner's end.
+    /// The bottle is up and stays after its owner ends.
     Kept,
-    /// It is being taken down, or could not be taken down wholly.
+    /// The bottle is being taken down, or could not be removed completely.
     Closing,
-    /// Nothing of it is left on the engine.
+    /// Nothing of the bottle is left on the engine.
     Closed,
 }
 
 impl Journal {
-    /// The journal of a bottle that is about to be launched, with nothing to undo yet.
+    /// Returns the journal of a bottle that is about to be launched, without undos.
     pub fn new(names: &Names, agent: AgentName, owner: Owner, engine: impl Into<String>) -> Self {
         Self {
             slug: names.slug().clone(),
@@ -83,53 +83,53 @@ impl Journal {
         }
     }
 
-    /// Sets when the bottle was made, RFC 3339.
+    /// Sets the creation time, RFC 3339.
     #[must_use]
     pub fn with_created(mut self, created: impl Into<String>) -> Self {
         self.created = created.into();
         self
     }
 
-    /// Every name of the bottle on the engine.
+    /// Returns the names of the bottle on the engine.
     pub fn names(&self) -> Names {
         Names::new(self.prefix.clone(), self.slug.clone())
     }
 }
 
-/// Why a journal cannot be kept.
+/// An error of a journal.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
     /// A file cannot be read or written.
     #[error("{doing} `{}`", .path.display())]
     Io {
-        /// What was attempted: "write".
+        /// Operation that failed, such as "write".
         doing: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The file is no journal.
+    /// The file is not a valid journal.
     #[error("read `{}`: {reason}", .path.display())]
     Malformed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason why it is not valid.
         reason: String,
     },
-    /// Another process has the bottle.
+    /// Another process owns the bottle.
     #[error("lock bottle `{slug}`: it is already running (owner: {})", owned_by(.owner.as_ref()))]
     AlreadyRunning {
-        /// The bottle.
+        /// Slug of the bottle.
         slug: Slug,
-        /// The process, if it could be read.
+        /// Owner, if it could be read.
         owner: Option<Owner>,
     },
-    /// An earlier bottle of that name has left something behind.
+    /// An earlier bottle of that name was not completely removed.
     #[error("lock bottle `{slug}`: it was not completely removed earlier; recover it first")]
     NotUndone {
-        /// The bottle.
+        /// Slug of the bottle.
         slug: Slug,
     },
 }
@@ -142,8 +142,8 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Journ
     move |source| JournalError::Io { doing, path: path.to_owned(), source }
 }
 
-/// A journal on disk. Every change is in the file when the method that makes it returns, and all but [`mark_done`] have
-/// reached the disk by then.
+/// A journal on disk. Every method that changes it returns after the change is in the file. All changes except
+/// [`mark_done`] are also synced to disk.
 ///
 /// [`mark_done`]: JournalFile::mark_done
 #[derive(Debug)]
@@ -154,8 +154,8 @@ pub struct JournalFile {
 }
 
 impl JournalFile {
-    /// Writes a new journal, in a directory of mode 0700 that is made if it is not there. The journal of an earlier bottle
-    /// of that name is replaced, once nothing of it is left to undo.
+    /// Creates a journal, in a directory of mode 0700 that is created if missing. The journal of an earlier bottle of
+    /// that name is replaced if nothing of that bottle is left to undo.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl JournalFile {
             Ok(earlier) if earlier.lock().undo.is_empty() => {}
             Ok(_) => return Err(JournalError::NotUndone { slug: journal.slug }),
             Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            // What it says may be all that is known of what is left.
+            // Its content may be the only record of what is left.
             Err(error) => return Err(error),
         }
         let this = Self { path: layout.metadata(), state_dir: layout.dir().to_owned(), journal: Mutex::new(journal) };
@@ -174,7 +174,7 @@ impl JournalFile {
         Ok(this)
     }
 
-    /// Reads a journal that is there.
+    /// Opens an existing journal.
     ///
     /// # Errors
     ///
@@ -187,17 +187,18 @@ impl JournalFile {
         Ok(Self { path, state_dir: layout.dir().to_owned(), journal: Mutex::new(journal) })
     }
 
-    /// What it says now.
+    /// Returns the current content.
     pub fn journal(&self) -> Journal {
         self.lock().clone()
     }
 
-    /// The bottle's state directory.
+    /// Returns the bottle's state directory.
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
     }
 
-    /// Adds an undo, before the thing that it undoes is made. One that is there already is not added again.
+    /// Records an undo, before the thing that it undoes is created. An undo that is already recorded is not added
+    /// again.
     ///
     /// # Errors
     ///
@@ -210,8 +211,8 @@ impl JournalFile {
         })
     }
 
-    /// Takes an undo away once it is done. Not synced: a loss of power can only bring it back, which is harmless, and the
-    /// last change of a teardown syncs them all.
+    /// Removes a finished undo. The change is not synced: a power loss can only bring the undo back, which is harmless,
+    /// and the last change of a teardown syncs all of them.
     ///
     /// # Errors
     ///
@@ -220,7 +221,7 @@ impl JournalFile {
         self.change_with(Durability::File, |journal| journal.undo.retain(|other| other != undo))
     }
 
-    /// Changes how far the bottle's life has come.
+    /// Sets the status of the bottle.
     ///
     /// # Errors
     ///
@@ -229,7 +230,7 @@ impl JournalFile {
         self.change(|journal| journal.status = status)
     }
 
-    /// Changes anything, in one write.
+    /// Applies any change in one write.
     ///
     /// # Errors
     ///
@@ -249,7 +250,8 @@ impl JournalFile {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The whole file anew beside the old one, which it replaces when it is on the disk: a crash leaves one or the other.
+    /// Writes the file under a temporary name and renames it when it is on disk. After a crash, either the old or the
+    /// new file is there.
     fn write(&self, journal: &Journal, durability: Durability) -> Result<(), JournalError> {
         let failed = || io_error("write", &self.path);
         let text = serde_json::to_string_pretty(journal).map_err(|error| failed()(error.into()))?;
@@ -270,12 +272,12 @@ impl JournalFile {
     }
 }
 
-/// How safe a change is when the method that makes it returns.
+/// The durability of a change when the method that makes it returns.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Durability {
-    /// From the end of the process.
+    /// Survives the end of the process.
     File,
-    /// From a loss of power as well.
+    /// Survives a power loss as well.
     Disk,
 }
 
@@ -283,8 +285,8 @@ fn make_private_dir(path: &Path) -> Result<(), JournalError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
 }
 
-/// The right to launch a bottle or to take it down: one process at a time has it. It ends with this value or with the
-/// process, however that ends.
+/// The lock for launching a bottle or taking it down, held by one process at a time. It is released when this value is
+/// dropped or the process ends.
 #[derive(Debug)]
 pub struct BottleLock {
     /// Locked as long as it is open.
@@ -318,7 +320,7 @@ impl BottleLock {
                 }
                 Err(error) => return Err(io_error("lock", &path)(error.into())),
             }
-            // Whoever had it before may have removed the file between our opening and our locking it.
+            // A previous holder may have removed the file between the open and the lock.
             let opened = file.metadata().map_err(io_error("look at", &path))?;
             if !fs::metadata(&path).is_ok_and(|there| there.ino() == opened.ino() && there.dev() == opened.dev()) {
                 continue;

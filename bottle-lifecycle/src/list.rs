@@ -1,4 +1,4 @@
-//! Which bottles there are.
+//! Listing of bottles.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,23 +12,23 @@ use crate::home::Home;
 use crate::journal::{JournalFile, Status};
 use crate::owner::{Liveness, Owner};
 
-/// A bottle that is there, by its journal, by its containers, or by both.
+/// A bottle that is known by its journal, its containers or both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BottleSummary {
-    /// How far its life has come; nothing when its journal is lost.
+    /// Status of the bottle. `None` if its journal is lost.
     pub status: Option<Status>,
-    /// The agent's name in the manifest, if anything tells it.
+    /// Name of the agent in the manifest, if known.
     pub agent: Option<String>,
-    /// When it was made; nothing when its journal is lost.
+    /// Creation time. `None` if its journal is lost.
     pub created: Option<String>,
-    /// The process that it belongs to, if anything tells it.
+    /// Process that owns the bottle, if known.
     pub owner: Option<Owner>,
-    /// Whether that process lives, or cannot be seen from here.
+    /// True if the owner is alive or cannot be seen from here.
     pub is_owned: bool,
-    /// Its containers on the engine.
+    /// Names of its containers on the engine.
     pub containers: Vec<String>,
-    /// State of its services. One whose container was removed is among them.
+    /// State of its services, including services whose container was removed.
     pub services: Vec<ServiceHealth>,
 }
 

@@ -1,4 +1,4 @@
-//! Which process a bottle belongs to, and whether it still lives.
+//! The process that owns a bottle, and its liveness.
 
 use std::fmt;
 use std::fs;
@@ -7,52 +7,52 @@ use std::str::FromStr;
 use rustix::process::Pid;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A process: its number, and what tells it from another one that gets the same number later.
+/// A process: its pid, and what distinguishes it from a later process with the same pid.
 ///
-/// As text `<pid>:<start time>:<scope>`, with `-` for what the system does not tell. The start time is in clock ticks
-/// since boot (field 22 of `/proc/<pid>/stat`). The scope names the boot and the pid namespace in which the number counts:
-/// the same number on another machine that shares an engine, or in another container, is another process.
+/// Its text form is `<pid>:<start time>:<scope>`, with `-` for unknown parts. The start time is in clock ticks since
+/// boot (field 22 of `/proc/<pid>/stat`). The scope identifies the boot and the pid namespace of the pid: the same pid
+/// on another machine that shares an engine, or in another container, is another process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// The process's number.
+    /// Process id.
     pub pid: u32,
-    /// When it started.
+    /// Start time in clock ticks since boot, if known.
     pub start_time: Option<u64>,
-    /// Where its number counts.
+    /// Boot and pid namespace of the pid, if known.
     pub scope: Option<Scope>,
 }
 
 /// One boot of one machine, and one pid namespace on it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {
-    /// The first eight digits of the kernel's random number of this boot.
+    /// First eight digits of the kernel's random id of this boot.
     pub boot: String,
-    /// The number of the pid namespace.
+    /// Number of the pid namespace.
     pub namespace: u64,
 }
 
-/// Whether a process lives.
+/// Liveness of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
-    /// It runs.
+    /// The process runs.
     Alive,
-    /// It ended, or its machine was restarted.
+    /// The process ended, or its machine was restarted.
     Gone,
-    /// It cannot be seen from here: it counts as alive.
+    /// The process cannot be seen from here. It counts as alive.
     Unknown,
 }
 
 impl Owner {
-    /// A process of this host, as the system describes it now.
+    /// Returns a process of this host, as the system describes it now.
     pub fn of_process(pid: u32) -> Self {
         Self { pid, start_time: start_time(pid).map(|(start, _)| start), scope: Scope::here() }
     }
 
-    /// Whether the process lives. `engine_is_local` tells what a foreign boot means: on this machine's own engine it can
-    /// only be an earlier boot of this machine, on a shared one it may be another machine.
+    /// Returns the liveness of the process. `engine_is_local` decides what a different boot means: with a local engine
+    /// it is an earlier boot of this machine, with a shared engine it may be another machine.
     ///
-    /// Without `/proc` only the number is looked at, so that another process with the same number passes for the owner:
-    /// then a bottle may stay that could be removed, and never the other way round.
+    /// Without `/proc` only the pid is checked, so another process with the same pid counts as the owner. A bottle may
+    /// then stay although it could be removed, never the other way round.
     pub fn liveness(&self, engine_is_local: bool) -> Liveness {
         if let (Some(there), Some(here)) = (&self.scope, Scope::here()) {
             if there.boot != here.boot {
@@ -77,7 +77,7 @@ impl Owner {
 }
 
 impl Scope {
-    /// Where the calling process is; nothing on a system that does not tell.
+    /// Returns the scope of the calling process, or `None` if the system does not provide it.
     pub fn here() -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
@@ -86,10 +86,10 @@ impl Scope {
     }
 }
 
-/// When a process started and what state it is in.
+/// Returns the start time and the state of a process.
 fn start_time(pid: u32) -> Option<(u64, char)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses and may hold anything, parentheses and spaces too.
+    // The second field is the program's name in parentheses. It may contain anything, including parentheses and spaces.
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?.chars().next()?;

@@ -1,4 +1,4 @@
-//! Finding what dead launchers left behind, and undoing it.
+//! Recovery: finds what dead launchers left behind and undoes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,25 +16,25 @@ use crate::owner::{Liveness, Owner};
 use crate::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
 use crate::undo::{Undo, Undoer};
 
-/// What recovery found and did.
+/// The result of a recovery.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 #[must_use = "a recovery that failed in part leaves something behind"]
 pub struct RecoveryReport {
-    /// The bottles whose owner is gone, and what came of undoing them. A second run does not name them again.
+    /// Bottles whose owner is gone, with the result of their teardown. A second run does not list them again.
     pub recovered: BTreeMap<Slug, TeardownReport>,
-    /// The bottles that belong to a process that lives, or that cannot be seen from here. They were not touched.
+    /// Bottles whose owner is alive or cannot be seen from here. They were not touched.
     pub live: BTreeSet<Slug>,
-    /// The bottles that were to stay after their owner's end. They were not touched.
+    /// Bottles that were kept after their owner ended. They were not touched.
     pub kept: BTreeSet<Slug>,
-    /// The bottles on the engine that are not this state root's, and whose they are. They were not touched.
+    /// Bottles on the engine that belong to another state root, with the reason. They were not touched.
     pub foreign: BTreeMap<Slug, Foreign>,
-    /// What could not be looked into.
+    /// Errors of reading the state of a bottle.
     pub problems: Vec<String>,
 }
 
 impl RecoveryReport {
-    /// Whether everything that should be gone is gone.
+    /// Returns true if everything that should be removed is gone.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty() && self.recovered.values().all(TeardownReport::is_clean)
     }
@@ -127,14 +127,14 @@ impl Recovery<'_> {
         }
         let _lock = match BottleLock::acquire(&layout, slug, &Owner::of_process(std::process::id())) {
             Ok(lock) => lock,
-            // Its next owner, or another recovery, was quicker.
+            // The next owner or another recovery was faster.
             Err(JournalError::AlreadyRunning { .. }) => {
                 report.live.insert(slug.clone());
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        // Between the first look and the lock the bottle may have got a new owner who is done already.
+        // Between the check and the lock, the bottle may have had a new owner that is already done.
         let file = JournalFile::open(&layout)?;
         if file.journal().owner != journal.owner {
             report.live.insert(slug.clone());
@@ -145,7 +145,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Stops what a dead launcher had started and could not stop, before it makes more.
+    /// Stops engine clients that a dead launcher left running, before they create more.
     fn stop_orphans(&self, slug: &Slug, undo: &[Undo]) {
         let names = Names::new(self.prefix.clone(), slug.clone());
         let derived = names.derived_image();
@@ -161,7 +161,7 @@ impl Recovery<'_> {
         let (slug_key, owner_key) = (LabelKey::Slug.under(self.prefix), LabelKey::Owner.under(self.prefix));
         let home = Home::new(self.engine, self.root, self.prefix);
         let with_slug = Filter::Label(slug_key.clone());
-        // Two roots can have a bottle of the same name.
+        // Two state roots can have a bottle of the same name.
         let mut bottles: BTreeMap<_, Vec<(Object, Owner)>> = BTreeMap::new();
         for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
             for object in self.engine.list(kind, &with_slug)? {
@@ -186,7 +186,7 @@ impl Recovery<'_> {
                 abandoned.insert(slug);
             }
         }
-        // Where one thing of it belongs to a process that lives, a new bottle of that name is being made.
+        // If an object of the bottle belongs to a living process, a new bottle of that name is being launched.
         for slug in abandoned.into_iter().filter(|slug| !report.live.contains(slug) && !report.kept.contains(slug)) {
             let names = Names::new(self.prefix.clone(), slug.clone());
             if !report.foreign.contains_key(&slug) {

@@ -1,4 +1,4 @@
-//! Undoing everything, best effort and reported, whatever went wrong before.
+//! Teardown of a bottle: best effort, with a report.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,15 +11,15 @@ use serde::Serialize;
 use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
 use crate::undo::{Undo, UndoHandlers, Undoer};
 
-/// How a teardown is done, beside what the journal says.
+/// Options of a teardown.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct TeardownOptions {
-    /// How long containers are given between SIGTERM and SIGKILL. 3 s unless set.
+    /// Time that containers get between SIGTERM and SIGKILL. Default: 3 s.
     pub grace: Duration,
-    /// Who undoes what the library knows nothing of.
+    /// Handlers of [`Undo::Extension`]. Default: none.
     pub handlers: UndoHandlers,
-    /// Who is told.
+    /// Observer that receives the events of each undo.
     pub observer: Arc<dyn Observer>,
 }
 
@@ -31,21 +31,21 @@ impl Default for TeardownOptions {
 }
 
 impl TeardownOptions {
-    /// Sets how long containers are given between SIGTERM and SIGKILL.
+    /// Sets the time that containers get between SIGTERM and SIGKILL.
     #[must_use]
     pub const fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Sets who undoes what the library knows nothing of.
+    /// Sets the handlers of [`Undo::Extension`].
     #[must_use]
     pub fn with_handlers(mut self, handlers: UndoHandlers) -> Self {
         self.handlers = handlers;
         self
     }
 
-    /// Sets who is told.
+    /// Sets the observer.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
@@ -62,28 +62,28 @@ impl fmt::Debug for TeardownOptions {
     }
 }
 
-/// What came of one undo.
+/// The result of one undo.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UndoOutcome {
-    /// What was undone.
+    /// The undo.
     pub undo: Undo,
-    /// Why it was not, if it was not.
+    /// Error message, if the undo failed.
     pub error: Option<String>,
-    /// How long it took.
+    /// Time that the undo took.
     pub duration: Duration,
 }
 
-/// What came of a teardown.
+/// The result of a teardown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct TeardownReport {
-    /// Each undo in the order in which it was tried.
+    /// Results of the undos, in the order in which they were tried.
     pub steps: Vec<UndoOutcome>,
-    /// What kept the journal from being brought up to date. Harmless: what is done is done again.
+    /// Errors of updating the journal. They are harmless: an undo can be repeated.
     pub journal_errors: Vec<String>,
 }
 
 impl TeardownReport {
-    /// Whether nothing failed.
+    /// Returns true if no undo failed.
     pub fn is_clean(&self) -> bool {
         self.failures().next().is_none() && self.journal_errors.is_empty()
     }
@@ -97,14 +97,14 @@ impl TeardownReport {
         if self.is_clean() { Ok(self) } else { Err(TeardownError { report: self }) }
     }
 
-    /// The undos that failed.
+    /// Returns the undos that failed.
     pub fn failures(&self) -> impl Iterator<Item = &UndoOutcome> {
         self.steps.iter().filter(|step| step.error.is_some())
     }
 }
 
 impl fmt::Display for TeardownReport {
-    /// One line for each failure, or one that says that there was none.
+    /// Writes one line for each failure, or one line that says that there was none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut failures: Vec<String> = self
             .failures()
@@ -123,8 +123,8 @@ pub struct TeardownError {
     pub report: TeardownReport,
 }
 
-/// Undoes what a journal says, the last thing first. A step that fails stops no other one; each that is done is struck
-/// from the journal, so that another process can go on where this one stops.
+/// Runs the undos of a journal in reverse order. A failed undo does not stop the others. Each finished undo is removed
+/// from the journal, so that another process can continue from there.
 pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions) -> TeardownReport {
     let mut report = TeardownReport::default();
     let note = |report: &mut TeardownReport, result: Result<(), JournalError>| {
@@ -156,7 +156,7 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
     report
 }
 
-/// One undo between its two events.
+/// Runs one undo between its two events.
 pub(crate) fn attempt(undoer: &Undoer<'_>, undo: Undo, observer: &dyn Observer) -> UndoOutcome {
     let step = undo.to_string();
     observer.event(&Event::StepStarted { step: step.clone() });
@@ -168,24 +168,24 @@ pub(crate) fn attempt(undoer: &Undoer<'_>, undo: Undo, observer: &dyn Observer) 
     UndoOutcome { undo, error, duration }
 }
 
-/// Tears a bottle down when it is dropped: on an error, on a panic, and when the caller forgets. Made before the first
-/// thing that must be undone.
+/// Tears a bottle down when it is dropped: on an error, on a panic, or if the caller forgets. It is created before the
+/// first thing that must be undone.
 #[derive(Debug)]
 pub struct TeardownGuard {
     engine: Engine,
     file: Arc<JournalFile>,
     options: TeardownOptions,
-    /// `None` once the teardown was done or given away.
+    /// `None` after the teardown was done or handed over.
     lock: Mutex<Option<BottleLock>>,
 }
 
 impl TeardownGuard {
-    /// Guards what `file` says and will say. The lock is held as long as the guard is.
+    /// Guards the present and future entries of `file`. The lock is held as long as the guard.
     pub const fn new(engine: Engine, file: Arc<JournalFile>, lock: BottleLock, options: TeardownOptions) -> Self {
         Self { engine, file, options, lock: Mutex::new(Some(lock)) }
     }
 
-    /// Adds an undo, before the thing that it undoes is made.
+    /// Records an undo, before the thing that it undoes is created.
     ///
     /// # Errors
     ///
@@ -197,26 +197,26 @@ impl TeardownGuard {
         Ok(())
     }
 
-    /// What the journal says now.
+    /// Returns the current content of the journal.
     pub fn journal(&self) -> Journal {
         self.file.journal()
     }
 
-    /// The journal itself.
+    /// Returns the journal file.
     pub const fn file(&self) -> &Arc<JournalFile> {
         &self.file
     }
 
-    /// Undoes everything now. A second call undoes nothing and returns an empty report.
+    /// Runs every undo now. A second call does nothing and returns an empty report.
     pub fn close(&self) -> TeardownReport {
         match self.release() {
-            // Held until the last undo is done, so that no other process takes the slug meanwhile.
+            // Held until the last undo is done, so that no other process takes the slug in the meantime.
             Some(_lock) => tear_down(&self.engine, &self.file, &self.options),
             None => TeardownReport::default(),
         }
     }
 
-    /// Leaves everything as it is, and marks the bottle as kept, so that recovery leaves it alone too.
+    /// Leaves the bottle running and marks it as kept, so that recovery leaves it alone too.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Undoing one thing that was made.
+//! Undo of one thing that was created.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,62 +12,63 @@ use bottle_exec::engine::{ComposeProject, Engine, EngineError, Filter, ObjectKin
 use bottle_plan::{Service, StateLayout};
 use serde::{Deserialize, Serialize};
 
-/// How one thing that was made is undone. Data, so that another process can do it. Each can be done again harmlessly.
+/// An undo of one thing that was created. It is data, so that another process can run it. Every undo can be repeated
+/// without harm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Undo {
-    /// Stop and remove every container, network and declared volume of a project; by label where the document is lost or
-    /// Compose fails.
+    /// Stops and removes every container, network and declared volume of a project; by label if the Compose file is
+    /// lost or Compose fails.
     ComposeDown {
-        /// The project.
+        /// Name of the project.
         project: String,
-        /// Its document.
+        /// Compose file of the project.
         compose_file: PathBuf,
-        /// Its directory.
+        /// Project directory.
         project_dir: PathBuf,
     },
-    /// Save what the services printed. Recorded after the project, so that it is done before.
+    /// Saves the logs of the services. It is recorded after the project, so that it runs before the project is removed.
     DumpLogs {
-        /// The project.
+        /// Name of the project.
         project: String,
-        /// Its document.
+        /// Compose file of the project.
         compose_file: PathBuf,
-        /// Its directory.
+        /// Project directory.
         project_dir: PathBuf,
-        /// Where it is saved.
+        /// Path of the log file.
         log: PathBuf,
     },
-    /// Remove a container, running or not.
+    /// Removes a container, running or not.
     RemoveContainer {
-        /// Its name.
+        /// Name of the container.
         name: String,
     },
-    /// Remove a network.
+    /// Removes a network.
     RemoveNetwork {
-        /// Its name.
+        /// Name of the network.
         name: String,
     },
-    /// Remove an image.
+    /// Removes an image.
     RemoveImage {
-        /// Its tag.
+        /// Tag of the image.
         tag: String,
     },
-    /// Remove a volume.
+    /// Removes a volume.
     RemoveVolume {
-        /// Its name.
+        /// Name of the volume.
         name: String,
     },
-    /// Remove files, and directories with everything in them.
+    /// Removes files, and directories with their content.
     RemoveFiles {
         /// Paths inside the bottle's state directory, relative to it or absolute; others are refused.
         paths: Vec<PathBuf>,
     },
-    /// What somebody else made.
+    /// Calls a registered handler.
     Extension {
-        /// The name under which the handler is registered.
+        /// Name under which the handler is registered.
         handler: String,
-        /// What the handler needs to know. It is written to disk: no secret.
+        /// Data for the handler. It is written to disk, so it must not contain a secret.
         data: serde_json::Value,
     },
 }
@@ -91,7 +92,7 @@ impl fmt::Display for Undo {
 }
 
 impl Undo {
-    /// How a thing found on the engine is undone.
+    /// Returns the undo of an object on the engine.
     pub(crate) fn of_object(kind: ObjectKind, name: String) -> Self {
         match kind {
             ObjectKind::Container => Self::RemoveContainer { name },
@@ -101,24 +102,24 @@ impl Undo {
         }
     }
 
-    /// The directories of a bottle's state that hold keys or a copy of the workspace.
+    /// Returns the directories of a bottle's state that contain keys or a copy of the workspace.
     pub fn key_dirs(layout: &StateLayout) -> Vec<PathBuf> {
         [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| layout.service_dir(it)).to_vec()
     }
 
-    /// Whether it is worth another try when it failed. The logs are not: what would have printed them is gone next.
+    /// Returns true if a failed undo should be retried. Saving logs is not: the next undo removes their containers.
     pub(crate) const fn is_retried(&self) -> bool {
         !matches!(self, Self::DumpLogs { .. })
     }
 }
 
-/// Undoes what the library knows nothing of, such as a deploy key that was registered somewhere.
+/// Undoes what the library does not know, such as a deploy key that was registered at a forge.
 pub trait UndoHandler: Send + Sync {
-    /// Undoes what `data` describes. What is gone already counts as done.
+    /// Undoes what `data` describes. If it is already gone, the undo has succeeded.
     ///
     /// # Errors
     ///
-    /// Why it could not be undone, in words and without a secret; it is tried again at the next teardown.
+    /// Returns the reason as text, without a secret. The next teardown retries the undo.
     fn undo(&self, data: &serde_json::Value, engine: &Engine) -> Result<(), String>;
 }
 
@@ -127,7 +128,7 @@ pub trait UndoHandler: Send + Sync {
 pub struct UndoHandlers(BTreeMap<String, Arc<dyn UndoHandler>>);
 
 impl UndoHandlers {
-    /// Adds a handler; the last one of a name counts.
+    /// Adds a handler. A later handler replaces an earlier one of the same name.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, handler: Arc<dyn UndoHandler>) -> Self {
         self.0.insert(name.into(), handler);
@@ -141,50 +142,50 @@ impl fmt::Debug for UndoHandlers {
     }
 }
 
-/// Why something could not be undone.
+/// An error of an undo.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UndoError {
-    /// The engine did not do it.
+    /// The engine reported an error.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// A file could not be removed.
     #[error("remove `{}`", .path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// A file is not the bottle's to remove.
+    /// A file is outside the bottle's state directory.
     #[error("remove `{}`: it is outside the bottle's state directory", .path.display())]
     Outside {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Nobody is registered for it.
+    /// No handler is registered under the name.
     #[error("undo `{handler}`: no handler of that name is registered")]
     NoHandler {
-        /// The name that was looked for.
+        /// Name of the handler.
         handler: String,
     },
-    /// The handler could not do it.
+    /// The handler failed.
     #[error("undo `{handler}`: {message}")]
     Handler {
-        /// The handler.
+        /// Name of the handler.
         handler: String,
-        /// What it says.
+        /// Message of the handler.
         message: String,
     },
 }
 
-/// What undoing needs beside the entry itself.
+/// The context of an undo.
 #[derive(Debug)]
 pub(crate) struct Undoer<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) state_dir: Option<&'a Path>,
     pub(crate) handlers: &'a UndoHandlers,
-    /// How long a container is given between SIGTERM and SIGKILL.
+    /// Time that a container gets between SIGTERM and SIGKILL.
     pub(crate) grace: Duration,
 }
 
@@ -214,8 +215,8 @@ impl Undoer<'_> {
         }
     }
 
-    /// Takes a project down, then removes what is left of it: a document can be lost or spoilt, Compose can fail half-way,
-    /// and an `up` that was killed can have asked for one more container.
+    /// Takes a project down and then removes what is left of it. The Compose file can be lost or damaged, Compose can
+    /// fail halfway, and a killed `up` can have requested one more container.
     fn compose_down(&self, project: &ComposeProject) -> Result<(), UndoError> {
         let down = if fs::exists(&project.file).unwrap_or(false) {
             self.engine.compose(project).and_then(|compose| compose.down(self.grace))
@@ -228,7 +229,7 @@ impl Undoer<'_> {
                 self.engine.remove(kind, &object.name)?;
             }
         }
-        // Nothing is left, so that Compose failed is not worth telling.
+        // Nothing is left, so the error of Compose does not matter.
         drop(down);
         Ok(())
     }
@@ -246,7 +247,7 @@ impl Undoer<'_> {
         if inner.as_os_str().is_empty() || !inner.components().all(is_plain) {
             return Err(outside());
         }
-        // A link among the directories would lead out again.
+        // A symbolic link among the directories could lead outside.
         for parent in inner.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
             if fs::symlink_metadata(state_dir.join(parent)).is_ok_and(|metadata| metadata.is_symlink()) {
                 return Err(outside());
