@@ -1,6 +1,6 @@
-//! What every [`Backend`] must do, as a suite that any of them can run.
+//! A conformance suite for implementations of [`Backend`].
 //!
-//! It needs a POSIX `sh` with the usual small tools where the backend runs commands, and takes some twenty seconds.
+//! It needs a POSIX `sh` with the usual small tools where the backend runs commands, and takes about 20 s.
 //!
 //! ```no_run
 //! # fn my_backend() -> impl bottle_exec::Backend { bottle_exec::RecordingBackend::new() }
@@ -23,7 +23,7 @@ use bottle_exec::{
 pub struct Violation {
     /// The rule.
     pub rule: &'static str,
-    /// What was seen instead.
+    /// Result that was seen instead.
     pub found: String,
 }
 
@@ -33,11 +33,11 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Puts a backend to the test.
+/// Tests a backend against every rule.
 ///
 /// # Errors
 ///
-/// Every rule that it breaks.
+/// Returns every rule that the backend breaks.
 pub fn check(backend: &dyn Backend) -> Result<(), Vec<Violation>> {
     let broken = |(rule, test): &(&'static str, Rule)| {
         let found = test(backend).err()?;
@@ -77,7 +77,7 @@ const RULES: &[(&str, Rule)] = &[
     ("no error shows a secret", secret_in_error),
 ];
 
-/// Longer than any rule takes, shorter than anyone's patience.
+/// Timeout that is longer than any rule needs.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn sh(script: &str) -> Command {
@@ -99,7 +99,7 @@ fn prints(backend: &dyn Backend, command: &Command, wanted: &str) -> Seen {
 fn status(backend: &dyn Backend) -> Seen {
     expect("`exit 7`", &run(backend, &sh("exit 7"))?.status, &ExitStatus::Code(7))?;
     expect("`exit 0`", &run(backend, &sh("exit 0"))?.status, &ExitStatus::SUCCESS)?;
-    // A shell in between gives the signal as a status.
+    // A shell in between reports the signal as a status.
     expect("`kill -9 $$`", &run(backend, &sh("kill -9 $$"))?.status.as_shell_code(), &137)
 }
 
@@ -113,7 +113,7 @@ fn not_found(backend: &dyn Backend) -> Seen {
     let command = Command::new("conformance-no-such-program").with_timeout(LIMIT);
     match backend.run(&command, &Control::default()) {
         Err(ExecError::NotFound { .. } | ExecError::Spawn { .. }) => Ok(()),
-        // What a shell in between says of it.
+        // A shell in between reports this status.
         Ok(output) => expect("the status", &output.status, &ExitStatus::Code(127)),
         Err(other) => Err(other.to_string()),
     }
@@ -228,7 +228,7 @@ fn one_file(backend: &dyn Backend) -> Seen {
     let policy = OutputPolicy::File { path: path.clone(), mode: 0o644 };
     run(backend, &sh("echo one; echo two >&2; echo three").with_output(policy))?;
     let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
-    // What goes over a wire may change places with what went over the other one.
+    // Lines of the two streams may change places if the streams are transported separately.
     let mut lines: Vec<&str> = text.lines().filter(|line| *line != "two").collect();
     lines.extend(text.lines().find(|line| *line == "two"));
     expect("the file's lines", &lines, &vec!["one", "three", "two"])
@@ -243,7 +243,7 @@ fn discarded(backend: &dyn Backend) -> Seen {
 /// Prints the number of a grandchild that would run for a minute and when it started, then waits for it.
 const WITH_GRANDCHILD: &str = "sleep 61 & echo $! $(cut -d' ' -f22 /proc/$!/stat 2>/dev/null); wait";
 
-/// Enough for a command elsewhere to have begun.
+/// Time in which a command on another host has started.
 const SHORT: Duration = Duration::from_secs(2);
 
 fn timeout(backend: &dyn Backend) -> Seen {
@@ -339,8 +339,8 @@ fn soon(started: Instant) -> Seen {
     if took < Duration::from_secs(10) { Ok(()) } else { Err(format!("it took {took:?}")) }
 }
 
-/// Whether the process that a script named has ended, asked where the script ran. A zombie has, and the number
-/// may be another process's by now, or always have been where each command has its own pid namespace.
+/// Returns true if the process that a script named has ended, as seen from where the script ran. A zombie has ended.
+/// The pid may belong to another process by now, or if each command has its own pid namespace.
 fn is_gone(backend: &dyn Backend, named: &str) -> Seen {
     let (pid, start) = named.trim().split_once(' ').unwrap_or((named.trim(), ""));
     if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -386,7 +386,7 @@ mod tests {
         assert_conforms(&observed);
     }
 
-    /// Every command in another program, as a backend does that goes elsewhere.
+    /// Runs every command in another program, like a backend for another host.
     #[derive(Debug)]
     struct Wrapping(Subprocess);
 
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(run(&backend, &sh("echo $WRAPPED")).unwrap().stdout.text(), "yes\n");
     }
 
-    /// Without this the suite could pass whatever it is given.
+    /// Proves that the suite can fail.
     #[test]
     fn a_backend_that_runs_nothing_breaks_nearly_every_rule() {
         let violations = check(&RecordingBackend::new()).unwrap_err();

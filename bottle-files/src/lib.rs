@@ -1,21 +1,21 @@
-//! Writing files so that nobody reads half of one.
+//! Atomic writes of files.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Writes a file whole or not at all, with its mode from the first moment.
+/// Writes a file completely or not at all, with its mode from the start.
 ///
 /// # Errors
 ///
-/// The error of the first step that fails; then the file is as it was.
+/// Returns the error of the first step that fails. The file is then unchanged.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().unwrap_or(path);
     let mut file =
         tempfile::Builder::new().prefix(".new-").permissions(Permissions::from_mode(mode)).tempfile_in(dir)?;
     file.write_all(content)?;
-    // The process's umask may have taken away what containers need to read.
+    // The umask may have removed permissions that containers need.
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.persist(path)?;
     Ok(())
@@ -30,7 +30,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// The error of the first step that fails, also when the file does not exist or is a link.
+/// Returns the error of the first step that fails, also if the file does not exist or is a link.
 pub fn rewrite(path: &Path, content: &[u8]) -> io::Result<()> {
     let file =
         OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;

@@ -63,7 +63,7 @@ pub trait Forges: Send + Sync {
     ///
     /// # Errors
     ///
-    /// When it cannot even be tried.
+    /// Returns an error when it cannot even be tried.
     fn connect(&self, kind: Kind, api_url: &str, token: SecretValue) -> Result<Box<dyn Forge>, ForgeError>;
 
     /// Returns the timeout of a request.

@@ -18,7 +18,7 @@ impl KeyPair {
     ///
     /// # Errors
     ///
-    /// When there is no randomness.
+    /// Returns an error when there is no randomness.
     pub fn generate(fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         fill(&mut *seed)?;

@@ -85,7 +85,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When the journal cannot be written; then the bottle is taken down.
+    /// Returns an error when the journal cannot be written; then the bottle is taken down.
     pub fn launched(engine: Engine, guard: TeardownGuard, handle: Handle) -> Result<Self, BottleError> {
         guard.file().change(|journal| {
             journal.status = Status::Ready;
@@ -147,7 +147,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When it could not be run to its end; not when it ended badly.
+    /// Returns an error when it could not be run to its end; not when it ended badly.
     pub fn exec(&self, exec: impl Into<Exec>) -> Result<Output, BottleError> {
         Ok(self.engine.exec(&self.handle.container, &self.with_defaults(exec.into()))?)
     }
@@ -192,7 +192,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or the directory cannot be written.
+    /// Returns an error when the file cannot be read or the directory cannot be written.
     pub fn cp_in(&self, from: &Path, directory: &str, owner: Option<(u32, u32)>) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: from.to_owned(), source };
         let name = from.file_name().ok_or_else(|| failed(io::Error::other("it has no name")))?;
@@ -224,7 +224,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When the path has no directory, or it cannot be written.
+    /// Returns an error when the path has no directory, or it cannot be written.
     pub fn write_file(&self, path: &str, bytes: &[u8], mode: u32, owner: (u32, u32)) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: path.into(), source };
         let (directory, name) =
@@ -245,7 +245,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When it is not there, or the directory cannot be written.
+    /// Returns an error when it is not there, or the directory cannot be written.
     pub fn cp_out(&self, path: &str, into: &Path) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: into.to_owned(), source };
         let tar = tempfile::NamedTempFile::new_in(into).map_err(failed)?;
@@ -260,7 +260,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When it is not within the time, or will never be.
+    /// Returns an error when it is not within the time, or will never be.
     pub fn wait_ready(&self, within: Duration) -> Result<(), BottleError> {
         Ok(self.engine.wait_ready(&self.handle.container, within)?)
     }
@@ -269,7 +269,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When the engine cannot be asked.
+    /// Returns an error when the engine cannot be asked.
     pub fn health(&self) -> Result<Vec<ServiceHealth>, BottleError> {
         Ok(health::health(&self.engine, &self.names)?)
     }
@@ -279,7 +279,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When the engine cannot be asked.
+    /// Returns an error when the engine cannot be asked.
     pub fn watch_health(
         &self,
         observer: &dyn Observer,
@@ -342,7 +342,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// When the journal cannot be written. The bottle stays, but the next recovery may remove it.
+    /// Returns an error when the journal cannot be written. The bottle stays, but the next recovery may remove it.
     pub fn keep(&self) -> Result<(), BottleError> {
         match &self.ownership {
             Ownership::Owned(guard) => Ok(guard.keep()?),

@@ -122,7 +122,7 @@ pub(super) fn services<'a>(
 ///
 /// # Errors
 ///
-/// When the engine cannot be asked.
+/// Returns an error when the engine cannot be asked.
 pub fn images(engine: &Engine, names: &Names) -> Result<BTreeMap<String, ServiceImage>, EngineError> {
     let services = health(engine, names)?.into_iter();
     Ok(services.filter_map(|service| Some((service.service, service.image?))).collect())

@@ -159,7 +159,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// When it cannot be written, or the earlier bottle was not wholly undone.
+    /// Returns an error when it cannot be written, or the earlier bottle was not wholly undone.
     pub fn create(layout: &StateLayout, journal: Journal) -> Result<Self, JournalError> {
         make_private_dir(layout.dir())?;
         match Self::open(layout) {
@@ -178,7 +178,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// When it is not there or is no journal.
+    /// Returns an error when it is not there or is no journal.
     pub fn open(layout: &StateLayout) -> Result<Self, JournalError> {
         let path = layout.metadata();
         let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
@@ -202,7 +202,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// When it cannot be written; then the thing must not be made.
+    /// Returns an error when it cannot be written; then the thing must not be made.
     pub fn record(&self, undo: Undo) -> Result<(), JournalError> {
         self.change(|journal| {
             if !journal.undo.contains(&undo) {
@@ -216,7 +216,8 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// When it cannot be written; the undo is then done again by the next one who tries, which is harmless.
+    /// Returns an error when it cannot be written; the undo is then done again by the next one who tries, which is
+    /// harmless.
     pub fn mark_done(&self, undo: &Undo) -> Result<(), JournalError> {
         self.change_with(Durability::File, |journal| journal.undo.retain(|other| other != undo))
     }
@@ -225,7 +226,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// Returns an error when it cannot be written.
     pub fn set_status(&self, status: Status) -> Result<(), JournalError> {
         self.change(|journal| journal.status = status)
     }
@@ -234,7 +235,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// When it cannot be written; then it is as it was on disk, and changed in this process.
+    /// Returns an error when it cannot be written; then it is as it was on disk, and changed in this process.
     pub fn change(&self, change: impl FnOnce(&mut Journal)) -> Result<(), JournalError> {
         self.change_with(Durability::Disk, change)
     }

@@ -37,8 +37,8 @@ pub struct BottleSummary {
 ///
 /// # Errors
 ///
-/// When the engine cannot be asked. A journal that cannot be read is passed over: the bottle is then known by its
-/// containers only.
+/// Returns an error when the engine cannot be asked. A journal that cannot be read is passed over: the bottle is then
+/// known by its containers only.
 pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeMap<Slug, BottleSummary>, EngineError> {
     let mut bottles: BTreeMap<Slug, BottleSummary> = BTreeMap::new();
     let entries = fs::read_dir(root.path()).into_iter().flatten().flatten();

@@ -48,7 +48,7 @@ impl RecoveryReport {
 ///
 /// # Errors
 ///
-/// When the engine cannot be asked. What goes wrong with a single bottle is in the report.
+/// Returns an error when the engine cannot be asked. What goes wrong with a single bottle is in the report.
 pub fn recover(
     engine: &Engine,
     root: &StateRoot,

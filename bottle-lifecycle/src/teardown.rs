@@ -92,7 +92,7 @@ impl TeardownReport {
     ///
     /// # Errors
     ///
-    /// When something failed.
+    /// Returns an error when something failed.
     pub fn into_result(self) -> Result<Self, TeardownError> {
         if self.is_clean() { Ok(self) } else { Err(TeardownError { report: self }) }
     }
@@ -189,7 +189,7 @@ impl TeardownGuard {
     ///
     /// # Errors
     ///
-    /// When it cannot be written; then the thing must not be made.
+    /// Returns an error when it cannot be written; then the thing must not be made.
     pub fn record(&self, undo: Undo) -> Result<(), JournalError> {
         let recorded = Event::Recorded { undo: undo.to_string() };
         self.file.record(undo)?;
@@ -220,7 +220,7 @@ impl TeardownGuard {
     ///
     /// # Errors
     ///
-    /// When the journal cannot be written. Everything is left as it is all the same.
+    /// Returns an error when the journal cannot be written. Everything is left as it is all the same.
     pub fn keep(&self) -> Result<(), JournalError> {
         drop(self.release());
         self.file.set_status(Status::Kept)

@@ -14,20 +14,20 @@ use crate::{
     key::{CaKey, draw},
 };
 
-/// How long an authority lives when nothing else is asked for: seven days, longer than any session of an agent and too
-/// short for a forgotten key to matter.
+/// Default lifetime of an authority: seven days. This is longer than any session of an agent and short enough for a
+/// forgotten key not to matter.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Time before the given clock from which an authority is valid: one day. It covers an engine whose clock is behind the
 /// launcher's, and a launcher's clock that is set back after the authority was minted.
 const BACKDATING: time::Duration = time::Duration::DAY;
 
-/// The dates that X.509 can write (RFC 5280, section 4.1.2.5), and that every verifier reads alike.
+/// The dates that X.509 can encode (RFC 5280, section 4.1.2.5) and that every verifier reads alike.
 const EARLIEST: OffsetDateTime = datetime!(1950-01-01 00:00:00 UTC);
 const LATEST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 
-/// The longest name of a bottle that a subject takes. A common name has room for 64 characters (RFC 5280, appendix A)
-/// and the words around the bottle's name need some of them.
+/// Maximum length of a bottle's name in a subject. A common name has room for 64 characters (RFC 5280, appendix A), and
+/// the other words of the subject need some of them.
 const BOTTLE_MAX: usize = 40;
 
 /// The sidecar that an authority belongs to.
@@ -36,7 +36,7 @@ const BOTTLE_MAX: usize = 40;
 pub enum CaRole {
     /// The scanning proxy.
     Pipelock,
-    /// The proxy that puts in credentials.
+    /// The proxy that injects credentials.
     Egress,
 }
 
@@ -44,7 +44,7 @@ impl CaRole {
     /// Every role.
     pub const ALL: &[Self] = &[Self::Pipelock, Self::Egress];
 
-    /// The name of the role, which is the name of its service.
+    /// Returns the name of the role, which is the name of its service.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pipelock => "pipelock",
@@ -59,27 +59,27 @@ impl fmt::Display for CaRole {
     }
 }
 
-/// What an authority is minted from, randomness aside.
+/// The input for minting an authority, apart from randomness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CaSpec {
-    /// The bottle's slug, which the subject names: 1 to 40 visible ASCII characters.
+    /// Slug of the bottle, which the subject contains: 1 to 40 visible ASCII characters.
     pub bottle: String,
-    /// The sidecar that will hold the key.
+    /// Sidecar that holds the key.
     pub role: CaRole,
-    /// The time on the clock. The authority is valid from one day before it; fractions of a second are dropped.
+    /// Current time. The authority is valid from one day before it. Fractions of a second are dropped.
     pub now: SystemTime,
-    /// How long from `now` the authority is valid, in whole seconds and at least one. [`DEFAULT_LIFETIME`] by default.
+    /// Lifetime from `now`, in whole seconds, at least one. Default: [`DEFAULT_LIFETIME`].
     pub lifetime: Duration,
 }
 
 impl CaSpec {
-    /// An authority for `role` in `bottle`, living for [`DEFAULT_LIFETIME`] from `now`.
+    /// Returns the spec of an authority for `role` in `bottle`, with [`DEFAULT_LIFETIME`] from `now`.
     pub fn new(bottle: impl Into<String>, role: CaRole, now: SystemTime) -> Self {
         Self { bottle: bottle.into(), role, now, lifetime: DEFAULT_LIFETIME }
     }
 
-    /// The same with another lifetime.
+    /// Sets the lifetime.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -106,8 +106,8 @@ impl CertificateAuthority {
     /// Mints an authority. The same `spec` and the same bytes from `random` give the same authority, to the byte.
     ///
     /// # Errors
-    /// When the bottle's name does not fit a subject, when a date falls outside the years 1950 to 9999, when the
-    /// lifetime is shorter than a second, or when `random` fails or gives nothing usable.
+    /// Returns an error when the bottle's name does not fit a subject, when a date falls outside the years 1950 to
+    /// 9999, when the lifetime is shorter than a second, or when `random` fails or gives nothing usable.
     pub fn mint(spec: &CaSpec, random: &mut dyn RandomSource) -> Result<Self, TlsError> {
         let subject = common_name(&spec.bottle, spec.role)?;
         let (not_before, not_after) = validity(spec.now, spec.lifetime)?;
@@ -145,48 +145,48 @@ impl CertificateAuthority {
         })
     }
 
-    /// The common name of the subject, such as `bottle dev-x7k2q pipelock CA`.
+    /// Returns the common name of the subject, such as `bottle dev-x7k2q pipelock CA`.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// The certificate: one block, `CERTIFICATE`. This is all that whoever trusts the authority needs.
+    /// Returns the certificate as one `CERTIFICATE` block. A client that trusts the authority needs nothing else.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The certificate in DER.
+    /// Returns the certificate in DER.
     pub fn certificate_der(&self) -> &[u8] {
         &self.certificate_der
     }
 
-    /// The key in SEC1 with the curve named inside: one block, `EC PRIVATE KEY`, and nothing before it. The form that
-    /// pipelock takes; it refuses every other.
+    /// Returns the key in SEC1 with a named curve, as one `EC PRIVATE KEY` block without preceding text. This is the
+    /// only form that pipelock accepts.
     pub fn key_sec1_pem(&self) -> &SecretPem {
         &self.sec1
     }
 
-    /// The key in PKCS#8: one block, `PRIVATE KEY`. The form that most other programs take.
+    /// Returns the key in PKCS#8, as one `PRIVATE KEY` block. This is the form that most other programs accept.
     pub fn key_pkcs8_pem(&self) -> &SecretPem {
         &self.pkcs8
     }
 
-    /// The key in PKCS#8, then the certificate, in one text. The form that mitmproxy takes.
+    /// Returns the key in PKCS#8 followed by the certificate. This is the form that mitmproxy accepts.
     pub fn combined_pem(&self) -> SecretPem {
         self.pkcs8.followed_by(&self.certificate_pem)
     }
 
-    /// The SHA-256 of the certificate, by which a person can tell one authority from another.
+    /// Returns the SHA-256 of the certificate, by which a person can identify the authority.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(Sha256::digest(&self.certificate_der).into())
     }
 
-    /// The first moment at which the certificate is valid, in whole seconds.
+    /// Returns the start of the certificate's validity, in whole seconds.
     pub fn not_before(&self) -> SystemTime {
         self.not_before
     }
 
-    /// The last moment at which the certificate is valid, in whole seconds.
+    /// Returns the end of the certificate's validity, in whole seconds.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }

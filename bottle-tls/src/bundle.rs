@@ -13,8 +13,8 @@ const LABEL: &str = "CERTIFICATE";
 /// blank, for an image without roots; `authority_pem` holds exactly one certificate.
 ///
 /// # Errors
-/// When a piece is cut short, is not base64 or DER of a certificate's shape, or holds any other block than certificates.
-/// A private key is never copied, and never quoted.
+/// Returns an error when a piece is cut short, is not base64 or DER of a certificate's shape, or holds any other block
+/// than certificates. A private key is never copied, and never quoted.
 pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<String, TlsError> {
     let mut certificates = certificates(system_roots_pem, BundleInput::SystemRoots)?;
     if certificates.is_empty() && !system_roots_pem.trim().is_empty() {
@@ -33,8 +33,9 @@ pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<Strin
 /// Comments and other text between the blocks are dropped, and so is a byte order mark.
 ///
 /// # Errors
-/// When there is no certificate, one is cut short or not of a certificate's shape, or there is any other block. The error
-/// names the certificate by its number and line. A private key is never copied, and never quoted.
+/// Returns an error when there is no certificate, one is cut short or not of a certificate's shape, or there is any
+/// other block. The error names the certificate by its number and line. A private key is never copied, and never
+/// quoted.
 pub fn extra_roots(pem: &str) -> Result<String, TlsError> {
     let certificates = certificates(pem.trim_start_matches('\u{feff}'), BundleInput::ExtraRoots)?;
     if certificates.is_empty() {
@@ -44,13 +45,13 @@ pub fn extra_roots(pem: &str) -> Result<String, TlsError> {
     Ok(unique(&certificates))
 }
 
-/// Each certificate once, in order.
+/// Returns each certificate once, in order.
 fn unique(certificates: &[Vec<u8>]) -> String {
     let mut seen = HashSet::new();
     certificates.iter().filter(|der| seen.insert(der.as_slice())).map(|der| certificate_pem(der)).collect()
 }
 
-/// One certificate as a PEM block with a newline at its end.
+/// Returns one certificate as a PEM block with a newline at its end.
 pub(crate) fn certificate_pem(der: &[u8]) -> String {
     pem::encode_config(&Pem::new(LABEL, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
@@ -91,7 +92,7 @@ fn certificates(text: &str, input: BundleInput) -> Result<Vec<Vec<u8>>, TlsError
     }
 }
 
-/// The label of a line that begins or ends a block.
+/// Returns the label of a line that starts or ends a block.
 fn boundary<'a>(line: &'a str, opening: &str) -> Option<&'a str> {
     line.strip_prefix(opening)?.strip_suffix("-----")
 }
@@ -119,7 +120,7 @@ fn is_certificate(der: &[u8]) -> bool {
         && fields.is_finished()
 }
 
-/// A label as it may be shown: only when it looks like one, for anything can stand between the dashes.
+/// Returns a label for display, only if it looks like one, because there can be any text between the dashes.
 fn quoted(label: &str) -> String {
     let plain = label.len() <= 40 && label.chars().all(|c| matches!(c, 'A'..='Z' | '0'..='9' | ' '));
     if plain { format!("`{label}`") } else { "of an unknown kind".into() }

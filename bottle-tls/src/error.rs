@@ -1,79 +1,79 @@
 use std::{fmt, io, path::PathBuf};
 
-/// Why an authority or a bundle could not be made. No message ever holds a part of a key.
+/// An error of creating an authority or a bundle. No message contains any part of a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The bottle's name cannot stand in a certificate's subject.
+    /// The bottle's name cannot be used in a certificate's subject.
     #[error("put the bottle's name `{}` in a certificate: it {reason}", .bottle.escape_debug())]
     Bottle {
-        /// The name as it was given, cut after 64 characters.
+        /// Name as it was given, cut after 64 characters.
         bottle: String,
-        /// What is wrong with it, and what is accepted.
+        /// Reason, and what is accepted.
         reason: &'static str,
     },
 
     /// The clock and the lifetime give dates that a certificate cannot hold.
     #[error("set the certificate's dates: {reason}")]
     Validity {
-        /// Which date, and what is accepted.
+        /// Date that is out of range, and what is accepted.
         reason: &'static str,
     },
 
     /// The source of randomness failed.
     #[error("draw random bytes")]
     Random {
-        /// What the source said.
+        /// Error of the source.
         #[source]
         source: io::Error,
     },
 
-    /// The source of randomness works, but none of its first draws is a usable number: it is broken.
+    /// The source of randomness is broken: it works, but none of its first draws is a usable number.
     #[error("draw {what}: {attempts} draws in a row were unusable, so the source of randomness is broken")]
     BadRandomness {
-        /// What was being drawn.
+        /// Value that was drawn.
         what: &'static str,
-        /// How many draws were tried.
+        /// Number of draws.
         attempts: usize,
     },
 
     /// The key or the certificate could not be encoded.
     #[error("encode {what}: {reason}")]
     Encode {
-        /// The key, or the certificate.
+        /// Key or certificate.
         what: &'static str,
-        /// What the encoder said.
+        /// Message of the encoder.
         reason: String,
     },
 
-    /// A file or directory could not be written. Nothing that the same call wrote is left.
+    /// A file or directory could not be written. The call left no files behind.
     #[error("{action} `{}`", .path.display())]
     File {
-        /// What was being done, such as `write`.
+        /// Operation that failed, such as `write`.
         action: &'static str,
-        /// To what.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
 
-    /// A piece of a trust bundle is not what it should be.
+    /// An input of a trust bundle is invalid.
     #[error("build the trust bundle: line {line} of {input}: {problem}")]
     Bundle {
-        /// Which of the two pieces.
+        /// Invalid input.
         input: BundleInput,
-        /// The line, counted from 1.
+        /// Line, counted from 1.
         line: usize,
-        /// What is wrong there.
+        /// Description of the problem.
         problem: String,
     },
 }
 
-/// The pieces that a trust bundle is made of.
+/// An input of a trust bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BundleInput {
-    /// The roots that the image came with.
+    /// The root certificates of the image.
     SystemRoots,
     /// The bottle's own authority.
     Authority,

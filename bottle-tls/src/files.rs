@@ -24,7 +24,7 @@ pub struct CaFiles {
 }
 
 impl CaFiles {
-    /// The paths inside `directory`, whether or not anything is there yet.
+    /// Returns the paths inside `directory`, whether or not the files exist.
     pub fn in_directory(directory: &Path) -> Self {
         Self {
             certificate: directory.join("ca.pem"),
@@ -41,8 +41,8 @@ impl CertificateAuthority {
     /// place is replaced, not followed.
     ///
     /// # Errors
-    /// When the directory cannot be made, is a link or another kind of file, or when a file cannot be written. What the
-    /// call had written until then is removed again.
+    /// Returns an error when the directory cannot be made, is a link or another kind of file, or when a file cannot be
+    /// written. What the call had written until then is removed again.
     pub fn write_to(&self, directory: &Path) -> Result<CaFiles, TlsError> {
         let made = make_directory(directory)?;
         let files = CaFiles::in_directory(directory);
@@ -75,7 +75,7 @@ impl CertificateAuthority {
     }
 }
 
-/// Makes `directory` or takes the one that is there, and says whether it made it.
+/// Creates `directory` if it is missing. Returns true if it was created.
 fn make_directory(directory: &Path) -> Result<bool, TlsError> {
     let made = match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
         Ok(()) => true,
@@ -111,7 +111,7 @@ fn write_atomically(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> R
     write().map_err(|error| failed("write", path, error))
 }
 
-/// Brings the renames to the disk.
+/// Syncs the renames to disk.
 fn sync(directory: &Path) -> Result<(), TlsError> {
     File::open(directory).and_then(|opened| opened.sync_all()).map_err(|error| failed("write", directory, error))
 }

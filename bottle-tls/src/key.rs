@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 
 use crate::{RandomSource, TlsError};
 
-/// How often a draw is repeated before the source is called broken. A sound source fails a draw with a chance of 2^-32.
+/// Maximum number of draws before the source is considered broken. A draw from a sound source fails with a probability
+/// of 2^-32.
 const ATTEMPTS: usize = 8;
 
 /// PEM text that holds a private key: it cannot be displayed, debug-printed or serialized, and its memory is wiped when
@@ -18,14 +19,14 @@ const ATTEMPTS: usize = 8;
 pub struct SecretPem(Zeroizing<String>);
 
 impl SecretPem {
-    /// The text itself. Keep it off command lines and out of logs.
+    /// Returns the text. Keep it off command lines and out of logs.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// This key followed by `certificate`, in one text.
+    /// Returns this key followed by `certificate`, in one text.
     pub(crate) fn followed_by(&self, certificate: &str) -> Self {
-        // The whole size at once: a string that grows leaves copies of the key behind.
+        // Allocated at full size, because a string that grows leaves copies of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(self.0.len() + certificate.len()));
         text.push_str(&self.0);
         text.push_str(certificate);
@@ -58,17 +59,17 @@ impl CaKey {
         Ok(Self { secret, public })
     }
 
-    /// The public key as an uncompressed point, which is what the certificate holds.
+    /// Returns the public key as an uncompressed point, as the certificate contains it.
     pub(crate) fn public(&self) -> &[u8] {
         &self.public
     }
 
-    /// SEC1, with the curve named inside: one block, `EC PRIVATE KEY`.
+    /// Returns the key in SEC1 with a named curve, as one `EC PRIVATE KEY` block.
     pub(crate) fn sec1_pem(&self) -> Result<SecretPem, TlsError> {
         self.secret.to_sec1_pem(LineEnding::LF).map(SecretPem).map_err(encode_error)
     }
 
-    /// PKCS#8: one block, `PRIVATE KEY`.
+    /// Returns the key in PKCS#8, as one `PRIVATE KEY` block.
     pub(crate) fn pkcs8_pem(&self) -> Result<SecretPem, TlsError> {
         self.secret.to_pkcs8_pem(LineEnding::LF).map(SecretPem).map_err(encode_error)
     }

@@ -1,14 +1,13 @@
 use std::io;
 
-/// Where the key and the serial number of an authority come from.
+/// A source of randomness for the key and the serial number of an authority.
 ///
-/// [`SystemRandom`] is the one to use; a source that repeats itself gives the same authority again, which is what a test
-/// wants and what nobody else does.
+/// Use [`SystemRandom`]. A source that repeats itself produces the same authority again, which is only useful in tests.
 pub trait RandomSource {
-    /// Fills the whole of `buffer` with bytes that nobody can foretell.
+    /// Fills the whole of `buffer` with unpredictable bytes.
     ///
     /// # Errors
-    /// When the source has no bytes to give; the content of `buffer` then means nothing.
+    /// The error of the source if it cannot provide bytes. The content of `buffer` is then undefined.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()>;
 }
 

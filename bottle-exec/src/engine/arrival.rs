@@ -1,4 +1,4 @@
-//! Checks that what was copied into a container is there: an engine can report success and copy nothing.
+//! Checks that copied files arrived in a container, because an engine can report success and copy nothing.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,19 +17,20 @@ use crate::command::{Command, OutputPolicy, Stdin};
 use crate::error::ExecError;
 use crate::status::ExitStatus;
 
-/// Enters the directory `$1`, runs what it reads, and counts, so that a list which does not arrive either passes no check.
+/// Enters the directory `$1`, runs its standard input as a script, and compares the number of names with `$2`, so that
+/// a list that was cut fails the check.
 const CHECK: &str = r#"cd "$1" 2>/dev/null || exit 3; eval "$(cat)"; [ "$seen" = "$2" ] || echo "the list of what to look for is cut: ${seen:-0} of $2 names"; exit 0"#;
 
-/// Regular files whose sizes are asked for at once.
+/// Number of regular files whose sizes are queried at once.
 const BATCH: usize = 200;
 
-/// Largest file that is copied back for its own sake.
+/// Maximum size of a file that is copied back as a check, in bytes.
 const SMALL: u64 = 1 << 20;
 
 /// Status of [`CHECK`] when it cannot enter the directory.
 const NO_ENTRY: i32 = 3;
 
-/// What a tar stream holds, by path below the directory that it is unpacked in.
+/// The entries of a tar stream, by path below the directory that it is unpacked in.
 #[derive(Debug, Default)]
 pub(super) struct Listing(BTreeMap<PathBuf, Kind>);
 
@@ -42,7 +43,7 @@ enum Kind {
 }
 
 impl Listing {
-    /// Reads the headers of a stream. A stream that cannot be read twice gives an empty listing.
+    /// Reads the headers of a stream. The listing is empty for a stream that cannot be read twice.
     pub(super) fn read(tar: &Stdin) -> io::Result<Self> {
         match tar {
             Stdin::File(path) => Self::of(File::open(path)?),
@@ -66,7 +67,7 @@ impl Listing {
             };
             let path = entry.path()?;
             let path: PathBuf = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
-            // Not even its owner can look into such a directory.
+            // Not even its owner can enter such a directory.
             if kind == Kind::Directory && header.mode().is_ok_and(|mode| mode & 0o100 == 0) {
                 closed.push(path.clone());
             }
@@ -106,8 +107,8 @@ impl Listing {
         text
     }
 
-    /// Returns the entry whose arrival says most for the least: the last small file of the stream; without one any file,
-    /// and without files the last directory.
+    /// Returns the entry to copy back as a check: the last small file of the stream. Without a small file it is any
+    /// file, and without files the last directory.
     fn witness(&self) -> Option<(&Path, Kind)> {
         let rank = |kind: &Kind| match kind {
             Kind::File { size, place } => (2 + u8::from(*size <= SMALL), *place),
@@ -118,7 +119,7 @@ impl Listing {
     }
 }
 
-/// Returns a space and the path as one word of any POSIX shell, which has no `$'…'`.
+/// Returns a space and the path, quoted for any POSIX shell. POSIX has no `$'…'`.
 fn word(path: &Path) -> Vec<u8> {
     let mut word = b" './".to_vec();
     for byte in path.as_os_str().as_bytes() {
@@ -132,7 +133,7 @@ fn word(path: &Path) -> Vec<u8> {
 }
 
 impl Engine {
-    /// Checks by one exec that everything of a listing is in a running container.
+    /// Checks with one exec that every entry of a listing is in a running container.
     pub(super) fn check_arrival(
         &self,
         container: &str,
@@ -155,7 +156,8 @@ impl Engine {
         let output = self.run_any(&command)?;
         match output.status {
             ExitStatus::Code(0) => {}
-            // The user may not enter, there is no shell, or the container does not run. The engine can look all the same.
+            // The user may not enter, there is no shell, or the container does not run. The engine can check all the
+            // same.
             ExitStatus::Code(NO_ENTRY | 1 | 125..=127 | 255) if method == CopyMethod::Engine => {
                 return self.check_witness(container, directory, listing);
             }
@@ -174,7 +176,7 @@ impl Engine {
         Err(not_copied(container, directory, missing.join(", ")))
     }
 
-    /// Checks one entry of a listing by copying it back, which a container that does not run allows as well.
+    /// Checks one entry of a listing by copying it back. This also works for a container that does not run.
     pub(super) fn check_witness(&self, container: &str, directory: &str, listing: &Listing) -> Result<(), EngineError> {
         let Some((path, kind)) = listing.witness() else { return Ok(()) };
         let place = Path::new(directory).join(path);
@@ -205,7 +207,7 @@ impl Engine {
     }
 }
 
-/// Error for a stream that cannot be read.
+/// Returns the error for a stream that cannot be read.
 pub(super) fn unreadable(container: &str, directory: &str) -> impl FnOnce(io::Error) -> EngineError {
     let command = format!("copy files into {container}:{directory}");
     move |source| EngineError::Exec(ExecError::Io { command, doing: "read the tar stream", source })

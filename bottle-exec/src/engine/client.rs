@@ -1,4 +1,4 @@
-//! The client itself, and what every command to the engine has in common.
+//! The engine client, and what all its commands have in common.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::command::{Command, EnvValue};
 use crate::control::Control;
 use crate::output::Output;
 
-/// A container engine that answered, spoken to through a [`Backend`].
+/// A client for a container engine that answered. Its commands run on a [`Backend`].
 ///
 /// ```
 /// use std::sync::Arc;
@@ -31,17 +31,17 @@ pub struct Engine {
     pub(super) limits: Limits,
 }
 
-/// How long the engine's own commands may take; what runs inside a container is limited by whoever runs it.
+/// The timeouts of the engine's own commands. The caller limits what runs inside a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Questions. 30 s unless set.
+    /// Queries. Default: 30 s.
     pub query: Duration,
-    /// Changes: removing, creating, signalling. 2 min unless set.
+    /// Changes: remove, create, signal. Default: 2 min.
     pub change: Duration,
-    /// Building one image. 30 min unless set.
+    /// Building one image. Default: 30 min.
     pub build: Duration,
-    /// What `up` may take beyond the time given to the services to become healthy (an image may have to be pulled).
-    /// 10 min unless set.
+    /// Additional time for `up` beyond the time for the services to become healthy, since an image may have to be
+    /// pulled. Default: 10 min.
     pub up: Duration,
 }
 
@@ -53,43 +53,43 @@ impl Default for Limits {
 }
 
 impl Engine {
-    /// What the engine is.
+    /// Returns the description of the engine.
     pub fn info(&self) -> &EngineInfo {
         &self.info
     }
 
-    /// The same engine with commands that another control stops; teardown takes one that was never cancelled.
+    /// Returns the same engine with another control for its commands. Teardown uses one that was never cancelled.
     #[must_use]
     pub fn with_control(mut self, control: Control) -> Self {
         self.control = control;
         self
     }
 
-    /// What stops this handle's commands.
+    /// Returns the control of this handle's commands.
     pub const fn control(&self) -> &Control {
         &self.control
     }
 
-    /// The same engine with other limits.
+    /// Returns the same engine with other timeouts.
     #[must_use]
     pub const fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The same engine spoken to through another backend.
+    /// Returns the same engine on another backend.
     #[must_use]
     pub fn with_backend(mut self, backend: Arc<dyn Backend>) -> Self {
         self.backend = backend;
         self
     }
 
-    /// The backend that runs the commands.
+    /// Returns the backend that runs the commands.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
 
-    /// Refuses when the engine cannot give what is asked for: a protection is never silently dropped.
+    /// Returns an error if the engine does not have the capability, so that a protection is never silently dropped.
     ///
     /// # Errors
     ///
@@ -104,17 +104,17 @@ impl Engine {
         Err(EngineError::Unsupported { engine: self.info.to_string(), wanted: capability.to_string() })
     }
 
-    /// The engine's command with arguments, limited as a question is.
+    /// Returns an engine command with the timeout of a query.
     pub(super) fn query<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         Command::new(&self.info.program).with_args(args).with_timeout(self.limits.query)
     }
 
-    /// The engine's command with arguments, limited as a change is.
+    /// Returns an engine command with the timeout of a change.
     pub(super) fn change<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         self.query(args).with_timeout(self.limits.change)
     }
 
-    /// Runs a command whatever its status.
+    /// Runs a command and accepts any status.
     pub(super) fn run_any(&self, command: &Command) -> Result<Output, EngineError> {
         Ok(self.backend.run(command, &self.control)?)
     }
@@ -124,7 +124,7 @@ impl Engine {
         Ok(self.run_any(command)?.success(command)?)
     }
 
-    /// Runs a command that must succeed, unless what it is about is not there.
+    /// Runs a command that must succeed. Returns `None` if its object does not exist.
     pub(super) fn run_if_there(&self, command: &Command) -> Result<Option<Output>, EngineError> {
         let output = self.run_any(command)?;
         if !output.status.is_success() && says_not_there(&output) {
@@ -134,15 +134,15 @@ impl Engine {
     }
 }
 
-/// Reads what a command answered as JSON; an empty answer is read as `null`.
+/// Parses the output of a command as JSON. Empty output is parsed as `null`.
 pub(super) fn parse<T: DeserializeOwned>(command: &Command, output: &Output) -> Result<T, EngineError> {
     let text = output.stdout.text();
     let json = if text.trim().is_empty() { "null" } else { text.trim() };
     serde_json::from_str(json).map_err(|error| EngineError::answer(command, &error.to_string(), &text))
 }
 
-/// Adds variables of a process inside a container: a plain value as `--env NAME=value`, a secret as a bare name, with
-/// the value in the command's own environment.
+/// Adds environment variables for a process inside a container: a plain value as `--env NAME=value`, a secret as `--env
+/// NAME` with the value in the command's own environment.
 pub(super) fn pass_env(
     mut command: Command,
     option: &str,
@@ -164,7 +164,7 @@ pub(super) fn pass_env(
     Ok(command)
 }
 
-/// Refuses a name that the engine's own program would read for itself when it is handed on by name.
+/// Rejects the name of a secret that the engine's own client would read as well.
 pub(super) fn check_env_name(name: &str) -> Result<(), EngineError> {
     let steers_the_client = ["DOCKER_", "COMPOSE_", "BUILDKIT_", "BUILDX_", "CONTAINER_", "LD_"];
     if name == "PATH" || name == "HOME" || steers_the_client.iter().any(|prefix| name.starts_with(prefix)) {

@@ -1,4 +1,4 @@
-//! One Compose project.
+//! A Compose project.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
@@ -17,55 +17,55 @@ use crate::error::ExecError;
 use crate::sink::{OutputSink, Stream};
 use bottle_values::SecretValue;
 
-/// The label that Compose gives everything of a project; its value is the project's name.
+/// The label that Compose sets on every object of a project. Its value is the project's name.
 pub const PROJECT_LABEL: &str = "com.docker.compose.project";
 
-/// Where a project's document is, and what it is called.
+/// The name and the files of a Compose project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComposeProject {
-    /// The project's name, equal to the document's own.
+    /// Name of the project, equal to the name in the Compose file.
     pub name: String,
     /// The project directory. Never the workspace: Compose would read the `.env` there.
     pub directory: PathBuf,
-    /// The document; empty where it is lost, and everything goes by the labels on the engine.
+    /// Compose file. Empty if it is lost; then the labels on the engine are used.
     pub file: PathBuf,
-    /// The environment file; an empty one, so that no other is looked for.
+    /// Environment file. Default: `/dev/null`, so that Compose looks for no other.
     pub env_file: PathBuf,
 }
 
 impl ComposeProject {
-    /// A project with `/dev/null` for its environment file.
+    /// Returns a project with `/dev/null` as its environment file.
     pub fn new(name: impl Into<String>, directory: impl Into<PathBuf>, file: impl Into<PathBuf>) -> Self {
         Self { name: name.into(), directory: directory.into(), file: file.into(), env_file: "/dev/null".into() }
     }
 
-    /// A project whose document is lost: what is there can still be looked at and taken down.
+    /// Returns a project whose Compose file is lost. It can still be listed and taken down.
     pub fn by_labels(name: impl Into<String>) -> Self {
-        // Compose would look for a document in the directory: in this one there is none.
+        // Compose would look for a Compose file in the directory. This directory has none.
         Self::new(name, "/proc/self", "")
     }
 }
 
-/// What Compose says of one service.
+/// The state of one service, as Compose reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
 pub struct ServiceState {
-    /// The service.
+    /// Name of the service.
     pub service: String,
-    /// Its container.
+    /// Name of its container.
     pub name: String,
     /// `running`, `exited`, `created`, …
     pub state: String,
-    /// `healthy`, `unhealthy`, `starting`, or empty without a health check.
+    /// `healthy`, `unhealthy` or `starting`. Empty if there is no health check.
     #[serde(default)]
     pub health: String,
-    /// The status of a container that ended.
+    /// Exit status of a container that ended.
     #[serde(default)]
     pub exit_code: i64,
 }
 
-/// The commands of one project.
+/// The commands of a Compose project.
 #[derive(Debug, Clone, Copy)]
 pub struct Compose<'a> {
     engine: &'a Engine,
@@ -73,11 +73,11 @@ pub struct Compose<'a> {
 }
 
 impl Engine {
-    /// The commands of one project.
+    /// Returns the commands of a project.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Unsupported`] when the engine does not compose as Docker Compose 2 does.
+    /// [`EngineError::Unsupported`] if the engine does not provide Docker Compose 2.
     pub fn compose<'a>(&'a self, project: &'a ComposeProject) -> Result<Compose<'a>, EngineError> {
         self.require(&Capability::ComposeWait)?;
         Ok(Compose { engine: self, project })
@@ -85,13 +85,14 @@ impl Engine {
 }
 
 impl Compose<'_> {
-    /// Starts every service and waits until all are healthy, or running where there is no health check. The secrets are
-    /// in the command's environment only, from which Compose takes the variables that the document names without a
+    /// Starts every service and waits until all are healthy, or running if they have no health check. The secrets are
+    /// only in the command's environment. Compose reads from there the variables that the Compose file lists without a
     /// value.
     ///
     /// # Errors
     ///
-    /// When a service does not become healthy within `wait`; when a secret's name is one that the client reads itself.
+    /// Returns an error when a service does not become healthy within `wait`; when a secret's name is one that the
+    /// client reads itself.
     pub fn up(
         &self,
         wait: Duration,
@@ -106,12 +107,12 @@ impl Compose<'_> {
         self.engine.run(&with_secrets(command, secrets)?).map(drop)
     }
 
-    /// Stops and removes every container and network of the project, and the volumes that its document declares. A
-    /// project that is not there is no error.
+    /// Stops and removes every container and network of the project, and the volumes that its Compose file declares. A
+    /// project that does not exist is not an error.
     ///
     /// # Errors
     ///
-    /// When something could not be removed.
+    /// Returns an error when something could not be removed.
     pub fn down(&self, grace: Duration) -> Result<(), EngineError> {
         let command = self
             .command("down")
@@ -125,7 +126,7 @@ impl Compose<'_> {
     ///
     /// # Errors
     ///
-    /// When the file cannot be written, or Compose fails.
+    /// Returns an error when the file cannot be written, or Compose fails.
     pub fn logs_to(&self, file: &Path) -> Result<(), EngineError> {
         let command = self
             .command("logs")
@@ -145,7 +146,7 @@ impl Compose<'_> {
     ///
     /// # Errors
     ///
-    /// When Compose fails, or the control cancels it.
+    /// Returns an error when Compose fails, or the control cancels it.
     pub fn stream_logs(&self, follow: bool) -> Result<(), EngineError> {
         let mut command = self.command("logs").with_args(["--no-color", "--timestamps"]);
         if follow {
@@ -156,17 +157,17 @@ impl Compose<'_> {
         self.engine.clone().with_control(control).run(&command).map(drop)
     }
 
-    /// Every service that has a container, ended ones too.
+    /// Returns every service that has a container, including ended ones.
     ///
     /// # Errors
     ///
-    /// When Compose cannot be asked or its answer not be understood.
+    /// Returns an error when Compose cannot be asked or its answer not be understood.
     pub fn ps(&self) -> Result<Vec<ServiceState>, EngineError> {
         let command =
             self.command("ps").with_args(["--all", "--format", "json"]).with_timeout(self.engine.limits.query);
         let output = self.engine.run(&command)?;
         let text = output.stdout.text();
-        // One array before Compose 2.21, one object a line since.
+        // Compose before 2.21 prints one array, later versions print one object per line.
         if text.trim_start().starts_with('[') {
             return parse(&command, &output);
         }
@@ -178,11 +179,11 @@ impl Compose<'_> {
             .collect()
     }
 
-    /// The document as Compose understands it.
+    /// Returns the Compose file as Compose resolves it.
     ///
     /// # Errors
     ///
-    /// When Compose refuses the document, with what it says of it.
+    /// Returns an error with Compose's message if Compose rejects the file.
     pub fn config(&self) -> Result<serde_json::Value, EngineError> {
         let command = self.command("config").with_args(["--format", "json"]).with_timeout(self.engine.limits.query);
         let output = self.engine.run(&command)?;
@@ -210,7 +211,7 @@ impl LogFile {
 
     fn create(path: &Path) -> io::Result<Self> {
         let file = File::options().write(true).create(true).truncate(true).mode(Self::MODE).open(path)?;
-        // The creation mode is subject to the umask, and an existing file keeps its own.
+        // The creation mode is subject to the umask, and an existing file keeps its mode.
         file.set_permissions(Permissions::from_mode(Self::MODE))?;
         Ok(Self(Mutex::new(Ok(file))))
     }
@@ -242,7 +243,7 @@ fn with_secrets(
     })
 }
 
-/// Whole seconds, rounded up: 0 would mean no time at all to Compose.
+/// Returns whole seconds, rounded up. Compose would read 0 as no time at all.
 fn seconds(duration: Duration) -> String {
     let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     whole.to_string()

@@ -1,4 +1,4 @@
-//! Running commands in a container, and moving files in and out of it.
+//! Commands in a container, and copies into and out of it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,27 +23,28 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the command does not come to its own end, and [`EngineError::StillRunning`] when something of it survives. A
-    /// container or a program that does not exist is a status (1, 126, 127): the engines report it like the command's own.
+    /// Returns an error when the command does not come to its own end, and [`EngineError::StillRunning`] when something
+    /// of it survives. A container or a program that does not exist is a status (1, 126, 127): the engines report it
+    /// like the command's own.
     pub fn exec(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
         self.run_exec(container, exec, false, |command| command)
     }
 
-    /// As [`exec`](Engine::exec), with the output handed to the control's sink as it comes.
+    /// Like [`exec`](Engine::exec), but passes the output to the control's sink as it arrives.
     ///
     /// # Errors
     ///
-    /// As [`exec`](Engine::exec).
+    /// Same as [`exec`](Engine::exec).
     pub fn exec_streaming(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
         self.run_exec(container, exec, false, |command| command.with_output(OutputPolicy::Stream))
     }
 
-    /// Runs a command in a container on the caller's own input and output, with a terminal in the container if `tty`,
-    /// which must be so exactly when both of the caller's ends are terminals.
+    /// Runs a command in a container on the caller's own input and output, with a terminal in the container if `tty` is
+    /// true. `tty` must be true exactly if both ends of the caller are terminals.
     ///
     /// # Errors
     ///
-    /// As [`exec`](Engine::exec).
+    /// Same as [`exec`](Engine::exec).
     pub fn exec_interactive(&self, container: &str, exec: &Exec, tty: bool) -> Result<Output, EngineError> {
         let exec = Exec { stdin: Stdin::Inherit, ..exec.clone() };
         self.run_exec(container, &exec, tty, Command::with_interactive)
@@ -104,8 +105,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the directory does not exist or cannot be written, and [`EngineError::NotCopied`] when the engine reports
-    /// success and something is missing.
+    /// Returns an error when the directory does not exist or cannot be written, and [`EngineError::NotCopied`] when the
+    /// engine reports success and something is missing.
     pub fn cp_in(
         &self,
         container: &str,
@@ -138,7 +139,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As [`cp_in`](Engine::cp_in).
+    /// Same as [`cp_in`](Engine::cp_in).
     pub fn cp_into_created(&self, container: &str, directory: &str, tar: Stdin) -> Result<(), EngineError> {
         let listing = Listing::read(&tar).map_err(unreadable(container, directory))?;
         let command = self.change(self.copy_words()).with_args(["-", &format!("{container}:{directory}")]);
@@ -151,7 +152,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the path is not there, or the file cannot be written.
+    /// Returns an error when the path is not there, or the file cannot be written.
     pub fn cp_out(
         &self,
         container: &str,
@@ -189,11 +190,11 @@ impl Engine {
         std::iter::once("cp").chain(is_podman.then_some("--archive=false"))
     }
 
-    /// Sends a signal to a container's first process, by its name: `HUP`.
+    /// Sends a signal to a container's first process. The signal is a name such as `HUP`.
     ///
     /// # Errors
     ///
-    /// When the container is not there or does not run.
+    /// Returns an error when the container is not there or does not run.
     pub fn kill(&self, container: &str, signal: &str) -> Result<(), EngineError> {
         let command = self.change(["kill", "--signal", signal, container]);
         self.run(&command.with_label(format!("send {signal} to {container}"))).map(drop)
@@ -204,7 +205,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the container does not exist, or its log driver keeps no logs that can be read back.
+    /// Returns an error when the container does not exist, or its log driver keeps no logs that can be read back.
     pub fn logs_since(&self, container: &str, time: Option<&str>) -> Result<Output, EngineError> {
         let since = time.into_iter().flat_map(|time| ["--since", time]);
         let command = self.query(["logs", "--timestamps"].into_iter().chain(since).chain([container]));
@@ -228,7 +229,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the engine cannot be asked or its answer not be understood.
+    /// Returns an error when the engine cannot be asked or its answer not be understood.
     pub fn container(&self, name: &str) -> Result<Option<ContainerState>, EngineError> {
         let Some(value) = self.inspect(ObjectKind::Container, name)? else { return Ok(None) };
         Ok(Some(ContainerState::read(&value)))

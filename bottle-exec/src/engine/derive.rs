@@ -1,4 +1,4 @@
-//! Containers that live for a moment: to make an image of, to ask an image something, to work in another's network.
+//! Short-lived containers: to create an image, to query an image, or to work in another container's network.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use super::exec::Exec;
 use crate::output::Output;
 
 impl Engine {
-    /// Makes a container that is not started, without a network.
+    /// Creates a container without a network and does not start it.
     ///
     /// # Errors
     ///
-    /// When the image is not there or the name is taken.
+    /// Returns an error when the image is not there or the name is taken.
     pub fn create_container(
         &self,
         name: &str,
@@ -29,11 +29,11 @@ impl Engine {
         self.run(&command).map(drop)
     }
 
-    /// Makes an image of a container's files. The container's labels are the image's.
+    /// Creates an image from a container's files. The image gets the container's labels.
     ///
     /// # Errors
     ///
-    /// When the container is not there.
+    /// Returns an error when the container is not there.
     pub fn commit_container(&self, name: &str, tag: &str) -> Result<(), EngineError> {
         let command = self
             .change(["container", "commit", name, tag])
@@ -42,12 +42,12 @@ impl Engine {
         self.run(&command).map(drop)
     }
 
-    /// Runs an image's own program with these arguments in the network namespace of a running container, as root with the
-    /// one capability `NET_ADMIN`, and captures what it prints. The container is removed.
+    /// Runs an image's entrypoint with these arguments in the network namespace of a running container, as root with
+    /// only the capability `NET_ADMIN`. Returns its output and removes the container.
     ///
     /// # Errors
     ///
-    /// When the program does not succeed.
+    /// Returns an error when the program does not succeed.
     pub fn run_in_network_of(&self, container: &str, image: &str, args: &[String]) -> Result<Output, EngineError> {
         let network = format!("container:{container}");
         let command = self
@@ -60,12 +60,12 @@ impl Engine {
         self.run(&command)
     }
 
-    /// Runs a command in a new container of an image, without a network, and captures what it prints, whatever its status.
-    /// The container is removed.
+    /// Runs a command in a new container of an image, without a network. Returns its output, whatever its status, and
+    /// removes the container.
     ///
     /// # Errors
     ///
-    /// When the command could not be run to its end.
+    /// Returns an error when the command could not be run to its end.
     pub fn run_once(&self, image: &str, exec: &Exec) -> Result<Output, EngineError> {
         let (program, args) = exec.argv.split_first().map_or(("", &[][..]), |(program, args)| (program.as_str(), args));
         let command = self.change(["run", "--rm", "--network", "none", "--cap-drop", "ALL", "--entrypoint", program]);

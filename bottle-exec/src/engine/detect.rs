@@ -1,4 +1,4 @@
-//! Finding an engine by what it answers, not by what it is called.
+//! Detection of an engine by its output instead of the name of its program.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ use crate::control::Control;
 use crate::error::chain;
 use crate::recording::{Answer, Matcher, RecordingBackend};
 
-/// Which engine to use.
+/// The choice of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum EngineChoice {
     /// The first of `docker`, `podman` and `nerdctl` that answers.
@@ -32,21 +32,21 @@ pub enum EngineChoice {
 impl FromStr for EngineChoice {
     type Err = std::convert::Infallible;
 
-    /// `auto`, or the name or path of a program.
+    /// Parses `auto`, or the name or path of a program.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(if text == "auto" { Self::Auto } else { Self::Program(text.to_owned()) })
     }
 }
 
-/// A daemon that does not answer within this time is not there.
+/// Time within which a daemon must answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Engine {
-    /// Asks the chosen programs what they are, and takes the first whose engine answers.
+    /// Queries the chosen programs and returns the first whose engine answers.
     ///
     /// # Errors
     ///
-    /// [`EngineError::NoEngine`] with what each of them said; cancellation as such.
+    /// [`EngineError::NoEngine`] with the error of each program, or the error of a cancellation.
     pub fn detect(backend: Arc<dyn Backend>, choice: &EngineChoice, control: Control) -> Result<Self, EngineError> {
         let programs = match choice {
             EngineChoice::Auto => vec!["docker", "podman", "nerdctl"],
@@ -143,7 +143,7 @@ impl Probe<'_> {
         })
     }
 
-    /// Docker Compose 2, if that is what the engine composes with.
+    /// Returns the version of Docker Compose 2, if the engine uses it.
     fn compose(&self) -> Option<Version> {
         let (_, text) = self.ask(["compose", "version"]).ok()?;
         Version::parse(text.trim().strip_prefix("Docker Compose version ")?)
@@ -172,7 +172,7 @@ struct Versions {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ClientVersion {
-    /// Only Podman writes it so; Docker has `ApiVersion`.
+    /// Only Podman uses this spelling; Docker has `ApiVersion`.
     #[serde(rename = "APIVersion")]
     podman_api: Option<IgnoredAny>,
     context: Option<String>,
@@ -209,7 +209,7 @@ impl Versions {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerInfo {
-    /// Empty when the client found no daemon.
+    /// Empty if the client found no daemon.
     #[serde(default)]
     server_version: String,
     #[serde(rename = "OSType", default)]
@@ -246,7 +246,7 @@ struct PodmanInfo {
 struct PodmanHost {
     os: String,
     arch: String,
-    /// Nothing when Podman cannot start its runtime.
+    /// `None` if Podman cannot start its runtime.
     oci_runtime: Option<PodmanRuntime>,
     remote_socket: Option<PodmanSocket>,
     #[serde(default)]
@@ -276,8 +276,8 @@ struct PodmanVersion {
 }
 
 impl RecordingBackend {
-    /// A backend that answers as a current Docker would on which nothing was ever built or started: what rehearsals and
-    /// tests of launching code need.
+    /// Returns a backend that answers like a current Docker without any images or containers, for rehearsals and tests
+    /// of launching code.
     pub fn rehearsal() -> Self {
         const VERSION: &str = r#"{"Client":{"ApiVersion":"1.51","Context":"default"},
             "Server":{"Components":[{"Name":"Engine"}]}}"#;

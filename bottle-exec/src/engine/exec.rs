@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use crate::command::{EnvValue, Stdin};
 
-/// A command to be run in a running container.
+/// A command to run in a running container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exec {
-    /// The program and its arguments.
+    /// Program and arguments.
     pub argv: Vec<String>,
-    /// Who runs it; the container's own user if there is none.
+    /// User that runs the command. `None`: the container's own user.
     pub user: Option<String>,
-    /// Where; the container's own directory if there is none.
+    /// Working directory. `None`: the container's own directory.
     pub workdir: Option<String>,
-    /// What is added to its environment. Secret values are named on the command line only.
+    /// Additional environment variables. For secrets, only the name is on the command line.
     pub env: BTreeMap<String, EnvValue>,
-    /// What it reads.
+    /// Standard input.
     pub stdin: Stdin,
     /// Time limit. When it is reached, the command and what it started in the container are ended.
     pub timeout: Option<Duration>,
@@ -42,40 +42,40 @@ impl From<&[&str]> for Exec {
 }
 
 impl Exec {
-    /// A command as the container's own user, with nothing to read.
+    /// Returns a command for the container's own user, with empty input.
     pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { argv: argv.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
-    /// Sets who runs it.
+    /// Sets the user.
     #[must_use]
     pub fn with_user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// Sets where it runs.
+    /// Sets the working directory.
     #[must_use]
     pub fn with_workdir(mut self, workdir: impl Into<String>) -> Self {
         self.workdir = Some(workdir.into());
         self
     }
 
-    /// Adds a variable to its environment.
+    /// Adds an environment variable.
     #[must_use]
     pub fn with_env(mut self, name: impl Into<String>, value: impl Into<EnvValue>) -> Self {
         self.env.insert(name.into(), value.into());
         self
     }
 
-    /// Sets what it reads.
+    /// Sets the standard input.
     #[must_use]
     pub fn with_stdin(mut self, stdin: Stdin) -> Self {
         self.stdin = stdin;
         self
     }
 
-    /// Sets how long it may take.
+    /// Sets the timeout. Default: none.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

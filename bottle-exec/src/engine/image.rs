@@ -1,4 +1,4 @@
-//! Building images.
+//! Image builds.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,35 +8,35 @@ use super::error::EngineError;
 use super::info::Flavour;
 use crate::command::{EnvValue, OutputPolicy, Stdin};
 
-/// What an image is built from.
+/// The context of an image build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildContext {
     /// A directory.
     Directory(PathBuf),
-    /// The content of a tar file, whose owners and modes are kept.
+    /// The content of a tar file. Owners and modes are kept.
     Tar(Vec<u8>),
 }
 
-/// An image to be built.
+/// An image to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
-    /// What it is built from.
+    /// Build context.
     pub context: BuildContext,
-    /// What it is called.
+    /// Tag of the image.
     pub tag: String,
-    /// The Dockerfile's path inside the context, if it is not `Dockerfile`.
+    /// Path of the Dockerfile in the context. Default: `Dockerfile`.
     pub dockerfile: Option<String>,
-    /// Build arguments. A secret one is named on the command line and its value is in the environment only; yet builders
-    /// keep build arguments in the image's history.
+    /// Build arguments. For a secret, only the name is on the command line, and the value is in the environment.
+    /// Builders keep build arguments in the image's history all the same.
     pub args: BTreeMap<String, EnvValue>,
-    /// The image's labels.
+    /// Labels of the image.
     pub labels: BTreeMap<String, String>,
-    /// The network of the build's own steps; the engine's default if there is none.
+    /// Network of the build steps. `None`: the engine's default.
     pub network: Option<String>,
 }
 
 impl Build {
-    /// An image with this tag from this context.
+    /// Returns a build of this tag from this context.
     pub fn new(tag: impl Into<String>, context: BuildContext) -> Self {
         Self {
             context,
@@ -50,11 +50,11 @@ impl Build {
 }
 
 impl Engine {
-    /// Builds an image. What the builder prints goes to the control's sink, its end into the error.
+    /// Builds an image. The builder's output goes to the control's sink, and its last lines into the error.
     ///
     /// # Errors
     ///
-    /// When the build fails.
+    /// Returns an error when the build fails.
     pub fn build(&self, build: &Build) -> Result<(), EngineError> {
         let mut command = self
             .change(["build", "--tag", &build.tag])
@@ -64,7 +64,7 @@ impl Engine {
         if self.info.flavour == Flavour::Docker {
             command = command.with_env("BUILDKIT_PROGRESS", "plain");
             if !self.info.context.is_empty() {
-                // Another builder than the context's own may keep the image to itself.
+                // A builder other than the context's own may not load the image into the engine.
                 command = command.with_env("BUILDX_BUILDER", self.info.context.as_str());
             }
         }

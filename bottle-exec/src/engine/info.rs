@@ -1,11 +1,11 @@
-//! What an engine is and can do.
+//! The description and capabilities of an engine.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
-/// Whose command line it is.
+/// The product that an engine's command line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flavour {
@@ -27,7 +27,7 @@ impl fmt::Display for Flavour {
     }
 }
 
-/// A version of which the first three numbers count; what follows them is kept for display only.
+/// A version, compared by its first three numbers. The rest is only displayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     text: String,
@@ -35,7 +35,8 @@ pub struct Version {
 }
 
 impl Version {
-    /// The first three numbers in a text such as `v2.26.1-4` or `26.1.5+dfsg1`; nothing if it does not begin with one.
+    /// Parses the first three numbers of a text such as `v2.26.1-4` or `26.1.5+dfsg1`. Returns `None` if the text does
+    /// not start with a number.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let mut parts = text.trim_start_matches('v').split('.');
@@ -47,12 +48,12 @@ impl Version {
         Some(Self { text: text.to_owned(), numbers })
     }
 
-    /// Whether it is this version or a later one.
+    /// Returns true if it is this version or a later one.
     pub fn is_at_least(&self, major: u32, minor: u32, patch: u32) -> bool {
         self.numbers >= [major, minor, patch]
     }
 
-    /// The first number.
+    /// Returns the major version.
     pub const fn major(&self) -> u32 {
         self.numbers[0]
     }
@@ -70,12 +71,12 @@ impl Serialize for Version {
     }
 }
 
-/// Where the engine is spoken to.
+/// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
-    /// The address as the client gives it; empty when there is none, as with a Podman that needs no service.
+    /// Address as the client reports it. Empty if there is none, as with Podman without a service.
     pub address: String,
-    /// Whether the engine sees this host's files, so that bind mounts work: true for a socket of this host.
+    /// True if the engine sees this host's files, so that bind mounts work. This is the case for a socket of this host.
     pub is_local: bool,
 }
 
@@ -86,29 +87,29 @@ impl Endpoint {
     }
 }
 
-/// What an engine is.
+/// The description of an engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct EngineInfo {
-    /// The program that is called.
+    /// Program of the engine's client.
     pub program: String,
-    /// Whose command line it is.
+    /// Product that the command line belongs to.
     pub flavour: Flavour,
-    /// The engine's version, not the client's.
+    /// Version of the engine, not of the client.
     pub server_version: Version,
-    /// The version of Docker Compose 2; none when the engine has another composer or none.
+    /// Version of Docker Compose 2. `None` if the engine has another composer or none.
     pub compose_version: Option<Version>,
-    /// The client's context, which is also the name of its builder. Empty for engines without contexts.
+    /// Context of the client, which is also the name of its builder. Empty for engines without contexts.
     pub context: String,
-    /// Where the engine is spoken to.
+    /// Address of the engine.
     pub endpoint: Endpoint,
-    /// Whether the engine runs without root's rights.
+    /// True if the engine runs without root privileges.
     pub rootless: bool,
-    /// The operating system that containers see: `linux`.
+    /// Operating system of the containers, such as `linux`.
     pub os: String,
-    /// The processor, as the engine names it: `x86_64`, `aarch64`.
+    /// Processor architecture as the engine names it, such as `x86_64` or `aarch64`.
     pub arch: String,
-    /// The names of the runtimes that a service can ask for.
+    /// Names of the runtimes that a service can use.
     pub runtimes: BTreeSet<String>,
     /// Seconds by which the engine's clock is ahead of this host's; negative when it is behind. `None` when the engine
     /// does not tell its time.
@@ -128,7 +129,7 @@ impl EngineInfo {
         ))
     }
 
-    /// What the engine can do, as far as bottles use it.
+    /// Returns the capabilities of the engine that bottles use.
     pub fn capabilities(&self) -> Capabilities {
         let docker = self.flavour == Flavour::Docker;
         let server = |major, minor, patch| docker && self.server_version.is_at_least(major, minor, patch);
@@ -161,7 +162,7 @@ impl fmt::Display for EngineInfo {
     }
 }
 
-/// What an engine can do, as far as bottles use it.
+/// The capabilities of an engine that bottles use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent fact about the engine")]
 #[non_exhaustive]
@@ -179,12 +180,12 @@ pub struct Capabilities {
     pub sealed_resolver: bool,
     /// The engine sees this host's files.
     pub local_files: bool,
-    /// The runtimes that a service can ask for.
+    /// Names of the runtimes that a service can use.
     pub runtimes: BTreeSet<String>,
 }
 
 impl Capabilities {
-    /// Whether this one is there.
+    /// Returns true if the engine has this capability.
     pub fn has(&self, capability: &Capability) -> bool {
         match capability {
             Capability::ComposeWait => self.compose_wait,
@@ -196,7 +197,7 @@ impl Capabilities {
     }
 }
 
-/// One thing that can be asked of an engine; see the fields of [`Capabilities`].
+/// A capability of an engine. See the fields of [`Capabilities`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

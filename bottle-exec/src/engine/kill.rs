@@ -1,4 +1,4 @@
-//! Ending what runs in a container.
+//! Ends processes in a container.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::status::ExitStatus;
 /// The script that finds and ends processes, for the standard input of a shell. It needs `sh`, `grep`, `sleep` and `/proc`.
 const KILL: &str = include_str!("kill.sh");
 
-/// The variable by which the processes of one exec are found again.
+/// The environment variable that identifies the processes of one exec.
 const MARK: &str = "BOTTLE_EXEC";
 
-/// Time for ending processes. The script takes a second and a half when they ignore SIGTERM, gVisor some more.
+/// Timeout for ending processes. The script takes 1.5 s if they ignore SIGTERM, and longer under gVisor.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A random entry in the environment of one exec, which its children inherit.
@@ -24,7 +24,7 @@ pub(super) struct Mark(String);
 
 impl Mark {
     pub(super) fn new() -> Self {
-        // Without randomness of the system the process and the time must do.
+        // Falls back to process id and time if the system provides no randomness.
         let number = getrandom::u64().unwrap_or_else(|_| {
             let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
             u64::from(std::process::id()) << 32 ^ u64::from(since.unwrap_or_default().subsec_nanos())
@@ -38,7 +38,7 @@ impl Mark {
 }
 
 impl Engine {
-    /// Runs the client of an exec. When it does not come to its own end, ends what it started in the container.
+    /// Runs the client of an exec. If it does not come to its own end, ends what it started in the container.
     pub(super) fn attend(
         &self,
         container: &str,
@@ -72,12 +72,12 @@ impl Engine {
         }
     }
 
-    /// Ends every process that a user has in a container, but the container's own command: first SIGTERM, then SIGKILL.
-    /// The container's own user if there is none; another user's processes stay, root's included.
+    /// Ends every process of a user in a container except the container's own command: first with SIGTERM, then with
+    /// SIGKILL. Without a user, it is the container's own user. Processes of other users, including root, keep running.
     ///
     /// # Errors
     ///
-    /// When a process survives, or the container has no `sh`.
+    /// Returns an error when a process survives, or the container has no `sh`.
     pub fn kill_all(&self, container: &str, user: Option<&str>) -> Result<(), EngineError> {
         self.end(container, user, None)
     }

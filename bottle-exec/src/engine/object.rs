@@ -1,4 +1,4 @@
-//! Containers, networks, volumes and images as things that are listed, looked at and removed.
+//! Containers, networks, volumes and images: list, inspect and remove.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::error::{EngineError, says_not_there};
 use super::state::ContainerState;
 use crate::command::Command;
 
-/// A kind of thing that an engine keeps.
+/// A kind of object on an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ObjectKind {
@@ -26,10 +26,10 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// Every kind, in the order in which they can be removed: nothing before what uses it.
+    /// Every kind, in the order in which objects can be removed: users before what they use.
     pub const IN_ORDER_OF_REMOVAL: [Self; 4] = [Self::Container, Self::Network, Self::Volume, Self::Image];
 
-    /// The engine's word for it.
+    /// Returns the engine's name of the kind.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Container => "container",
@@ -46,65 +46,65 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// Something that an engine keeps.
+/// An object on an engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Object {
-    /// What it is.
+    /// Kind of the object.
     pub kind: ObjectKind,
-    /// Its name; an image's first tag, or its id when it has none.
+    /// Name of the object. For an image, its first tag, or its id if it has none.
     pub name: String,
-    /// Its labels.
+    /// Labels of the object.
     pub labels: BTreeMap<String, String>,
 }
 
-/// Which things are listed.
+/// A filter for listing objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filter {
-    /// Those that carry a label, whatever its value.
+    /// Objects that have a label, with any value.
     Label(String),
-    /// Those that carry a label with this value.
+    /// Objects that have a label with this value.
     LabelValue(String, String),
-    /// Those whose name begins so.
+    /// Objects whose name starts with this prefix.
     NamePrefix(String),
 }
 
-/// A network to be made.
+/// A network to create.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewNetwork {
-    /// Its name.
+    /// Name of the network.
     pub name: String,
-    /// Whether it is internal: its containers reach no host outside.
+    /// True if the network is internal: its containers reach no host outside.
     pub internal: bool,
-    /// Its labels.
+    /// Labels of the network.
     pub labels: BTreeMap<String, String>,
-    /// The options of the bridge driver.
+    /// Options of the bridge driver.
     pub driver_options: BTreeMap<String, String>,
-    /// Its addresses in CIDR notation; the engine picks when there is none.
+    /// Subnet in CIDR notation. `None`: the engine chooses one.
     pub subnet: Option<String>,
 }
 
-/// What an engine says of a network.
+/// The state of a network, as the engine reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetworkInfo {
-    /// Its name.
+    /// Name of the network.
     pub name: String,
-    /// Whether it is internal: its containers reach no host outside.
+    /// True if the network is internal: its containers reach no host outside.
     pub internal: bool,
-    /// Its addresses in CIDR notation.
+    /// Subnets in CIDR notation.
     pub subnets: Vec<String>,
-    /// Its labels.
+    /// Labels of the network.
     pub labels: BTreeMap<String, String>,
-    /// The options of its driver.
+    /// Options of its driver.
     pub driver_options: BTreeMap<String, String>,
 }
 
 impl Engine {
-    /// Everything of a kind that a filter lets through, in order of names.
+    /// Lists the objects of a kind that match a filter, sorted by name.
     ///
     /// # Errors
     ///
-    /// When the engine cannot be asked or its answer not be understood.
+    /// Returns an error when the engine cannot be asked or its output cannot be parsed.
     pub fn list(&self, kind: ObjectKind, filter: &Filter) -> Result<Vec<Object>, EngineError> {
         Ok(self.find(kind, filter)?.into_iter().map(|(object, _)| object).collect())
     }
@@ -113,7 +113,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the engine cannot be asked or its answer cannot be parsed.
+    /// Returns an error when the engine cannot be asked or its answer cannot be parsed.
     pub fn containers(&self, filter: &Filter) -> Result<Vec<(String, ContainerState)>, EngineError> {
         let found = self.find(ObjectKind::Container, filter)?;
         Ok(found.into_iter().map(|(object, value)| (object.name, ContainerState::read(&value))).collect())
@@ -129,7 +129,7 @@ impl Engine {
         command = match filter {
             Filter::Label(key) => command.with_arg("--filter").with_arg(format!("label={key}")),
             Filter::LabelValue(key, value) => command.with_arg("--filter").with_arg(format!("label={key}={value}")),
-            // The engines' own name filters differ in what they match; they are narrowed below.
+            // The engines' name filters differ, so the result is filtered again below.
             Filter::NamePrefix(prefix) if kind == ObjectKind::Image => {
                 command.with_arg("--filter").with_arg(format!("reference={prefix}*"))
             }
@@ -147,11 +147,11 @@ impl Engine {
         Ok(objects)
     }
 
-    /// What the engine says of one thing, as JSON; nothing when it is not there.
+    /// Returns the engine's description of an object as JSON, or `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// When the engine cannot be asked or its answer not be understood.
+    /// Returns an error when the engine cannot be asked or its output cannot be parsed.
     pub fn inspect(&self, kind: ObjectKind, name: &str) -> Result<Option<Value>, EngineError> {
         let command = self.query([kind.as_str(), "inspect", name]);
         let Some(output) = self.run_if_there(&command)? else { return Ok(None) };
@@ -159,21 +159,21 @@ impl Engine {
         Ok(found.pop())
     }
 
-    /// Whether there is such a thing.
+    /// Returns true if the object exists.
     ///
     /// # Errors
     ///
-    /// When the engine cannot be asked.
+    /// Returns an error when the engine cannot be asked.
     pub fn exists(&self, kind: ObjectKind, name: &str) -> Result<bool, EngineError> {
         Ok(self.inspect(kind, name)?.is_some())
     }
 
-    /// Removes a thing; a container is killed first and takes its anonymous volumes with it. Gives back whether there
-    /// was one.
+    /// Removes an object. A container is killed first and its anonymous volumes are removed with it. Returns true if
+    /// the object existed.
     ///
     /// # Errors
     ///
-    /// When it is there and cannot be removed.
+    /// Returns an error when the object exists and cannot be removed.
     pub fn remove(&self, kind: ObjectKind, name: &str) -> Result<bool, EngineError> {
         let command = self.change([kind.as_str(), "rm"]);
         let command = match kind {
@@ -185,11 +185,11 @@ impl Engine {
         Ok(there.is_some())
     }
 
-    /// Makes a bridge network.
+    /// Creates a bridge network.
     ///
     /// # Errors
     ///
-    /// When the engine refuses: the name is taken, or there are no addresses left.
+    /// Returns an error when the engine refuses: the name is taken, or there are no addresses left.
     pub fn create_network(&self, network: &NewNetwork) -> Result<(), EngineError> {
         let mut command = self.change(["network", "create", "--driver", "bridge"]);
         if network.internal {
@@ -208,11 +208,11 @@ impl Engine {
         self.run(&command).map(drop)
     }
 
-    /// What the engine says of a network; nothing when it is not there.
+    /// Returns the state of a network, or `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// When the engine cannot be asked or its answer not be understood.
+    /// Returns an error when the engine cannot be asked or its output cannot be parsed.
     pub fn network(&self, name: &str) -> Result<Option<NetworkInfo>, EngineError> {
         let Some(value) = self.inspect(ObjectKind::Network, name)? else { return Ok(None) };
         let field =
@@ -230,7 +230,7 @@ impl Engine {
         }))
     }
 
-    /// Looks at things by id, passing over those that went away meanwhile.
+    /// Inspects objects by id and skips those that were removed in the meantime.
     fn look_at(&self, kind: ObjectKind, ids: &[&str]) -> Result<Vec<(Object, Value)>, EngineError> {
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! What the engine tells of a container.
+//! The state of a container.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,18 +6,18 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How files get into and out of a container.
+/// The method for copying files into and out of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CopyMethod {
-    /// By the engine, which sees the container's files on the host and needs nothing in the image.
+    /// The engine copies. It sees the container's files on the host and needs nothing in the image.
     #[default]
     Engine,
-    /// By a `tar` in the container. For runtimes that keep the files to themselves, as gVisor does with its overlay in
-    /// memory: there the engine's own copy succeeds and the container sees nothing of it.
+    /// A `tar` in the container copies. This is for runtimes that hide the files from the host, as gVisor does with its
+    /// overlay in memory: the engine's own copy succeeds, but the container does not see it.
     ///
-    /// What it writes belongs to whoever runs it and goes only where that one may write: a container without capabilities
-    /// has nobody who could give files away, its root included.
+    /// Files belong to the user that runs `tar`, and only go where that user may write. In a container without
+    /// capabilities nobody can change the owner of a file, not even root.
     Tar,
 }
 
@@ -27,11 +27,11 @@ pub enum CopyMethod {
 pub struct ContainerState {
     /// `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
     pub status: String,
-    /// `starting`, `healthy`, `unhealthy`; none without a health check.
+    /// `starting`, `healthy` or `unhealthy`. `None` if there is no health check.
     pub health: Option<String>,
-    /// The status with which it ended.
+    /// Exit status.
     pub exit_code: i64,
-    /// Whether its main process was killed because the container used up its memory.
+    /// True if its main process was killed because the container used up its memory.
     pub oom_killed: bool,
     /// Number of times that the engine has restarted it.
     pub restarts: u64,
@@ -41,11 +41,11 @@ pub struct ContainerState {
     pub image_id: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// The user that its processes have unless told otherwise; empty for root.
+    /// Default user of its processes. Empty for root.
     pub user: String,
-    /// The directory in which its processes start; empty for `/`.
+    /// Default working directory of its processes. Empty for `/`.
     pub workdir: String,
-    /// The runtime: `runc`, `runsc`.
+    /// Runtime, such as `runc` or `runsc`.
     pub runtime: String,
 }
 
@@ -89,12 +89,12 @@ impl ContainerState {
         }
     }
 
-    /// Whether it runs, and is healthy if it has a health check.
+    /// Returns true if it runs and, if it has a health check, is healthy.
     pub fn is_ready(&self) -> bool {
         self.status == "running" && self.health.as_deref().is_none_or(|health| health == "healthy")
     }
 
-    /// How files get into and out of it.
+    /// Returns the method for copying files into and out of it.
     pub fn copy_method(&self) -> CopyMethod {
         if self.runtime.contains("runsc") { CopyMethod::Tar } else { CopyMethod::Engine }
     }

@@ -125,7 +125,7 @@ fn tar_stream() -> Vec<u8> {
 /// success and copies nothing.
 #[derive(Debug)]
 struct DroppingBackend {
-    /// Whether the list of what to look for is dropped too.
+    /// True if the list of files to check is dropped too.
     drops_lists: bool,
 }
 

@@ -1,11 +1,11 @@
-//! What a subprocess inherits, and where programs are.
+//! The environment of subprocesses, and the search for programs.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Denylists of variables leak a new one each release; this is the other way round.
+/// An allow list, because a deny list of variables misses a new one with each release.
 pub(super) const INHERITED: &[&str] = &[
     "PATH",
     "HOME",
@@ -37,8 +37,8 @@ impl Environment {
         self.0.keys().map(OsString::as_os_str)
     }
 
-    /// The absolute path of a program. Relative and empty directories in `PATH` are passed over, since they mean the
-    /// working directory, which may belong to somebody else.
+    /// Returns the absolute path of a program. Relative and empty directories in `PATH` are skipped: they mean the
+    /// working directory, which may belong to another user.
     pub(super) fn find(&self, program: &OsStr) -> Option<PathBuf> {
         if program.as_encoded_bytes().contains(&b'/') {
             return std::path::absolute(program).ok().filter(|path| is_executable(path));

@@ -25,10 +25,10 @@ use crate::output::Output;
 
 /// Runs commands as processes of this host.
 ///
-/// The environment of each is empty but for what the host's own has under the names of an allow list
-/// ([`Subprocess::INHERITED`], everything that begins with `DOCKER_`) and what the command adds. A program is looked for
-/// once, in the absolute directories of the host's `PATH`. Each command but an interactive one is a process group of its
-/// own, which a timeout or a cancellation ends as a whole: SIGTERM, a grace, SIGKILL.
+/// The environment of a process contains only the host's variables on an allow list ([`Subprocess::INHERITED`] and
+/// everything that starts with `DOCKER_`) and what the command adds. A program is searched once, in the absolute
+/// directories of the host's `PATH`. Each command that is not interactive gets its own process group. A timeout or a
+/// cancellation ends the whole group: SIGTERM, a grace period, SIGKILL.
 ///
 /// ```
 /// use bottle_exec::{Backend, Command, Control, Subprocess};
@@ -44,10 +44,10 @@ pub struct Subprocess {
 }
 
 impl Subprocess {
-    /// The names that are taken over from the host, beside everything that begins with `DOCKER_`.
+    /// Names of the variables that are inherited from the host, besides everything that starts with `DOCKER_`.
     pub const INHERITED: &[&str] = environment::INHERITED;
 
-    /// A backend on a host with this environment, of which only what the allow list names is kept.
+    /// Returns a backend for a host with this environment. Only variables on the allow list are kept.
     pub fn new(host: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self { environment: Environment::new(host), resolved: Mutex::default(), grace: Duration::from_secs(3) }
     }
@@ -60,7 +60,7 @@ impl Subprocess {
         self
     }
 
-    /// The program's absolute path. Found once, it stays the same for this backend's life.
+    /// Returns the program's absolute path. Once found, it stays the same for the lifetime of this backend.
     fn resolve(&self, command: &Command) -> Result<PathBuf, ExecError> {
         let program = command.program();
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +91,7 @@ impl Subprocess {
         });
         let stdout = open(command.stdout()).map_err(failed("open standard output"))?;
         let stderr = match (command.stdout(), command.stderr(), &stdout) {
-            // One file for both: two openings would overwrite each other's lines.
+            // One file for both streams: if it were opened twice, they would overwrite each other.
             (OutputPolicy::File { path, .. }, OutputPolicy::File { path: other, .. }, Target::File(file))
                 if path == other =>
             {
@@ -125,7 +125,7 @@ impl Backend for Subprocess {
     }
 }
 
-/// Values stay out: a proxy's address may hold a password.
+/// Hides values, because the address of a proxy may contain a password.
 impl fmt::Debug for Subprocess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subprocess")
@@ -156,7 +156,7 @@ fn open(policy: &OutputPolicy) -> io::Result<Target> {
         OutputPolicy::Discard => Target::Other(Stdio::null()),
         OutputPolicy::File { path, mode } => {
             let file = OpenOptions::new().write(true).create(true).truncate(true).mode(*mode).open(path)?;
-            // The creation mode is subject to the umask, and a file that was there keeps its own.
+            // The creation mode is subject to the umask, and an existing file keeps its mode.
             file.set_permissions(std::fs::Permissions::from_mode(*mode))?;
             Target::File(file)
         }

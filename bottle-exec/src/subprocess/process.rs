@@ -1,4 +1,4 @@
-//! One process from its start to its end: feeding it, draining it, stopping it.
+//! The life of one process: start, input, output and stop.
 //!
 //! A single thread polls both outputs, the input and, on Linux, the process itself. There is no thread to join, so a
 //! grandchild that keeps a pipe open after the process is gone can delay the end by a bounded time only.
@@ -18,16 +18,16 @@ use crate::output::{Collector, Output};
 use crate::sink::{OutputSink, Stream};
 use crate::status::ExitStatus;
 
-/// How often a cancellation is looked for. Ends and output are noticed at once.
+/// Interval of checks for a cancellation. Process ends and output are noticed at once.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long what a process left behind may keep its pipes open before it is stopped.
+/// Time that remaining child processes may keep the pipes open before they are stopped.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Time that the pipes may stay open after SIGKILL, which only a process that left the group survives.
 const AFTER_KILL: Duration = Duration::from_millis(300);
 
-/// Longest time between SIGTERM and SIGKILL after a cancellation: a person waits.
+/// Maximum time between SIGTERM and SIGKILL after a cancellation, because a person is waiting.
 const CANCEL_GRACE: Duration = Duration::from_millis(400);
 
 pub(super) struct Process {
@@ -35,22 +35,22 @@ pub(super) struct Process {
     pid: Pid,
     is_group: bool,
     grace: Duration,
-    /// Readable when the process has ended.
+    /// Readable once the process has ended.
     ended: Option<OwnedFd>,
-    /// Once the status was taken the number may belong to another process, which must never be signalled.
+    /// True once the status was collected. The pid may then belong to another process, which must never be signalled.
     reaped: bool,
 }
 
-/// Why a process is being stopped.
+/// The reason why a process is stopped.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     Cancelled,
     TimedOut(Duration),
-    /// It ended by itself, but something that it started holds its pipes.
+    /// The process ended by itself, but one of its children holds its pipes.
     Lingering,
 }
 
-/// How far stopping has come, with the time of the next step.
+/// The progress of a stop, with the time of the next step.
 #[derive(Debug, Clone, Copy)]
 enum Force {
     Asked(Instant),
@@ -71,7 +71,7 @@ impl Process {
     ) -> Result<Output, ExecError> {
         let started = Instant::now();
         let result = self.attend(command, control, &mut streams, started);
-        // Whatever happened, nothing that was to be stopped stays, and no zombie does.
+        // In every case, nothing that was to be stopped remains, and no zombie either.
         if !matches!(result, Ok((None, _))) {
             self.signal(Signal::KILL);
         }
@@ -142,7 +142,7 @@ impl Process {
                     self.signal(Signal::KILL);
                     Some((why, Force::Killed(now + AFTER_KILL)))
                 }
-                // What left the group with our pipe in its hands is not waited for.
+                // A process that left the group with our pipe open is not waited for.
                 Some((why, Force::Killed(until))) if now >= until && status.is_some() => {
                     return Ok((Some(why), status.unwrap_or(ExitStatus::Signal(Signal::KILL.as_raw()))));
                 }
@@ -151,7 +151,8 @@ impl Process {
         }
     }
 
-    /// How the process ended, if it did. It stays a zombie, so that its number and its group's remain its own.
+    /// Returns the status of the process if it ended. It stays a zombie, so that its pid and process group are not
+    /// reused.
     fn peek(&self) -> io::Result<Option<ExitStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(WaitId::Pid(self.pid), options)?;
@@ -161,7 +162,7 @@ impl Process {
         }))
     }
 
-    /// Signals the whole group, or the one process when the group is the terminal's. It may be gone already.
+    /// Signals the whole group, or only the process if the group is the terminal's. It may be gone already.
     fn signal(&self, signal: Signal) {
         if !self.reaped {
             _ = if self.is_group {
@@ -173,7 +174,7 @@ impl Process {
     }
 }
 
-/// A panic in a sink must not leave the process behind.
+/// Stops the process if a sink panics.
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.reaped {
@@ -188,13 +189,13 @@ fn exit_notice(pid: Pid) -> Option<OwnedFd> {
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
 }
 
-/// Elsewhere the end is noticed at the next tick.
+/// On other systems, the end is noticed at the next tick.
 #[cfg(not(target_os = "linux"))]
 fn exit_notice(_: Pid) -> Option<OwnedFd> {
     None
 }
 
-/// The process's three streams as far as they are pipes.
+/// The streams of a process that are pipes.
 pub(super) struct Streams<'a> {
     input: &'a [u8],
     stdin: Option<ChildStdin>,
@@ -253,7 +254,7 @@ impl<'a> Streams<'a> {
         self.stdout.is_none() && self.stderr.is_none()
     }
 
-    /// Waits until a pipe is ready, `ended` says so, or the time is up, and moves the bytes that are there.
+    /// Waits until a pipe is ready, `ended` is readable or the time is up. Then moves the available bytes.
     fn poll(&mut self, ended: Option<&OwnedFd>, tick: Duration) -> io::Result<()> {
         const INPUT: usize = 0;
         const OUTPUT: usize = 1;
@@ -289,7 +290,7 @@ impl<'a> Streams<'a> {
         if ready[ERROR] {
             drain(&mut self.stderr, Stream::Stderr, &mut self.buffer, &mut self.err, self.err_sink)?;
         }
-        // The fourth only had to wake the poll: the caller looks at the process each time.
+        // The fourth descriptor only wakes the poll. The caller checks the process each time.
         Ok(())
     }
 
@@ -298,7 +299,7 @@ impl<'a> Streams<'a> {
         match stdin.write(self.input) {
             Ok(written) => self.input = &self.input[written..],
             Err(error) if is_transient(&error) => {}
-            // It does not want to read the rest, which is its right.
+            // The process does not want to read the rest, which is allowed.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.input = &[],
             Err(error) => return Err(error),
         }

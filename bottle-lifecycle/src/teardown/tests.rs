@@ -46,7 +46,7 @@ impl Fixture {
         Arc::new(JournalFile::create(&self.layout, journal).unwrap())
     }
 
-    /// What a full launch records, in its order.
+    /// Records what a full launch records, in its order.
     fn record_all(&self, file: &JournalFile) -> Vec<Undo> {
         let (project, project_dir) = (self.names.project(), self.layout.dir().to_owned());
         let compose_file = self.layout.compose_file();
