@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// What Compose and an agent print, and the text in it.
+    /// Output of Compose and of an agent, and its plain text.
     const CASES: &[(&[u8], &str)] = &[
         (b"\x1b[2Kagent-1  | 2026 started\n", "agent-1  | 2026 started\n"),
         (b"\x1b[31;1mred\x1b[0m\tcolumn\r\n", "red\tcolumn\n"),

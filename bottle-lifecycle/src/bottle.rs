@@ -205,7 +205,7 @@ impl Bottle {
         self.unpack(directory, Stdin::File(tar.path().to_owned()), owner)
     }
 
-    /// Returns user and group of the agent, as the container's own `id` tells them.
+    /// Returns user and group of the agent, as the container's own `id` prints them.
     fn agent_ids(&self) -> Result<(u32, u32), BottleError> {
         let output = self.exec(Exec::new(["sh", "-c", "id -u; id -g"]).with_workdir("/"))?;
         let text = output.stdout.text();

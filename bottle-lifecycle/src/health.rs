@@ -22,7 +22,7 @@ pub struct ServiceHealth {
     pub health: Option<String>,
     /// Exit status. Absent while the container runs.
     pub exit_code: Option<i64>,
-    /// Whether the container's main process was killed because the container used up its memory.
+    /// True if the container's main process was killed because the container used up its memory.
     pub oom_killed: bool,
     /// Number of times that the engine has restarted the container.
     pub restarts: u64,
@@ -33,7 +33,7 @@ pub struct ServiceHealth {
 }
 
 impl ServiceHealth {
-    /// Whether the service runs and, if it has a health check, is healthy.
+    /// Returns true if the service runs and, if it has a health check, is healthy.
     pub fn is_up(&self) -> bool {
         self.status == "running" && self.health.as_deref().is_none_or(|health| health == "healthy")
     }

@@ -33,17 +33,17 @@ fn real_path(path: &Path) -> PathBuf {
     resolved.unwrap_or(absolute)
 }
 
-/// Why an object on the engine does not belong to the state root in use.
+/// The reason why an object on the engine does not belong to the state root in use.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Foreign {
     /// It belongs to a bottle under another state root.
     OtherRoot {
-        /// The bottle's state directory, if a container tells it.
+        /// The bottle's state directory, if a container has it as a label.
         directory: Option<PathBuf>,
     },
-    /// No label tells its state root.
+    /// No label identifies its state root.
     NoRoot,
 }
 

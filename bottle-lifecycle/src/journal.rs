@@ -159,7 +159,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// Returns an error when it cannot be written, or the earlier bottle was not wholly undone.
+    /// Returns an error when it cannot be written, or the earlier bottle was not completely undone.
     pub fn create(layout: &StateLayout, journal: Journal) -> Result<Self, JournalError> {
         make_private_dir(layout.dir())?;
         match Self::open(layout) {

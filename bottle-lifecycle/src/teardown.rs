@@ -119,7 +119,7 @@ impl fmt::Display for TeardownReport {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("remove the bottle completely: {report}")]
 pub struct TeardownError {
-    /// What was tried, and what failed.
+    /// Report of the teardown, with the undos that failed.
     pub report: TeardownReport,
 }
 

@@ -7,10 +7,10 @@ use crate::{BundleInput, TlsError};
 
 const LABEL: &str = "CERTIFICATE";
 
-/// The certificates that the agent trusts, as one PEM text: the roots its image came with, then the bottle's authority.
+/// Returns the certificates that the agent trusts, as one PEM text: the image's roots, then the bottle's authority.
 ///
-/// Each certificate stands there once; comments and other text between the blocks are dropped. `system_roots_pem` may be
-/// blank, for an image without roots; `authority_pem` holds exactly one certificate.
+/// Duplicate certificates are removed. Comments and other text between the blocks are dropped. `system_roots_pem` may
+/// be empty, for an image without roots. `authority_pem` must contain exactly one certificate.
 ///
 /// # Errors
 /// Returns an error when a piece is cut short, is not base64 or DER of a certificate's shape, or holds any other block
@@ -29,8 +29,8 @@ pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<Strin
     Ok(unique(&certificates))
 }
 
-/// The certificates of further roots, such as a company's, as one PEM text: any number of them, each once and in their order.
-/// Comments and other text between the blocks are dropped, and so is a byte order mark.
+/// Returns additional root certificates, such as a company's, as one PEM text. Order is kept and duplicates are
+/// removed. Comments, other text between the blocks and a byte order mark are dropped.
 ///
 /// # Errors
 /// Returns an error when there is no certificate, one is cut short or not of a certificate's shape, or there is any
@@ -56,8 +56,8 @@ pub(crate) fn certificate_pem(der: &[u8]) -> String {
     pem::encode_config(&Pem::new(LABEL, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
-/// The DER of every certificate in `text`. The blocks are told apart here, line by line, since PEM readers in general
-/// pass over what they cannot read, and a root that silently goes missing shows up as a failed connection much later.
+/// Returns the DER of every certificate in `text`. The blocks are separated here, line by line. PEM readers in general
+/// skip what they cannot parse, and a root that is silently missing shows up as a failed connection much later.
 fn certificates(text: &str, input: BundleInput) -> Result<Vec<Vec<u8>>, TlsError> {
     let mut found = Vec::new();
     let mut block: Option<(usize, String)> = None;
@@ -104,8 +104,8 @@ fn decode(body: &str, end: &str) -> Result<Vec<u8>, &'static str> {
     if is_certificate(&der) { Ok(der) } else { Err("the block that ends here does not hold a certificate") }
 }
 
-/// Whether this is a certificate on the outside: signed content, an algorithm, a signature. What is inside is left to
-/// those who verify with it: an image's roots may be old and odd, and are not ours to judge.
+/// Returns true if this has the outer structure of a certificate: signed content, an algorithm, a signature. The
+/// content is left to those who verify with it, because an image's roots may be old and unusual.
 fn is_certificate(der: &[u8]) -> bool {
     let Ok(outer) = AnyRef::from_der(der) else {
         return false;

@@ -216,7 +216,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As [`logs_since`](Engine::logs_since).
+    /// Same as [`logs_since`](Engine::logs_since).
     pub fn last_log_time(&self, container: &str) -> Result<Option<String>, EngineError> {
         let command = self.query(["logs", "--timestamps", "--tail", "1", container]);
         let output = self.run(&command.with_label(format!("read the log of {container}")))?;
@@ -225,11 +225,11 @@ impl Engine {
         Ok(times.filter(|time| time.contains('T')).max().map(ToOwned::to_owned))
     }
 
-    /// What a container is doing; nothing when it is not there.
+    /// Returns the state of a container, or `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked or its answer not be understood.
+    /// Returns an error when the engine cannot be asked or its output cannot be parsed.
     pub fn container(&self, name: &str) -> Result<Option<ContainerState>, EngineError> {
         let Some(value) = self.inspect(ObjectKind::Container, name)? else { return Ok(None) };
         Ok(Some(ContainerState::read(&value)))

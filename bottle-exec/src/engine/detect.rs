@@ -156,7 +156,7 @@ impl Probe<'_> {
     }
 }
 
-/// Seconds by which a time that the engine has just told is ahead of this host's clock.
+/// Returns the seconds by which a time that the engine has just reported is ahead of this host's clock.
 fn clock_ahead(told: &str) -> Option<i64> {
     let engine = OffsetDateTime::parse(told, &Rfc3339).ok()?;
     Some((engine - OffsetDateTime::from(SystemTime::now())).whole_seconds())
