@@ -339,8 +339,8 @@ fn soon(started: Instant) -> Seen {
     if took < Duration::from_secs(10) { Ok(()) } else { Err(format!("it took {took:?}")) }
 }
 
-/// Returns true if the process that a script named has ended, as seen from where the script ran. A zombie has ended.
-/// The pid may belong to another process by now, or if each command has its own pid namespace.
+/// Returns `Ok` if the process that a script named has ended, as seen from where the script ran. A zombie counts as
+/// ended. The pid may belong to another process by now, or from the start if each command has its own pid namespace.
 fn is_gone(backend: &dyn Backend, named: &str) -> Seen {
     let (pid, start) = named.trim().split_once(' ').unwrap_or((named.trim(), ""));
     if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -120,7 +120,7 @@ impl Home {
             if object.labels.contains_key(&slug_label) {
                 !foreign.contains_key(&self.id_of(&object.labels).map(str::to_owned))
             } else {
-                // With two state roots, the owner cannot be determined.
+                // If another state root has objects too, the owner of this one cannot be determined.
                 foreign.is_empty()
             }
         });

@@ -37,7 +37,8 @@ pub(super) struct Process {
     grace: Duration,
     /// Readable once the process has ended.
     ended: Option<OwnedFd>,
-    /// True once the status was collected. The pid may then belong to another process, which must never be signalled.
+    /// True from the moment the status is collected. The pid may then belong to another process, which must never be
+    /// signalled.
     reaped: bool,
 }
 
