@@ -172,8 +172,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
         self._connecting = asyncio.get_running_loop().call_later(CONNECT_SECONDS, self._connect_too_slow)
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
-        """Opens a connection to the firewall and serves it, in the place of mitmproxy's own way, which looks the name up
-        each time."""
+        """Opens a connection to the firewall, when it is its turn, and serves it. Replaces mitmproxy's own method."""
         connection = command.connection
         assert connection.address is not None
         try:
@@ -181,7 +180,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             self._turn_of = connection
             try:
                 connection.timestamp_start = time.time()
-                reader, writer = await self.firewall.connect(connection.address)
+                reader, writer = await asyncio.open_connection(*connection.address)
                 connection.timestamp_tcp_setup = time.time()
                 connection.state = ConnectionState.OPEN
                 connection.peername = writer.get_extra_info("peername")

@@ -1,4 +1,4 @@
-"""What all upstream connections share: pipelock's address, and how much is asked of it at once."""
+"""What all upstream connections share: how much is asked of pipelock at once."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 Address = tuple[str, int]
 
-# Pipelock's name is looked up this often, and when a connection fails: a look-up takes 1 to 2 ms.
-_ADDRESS_SECONDS = 60.0
 # An abandoned request counts for as long as pipelock keeps its connection open, but no longer than this.
 _ABANDONED_SECONDS = 300.0
 # Hosts that are remembered as inspected.
@@ -29,25 +27,6 @@ class Firewall:
         self._places = asyncio.Semaphore(max_inspected)
         self._inspected: dict[Address, None] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
-        self._address: Address | None = None
-        self._address_until = 0.0
-
-    async def connect(self, address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Opens a connection.
-
-        Raises:
-            OSError: the name has no address, or none that accepts a connection.
-        """
-        if self._address is not None and time.monotonic() < self._address_until:
-            try:
-                return await asyncio.open_connection(*self._address)
-            except OSError:
-                # A container that was started again may have another address.
-                self._address = None
-        reader, writer = await asyncio.open_connection(*address)
-        self._address = writer.get_extra_info("peername")[:2]
-        self._address_until = time.monotonic() + _ADDRESS_SECONDS
-        return reader, writer
 
     def remember(self, host: Address, *, inspected: bool) -> None:
         """Notes whether pipelock decrypts a host."""
