@@ -12,7 +12,7 @@ bottles: {dev: {}}
 agents: {demo: {bottle: dev, command: [sh]}}
 ";
 
-/// What a launch says on a Docker of this version, and the commands that it ran.
+/// Returns the error of a launch on a Docker of this version, and the commands that it ran.
 fn launch(version: &str) -> (Result<(), String>, Vec<String>, bool) {
     let info = format!(
         r#"{{"ServerVersion":"{version}","OSType":"linux","Architecture":"x86_64",

@@ -15,7 +15,7 @@ fn table() -> Vec<(String, String, bool)> {
     rows.iter().map(|row| (text(row, "value"), text(row, "text"), row["accepted"].as_bool().unwrap())).collect()
 }
 
-/// Whether a manifest with the text in its place parses. JSON is YAML.
+/// Returns true if a manifest with the text in its place parses. JSON is YAML.
 fn manifest(value: &str, text: &str) -> bool {
     let route = |key: &str, value: Value| json!({"egress": {"routes": [{"host": "api.example.com", key: value}]}});
     let upstream = |name: &str, url: &str| {
@@ -47,7 +47,7 @@ fn manifest(value: &str, text: &str) -> bool {
     }
 }
 
-/// Whether a proposal with the text in its place parses.
+/// Returns true if a proposal with the text in its place parses.
 fn proposal(value: &str, text: &str) -> bool {
     let (kind, change) = match value {
         "host" => ("allow_host", json!({"host": text})),
@@ -67,7 +67,7 @@ fn proposal(value: &str, text: &str) -> bool {
     Proposal::parse(file.as_bytes()).is_ok()
 }
 
-/// Whether a text is accepted as a value.
+/// Returns true if the text is accepted as a value.
 type Verdict = Box<dyn Fn(&str, &str) -> bool>;
 
 /// The patterns as the sidecar applies them.

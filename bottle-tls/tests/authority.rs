@@ -17,7 +17,7 @@ mod common;
 
 /// 2026-06-01 12:00:00 UTC.
 const NOON: u64 = 1_780_315_200;
-/// How long before the given clock a certificate is valid: one day, in seconds.
+/// Time before the given clock from which a certificate is valid: one day, in seconds.
 const BACKDATING: u64 = 86_400;
 /// 1950-01-01 00:00:00 UTC, in seconds before 1970.
 const FROM_1950: u64 = 631_152_000;

@@ -23,9 +23,9 @@ struct Client {
     version: &'static str,
     /// The arguments that ask one question without a session.
     headless: &'static [&'static str],
-    /// What the screen shows once a session takes input.
+    /// Text that the screen shows once a session takes input.
     ready: &'static str,
-    /// What ends a session.
+    /// Input that ends a session.
     exit: &'static str,
 }
 
@@ -54,7 +54,7 @@ const CODEX: Client = Client {
 /// The question that makes the server call two tools, and the answer that it gives when both returned the sum.
 const QUESTION: &str = "What is 6 times 7: find out with your tools.";
 const ANSWER: &str = "The tools agree: 6 times 7 is 42.";
-/// What every placeholder contains.
+/// Text that every placeholder contains.
 const PLACEHOLDER: &str = "placeholder-egress-injects-the-real-one";
 /// Enough for an image to be built on a busy machine.
 const LAUNCH: Duration = Duration::from_secs(580);

@@ -620,7 +620,7 @@ for name in sys.argv[1:]:
     lab.close(&bottle);
 }
 
-/// How many times each way is measured, one after the other so that a busy machine is unfair to none.
+/// Number of rounds. The ways take turns, so that a busy machine is unfair to none.
 const ROUNDS: usize = 5;
 
 #[test]
@@ -852,7 +852,7 @@ fn launch_of(lab: &Lab, tokens: &Tokens, manifest: &str) -> Bottle {
     bottle
 }
 
-/// How often each status was the answer to many requests of the agent, and how long they took.
+/// Counts of each status in the answers to many requests of the agent, and the time that they took.
 fn many(bottle: &Bottle, mode: &str, url: &str, count: usize) -> (Value, Duration) {
     let finished = python(bottle, include_str!("egress/many.py"), &[mode, url, &count.to_string()]);
     (serde_json::from_str(finished.ok()).unwrap(), finished.duration)
