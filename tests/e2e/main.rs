@@ -9,5 +9,6 @@ mod git;
 mod launch;
 mod lifecycle;
 mod pipelock;
+mod sidecar_state;
 mod sidecars;
 mod supervise;
