@@ -229,7 +229,7 @@ fn choose_engine(
             Err(error) => return Err(failed(error)),
         }
     }
-    let backend = Arc::new(RecordingBackend::rehearsal());
+    let backend = Arc::new(bottle::exec::rehearsal());
     let engine = Engine::detect(backend.clone(), &choice, control.clone());
     Ok((engine.map_err(failed)?, Some(backend)))
 }

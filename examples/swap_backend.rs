@@ -203,7 +203,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         place: args.place.clone(),
         state: root.path().to_owned(),
         here: Subprocess::new(host.environment()),
-        rehearsal: (!args.run && !args.check).then(RecordingBackend::rehearsal),
+        rehearsal: (!args.run && !args.check).then(bottle::exec::rehearsal),
     });
     if args.check {
         let violations = bottle::conformance::check(&*backend).err().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The agent's own command.
 
 use bottle_compose::agent_argv;
-use bottle_exec::engine::Exec;
+use bottle_engine::Exec;
 use bottle_plan::BottlePlan;
 
 /// Returns the command that starts the plan's agent, with the prompt passed in the way that its provider takes one.

@@ -9,10 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_compose::Sidecar;
-use bottle_exec::engine::ComposeProject;
-use bottle_exec::{
-    CancelToken, Control, Engine, EngineChoice, EngineError, Event, Observer, OutputSink, PlainText, Stream, Subprocess,
-};
+use bottle_engine::{ComposeProject, Engine, EngineChoice, EngineError};
+use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, PlainText, Stream, Subprocess};
 use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
 use bottle_supervise::{SuperviseError, Supervisor};
 

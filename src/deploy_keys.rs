@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bottle_exec::{Engine, Observer, step};
+use bottle_engine::Engine;
+use bottle_exec::{Observer, step};
 use bottle_plan::manifest::Forge as Kind;
 use bottle_plan::plan::{DeployKey, Upstream};
 use bottle_plan::value::EnvName;

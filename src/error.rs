@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bottle_exec::EngineError;
+use bottle_engine::EngineError;
 use bottle_plan::{ManifestError, NameError, PlanError};
 use bottle_supervise::SuperviseError;
 

@@ -172,8 +172,7 @@ pub mod workspace;
 pub use agent::agent_command;
 pub use bottle_compose as compose;
 pub use bottle_conformance as conformance;
-pub use bottle_exec as exec;
-pub use bottle_exec::{Engine, EngineChoice, EngineError};
+pub use bottle_engine::{Engine, EngineChoice, EngineError};
 pub use bottle_lifecycle as lifecycle;
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};
@@ -191,9 +190,15 @@ pub use manifest_files::check_files;
 pub use provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
 pub use report::{Report, report};
 
+/// Commands as data, the backends that run them, and the typed client of the container engine in [`engine`](exec::engine).
+pub mod exec {
+    pub use bottle_engine::{self as engine, Engine, EngineChoice, EngineError, rehearsal};
+    pub use bottle_exec::*;
+}
+
 /// The names that most programs need: `use bottle::prelude::*;`.
 pub mod prelude {
-    pub use bottle_exec::engine::Exec;
+    pub use bottle_engine::Exec;
     pub use bottle_plan::manifest::{AgentSpec, BottleSpec, InjectSpec, RouteSpec, UpstreamSpec};
     pub use bottle_plan::{BottlePlan, Manifest, PlanRequest, Slug};
 

@@ -90,7 +90,8 @@ mod tests {
     use std::time::Duration;
 
     use bottle_compose::RenderError;
-    use bottle_exec::{EngineError, ExecError};
+    use bottle_engine::EngineError;
+    use bottle_exec::ExecError;
     use bottle_plan::{Manifest, ResolveError, Service, Slug};
     use bottle_supervise::{AuditError, Proposal, ProposalId, QueueError, SuperviseError};
     use bottle_tls::{BundleInput, TlsError};

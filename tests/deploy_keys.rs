@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bottle::deploy_keys::HttpForges;
-use bottle::exec::{Control, Event, RecordingBackend};
+use bottle::exec::{Control, Event, rehearsal};
 use bottle::lifecycle::{JournalFile, Status};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
 use bottle::{Bottles, Engine, EngineChoice, Host, LaunchError, Manifest};
@@ -44,7 +44,7 @@ impl Bench {
     }
 
     fn options(&self) -> Bottles {
-        let engine = Engine::detect(Arc::new(RecordingBackend::rehearsal()), &EngineChoice::Auto, Control::default());
+        let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default());
         let forges = HttpForges::default().with_timeout(Duration::from_secs(1)).with_settle(Duration::from_secs(4));
         Bottles::new(engine.unwrap(), self.host()).with_state_root(self.state_root()).with_forges(Arc::new(forges))
     }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bottle::exec::{CancelToken, Control, Event, Fault, Outcome, RecordingBackend};
+use bottle::exec::{CancelToken, Control, Event, Fault, Outcome, RecordingBackend, rehearsal};
 use bottle::lifecycle::{Journal, JournalFile, Status, TeardownReport, Undo};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateLayout, StateRoot, UserIds};
 use bottle::{BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
@@ -96,7 +96,7 @@ impl Place {
 
 /// An engine as a rehearsal knows it, through a backend of which no call was made yet.
 fn engine(backend: RecordingBackend) -> (Arc<RecordingBackend>, Engine) {
-    let rehearsal = Arc::new(RecordingBackend::rehearsal());
+    let rehearsal = Arc::new(rehearsal());
     let engine = Engine::detect(rehearsal, &EngineChoice::Auto, Control::default()).unwrap();
     let backend = Arc::new(backend);
     (backend.clone(), engine.with_backend(backend))
@@ -166,7 +166,7 @@ fn options(place: &Place, engine: Engine, seen: &Seen) -> Bottles {
 /// Every call of a launch, and of the teardown after it.
 fn calls_without_a_fault() -> (Vec<String>, Vec<String>) {
     let place = Place::new();
-    let (backend, engine) = engine(RecordingBackend::rehearsal());
+    let (backend, engine) = engine(rehearsal());
     let bottle = options(&place, engine, &Seen::default()).launch(place.plan()).unwrap();
     let launching = backend.lines();
     let recorded = place.journal().undo;
@@ -191,7 +191,7 @@ fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
         for fault in [Fault::Exit(1), Fault::TimedOut, Fault::NotFound, Fault::Cancelled] {
             let when = format!("{fault:?} at call {} `{line}`", index + 1);
             let (place, seen) = (Place::new(), Seen::default());
-            let (backend, engine) = engine(RecordingBackend::rehearsal().with_fault(index + 1, fault));
+            let (backend, engine) = engine(rehearsal().with_fault(index + 1, fault));
             let error = options(&place, engine, &seen).launch(place.plan()).expect_err(&when);
             assert_eq!(error.is_cancelled(), fault == Fault::Cancelled, "{when}: {error}");
             let text = bottle::report(&error).to_string();
@@ -228,9 +228,9 @@ fn a_launch_that_failed_can_be_done_again_at_once() {
     let (launching, _) = calls_without_a_fault();
     let up = launching.iter().position(|line| line.contains(" up --detach")).unwrap();
     let place = Place::new();
-    let (_, failing) = engine(RecordingBackend::rehearsal().with_fault(up + 1, Fault::Exit(1)));
+    let (_, failing) = engine(rehearsal().with_fault(up + 1, Fault::Exit(1)));
     options(&place, failing, &Seen::default()).launch(place.plan()).unwrap_err();
-    let (backend, sound) = engine(RecordingBackend::rehearsal());
+    let (backend, sound) = engine(rehearsal());
     options(&place, sound, &Seen::default()).launch(place.plan()).unwrap();
     assert!(backend.lines().len() > up);
 }
@@ -241,7 +241,7 @@ fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_
     for (index, line) in closing.iter().enumerate() {
         let place = Place::new();
         let fault = Fault::TimedOut;
-        let (backend, engine) = engine(RecordingBackend::rehearsal().with_fault(launching.len() + index + 1, fault));
+        let (backend, engine) = engine(rehearsal().with_fault(launching.len() + index + 1, fault));
         let bottle = options(&place, engine.clone(), &Seen::default()).launch(place.plan()).unwrap();
         let recorded = place.journal().undo;
         let report = bottle.close().unwrap_or_else(|error| error.report);
@@ -294,7 +294,7 @@ fn an_engine_that_does_not_see_our_files_is_refused_before_anything_is_made() {
 fn answer_of_rehearsal(args: &[&str]) -> bottle::exec::Answer {
     use bottle::exec::{Backend, Command};
     let command = Command::new("docker").with_args(args);
-    let output = RecordingBackend::rehearsal().run(&command, &Control::default()).unwrap();
+    let output = rehearsal().run(&command, &Control::default()).unwrap();
     bottle::exec::Answer::stdout(output.stdout.bytes())
 }
 
@@ -304,7 +304,7 @@ fn a_state_directory_that_cannot_be_written_is_said_so_and_nothing_is_made() {
     fs::create_dir(place.path("state")).unwrap();
     fs::write(place.path("state").join(SLUG), "in the way").unwrap();
     fs::set_permissions(place.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
-    let (backend, engine) = engine(RecordingBackend::rehearsal());
+    let (backend, engine) = engine(rehearsal());
     let error =
         bottle::report(&options(&place, engine, &Seen::default()).launch(place.plan()).unwrap_err()).to_string();
     assert!(error.contains("prepare the launch") && error.contains(SLUG), "{error}");

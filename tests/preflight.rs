@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bottle::exec::{Answer, Control, Matcher, RecordingBackend};
+use bottle::exec::{Answer, Control, Matcher, RecordingBackend, rehearsal};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
 use bottle::{Bottles, Engine, EngineChoice, Host, Manifest};
 
@@ -63,8 +63,7 @@ fn an_engine_whose_resolver_answers_an_internal_network_is_refused_before_anythi
 /// its list of commands is, and whether it made its state.
 fn launch_with_images(images: &str, present: &[(&str, &str)]) -> (String, Vec<String>, bool) {
     let absent = || Answer::exit(1).with_stderr("Error: No such image\n");
-    let engine =
-        Engine::detect(Arc::new(RecordingBackend::rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
+    let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
     let backend = present.iter().fold(RecordingBackend::new(), |backend, (name, digests)| {
         let found = format!(r#"[{{"Id":"sha256:0123","RepoDigests":{digests}}}]"#);
         backend.with_answer(Matcher::prefix(["image", "inspect", name]), Answer::stdout(found))
@@ -119,8 +118,7 @@ fn every_path_that_is_missing_is_named_with_the_key_of_the_manifest() {
     let manifest = "bottles: {dev: {workspace: {path: nowhere}, tls: {upstream_ca: no-roots}}}
 agents: {demo: {bottle: dev, command: [sh], skills: [no-skill]}}";
     let plan = Manifest::parse(manifest).unwrap().plan(PlanRequest::new(&facts, [0; 5])).unwrap();
-    let engine =
-        Engine::detect(Arc::new(RecordingBackend::rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
+    let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
     let state = root.path().join("state");
     let bottles = Bottles::new(engine, Host::new(facts, [])).with_state_root(StateRoot::at(&state));
     let error = bottles.launch(plan).map(drop).unwrap_err();

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bottle::exec::{Control, RecordingBackend};
+use bottle::exec::{Control, rehearsal};
 use bottle::launch::LaunchCause;
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
 use bottle::{Bottles, Engine, EngineChoice, Host, Manifest};
@@ -35,7 +35,7 @@ fn a_plan_with_a_deploy_key_is_refused_before_anything_is_made() {
         random: [0; 5],
     };
     let plan = Manifest::parse(MANIFEST).unwrap().plan(request).unwrap();
-    let backend = Arc::new(RecordingBackend::rehearsal());
+    let backend = Arc::new(rehearsal());
     let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
     let before = backend.lines();
     let state = root.path().join("state");

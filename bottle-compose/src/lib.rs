@@ -1,5 +1,5 @@
 //! The typed Compose document and its pure renderer. [`render`] turns a resolved plan into a document, and the document
-//! is written as YAML. This crate runs no command and accesses no file; `bottle-exec` runs the document.
+//! is written as YAML. This crate runs no command and accesses no file; `bottle-engine` runs the document.
 //!
 //! A bottle's sidecars implement [`Sidecar`]. [`render`] adds a service for each one that applies. The four built-in
 //! sidecars are in `bottle-sidecars`. This is a complete fifth one, which is passed to [`render`] with the others:

@@ -88,7 +88,8 @@ impl Control {
     }
 
     /// Lets only plain text reach the sink: see [`PlainText`](crate::PlainText).
-    pub(crate) fn with_plain_text(mut self) -> Self {
+    #[must_use]
+    pub fn with_plain_text(mut self) -> Self {
         self.sink = self.sink.map(|sink| Arc::new(PlainSink::new(sink)) as Arc<dyn OutputSink>);
         self
     }

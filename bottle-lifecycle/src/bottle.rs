@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_exec::engine::{Engine, EngineError, Exec};
+use bottle_engine::{Engine, EngineError, Exec};
 use bottle_exec::{Control, Observer, Output, Stdin, chain};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 
@@ -187,7 +187,7 @@ impl Bottle {
     /// Symbolic links stay links and modes stay. Everything belongs to `owner` (user and group), by default to the agent's
     /// user.
     ///
-    /// Under gVisor ([`CopyMethod::Tar`](bottle_exec::engine::CopyMethod::Tar)) the owner writes the files, and only where
+    /// Under gVisor ([`CopyMethod::Tar`](bottle_engine::CopyMethod::Tar)) the owner writes the files, and only where
     /// that user may write.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The data of a handle to a running bottle.
 
-use bottle_exec::engine::CopyMethod;
+use bottle_engine::CopyMethod;
 use serde::{Deserialize, Serialize};
 
 /// The data that a handle needs besides the names of the bottle.

@@ -5,8 +5,8 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-use bottle_exec::engine::{ContainerState, Filter};
-use bottle_exec::{Engine, EngineError, Event, Observer};
+use bottle_engine::{ContainerState, Engine, EngineError, Filter};
+use bottle_exec::{Event, Observer};
 use bottle_plan::{LabelKey, Names};
 use serde::{Deserialize, Serialize};
 

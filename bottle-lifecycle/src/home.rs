@@ -5,8 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bottle_exec::Engine;
-use bottle_exec::engine::{EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
+use bottle_engine::{Engine, EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
 use bottle_plan::{LabelKey, Names, Prefix, StateRoot};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use bottle_exec::engine::{ContainerState, Engine, EngineError, Filter};
+use bottle_engine::{ContainerState, Engine, EngineError, Filter};
 use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
 use serde::Serialize;
 

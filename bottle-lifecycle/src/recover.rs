@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
-use bottle_exec::engine::{EngineError, Filter, Object, ObjectKind};
-use bottle_exec::{Control, Engine, chain};
+use bottle_engine::{Engine, EngineError, Filter, Object, ObjectKind};
+use bottle_exec::{Control, chain};
 use bottle_plan::{LabelKey, Names, Prefix, Slug, StateLayout, StateRoot};
 use serde::Serialize;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bottle_exec::engine::Engine;
+use bottle_engine::Engine;
 use bottle_exec::{Event, Observer, Outcome, chain};
 use serde::Serialize;
 

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_exec::engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
+use bottle_engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
 use bottle_plan::{Service, StateLayout};
 use serde::{Deserialize, Serialize};
 

@@ -16,7 +16,7 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (engine, root, slug): (bottle_exec::Engine, bottle_plan::StateRoot, bottle_plan::Slug) = todo!();
+//! # let (engine, root, slug): (bottle_engine::Engine, bottle_plan::StateRoot, bottle_plan::Slug) = todo!();
 //! use bottle_supervise::Supervisor;
 //!
 //! let supervisor = Supervisor::open(engine, &root, &slug)?;
@@ -48,7 +48,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use bottle_exec::{Engine, chain};
+use bottle_engine::Engine;
+use bottle_exec::chain;
 use bottle_plan::{BottlePlan, Service, Slug, StateLayout, StateRoot};
 use bottle_posture::Posture;
 use rustix::fs::FlockOperation;

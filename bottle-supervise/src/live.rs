@@ -11,8 +11,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bottle_exec::engine::{ContainerState, Exec};
-use bottle_exec::{Engine, EngineError, chain};
+use bottle_engine::{ContainerState, Engine, EngineError, Exec};
+use bottle_exec::chain;
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::{BottlePlan, Service, StateLayout};
 use bottle_sidecars::{egress, pipelock};

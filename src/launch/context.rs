@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use bottle_exec::{Engine, step};
+use bottle_engine::Engine;
+use bottle_exec::step;
 use bottle_plan::resolved::EngineFacts;
 use bottle_plan::{BottlePlan, Secrets, StateLayout};
 

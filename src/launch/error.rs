@@ -5,7 +5,8 @@ use std::io;
 use std::path::PathBuf;
 
 use bottle_compose::RenderError;
-use bottle_exec::{EngineError, ExecError};
+use bottle_engine::EngineError;
+use bottle_exec::ExecError;
 use bottle_plan::ResolveError;
 use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bottle_exec::engine::{Build, BuildContext as EngineContext, Exec, ObjectKind};
+use bottle_engine::{Build, BuildContext as EngineContext, Exec, ObjectKind};
 use bottle_exec::{Event, Stdin, step};
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::resolved::{BuildFacts, BuiltImage};

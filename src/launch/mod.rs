@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bottle_compose::{ComposeFile, render};
-use bottle_exec::engine::ComposeProject;
+use bottle_engine::ComposeProject;
 use bottle_exec::step;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};

@@ -1,6 +1,6 @@
 //! The networks, if the launcher owns them instead of Compose.
 
-use bottle_exec::engine::NewNetwork;
+use bottle_engine::NewNetwork;
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::resolved::NetworkFacts;
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use bottle_exec::engine::{Capability, ObjectKind};
+use bottle_engine::{Capability, ObjectKind};
 use bottle_plan::manifest::Runtime;
 use bottle_plan::plan::GitAuth;
 use bottle_plan::resolved::{EngineFacts, HostGateway};

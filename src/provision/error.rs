@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bottle_exec::EngineError;
+use bottle_engine::EngineError;
 
 /// Errors of provisioning the agent's container.
 #[derive(Debug, thiserror::Error)]

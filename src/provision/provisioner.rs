@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
-use bottle_exec::engine::Exec;
-use bottle_exec::{Engine, Output};
+use bottle_engine::{Engine, Exec};
+use bottle_exec::Output;
 use bottle_plan::{ResolvedPlan, Service};
 use bottle_sidecars::agent;
 

@@ -7,8 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bottle_exec::engine::CopyMethod;
-use bottle_exec::{Engine, EngineError};
+use bottle_engine::{CopyMethod, Engine, EngineError};
 use bottle_plan::manifest::Runtime;
 use bottle_plan::plan::GitGatePlan;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bottle_exec::engine::Exec;
-use bottle_exec::{Engine, Stdin};
+use bottle_engine::{Engine, Exec};
+use bottle_exec::Stdin;
 
 use super::error::ProvisionError;
 use super::script::Script;

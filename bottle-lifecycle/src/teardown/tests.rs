@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bottle_exec::engine::{CopyMethod, EngineChoice};
+use bottle_engine::{CopyMethod, EngineChoice, rehearsal};
 use bottle_exec::{Answer, Control, Fault, Matcher, RecordingBackend};
 use bottle_plan::{LabelKey, Names, Prefix, StateLayout, StateRoot};
 
@@ -28,7 +28,7 @@ fn fixture() -> Fixture {
 }
 
 fn engine(backend: RecordingBackend) -> (Arc<RecordingBackend>, Engine) {
-    let rehearsal = Arc::new(RecordingBackend::rehearsal());
+    let rehearsal = Arc::new(rehearsal());
     let info = Engine::detect(rehearsal, &EngineChoice::Auto, Control::default()).unwrap();
     let backend = Arc::new(backend);
     (backend.clone(), info.with_backend(backend))
@@ -263,7 +263,7 @@ fn handle(container: String) -> Handle {
 
 #[test]
 fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle() {
-    use bottle_exec::engine::Exec;
+    use bottle_engine::Exec;
 
     let fixture = fixture();
     let (backend, engine) = engine(RecordingBackend::new());

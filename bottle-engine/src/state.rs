@@ -70,7 +70,7 @@ impl fmt::Display for ContainerState {
 
 impl ContainerState {
     /// Reads the engine's description of a container.
-    pub(super) fn read(value: &Value) -> Self {
+    pub(crate) fn read(value: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (state, config) = (&value["State"], &value["Config"]);
         let labels = config["Labels"].as_object().into_iter().flatten();

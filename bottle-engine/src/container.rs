@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::arrival::{Listing, unreadable};
-use super::client::{Engine, pass_env};
-use super::error::EngineError;
-use super::exec::Exec;
-use super::info::Flavour;
-use super::kill::Mark;
-use super::object::ObjectKind;
-use super::state::{ContainerState, CopyMethod};
-use crate::command::{Command, OutputPolicy, Stdin};
-use crate::output::Output;
+use bottle_exec::{Command, Output, OutputPolicy, Stdin};
+
+use crate::arrival::{Listing, unreadable};
+use crate::client::{Engine, pass_env};
+use crate::error::EngineError;
+use crate::exec::Exec;
+use crate::info::Flavour;
+use crate::kill::Mark;
+use crate::object::ObjectKind;
+use crate::state::{ContainerState, CopyMethod};
 
 impl Engine {
     /// Runs a command in a container and captures its output, whatever its status.
@@ -62,7 +62,7 @@ impl Engine {
         self.attend(container, exec.user.as_deref(), &mark, &command)
     }
 
-    pub(super) fn exec_command(
+    pub(crate) fn exec_command(
         &self,
         container: &str,
         exec: &Exec,
@@ -185,7 +185,7 @@ impl Engine {
     }
 
     /// The engine's own copy, without the archive mode that gives everything to the container's user; it is off with Docker.
-    pub(super) fn copy_words(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn copy_words(&self) -> impl Iterator<Item = &'static str> {
         let is_podman = self.info.flavour == Flavour::Podman;
         std::iter::once("cp").chain(is_podman.then_some("--archive=false"))
     }

@@ -1,8 +1,6 @@
 //! Errors of a container engine.
 
-use crate::command::Command;
-use crate::error::ExecError;
-use crate::output::Output;
+use bottle_exec::{Command, ExecError, Output};
 
 /// An error of a container engine.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +109,7 @@ fn what_each_said(tried: &[(String, String)]) -> String {
 
 /// Returns true if a failed command reports that its object does not exist. The wording differs: Docker "No such
 /// container", "network x not found"; Podman "no such volume", "image not known"; nerdctl "no such object".
-pub(super) fn says_not_there(output: &Output) -> bool {
+pub(crate) fn says_not_there(output: &Output) -> bool {
     let said = output.stderr.text().to_lowercase();
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("error") || line.contains("no such")).collect();
     let not_there = |line: &&str| {

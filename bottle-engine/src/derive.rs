@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::client::{Engine, pass_env};
-use super::error::EngineError;
-use super::exec::Exec;
-use crate::output::Output;
+use bottle_exec::Output;
+
+use crate::client::{Engine, pass_env};
+use crate::error::EngineError;
+use crate::exec::Exec;
 
 impl Engine {
     /// Creates a container without a network and does not start it.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::client::{Engine, pass_env};
-use super::error::EngineError;
-use super::info::Flavour;
-use crate::command::{EnvValue, OutputPolicy, Stdin};
+use bottle_exec::{EnvValue, OutputPolicy, Stdin};
+
+use crate::client::{Engine, pass_env};
+use crate::error::EngineError;
+use crate::info::Flavour;
 
 /// The context of an image build.
 #[derive(Debug, Clone, PartialEq, Eq)]

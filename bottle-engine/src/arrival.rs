@@ -7,15 +7,13 @@ use std::io::{self, Cursor, Read, Seek};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use bottle_exec::{Command, ExecError, ExitStatus, OutputPolicy, Stdin};
 use tar::{Archive, EntryType};
 
-use super::client::Engine;
-use super::error::EngineError;
-use super::exec::Exec;
-use super::state::CopyMethod;
-use crate::command::{Command, OutputPolicy, Stdin};
-use crate::error::ExecError;
-use crate::status::ExitStatus;
+use crate::client::Engine;
+use crate::error::EngineError;
+use crate::exec::Exec;
+use crate::state::CopyMethod;
 
 /// Enters the directory `$1`, runs its standard input as a script, and compares the number of names with `$2`, so that
 /// a list that was cut fails the check.
@@ -32,7 +30,7 @@ const NO_ENTRY: i32 = 3;
 
 /// The entries of a tar stream, by path below the directory that it is unpacked in.
 #[derive(Debug, Default)]
-pub(super) struct Listing(BTreeMap<PathBuf, Kind>);
+pub(crate) struct Listing(BTreeMap<PathBuf, Kind>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -44,7 +42,7 @@ enum Kind {
 
 impl Listing {
     /// Reads the headers of a stream. The listing is empty for a stream that cannot be read twice.
-    pub(super) fn read(tar: &Stdin) -> io::Result<Self> {
+    pub(crate) fn read(tar: &Stdin) -> io::Result<Self> {
         match tar {
             Stdin::File(path) => Self::of(File::open(path)?),
             Stdin::Bytes(bytes) => Self::of(Cursor::new(bytes)),
@@ -134,7 +132,7 @@ fn word(path: &Path) -> Vec<u8> {
 
 impl Engine {
     /// Checks with one exec that every entry of a listing is in a running container.
-    pub(super) fn check_arrival(
+    pub(crate) fn check_arrival(
         &self,
         container: &str,
         directory: &str,
@@ -177,7 +175,7 @@ impl Engine {
     }
 
     /// Checks one entry of a listing by copying it back. This also works for a container that does not run.
-    pub(super) fn check_witness(&self, container: &str, directory: &str, listing: &Listing) -> Result<(), EngineError> {
+    pub(crate) fn check_witness(&self, container: &str, directory: &str, listing: &Listing) -> Result<(), EngineError> {
         let Some((path, kind)) = listing.witness() else { return Ok(()) };
         let place = Path::new(directory).join(path);
         let mut from = OsStr::new(container).to_owned();
@@ -208,7 +206,7 @@ impl Engine {
 }
 
 /// Returns the error for a stream that cannot be read.
-pub(super) fn unreadable(container: &str, directory: &str) -> impl FnOnce(io::Error) -> EngineError {
+pub(crate) fn unreadable(container: &str, directory: &str) -> impl FnOnce(io::Error) -> EngineError {
     let command = format!("copy files into {container}:{directory}");
     move |source| EngineError::Exec(ExecError::Io { command, doing: "read the tar stream", source })
 }

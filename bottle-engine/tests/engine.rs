@@ -8,10 +8,11 @@ use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_exec::engine::{
-    Build, BuildContext, Capability, ComposeProject, CopyMethod, Exec, Filter, NewNetwork, ObjectKind,
+use bottle_engine::{
+    Build, BuildContext, Capability, ComposeProject, CopyMethod, Engine, EngineChoice, Exec, Filter, NewNetwork,
+    ObjectKind,
 };
-use bottle_exec::{Control, Engine, EngineChoice, ExitStatus, Logging, SecretValue, Stdin, Subprocess};
+use bottle_exec::{Control, ExitStatus, Logging, SecretValue, Stdin, Subprocess};
 
 const IMAGE: &str = "debian:trixie-slim";
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bottle_exec::Command;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::client::{Engine, parse};
-use super::error::{EngineError, says_not_there};
-use super::state::ContainerState;
-use crate::command::Command;
+use crate::client::{Engine, parse};
+use crate::error::{EngineError, says_not_there};
+use crate::state::ContainerState;
 
 /// A kind of object on an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -3,32 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bottle_exec::{Backend, Command, Control, EnvValue, Output};
 use serde::de::DeserializeOwned;
 
-use super::error::{EngineError, says_not_there};
-use super::info::{Capability, EngineInfo};
-use crate::backend::Backend;
-use crate::command::{Command, EnvValue};
-use crate::control::Control;
-use crate::output::Output;
+use crate::error::{EngineError, says_not_there};
+use crate::info::{Capability, EngineInfo};
 
 /// A client for a container engine that answered. Its commands run on a [`Backend`].
 ///
 /// ```
 /// use std::sync::Arc;
-/// use bottle_exec::{Control, Engine, EngineChoice, RecordingBackend};
-/// let backend = Arc::new(RecordingBackend::rehearsal());
+/// use bottle_engine::{Engine, EngineChoice};
+/// use bottle_exec::Control;
+/// let backend = Arc::new(bottle_engine::rehearsal());
 /// let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default())?;
 /// engine.kill("claude-bottle-pipelock-demo", "HUP")?;
 /// assert_eq!(backend.lines().last().unwrap(), "docker kill --signal HUP claude-bottle-pipelock-demo");
-/// # Ok::<(), bottle_exec::EngineError>(())
+/// # Ok::<(), bottle_engine::EngineError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Engine {
-    pub(super) backend: Arc<dyn Backend>,
-    pub(super) info: Arc<EngineInfo>,
-    pub(super) control: Control,
-    pub(super) limits: Limits,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) info: Arc<EngineInfo>,
+    pub(crate) control: Control,
+    pub(crate) limits: Limits,
 }
 
 /// The timeouts of the engine's own commands. The caller limits what runs inside a container.
@@ -105,27 +103,27 @@ impl Engine {
     }
 
     /// Returns an engine command with the timeout of a query.
-    pub(super) fn query<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+    pub(crate) fn query<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         Command::new(&self.info.program).with_args(args).with_timeout(self.limits.query)
     }
 
     /// Returns an engine command with the timeout of a change.
-    pub(super) fn change<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+    pub(crate) fn change<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         self.query(args).with_timeout(self.limits.change)
     }
 
     /// Runs a command and accepts any status.
-    pub(super) fn run_any(&self, command: &Command) -> Result<Output, EngineError> {
+    pub(crate) fn run_any(&self, command: &Command) -> Result<Output, EngineError> {
         Ok(self.backend.run(command, &self.control)?)
     }
 
     /// Runs a command that must succeed.
-    pub(super) fn run(&self, command: &Command) -> Result<Output, EngineError> {
+    pub(crate) fn run(&self, command: &Command) -> Result<Output, EngineError> {
         Ok(self.run_any(command)?.success(command)?)
     }
 
     /// Runs a command that must succeed. Returns `None` if its object does not exist.
-    pub(super) fn run_if_there(&self, command: &Command) -> Result<Option<Output>, EngineError> {
+    pub(crate) fn run_if_there(&self, command: &Command) -> Result<Option<Output>, EngineError> {
         let output = self.run_any(command)?;
         if !output.status.is_success() && says_not_there(&output) {
             return Ok(None);
@@ -135,7 +133,7 @@ impl Engine {
 }
 
 /// Parses the output of a command as JSON. Empty output is parsed as `null`.
-pub(super) fn parse<T: DeserializeOwned>(command: &Command, output: &Output) -> Result<T, EngineError> {
+pub(crate) fn parse<T: DeserializeOwned>(command: &Command, output: &Output) -> Result<T, EngineError> {
     let text = output.stdout.text();
     let json = if text.trim().is_empty() { "null" } else { text.trim() };
     serde_json::from_str(json).map_err(|error| EngineError::answer(command, &error.to_string(), &text))
@@ -143,7 +141,7 @@ pub(super) fn parse<T: DeserializeOwned>(command: &Command, output: &Output) -> 
 
 /// Adds environment variables for a process inside a container: a plain value as `--env NAME=value`, a secret as `--env
 /// NAME` with the value in the command's own environment.
-pub(super) fn pass_env(
+pub(crate) fn pass_env(
     mut command: Command,
     option: &str,
     env: impl IntoIterator<Item = (String, EnvValue)>,
@@ -165,7 +163,7 @@ pub(super) fn pass_env(
 }
 
 /// Rejects the name of a secret that the engine's own client would read as well.
-pub(super) fn check_env_name(name: &str) -> Result<(), EngineError> {
+pub(crate) fn check_env_name(name: &str) -> Result<(), EngineError> {
     let steers_the_client = ["DOCKER_", "COMPOSE_", "BUILDKIT_", "BUILDX_", "CONTAINER_", "LD_"];
     if name == "PATH" || name == "HOME" || steers_the_client.iter().any(|prefix| name.starts_with(prefix)) {
         return Err(EngineError::ReservedName { name: name.to_owned() });

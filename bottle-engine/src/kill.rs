@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use super::client::Engine;
-use super::error::EngineError;
-use super::exec::Exec;
-use crate::command::{Command, Stdin};
-use crate::error::{ExecError, chain};
-use crate::output::Output;
-use crate::status::ExitStatus;
+use bottle_exec::{Command, ExecError, ExitStatus, Output, Stdin, chain};
+
+use crate::client::Engine;
+use crate::error::EngineError;
+use crate::exec::Exec;
 
 /// The script that finds and ends processes, for the standard input of a shell. It needs `sh`, `grep`, `sleep` and `/proc`.
 const KILL: &str = include_str!("kill.sh");
@@ -20,10 +18,10 @@ const MARK: &str = "BOTTLE_EXEC";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A random entry in the environment of one exec, which its children inherit.
-pub(super) struct Mark(String);
+pub(crate) struct Mark(String);
 
 impl Mark {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // Falls back to process id and time if the system provides no randomness.
         let number = getrandom::u64().unwrap_or_else(|_| {
             let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
@@ -32,14 +30,14 @@ impl Mark {
         Self(format!("{MARK}={number:016x}"))
     }
 
-    pub(super) fn as_entry(&self) -> &str {
+    pub(crate) fn as_entry(&self) -> &str {
         &self.0
     }
 }
 
 impl Engine {
     /// Runs the client of an exec. If it does not come to its own end, ends what it started in the container.
-    pub(super) fn attend(
+    pub(crate) fn attend(
         &self,
         container: &str,
         user: Option<&str>,

@@ -7,15 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bottle_exec::{Command, EnvValue, ExecError, OutputPolicy, OutputSink, SecretValue, Stream};
 use serde::Deserialize;
 
-use super::client::{Engine, check_env_name, parse};
-use super::error::EngineError;
-use super::info::Capability;
-use crate::command::{Command, EnvValue, OutputPolicy};
-use crate::error::ExecError;
-use crate::sink::{OutputSink, Stream};
-use bottle_values::SecretValue;
+use crate::client::{Engine, check_env_name, parse};
+use crate::error::EngineError;
+use crate::info::Capability;
 
 /// The label that Compose sets on every object of a project. Its value is the project's name.
 pub const PROJECT_LABEL: &str = "com.docker.compose.project";
@@ -122,7 +119,7 @@ impl Compose<'_> {
         self.engine.run(&command).map(drop)
     }
 
-    /// Writes the output of every service to a file of mode 0644, as plain text: see [`PlainText`](crate::PlainText).
+    /// Writes the output of every service to a file of mode 0644, as plain text: see [`PlainText`](bottle_exec::PlainText).
     ///
     /// # Errors
     ///

@@ -81,7 +81,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn new(address: &str) -> Self {
+    pub(crate) fn new(address: &str) -> Self {
         let is_local = address.is_empty() || address.starts_with("unix://") || address.starts_with("npipe://");
         Self { address: address.to_owned(), is_local }
     }

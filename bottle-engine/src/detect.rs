@@ -5,19 +5,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bottle_exec::{Answer, Backend, Command, Control, Matcher, RecordingBackend, chain};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::client::{Engine, Limits, parse};
-use super::error::EngineError;
-use super::info::{Endpoint, EngineInfo, Flavour, Version};
-use crate::backend::Backend;
-use crate::command::Command;
-use crate::control::Control;
-use crate::error::chain;
-use crate::recording::{Answer, Matcher, RecordingBackend};
+use crate::client::{Engine, Limits, parse};
+use crate::error::EngineError;
+use crate::info::{Endpoint, EngineInfo, Flavour, Version};
 
 /// The choice of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -275,27 +271,25 @@ struct PodmanVersion {
     version: String,
 }
 
-impl RecordingBackend {
-    /// Returns a backend that answers like a current Docker without any images or containers, for rehearsals and tests
-    /// of launching code.
-    pub fn rehearsal() -> Self {
-        const VERSION: &str = r#"{"Client":{"ApiVersion":"1.51","Context":"default"},
-            "Server":{"Components":[{"Name":"Engine"}]}}"#;
-        const INFO: &str = r#"{"ServerVersion":"28.3.0","OSType":"linux","Architecture":"x86_64",
-            "SecurityOptions":["name=seccomp,profile=builtin"],"Runtimes":{"runc":{},"runsc":{}},
-            "ClientInfo":{"Plugins":[{"Name":"compose","Version":"v2.38.1"}]}}"#;
-        const NETWORK: &str = r#"[{"Id":"0","Name":"rehearsed","Internal":true,"Labels":{},"Options":{},
-            "IPAM":{"Config":[{"Subnet":"192.0.2.0/24"}]},"Containers":{}}]"#;
-        const CONTAINER: &str = r#"[{"Id":"0","Name":"/rehearsed","State":{"Status":"running","Running":true,
-            "ExitCode":0,"Health":{"Status":"healthy"}},"Config":{"Labels":{},"Image":"","User":"","WorkingDir":"/"},
-            "HostConfig":{"Runtime":"runc"}}]"#;
-        let absent = |what: &str| Answer::exit(1).with_stderr(format!("Error: No such {what}: rehearsed\n"));
-        Self::new()
-            .with_answer(Matcher::prefix(["version"]), Answer::stdout(VERSION))
-            .with_answer(Matcher::prefix(["info"]), Answer::stdout(INFO))
-            .with_answer(Matcher::prefix(["context", "inspect"]), Answer::stdout("unix:///var/run/docker.sock\n"))
-            .with_answer(Matcher::prefix(["image", "inspect"]), absent("image"))
-            .with_answer(Matcher::prefix(["network", "inspect"]), Answer::stdout(NETWORK))
-            .with_answer(Matcher::prefix(["container", "inspect"]), Answer::stdout(CONTAINER))
-    }
+/// Returns a backend that answers like a current Docker without any images or containers, for rehearsals and tests
+/// of launching code.
+pub fn rehearsal() -> RecordingBackend {
+    const VERSION: &str = r#"{"Client":{"ApiVersion":"1.51","Context":"default"},
+        "Server":{"Components":[{"Name":"Engine"}]}}"#;
+    const INFO: &str = r#"{"ServerVersion":"28.3.0","OSType":"linux","Architecture":"x86_64",
+        "SecurityOptions":["name=seccomp,profile=builtin"],"Runtimes":{"runc":{},"runsc":{}},
+        "ClientInfo":{"Plugins":[{"Name":"compose","Version":"v2.38.1"}]}}"#;
+    const NETWORK: &str = r#"[{"Id":"0","Name":"rehearsed","Internal":true,"Labels":{},"Options":{},
+        "IPAM":{"Config":[{"Subnet":"192.0.2.0/24"}]},"Containers":{}}]"#;
+    const CONTAINER: &str = r#"[{"Id":"0","Name":"/rehearsed","State":{"Status":"running","Running":true,
+        "ExitCode":0,"Health":{"Status":"healthy"}},"Config":{"Labels":{},"Image":"","User":"","WorkingDir":"/"},
+        "HostConfig":{"Runtime":"runc"}}]"#;
+    let absent = |what: &str| Answer::exit(1).with_stderr(format!("Error: No such {what}: rehearsed\n"));
+    RecordingBackend::new()
+        .with_answer(Matcher::prefix(["version"]), Answer::stdout(VERSION))
+        .with_answer(Matcher::prefix(["info"]), Answer::stdout(INFO))
+        .with_answer(Matcher::prefix(["context", "inspect"]), Answer::stdout("unix:///var/run/docker.sock\n"))
+        .with_answer(Matcher::prefix(["image", "inspect"]), absent("image"))
+        .with_answer(Matcher::prefix(["network", "inspect"]), Answer::stdout(NETWORK))
+        .with_answer(Matcher::prefix(["container", "inspect"]), Answer::stdout(CONTAINER))
 }

@@ -2,16 +2,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bottle_exec::{
+    Answer, Backend, Command, Control, ExecError, ExitStatus, Fault, Matcher, Output, RecordingBackend, SecretValue,
+    Stdin, Subprocess,
+};
+
 use super::*;
-use crate::backend::Backend;
-use crate::command::{Command, Stdin};
-use crate::control::Control;
-use crate::error::ExecError;
-use crate::output::Output;
-use crate::recording::{Answer, Fault, Matcher, RecordingBackend};
-use crate::status::ExitStatus;
-use crate::subprocess::Subprocess;
-use bottle_values::SecretValue;
 
 const DOCKER_26: &str = r#"{"Client":{"Version":"28.2.2","ApiVersion":"1.45","Context":"work"},"Server":{"Components":
     [{"Name":"Engine","Version":"26.1.5+dfsg1"},{"Name":"containerd","Version":"1.7"}]}}"#;
@@ -20,7 +16,7 @@ const DOCKER_26_INFO: &str = r#"{"ServerVersion":"26.1.5+dfsg1","OSType":"linux"
     "ClientInfo":{"Plugins":[{"Name":"buildx"},{"Name":"compose","Version":"2.26.1-4"}]}}"#;
 
 fn rehearsed() -> (Arc<RecordingBackend>, Engine) {
-    let backend = Arc::new(RecordingBackend::rehearsal());
+    let backend = Arc::new(rehearsal());
     let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
     backend.clear();
     (backend, engine)

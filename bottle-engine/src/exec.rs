@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::command::{EnvValue, Stdin};
+use bottle_exec::{EnvValue, Stdin};
 
 /// A command to run in a running container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
