@@ -37,7 +37,6 @@ pub mod plan;
 mod prepare;
 pub mod resolved;
 
-use bottle_values::mask;
 pub use bottle_values::{SecretValue, Secrets, StateLayout, StateRoot, name, value};
 pub use manifest::{Manifest, ManifestError, ManifestMistake};
 pub use name::{AgentName, BottleName, LabelKey, NameError, Names, Prefix, Service, Slug};

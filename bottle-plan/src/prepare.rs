@@ -138,7 +138,7 @@ impl Manifest {
         let request = request.into();
         self.check()?;
         let (agent_name, agent) = self.choose(request.agent)?;
-        let no_bottle = || self.error(vec![self.no_such_bottle(agent_name, &agent.bottle)]);
+        let no_bottle = || self.origin.error(vec![self.no_such_bottle(agent_name, &agent.bottle)]);
         let bottle = self.bottles.get(&agent.bottle).ok_or_else(no_bottle)?;
         let base = &match request.manifest_dir.or(self.dir()) {
             // A relative directory is resolved against the working directory, as it was when the manifest was read.

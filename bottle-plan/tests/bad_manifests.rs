@@ -96,7 +96,19 @@ fn one_mistake_does_not_make_others_up() {
         ("bottles: {dev: {}}\nagents: {demo: {bottle: 5, command: [id]}}", vec!["agents.demo.bottle"]),
         (
             "bottles: {dev: {egress: {routes: [{host: X}, {host: a.example.com}, {host: a.example.com}]}}}\nagents: {demo: {bottle: dev, command: [id]}}",
-            vec!["bottles.dev.egress.routes[0].host"],
+            // Two routes are alike, whatever the one before them is.
+            vec!["bottles.dev.egress.routes[0].host", "bottles.dev.egress.routes[2]"],
+        ),
+        // What a rule says of a value that could not be read is not told, nor what only follows from it.
+        (
+            "bottles: {dev: {egress: {routes: [{host: a.example.com, port: x}, {host: a.example.com}]}}}\nagents: {demo: {bottle: dev, command: [id]}}",
+            vec!["bottles.dev.egress.routes[0].port"],
+        ),
+        ("bottles: {dev: {}}\nagents: {demo: {bottle: dev, comand: [id]}}", vec!["agents.demo.comand"]),
+        ("bottles: {dev: {}}\nagents: {demo: {bottle: dev, command: [5]}}", vec!["agents.demo.command[0]"]),
+        (
+            "bottles: {dev: {git: {upstreams: [{name: app, url: 5, known_hosts: [git.example.com ssh-ed25519 AAAA]}]}}}\nagents: {demo: {bottle: dev, command: [id]}}",
+            vec!["bottles.dev.git.upstreams[0].url"],
         ),
         (
             "bottles: {dev: {tls: {lifetime: 1s}, runtime: x}}\nagents: {demo: {bottle: dve, command: [id]}}",
@@ -107,6 +119,31 @@ fn one_mistake_does_not_make_others_up() {
         let told: Vec<_> = error.mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
         assert_eq!(told, keys, "{error}");
     }
+}
+
+#[test]
+fn one_mistake_hides_no_other() {
+    let text = "bottles:
+  Dev_1:
+    env: {my-var: {forward: true}, EGRESS_X: x}
+    egress:
+      routes:
+        - inject: {token: sk-ant-api03-Zm9vYmFyYmF6cXV4, scheme: header, template: none}
+        - {host: a.example.com, name: a, inject: {token: TOKEN, header: x-key}}
+        - {host: b.example.com, name: a, paths: [v1, /v1, /v1]}
+    git:
+      upstreams:
+        - {name: App, url: 'git@git.example.com:a/b', identity_file: key}
+        - {name: one, url: 'https://git.example.com/b/c', username: 'a:b'}
+        - {name: one, url: 'https://git.example.com/b/c', push: {max_size: 5}}
+        - {name: two, url: 'git@git.example.com:d/e', identity_file: key, known_hosts: [x]}
+    limits: {agent: {memory: 4GB, pids: 1}}
+agents:
+  Demo: {bottle: Dev_1}
+  pipelock: {bottle: dev, command: [id], prompt: x, prompt_file: y}
+";
+    let error = Manifest::parse(text).unwrap_err();
+    insta::assert_snapshot!(error);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::error::{MAX_MISTAKES, ManifestError, ManifestMistake};
-use super::words::{listed, meant};
+use bottle_yaml::words::{listed, meant};
+use bottle_yaml::{MAX_MISTAKES, ManifestError, ManifestMistake};
+
 use super::{
     AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, InjectScheme,
     InjectSpec, Inspect, Manifest, NetworksSpec, Provider, RouteSpec, Toggle, UpstreamSpec, WorkspaceMode,
@@ -17,22 +18,35 @@ type Checked = Result<(), Box<ManifestMistake>>;
 
 /// The mistakes of the rules that a manifest breaks.
 #[derive(Default)]
-pub(super) struct Check {
+struct Check {
     mistakes: Vec<ManifestMistake>,
 }
 
+/// Returns the rules that a manifest breaks.
+pub(super) fn broken_rules(manifest: &Manifest) -> Vec<ManifestMistake> {
+    let mut all = Check::default();
+    manifest.check_all(&mut all);
+    all.mistakes
+}
+
+/// Returns the names of the keys that the rules about a key also read: its siblings, or those in its value.
+pub(super) fn reads(key: &str) -> &'static [&'static str] {
+    let name = key.rsplit('.').next().unwrap_or_default();
+    match name.split('[').next().unwrap_or_default() {
+        "header" | "template" => &["scheme"],
+        "username" => &["scheme", "token", "url"],
+        "token" | "known_hosts" => &["url"],
+        "identity_file" | "deploy_key" | "upstreams" => &["url", "identity_file", "deploy_key"],
+        "allow" => &["host", "inspect"],
+        "routes" => &["host", "port", "paths", "methods", "inspect"],
+        "api_url" => &["forge"],
+        "path" | "include_env_files" => &["mode"],
+        "command" => &["provider"],
+        _ => &[],
+    }
+}
+
 impl Check {
-    /// Checks every rule.
-    pub(super) fn of(manifest: &Manifest) -> Self {
-        let mut all = Self::default();
-        manifest.check_all(&mut all);
-        all
-    }
-
-    pub(super) fn into_mistakes(self) -> Vec<ManifestMistake> {
-        self.mistakes
-    }
-
     fn add(&mut self, checked: Checked) {
         // A second mistake at the same key would only repeat the first.
         let news = |mistake: &ManifestMistake| self.mistakes.iter().all(|told| told.key != mistake.key);
@@ -93,8 +107,8 @@ impl Manifest {
     ///
     /// If a rule is broken. The error holds every broken rule with its key.
     pub fn check(&self) -> Result<(), ManifestError> {
-        let mistakes = Check::of(self).into_mistakes();
-        if mistakes.is_empty() { Ok(()) } else { Err(self.error(mistakes)) }
+        let mistakes = broken_rules(self);
+        if mistakes.is_empty() { Ok(()) } else { Err(self.origin.error(mistakes)) }
     }
 
     fn check_all(&self, all: &mut Check) {
@@ -157,7 +171,7 @@ impl BottleSpec {
         }
         check_routes(all, &self.egress.routes, &format!("{key}.egress.routes"));
         check_allowed(all, &self.egress, &format!("{key}.egress.allow"));
-        all.add(check_inspect(&self.egress, &format!("{key}.egress")));
+        check_inspect(all, &self.egress, &format!("{key}.egress"));
         self.git.check(all, &format!("{key}.git"));
         if let Toggle::On(supervise) = &self.supervise {
             all.add(need(
@@ -257,11 +271,11 @@ fn check_env_name(name: &EnvName, key: &str) -> Checked {
 /// The host, port, path prefix and method of a route. No two routes may share this combination.
 type Rank<'a> = (&'a str, u16, Option<&'a PathPrefix>, Option<&'a Method>);
 
-fn check_routes(all: &mut Check, routes: &[RouteSpec], key: &str) {
+fn check_routes(all: &mut Check, routes: &[RouteSpec], list: &str) {
     let mut names = BTreeMap::new();
     let mut ranks: BTreeMap<Rank<'_>, usize> = BTreeMap::new();
     for (index, route) in routes.iter().enumerate() {
-        let key = format!("{key}[{index}]");
+        let key = format!("{list}[{index}]");
         all.add(need(
             route.port > 0,
             || format!("{key}.port"),
@@ -270,7 +284,7 @@ fn check_routes(all: &mut Check, routes: &[RouteSpec], key: &str) {
         if let Some(earlier) = route.name.as_ref().and_then(|name| names.insert(name, index)) {
             all.add(err(
                 format!("{key}.name"),
-                format!("route {earlier} has this name too; each name may be given once"),
+                format!("`{list}[{earlier}]` has this name too; each name may be given once"),
             ));
         }
         if let Some(inject) = &route.inject {
@@ -288,7 +302,7 @@ fn check_routes(all: &mut Check, routes: &[RouteSpec], key: &str) {
                     let problem = if earlier == index {
                         "is named twice".to_owned()
                     } else {
-                        format!("is described by route {earlier} as well, so neither goes before the other")
+                        format!("is described by `{list}[{earlier}]` as well, so neither goes before the other")
                     };
                     all.add(err(&key, format!("{what} to `{}` {problem}", route.host)));
                 }
@@ -316,20 +330,20 @@ fn check_allowed(all: &mut Check, egress: &EgressSpec, key: &str) {
 
 /// Checks that all entries for a host agree on its inspection. Pipelock passes every host that a wildcard with
 /// `connection` covers, so the content of such a host cannot be inspected.
-fn check_inspect(egress: &EgressSpec, key: &str) -> Checked {
+fn check_inspect(all: &mut Check, egress: &EgressSpec, key: &str) {
     // The place and the inspection of each host. For a host without an inspection, it is the place of its first entry.
     let mut known: BTreeMap<&str, (String, Option<Inspect>)> = BTreeMap::new();
     for (place, host, inspect) in egress.inspections() {
         match known.get(host.as_str()) {
             Some((earlier, Some(other))) => {
                 if let Some(inspect) = inspect.filter(|inspect| inspect != other) {
-                    return err(
+                    all.add(err(
                         format!("{key}.{place}"),
                         format!(
                             "`{host}` is inspected by `{inspect}` here and by `{other}` in `{key}.{earlier}`; accepted: one of \
                              the two"
                         ),
-                    );
+                    ));
                 }
             }
             Some((_, None)) if inspect.is_none() => {}
@@ -342,18 +356,17 @@ fn check_inspect(egress: &EgressSpec, key: &str) -> Checked {
             let wildcard = format!("*.{name}");
             let wide = known.get(wildcard.as_str()).filter(|_| wildcard != **host);
             if let Some((wide, _)) = wide.filter(|(_, inspect)| inspect.unwrap_or_default() == Inspect::Connection) {
-                return err(
+                all.add(err(
                     format!("{key}.{place}"),
                     format!(
                         "`{host}` is inspected by `content`, but `{wildcard}` in `{key}.{wide}` covers it and is inspected by \
                          `connection`; accepted: `inspect: content` for both"
                     ),
-                );
+                ));
             }
             domain = name.split_once('.').map(|(_, parent)| parent);
         }
     }
-    Ok(())
 }
 
 /// Returns each item, or one `None` for an empty list, which stands for everything.

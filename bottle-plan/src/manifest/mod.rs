@@ -5,20 +5,15 @@
 
 mod build;
 mod check;
-mod error;
 mod inspect;
 mod known_hosts;
 mod load;
 mod networks;
-mod origin;
-mod read;
 mod schema;
 mod shorthand;
 mod spec;
-mod tree;
-mod words;
 
-pub use error::{ManifestError, ManifestMistake};
+pub use bottle_yaml::{ManifestError, ManifestMistake};
 pub use inspect::{AllowSpec, Inspect, RequestScan};
 pub use load::MAX_MANIFEST_BYTES;
 pub use networks::{NetworkMode, NetworksSpec};

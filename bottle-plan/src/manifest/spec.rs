@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use bottle_yaml::Origin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::inspect::{AllowSpec, Inspect, RequestScan};
 use super::networks::{self, NetworksSpec};
-use super::origin::Origin;
 use super::shorthand::{self, EnvSpec, Toggle};
 use crate::name::{AgentName, BottleName};
 use crate::value::{
@@ -35,7 +35,7 @@ pub struct Manifest {
     pub agents: BTreeMap<AgentName, AgentSpec>,
     #[serde(skip)]
     #[schemars(skip)]
-    pub(super) origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// A bottle. Every key has a default: an empty mapping is a bottle that reaches nothing.

@@ -10,7 +10,8 @@ use crate::process::{Result, output};
 /// The crates of the workspace that each crate may depend on, tests apart. `None`: on all of them.
 const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-values", Some(&[])),
-    ("bottle-plan", Some(&["bottle-values"])),
+    ("bottle-yaml", Some(&["bottle-values"])),
+    ("bottle-plan", Some(&["bottle-values", "bottle-yaml"])),
     ("bottle-posture", Some(&["bottle-plan"])),
     ("bottle-tls", Some(&[])),
     ("bottle-files", Some(&[])),

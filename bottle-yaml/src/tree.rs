@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use super::error::ManifestMistake;
-use super::words::shown;
+use crate::error::ManifestMistake;
+use crate::words::shown;
 
 /// The maximum nesting depth of mappings and lists. A manifest needs eight levels.
 const MAX_DEPTH: usize = 32;
@@ -32,16 +32,26 @@ fn refusal(problem: &str, span: impl Into<Option<Range<usize>>>) -> Box<Manifest
 
 /// A value of the document.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) value: Value,
     /// The range of bytes in the text. For a mapping or list it is the first character only.
-    pub(super) span: Range<usize>,
-    /// `true` if a mistake in the value was reported, so that the value is ignored.
-    pub(super) dropped: bool,
+    pub(crate) span: Range<usize>,
+    pub(crate) state: State,
+}
+
+/// The part that a value plays after mistakes were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It is read as it was written.
+    Kept,
+    /// A mistake in it was reported, so it is ignored.
+    Dropped,
+    /// It stands in for a value that has a mistake, or for a required one that is missing. The number is its kind.
+    StandIn(u8),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Unsigned(u64),
@@ -54,15 +64,17 @@ pub(super) enum Value {
 
 /// A key with its value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_span: Range<usize>,
-    pub(super) node: Node,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_span: Range<usize>,
+    /// The text that stands in for a key with a mistake.
+    pub(crate) read_as: Option<String>,
+    pub(crate) node: Node,
 }
 
 impl Node {
     /// Parses the only document of a text. Also returns the mistakes that do not stop the parsing.
-    pub(super) fn parse(text: &str) -> Refusal<(Self, Vec<ManifestMistake>)> {
+    pub(crate) fn parse(text: &str) -> Refusal<(Self, Vec<ManifestMistake>)> {
         check_text(text)?;
         let mut builder = Builder { text, ..Builder::default() };
         for event in Parser::new_from_str(text) {
@@ -81,26 +93,57 @@ impl Node {
         Ok((root, builder.mistakes))
     }
 
-    /// Drops the value at a path of positions. Returns `false` if the path is invalid or is that of the whole document.
-    pub(super) fn drop_at(&mut self, positions: &[usize]) -> bool {
-        let mut node = self;
-        for position in positions {
-            let inner = match &mut node.value {
-                Value::List(items) => items.get_mut(*position),
-                Value::Mapping(entries) => entries.get_mut(*position).map(|entry| &mut entry.node),
-                _ => None,
-            };
-            match inner {
-                Some(inner) => node = inner,
-                None => return false,
-            }
+    /// Returns the value at a path of positions.
+    pub(crate) fn at(&mut self, positions: &[usize]) -> Option<&mut Self> {
+        positions.iter().try_fold(self, |node, position| match &mut node.value {
+            Value::List(items) => items.get_mut(*position),
+            Value::Mapping(entries) => entries.get_mut(*position).map(|entry| &mut entry.node),
+            _ => None,
+        })
+    }
+
+    /// Returns the entry of a mapping at a path of positions.
+    pub(crate) fn entry_at(&mut self, positions: &[usize]) -> Option<&mut Entry> {
+        let (last, outer) = positions.split_last()?;
+        match &mut self.at(outer)?.value {
+            Value::Mapping(entries) => entries.get_mut(*last),
+            _ => None,
         }
-        node.dropped = true;
-        !positions.is_empty()
+    }
+
+    /// Returns the paths that differ between the value that was read and the text, because an item before them was
+    /// dropped or a stand-in was read in place of a key.
+    pub(crate) fn moved(&self) -> BTreeMap<String, String> {
+        let mut moved = BTreeMap::new();
+        self.collect_moved("", "", &mut moved);
+        moved
+    }
+
+    fn collect_moved(&self, read: &str, written: &str, moved: &mut BTreeMap<String, String>) {
+        if read != written {
+            moved.insert(read.to_owned(), written.to_owned());
+        }
+        match &self.value {
+            Value::List(items) => {
+                let kept = items.iter().enumerate().filter(|(_, item)| item.state != State::Dropped);
+                for (index, (place, item)) in kept.enumerate() {
+                    item.collect_moved(&format!("{read}[{index}]"), &format!("{written}[{place}]"), moved);
+                }
+            }
+            Value::Mapping(entries) => {
+                for entry in entries {
+                    let key = entry.read_as.as_ref().unwrap_or(&entry.key);
+                    let dot = if written.is_empty() { "" } else { "." };
+                    let (read, written) = (format!("{read}{dot}{key}"), format!("{written}{dot}{}", shown(&entry.key)));
+                    entry.node.collect_moved(&read, &written, moved);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Returns the place of every key and item by its path, such as `bottles.dev.egress.allow[0]`.
-    pub(super) fn places(&self) -> BTreeMap<String, Range<usize>> {
+    pub(crate) fn places(&self) -> BTreeMap<String, Range<usize>> {
         let mut places = BTreeMap::new();
         self.collect_places("", &mut places);
         places
@@ -130,7 +173,7 @@ impl Node {
 
 impl Entry {
     /// Returns the place at which a mistake in the value is drawn: the value itself if it is a scalar, else its key.
-    pub(super) fn place(&self) -> Range<usize> {
+    pub(crate) fn place(&self) -> Range<usize> {
         match self.node.value {
             Value::Null | Value::List(_) | Value::Mapping(_) => self.key_span.clone(),
             _ => self.node.span.clone(),
@@ -208,7 +251,7 @@ impl Builder<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), &span);
-                let node = Node { value: scalar(&text, style), span, dropped: false };
+                let node = Node { value: scalar(&text, style), span, state: State::Kept };
                 self.count(&node)?;
                 self.finish(node, anchor);
                 Ok(())
@@ -245,7 +288,7 @@ impl Builder<'_> {
             return Err(refusal(&too_deep(), place(self.text, span.start)));
         }
         let span = place(self.text, span.start);
-        let node = Node { value, span, dropped: false };
+        let node = Node { value, span, state: State::Kept };
         self.count(&node)?;
         self.open.push(Open { node, anchor, key: None });
         Ok(())
@@ -293,7 +336,7 @@ impl Builder<'_> {
         match (&mut open.node.value, open.key.take()) {
             (Value::List(items), _) => items.push(node),
             (Value::Mapping(entries), Some((Key::Text(key), key_span))) => {
-                entries.push(Entry { key, key_span, node });
+                entries.push(Entry { key, key_span, read_as: None, node });
             }
             (Value::Mapping(entries), None) => {
                 let (key, mistake) = key_of(&node.value);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use crate::mask;
+use bottle_values::mask;
 
 /// The mistakes in a manifest, in the order of the file. There is at least one.
 ///
@@ -47,7 +47,7 @@ pub struct ManifestMistake {
 
 impl ManifestMistake {
     /// Creates a mistake without a place. The part of the text after `; accepted: ` becomes `accepted`.
-    pub(super) fn new(key: impl Into<String>, text: &str) -> Self {
+    pub fn new(key: impl Into<String>, text: &str) -> Self {
         let (problem, accepted) = match text.split_once("; accepted: ") {
             Some((problem, accepted)) => (problem, Some(accepted.to_owned())),
             None => (text, None),
@@ -56,12 +56,29 @@ impl ManifestMistake {
         Self { key, line: None, column: None, problem, accepted, suggestion: None, span: None }
     }
 
-    pub(super) fn with_span(mut self, span: Option<Range<usize>>) -> Self {
+    pub(crate) fn with_span(mut self, span: Option<Range<usize>>) -> Self {
         self.span = span;
         self
     }
 
-    pub(super) fn with_suggestion(mut self, suggestion: Option<String>) -> Self {
+    pub(crate) const fn has_span(&self) -> bool {
+        self.span.is_some()
+    }
+
+    /// Rewrites the paths in the mistake.
+    pub(crate) fn rewrite(mut self, rewrite: impl Fn(&str) -> String) -> Self {
+        self.key = rewrite(&self.key);
+        // Each second part is between backticks.
+        let parts = self.problem.split('`').enumerate();
+        let parts: Vec<_> =
+            parts.map(|(index, part)| if index % 2 == 1 { rewrite(part) } else { part.into() }).collect();
+        self.problem = parts.join("`");
+        self
+    }
+
+    /// Sets the word that was probably meant.
+    #[must_use]
+    pub fn with_suggestion(mut self, suggestion: Option<String>) -> Self {
         self.suggestion = suggestion;
         self
     }
@@ -84,11 +101,11 @@ impl fmt::Display for ManifestMistake {
 }
 
 /// The maximum number of mistakes that are reported for one manifest.
-pub(super) const MAX_MISTAKES: usize = 50;
+pub const MAX_MISTAKES: usize = 50;
 
 impl ManifestError {
     /// Creates the error for a text.
-    pub(super) fn new(text: &str, mut mistakes: Vec<ManifestMistake>) -> Self {
+    pub(crate) fn new(text: &str, mut mistakes: Vec<ManifestMistake>) -> Self {
         let mut shown = mask::masked(text).into_bytes();
         for mistake in &mut mistakes {
             let Some(span) = mistake.span.clone() else { continue };
@@ -107,16 +124,16 @@ impl ManifestError {
     }
 
     /// Creates the error for a file that cannot be read as text.
-    pub(super) fn unreadable(file: &Path, problem: &str) -> Self {
+    pub(crate) fn unreadable(file: &Path, problem: &str) -> Self {
         Self { file: Some(file.to_owned()), mistakes: vec![ManifestMistake::new("", problem)], shown: "".into() }
     }
 
     /// Creates the error for a manifest whose text is not available.
-    pub(super) fn without_text(mistakes: Vec<ManifestMistake>) -> Self {
+    pub(crate) fn without_text(mistakes: Vec<ManifestMistake>) -> Self {
         Self { file: None, mistakes, shown: "".into() }
     }
 
-    pub(super) fn in_file(mut self, file: &Path) -> Self {
+    pub(crate) fn in_file(mut self, file: &Path) -> Self {
         self.file = Some(file.to_owned());
         self
     }
@@ -124,10 +141,13 @@ impl ManifestError {
     /// Returns every mistake drawn below its source line, with colors for a terminal or as plain text.
     ///
     /// ```
-    /// use bottle_plan::Manifest;
+    /// #[derive(serde::Deserialize)]
+    /// #[serde(deny_unknown_fields)]
+    /// struct Bottle {
+    ///     egress: u8,
+    /// }
     ///
-    /// let text = "bottles:\n  dev: {egres: {}}\nagents: {demo: {bottle: dev, command: [id]}}\n";
-    /// let error = Manifest::parse(text).unwrap_err();
+    /// let error = bottle_yaml::read::<Bottle>("egres: 1\n").finish(Vec::new(), |_| &[]).err().unwrap();
     /// assert!(error.drawn(false).contains("did you mean `egress`?"));
     /// ```
     pub fn drawn(&self, color: bool) -> String {

@@ -9,13 +9,21 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::error::{MAX_MISTAKES, ManifestMistake};
-use super::tree::{Entry, Node, Value};
-use super::words::{in_words, listed, meant, shown};
+use crate::error::{MAX_MISTAKES, ManifestMistake};
+use crate::tree::{Entry, Node, State, Value};
+use crate::words::{in_words, listed, meant, shown};
 
-/// Reads a type from a tree and collects all mistakes. The value with the mistake is dropped from the tree, so that the
-/// next mistake can be found. Returns `None` if the mistakes leave nothing to read, or if there are too many of them.
-pub(super) fn read<T: DeserializeOwned>(root: &mut Node, mistakes: &mut Vec<ManifestMistake>) -> Option<T> {
+/// Reads a type from a tree and collects all mistakes. A value with a mistake is replaced by a stand-in, or
+/// dropped if none fits, so that the next mistake can be found. Returns `None` if the mistakes leave nothing to read,
+/// or if there are too many of them.
+///
+/// `unread` receives the paths of the keys that could not be read.
+pub(crate) fn read<T: DeserializeOwned>(
+    root: &mut Node,
+    mistakes: &mut Vec<ManifestMistake>,
+    unread: &mut Vec<String>,
+) -> Option<T> {
+    let mut stand_ins = 0;
     loop {
         let problem = match T::deserialize(Reader { node: root, path: &Path::Root, span: &root.span }) {
             Ok(value) => return Some(value),
@@ -24,10 +32,19 @@ pub(super) fn read<T: DeserializeOwned>(root: &mut Node, mistakes: &mut Vec<Mani
         let misspelled = |field: &str| {
             mistakes.iter().any(|told| told.suggestion.as_deref() == Some(field) && told.key.starts_with(&problem.key))
         };
-        let spurious =
-            problem.missing.is_some_and(|field| misspelled(field) || is_dropped(root, &problem.positions, field));
-        let go_on = root.drop_at(&problem.positions);
-        if !spurious {
+        stand_ins += 1;
+        let Repair { spurious, go_on } = repair(root, &problem, stand_ins);
+        if !spurious && !problem.missing.is_some_and(misspelled) {
+            match problem.missing {
+                Some(field) => unread.push(join(&problem.key, field)),
+                // A stand-in is read in place of the key, and its value as it is.
+                None if problem.at_key && !problem.unknown_field => {}
+                None => unread.push(problem.key.clone()),
+            }
+            // A key that was misspelled is not read either.
+            if let (Some(meant), Some((parent, _))) = (&problem.suggestion, problem.key.rsplit_once('.')) {
+                unread.push(join(parent, meant));
+            }
             let mistake = ManifestMistake::new(problem.key, &problem.text);
             mistakes.push(mistake.with_span(problem.span).with_suggestion(problem.suggestion));
         }
@@ -37,21 +54,95 @@ pub(super) fn read<T: DeserializeOwned>(root: &mut Node, mistakes: &mut Vec<Mani
     }
 }
 
-/// Returns `true` if a mapping lacks a key only because its value was dropped.
-fn is_dropped(root: &Node, positions: &[usize], field: &str) -> bool {
-    let mut node = root;
-    for position in positions {
-        let inner = match &node.value {
-            Value::List(items) => items.get(*position),
-            Value::Mapping(entries) => entries.get(*position).map(|entry| &entry.node),
+/// What was done about a problem.
+struct Repair {
+    /// `true` if the problem only follows from an earlier one.
+    spurious: bool,
+    /// `true` if the rest of the tree can be read.
+    go_on: bool,
+}
+
+/// Changes the tree so that the problem does not occur again.
+fn repair(root: &mut Node, problem: &Problem, number: usize) -> Repair {
+    let nothing = Repair { spurious: false, go_on: false };
+    if problem.at_key {
+        let Some(entry) = root.entry_at(&problem.positions) else { return nothing };
+        let spurious = entry.read_as.is_some();
+        let next = match (&entry.read_as, problem.unknown_field) {
+            (None, false) => stand_in_text(0, number),
+            (Some(tried), false) if tried.starts_with(STAND_IN) => stand_in_text(1, number),
             _ => None,
         };
-        match inner {
-            Some(inner) => node = inner,
-            None => return false,
+        match next {
+            Some(key) => entry.read_as = Some(key),
+            None => entry.node.state = State::Dropped,
         }
+        return Repair { spurious, go_on: true };
     }
-    matches!(&node.value, Value::Mapping(entries) if entries.iter().any(|entry| entry.node.dropped && entry.key == field))
+    let Some(node) = root.at(&problem.positions) else { return nothing };
+    let tried = match node.state {
+        State::StandIn(kind) => Some(kind),
+        State::Kept | State::Dropped => None,
+    };
+    let mut spurious = tried.is_some();
+    if let (Some(field), Value::Mapping(entries)) = (problem.missing, &mut node.value) {
+        if entries.iter().all(|entry| entry.key != field) {
+            let mut stand_in = Node { value: Value::Null, span: node.span.clone(), state: State::Kept };
+            stand_in.stand_in(0, number, None);
+            let key_span = node.span.clone();
+            entries.push(Entry { key: field.to_owned(), key_span, read_as: None, node: stand_in });
+            return Repair { spurious, go_on: true };
+        }
+        // The field was dropped.
+        spurious = true;
+    }
+    if problem.positions.is_empty() {
+        return Repair { spurious, go_on: false };
+    }
+    node.stand_in(tried.map_or(0, |kind| kind + 1), number, problem.first_variant);
+    Repair { spurious, go_on: true }
+}
+
+/// The beginning of the first kind of stand-in.
+const STAND_IN: &str = "stand-in-";
+/// The beginning of the second kind.
+const STAND_IN_VARIABLE: &str = "STAND_IN_";
+
+/// Returns a text in place of one with a mistake, or `None` after the last kind. Each kind fits other types. The number
+/// makes it unique, so that it equals no other value.
+fn stand_in_text(kind: u8, number: usize) -> Option<String> {
+    match kind {
+        0 => Some(format!("{STAND_IN}{number}")),
+        1 => Some(format!("{STAND_IN_VARIABLE}{number}")),
+        2 => Some(format!("https://{STAND_IN}{number}.invalid/a")),
+        _ => None,
+    }
+}
+
+impl Node {
+    /// Makes the value a stand-in of a kind. After the last kind, the value is dropped.
+    fn stand_in(&mut self, kind: u8, number: usize, variant: Option<&str>) {
+        self.state = State::StandIn(kind);
+        self.value = match (variant, stand_in_text(kind, number)) {
+            (Some(variant), _) if kind <= 3 => Value::Text(variant.to_owned()),
+            (_, Some(text)) => Value::Text(text),
+            (_, None) if kind == 3 => Value::Mapping(Vec::new()),
+            (_, None) => {
+                self.state = State::Dropped;
+                return;
+            }
+        };
+    }
+}
+
+/// Returns `true` if a text holds a stand-in.
+pub(crate) fn has_stand_in(text: &str) -> bool {
+    text.contains(STAND_IN) || text.contains(STAND_IN_VARIABLE)
+}
+
+/// Returns the path of a key in a mapping.
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// The path from the document to a value.
@@ -84,11 +175,16 @@ impl Path<'_> {
 }
 
 /// A mistake that was found during deserialization.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Problem {
     text: String,
     suggestion: Option<String>,
     missing: Option<&'static str>,
+    /// The first accepted word, if another word was found in its place.
+    first_variant: Option<&'static str>,
+    unknown_field: bool,
+    /// `true` if the problem is about a key and not about its value.
+    at_key: bool,
     placed: bool,
     key: String,
     positions: Vec<usize>,
@@ -101,8 +197,7 @@ struct Stop(Box<Problem>);
 
 impl Stop {
     fn new(text: String) -> Self {
-        let (key, positions) = (String::new(), Vec::new());
-        Self(Box::new(Problem { text, suggestion: None, missing: None, placed: false, key, positions, span: None }))
+        Self(Box::new(Problem { text, ..Problem::default() }))
     }
 
     /// Sets the problem's place, unless an inner value has already set it.
@@ -113,6 +208,12 @@ impl Stop {
             self.0.span = Some(span.clone());
         }
         self
+    }
+
+    /// Sets the problem's place to a key.
+    fn at_key(mut self, path: &Path<'_>, span: &Range<usize>) -> Self {
+        self.0.at_key = !self.0.placed;
+        self.at(path, span)
     }
 }
 
@@ -154,12 +255,14 @@ impl de::Error for Stop {
     fn unknown_variant(variant: &str, accepted: &'static [&'static str]) -> Self {
         let mut stop = Self::new(format!("`{}` is unknown; accepted: {}", shown(variant), listed(accepted)));
         stop.0.suggestion = meant(variant, accepted.iter().copied());
+        stop.0.first_variant = accepted.first().copied();
         stop
     }
 
     fn unknown_field(field: &str, accepted: &'static [&'static str]) -> Self {
         let mut stop = Self::new(format!("the key `{}` is unknown; accepted: {}", shown(field), listed(accepted)));
         stop.0.suggestion = meant(field, accepted.iter().copied());
+        stop.0.unknown_field = true;
         stop
     }
 
@@ -269,7 +372,7 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
         while let Some(node) = self.list.get(self.next) {
             let path = Path::Item(self.path, self.next);
             self.next += 1;
-            if !node.dropped {
+            if node.state != State::Dropped {
                 return seed.deserialize(Reader { node, path: &path, span: &node.span }).map(Some);
             }
         }
@@ -288,10 +391,11 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
         while let Some(entry) = self.mapping.get(self.next) {
-            if !entry.node.dropped {
-                let key: value::BorrowedStrDeserializer<'de, Stop> = value::BorrowedStrDeserializer::new(&entry.key);
+            if entry.node.state != State::Dropped {
+                let key = entry.read_as.as_ref().unwrap_or(&entry.key);
+                let key: value::BorrowedStrDeserializer<'de, Stop> = value::BorrowedStrDeserializer::new(key);
                 let path = Path::Key(self.path, self.next, entry);
-                return seed.deserialize(key).map(Some).map_err(|stop| stop.at(&path, &entry.key_span));
+                return seed.deserialize(key).map(Some).map_err(|stop| stop.at_key(&path, &entry.key_span));
             }
             self.next += 1;
         }

@@ -2,14 +2,14 @@
 
 use serde::de::Expected;
 
-use crate::mask;
+use bottle_values::mask;
 
 /// The maximum number of characters of an unknown key that an error repeats when the text does not look like a key.
 const KEY_EXCERPT: usize = 12;
 
 /// Returns a key as an error shows it. Text that cannot be a key, such as `token sk-…` without a colon, is shortened,
 /// because it may hold a secret.
-pub(super) fn shown(key: &str) -> String {
+pub(crate) fn shown(key: &str) -> String {
     let usual = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     if key.len() <= 64 && key.chars().all(usual) {
         return mask::elided(key);
@@ -19,13 +19,13 @@ pub(super) fn shown(key: &str) -> String {
 }
 
 /// Returns the names in backticks, separated by commas.
-pub(super) fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+pub fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     names.into_iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the closest of `names` to a misspelled one. It must be close enough for a typing mistake, or one name must
 /// be a prefix of the other.
-pub(super) fn meant<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn meant<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     if wrong.len() > 64 {
         return None;
     }
@@ -41,7 +41,7 @@ pub(super) fn meant<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -
 }
 
 /// Returns what a type expects, in words for a person.
-pub(super) fn in_words(expected: &dyn Expected) -> String {
+pub(crate) fn in_words(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
     let words = match expected.as_str() {
         // The only number of this width is a port.
