@@ -1,4 +1,4 @@
-//! Launchers that die, and recovery from them, on a real engine. Run by `cargo xtask e2e`; needs the image
+//! Killed launchers, and recovery from them, on a real engine. Run by `cargo xtask e2e`; needs the image
 //! `debian:trixie-slim`.
 
 #![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
@@ -21,7 +21,7 @@ use bottle::plan::{LabelKey, Names, Prefix, Service, StateRoot};
 
 const IMAGE: &str = "debian:trixie-slim";
 
-/// Where a launcher stops and waits to be killed.
+/// Points at which a launcher stops and waits to be killed.
 const POINTS: [&str; 8] = ["locked", "recorded", "image", "network", "key", "project-recorded", "starting", "ready"];
 
 fn engine() -> Engine {
@@ -33,7 +33,7 @@ fn engine_with(control: Control) -> Engine {
     Engine::detect(backend, &EngineChoice::Auto, control).expect("an engine that answers")
 }
 
-/// One for each test: recovery takes whatever is abandoned under its prefix, the other tests' bottles too.
+/// Returns a prefix for each test, because recovery removes every abandoned bottle of its prefix.
 fn prefix(slug: &str) -> Prefix {
     format!("exec-{}", slug.split('-').next().unwrap_or_default()).parse().unwrap()
 }
@@ -42,7 +42,7 @@ fn options() -> TeardownOptions {
     TeardownOptions::default().with_grace(Duration::from_secs(1))
 }
 
-/// A small bottle, launched as the facade does it: recorded, then made. Tells of every point that it reaches.
+/// Launches a small bottle as the facade does: records each thing, then creates it. Calls `point` at every point.
 fn launch(engine: Engine, root: &StateRoot, slug: &str, point: impl Fn(&str)) -> Result<Bottle, Box<dyn Error>> {
     let prefix = prefix(slug);
     let names = Names::new(prefix.clone(), slug.parse().unwrap());
@@ -134,7 +134,7 @@ fn launcher() {
     let _bottle = launch(engine(), &StateRoot::at(&root), &slug, |point| {
         if point == stop {
             fs::write(&reached, point).unwrap();
-            // In the middle of the start it goes on, and is killed while it does.
+            // During the start it does not wait, and is killed in the middle.
             if point != "starting" {
                 std::thread::sleep(Duration::from_secs(120));
             }
@@ -161,7 +161,7 @@ fn start_launcher(root: &Path, slug: &str, point: &str) -> Child {
     child
 }
 
-/// Everything of a bottle on the engine, by label, by name and by project.
+/// Returns everything of a bottle on the engine, by label, name and project.
 fn residue(engine: &Engine, names: &Names) -> Vec<String> {
     let mut found = Vec::new();
     for kind in ObjectKind::IN_ORDER_OF_REMOVAL {
@@ -197,13 +197,13 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
             let alive = recover(&engine, &root, names.prefix(), &options()).unwrap();
             assert!(alive.recovered.is_empty(), "{point}: the launcher lives: {alive:?}");
             let second = launch(engine.clone(), &root, names.slug().as_str(), |_| {}).unwrap_err().to_string();
-            assert!(second.ends_with(&format!("owned by pid {}", child.id())), "{second}");
+            assert!(second.ends_with(&format!("(owner: process {})", child.id())), "{second}");
         }
         child.kill().unwrap();
         child.wait().unwrap();
         let report = recover(&engine, &root, names.prefix(), &options()).unwrap();
         assert!(report.is_clean(), "{point}: {report:?}");
-        // An orphan would have had the time to go on.
+        // Give an orphan time to continue.
         std::thread::sleep(Duration::from_millis(500));
         assert_eq!(residue(&engine, &names), Vec::<String>::new(), "{point}");
         assert!(!root.bottle(names.slug()).dir().join("ca.key").exists(), "{point}");

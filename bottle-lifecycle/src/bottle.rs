@@ -100,7 +100,8 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// [`BottleError::NotFound`] when there is neither, [`BottleError::Foreign`] when the container is another state root's.
+    /// [`BottleError::NotFound`] when there is neither, [`BottleError::Foreign`] when the container belongs to another
+    /// state root.
     pub fn attach(
         engine: Engine,
         root: &StateRoot,
@@ -142,18 +143,18 @@ impl Bottle {
         &self.engine
     }
 
-    /// Runs a command as the agent's user in the workspace, unless it says otherwise, and captures what it prints,
-    /// bounded.
+    /// Runs a command and captures its output, at most 4 MiB of each stream. By default it runs as the agent's user in
+    /// the workspace.
     ///
     /// # Errors
     ///
-    /// Returns an error when it could not be run to its end; not when it ended badly.
+    /// Returns an error when the command could not be run to its end. A failure status is not an error.
     pub fn exec(&self, exec: impl Into<Exec>) -> Result<Output, BottleError> {
         Ok(self.engine.exec(&self.handle.container, &self.with_defaults(exec.into()))?)
     }
 
-    /// As [`exec`](Bottle::exec), with the output handed to the control's sink as it comes, until the control's token
-    /// stops it.
+    /// Like [`exec`](Bottle::exec), but passes the output to the control's sink as it arrives. The control's token
+    /// stops the command.
     ///
     /// # Errors
     ///
@@ -163,7 +164,7 @@ impl Bottle {
         Ok(engine.exec_streaming(&self.handle.container, &self.with_defaults(exec.into()))?)
     }
 
-    /// Runs the agent, or anything else, on the caller's own input and output. `tty` must be true exactly when both the
+    /// Runs the agent or another command on the caller's own input and output. `tty` must be true exactly when both the
     /// caller's standard input and its standard output are terminals.
     ///
     /// # Errors
@@ -173,22 +174,23 @@ impl Bottle {
         Ok(self.engine.exec_interactive(&self.handle.container, &self.with_defaults(exec.into()), tty)?)
     }
 
-    /// Ends every process of the agent's user in the agent's container, but the one that keeps the container up: first
-    /// SIGTERM, half a second later SIGKILL. Running execs of this user end with it, in whichever process they were started.
+    /// Stops every process of the agent's user in the agent's container, except the one that keeps the container up.
+    /// Sends SIGTERM, and SIGKILL half a second later. Running execs of that user are stopped too, whichever process
+    /// started them.
     ///
     /// # Errors
     ///
-    /// [`EngineError`] when a process survives or the container is gone.
+    /// [`EngineError`] when a process survives or the container does not exist.
     pub fn kill_all(&self) -> Result<(), BottleError> {
         Ok(self.engine.kill_all(&self.handle.container, self.handle.user.as_deref())?)
     }
 
-    /// Copies a file or a directory of this host into an existing directory of the agent's container, under its own name.
-    /// Symbolic links stay links and modes stay. Everything belongs to `owner` (user and group), by default to the agent's
-    /// user.
+    /// Copies a file or a directory of this host into an existing directory of the agent's container, under its own
+    /// name. Symbolic links and modes are kept. Everything belongs to `owner` (user and group), by default to the
+    /// agent's user.
     ///
-    /// Under gVisor ([`CopyMethod::Tar`](bottle_engine::CopyMethod::Tar)) the owner writes the files, and only where
-    /// that user may write.
+    /// Under gVisor ([`CopyMethod::Tar`](bottle_engine::CopyMethod::Tar)) the owner writes the files, so that user
+    /// needs permission to write there.
     ///
     /// # Errors
     ///
@@ -205,7 +207,7 @@ impl Bottle {
         self.unpack(directory, Stdin::File(tar.path().to_owned()), owner)
     }
 
-    /// Returns user and group of the agent, as the container's own `id` prints them.
+    /// Returns the agent's user and group ids, as `id` prints them in the container.
     fn agent_ids(&self) -> Result<(u32, u32), BottleError> {
         let output = self.exec(Exec::new(["sh", "-c", "id -u; id -g"]).with_workdir("/"))?;
         let text = output.stdout.text();
@@ -219,12 +221,12 @@ impl Bottle {
         }
     }
 
-    /// Writes a file of the agent's container, whose directory must be there. Who may do so is as with
+    /// Writes a file in an existing directory of the agent's container. `owner` is treated as in
     /// [`cp_in`](Bottle::cp_in).
     ///
     /// # Errors
     ///
-    /// Returns an error when the path has no directory, or it cannot be written.
+    /// Returns an error when the path has no directory, or the directory cannot be written.
     pub fn write_file(&self, path: &str, bytes: &[u8], mode: u32, owner: (u32, u32)) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: path.into(), source };
         let (directory, name) =
@@ -239,19 +241,19 @@ impl Bottle {
         Ok(self.engine.cp_in(&self.handle.container, directory, tar, self.handle.copy, user.as_deref())?)
     }
 
-    /// Copies a file or a directory of the agent's container into a directory of this host that is there, under its own
-    /// name. Modes are kept, set-user-id bits and devices are not, the owner is the caller, and nothing is written
-    /// outside the directory. Links are kept as the agent made them: follow none.
+    /// Copies a file or a directory of the agent's container into an existing directory of this host, under its own
+    /// name. Modes are kept. Set-user-id bits and devices are dropped. The caller becomes the owner. Nothing is written
+    /// outside the directory. Symbolic links are kept as the agent made them, so do not follow them.
     ///
     /// # Errors
     ///
-    /// Returns an error when it is not there, or the directory cannot be written.
+    /// Returns an error when the path does not exist, or the directory cannot be written.
     pub fn cp_out(&self, path: &str, into: &Path) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: into.to_owned(), source };
         let tar = tempfile::NamedTempFile::new_in(into).map_err(failed)?;
         let user = self.handle.user.as_deref();
         self.engine.cp_out(&self.handle.container, path, tar.path(), self.handle.copy, user)?;
-        // The engine wrote to the file under its name, so it is opened anew.
+        // The engine wrote the file by its name, so it is opened again.
         let written = tar.reopen().map_err(failed)?;
         transfer::unpack(&written, into).map_err(failed)
     }
@@ -260,7 +262,7 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// Returns an error when it is not within the time, or will never be.
+    /// Returns an error when it is not ready in time, or has ended.
     pub fn wait_ready(&self, within: Duration) -> Result<(), BottleError> {
         Ok(self.engine.wait_ready(&self.handle.container, within)?)
     }
@@ -269,17 +271,18 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked.
+    /// Returns an error when the engine cannot be queried.
     pub fn health(&self) -> Result<Vec<ServiceHealth>, BottleError> {
         Ok(health::health(&self.engine, &self.names)?)
     }
 
-    /// Reports every change of a service's state to `observer`, and first every service that is not up, as
-    /// [`ServiceChanged`](bottle_exec::Event::ServiceChanged). Asks the engine every `interval`, in the caller's thread, until `cancelled` returns true.
+    /// Reports every change of a service's state to `observer`, as
+    /// [`ServiceChanged`](bottle_exec::Event::ServiceChanged). First reports every service that is not up. Queries the
+    /// engine every `interval`, in the caller's thread, until `cancelled` returns true.
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked.
+    /// Returns an error when the engine cannot be queried.
     pub fn watch_health(
         &self,
         observer: &dyn Observer,
@@ -289,9 +292,10 @@ impl Bottle {
         Ok(health::watch(&self.engine, &self.names, observer, interval, cancelled)?)
     }
 
-    /// Removes the bottle. This also removes a bottle that was attached to; its owner then finds nothing left to do.
+    /// Removes the bottle, also one that this process did not launch but attached to. Its owner then has nothing left
+    /// to remove.
     ///
-    /// The first call does the work. Afterwards the handle's other methods fail, since there is no container.
+    /// Later calls do nothing. The handle's other methods fail from then on, because the container is gone.
     ///
     /// # Errors
     ///
@@ -308,14 +312,14 @@ impl Bottle {
         report.into_result()
     }
 
-    /// Takes a bottle down from whatever is known of it: its journal, or the labels on the engine where that is lost. Also
-    /// one whose launch or whose engine failed half-way, which gives no handle.
+    /// Takes a bottle down by its journal or, if the journal is lost, by the labels on the engine. This also works for
+    /// a bottle without a handle, whose launch failed halfway.
     ///
     /// # Errors
     ///
-    /// [`BottleError::NotFound`] when there is neither, [`BottleError::Foreign`] when the labels are another state root's,
-    /// [`BottleError::Launching`] when a process is about to make more of it, [`BottleError::Teardown`] when something could
-    /// not be removed.
+    /// [`BottleError::NotFound`] when there is neither, [`BottleError::Foreign`] when the labels name another state
+    /// root, [`BottleError::Launching`] while a live process is launching it, [`BottleError::Teardown`] when something
+    /// could not be removed.
     pub fn down(
         engine: &Engine,
         root: &StateRoot,
@@ -350,7 +354,7 @@ impl Bottle {
         }
     }
 
-    /// The journal of a bottle that this process launched.
+    /// Returns the journal, if this process launched the bottle.
     pub const fn journal(&self) -> Option<&Arc<JournalFile>> {
         match &self.ownership {
             Ownership::Owned(guard) => Some(guard.file()),

@@ -122,7 +122,7 @@ pub(super) fn services<'a>(
 ///
 /// # Errors
 ///
-/// Returns an error when the engine cannot be asked.
+/// Returns an error when the engine cannot be queried.
 pub fn images(engine: &Engine, names: &Names) -> Result<BTreeMap<String, ServiceImage>, EngineError> {
     let services = health(engine, names)?.into_iter();
     Ok(services.filter_map(|service| Some((service.service, service.image?))).collect())
@@ -135,7 +135,7 @@ pub(super) fn health(engine: &Engine, names: &Names) -> Result<Vec<ServiceHealth
     Ok(services(containers.iter().map(|(name, state)| (name.as_str(), state))))
 }
 
-/// Waits for changes, in the caller's thread.
+/// Queries the engine every `interval` and reports changes, in the caller's thread.
 pub(super) fn watch(
     engine: &Engine,
     names: &Names,

@@ -1,4 +1,4 @@
-//! The state root that a bottle belongs to, as the labels of its objects tell it.
+//! The state root of a bottle, according to the labels of its objects.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +13,9 @@ use sha2::{Digest as _, Sha256};
 /// The label in which Compose keeps a container's project directory, which is the bottle's state directory.
 const DIRECTORY_LABEL: &str = "com.docker.compose.project.working_dir";
 
-/// Returns the value of the label `<prefix>.state`: 16 hexadecimal digits of the SHA-256 of the root's real path, whatever
-/// its spelling. Of a root that does not exist, the part that exists is resolved.
+/// Returns the value of the label `<prefix>.state`: the first 16 hexadecimal digits of the SHA-256 of the root's real
+/// path. Every spelling of the path gives the same value. If the root does not exist, the existing part of its path is
+/// resolved.
 pub fn root_id(root: &StateRoot) -> String {
     let digest = Sha256::digest(real_path(root.path()).as_os_str().as_encoded_bytes());
     let first = digest[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
@@ -77,8 +78,8 @@ impl Home {
         labels.get(&self.label).map(String::as_str)
     }
 
-    /// Returns why the objects of one bottle, which have the same state label, are not this root's. A bottle whose state
-    /// directory is gone can be used and removed from any root.
+    /// Returns the reason why the objects of one bottle, which have the same state label, do not belong to this root. A
+    /// bottle whose state directory is gone can be used and removed from any root.
     pub(crate) fn foreign<'a>(
         &self,
         objects: impl IntoIterator<Item = &'a BTreeMap<String, String>>,
@@ -95,10 +96,10 @@ impl Home {
         if directory.as_ref().is_some_and(is_gone) { None } else { Some(Foreign::OtherRoot { directory }) }
     }
 
-    /// Returns what the engine has of a bottle, in the order of removal, and what of it is another root's.
+    /// Returns the bottle's objects on the engine, in the order of removal, and the reason why others were left out.
     pub(crate) fn objects_of(&self, engine: &Engine, names: &Names) -> Result<Found, EngineError> {
         let by_slug = Filter::LabelValue(LabelKey::Slug.under(names.prefix()), names.slug().to_string());
-        // Volumes that Compose makes have its own labels only.
+        // Volumes that Compose creates have only Compose's own labels.
         let by_project = Filter::LabelValue(PROJECT_LABEL.to_owned(), names.project());
         let mut objects: Vec<Object> = Vec::new();
         for kind in ObjectKind::IN_ORDER_OF_REMOVAL {

@@ -178,7 +178,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// Returns an error when it is not there or is no journal.
+    /// Returns an error when the file does not exist or is not a journal.
     pub fn open(layout: &StateLayout) -> Result<Self, JournalError> {
         let path = layout.metadata();
         let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
@@ -202,7 +202,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// Returns an error when it cannot be written; then the thing must not be made.
+    /// Returns an error when it cannot be written. The thing must then not be created.
     pub fn record(&self, undo: Undo) -> Result<(), JournalError> {
         self.change(|journal| {
             if !journal.undo.contains(&undo) {
@@ -216,8 +216,7 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// Returns an error when it cannot be written; the undo is then done again by the next one who tries, which is
-    /// harmless.
+    /// Returns an error when it cannot be written. The next teardown then repeats the undo, which is harmless.
     pub fn mark_done(&self, undo: &Undo) -> Result<(), JournalError> {
         self.change_with(Durability::File, |journal| journal.undo.retain(|other| other != undo))
     }
@@ -235,7 +234,8 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// Returns an error when it cannot be written; then it is as it was on disk, and changed in this process.
+    /// Returns an error when it cannot be written. The journal on disk is then unchanged; the one in this process has
+    /// the change.
     pub fn change(&self, change: impl FnOnce(&mut Journal)) -> Result<(), JournalError> {
         self.change_with(Durability::Disk, change)
     }
@@ -251,7 +251,7 @@ impl JournalFile {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the file under a temporary name and renames it when it is on disk. After a crash, either the old or the
+    /// Writes the file under a temporary name, syncs it if asked, and renames it. After a crash, either the old or the
     /// new file is there.
     fn write(&self, journal: &Journal, durability: Durability) -> Result<(), JournalError> {
         let failed = || io_error("write", &self.path);
@@ -283,7 +283,7 @@ enum Durability {
 }
 
 fn make_private_dir(path: &Path) -> Result<(), JournalError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))
 }
 
 /// The lock for launching a bottle or taking it down, held by one process at a time. It is released when this value is
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_is_on_disk_in_private_files() {
+    fn a_recorded_undo_is_on_disk_in_private_files() {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());
         let file = JournalFile::create(&layout, journal()).unwrap();
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bottle_with_something_left_to_undo_is_not_written_over() {
+    fn a_journal_with_open_undos_is_not_overwritten() {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());
         let file = JournalFile::create(&layout, journal()).unwrap();
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_journal_is_named() {
+    fn the_error_for_an_invalid_journal_names_its_file() {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());
         assert!(matches!(JournalFile::open(&layout), Err(JournalError::Io { .. })));
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_owner_is_told_at_once_who_the_first_is() {
+    fn a_second_owner_is_refused_at_once_with_the_pid_of_the_first() {
         let root = tempfile::tempdir().unwrap();
         let (layout, slug) = (layout(root.path()), "demo".parse().unwrap());
         let owner = Owner { pid: 42, start_time: None, scope: None };

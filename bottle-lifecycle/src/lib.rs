@@ -1,4 +1,4 @@
-//! The life of a bottle that is up, and its end: its handle, the journal of what was made, teardown and recovery from it.
+//! The lifecycle of a running bottle: its handle, the journal of what was created, teardown and recovery.
 
 mod bottle;
 mod handle;

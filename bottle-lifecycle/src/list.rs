@@ -32,13 +32,13 @@ pub struct BottleSummary {
     pub services: Vec<ServiceHealth>,
 }
 
-/// Returns every bottle under a prefix and a state root that was not wholly undone, and those whose state directory is
-/// gone.
+/// Returns every bottle of a prefix and a state root that was not completely removed, including those whose state
+/// directory is lost.
 ///
 /// # Errors
 ///
-/// Returns an error when the engine cannot be asked. A journal that cannot be read is passed over: the bottle is then
-/// known by its containers only.
+/// Returns an error when the engine cannot be queried. A journal that cannot be read is skipped; its bottle is then
+/// listed by its containers only.
 pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeMap<Slug, BottleSummary>, EngineError> {
     let mut bottles: BTreeMap<Slug, BottleSummary> = BTreeMap::new();
     let entries = fs::read_dir(root.path()).into_iter().flatten().flatten();

@@ -1,8 +1,8 @@
 //! Engine clients that outlived the launcher that started them.
 //!
-//! A launcher that is killed cannot stop its children: a `compose up` that was still pulling an image would go on and
-//! start the bottle after everything was undone. Where `/proc` tells the command lines of processes they are found by the
-//! pairs of arguments that only this library gives; elsewhere nothing is done.
+//! A killed launcher cannot stop its children. A `compose up` that was still pulling an image would continue and start
+//! the bottle after everything was undone. Such processes are found by their command lines in `/proc`, by pairs of
+//! arguments that only this library passes. On a host without `/proc` nothing is done.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ fn find(project: &str, images: &[&str]) -> Vec<Owner> {
 
 fn signal(owner: &Owner, signal: Signal) {
     if let Some(pid) = i32::try_from(owner.pid).ok().and_then(Pid::from_raw) {
-        // It may have ended meanwhile, or not be ours to signal.
+        // The process may have ended already, or belong to another user.
         _ = rustix::process::kill_process(pid, signal);
     }
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_works_on_the_project_is_stopped() {
+    fn only_clients_that_work_on_the_project_are_stopped() {
         let start = |args: &[&str]| {
             std::process::Command::new("sh")
                 .args(["-c", "while :; do sleep 1; done", "docker"])

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_lives_until_it_is_reaped_or_a_zombie() {
+    fn a_zombie_or_reaped_process_is_gone() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let owner = Owner::of_process(child.id());
         assert_eq!(owner.liveness(true), Liveness::Alive);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_another_scope_says_nothing_of_this_one() {
+    fn a_pid_of_another_pid_namespace_is_unknown_and_of_an_earlier_boot_is_gone() {
         let mut owner = Owner::of_process(std::process::id());
         let here = owner.scope.clone().unwrap();
         owner.scope = Some(Scope { boot: "00000000".into(), ..here.clone() });
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_being_text() {
+    fn an_owner_survives_formatting_and_parsing() {
         let own = Owner::of_process(std::process::id());
         for owner in [own, Owner { pid: 7, start_time: None, scope: None }] {
             assert_eq!(owner.to_string().parse(), Ok(owner));

@@ -40,15 +40,15 @@ impl RecoveryReport {
     }
 }
 
-/// Undoes every bottle under `prefix` whose owner is gone: first by the journals under `root`, then, for those whose
-/// journal is lost, by the labels that everything on the engine carries. Done twice it does nothing the second time.
+/// Removes every bottle of `prefix` whose owner is gone: by the journals under `root`, then by the labels on the engine
+/// for bottles whose journal is lost. A second run does nothing.
 ///
-/// By labels it removes only what belongs to this state root, or to one whose directory of the bottle is gone. Everything
-/// else is in the report with the reason.
+/// By labels, it removes only objects of this state root, and objects of a bottle whose state directory no longer
+/// exists. All others are in the report with the reason.
 ///
 /// # Errors
 ///
-/// Returns an error when the engine cannot be asked. What goes wrong with a single bottle is in the report.
+/// Returns an error when the engine cannot be queried. Failures of single bottles are in the report.
 pub fn recover(
     engine: &Engine,
     root: &StateRoot,
@@ -127,14 +127,14 @@ impl Recovery<'_> {
         }
         let _lock = match BottleLock::acquire(&layout, slug, &Owner::of_process(std::process::id())) {
             Ok(lock) => lock,
-            // The next owner or another recovery was faster.
+            // A new owner or another recovery has taken the lock.
             Err(JournalError::AlreadyRunning { .. }) => {
                 report.live.insert(slug.clone());
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        // Between the check and the lock, the bottle may have had a new owner that is already done.
+        // Between the check and the lock, a new owner may have launched and removed the bottle.
         let file = JournalFile::open(&layout)?;
         if file.journal().owner != journal.owner {
             report.live.insert(slug.clone());

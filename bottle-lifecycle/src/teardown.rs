@@ -180,7 +180,7 @@ pub struct TeardownGuard {
 }
 
 impl TeardownGuard {
-    /// Guards the present and future entries of `file`. The lock is held as long as the guard.
+    /// Returns a guard for the undos in `file`, including those recorded later. It holds the lock.
     pub const fn new(engine: Engine, file: Arc<JournalFile>, lock: BottleLock, options: TeardownOptions) -> Self {
         Self { engine, file, options, lock: Mutex::new(Some(lock)) }
     }
@@ -189,7 +189,7 @@ impl TeardownGuard {
     ///
     /// # Errors
     ///
-    /// Returns an error when it cannot be written; then the thing must not be made.
+    /// Returns an error when it cannot be written. The thing must then not be created.
     pub fn record(&self, undo: Undo) -> Result<(), JournalError> {
         let recorded = Event::Recorded { undo: undo.to_string() };
         self.file.record(undo)?;
@@ -220,7 +220,7 @@ impl TeardownGuard {
     ///
     /// # Errors
     ///
-    /// Returns an error when the journal cannot be written. Everything is left as it is all the same.
+    /// Returns an error when the journal cannot be written. The bottle is left running all the same.
     pub fn keep(&self) -> Result<(), JournalError> {
         drop(self.release());
         self.file.set_status(Status::Kept)

@@ -1,7 +1,7 @@
 //! Packing files of this host as tar streams, and unpacking tar streams.
 //!
-//! An agent can write a bound workspace while it is packed. So every file is opened once, below the directory that is
-//! open already and without following links, and everything else is asked of the open file.
+//! An agent can write a bound workspace while it is packed. Each file is therefore opened once, relative to its open
+//! directory and without following links. Its metadata is read from the open file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,8 +17,8 @@ use tar::{Archive, Builder, EntryType, Header};
 /// Deepest nesting of directories that is packed. Each level holds a file descriptor.
 const MAX_DEPTH: usize = 256;
 
-/// Writes a file or a directory under `name`. Symbolic links stay links, modes stay, and everything gets the owner if
-/// there is one.
+/// Writes a file or a directory under `name`. Symbolic links and modes are kept. With `owner`, every entry gets that
+/// owner.
 pub(crate) fn pack(from: &Path, name: &Path, owner: Option<(u32, u32)>, into: impl Write) -> io::Result<()> {
     let (parent, base) = match (from.parent(), from.file_name()) {
         (Some(parent), Some(base)) if parent.as_os_str().is_empty() => (Path::new("."), base),
@@ -43,8 +43,8 @@ pub(crate) fn pack_bytes(name: &str, bytes: &[u8], mode: u32, (uid, gid): (u32, 
     builder.into_inner()
 }
 
-/// Unpacks files, directories and links below a directory that is there; nothing is written outside it, and neither
-/// devices nor set-user-id bits are made. The owner is whoever unpacks.
+/// Unpacks files, directories and links below an existing directory. Nothing is written outside it. Devices and
+/// set-user-id bits are dropped. The calling user owns every entry.
 pub(crate) fn unpack(tar: &File, into: &Path) -> io::Result<()> {
     let mut archive = Archive::new(tar);
     archive.set_preserve_permissions(true);
@@ -116,7 +116,7 @@ impl<W: Write> Packer<W> {
                 let size = u64::try_from(stat.st_size).unwrap_or_default();
                 header.set_entry_type(EntryType::Regular);
                 header.set_size(size);
-                // More than was announced would be read as the next entry.
+                // Bytes beyond the announced size would be read as the next entry.
                 let mut content = Counted { inner: File::from(fd).take(size), count: 0 };
                 self.builder.append_data(&mut header, name, &mut content)?;
                 if content.count == size {
@@ -142,9 +142,9 @@ impl<W: Write> Packer<W> {
 
 /// Opens an entry of a directory without following a link, or reads the link.
 fn open(directory: BorrowedFd<'_>, base: &OsStr) -> io::Result<Opened> {
-    // Somebody may put a link in the place of a file, and a file in the place of a link, as often as they like.
+    // An agent can keep replacing a file by a link and a link by a file.
     const TRIES: usize = 100;
-    // Without blocking: the opening of a named pipe would wait for a writer.
+    // Non-blocking: opening a named pipe would otherwise wait for a writer.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     for _ in 0..TRIES {
         match rustix::fs::openat(directory, base, flags, Mode::empty()) {
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_comes_back_as_it_was() {
+    fn a_packed_tree_is_unpacked_unchanged() {
         let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let tree = source.path().join("tree");
         fs::create_dir_all(tree.join("sub")).unwrap();
@@ -246,9 +246,9 @@ mod tests {
         pack(from, Path::new("tree"), None, &mut tar).map(|()| tar)
     }
 
-    /// An agent that can write the directory puts a link to a file of the host in the place of a file of its own.
+    /// The agent keeps replacing one of its own files by a link to a file of the host.
     #[test]
-    fn a_file_that_becomes_a_link_while_it_is_packed_gives_nothing_of_the_host() {
+    fn a_file_replaced_by_a_link_while_it_is_packed_leaks_no_file_of_the_host() {
         let outside = tempfile::tempdir().unwrap();
         let secret = outside.path().join("secret");
         fs::write(&secret, "secret of the host").unwrap();
@@ -264,7 +264,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while Instant::now() < until {
-                    // A rename puts each in the place of the other without a gap.
+                    // A rename replaces one by the other atomically.
                     fs::write(&own, "own").unwrap();
                     fs::rename(&own, tree.join("file")).unwrap();
                     symlink(&secret, &own).unwrap();
@@ -276,7 +276,7 @@ mod tests {
                 }
             });
             while Instant::now() < until {
-                // What vanishes in the middle is an error, as it should be.
+                // A file that vanishes while it is packed is an error.
                 let Ok(tar) = packed(&tree) else { continue };
                 assert!(!contains(&tar, "secret of the host"));
                 let mut archive = Archive::new(tar.as_slice());
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_grows_or_shrinks_while_it_is_packed_spoils_no_other_entry() {
+    fn a_file_that_grows_or_shrinks_while_it_is_packed_corrupts_no_other_entry() {
         let root = tempfile::tempdir().unwrap();
         let tree = root.path().join("tree");
         fs::create_dir(&tree).unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_or_too_deep_is_refused_at_once() {
+    fn special_files_and_deep_trees_are_refused_at_once() {
         let root = tempfile::tempdir().unwrap();
         let made = std::process::Command::new("mkfifo").arg(root.path().join("pipe")).status().unwrap();
         assert!(made.success());

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Undo {
-    /// Stops and removes every container, network and declared volume of a project; by label if the Compose file is
-    /// lost or Compose fails.
+    /// Stops and removes every container, network and declared volume of a project. They are found by label if the
+    /// Compose file is lost or Compose fails.
     ComposeDown {
         /// Name of the project.
         project: String,

@@ -34,7 +34,7 @@ fn engine(backend: RecordingBackend) -> (Arc<RecordingBackend>, Engine) {
     (backend.clone(), info.with_backend(backend))
 }
 
-/// A process that is gone: it belongs to an earlier boot.
+/// Returns a dead owner: a process of an earlier boot.
 fn dead() -> Owner {
     let scope = Scope::here().map(|here| Scope { boot: "00000000".into(), ..here });
     Owner { pid: u32::MAX >> 2, start_time: Some(1), scope }
@@ -79,7 +79,7 @@ impl Fixture {
         BottleLock::acquire(&self.layout, self.names.slug(), &Owner::of_process(std::process::id())).unwrap()
     }
 
-    /// The lines without what differs from run to run.
+    /// Returns the recorded lines without the parts that differ from run to run.
     fn lines(&self, backend: &RecordingBackend) -> String {
         let directory = self.root.path().display().to_string();
         backend.lines().join("\n").replace(&directory, "STATE")
@@ -119,7 +119,7 @@ fn everything_is_undone_in_reverse_and_only_once() {
 }
 
 #[test]
-fn whichever_call_fails_every_other_step_is_done_and_the_rest_is_done_next_time() {
+fn a_failed_call_stops_no_other_step_and_the_next_teardown_completes_it() {
     let calls = {
         let fixture = fixture();
         let (backend, engine) = engine(RecordingBackend::new());
@@ -137,7 +137,7 @@ fn whichever_call_fails_every_other_step_is_done_and_the_rest_is_done_next_time(
             let report = tear_down(&failing, &file, &options());
             assert_eq!(report.steps.len(), recorded.len());
             let failed: Vec<Undo> = report.failures().map(|step| step.undo.clone()).collect();
-            // A failed `compose down` is made good by removing what is left by label.
+            // After a failed `compose down`, the objects left are removed by label.
             assert!(failed.len() <= 1, "call {call} {fault:?}: {report}");
             let retried: Vec<Undo> = failed.into_iter().filter(Undo::is_retried).collect();
             assert_eq!(file.journal().undo, retried, "call {call} {fault:?}");
@@ -149,7 +149,7 @@ fn whichever_call_fails_every_other_step_is_done_and_the_rest_is_done_next_time(
 }
 
 #[test]
-fn what_compose_leaves_is_removed_by_label() {
+fn objects_that_compose_leaves_behind_are_removed_by_label() {
     let fixture = fixture();
     let container = r#"[{"Id":"c1","Name":"/claude-bottle-demo","Config":{"Labels":{}}}]"#;
     let (backend, engine) = engine(
@@ -165,7 +165,7 @@ fn what_compose_leaves_is_removed_by_label() {
 }
 
 #[test]
-fn a_handler_that_is_missing_leaves_its_undo_for_somebody_who_has_it() {
+fn an_undo_without_a_handler_stays_in_the_journal() {
     let fixture = fixture();
     let (_, engine) = engine(RecordingBackend::new());
     let file = fixture.journal(dead());
@@ -177,7 +177,7 @@ fn a_handler_that_is_missing_leaves_its_undo_for_somebody_who_has_it() {
 }
 
 #[test]
-fn files_outside_the_state_directory_are_not_the_bottles_to_remove() {
+fn files_outside_the_state_directory_are_not_removed() {
     let fixture = fixture();
     let (_, engine) = engine(RecordingBackend::new());
     let outside = fixture.root.path().join("outside");
@@ -241,7 +241,7 @@ fn a_panic_takes_the_bottle_down() {
 }
 
 #[test]
-fn a_cancelled_launch_is_taken_down_all_the_same() {
+fn a_cancelled_launch_is_taken_down() {
     let fixture = fixture();
     let (backend, engine) = engine(RecordingBackend::new());
     engine.control().cancel().cancel();
@@ -302,7 +302,7 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
 }
 
 #[test]
-fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
+fn without_its_state_a_bottle_is_found_by_the_labels_of_its_container() {
     let fixture = fixture();
     let labels = serde_json::json!({
         "claude-bottle.slug": "demo", "claude-bottle.state": crate::root_id(&fixture.root),
@@ -337,12 +337,12 @@ fn without_state_a_bottle_is_known_by_its_container_and_its_labels() {
     assert_eq!(error.to_string(), "find bottle `demo`: neither its journal nor its container is there");
 }
 
-/// A container for every slug, labelled with its owner and its state root.
+/// Returns an engine with one container for each slug, labelled with its owner and its state root.
 fn labelled(root: &StateRoot, bottles: &[(&str, Owner)]) -> RecordingBackend {
     labelled_with(|_| Some((crate::root_id(root), "/nowhere/else".into())), bottles)
 }
 
-/// As [`labelled`], with the state label and the state directory of each slug.
+/// Like [`labelled`], with the state label and the state directory of each slug.
 fn labelled_with(home: impl Fn(&str) -> Option<(String, String)>, bottles: &[(&str, Owner)]) -> RecordingBackend {
     let (slug_key, owner_key) = (LabelKey::Slug.under(&Prefix::default()), LabelKey::Owner.under(&Prefix::default()));
     let container = |(slug, owner): &(&str, Owner)| {
@@ -374,7 +374,7 @@ fn labelled_with(home: impl Fn(&str) -> Option<(String, String)>, bottles: &[(&s
 }
 
 #[test]
-fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
+fn recovery_removes_bottles_of_dead_owners_and_leaves_live_and_kept_ones() {
     let fixture = fixture();
     let live = Owner::of_process(std::process::id());
     let journal = |slug: &str, owner: Owner| {
@@ -421,7 +421,7 @@ fn recovery_undoes_the_dead_and_leaves_the_living_and_the_kept() {
 }
 
 #[test]
-fn what_belongs_to_another_state_root_is_left_alone_with_the_reason() {
+fn objects_of_another_state_root_are_left_alone_and_reported() {
     use crate::bottle::BottleError;
     use crate::{Foreign, list, root_id};
 
@@ -456,7 +456,7 @@ fn what_belongs_to_another_state_root_is_left_alone_with_the_reason() {
     let removals: Vec<String> = backend.lines().into_iter().filter(|line| line.contains(" rm ")).collect();
     let rm = |slug: &str| format!("docker container rm --force --volumes claude-bottle-{slug}");
     assert_eq!(removals, [rm("gone"), rm("own")]);
-    // Its own root still removes it.
+    // The bottle's own state root still removes it.
     let report = recover(&engine, &there.root, &Prefix::default(), &options()).unwrap();
     assert!(report.recovered.contains_key(names("kept").slug()), "{report:?}");
 }
