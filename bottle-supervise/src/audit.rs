@@ -23,9 +23,9 @@ const GENESIS: &str = "000000000000000000000000000000000000000000000000000000000
 /// End of a log. Another log records it as the witness of this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The number of the last line; 0 of an empty log.
+    /// Number of the last line. 0 for an empty log.
     pub seq: u64,
-    /// Its hash; zeros of an empty log.
+    /// Hash of the last line. Zeros for an empty log.
     pub hash: String,
 }
 
@@ -46,15 +46,15 @@ impl Head {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AuditEntry {
-    /// 1 on the first line.
+    /// Number of the line, from 1.
     pub seq: u64,
-    /// UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`, as its writer saw it.
+    /// Time by the writer's clock: UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub ts: String,
     /// Name of the event.
     pub event: String,
     /// Data of the event, as canonical JSON of one object. It is untrusted in the sidecar's log: escape it for display.
     pub data: String,
-    /// The hash of this line.
+    /// Hash of this line.
     pub hash: String,
 }
 
@@ -64,7 +64,7 @@ pub struct AuditEntry {
 pub struct AuditSummary {
     /// End of the log.
     pub head: Head,
-    /// Bytes of an unfinished line at the end, left by a writer that was killed; its next start records them.
+    /// Number of bytes of an unfinished last line, left by a killed writer. The next writer records them.
     pub torn: usize,
 }
 
@@ -90,7 +90,7 @@ pub enum AuditError {
         /// Reason that the line does not fit.
         why: &'static str,
     },
-    /// The log has reached its largest size, 32 MiB, or the event its own, 64 KiB.
+    /// The log would exceed its maximum size of 32 MiB, or the event its maximum of 64 KiB.
     #[error("write audit log `{}`: it has no room for the event", path.display())]
     Full {
         /// The log.
@@ -98,7 +98,7 @@ pub enum AuditError {
     },
 }
 
-/// A log that is open for appending. The caller must ensure that there is one at a time.
+/// A log that is open for appending. The caller must ensure that only one is open at a time.
 #[derive(Debug)]
 pub struct AuditLog {
     file: File,
@@ -117,11 +117,11 @@ impl AuditLog {
         Chain::read(path).map(|chain| chain.summary())
     }
 
-    /// Every line of a log, oldest first, once all of them have been checked.
+    /// Returns every line of a log, oldest first, after checking all of them.
     ///
     /// # Errors
     ///
-    /// As [`AuditLog::verify`].
+    /// Same as [`AuditLog::verify`].
     pub fn entries(path: &Path) -> Result<Vec<AuditEntry>, AuditError> {
         Chain::read(path).map(|chain| chain.entries.into_iter().map(Link::into_entry).collect())
     }
@@ -133,7 +133,7 @@ impl AuditLog {
     /// [`AuditError::Tampered`] if the hash chain is broken. Nothing is appended to such a log.
     pub fn open(path: &Path, now: SystemTime) -> Result<Self, AuditError> {
         let io = |source| AuditError::Io { path: path.to_owned(), source };
-        // Not for appending: Linux would then ignore the offset that a torn line is written over at.
+        // Not in append mode: Linux would then ignore the offset at which a torn line is overwritten.
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -199,7 +199,7 @@ pub(super) struct Chain {
     bytes: u64,
 }
 
-/// A line with its data still in parts.
+/// A parsed line, with its data as JSON fields.
 #[derive(Debug)]
 pub(super) struct Link {
     seq: u64,
@@ -232,7 +232,7 @@ impl Chain {
         AuditSummary { head: self.head(), torn: self.torn.len() }
     }
 
-    /// Returns whether the log ended at `head` at some time.
+    /// Returns true if the log ended at `head` at some time.
     pub(super) fn passed(&self, head: &Head) -> bool {
         match head.seq.checked_sub(1) {
             None => head.hash == GENESIS,
@@ -298,7 +298,7 @@ impl Link {
     }
 }
 
-/// UTC with milliseconds.
+/// Formats a time as UTC with milliseconds.
 pub(super) fn timestamp(now: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     OffsetDateTime::from(now).format(&format).unwrap_or_default()
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_only_appended_to_checks_and_can_be_continued() {
+    fn an_unmodified_log_verifies_and_can_be_continued() {
         let dir = tempfile::tempdir().unwrap();
         let path = log_of(dir.path(), 3);
         assert_eq!(AuditLog::verify(&path).unwrap().head.seq, 3);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_written_by_the_sidecar_checks() {
+    fn a_log_written_by_the_sidecar_verifies() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/supervise/audit.jsonl");
         let summary = AuditLog::verify(&path).unwrap();
         assert!(summary.head.seq >= 5);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_not_there_is_empty() {
+    fn a_missing_log_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         let summary = AuditLog::verify(&dir.path().join("none")).unwrap();
         assert_eq!(summary.head, Head::default());
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_made_anew_breaks_the_next() {
+    fn a_rewritten_line_breaks_the_chain_at_the_next_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = log_of(dir.path(), 3);
         let lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_one_line_is_refused() {
+    fn an_event_that_does_not_fit_one_line_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = log_of(dir.path(), 1);
         let mut log = AuditLog::open(&path, at(0)).unwrap();

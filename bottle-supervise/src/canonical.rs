@@ -5,18 +5,19 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Sorted keys, no spaces, UTF-8, integers only; `None` if the value holds a number that is not an integer.
+/// Returns the canonical text: sorted keys, no spaces, UTF-8. `None` if the value contains a number that is not an
+/// integer.
 pub(super) fn canonical(value: &Value) -> Option<String> {
     let mut text = String::new();
     write(value, &mut text).then_some(text)
 }
 
-/// SHA-256 in lower-case hexadecimal.
+/// Returns the SHA-256 in lower-case hexadecimal.
 pub(super) fn sha256(bytes: impl AsRef<[u8]>) -> String {
     hex(&Sha256::digest(bytes.as_ref()))
 }
 
-/// Lower-case hexadecimal.
+/// Returns the bytes in lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -40,7 +41,7 @@ fn write(value: &Value, text: &mut String) -> bool {
             text.push(']');
         }
         Value::Object(fields) => {
-            // Sorted here and not left to the map: its order depends on features that other crates may switch on.
+            // Sorted explicitly: the map's own order depends on features that other crates may enable.
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_unstable_by_key(|(key, _)| *key);
             text.push('{');
@@ -68,14 +69,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn keys_are_sorted_at_every_level_and_nothing_is_escaped_needlessly() {
+    fn keys_are_sorted_at_every_level_and_only_required_escapes_are_used() {
         let value = json!({"b": [1, {"z": null, "a": true}], "a": "é\u{7f}\"\\\n\u{8}\u{c}\u{1f}/\u{1F600}"});
         let expected = "{\"a\":\"é\u{7f}\\\"\\\\\\n\\b\\f\\u001f/\u{1F600}\",\"b\":[1,{\"a\":true,\"z\":null}]}";
         assert_eq!(canonical(&value).unwrap(), expected);
     }
 
     #[test]
-    fn the_ends_of_the_integers_survive_and_fractions_do_not() {
+    fn the_extreme_integers_are_encoded_and_fractions_are_refused() {
         assert_eq!(canonical(&json!([i64::MIN, u64::MAX])).unwrap(), "[-9223372036854775808,18446744073709551615]");
         assert_eq!(canonical(&json!([1.0])), None);
     }

@@ -39,12 +39,12 @@ impl fmt::Display for When {
 pub(super) struct Edit {
     pub(super) plan: BottlePlan,
     pub(super) when: When,
-    /// Reason that the change is not immediate, or another remark; empty if there is none.
+    /// Reason why the change is not immediate, or another remark. Empty: none.
     pub(super) note: String,
 }
 
-/// Edits a copy of a plan: of the plan in effect if `launched`, the plan of the launch, is given, else of the plan for the
-/// next launch.
+/// Applies a proposal to a copy of `plan`. With `launched` (the plan of the launch), `plan` is the plan in effect;
+/// without it, `plan` is the plan for the next launch.
 pub(super) fn edit(plan: &BottlePlan, launched: Option<&BottlePlan>, proposal: &Proposal) -> Edit {
     let mut edited = plan.clone();
     let before = plan.proxy.allow.clone();
@@ -73,11 +73,11 @@ pub(super) fn edit(plan: &BottlePlan, launched: Option<&BottlePlan>, proposal: &
     }
 }
 
-/// Time of effect and a note, or the reason that the change is impossible.
+/// Time of effect and a note, or the reason why the change is impossible.
 type Edited = Result<(When, String), String>;
 
-/// Sets how pipelock inspects a host that is opened. A reload cannot make pipelock pass a host without decrypting it, so a
-/// host that the launch did not pass is inspected by content until the next launch.
+/// Sets how pipelock inspects a newly allowed host. A reload cannot make pipelock pass a host without decrypting it, so
+/// a host that the launch did not pass is inspected by content until the next launch.
 fn inspect(plan: &mut BottlePlan, launched: Option<&BottlePlan>, host: &HostPattern, note: &mut String) {
     let covers = |pattern: &HostPattern| pattern == host || pattern.claims(host);
     // The next launch inspects the host as the wildcard that covers it.
@@ -129,7 +129,7 @@ fn route(
     let (inject, has_value) = match credential {
         None => (None, true),
         Some(token) => {
-            // A credential that egress has already goes where its other routes put it.
+            // A credential that egress already holds is injected as in its other routes.
             let known = routes.iter().filter_map(|route| route.inject.as_ref()).find(|inject| inject.token == *token);
             (Some(known.cloned().map_or_else(|| bearer(token.clone()), Ok)?), known.is_some())
         }
@@ -164,7 +164,7 @@ fn route(
     })
 }
 
-/// A credential that no route has yet, as a manifest's default scheme puts it.
+/// Returns the injection, by a manifest's default scheme, of a credential that no route uses yet.
 fn bearer(token: EnvName) -> Result<Injection, String> {
     Ok(Injection {
         slot: parse(&format!("EGRESS_TOKEN_{token}"))?,
@@ -182,7 +182,7 @@ fn free_name(routes: &[Route], host: &HostPattern) -> String {
     names.find(|name| routes.iter().all(|route| route.name != *name)).unwrap_or(base)
 }
 
-/// Returns whether neither of two routes takes precedence over the other for some request.
+/// Returns true if, for some request, neither of two routes takes precedence over the other.
 fn clash(one: &Route, other: &Route) -> bool {
     fn meet<T: PartialEq>(one: &[T], other: &[T]) -> bool {
         one.is_empty() && other.is_empty() || one.iter().any(|item| other.contains(item))
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_another_container_waits_and_what_needs_a_person_says_so() {
+    fn a_change_to_a_container_waits_for_the_next_launch_or_for_a_person() {
         let bare = plan("{}");
         let https = told(&bare, "git_upstream", r#"{"name":"lib","url":"https://git.example.com/a/lib"}"#);
         assert!(https.starts_with("NextLaunch; read only"), "{https}");

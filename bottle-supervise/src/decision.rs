@@ -4,24 +4,24 @@ use serde::{Deserialize, Serialize};
 
 use super::ProposalId;
 
-/// A decision, as its file spells it.
+/// A decision, as it is stored in its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Decision {
     pub(super) version: u64,
-    /// The proposal's name.
+    /// Id of the proposal.
     pub id: ProposalId,
-    /// The SHA-256 of the proposal's file as it was shown.
+    /// SHA-256 of the proposal's file as it was shown.
     pub proposal_sha256: String,
     /// The answer.
     #[serde(rename = "decision")]
     pub verdict: Verdict,
-    /// The person's reason, which the agent can read; may be empty.
+    /// The person's reason, which the agent can read. May be empty.
     pub reason: String,
     /// UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub decided_at: String,
-    /// Result of applying the change; absent from a denial.
+    /// Result of applying the change. Absent for a denial.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub applied: Option<Applied>,
 }
@@ -59,17 +59,17 @@ pub enum ApplyStatus {
 }
 
 impl Applied {
-    /// In effect in the running bottle.
+    /// Returns the result of a change that is in effect in the running bottle.
     pub fn live(detail: impl Into<String>) -> Self {
         Self { status: ApplyStatus::Live, detail: detail.into() }
     }
 
-    /// In effect when the bottle is next started.
+    /// Returns the result of a change that takes effect when the bottle is next started.
     pub fn recorded(detail: impl Into<String>) -> Self {
         Self { status: ApplyStatus::Recorded, detail: detail.into() }
     }
 
-    /// Not applied.
+    /// Returns the result of a change that was not applied.
     pub fn failed(detail: impl Into<String>) -> Self {
         Self { status: ApplyStatus::Failed, detail: detail.into() }
     }

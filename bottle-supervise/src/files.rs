@@ -19,16 +19,16 @@ impl Directory {
         Ok(Self(open(path, flags, Mode::empty())?))
     }
 
-    /// A directory in this one, or `None` if there is nothing of that name.
+    /// Opens a directory inside this one. Returns `None` if the name does not exist.
     pub(super) fn sub(&self, name: &str) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         found(openat(&self.0, name, flags, Mode::empty())).map(|fd| fd.map(Self))
     }
 
-    /// The contents of a regular file of at most `limit` bytes, or `None` if there is nothing of that name. Links,
-    /// pipes, devices, directories and larger files are errors.
+    /// Reads a regular file of at most `limit` bytes. Returns `None` if the name does not exist. Links, pipes, devices,
+    /// directories and larger files are errors.
     pub(super) fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
-        // Non-blocking, or opening a pipe would wait for somebody to write to it.
+        // Non-blocking: opening a pipe would otherwise wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Some(fd) = found(openat(&self.0, name, flags, Mode::empty()))? else {
             return Ok(None);
@@ -46,7 +46,8 @@ impl Directory {
         Ok(Some(content))
     }
 
-    /// Returns the names in this directory, sorted, without those that start with `.`. More than `limit` are an error.
+    /// Returns the names in this directory, sorted, without those that start with `.`. More than `limit` names are an
+    /// error.
     pub(super) fn names(&self, limit: usize) -> io::Result<Vec<CString>> {
         let mut names = Vec::new();
         for (count, entry) in Dir::read_from(&self.0)?.enumerate() {

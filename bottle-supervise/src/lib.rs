@@ -128,8 +128,9 @@ impl Supervisor {
         self.review(self.queue.show(id)?)
     }
 
-    /// Approves a proposal and applies its change: to the running proxies where that is possible, otherwise for the next
-    /// launch. The decision says which. If the application failed it gives the reason, and the bottle is as it was.
+    /// Approves a proposal and applies its change: to the running proxies where that is possible, otherwise for the
+    /// next launch. The decision says which. If applying the change fails, the decision gives the reason and the bottle
+    /// is unchanged.
     ///
     /// # Errors
     ///
@@ -158,7 +159,7 @@ impl Supervisor {
     /// Returns an error if the proposal was decided already, or has changed since it was shown.
     pub fn deny(&self, review: &Review, reason: &str) -> Result<Decision, SuperviseError> {
         let _lock = self.lock()?;
-        // A denial is possible even if this fails; the mark then stays for the next decision.
+        // A denial is possible even if this fails. The marker file then stays for the next decision.
         let _ = self.finish_interrupted(&Record::read(&self.layout)?);
         Ok(self.queue.deny(&review.shown, reason, SystemTime::now())?)
     }
@@ -219,7 +220,7 @@ impl Supervisor {
             (When::Never, _) => Err(detail.clone()),
             (When::ByHand, _) => Ok(()),
             (When::Now, _) => self.apply_now(record, &record.clone().with(now.plan, next)),
-            // The proxies do not run and read their files when they are started again.
+            // Stopped proxies read their files when they are started again.
             (When::NextLaunch, When::Now) => self.queue_for_next_start(record, &record.clone().with(now.plan, next)),
             (When::NextLaunch, _) => {
                 record.clone().with(record.plan.clone(), next).write(&self.layout).map_err(|error| chain(&error))
@@ -232,7 +233,7 @@ impl Supervisor {
         }
     }
 
-    /// Applies a change to the running proxies. On failure the bottle is as it was; if it is not, the error says so.
+    /// Applies a change to the running proxies. On failure the bottle is unchanged, or the error says that it is not.
     fn apply_now(&self, old: &Record, new: &Record) -> Result<(), String> {
         self.finish_interrupted(old)?;
         let mark = self.unfinished();
@@ -269,7 +270,7 @@ impl Supervisor {
         fs::remove_file(&mark).map_err(|error| chain(&failed("remove", &mark)(error)))
     }
 
-    /// File that exists while a change is applied.
+    /// Returns the path of the marker file, which exists while a change is applied.
     fn unfinished(&self) -> PathBuf {
         self.layout.service_dir(Service::Supervise).join("unfinished")
     }
@@ -289,7 +290,7 @@ impl Supervisor {
     }
 }
 
-/// Consequence of an approval. `unavailable` is the reason why the proxies cannot reload now.
+/// Returns the consequence of an approval. `unavailable` is the reason why the proxies cannot reload now.
 fn consequence(record: &Record, unavailable: Option<&str>, proposal: &Proposal) -> Consequence {
     let mut now = edit(&record.plan, Some(record.launched()), proposal);
     if let (When::Now, Some(reason)) = (now.when, unavailable) {

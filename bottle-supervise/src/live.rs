@@ -24,8 +24,8 @@ use crate::canonical::sha256;
 
 /// Time in which a proxy must answer. Both answer within 0.3 s on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Time after which an unanswered signal is sent again. Pipelock ignores a signal without a word when it read the same
-/// content within the last two seconds.
+/// Time after which an unanswered signal is sent again. Pipelock silently ignores a signal if it read the same content
+/// within the last two seconds.
 const REPEAT: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 pub(super) enum LiveError {
     #[error("failed to control the container of {service}")]
     Engine { service: Service, source: EngineError },
-    // Without the path: the agent reads the reason, and the path is the host's.
+    // Without the path: the agent reads this text, and the path belongs to the host.
     #[error("failed to write the configuration of {service}")]
     Write { service: Service, source: io::Error },
     #[error("{service} rejected the new configuration: {reason}")]
@@ -51,7 +51,7 @@ pub(super) enum LiveError {
 }
 
 impl LiveError {
-    /// Returns whether the proxy certainly still runs with its old configuration, or does not run at all.
+    /// Returns true if the proxy certainly still runs with its old configuration, or does not run at all.
     const fn kept_old(&self) -> bool {
         matches!(self, Self::Write { .. } | Self::Rejected { .. } | Self::NotRunning { .. })
     }
@@ -62,14 +62,14 @@ impl LiveError {
 pub(super) struct Failure {
     /// Reason why the change was not applied.
     pub(super) cause: String,
-    /// Reason why the old configuration could not be restored. Absent: the bottle is as it was.
+    /// Reason why the old configuration could not be restored. Absent: the bottle is unchanged.
     pub(super) restore: Option<LiveError>,
 }
 
 /// Proxies of one bottle.
 pub(super) struct Live<'a> {
     pub(super) engine: &'a Engine,
-    /// Plan of the launch: a reload keeps every setting of pipelock but its allowlist.
+    /// Plan of the launch: a reload keeps every setting of pipelock except its allowlist.
     pub(super) launched: &'a BottlePlan,
     pub(super) layout: &'a StateLayout,
 }
@@ -83,7 +83,7 @@ struct Config {
 }
 
 impl Live<'_> {
-    /// Reason why the proxies cannot reload now; none when they run.
+    /// Returns the reason why the proxies cannot reload now, or `None` if they run.
     pub(super) fn unavailable(&self, plan: &BottlePlan) -> Option<String> {
         let proxies = [Some(Service::Pipelock), plan.egress.as_ref().map(|_| Service::Egress)];
         proxies.into_iter().flatten().find_map(|service| match self.engine.container(&plan.names.container(service)) {
@@ -92,8 +92,8 @@ impl Live<'_> {
         })
     }
 
-    /// Writes the configuration for proxies that do not run, for when their containers are started again. Files of a
-    /// bottle that was taken down are gone and stay so.
+    /// Writes the configuration for stopped proxies, which read it when their containers are started again. Does not
+    /// recreate the files of a bottle that was taken down.
     pub(super) fn queue_for_next_start(&self, plan: &BottlePlan) -> Result<(), LiveError> {
         let configs = self.configs(plan)?;
         configs.iter().filter(|config| config.path.exists()).try_for_each(Config::write)
@@ -125,7 +125,7 @@ impl Live<'_> {
                     if *must_reload { self.reload(from, old) } else { old.write() }
                 },
             );
-            // Every file is restored, whatever becomes of the others.
+            // Every file is restored, even if restoring another one fails.
             Failure {
                 cause,
                 restore: restored.filter_map(Result::err).fold(None, |first, error| first.or(Some(error))),
@@ -138,7 +138,8 @@ impl Live<'_> {
         self.configs(plan)?.iter().try_for_each(|config| self.reload(plan, config))
     }
 
-    /// Egress comes first: the limits of a new route are in force before pipelock lets its host through.
+    /// Returns the configuration of each proxy. Egress comes first, so that the limits of a new route apply before
+    /// pipelock allows its host.
     fn configs(&self, plan: &BottlePlan) -> Result<Vec<Config>, LiveError> {
         let routes = plan.egress.as_ref().map(|plan| Config {
             service: Service::Egress,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::canonical::canonical;
 use super::text;
 
-/// The largest file that is taken for a proposal.
+/// Maximum size of a proposal's file, in bytes.
 pub(super) const MAX_BYTES: u64 = 64 * 1024;
 
 const MAX_REASON: usize = 2000;
@@ -21,7 +21,7 @@ const MAX_PATHS: usize = 20;
 const MAX_METHODS: usize = 20;
 const MAX_PACKAGES: usize = 50;
 
-/// A proposal's name: 13 digits, `-`, 16 characters of `a-z2-7`. Sorts by age, and can be put into a path.
+/// Id of a proposal: 13 digits, `-`, 16 characters of `a-z2-7`. Ids sort by age and are safe in a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ProposalId(String);
@@ -30,13 +30,13 @@ pub struct ProposalId(String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Proposal {
-    /// The proposal's name.
+    /// Id of the proposal.
     pub id: ProposalId,
     /// Time at which the sidecar accepted the proposal: UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub created: String,
-    /// Slug of the bottle, as the sidecar was started with it.
+    /// Slug of the bottle, as it was passed to the sidecar.
     pub slug: Slug,
-    /// The agent's words. They may span lines, and they may be false.
+    /// The agent's reason. It may span lines, and it may be false.
     pub reason: String,
     /// Proposed change.
     pub change: Change,
@@ -76,18 +76,18 @@ pub enum Change {
     ),
     /// Install Debian packages in the agent's image.
     Packages(
-        /// Names of the packages; never empty.
+        /// Names of the packages. Never empty.
         Vec<DebianPackage>,
     ),
 }
 
-/// Reason that a file is not a proposal.
+/// Reason why a file is not a proposal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a proposal: {0}")]
 pub struct Malformed(pub(super) &'static str);
 
 impl Change {
-    /// The kind, as files and logs spell it.
+    /// Returns the kind, as it is written in files and logs.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::AllowHost { .. } => "allow_host",
@@ -283,11 +283,11 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
 }
 
 fn fields<T: DeserializeOwned>(value: Value) -> Result<T, Malformed> {
-    // The error would repeat what an attacker wrote.
+    // serde's own error would quote text of an attacker.
     serde_json::from_value(value).map_err(|_| Malformed("a key is missing, unknown or of the wrong type"))
 }
 
-/// Parses a value of a plan. The type's own error would repeat what an attacker wrote.
+/// Parses a value of a plan. The type's own error would quote text of an attacker.
 fn parse<T: FromStr<Err = NameError>>(text: &str, otherwise: &'static str) -> Result<T, Malformed> {
     text.parse().map_err(|_| Malformed(otherwise))
 }
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_accepted_is_refused() {
+    fn values_that_are_not_accepted_are_refused() {
         for (kind, change) in [
             ("allow_host", json!({"host": "127.0.0.1"})),
             ("allow_host", json!({"host": "a.example", "extra": 1})),
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_spelling_is_a_proposal() {
+    fn only_canonical_json_is_a_proposal() {
         let good = canonical(&file("allow_host", &json!({"host": "a.example"}))).unwrap();
         for bad in [
             format!("{good}\n"),

@@ -18,7 +18,7 @@ use super::proposal::{MAX_BYTES, Malformed, Proposal, ProposalId};
 
 /// Maximum number of proposals that are read. A correct sidecar keeps at most 1000.
 const MAX_PROPOSALS: usize = 1024;
-/// Maximum bytes of the person's reason and of the result's detail. Every byte can take six in JSON.
+/// Maximum bytes of the person's reason and of the result's detail. One byte takes up to six bytes in JSON.
 const MAX_TEXT_BYTES: usize = 4096;
 const LOG: &str = "audit.jsonl";
 
@@ -48,7 +48,7 @@ pub struct Pending {
     pub unusable: Vec<Unusable>,
 }
 
-/// A file among the proposals that is not one.
+/// A file in the proposals directory that is not a proposal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Unusable {
@@ -98,7 +98,7 @@ pub enum QueueError {
     /// The proposal's file has changed since it was shown; nothing was decided.
     #[error("decide proposal `{0}`: it has changed since it was shown")]
     ChangedSinceShown(ProposalId),
-    /// There is a decision already; it stands.
+    /// The proposal has been decided already. That decision stands.
     #[error("decide proposal `{0}`: it has been decided already")]
     AlreadyDecided(ProposalId),
     /// A log failed its verification.
@@ -110,7 +110,7 @@ pub enum QueueError {
 }
 
 impl Queue {
-    /// Opens the queue whose proposals are under `queue`, and whose decisions go into `decisions`. Both must exist.
+    /// Opens a queue that has its proposals under `queue` and its decisions in `decisions`. Both must exist.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Io`] if the queue cannot be read. A file that is no proposal is not an error: see
+    /// [`QueueError::Io`] if the queue cannot be read. A file that is not a proposal is no error: see
     /// [`Pending::unusable`].
     pub fn pending(&self) -> Result<Pending, QueueError> {
         let mut pending = Pending::default();
@@ -177,18 +177,18 @@ impl Queue {
             .transpose()
     }
 
-    /// Grants what was shown: `apply` makes the change, then the agent is told of it and of what came of it. Of `reason`
-    /// and of the detail it gets to read the first 4 KiB.
+    /// Approves the proposal that was shown. `apply` makes the change, then the decision and its result are written for
+    /// the agent. `reason` and the result's detail are cut after 4 KiB.
     ///
-    /// One decision is made at a time; a second caller waits. If this process dies between the change and the
-    /// decision the proposal is still pending, with an `approving` line in the host's log, and `apply` is called again
-    /// by the next approval: it must be able to find its work done.
+    /// Decisions are made one at a time; a second caller waits. If this process dies between the change and the
+    /// decision, the proposal stays pending, with an `approving` line in the host's log. The next approval then calls
+    /// `apply` again, so `apply` must accept that its change is already made.
     ///
     /// # Errors
     ///
     /// Before `apply` is called: [`QueueError::ChangedSinceShown`], [`QueueError::AlreadyDecided`], and every error of
-    /// [`Queue::verify`], since nothing is approved for a sidecar whose log is invalid. After it,
-    /// [`QueueError::Io`] and [`QueueError::Audit`]: the change is made, the decision is not recorded.
+    /// [`Queue::verify`], because nothing is approved while the sidecar's log is invalid. After `apply`:
+    /// [`QueueError::Io`] and [`QueueError::Audit`]. The change is then made, but the decision is not recorded.
     pub fn approve(
         &self,
         shown: &ProposalSnapshot,
@@ -223,11 +223,12 @@ impl Queue {
         self.decide(&mut log, shown, Verdict::Denied, reason, None, witness.as_ref(), now)
     }
 
-    /// Checks both logs, that the sidecar's still passes through every point that the host's has seen it at, and that
-    /// every decision is the one that was logged.
+    /// Checks both logs and every decision. The sidecar's log must still contain each line that the host's log names as
+    /// its end at that time. Each decision must be the one that was logged.
     ///
-    /// Lines that the sidecar wrote after [`Verified::witnessed`] can be cut off by whoever controls the sidecar
-    /// without a trace; so can the ends of the host's log together with its decisions by the host's user.
+    /// Two kinds of truncation leave no trace. Whoever controls the sidecar can remove lines after
+    /// [`Verified::witnessed`]. The host's user can remove the last lines of the host's log together with their
+    /// decisions.
     ///
     /// # Errors
     ///
@@ -347,7 +348,7 @@ impl Queue {
             .ok()
             .and_then(|value| canonical(&value))
             .ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-        // The line comes first: a decision that is not in the log is not one that was made here.
+        // The line comes first: a decision without a line in the log counts as forged.
         log.append(
             now,
             "decided",
@@ -366,7 +367,7 @@ impl Queue {
     fn publish(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".decision-").tempfile_in(&self.decisions)?;
         file.write_all(content)?;
-        // Whatever the umask: the sidecar may run as another user where user namespaces are mapped.
+        // Independent of the umask: with mapped user namespaces, the sidecar may run as another user.
         file.as_file().set_permissions(Permissions::from_mode(0o644))?;
         file.as_file().sync_all()?;
         file.persist_noclobber(path)?;
@@ -386,7 +387,7 @@ impl ProposalSnapshot {
     }
 }
 
-/// The beginning of a text: a decision has to fit its file, and by then the change is made.
+/// Returns the beginning of a text. A decision must fit its file, because its change is already made.
 fn cut(text: &str) -> String {
     match text.char_indices().find(|(index, c)| index + c.len_utf8() > MAX_TEXT_BYTES) {
         Some((end, _)) => format!("{}…", &text[..end]),

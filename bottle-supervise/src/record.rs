@@ -41,12 +41,12 @@ impl Record {
         }
     }
 
-    /// Plan of the launch.
+    /// Returns the plan of the launch.
     pub(super) fn launched(&self) -> &BottlePlan {
         self.launched.as_ref().unwrap_or(&self.plan)
     }
 
-    /// Plan for the next launch.
+    /// Returns the plan for the next launch.
     pub(super) fn next(&self) -> &BottlePlan {
         self.next.as_ref().unwrap_or(&self.plan)
     }
@@ -60,7 +60,7 @@ impl Record {
         self
     }
 
-    /// Writes the record, and the posture if the bottle has a reader of it.
+    /// Writes the record. With `supervise` in the plan, also writes the posture, which the agent can read.
     pub(super) fn write(&self, layout: &StateLayout) -> Result<(), SuperviseError> {
         let write = |path: &Path, text: &str, mode| {
             bottle_files::write(path, text.as_bytes(), mode).map_err(failed("write", path))
@@ -94,7 +94,7 @@ mod tests {
     use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, StateRoot, UserIds};
 
     #[test]
-    fn the_fullest_plan_comes_back_from_disk_as_it_was() {
+    fn the_fullest_plan_is_read_back_from_disk_unchanged() {
         let text = include_str!("../../bottle-plan/tests/good/fullest.yaml");
         let manifest = Manifest::parse(text).unwrap();
         let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };

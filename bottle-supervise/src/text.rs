@@ -1,6 +1,6 @@
 //! Texts of a proposal that are not values of a plan.
 
-/// Returns whether a terminal can display the text safely: no cursor movement, hidden text or change of direction.
+/// Returns true if a terminal can display the text safely: no cursor movement, hidden text or change of direction.
 pub(super) fn is_readable(text: &str) -> bool {
     text.chars().all(|c| match c {
         '\n' | '\t' => true,
@@ -31,7 +31,7 @@ pub(super) fn is_readable(text: &str) -> bool {
     })
 }
 
-/// `YYYY-MM-DDTHH:MM:SS.mmmZ`.
+/// Returns true if the text has the form `YYYY-MM-DDTHH:MM:SS.mmmZ`.
 pub(super) fn is_timestamp(text: &str) -> bool {
     text.len() == 24
         && text.bytes().zip(*b"0000-00-00T00:00:00.000Z").all(|(byte, pattern)| match pattern {

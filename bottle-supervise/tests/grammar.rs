@@ -40,7 +40,7 @@ fn manifest(value: &str, text: &str) -> bool {
     let manifest = json!({"bottles": {"dev": bottle}, "agents": {"demo": {"bottle": "dev", "command": ["id"]}}});
     match Manifest::parse(&manifest.to_string()) {
         Ok(_) => true,
-        // A URL of another host than the one that the key of this test is for.
+        // A URL whose host is not the one of this test's key.
         Err(error) => {
             value == "git_url" && error.to_string().contains("known_hosts") && !error.to_string().contains("git URL")
         }
@@ -59,7 +59,7 @@ fn proposal(value: &str, text: &str) -> bool {
         "package" => ("image_change", json!({"packages": [text]})),
         other => panic!("no such value: {other}"),
     };
-    // The keys are in order, as canonical JSON wants them.
+    // The keys are sorted, as canonical JSON requires.
     let id = "1700000000000-aaaaaaaaaaaaaaaa";
     let file = format!(
         r#"{{"agent_reason":"x","change":{change},"created":"2026-01-02T03:04:05.678Z","id":"{id}","kind":"{kind}","slug":"demo-1","version":1}}"#
@@ -70,7 +70,7 @@ fn proposal(value: &str, text: &str) -> bool {
 /// Returns true if the text is accepted as a value.
 type Verdict = Box<dyn Fn(&str, &str) -> bool>;
 
-/// The patterns as the sidecar applies them.
+/// Returns a function that applies the patterns as the sidecar does.
 fn patterns() -> impl Fn(&str, &str) -> bool {
     let grammars: Value = serde_json::from_str(&bottle_values::export::json()).unwrap();
     let compiled: std::collections::BTreeMap<String, jsonschema::Validator> = grammars
@@ -111,7 +111,7 @@ fn the_committed_grammars_are_those_of_the_types() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
-    /// Texts in the neighbourhood of the accepted ones.
+    /// Random texts that are similar to accepted ones.
     #[test]
     fn proposals_and_patterns_agree_on_random_texts(
         value in prop::sample::select(&["host", "path", "method", "credential", "upstream", "git_url", "package"][..]),

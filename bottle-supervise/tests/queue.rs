@@ -38,7 +38,7 @@ impl Fixture {
         self.path(&format!("queue/proposals/{}.json", id(number)))
     }
 
-    /// What the sidecar does for a proposal: a line in its log, then the file.
+    /// Writes a proposal as the sidecar does: first a line in its log, then the file.
     fn propose(&self, number: u64, host: &str) -> ProposalSnapshot {
         let mut log = AuditLog::open(&self.path("queue/audit.jsonl"), now()).unwrap();
         log.append(now(), "proposed", &json!({"id": id(number), "kind": "allow_host"})).unwrap();
@@ -126,7 +126,7 @@ fn a_second_decision_is_refused_and_the_first_stands() {
 }
 
 #[test]
-fn of_two_people_who_approve_at_once_one_does() {
+fn of_two_simultaneous_approvals_one_succeeds() {
     let f = Fixture::new();
     let shown = f.propose(1, "a.example");
     let applied = AtomicUsize::new(0);
@@ -148,7 +148,7 @@ fn of_two_people_who_approve_at_once_one_does() {
 }
 
 #[test]
-fn what_changed_since_it_was_shown_is_not_decided() {
+fn a_proposal_that_changed_since_it_was_shown_is_not_decided() {
     type Attack = fn(&Fixture) -> std::io::Result<()>;
     let attacks: [(&str, Attack); 6] = [
         ("other host", |f| fs::write(f.proposal_file(1), content(1, "b.example"))),
@@ -174,7 +174,7 @@ fn what_changed_since_it_was_shown_is_not_decided() {
 }
 
 #[test]
-fn hostile_files_are_listed_as_unusable_and_harm_nothing() {
+fn hostile_files_are_listed_as_unusable() {
     let f = Fixture::new();
     let good = f.propose(9, "a.example");
     let proposals = f.path("queue/proposals");
@@ -200,7 +200,7 @@ fn hostile_files_are_listed_as_unusable_and_harm_nothing() {
 }
 
 #[test]
-fn a_directory_of_proposals_that_is_a_link_is_not_followed() {
+fn a_link_in_place_of_the_proposals_directory_is_not_followed() {
     let f = Fixture::new();
     f.propose(1, "a.example");
     fs::rename(f.path("queue/proposals"), f.path("elsewhere")).unwrap();
@@ -210,7 +210,7 @@ fn a_directory_of_proposals_that_is_a_link_is_not_followed() {
 }
 
 #[test]
-fn a_flood_of_files_is_an_error_and_not_a_long_list() {
+fn too_many_files_are_an_error() {
     let f = Fixture::new();
     for number in 0..1100 {
         fs::write(f.proposal_file(number), "").unwrap();
@@ -219,7 +219,7 @@ fn a_flood_of_files_is_an_error_and_not_a_long_list() {
 }
 
 #[test]
-fn nothing_is_approved_on_a_log_that_was_tampered_with_but_it_can_be_denied() {
+fn a_tampered_log_blocks_approvals_but_not_denials() {
     let f = Fixture::new();
     let shown = f.propose(1, "a.example");
     f.propose(2, "b.example");
@@ -231,7 +231,7 @@ fn nothing_is_approved_on_a_log_that_was_tampered_with_but_it_can_be_denied() {
 }
 
 #[test]
-fn a_log_cut_or_made_anew_before_a_decision_is_detected() {
+fn a_log_truncated_or_replaced_before_a_decision_is_detected() {
     for anew in [false, true] {
         let f = Fixture::new();
         let shown = f.propose(1, "a.example");
@@ -250,7 +250,7 @@ fn a_log_cut_or_made_anew_before_a_decision_is_detected() {
 }
 
 #[test]
-fn a_cut_after_the_last_decision_leaves_no_trace_and_verify_says_up_to_where_it_vouches() {
+fn a_truncation_after_the_last_decision_is_not_detected_and_verify_reports_the_last_confirmed_line() {
     let f = Fixture::new();
     let shown = f.propose(1, "a.example");
     f.approve(&shown).unwrap();
@@ -278,7 +278,7 @@ fn a_forged_or_edited_decision_is_detected() {
 }
 
 #[test]
-fn a_host_killed_between_the_line_and_the_decision_can_decide_again() {
+fn a_host_killed_between_log_line_and_decision_can_decide_again() {
     let f = Fixture::new();
     let shown = f.propose(1, "a.example");
     f.approve(&shown).unwrap();
@@ -293,7 +293,7 @@ fn a_host_killed_between_the_line_and_the_decision_can_decide_again() {
 }
 
 #[test]
-fn long_words_are_cut_and_still_make_a_decision() {
+fn long_reasons_are_cut_and_the_decision_is_valid() {
     let f = Fixture::new();
     let shown = f.propose(1, "a.example");
     let long = "\u{1}ü".repeat(100_000);
@@ -303,7 +303,7 @@ fn long_words_are_cut_and_still_make_a_decision() {
 }
 
 #[test]
-fn what_is_not_there_is_not_found() {
+fn a_missing_proposal_is_not_found() {
     let f = Fixture::new();
     assert!(matches!(f.queue.show(&id(1)), Err(QueueError::NotFound(_))));
     assert!(f.queue.decision(&id(1)).unwrap().is_none());
@@ -316,7 +316,7 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
-fn a_watch_tells_everything_once_and_ends() {
+fn a_watch_reports_each_event_once_and_ends() {
     let f = Fixture::new();
     let first = f.propose(1, "a.example");
     let mut watch = f.queue.watch(Duration::from_millis(1), 8, || false);

@@ -5,7 +5,7 @@ use serde::Deserialize;
 /// Longest reason that is passed on, in bytes.
 const MAX_REASON_BYTES: usize = 1500;
 
-/// Answer of a proxy, as far as there is one.
+/// Answer of a proxy, if it has answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// No answer yet.
@@ -18,7 +18,7 @@ pub(super) enum Answer {
     OtherContent,
 }
 
-/// Answer in the status file of egress.
+/// Returns the answer in the status file of egress.
 pub(super) fn of_egress(status: &str, sha256: &str) -> Answer {
     #[derive(Deserialize)]
     struct Status {
@@ -34,10 +34,11 @@ pub(super) fn of_egress(status: &str, sha256: &str) -> Answer {
     }
 }
 
-/// Answer in the log of pipelock 2.3.0: JSON on standard output for a reload that succeeded or was rejected, text on
-/// standard error for a file that does not parse and for what a rejected reload would have weakened.
+/// Returns the answer in the log of pipelock 2.3.0. It prints JSON on standard output when a reload succeeds or is
+/// rejected. It prints text on standard error when a file does not parse, and for each setting that a rejected reload
+/// would have weakened.
 ///
-/// Lines begin with the engine's timestamp. A line of `last_line` was printed before the signal.
+/// Lines begin with the engine's timestamp. `last_line` is the timestamp of the last line before the signal.
 pub(super) fn of_pipelock(stdout: &str, stderr: &str, last_line: Option<&str>, sha256: &str) -> Answer {
     #[derive(Deserialize)]
     struct Line {
@@ -73,7 +74,7 @@ pub(super) fn of_pipelock(stdout: &str, stderr: &str, last_line: Option<&str>, s
     }
     let mut lines = messages(stderr, last_line).skip_while(|line| !line.starts_with(NOT_PARSED));
     if let Some(first) = lines.next() {
-        // The YAML parser's message goes on in indented lines.
+        // The YAML parser's message continues in indented lines.
         let rest = lines.take_while(|line| line.starts_with(' ')).map(str::trim);
         let message = std::iter::once(&first[NOT_PARSED.len()..]).chain(rest).collect::<Vec<_>>().join(" ");
         return Answer::Rejected(cut(&message));
@@ -83,13 +84,13 @@ pub(super) fn of_pipelock(stdout: &str, stderr: &str, last_line: Option<&str>, s
 
 const NOT_PARSED: &str = "pipelock: config reload failed: ";
 
-/// Lines without their timestamps, and without those of the time before the signal.
+/// Returns the lines printed after the signal, without their timestamps.
 fn messages<'a>(log: &'a str, last_line: Option<&'a str>) -> impl Iterator<Item = &'a str> {
     let lines = log.lines().filter_map(|line| line.split_once(' '));
     lines.filter(move |(time, _)| Some(*time) != last_line).map(|(_, message)| message)
 }
 
-/// Setting that a reload may not change, in pipelock's words.
+/// Returns the setting that a reload would have weakened, in pipelock's words.
 fn weakened(line: &str) -> Option<&str> {
     let message = line.strip_prefix("WARNING: config reload: ")?;
     (!message.ends_with("ignoring")).then_some(message)
