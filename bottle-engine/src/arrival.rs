@@ -77,7 +77,7 @@ impl Listing {
         Ok(Self(all))
     }
 
-    /// Returns the script's input.
+    /// Returns the standard input of [`CHECK`].
     fn questions(&self) -> Vec<u8> {
         let mut text = include_bytes!("arrival.sh").to_vec();
         let of = |wanted: Kind| self.0.iter().filter(move |(_, kind)| **kind == wanted);

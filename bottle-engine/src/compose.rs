@@ -88,8 +88,8 @@ impl Compose<'_> {
     ///
     /// # Errors
     ///
-    /// Returns an error when a service does not become healthy within `wait`; when a secret's name is one that the
-    /// client reads itself.
+    /// Returns an error when a service does not become healthy within `wait`, or when the client itself reads a
+    /// variable of a secret's name.
     pub fn up(
         &self,
         wait: Duration,
@@ -138,7 +138,7 @@ impl Compose<'_> {
         Ok(log.finish().map_err(failed)?)
     }
 
-    /// Streams the output of every service to the control's sink, as plain text. With `follow` it goes on until it is
+    /// Streams the output of every service to the control's sink, as plain text. With `follow` it continues until it is
     /// cancelled or the services are gone.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Compose<'_> {
     ///
     /// # Errors
     ///
-    /// Returns an error when Compose cannot be asked or its answer not be understood.
+    /// Returns an error when Compose cannot be run or its output cannot be parsed.
     pub fn ps(&self) -> Result<Vec<ServiceState>, EngineError> {
         let command =
             self.command("ps").with_args(["--all", "--format", "json"]).with_timeout(self.engine.limits.query);

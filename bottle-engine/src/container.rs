@@ -17,15 +17,15 @@ use crate::state::{ContainerState, CopyMethod};
 impl Engine {
     /// Runs a command in a container and captures its output, whatever its status.
     ///
-    /// After a timeout or a cancellation the command and everything that it started are ended in the container too, with
-    /// SIGTERM and half a second later with SIGKILL. They are found by the variable `BOTTLE_EXEC`, which the command gets
-    /// and its children inherit.
+    /// After a timeout or a cancellation, the command and everything that it started are also stopped in the container:
+    /// by SIGTERM, and by SIGKILL half a second later. They are found by the variable `BOTTLE_EXEC`, which the command
+    /// gets and its children inherit.
     ///
     /// # Errors
     ///
-    /// Returns an error when the command does not come to its own end, and [`EngineError::StillRunning`] when something
-    /// of it survives. A container or a program that does not exist is a status (1, 126, 127): the engines report it
-    /// like the command's own.
+    /// Returns an error when the command is interrupted, and [`EngineError::StillRunning`] when one of its processes
+    /// survives. A missing container or program is no error but an exit status (1, 126 or 127), because the engines
+    /// report it that way.
     pub fn exec(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
         self.run_exec(container, exec, false, |command| command)
     }
@@ -95,13 +95,13 @@ impl Engine {
         Ok(command)
     }
 
-    /// Unpacks a tar stream in an existing directory of a running container. Modes are the stream's, and owners too by
-    /// [`CopyMethod::Engine`]; by [`CopyMethod::Tar`] everything belongs to `user` (a name, or `uid:gid`), who unpacks it,
-    /// root if there is none.
+    /// Unpacks a tar stream in an existing directory of a running container. Modes are taken from the stream. With
+    /// [`CopyMethod::Engine`] so are the owners. With [`CopyMethod::Tar`] everything belongs to `user` (a name, or
+    /// `uid:gid`; default: root), who unpacks the stream.
     ///
-    /// One exec by `user` then checks that every name is there and that every file has its size. Where the user cannot
-    /// enter the directory or the container has no shell, the engine copies one small file back instead. A stream that cannot
-    /// be read twice ([`Stdin::Inherit`]) is not checked.
+    /// One exec by `user` then checks that every name exists and that every file has its size. If the user cannot enter
+    /// the directory, or the container has no shell, the engine copies one small file back instead. A stream that
+    /// cannot be read twice ([`Stdin::Inherit`]) is not checked.
     ///
     /// # Errors
     ///
@@ -134,8 +134,8 @@ impl Engine {
         self.check_arrival(container, directory, &listing, method, user)
     }
 
-    /// Unpacks a tar stream in an existing directory of a container that was created and does not run. Modes and owners are
-    /// the stream's. The engine then copies the last small file of the stream back, as a check.
+    /// Unpacks a tar stream in an existing directory of a container that was created and does not run. Modes and owners
+    /// are taken from the stream. The engine then copies the last small file of the stream back, as a check.
     ///
     /// # Errors
     ///
@@ -147,12 +147,12 @@ impl Engine {
         self.check_witness(container, directory, &listing)
     }
 
-    /// Writes a file or a directory of a container to a tar file, mode 0600, under its own last name. By
-    /// [`CopyMethod::Tar`] `user` reads it, root if there is none.
+    /// Writes a file or a directory of a container to a tar file, mode 0600, under its own last name. With
+    /// [`CopyMethod::Tar`], `user` (default: root) reads it.
     ///
     /// # Errors
     ///
-    /// Returns an error when the path is not there, or the file cannot be written.
+    /// Returns an error when the path does not exist, or the file cannot be written.
     pub fn cp_out(
         &self,
         container: &str,
@@ -184,7 +184,8 @@ impl Engine {
         self.run(&command).map(drop)
     }
 
-    /// The engine's own copy, without the archive mode that gives everything to the container's user; it is off with Docker.
+    /// Returns the words of the engine's own copy. They turn off Podman's archive mode, which would give every file to
+    /// the container's user.
     pub(crate) fn copy_words(&self) -> impl Iterator<Item = &'static str> {
         let is_podman = self.info.flavour == Flavour::Podman;
         std::iter::once("cp").chain(is_podman.then_some("--archive=false"))
@@ -194,7 +195,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the container is not there or does not run.
+    /// Returns an error when the container does not exist or does not run.
     pub fn kill(&self, container: &str, signal: &str) -> Result<(), EngineError> {
         let command = self.change(["kill", "--signal", signal, container]);
         self.run(&command.with_label(format!("send {signal} to {container}"))).map(drop)
@@ -212,7 +213,7 @@ impl Engine {
         self.run(&command.with_label(format!("read the log of {container}")))
     }
 
-    /// Returns the timestamp of the last line that a container printed; none when it printed nothing.
+    /// Returns the timestamp of the last line that a container printed. `None` if it printed nothing.
     ///
     /// # Errors
     ///
@@ -229,7 +230,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked or its output cannot be parsed.
+    /// Returns an error when the engine cannot be queried or its output cannot be parsed.
     pub fn container(&self, name: &str) -> Result<Option<ContainerState>, EngineError> {
         let Some(value) = self.inspect(ObjectKind::Container, name)? else { return Ok(None) };
         Ok(Some(ContainerState::read(&value)))
@@ -239,7 +240,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::NotReady`] when the time is up, or at once when the container ended or is not there.
+    /// [`EngineError::NotReady`] when the time is up, or at once when the container has ended or does not exist.
     pub fn wait_ready(&self, container: &str, within: Duration) -> Result<(), EngineError> {
         const PAUSE: Duration = Duration::from_millis(100);
         let until = Instant::now() + within;

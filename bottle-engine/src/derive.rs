@@ -13,7 +13,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the image is not there or the name is taken.
+    /// Returns an error when the image does not exist or the name is taken.
     pub fn create_container(
         &self,
         name: &str,
@@ -34,7 +34,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the container is not there.
+    /// Returns an error when the container does not exist.
     pub fn commit_container(&self, name: &str, tag: &str) -> Result<(), EngineError> {
         let command = self
             .change(["container", "commit", name, tag])

@@ -175,8 +175,8 @@ pub struct Capabilities {
     pub gateway_mode_isolated: bool,
     /// `start_interval` in a health check: Docker 25 and Compose 2.20.2.
     pub start_interval: bool,
-    /// The engine's resolver does not forward questions from an internal network (CVE-2024-29018): Docker 23.0.11,
-    /// 25.0.5 and 26.0.
+    /// The engine's resolver does not forward queries from an internal network (CVE-2024-29018): Docker 23.0.11, 25.0.5
+    /// and 26.0.
     pub sealed_resolver: bool,
     /// The engine sees this host's files.
     pub local_files: bool,
@@ -206,7 +206,7 @@ pub enum Capability {
     ComposeWait,
     /// A bridge without an IPv4 address of the host.
     InhibitIpv4,
-    /// A resolver that keeps an internal network's questions to itself.
+    /// A resolver that does not forward queries from an internal network.
     SealedResolver,
     /// Bind mounts of this host's files.
     LocalFiles,

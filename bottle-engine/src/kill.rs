@@ -36,7 +36,7 @@ impl Mark {
 }
 
 impl Engine {
-    /// Runs the client of an exec. If it does not come to its own end, ends what it started in the container.
+    /// Runs the client of an exec. If it is interrupted, stops the processes that it started in the container.
     pub(crate) fn attend(
         &self,
         container: &str,

@@ -104,7 +104,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked or its output cannot be parsed.
+    /// Returns an error when the engine cannot be queried or its output cannot be parsed.
     pub fn list(&self, kind: ObjectKind, filter: &Filter) -> Result<Vec<Object>, EngineError> {
         Ok(self.find(kind, filter)?.into_iter().map(|(object, _)| object).collect())
     }
@@ -113,7 +113,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked or its answer cannot be parsed.
+    /// Returns an error when the engine cannot be queried or its answer cannot be parsed.
     pub fn containers(&self, filter: &Filter) -> Result<Vec<(String, ContainerState)>, EngineError> {
         let found = self.find(ObjectKind::Container, filter)?;
         Ok(found.into_iter().map(|(object, value)| (object.name, ContainerState::read(&value))).collect())
@@ -151,7 +151,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked or its output cannot be parsed.
+    /// Returns an error when the engine cannot be queried or its output cannot be parsed.
     pub fn inspect(&self, kind: ObjectKind, name: &str) -> Result<Option<Value>, EngineError> {
         let command = self.query([kind.as_str(), "inspect", name]);
         let Some(output) = self.run_if_there(&command)? else { return Ok(None) };
@@ -163,7 +163,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked.
+    /// Returns an error when the engine cannot be queried.
     pub fn exists(&self, kind: ObjectKind, name: &str) -> Result<bool, EngineError> {
         Ok(self.inspect(kind, name)?.is_some())
     }
@@ -212,7 +212,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine cannot be asked or its output cannot be parsed.
+    /// Returns an error when the engine cannot be queried or its output cannot be parsed.
     pub fn network(&self, name: &str) -> Result<Option<NetworkInfo>, EngineError> {
         let Some(value) = self.inspect(ObjectKind::Network, name)? else { return Ok(None) };
         let field =

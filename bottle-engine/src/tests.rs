@@ -117,8 +117,8 @@ fn tar_stream() -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// Runs the exec that checks a copy in this host's own shell, and lets everything else succeed: an engine that reports
-/// success and copies nothing.
+/// An engine that reports success and copies nothing. The exec that checks a copy runs in this host's own shell; every
+/// other command succeeds.
 #[derive(Debug)]
 struct DroppingBackend {
     /// True if the list of files to check is dropped too.
@@ -144,7 +144,7 @@ impl Backend for DroppingBackend {
 }
 
 #[test]
-fn a_copy_that_reports_success_and_copies_nothing_is_an_error_that_says_what_is_missing() {
+fn a_copy_that_copies_nothing_is_an_error_that_names_the_missing_files() {
     let engine = rehearsed().1.with_backend(Arc::new(DroppingBackend { drops_lists: false }));
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_str().unwrap();
@@ -159,7 +159,7 @@ fn a_copy_that_reports_success_and_copies_nothing_is_an_error_that_says_what_is_
         );
         assert!(error.contains("`./kept` is missing, `./kept/link` is missing, `./kept/-n` is missing"), "{error}");
 
-        // What is there already counts, with its size.
+        // Files that already exist with the right size count as copied.
         tar::Archive::new(tar_stream().as_slice()).unpack(root.path()).unwrap();
         assert_eq!(copy(), Ok(()));
         std::fs::write(empty.join("-n"), "123").unwrap();
@@ -177,7 +177,7 @@ fn a_copy_that_reports_success_and_copies_nothing_is_an_error_that_says_what_is_
     assert!(error.contains("but `kept/-n` is missing"), "{error}");
 }
 
-/// The recorded lines with the random mark of each exec left out.
+/// Returns the recorded lines without the random mark of each exec.
 fn without_marks(backend: &RecordingBackend) -> Vec<String> {
     let plain = |line: String| match line.split_once("BOTTLE_EXEC=") {
         Some((before, after)) => format!("{before}BOTTLE_EXEC={}", &after[16..]),
@@ -187,7 +187,7 @@ fn without_marks(backend: &RecordingBackend) -> Vec<String> {
 }
 
 #[test]
-fn an_exec_that_is_interrupted_is_ended_in_the_container_by_its_mark_and_as_its_user() {
+fn an_interrupted_exec_is_stopped_in_the_container_by_its_mark_and_user() {
     for fault in [Fault::TimedOut, Fault::Cancelled, Fault::Signal(9)] {
         let backend = Arc::new(RecordingBackend::new().with_fault(1, fault));
         let engine = rehearsed().1.with_backend(backend.clone()).with_control(Control::default());
@@ -202,7 +202,7 @@ fn an_exec_that_is_interrupted_is_ended_in_the_container_by_its_mark_and_as_its_
         let wanted = format!("docker exec --interactive --user agent box sh -s {mark} # reads ");
         assert!(line.starts_with(&wanted), "{line}");
     }
-    // One that ends by itself, badly or not, costs nothing more; nor does one that was never started.
+    // An exec that ends by itself, or was never started, needs no further command.
     for fault in [Fault::Exit(1), Fault::Spawn, Fault::NotFound] {
         let backend = Arc::new(RecordingBackend::new().with_fault(1, fault));
         _ = rehearsed().1.with_backend(backend.clone()).exec("box", &Exec::new(["true"]));
@@ -215,7 +215,7 @@ fn an_exec_that_is_interrupted_is_ended_in_the_container_by_its_mark_and_as_its_
 }
 
 #[test]
-fn what_survives_an_interrupted_exec_is_an_error_that_says_so() {
+fn a_process_that_survives_an_interrupted_exec_is_an_error() {
     let survived = Answer::exit(1).with_stderr("still running: 12\n");
     let backend = RecordingBackend::new().with_fault(1, Fault::Cancelled).with_default(survived);
     let engine = rehearsed().1.with_backend(Arc::new(backend)).with_control(Control::default());
@@ -249,7 +249,7 @@ fn logs_are_plain_text_in_the_file_and_in_the_stream() {
 }
 
 #[test]
-fn docker_is_known_by_its_answers() {
+fn docker_is_recognised_by_its_output() {
     let info = detect(
         RecordingBackend::new()
             .with_answer(Matcher::prefix(["version"]), Answer::stdout(DOCKER_26))
@@ -284,7 +284,7 @@ fn a_clock_that_differs_by_more_than_a_minute_is_a_warning() {
 }
 
 #[test]
-fn podman_is_known_by_its_answers_even_when_it_is_called_docker() {
+fn podman_is_recognised_by_its_output_even_when_it_is_called_docker() {
     let info = detect(
         RecordingBackend::new()
             .with_answer(
@@ -309,7 +309,7 @@ fn podman_is_known_by_its_answers_even_when_it_is_called_docker() {
 }
 
 #[test]
-fn where_nothing_answers_the_error_tells_what_each_one_said() {
+fn when_no_engine_answers_the_error_quotes_each_one() {
     let backend = RecordingBackend::new()
         .with_answer(Matcher::when(|command| command.program() == "docker"), Answer::exit(1).with_stderr("no daemon\n"))
         .with_answer(Matcher::when(|command| command.program() == "nerdctl"), Answer::stdout("{}"))
@@ -318,7 +318,7 @@ fn where_nothing_answers_the_error_tells_what_each_one_said() {
 }
 
 #[test]
-fn a_daemon_that_is_down_is_no_engine() {
+fn a_client_without_a_daemon_is_not_an_engine() {
     let down = r#"{"ServerVersion":"","ServerErrors":["cannot connect"],"ClientInfo":{}}"#;
     let error = detect(
         RecordingBackend::new()
@@ -338,7 +338,7 @@ fn a_capability_that_is_missing_is_an_error_that_names_it() {
 }
 
 #[test]
-fn removing_what_is_not_there_counts_as_done_and_a_real_failure_does_not() {
+fn removing_a_missing_object_succeeds_and_a_real_failure_is_an_error() {
     let gone = "Error response from daemon: network x not found\nexit status 1\n";
     let engine = answering([("network rm", Answer::exit(1).with_stderr(gone))]);
     assert!(!engine.remove(ObjectKind::Network, "x").unwrap());
@@ -353,7 +353,7 @@ fn removing_what_is_not_there_counts_as_done_and_a_real_failure_does_not() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_understood_is_shown_with_its_command() {
+fn output_that_cannot_be_parsed_is_quoted_with_its_command() {
     let engine = answering([("network inspect", Answer::stdout("<html>a proxy's page</html>"))]);
     let error = engine.network("n").unwrap_err().to_string();
     assert!(error.starts_with("parse the output of `docker network inspect n`: expected value"), "{error}");
@@ -361,7 +361,7 @@ fn an_answer_that_cannot_be_understood_is_shown_with_its_command() {
 }
 
 #[test]
-fn what_the_list_names_is_looked_at_and_may_vanish_meanwhile() {
+fn listed_objects_are_inspected_and_may_vanish_meanwhile() {
     let engine = answering([
         ("container ls", Answer::stdout("b\na\n")),
         ("container inspect", Answer::stdout(r#"[{"Id":"a","Name":"/box","Config":{"Labels":{"k":"v"}}}]"#)),
@@ -372,7 +372,7 @@ fn what_the_list_names_is_looked_at_and_may_vanish_meanwhile() {
 }
 
 #[test]
-fn a_name_that_would_steer_the_client_is_not_handed_on() {
+fn a_variable_that_the_client_itself_reads_is_refused() {
     let (backend, engine) = rehearsed();
     let project = ComposeProject::new("p", "/d", "/d/f");
     let compose = engine.compose(&project).unwrap();

@@ -22,7 +22,7 @@ fn engine() -> Engine {
     Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default()).expect("an engine that answers")
 }
 
-/// A project of one service that does nothing, under a name that no other test uses.
+/// A project of one idle service, under a name that no other test uses.
 struct Project {
     engine: Engine,
     compose: ComposeProject,
@@ -127,8 +127,8 @@ fn a_sandboxed_container_from_up_to_down() {
     life_of_a_container("exec-e2e-runsc", "runsc", CopyMethod::Tar);
 }
 
-/// Leaves behind, if nobody ends them, a child that ignores SIGTERM, one with a session of its own, and one with neither an
-/// environment nor, after SIGTERM, a parent.
+/// Starts three children that are hard to stop: one ignores SIGTERM, one has its own session, one has no environment
+/// and loses its parent at SIGTERM.
 const STUBBORN: &str = "trap '' TERM
     (trap '' TERM; sleep 3101; sleep 3102) &
     setsid sh -c 'trap \"\" TERM; sleep 3103; sleep 3104' &
@@ -143,7 +143,7 @@ fn interrupted_execs(name: &str, runtime: &str) {
         engine.exec(name, &Exec::new(["sh", "-c", script])).unwrap().stdout.text()
     };
     std::thread::scope(|scope| {
-        // Another exec of the same container, which goes on.
+        // Another exec in the same container, which must keep running.
         let other =
             scope.spawn(|| engine.exec(name, &Exec::new(["sh", "-c", "setsid sleep 3900 & sleep 12; echo other"])));
         std::thread::sleep(Duration::from_secs(1));
@@ -172,7 +172,7 @@ fn interrupted_execs(name: &str, runtime: &str) {
         assert_eq!(running().trim(), "sleep 3900", "after the cancellation");
         assert_eq!(other.join().unwrap().unwrap().stdout.text(), "other\n");
     });
-    // What an exec leaves behind on purpose stays, until everything is to go.
+    // A process that an exec left running on purpose stays until everything is stopped.
     assert_eq!(running().trim(), "sleep 3900");
     engine.kill_all(name, None).unwrap();
     assert_eq!(running(), "");
@@ -182,7 +182,7 @@ fn interrupted_execs(name: &str, runtime: &str) {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_interrupted_exec_leaves_no_process_and_no_other_exec_is_hit() {
+fn an_interrupted_exec_leaves_no_process_and_stops_no_other_exec() {
     interrupted_execs("exec-e2e-kill", "runc");
 }
 
@@ -192,7 +192,7 @@ fn an_interrupted_exec_leaves_no_process_in_a_sandbox() {
     interrupted_execs("exec-e2e-kill-runsc", "runsc");
 }
 
-/// The mark of an exec must cost nothing.
+/// The mark of an exec must not slow it down.
 #[test]
 #[ignore = "needs a container engine"]
 fn an_exec_takes_no_longer_than_the_client_itself() {
@@ -219,7 +219,7 @@ fn an_exec_takes_no_longer_than_the_client_itself() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_network_from_making_to_removing() {
+fn a_network_is_created_inspected_and_removed() {
     let engine = engine();
     let name = "exec-e2e-net";
     let network = NewNetwork {
@@ -270,7 +270,7 @@ fn an_image_from_a_tar_on_standard_input() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn what_compose_refuses_is_told_with_its_words() {
+fn an_error_of_compose_is_quoted() {
     let engine = engine();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("docker-compose.yml");
@@ -286,7 +286,7 @@ fn what_compose_refuses_is_told_with_its_words() {
     assert!(error.contains("yaml"), "{error}");
 }
 
-/// Not a test: what [`a_person_at_a_terminal`] starts at a terminal.
+/// Not a test: the program that [`a_person_at_a_terminal`] starts at a terminal.
 #[test]
 #[ignore = "is started by another test of this file"]
 #[expect(clippy::disallowed_methods, reason = "this is how the other test speaks to it")]
@@ -301,7 +301,7 @@ fn at_a_terminal() {
     std::process::exit(output.status.as_shell_code());
 }
 
-/// Starts [`at_a_terminal`] behind a pseudo-terminal of 33 rows and 101 columns, types, and gives back what was shown.
+/// Starts [`at_a_terminal`] in a pseudo-terminal of 33 rows and 101 columns, types, and checks what is shown.
 #[test]
 #[ignore = "needs a container engine"]
 fn a_person_at_a_terminal() {
@@ -327,7 +327,7 @@ fn a_person_at_a_terminal() {
         }
     };
     until("ready");
-    // Ctrl-C is for the program in the container; the client and this test go on.
+    // Ctrl-C goes to the program in the container. The client and this test keep running.
     keys.write_all(b"\x03").unwrap();
     until("caught");
     keys.write_all(b"typed\r").unwrap();

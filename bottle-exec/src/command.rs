@@ -420,7 +420,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_itself_as_a_line_for_a_shell() {
+    fn a_command_is_displayed_as_a_shell_line() {
         let command = Command::new("docker")
             .with_args(["cp", "-", "box:/a b", "it's", "new\nline", "", "~", "$HOME"])
             .with_cwd("/some dir")
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_shown_neither_by_display_nor_by_debug_wherever_it_stands() {
+    fn neither_display_nor_debug_shows_a_secret() {
         let secret = SecretValue::new("correct horse");
         let command = Command::new("x")
             .with_env("TOKEN", secret.clone())
@@ -450,7 +450,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn bytes_that_are_no_text_are_shown_as_the_shell_reads_them() {
+    fn invalid_utf8_is_quoted_for_the_shell() {
         use std::os::unix::ffi::OsStringExt as _;
         let command = Command::new("cat").with_arg(OsString::from_vec(b"a\xff".to_vec()));
         assert_eq!(command.to_string(), r"cat $'a\xff'");

@@ -71,12 +71,12 @@ impl Control {
         self
     }
 
-    /// The token that stops a run.
+    /// Returns the token that stops a run.
     pub const fn cancel(&self) -> &CancelToken {
         &self.cancel
     }
 
-    /// The token that stops the cleanup.
+    /// Returns the token that stops the cleanup.
     pub const fn abort(&self) -> &CancelToken {
         &self.abort
     }
@@ -87,14 +87,14 @@ impl Control {
         Self { cancel: self.abort.clone(), abort: self.abort.clone(), sink: None }
     }
 
-    /// Lets only plain text reach the sink: see [`PlainText`](crate::PlainText).
+    /// Filters the sink's input to plain text: see [`PlainText`](crate::PlainText).
     #[must_use]
     pub fn with_plain_text(mut self) -> Self {
         self.sink = self.sink.map(|sink| Arc::new(PlainSink::new(sink)) as Arc<dyn OutputSink>);
         self
     }
 
-    /// The sink of streamed output.
+    /// Returns the sink of streamed output.
     pub fn sink(&self) -> Option<&dyn OutputSink> {
         self.sink.as_deref()
     }

@@ -7,9 +7,9 @@ use crate::sink::{OutputSink, Stream};
 
 /// A filter that removes terminal control sequences from a byte stream.
 ///
-/// Text, tabs and line ends stay. Escape sequences (CSI, OSC, DCS and the like), carriage returns and every other control
-/// character go, and invalid UTF-8 becomes U+FFFD. Chunks may end anywhere, in the middle of a sequence or a character.
-/// A sequence ends at the end of its line at the latest, so an unfinished one hides nothing of the next line.
+/// Text, tabs and line ends are kept. Escape sequences (CSI, OSC, DCS and the like), carriage returns and all other
+/// control characters are removed. Invalid UTF-8 becomes U+FFFD. A chunk may end in the middle of a sequence or a
+/// character. A sequence ends at the end of its line at the latest, so an unfinished one does not hide the next line.
 ///
 /// ```
 /// use bottle_exec::PlainText;

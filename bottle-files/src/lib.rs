@@ -24,9 +24,8 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// Rewrites an existing file in place. It stays the same file: a container that mounts it alone, and not its directory,
 /// would keep reading the old content if the file were replaced.
 ///
-/// The file is never shorter than the shorter of the two contents: the new content is written over the old one in one call,
-/// with newlines in place of what the old one had in excess, and only then cut to its length. A reader that comes in between
-/// sees a complete text.
+/// A reader in between always sees a complete text. The new content is written over the old one in one call, padded
+/// with newlines to the old length. Only then is the file truncated to the new length.
 ///
 /// # Errors
 ///
@@ -47,7 +46,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
-    fn a_file_that_is_rewritten_is_never_seen_cut_short() {
+    fn a_rewritten_file_is_never_read_truncated() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let (short, long) = ("a: 1\n".repeat(100), "b: 2\n".repeat(700));

@@ -37,8 +37,7 @@ pub(super) struct Process {
     grace: Duration,
     /// Readable once the process has ended.
     ended: Option<OwnedFd>,
-    /// True from the moment the status is collected. The pid may then belong to another process, which must never be
-    /// signalled.
+    /// True once the status was collected. The pid may then belong to another process, which must never be signalled.
     reaped: bool,
 }
 
@@ -72,7 +71,7 @@ impl Process {
     ) -> Result<Output, ExecError> {
         let started = Instant::now();
         let result = self.attend(command, control, &mut streams, started);
-        // In every case, nothing that was to be stopped remains, and no zombie either.
+        // Leave no process and no zombie behind, whatever the result.
         if !matches!(result, Ok((None, _))) {
             self.signal(Signal::KILL);
         }
@@ -143,7 +142,7 @@ impl Process {
                     self.signal(Signal::KILL);
                     Some((why, Force::Killed(now + AFTER_KILL)))
                 }
-                // A process that left the group with our pipe open is not waited for.
+                // Do not wait for a process that left the group and keeps our pipe open.
                 Some((why, Force::Killed(until))) if now >= until && status.is_some() => {
                     return Ok((Some(why), status.unwrap_or(ExitStatus::Signal(Signal::KILL.as_raw()))));
                 }

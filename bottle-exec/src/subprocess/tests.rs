@@ -18,7 +18,7 @@ fn run(command: &Command) -> Output {
 }
 
 #[test]
-fn the_environment_holds_what_the_allow_list_and_the_command_name() {
+fn the_environment_has_only_allowed_variables_and_those_of_the_command() {
     let backend = Subprocess::new([
         ("PATH".into(), "/usr/bin:/bin".into()),
         ("DOCKER_HOST".into(), "unix:///x".into()),
@@ -33,7 +33,7 @@ fn the_environment_holds_what_the_allow_list_and_the_command_name() {
 }
 
 #[test]
-fn a_program_is_looked_for_in_absolute_directories_only() {
+fn a_program_is_searched_in_absolute_directories_only() {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("tool");
     std::fs::write(&script, "#!/bin/sh\necho here\n").unwrap();
@@ -86,7 +86,7 @@ fn a_process_outside_the_group_that_holds_the_pipe_delays_the_end_by_a_bounded_t
     let output = run(&sh("setsid sleep 30 & echo $!; exit 4"));
     assert_eq!(output.status, ExitStatus::Code(4));
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    // It is out of the group's reach, so the test ends it.
+    // It left the process group, so the test stops it.
     _ = run(&sh(&format!("kill {}", output.stdout.text().trim())));
 }
 
@@ -115,7 +115,7 @@ fn ends_are_noticed_at_once_and_not_at_the_next_tick() {
     assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
 }
 
-/// As after a Ctrl-C that reaches the command and this process at once.
+/// Simulates a Ctrl-C that reaches the command and this process at the same time.
 #[test]
 fn a_command_that_fails_while_it_is_cancelled_is_reported_as_cancelled() {
     let run = |script: &str| {
@@ -159,9 +159,9 @@ fn a_cancellation_ends_a_command_that_ignores_sigterm_within_a_second() {
     assert!(error.is_cancelled() && took < Duration::from_secs(1), "{error} after {took:?}");
 }
 
-/// An engine goes on with what its client asked for, so the client is waited for.
+/// An engine continues without its client, so a cancellation waits for the client.
 #[test]
-fn a_cancellation_waits_for_a_command_that_is_not_to_be_interrupted_and_an_abort_does_not() {
+fn a_cancellation_waits_for_an_uninterrupted_command_and_an_abort_does_not() {
     use crate::control::CancelToken;
 
     let run = |script: &str, aborts: bool| {
