@@ -12,13 +12,13 @@ use crate::sidecar::{
     no_ipv6,
 };
 
-/// Path in the agent's container of the certificate of the authority that it must trust.
+/// Path, in the agent's container, of the certificate of the bottle's authority.
 pub const AGENT_CA_CERT: &str = "/usr/local/share/ca-certificates/claude-bottle.crt";
-/// Path in the agent's container of a bundle of the image's own roots and that authority.
+/// Path, in the agent's container, of the bundle with the image's own roots and the bottle's authority.
 pub const AGENT_CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Path of the agent's prompt in its container.
 pub const AGENT_PROMPT: &str = "/home/agent/.bottle/prompt.md";
-/// The user that the agent runs as, by name.
+/// Name of the user that the agent runs as.
 pub const AGENT_USER: &str = "agent";
 
 /// Returns the command that starts the plan's agent, with the prompt passed as its provider expects it.
@@ -47,7 +47,7 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
     let memory = limits.memory.map(bottle_plan::value::ByteSize::bytes);
     Service {
         image: plan.launch().agent.image.to_string(),
-        // A ready image may come from a registry; what the launcher built may not.
+        // A ready image may be pulled from a registry. An image that the launcher built must not be.
         pull_policy: (!bottle.images.ready.contains_key(&Name::Agent) || copies(plan)).then_some(PullPolicy::Never),
         container_name: bottle.names.container(Name::Agent),
         command: vec!["sleep".into(), "infinity".into()],
@@ -93,12 +93,12 @@ fn copies(plan: &ResolvedPlan) -> bool {
     plan.plan().workspace.mode == WorkspaceMode::Copy
 }
 
-/// Proxy and trust first, then the manifest's literals, then bare names in order.
+/// Returns the variables in order: proxy and trust, the manifest's literals, then bare names, sorted.
 fn environment(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Variable> {
     let agent = &plan.plan().agent;
     let mut variables = Vec::new();
     if let Some(proxy) = access.iter().rev().find_map(|access| access.proxy.as_deref()) {
-        // Programs disagree on the case: curl reads only the lower one for plain HTTP.
+        // Programs disagree on the case. For plain HTTP, curl reads only the lower-case name.
         variables
             .extend(["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"].map(|name| Variable::set(name, proxy)));
     }
@@ -108,7 +108,7 @@ fn environment(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Variable> {
     variables.push(Variable::set("NODE_EXTRA_CA_CERTS", AGENT_CA_CERT));
     let bundles = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"];
     variables.extend(bundles.map(|name| Variable::set(name, AGENT_CA_BUNDLE)));
-    // Node's own `fetch` knows the proxy's variables from release 24 on, and only when told to.
+    // Node's own `fetch` reads the proxy variables since release 24, and only if this is set.
     variables.push(Variable::set("NODE_USE_ENV_PROXY", "1"));
     variables.push(Variable::set("BOTTLE_PROMPT_FILE", AGENT_PROMPT));
     variables.extend(access.iter().flat_map(|access| access.environment.iter().cloned()));

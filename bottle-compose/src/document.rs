@@ -24,13 +24,13 @@ pub struct ComposeFile {
 }
 
 impl ComposeFile {
-    /// The service of this name.
+    /// Returns the service of this name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|(known, _)| known == name).map(|(_, service)| service)
     }
 }
 
-/// Writes pairs as a mapping in their own order.
+/// Serializes pairs as a mapping and keeps their order.
 fn in_order<S: Serializer, T: Serialize>(pairs: &[(String, T)], serializer: S) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(pairs.len()))?;
     for (key, value) in pairs {
@@ -55,10 +55,10 @@ pub struct Service {
     /// The arguments of the image's entry point.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// The OCI runtime; `None` for the engine's default.
+    /// OCI runtime. `None`: the engine's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// The user that the container's processes run as; `None` for the image's.
+    /// User that the container's processes run as. `None`: the image's user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Runs a small init as process 1, which forwards signals and reaps children.
@@ -67,25 +67,25 @@ pub struct Service {
     /// The networks.
     #[serde(serialize_with = "in_order")]
     pub networks: Vec<(String, Attachment)>,
-    /// Names of outside hosts with their addresses, `host:address`.
+    /// Additional entries of the container's hosts file, as `host:address`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extra_hosts: Vec<String>,
-    /// Servers that the engine's resolver asks for names that are not the project's.
+    /// Servers to which the engine's resolver forwards names outside the project.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<String>,
     /// Search domains of the resolver.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns_search: Vec<String>,
-    /// Variables.
+    /// Environment variables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<Variable>,
-    /// Files of further variables.
+    /// Environment files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env_file: Vec<String>,
     /// Bind mounts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Bind>,
-    /// Directories in memory, with their options.
+    /// tmpfs mounts, with their options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<String>,
     /// Mounts the root file system read-only.
@@ -106,7 +106,7 @@ pub struct Service {
     /// Memory limit in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mem_limit: Option<u64>,
-    /// Limit on memory and swap together, in bytes; equal to `mem_limit` for no swap.
+    /// Limit for memory and swap together, in bytes. Equal to `mem_limit`: no swap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memswap_limit: Option<u64>,
     /// Maximum number of processors.
@@ -115,7 +115,7 @@ pub struct Service {
     /// Time between SIGTERM and SIGKILL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace_period: Option<String>,
-    /// Restart policy; `None` for never.
+    /// Restart policy. `None`: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<String>,
     /// Health check of the service.
@@ -158,12 +158,12 @@ pub enum PullPolicy {
 /// Attachment of a service to a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attachment {
-    /// Further names there.
+    /// Additional names of the service in this network.
     pub aliases: Vec<String>,
 }
 
 impl Serialize for Attachment {
-    /// Without aliases it is null, as Compose's documentation has it.
+    /// Writes null if there are no aliases, as Compose's documentation does.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.aliases.is_empty() {
             return serializer.serialize_unit();
@@ -179,17 +179,17 @@ impl Serialize for Attachment {
 pub enum Variable {
     /// A name and its value.
     Set(String, String),
-    /// A bare name: the value is in the environment in which Compose runs, and so in no file.
+    /// A bare name. Compose takes the value from its own environment, so it is in no file.
     Bare(String),
 }
 
 impl Variable {
-    /// A name and its value.
+    /// Returns a variable with its value.
     pub fn set(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self::Set(name.into(), value.into())
     }
 
-    /// The variable's name.
+    /// Returns the variable's name.
     pub fn name(&self) -> &str {
         match self {
             Self::Set(name, _) | Self::Bare(name) => name,
@@ -218,19 +218,20 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// A mount that the container may only read.
+    /// Returns a mount that the container may only read.
     pub fn read_only(source: &std::path::Path, target: impl Into<String>) -> Self {
         Self { source: source.to_string_lossy().into_owned(), target: target.into(), read_only: true }
     }
 
-    /// A mount that the container may write.
+    /// Returns a mount that the container may write.
     pub fn writable(source: &std::path::Path, target: impl Into<String>) -> Self {
         Self { read_only: false, ..Self::read_only(source, target) }
     }
 }
 
 impl Serialize for Bind {
-    /// The engine must not create a missing source. It would be a directory owned by root, which hides the mistake.
+    /// Writes the long form. The engine must not create a missing source: it would be a directory owned by root, which
+    /// hides the mistake.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Options {
@@ -255,7 +256,7 @@ pub struct HealthCheck {
     pub interval: String,
     /// Time that one probe may take.
     pub timeout: String,
-    /// Failures in a row that make the service unhealthy.
+    /// Number of consecutive failures that make the service unhealthy.
     pub retries: u32,
     /// Time that the service has to start, during which failures do not count.
     pub start_period: String,
@@ -301,13 +302,13 @@ pub struct Network {
     /// `true` if the network is internal: its containers reach no outside host.
     #[serde(skip_serializing_if = "is_false")]
     pub internal: bool,
-    /// IPv6 setting; `None` for an external network.
+    /// IPv6 setting. `None` for an external network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_ipv6: Option<bool>,
     /// Options of the network's driver.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub driver_opts: BTreeMap<String, String>,
-    /// Its addresses; `None` for whatever the engine picks.
+    /// Address ranges of the network. `None`: the engine chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipam: Option<Ipam>,
     /// Labels.
@@ -315,7 +316,7 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The addresses of a network.
+/// Address ranges of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ipam {
     /// One entry for each subnet.
@@ -325,6 +326,6 @@ pub struct Ipam {
 /// A subnet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IpamConfig {
-    /// In CIDR notation.
+    /// Range in CIDR notation.
     pub subnet: String,
 }

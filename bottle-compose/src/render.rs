@@ -13,7 +13,7 @@ use crate::sidecar::{AgentAccess, EGRESS, INTERNAL, Sidecar, labels};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RenderError {
-    /// Two services have one name.
+    /// Two services have the same name.
     #[error("render the services: two are named `{name}`")]
     DuplicateService {
         /// The name.
@@ -27,7 +27,7 @@ pub enum RenderError {
         /// Name that the document does not have.
         missing: String,
     },
-    /// The agent is told to reach a sidecar that opens no port to it.
+    /// A sidecar is announced to the agent but opens no port to it.
     #[error(
         "render sidecar `{sidecar}`: it is given to the agent as {given}, but `AgentAccess::ports` is empty, so the agent cannot \
          reach it; accepted: at least one port"
@@ -42,12 +42,12 @@ pub enum RenderError {
 
 /// Renders the document of a bottle: the sidecars that apply, in the order given, then the agent, then the networks.
 ///
-/// No clock, environment, file system or randomness: the same plan gives the same bytes.
+/// It uses no clock, environment, file system or randomness, so the same plan gives the same bytes.
 ///
 /// # Errors
 ///
-/// Returns an error if sidecars share a name, refer to something that the document does not have, or are given to the
-/// agent without a port. The four of `bottle-sidecars` do none of these.
+/// Returns an error if two sidecars share a name, if one refers to something that the document does not have, or if one
+/// is announced to the agent without a port. The four sidecars of `bottle-sidecars` never cause these errors.
 pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeFile, RenderError> {
     let applying: Vec<_> = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan())).collect();
     let access: Vec<AgentAccess> = applying.iter().map(|sidecar| sidecar.agent_access(plan)).collect();
@@ -68,7 +68,8 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     Ok(file)
 }
 
-/// Rejects a sidecar that the agent is told to use but cannot reach: every port that is not named is closed.
+/// Rejects a sidecar that is announced to the agent but has no ports, because the seal closes every port that is not
+/// listed.
 fn check_access(name: &str, access: &AgentAccess) -> Result<(), RenderError> {
     if !access.ports.is_empty() {
         return Ok(());
@@ -107,7 +108,7 @@ fn check(file: &ComposeFile) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// The internal network, on which the host has no address.
+/// Returns the internal network, on which the host has no address.
 fn internal(plan: &ResolvedPlan) -> Network {
     let name = plan.launch().networks.internal.clone();
     match plan.plan().networks.mode {
@@ -115,7 +116,7 @@ fn internal(plan: &ResolvedPlan) -> Network {
         NetworkMode::Compose => Network {
             name,
             internal: true,
-            // Guards against an engine whose default is to give every network IPv6, where `inhibit_ipv4` closes nothing.
+            // Some engines enable IPv6 on every network by default. `inhibit_ipv4` has no effect on IPv6.
             enable_ipv6: Some(false),
             driver_opts: plan.launch().engine.host_gateway.driver_opts(),
             ipam: plan.plan().networks.internal_subnet.map(ipam),
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sidecar_that_the_agent_is_sent_to_needs_ports() {
+    fn a_sidecar_that_is_announced_to_the_agent_needs_ports() {
         let given = |access: AgentAccess| {
             let refused = check_access("clock", &access).err().map(|error| error.to_string());
             let open = check_access("clock", &AgentAccess { ports: vec![80], ..access });

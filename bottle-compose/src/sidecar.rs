@@ -19,10 +19,10 @@ pub const EGRESS: &str = "egress";
 /// The four built-in sidecars are in `bottle-sidecars`. To add a fifth, implement this trait and pass the value to
 /// [`render`](crate::render) with the others.
 pub trait Sidecar: Debug + Send + Sync {
-    /// The service's name in the document, which no other service has.
+    /// Returns the service's name, which must be unique in the document.
     fn name(&self) -> &str;
 
-    /// Returns whether the plan has this sidecar.
+    /// Returns true if the plan has this sidecar.
     fn applies(&self, plan: &BottlePlan) -> bool;
 
     /// Returns the service. Called only if the sidecar [applies](Self::applies).
@@ -38,17 +38,18 @@ pub trait Sidecar: Debug + Send + Sync {
 /// Settings that the agent needs to reach a sidecar.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentAccess {
-    /// The agent's HTTP proxy. If several sidecars name one, the last is used.
+    /// URL of the agent's HTTP proxy. If several sidecars name one, the last is used.
     pub proxy: Option<String>,
-    /// The TCP ports at which the agent may reach the sidecar; every other is closed to it.
+    /// TCP ports of the sidecar that the agent may reach. The seal closes all others.
     pub ports: Vec<u16>,
-    /// Connections that the agent may have to each of the ports at once; more wait. `None` for any number.
+    /// Maximum number of simultaneous connections of the agent to each of the ports. Further connections wait. `None`:
+    /// no limit.
     pub max_connections: Option<u32>,
     /// Host names that the agent reaches without the proxy.
     pub no_proxy: Vec<String>,
-    /// Further variables.
+    /// Additional environment variables of the agent.
     pub environment: Vec<Variable>,
-    /// Further mounts.
+    /// Additional mounts of the agent.
     pub volumes: Vec<Bind>,
 }
 
@@ -70,16 +71,18 @@ pub enum Image<'a> {
     Local(&'a BuiltImage),
 }
 
-/// A sidecar's service with everything that sidecars share: names, networks, labels, and all that hardens it.
+/// Returns a sidecar's service with everything that sidecars share: names, networks, labels and hardening.
 ///
-/// - A read-only root, no capability, `no-new-privileges`: a sidecar that is taken over can change and gain nothing.
-/// - The launcher's own user and group: a key of mode 0600 cannot be read by another user, root included once
-///   `CAP_DAC_OVERRIDE` is gone.
-/// - Limits on memory and processes: what the agent sends cannot take the host down.
-/// - An init and a short grace: five services whose process 1 ignored SIGTERM took 20.8 s to go down, with an init 0.75 s.
-/// - A restart when it ends with an error, a bounded number of times: what kills a sidecar must not cut the agent off.
-/// - With [`Reach::Internal`]: a closed resolver and no IPv6, as the agent has.
-/// - A bound on what is kept of its output: the agent decides how much a proxy logs.
+/// - A read-only root, no capability, `no-new-privileges`: an attacker who takes over a sidecar can neither change it
+///   nor gain privileges.
+/// - The launcher's own user and group: no other user can read a key of mode 0600, not even root without
+///   `CAP_DAC_OVERRIDE`.
+/// - Limits on memory and processes: the agent cannot exhaust the host through a sidecar.
+/// - An init and a short grace period: five services whose process 1 ignored SIGTERM took 20.8 s to stop, and 0.75 s
+///   with an init.
+/// - A bounded number of restarts after a failure: a crash of a sidecar must not cut the agent off permanently.
+/// - With [`Reach::Internal`]: a closed resolver and no IPv6, as for the agent.
+/// - A limit on the stored logs, because the agent controls how much a proxy logs.
 pub fn sidecar_service(
     plan: &ResolvedPlan,
     name: impl AsRef<str>,
@@ -131,29 +134,30 @@ pub fn sidecar_service(
     }
 }
 
-/// The resolver of a container on the internal network alone: one that is not there. The engine's own answers for the
-/// bottle's names; on engines before 25.0.4 and 26.0 a name of the outside would have gone to the host's resolver
-/// (CVE-2024-29018).
+/// Returns the upstream resolver of a container on the internal network only: an unreachable address. The engine's own
+/// resolver answers for the bottle's names. Before releases 25.0.4 and 26.0 it forwarded outside names to the host's
+/// resolver (CVE-2024-29018).
 pub(crate) fn closed_dns() -> Vec<String> {
     vec!["127.0.0.1".into()]
 }
 
-/// No search domain: those of the host are not disclosed.
+/// Returns an empty search domain, so that the host's search domains are not disclosed.
 pub(crate) fn closed_dns_search() -> Vec<String> {
     vec![".".into()]
 }
 
-/// The internal network has no IPv6, and neither has a container there.
+/// Returns kernel parameters that disable IPv6, which the internal network does not have.
 pub(crate) fn no_ipv6() -> BTreeMap<String, String> {
     BTreeMap::from([("net.ipv6.conf.all.disable_ipv6".to_owned(), "1".to_owned())])
 }
 
 pub(crate) const NO_NEW_PRIVILEGES: &str = "no-new-privileges:true";
 
-/// A sidecar that was killed is back within a second. One that cannot start fails its launch all the same.
+/// Restart policy of sidecars. A killed sidecar is running again within a second. One that cannot start still makes the
+/// launch fail.
 const RESTART: &str = "on-failure:5";
 
-/// Enough time for the sidecars to stop in order.
+/// Time between SIGTERM and SIGKILL, enough for each sidecar to stop cleanly.
 pub(crate) const STOP_GRACE: &str = "2s";
 
 /// Returns the labels that mark the containers and networks of a bottle.
@@ -162,10 +166,11 @@ pub fn labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
     bottle.names.labels(&bottle.agent_name, &launch.version, &launch.owner, &launch.state)
 }
 
-/// A health check that probes ten times a second while the service starts, where the engine can, and rarely afterwards.
+/// Returns a health check that probes ten times a second while the service starts, if the engine supports that, and
+/// rarely afterwards.
 ///
-/// Without `start_interval` the ordinary interval rules from the beginning, and one of 30 s would make `up --wait` take
-/// 30 s: then it is one second for good.
+/// Without `start_interval`, the ordinary interval applies from the start, and 30 s would make `up --wait` take 30 s.
+/// The interval is then one second throughout.
 pub fn health_check(plan: &ResolvedPlan, command: &[&str]) -> HealthCheck {
     let fast_start = plan.launch().engine.start_interval;
     HealthCheck {
@@ -178,7 +183,7 @@ pub fn health_check(plan: &ResolvedPlan, command: &[&str]) -> HealthCheck {
     }
 }
 
-/// Returns a writable directory in memory, without programs or devices in it.
+/// Returns a tmpfs mount: writable, without executables or devices.
 pub fn tmpfs(target: &str, mebibytes: u32) -> String {
     format!("{target}:rw,noexec,nosuid,nodev,mode=1777,size={mebibytes}m")
 }

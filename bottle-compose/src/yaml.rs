@@ -1,7 +1,7 @@
 //! Writes a Compose document, and the sidecars' configuration files, as YAML that every parser reads the same way.
 //!
-//! Compose's reader takes some words and numbers of YAML 1.1, such as `no` and `1:30`, for booleans and numbers. The writer
-//! quotes every string that either version of YAML would take for something else.
+//! Compose's parser reads some words of YAML 1.1, such as `no` and `1:30`, as booleans and numbers. The writer quotes
+//! every string that YAML 1.1 or 1.2 would not read as a string.
 
 use std::fmt::Write as _;
 
@@ -24,16 +24,16 @@ pub fn to_plain_yaml(document: &impl Serialize, header: &[String]) -> String {
 fn write(document: &impl Serialize, header: &[String], dollars: Dollars) -> String {
     let mut out = String::with_capacity(16 << 10);
     for line in header {
-        // A comment ends with its line, so what is put there must not hold another.
+        // A line break would end the comment, so control characters become spaces.
         let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let _ = writeln!(out, "{}", format!("# {line}").trim_end());
     }
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false, compact_list_indent: false };
-    // The documents' types hold strings, numbers, booleans, lists and mappings with string keys, all of which YAML can hold.
-    // Should one ever not, nothing is better than half a document.
+    // The documents contain only strings, numbers, booleans, lists and mappings with string keys, all of which YAML can
+    // represent. If one ever failed, an empty document is better than half of one.
     let body = serde_saphyr::to_string_with_options(document, options).unwrap_or_default();
     match dollars {
-        // YAML gives `$` no meaning, so each is one of a value.
+        // `$` has no meaning in YAML, so every `$` belongs to a value.
         Dollars::Doubled => out.push_str(&body.replace('$', "$$")),
         Dollars::Kept => out.push_str(&body),
     }
@@ -43,9 +43,9 @@ fn write(document: &impl Serialize, header: &[String], dollars: Dollars) -> Stri
 /// Treatment of a `$` in a value.
 #[derive(Clone, Copy)]
 enum Dollars {
-    /// It is doubled, since Compose would interpolate it.
+    /// Doubled, because Compose would interpolate it.
     Doubled,
-    /// It stays.
+    /// Unchanged.
     Kept,
 }
 
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_and_mappings_lie_in_each_other() {
+    fn lists_and_mappings_are_nested() {
         let inner = BTreeMap::from([("empty", vec![]), ("list", vec![Some("a"), None, Some("b: c")])]);
         let document = BTreeMap::from([
             ("a mapping of lists", serde_yaml::to_value(&inner).unwrap()),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_something_else_is_quoted() {
+    fn strings_that_look_like_another_type_are_quoted() {
         for text in [
             "",
             "yes",
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_plainly_a_string_is_not() {
+    fn plain_strings_are_not_quoted() {
         for text in [
             "run",
             "--config",
