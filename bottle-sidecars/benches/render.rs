@@ -1,7 +1,7 @@
-//! How long the way from a manifest's text to a document's text takes, for the fullest topology.
+//! Benchmark of the way from a manifest's text to the Compose file's text, for the fullest topology.
 //!
-//! Rendering and YAML together are meant to stay below 100 microseconds: a launch is to take no longer than the engine
-//! itself does.
+//! Rendering and writing YAML together should take less than 100 microseconds, so that a launch takes no longer than
+//! the engine itself.
 
 use bottle_compose::{Sidecar, render};
 use bottle_plan::Manifest;

@@ -16,18 +16,18 @@ pub const CONTEXT: BuildContext = BuildContext {
 /// A shell script that root runs in the agent's container, with the certificate on standard input.
 pub const INSTALL_CA: &str = include_str!("../images/agent/install-ca.sh");
 
-/// The user that the agent runs as, by name.
+/// Name of the user that the agent runs as.
 pub const USER: &str = bottle_compose::AGENT_USER;
 /// The agent's home directory.
 pub const HOME: &str = "/home/agent";
 
-/// The user that the agent runs as in a built image: the launcher's own, so that what it writes into a bound workspace is
-/// the launcher's; 1000 where that is root.
+/// Returns the user that the agent runs as in a built image: the launcher's own user, so that files written to a bound
+/// workspace belong to the launcher. If the launcher is root, it is 1000.
 pub fn user(plan: &BottlePlan) -> UserIds {
     plan.images.agent.user.unwrap_or(UserIds { uid: 1000, gid: 1000 })
 }
 
-/// The arguments with which the agent's image is built.
+/// Returns the build arguments of the agent's image.
 pub fn build_args(plan: &BottlePlan) -> BTreeMap<String, String> {
     let image = &plan.images.agent;
     let packages: Vec<&str> = image.packages.iter().map(AsRef::as_ref).collect();

@@ -1,4 +1,4 @@
-//! Build contexts that are embedded in this library, because there is no repository at run time.
+//! Build contexts, embedded in this library because there is no repository at run time.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,16 +8,16 @@ use sha2::{Digest, Sha256};
 /// An image's build context.
 #[derive(Debug, Clone, Copy)]
 pub struct BuildContext {
-    /// The image's short name, part of its tag and of the directory in which the context is written.
+    /// Short name of the image, part of its tag and of the directory that the context is written to.
     pub name: &'static str,
-    /// Its files, `Dockerfile` among them.
+    /// Files of the context, including `Dockerfile`.
     pub files: &'static [ContextFile],
 }
 
 /// A file of a build context or of a sidecar.
 #[derive(Debug, Clone, Copy)]
 pub struct ContextFile {
-    /// The path in the context.
+    /// Path in the context.
     pub path: &'static str,
     /// Content of the file.
     pub content: &'static str,
@@ -25,7 +25,7 @@ pub struct ContextFile {
     pub executable: bool,
 }
 
-/// The files of `images/<directory>` by their paths there; those after `programs` are run.
+/// Embeds files of `images/<directory>`, by their paths there. The files after `programs` are executable.
 macro_rules! embedded {
     ($directory:literal: [$($text:literal),* $(,)?], programs: [$($program:literal),* $(,)?]) => {
         &[
@@ -52,11 +52,11 @@ impl ContextFile {
 impl BuildContext {
     /// Returns the hash that names the image: the first 16 hexadecimal digits of a SHA-256.
     ///
-    /// It covers every file and build argument. A change of either gives another image, and an unchanged image is not
+    /// It covers every file and build argument. A change of either gives another tag, and an unchanged image is not
     /// built again.
     pub fn content_hash(&self, args: &BTreeMap<String, String>) -> String {
         let mut hash = Sha256::new();
-        // Each part is preceded by its length, so that no two contexts give one stream of bytes.
+        // Each part is preceded by its length, so that no two contexts give the same bytes.
         let mut part = |bytes: &[u8]| {
             hash.update(bytes.len().to_be_bytes());
             hash.update(bytes);
@@ -87,7 +87,7 @@ mod tests {
     const PROGRAM: &[ContextFile] = &[ContextFile::program("a", "bc")];
 
     #[test]
-    fn a_changed_file_mode_or_argument_is_another_image() {
+    fn a_changed_file_mode_or_argument_gives_another_hash() {
         let hash = |files: &'static [ContextFile], args: &[(&str, &str)]| {
             let args = args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             BuildContext { name: "x", files }.content_hash(&args)

@@ -39,7 +39,7 @@ pub const CONTEXT: BuildContext = BuildContext {
     ], programs: ["entrypoint", "healthcheck"]),
 };
 
-/// Path in egress's container of its status file: the routes that it read last, and whether it accepted them.
+/// Path, in egress's container, of its status file: the routes that it read last, and whether it accepted them.
 pub const STATUS: &str = "/tmp/egress-status.json";
 
 const ROUTES: &str = "/etc/egress/routes.yaml";

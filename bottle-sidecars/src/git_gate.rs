@@ -16,27 +16,29 @@ use crate::{BuildContext, ContextFile};
 
 pub use rewrite::{agent_git_config, served_url};
 
-/// The port of `git daemon`, the one that git itself assumes.
+/// The port of `git daemon`: git's default.
 pub const PORT: u16 = 9418;
 
 /// The build context of its image, which holds programs only.
 pub const CONTEXT: BuildContext =
     BuildContext { name: "git-gate", files: embedded!("git-gate": ["Dockerfile"], programs: []) };
 
-/// The scripts that run in the container, bound there one by one.
+/// The scripts that run in the container, each mounted by itself.
 pub const SCRIPTS: &[ContextFile] = embedded!(
     "git-gate/scripts": ["gitgate.py", "gitgate_policy.py", "gitgate_scan.py"],
     programs: ["access-hook", "entrypoint", "pre-receive"]
 );
 
 const DIR: &str = "/etc/git-gate";
-/// Time limit in seconds for a refresh from a real remote. After it the agent is told that the remote does not answer.
+/// Timeout in seconds of a fetch from a real remote. After it, the agent gets the error that the remote does not
+/// answer.
 const FETCH_TIMEOUT_SECONDS: u32 = 120;
-/// Size in MiB of the memory for the mirrors, and for twice the largest push.
+/// Size in MiB of the tmpfs for the mirrors, with room for twice the largest push.
 const MIRRORS_MIB: u32 = 2048;
-/// Size in MiB of the memory for the files that the scan unpacks.
+/// Size in MiB of the tmpfs for the files that the scan unpacks.
 const SCRATCH_MIB: u32 = 512;
-/// The port, 9418, and the state "listening" in the kernel's table of sockets: no program has to be started to ask.
+/// Pattern of port 9418 in state "listening" in the kernel's table of sockets. The health check greps for it, without
+/// connecting.
 const LISTENS: &str = ":24CA 00000000:0000 0A";
 
 /// The sidecar that holds git keys and mirrors.
@@ -75,7 +77,7 @@ impl Sidecar for GitGate {
         service.environment.extend(gate.token_slots().into_keys().map(|slot| Variable::Bare(slot.to_string())));
         service.extra_hosts = gate.extra_hosts().iter().map(|(host, address)| format!("{host}:{address}")).collect();
         service.tmpfs = vec![tmpfs("/tmp", SCRATCH_MIB), tmpfs("/mirrors", MIRRORS_MIB)];
-        // Files in memory count towards the container's own memory.
+        // Files in a tmpfs count towards the container's memory.
         let in_memory = ByteSize::mib(u64::from(MIRRORS_MIB + SCRATCH_MIB)).bytes();
         let memory = Some(plan.plan().sidecar_memory().bytes() + in_memory);
         (service.mem_limit, service.memswap_limit) = (memory, memory);
@@ -96,11 +98,11 @@ pub fn upstreams(plan: &GitGatePlan) -> String {
         fetch_timeout_seconds: FETCH_TIMEOUT_SECONDS,
         upstreams: plan.upstreams.iter().map(Entry::of).collect(),
     };
-    // Strings, numbers and booleans: all of them can be written as JSON.
+    // Strings, numbers and booleans always serialize to JSON.
     serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
 }
 
-/// The public keys of the upstreams' hosts, in the format of ssh's `known_hosts`.
+/// Returns the public keys of the upstreams' hosts, in the format of ssh's `known_hosts`.
 pub fn known_hosts(plan: &GitGatePlan) -> String {
     plan.known_hosts().iter().flat_map(|line| [line, "\n"]).collect()
 }
@@ -141,7 +143,7 @@ struct Push<'a> {
     scan: bool,
 }
 
-/// The upstream's URL. Without a user ssh would log in as the name that the container gives its own.
+/// Returns the upstream's URL with a user. Without one, ssh would log in under the name of the container's user.
 fn with_user(upstream: &Upstream) -> String {
     let url = upstream.url.canonical();
     match (upstream.url.user(), url.strip_prefix("ssh://")) {

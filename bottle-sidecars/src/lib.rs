@@ -1,5 +1,6 @@
 //! The sidecars of a bottle and the agent's own image. Each sidecar's module has its image's build context, its
-//! configuration files and its service. Everything here is text made from a plan; the launcher writes and builds it.
+//! configuration files and its service. This crate only produces text from a plan. The launcher writes the files and
+//! builds the images.
 
 pub mod agent;
 pub mod context;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use bottle_compose::Sidecar;
 
-/// The four sidecars, in the order of the Compose document.
+/// Returns the four sidecars, in the order of the Compose document.
 pub fn all() -> [Arc<dyn Sidecar>; 4] {
     [
         Arc::new(pipelock::Pipelock),

@@ -1,20 +1,20 @@
-//! Pipelock, the egress firewall: its configuration and its service. Its image is not built here.
+//! Pipelock, the egress firewall: its configuration and its service. Its image is pulled, not built.
 //!
 //! # Over plain HTTP
 //!
-//! Pipelock reads every request and response over plain HTTP, whatever `inspect` says. It scans URLs, and it holds and
-//! scans a response like one of a host with `inspect: content`. A response above [`MAX_RESPONSE_BYTES`] is cut off
-//! there and still ends as if it were complete. Release 2.3.0 has no option against that. Use HTTPS for large files.
+//! Pipelock reads every request and response over plain HTTP, whatever `inspect` says. It scans URLs. It buffers and
+//! scans a response as for a host with `inspect: content`. A response above [`MAX_RESPONSE_BYTES`] is truncated there,
+//! and the client sees it as complete. Release 2.3.0 has no option to prevent this. Use HTTPS for large files.
 //!
 //! # Emergency stop
 //!
-//! `docker kill --signal USR1 <pipelock's container>` makes pipelock refuse every request, and cuts open connections; a
-//! second one ends that. It costs nothing and needs no configuration.
+//! `docker kill --signal USR1 <pipelock's container>` makes pipelock refuse every request and close open connections. A
+//! second signal resumes normal operation. It costs nothing and needs no configuration.
 //!
-//! # What pipelock has and a bottle does not use
+//! # Features of pipelock that a bottle does not use
 //!
-//! Measured with small answers on a kept connection to a host that is inspected by its content, 3.9 ms without any of
-//! them. Hosts that are inspected by connection cost the same with all of them but the recorder, 0.2 ms and 0.3 ms.
+//! Measured with small answers on a kept-alive connection to a host with `inspect: content`, where a request takes 3.9
+//! ms without any of these features. With `inspect: connection`, only the recorder adds time: 0.3 ms instead of 0.2 ms.
 //!
 //! | feature | adds | why not |
 //! | --- | --- | --- |
@@ -40,8 +40,8 @@ pub const PORT: u16 = 8888;
 const CONFIG: &str = "/etc/pipelock.yaml";
 const CA_CERT: &str = "/etc/pipelock-ca.pem";
 const CA_KEY: &str = "/etc/pipelock-ca-key.pem";
-/// Go's certificate pool reads every file of `SSL_CERT_DIR` besides the image's own bundle, so that a company's authority
-/// is trusted in addition.
+/// Directory for `SSL_CERT_DIR`. Go reads every file there in addition to the image's own bundle, so that a company's
+/// authority is trusted too.
 const UPSTREAM_CA_DIR: &str = "/etc/pipelock-upstream-ca";
 
 /// The egress firewall.
@@ -75,7 +75,7 @@ impl Sidecar for Pipelock {
             service.environment.push(Variable::set("SSL_CERT_DIR", UPSTREAM_CA_DIR));
         }
         service.environment.push(Variable::set("GOMEMLIMIT", format!("{}B", memory_goal(bottle))));
-        // The image's own check asks the default port.
+        // The image's own health check probes the default port.
         service.healthcheck =
             Some(health_check(plan, &["/pipelock", "healthcheck", "--addr", &format!("127.0.0.1:{PORT}")]));
         service
@@ -100,22 +100,23 @@ fn listen_address() -> String {
     format!("0.0.0.0:{PORT}")
 }
 
-/// Pipelock's configuration for a launch.
+/// Returns pipelock's configuration for a launch.
 ///
-/// `internal_cidr` is the internal network's subnet where the launcher made the network; pipelock's SSRF guard then lets
-/// it pass. Only keys that release 2.3.0 is known to have are written: it refuses a file with any other.
+/// `internal_cidr` is the internal network's subnet, if the launcher created the network. Pipelock's SSRF guard then
+/// allows that subnet. The file has only keys that release 2.3.0 knows, because pipelock refuses a file with any other.
 pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
     live_config(plan, plan, internal_cidr)
 }
 
-/// Pipelock's configuration for a bottle that runs: the allowlist of the plan in effect, and everything else as at the
-/// launch.
+/// Returns pipelock's configuration for a running bottle: the allowlist of the plan in effect, and everything else as
+/// at the launch.
 ///
-/// In strict mode pipelock rejects a reload that adds a passthrough domain, an exempt domain, a trusted domain or an SSRF
-/// range. So a live approval changes `api_allowlist` alone. A host that was not in the plan at launch is therefore
-/// inspected by its content until the next launch, whatever the plan says: its answers are held, scanned (about 2 s per
-/// MiB) and limited to [`MAX_RESPONSE_BYTES`]. The agent reaches it at once, and for large downloads it needs a launch. A
-/// host that is no longer allowed stays a passthrough domain without effect: the allowlist comes first.
+/// In strict mode pipelock rejects a reload that adds a passthrough domain, an exempt domain, a trusted domain or an
+/// SSRF range. A live approval therefore changes only `api_allowlist`. A host that was not in the plan at launch is
+/// inspected by content until the next launch, whatever the plan says: its answers are buffered, scanned (about 2 s per
+/// MiB) and limited to [`MAX_RESPONSE_BYTES`]. The agent reaches the host at once, but large downloads need a new
+/// launch. A host that is no longer allowed stays a passthrough domain. That has no effect, because pipelock checks the
+/// allowlist first.
 pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
     let scan = launched.proxy.scan_requests;
     let config = Config {
@@ -160,27 +161,29 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
     to_plain_yaml(&config, &[format!("What pipelock lets through for bottle {}.", plan.names.slug())])
 }
 
-/// The largest answer that pipelock holds and scans: of a host that is inspected by its content, where a larger one is
-/// refused, and over plain HTTP, where pipelock cuts a larger one off without a word.
+/// Maximum size of an answer that pipelock buffers and scans, in bytes. From a host with `inspect: content`, a larger
+/// answer is refused. Over plain HTTP, pipelock silently truncates a larger answer.
 pub const MAX_RESPONSE_BYTES: u32 = 1 << 20;
 
-/// Memory that one answer of [`MAX_RESPONSE_BYTES`] takes while it is scanned, with what the garbage collector lags behind:
-/// 128 of them at once peaked at 805 MiB, 256 at once passed 1 GiB.
+/// Memory that one answer of [`MAX_RESPONSE_BYTES`] takes while it is scanned, including garbage that is not yet
+/// collected. 128 answers at once peaked at 805 MiB, 256 exceeded 1 GiB.
 const BYTES_PER_CONNECTION: u64 = 8 << 20;
 
-/// Connections that the agent may have to pipelock at once, so that its memory holds for what it scans: 128 with the default
-/// limit of 1 GiB. The seal counts them.
+/// Returns the maximum number of simultaneous connections of the agent to pipelock, so that pipelock has enough memory
+/// for what it scans: 128 with the default limit of 1 GiB. The seal enforces it.
 ///
-/// Over plain HTTP and HTTP/1.1 a connection has one answer at a time. HTTP/2 to a host that is inspected by its content
-/// has up to 250, which pipelock 2.3.0 has no option for: an agent that asks for some 2,000 such answers at once ends
-/// pipelock, which the engine starts again. With `GODEBUG=http2server=0` pipelock still offers HTTP/2 and then fails every
-/// request over it, so that is no option against it. Behind egress there is no HTTP/2: see `max_inspected`.
+/// Over plain HTTP and HTTP/1.1 a connection has one answer at a time. Over HTTP/2, a connection to a host with
+/// `inspect: content` has up to 250, and pipelock 2.3.0 has no option to limit them. An agent that requests some 2,000
+/// such answers at once makes pipelock run out of memory, and the engine restarts it. `GODEBUG=http2server=0` does not
+/// help: pipelock still offers HTTP/2 and then fails every request over it. Behind egress there is no HTTP/2: see
+/// `max_inspected`.
 fn max_connections(plan: &BottlePlan) -> u32 {
     u32::try_from(plan.sidecar_memory().bytes() / BYTES_PER_CONNECTION).unwrap_or(u32::MAX).max(8)
 }
 
-/// Requests that egress sends to pipelock at once of those that pipelock holds and scans: over plain HTTP, and to hosts that
-/// are inspected by their content. 48 with the default limit of 1 GiB, each with a body of 1 MiB and an answer of 1 MiB.
+/// Returns the maximum number of simultaneous requests from egress that pipelock buffers and scans: those over plain
+/// HTTP and those to hosts with `inspect: content`. It is 48 with the default limit of 1 GiB, each with a body of 1 MiB
+/// and an answer of 1 MiB.
 ///
 /// Egress itself is a single client of pipelock, whose connections the seal does not count.
 pub(crate) fn max_inspected(plan: &BottlePlan) -> u32 {
@@ -189,7 +192,7 @@ pub(crate) fn max_inspected(plan: &BottlePlan) -> u32 {
 
 /// Returns the soft memory limit of Go's garbage collector in bytes: three quarters of the container's limit.
 ///
-/// Without it 20 responses of 5 MiB at once exceeded 1 GiB. With it 250 stayed below 800 MiB.
+/// Without it, 20 simultaneous responses of 5 MiB exceeded 1 GiB. With it, 250 stayed below 800 MiB.
 fn memory_goal(plan: &BottlePlan) -> u64 {
     plan.sidecar_memory().bytes() / 4 * 3
 }
@@ -203,7 +206,8 @@ fn allow_list(plan: &BottlePlan) -> Vec<&str> {
     plan.proxy.allow.iter().map(AsRef::as_ref).collect()
 }
 
-/// The hosts that pipelock does not decrypt. `*.x` also stands for `x` in `api_allowlist`, but not here.
+/// Returns the hosts that pipelock does not decrypt. In `api_allowlist`, `*.x` also matches `x`; in this list it does
+/// not.
 fn passthrough(plan: &BottlePlan) -> Vec<&str> {
     let mut names = BTreeSet::new();
     for host in plan.proxy.passed() {
@@ -213,7 +217,7 @@ fn passthrough(plan: &BottlePlan) -> Vec<&str> {
     names.into_iter().collect()
 }
 
-/// Returns whether egress injects a credential into a request that pipelock then decrypts.
+/// Returns true if egress injects a credential into a request that pipelock then decrypts.
 ///
 /// A scan of headers would find the credential.
 fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
@@ -222,7 +226,7 @@ fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
     routes.filter(|route| route.inject.is_some()).any(|route| !passed.contains(&route.host))
 }
 
-/// The configuration file. A key that is not here has pipelock's default.
+/// The configuration file. A key that is not listed here keeps pipelock's default.
 ///
 /// | key | default | here | why |
 /// | --- | --- | --- | --- |
@@ -238,14 +242,14 @@ fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
 /// | `max_response_bytes`, `max_response_mb` | 5 MiB, 10 MiB | 1 MiB | 20 answers of 5 MiB at once ended pipelock at 1 GiB of memory |
 /// | `metrics_listen` | the port that the agent sees | loopback | the agent must not read them |
 ///
-/// Each value that is weaker than the default has a row in `tests/e2e/pipelock.rs`, which fails with the default. At their
-/// default are, among others: entropy thresholds, `max_url_length`, `timeout_seconds`,
-/// `exempt_domains` (none), `response_scanning.action` (`warn`), `dlp` and `websocket_proxy` (off).
+/// For each value that is weaker than the default, `tests/e2e/pipelock.rs` has a row that fails with the default. Among
+/// the values at their default are: entropy thresholds, `max_url_length`, `timeout_seconds`, `exempt_domains` (none),
+/// `response_scanning.action` (`warn`), `dlp` and `websocket_proxy` (off).
 #[derive(Serialize)]
 struct Config<'a> {
     version: u8,
     mode: &'static str,
-    /// Explicit, since `false` turns every refusal into a warning.
+    /// Explicit, because `false` turns every refusal into a warning.
     enforce: bool,
     explain_blocks: bool,
     api_allowlist: Vec<&'a str>,
@@ -321,6 +325,6 @@ struct SseStreaming {
 #[derive(Serialize)]
 struct Logging {
     format: &'static str,
-    /// Output stream, one that `docker compose logs` shows.
+    /// Output stream. `docker compose logs` shows it.
     output: &'static str,
 }

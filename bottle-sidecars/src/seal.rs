@@ -1,10 +1,11 @@
-//! The seal: rules in the agent's network namespace that leave it the doors of its sidecars and nothing else.
+//! The seal: firewall rules in the agent's network namespace that allow only its endpoints, the open ports of its
+//! sidecars.
 //!
-//! The internal network has no route out and no address of the host. Two ways would remain. A socket that is bound to the
-//! interface (`SO_BINDTODEVICE`, which needs no privilege since Linux 5.7) needs no route: its datagrams arrive at the
-//! host's UDP services, a name server among them. And where egress stands before pipelock, both are on the agent's
-//! network, so that the agent could go past egress and its routes' rules. A container that runs for a moment in the
-//! agent's network namespace, before any command of the agent, closes both.
+//! The internal network has no route to the outside and no address of the host. Without the seal, two ways would
+//! remain. First, a socket that is bound to the interface (`SO_BINDTODEVICE`, which needs no privilege since Linux 5.7)
+//! needs no route. Its datagrams reach the host's UDP services, such as a name server. Second, if the bottle has
+//! egress, pipelock is also on the agent's network, so the agent could bypass egress and the rules of its routes. A
+//! short-lived container in the agent's network namespace closes both, before any command of the agent runs.
 
 use std::collections::BTreeSet;
 

@@ -33,7 +33,7 @@ pub const CONTEXT: BuildContext = BuildContext {
 const QUEUE: &str = "/queue";
 const DECISIONS: &str = "/decisions";
 const CONFIG: &str = "/config";
-/// Path in the agent's container of the bottle's current configuration.
+/// Path, in the agent's container, of the bottle's current configuration.
 pub const CURRENT_CONFIG_IN_AGENT: &str = "/etc/bottle/current-config";
 
 /// The sidecar through which the agent proposes changes to a person.

@@ -1,4 +1,4 @@
-//! What holds for the document of every plan.
+//! Properties of the document of every plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ fn document(plan: &ResolvedPlan) -> ComposeFile {
     render(plan, &sidecars).expect("the four sidecars fit each other")
 }
 
-/// The value as Compose has it after interpolation; a `$` that would have been interpolated is an error.
+/// Returns the value as Compose reads it, with `$$` as `$`. A single `$` is an error.
 fn interpolated(value: Value) -> Result<Value, String> {
     Ok(match value {
         Value::String(text) => {
@@ -49,7 +49,7 @@ fn depends_on(document: &ComposeFile) -> BTreeMap<&str, Vec<&str>> {
     edges.collect()
 }
 
-/// Takes away whatever waits for nothing that is left, until nothing is left.
+/// Repeatedly removes services whose dependencies are all removed. Returns true if none is left.
 fn is_acyclic(mut edges: BTreeMap<&str, Vec<&str>>) -> bool {
     while !edges.is_empty() {
         let free: BTreeSet<&str> =
@@ -173,9 +173,9 @@ proptest! {
         let bottle = plan.plan();
         let config: Value = serde_yaml::from_str(&pipelock::config(bottle, None)).unwrap();
         let allowed = config["api_allowlist"].as_sequence().map(Vec::len);
-        // Pipelock refuses an empty list, so a bottle that reaches nothing names a host that cannot be.
+        // Pipelock refuses an empty list, so a bottle without allowed hosts names a reserved host.
         prop_assert_eq!(allowed, Some(bottle.proxy.allow.len().max(1)));
-        // Whatever pipelock passes, it may reach; nothing that is inspected by its content is passed.
+        // Every passthrough domain is allowed, and no host with `inspect: content` is a passthrough domain.
         for passed in config["tls_interception"]["passthrough_domains"].as_sequence().unwrap() {
             let passed: HostPattern = passed.as_str().unwrap().parse().unwrap();
             prop_assert!(bottle.proxy.allow.iter().any(|allowed| *allowed == passed || allowed.claims(&passed)));
@@ -213,7 +213,7 @@ proptest! {
 
     #[test]
     fn a_manifest_and_a_plan_survive_being_written(manifest in bottle_testing::random::manifest()) {
-        // Not `serde_yaml`: it writes YAML 1.1, to which U+2028 is a line end.
+        // Not `serde_yaml`: it writes YAML 1.1, in which U+2028 is a line break.
         let written = bottle_compose::to_plain_yaml(&manifest, &[]);
         let read = Manifest::parse(&written).map_err(|error| TestCaseError::fail(format!("{error}\n{written}")))?;
         prop_assert_eq!(&read, &manifest);

@@ -1,4 +1,4 @@
-//! The document of every topology, and the configuration file of every sidecar.
+//! Snapshots of the document of every topology, and of the configuration file of every sidecar.
 
 use bottle_compose::{ComposeFile, Sidecar, render};
 use bottle_plan::ResolvedPlan;

@@ -1,7 +1,7 @@
 //! Git configuration that redirects the agent's git to git-gate. Its rules rewrite every spelling of an upstream's URL,
 //! for fetch and push alike. The remotes in the workspace are not changed.
 //!
-//! Git compares by prefix, and the longest match wins.
+//! Git matches URLs by prefix, and the longest match wins.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use bottle_plan::Service;
 use bottle_plan::plan::{GitAuth, GitGatePlan, Upstream};
 use bottle_plan::value::GitTransport;
 
-/// The URL under which the agent reaches an upstream.
+/// Returns the URL under which the agent reaches an upstream.
 pub fn served_url(upstream: &Upstream) -> String {
     format!("git://{}/{}.git", Service::GitGate, upstream.name)
 }
 
-/// The rules for every upstream, as a file in the format of git's configuration.
+/// Returns the rules for every upstream, as a git configuration file.
 pub fn agent_git_config(plan: &GitGatePlan) -> String {
     let mut text = String::new();
     for upstream in &plan.upstreams {
@@ -28,7 +28,8 @@ pub fn agent_git_config(plan: &GitGatePlan) -> String {
             spellings.push(as_written.to_owned());
         }
         section(&mut text, &served_url(upstream), &spellings);
-        // `…/app` is a prefix of `…/app-docs` too. These rules change nothing, and win there by being longer.
+        // `…/app` is also a prefix of `…/app-docs`. For such neighbours, these longer rules win and leave the URL
+        // unchanged.
         for base in &bases {
             for next in ["-", "_", "."] {
                 let neighbour = format!("{base}{next}");
@@ -39,7 +40,7 @@ pub fn agent_git_config(plan: &GitGatePlan) -> String {
     text
 }
 
-/// A URL's text holds nothing that has a meaning between quotes in git's configuration; see `GitUrl`.
+/// Appends one section. A `GitUrl` contains no character that needs escaping between quotes.
 fn section(text: &mut String, url: &str, instead_of: &[String]) {
     text.extend(["[url \"", url, "\"]\n"]);
     for spelling in instead_of {
@@ -47,7 +48,7 @@ fn section(text: &mut String, url: &str, instead_of: &[String]) {
     }
 }
 
-/// Every spelling of an upstream's URL without an ending.
+/// Returns every spelling of an upstream's URL, without `.git` or a trailing slash.
 fn bases(upstream: &Upstream) -> BTreeSet<String> {
     let url = &upstream.url;
     let (host, path) = (url.host(), url.path());
@@ -129,7 +130,7 @@ mod tests {
 
     /// Checks the rules with git itself. Skipped if git is not installed.
     #[test]
-    fn git_sends_each_upstream_to_the_gate_and_leaves_its_neighbours_alone() {
+    fn git_rewrites_each_upstream_and_leaves_similar_urls_unchanged() {
         if Command::new("git").arg("version").output().is_err() {
             return;
         }
