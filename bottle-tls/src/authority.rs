@@ -22,7 +22,7 @@ pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// launcher's, and a launcher's clock that is set back after the authority was minted.
 const BACKDATING: time::Duration = time::Duration::DAY;
 
-/// The dates that X.509 can encode (RFC 5280, section 4.1.2.5) and that every verifier reads alike.
+/// Range of dates that X.509 can encode (RFC 5280, section 4.1.2.5) and that all verifiers read the same way.
 const EARLIEST: OffsetDateTime = datetime!(1950-01-01 00:00:00 UTC);
 const LATEST: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC);
 
@@ -89,9 +89,9 @@ impl CaSpec {
 
 /// A certificate authority: a self-signed certificate and its private key, ECDSA on P-256.
 ///
-/// The certificate says `CA:TRUE, pathlen:0` and "signs certificates and revocation lists", both critical, and has a
-/// subject key identifier, without which the leaves would lack the authority key identifier that strict verifiers ask
-/// for. `pathlen:0` lets it sign leaves and no further authorities.
+/// The certificate has `CA:TRUE, pathlen:0` and the key usages `keyCertSign` and `cRLSign`, both extensions critical.
+/// With `pathlen:0` it can sign leaf certificates but no further authorities. It also has a subject key identifier,
+/// from which leaves get the authority key identifier that strict verifiers require.
 pub struct CertificateAuthority {
     subject: String,
     certificate_pem: String,
@@ -107,13 +107,14 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// Returns an error when the bottle's name does not fit a subject, when a date falls outside the years 1950 to
-    /// 9999, when the lifetime is shorter than a second, or when `random` fails or gives nothing usable.
+    /// 9999, when the lifetime is shorter than a second, or when `random` fails or returns nothing usable.
     pub fn mint(spec: &CaSpec, random: &mut dyn RandomSource) -> Result<Self, TlsError> {
         let subject = common_name(&spec.bottle, spec.role)?;
         let (not_before, not_after) = validity(spec.now, spec.lifetime)?;
         let key = CaKey::draw(random)?;
-        // All 128 bits are random. The encoder puts a zero octet before a set top bit, which keeps the number positive;
-        // the 17 octets at most stay below the 20 that RFC 5280, section 4.1.2.2, allows. Zero is not a serial number.
+        // All 128 bits are random. If the top bit is set, the encoder prepends a zero octet to keep the number
+        // positive. That gives at most 17 octets; RFC 5280, section 4.1.2.2, allows 20. Zero is not a valid serial
+        // number.
         let serial = draw(random, &mut [0; 16], "a serial number", |bytes| {
             bytes.iter().any(|byte| *byte != 0).then(|| SerialNumber::from_slice(bytes))
         })?;
@@ -192,7 +193,7 @@ impl CertificateAuthority {
     }
 }
 
-/// Shows the public half only.
+/// Omits the private key.
 impl fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CertificateAuthority")
@@ -258,7 +259,7 @@ fn validity(now: SystemTime, lifetime: Duration) -> Result<(OffsetDateTime, Offs
     Ok((not_before, not_after))
 }
 
-/// Whole seconds since 1970, rounded down.
+/// Returns whole seconds since 1970, rounded down.
 fn unix_seconds(time: SystemTime) -> Option<i64> {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_secs()).ok(),

@@ -13,8 +13,8 @@ const LABEL: &str = "CERTIFICATE";
 /// be empty, for an image without roots. `authority_pem` must contain exactly one certificate.
 ///
 /// # Errors
-/// Returns an error when a piece is cut short, is not base64 or DER of a certificate's shape, or holds any other block
-/// than certificates. A private key is never copied, and never quoted.
+/// Returns an error when a block is truncated, is not base64, does not have a certificate's DER structure, or is not a
+/// certificate. A private key is neither copied nor quoted.
 pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<String, TlsError> {
     let mut certificates = certificates(system_roots_pem, BundleInput::SystemRoots)?;
     if certificates.is_empty() && !system_roots_pem.trim().is_empty() {
@@ -33,9 +33,8 @@ pub fn trust_bundle(system_roots_pem: &str, authority_pem: &str) -> Result<Strin
 /// removed. Comments, other text between the blocks and a byte order mark are dropped.
 ///
 /// # Errors
-/// Returns an error when there is no certificate, one is cut short or not of a certificate's shape, or there is any
-/// other block. The error names the certificate by its number and line. A private key is never copied, and never
-/// quoted.
+/// Returns an error when there is no certificate, or when a block is truncated, malformed or not a certificate. The
+/// error names the certificate by its number and line. A private key is neither copied nor quoted.
 pub fn extra_roots(pem: &str) -> Result<String, TlsError> {
     let certificates = certificates(pem.trim_start_matches('\u{feff}'), BundleInput::ExtraRoots)?;
     if certificates.is_empty() {

@@ -35,14 +35,14 @@ impl CaFiles {
 }
 
 impl CertificateAuthority {
-    /// Writes the authority into `directory`, which is made when it is missing (its parent is not) and set to 0700 when
-    /// it is there. Keys are 0600 from the moment they exist and the certificate is 0644, whatever the umask. Each file
-    /// is written aside and renamed into place: a reader sees the old one or the new one, and a symbolic link in its
-    /// place is replaced, not followed.
+    /// Writes the authority into `directory`. The directory is created if it is missing (its parent is not), and gets
+    /// mode 0700. Keys have mode 0600 from the start and the certificate has mode 0644, whatever the umask. Each file
+    /// is written under a temporary name and renamed. A reader sees the old file or the new one. A symbolic link in a
+    /// file's place is replaced, not followed.
     ///
     /// # Errors
-    /// Returns an error when the directory cannot be made, is a link or another kind of file, or when a file cannot be
-    /// written. What the call had written until then is removed again.
+    /// Returns an error when the directory cannot be created, is a link or another kind of file, or when a file cannot
+    /// be written. Files that the call had already written are then removed.
     pub fn write_to(&self, directory: &Path) -> Result<CaFiles, TlsError> {
         let made = make_directory(directory)?;
         let files = CaFiles::in_directory(directory);
@@ -62,7 +62,7 @@ impl CertificateAuthority {
             })
             .and_then(|()| sync(directory));
         if let Err(error) = outcome {
-            // The first failure is the one worth telling; what cannot be removed either is in a 0700 directory.
+            // Report the first failure only. A file that cannot be removed either is in a directory of mode 0700.
             for (path, ..) in &contents[..written] {
                 fs::remove_file(path).ok();
             }
@@ -82,12 +82,12 @@ fn make_directory(directory: &Path) -> Result<bool, TlsError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(failed("make the directory", directory, error)),
     };
-    // Not `metadata`: a link could lead keys anywhere.
+    // Not `metadata`, which follows links: keys could end up anywhere.
     let kind = fs::symlink_metadata(directory).map_err(|error| failed("look at", directory, error))?;
     if !kind.is_dir() {
         return Err(failed("write keys into", directory, io::ErrorKind::NotADirectory.into()));
     }
-    // A umask can take bits away from a new directory, and an old one may have had too many.
+    // The umask may have removed bits from a new directory, and an existing one may have too many.
     if kind.permissions().mode() & 0o7777 != DIRECTORY_MODE {
         fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))
             .map_err(|error| failed("set the mode of", directory, error))?;
@@ -95,8 +95,8 @@ fn make_directory(directory: &Path) -> Result<bool, TlsError> {
     Ok(made)
 }
 
-/// Puts `bytes` at `path`, which is in `directory`: first aside in a file that only its owner can read and that is gone
-/// if anything fails, then by a rename.
+/// Writes `bytes` to a temporary file in `directory` that only its owner can read, then renames it to `path`. The
+/// temporary file is removed if a step fails.
 fn write_atomically(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
     let write = || -> io::Result<()> {
         let mut file = tempfile::Builder::new()

@@ -42,8 +42,8 @@ impl fmt::Debug for SecretPem {
 
 /// A key pair on P-256 that rcgen can sign with.
 ///
-/// It signs by RFC 6979, whose nonce follows from key and message: no randomness beyond the key is spent, and a weak
-/// source cannot betray the key through its signature.
+/// It signs by RFC 6979, which derives the nonce from key and message. Signing needs no further randomness, and a weak
+/// source cannot reveal the key through a signature.
 pub(crate) struct CaKey {
     secret: SecretKey,
     public: Box<[u8]>,
@@ -93,7 +93,7 @@ impl rcgen::SigningKey for CaKey {
     }
 }
 
-/// Fills `buffer` again and again until `accept` makes something of it.
+/// Fills `buffer` until `accept` returns a value, at most [`ATTEMPTS`] times.
 pub(crate) fn draw<T>(
     random: &mut dyn RandomSource,
     buffer: &mut [u8],

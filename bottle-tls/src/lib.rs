@@ -1,11 +1,9 @@
-//! The certificate authorities of one bottle: minting them, laying them down on disk, and building the bundle that the
-//! agent trusts.
+//! Certificate authorities of one bottle: mints them, writes them to disk, and builds the bundle that the agent trusts.
 //!
-//! A sidecar that looks into the agent's HTTPS traffic signs a certificate for each host it meets, so it needs an
-//! authority, and each sidecar of each bottle gets its own: a key that leaks is worth nothing outside its bottle, and
-//! nothing at all a week later. This crate makes authorities and does nothing else: it issues no leaf certificates,
-//! opens no socket and reads nothing from its surroundings. The clock and the randomness are arguments, so that the
-//! same arguments give the same authority, to the byte.
+//! A sidecar that intercepts the agent's HTTPS traffic signs a leaf certificate for each host, so it needs an
+//! authority. Each sidecar of each bottle gets its own. A leaked key is therefore useless outside its bottle, and
+//! expires after a week. This crate only creates authorities. It issues no leaf certificates, opens no socket and reads
+//! no environment. Clock and randomness are arguments, so the same arguments give the same authority, to the byte.
 //!
 //! ```
 //! use std::time::SystemTime;

@@ -7,7 +7,7 @@ pub trait RandomSource {
     /// Fills the whole of `buffer` with unpredictable bytes.
     ///
     /// # Errors
-    /// The error of the source if it cannot provide bytes. The content of `buffer` is then undefined.
+    /// Returns the error of the source if it cannot provide bytes. The content of `buffer` is then undefined.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()>;
 }
 

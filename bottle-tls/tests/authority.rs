@@ -1,4 +1,4 @@
-//! What an authority's certificate says, read back by another library than the one that wrote it.
+//! Content of an authority's certificate, parsed by another library than the one that wrote it.
 #![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 
 use std::{
@@ -47,7 +47,7 @@ fn unix(time: SystemTime) -> i64 {
     }
 }
 
-/// Everything that holds for every authority.
+/// Asserts everything that holds for every authority.
 fn check(authority: &CertificateAuthority, spec: &CaSpec) {
     let certificate = parse(authority);
     assert_eq!(certificate.version(), X509Version::V3);
@@ -98,7 +98,7 @@ fn check(authority: &CertificateAuthority, spec: &CaSpec) {
 }
 
 #[test]
-fn a_certificate_says_what_it_should() {
+fn a_certificate_has_the_expected_fields_and_extensions() {
     for role in CaRole::ALL {
         let spec = CaSpec::new("dev-x7k2q", *role, at(NOON));
         let authority = mint(&spec).unwrap();
@@ -109,7 +109,7 @@ fn a_certificate_says_what_it_should() {
 }
 
 #[test]
-fn all_forms_of_the_key_are_the_certificate_s() {
+fn all_forms_of_the_key_belong_to_the_certificate() {
     let authority = common::mint(CaRole::Egress);
     let sec1 = authority.key_sec1_pem().expose();
     assert!(sec1.starts_with("-----BEGIN EC PRIVATE KEY-----\n"));
@@ -131,7 +131,7 @@ fn all_forms_of_the_key_are_the_certificate_s() {
             .as_ref()
     );
 
-    // The curve is named inside the key, since pipelock takes no block of parameters beside it.
+    // The curve is named inside the key, because pipelock accepts no separate block of parameters.
     let der = ::pem::parse(sec1).unwrap().into_contents();
     let prime256v1 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     assert!(der.windows(prime256v1.len()).any(|window| window == prime256v1));
@@ -151,7 +151,7 @@ fn the_same_arguments_give_the_same_authority() {
 }
 
 #[test]
-fn the_system_s_randomness_never_repeats() {
+fn two_authorities_from_system_randomness_differ() {
     let spec = CaSpec::new("dev", CaRole::Pipelock, at(NOON));
     let [first, second] = [(), ()].map(|()| CertificateAuthority::mint(&spec, &mut SystemRandom).unwrap());
     assert_ne!(first.key_sec1_pem().expose(), second.key_sec1_pem().expose());
@@ -247,7 +247,7 @@ fn a_name_that_does_not_fit_a_subject_is_refused() {
     mint(&CaSpec::new("a".repeat(40), CaRole::Pipelock, at(NOON))).unwrap();
 }
 
-/// A source that gives the same byte for ever.
+/// A source that always returns the same byte.
 struct Stuck(u8);
 
 impl RandomSource for Stuck {
@@ -257,7 +257,7 @@ impl RandomSource for Stuck {
     }
 }
 
-/// A source that gives what it was loaded with.
+/// A source that returns prepared bytes.
 struct Loaded(Vec<Vec<u8>>);
 
 impl RandomSource for Loaded {
@@ -313,7 +313,7 @@ fn a_serial_number_is_positive_and_minimal() {
 }
 
 #[test]
-fn nothing_printable_holds_the_key() {
+fn neither_display_nor_debug_shows_the_key() {
     let authority = common::mint(CaRole::Egress);
     let shown = format!(
         "{authority:?} {authority:#?} {:?} {:?} {:?}",
@@ -326,7 +326,7 @@ fn nothing_printable_holds_the_key() {
         assert!(!shown.contains(line));
     }
     assert!(shown.contains("SecretPem(redacted)"));
-    // The public half is there to be seen.
+    // The public key may be shown.
     assert!(shown.contains(&authority.fingerprint().to_string()));
 }
 
@@ -364,7 +364,7 @@ proptest! {
     }
 
     #[test]
-    fn no_argument_makes_it_panic(bottle: String, seconds: u64, before: bool, lifetime: Duration) {
+    fn no_argument_causes_a_panic(bottle: String, seconds: u64, before: bool, lifetime: Duration) {
         let clock = if before {
             SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(seconds))
         } else {

@@ -1,4 +1,4 @@
-//! What a trust bundle takes, and what it refuses.
+//! Inputs that a trust bundle accepts and refuses.
 #![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 
 use bottle_tls::{BundleInput, CaRole, TlsError, extra_roots, trust_bundle};
@@ -11,7 +11,7 @@ fn labels(bundle: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_roots_come_first_and_nothing_comes_twice() {
+fn the_roots_come_first_and_duplicates_are_removed() {
     let [first, second] = [CaRole::Egress, CaRole::Egress].map(common::mint);
     let authority = common::mint(CaRole::Pipelock);
     let [a, b, c] = [first.certificate_pem(), second.certificate_pem(), authority.certificate_pem()];
@@ -19,7 +19,7 @@ fn the_roots_come_first_and_nothing_comes_twice() {
     let expected = format!("{a}{b}{c}");
     let plain = trust_bundle(&format!("{a}{b}"), c).unwrap();
     assert_eq!(plain, expected);
-    // The same bundle out of doubled, commented, unterminated and CRLF text, and out of itself.
+    // Duplicates, comments, CRLF and a missing last line end give the same bundle. So does the bundle itself.
     let untidy = format!("# roots\n\n{b}").replace('\n', "\r\n");
     assert_eq!(trust_bundle(&format!("{a}{a}{untidy}"), c.trim_end()).unwrap(), expected);
     assert_eq!(trust_bundle(&expected, c).unwrap(), expected);
@@ -29,7 +29,7 @@ fn the_roots_come_first_and_nothing_comes_twice() {
 }
 
 #[test]
-fn the_system_s_own_roots_are_taken_whole() {
+fn the_system_s_own_roots_are_accepted() {
     let Ok(roots) = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt") else {
         println!("skipped: no roots are installed here");
         return;
@@ -40,7 +40,7 @@ fn the_system_s_own_roots_are_taken_whole() {
 }
 
 #[test]
-fn a_key_never_gets_in() {
+fn a_bundle_with_a_private_key_is_refused() {
     let authority = common::mint(CaRole::Pipelock);
     let certificate = authority.certificate_pem();
     let combined = authority.combined_pem();
@@ -57,7 +57,7 @@ fn a_key_never_gets_in() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_line() {
+fn a_malformed_bundle_is_refused_with_its_line() {
     let authority = common::mint(CaRole::Pipelock);
     let pem = authority.certificate_pem();
     let lines = pem.lines().count();
@@ -93,7 +93,7 @@ fn what_is_wrong_is_said_with_its_line() {
 }
 
 #[test]
-fn the_authority_is_one_certificate() {
+fn the_authority_must_be_one_certificate() {
     let authority = common::mint(CaRole::Pipelock);
     let other = common::mint(CaRole::Pipelock);
     let two = format!("{}{}", authority.certificate_pem(), other.certificate_pem());
@@ -105,13 +105,14 @@ fn the_authority_is_one_certificate() {
 }
 
 #[test]
-fn further_roots_are_any_number_of_certificates() {
+fn extra_roots_can_be_any_number_of_certificates() {
     let minted: Vec<_> = (0..3).map(|_| common::mint(CaRole::Egress)).collect();
     let [a, b, c] = [0, 1, 2].map(|index: usize| minted[index].certificate_pem());
     let expected = format!("{a}{b}{c}");
     assert_eq!(extra_roots(a).unwrap(), a);
     assert_eq!(extra_roots(&expected).unwrap(), expected);
-    // As Windows and company tools write them: a byte order mark, CRLF, comments, one certificate twice, no last line end.
+    // As Windows and company tools write it: a byte order mark, CRLF, comments, one certificate twice, no last line
+    // end.
     let untidy = format!("\u{feff}# Issuer: Example Root\n{a}\n# Issuer: Two\n{b}\ts:CN = three\n{a}{}", c.trim_end());
     assert_eq!(extra_roots(&untidy.replace('\n', "\r\n")).unwrap(), expected);
     let many: String = (0..60).map(|_| common::mint(CaRole::Egress).certificate_pem().to_owned()).collect();
@@ -119,7 +120,7 @@ fn further_roots_are_any_number_of_certificates() {
 }
 
 #[test]
-fn further_roots_without_a_certificate_or_with_a_key_are_refused_by_number_and_line() {
+fn extra_roots_without_a_certificate_or_with_a_key_are_refused_by_number_and_line() {
     let authority = common::mint(CaRole::Pipelock);
     let pem = authority.certificate_pem();
     let lines = pem.lines().count();
@@ -143,7 +144,7 @@ fn further_roots_without_a_certificate_or_with_a_key_are_refused_by_number_and_l
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "(-----(BEGIN|END) (CERTIFICATE|KEY)-----\n|[A-Za-z0-9+/=]{0,8}\n|.|\n){0,12}") {
+    fn no_text_causes_a_panic(text in "(-----(BEGIN|END) (CERTIFICATE|KEY)-----\n|[A-Za-z0-9+/=]{0,8}\n|.|\n){0,12}") {
         let _ = trust_bundle(&text, &text).map_err(|error| error.to_string());
         let _ = extra_roots(&text).map_err(|error| error.to_string());
     }

@@ -1,4 +1,4 @@
-//! What lies on disk, and what is left when laying it down fails.
+//! Files of an authority on disk, also after a failed write.
 #![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
@@ -41,7 +41,7 @@ fn error_of(result: Result<CaFiles, TlsError>) -> (String, ErrorKind) {
 }
 
 #[test]
-fn each_file_holds_its_form() {
+fn each_file_has_its_format_and_mode() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("pipelock");
     let authority = common::mint(CaRole::Pipelock);
@@ -55,7 +55,7 @@ fn each_file_holds_its_form() {
 }
 
 #[test]
-fn an_older_authority_is_replaced_and_its_directory_narrowed() {
+fn an_older_authority_is_replaced_and_its_directory_gets_mode_0700() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("egress");
     common::mint(CaRole::Egress).write_to(&directory).unwrap();
@@ -116,7 +116,7 @@ fn a_failure_leaves_nothing_behind() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "untouched");
     assert_eq!(names(root.path()), ["file"]);
 
-    // The last of the three cannot be put in its place: the first two, which hold keys, go away again.
+    // The last of the three files cannot be renamed. The first two, which hold keys, are removed.
     let directory = root.path().join("pipelock");
     fs::create_dir_all(directory.join("ca.pem/occupied")).unwrap();
     let (text, _) = error_of(authority.write_to(&directory));
@@ -126,7 +126,7 @@ fn a_failure_leaves_nothing_behind() {
 
 #[test]
 fn a_read_only_directory_is_an_error() {
-    // The superuser may write anywhere but in a file system that has no such thing.
+    // Root may write everywhere except in a file system that does not allow it.
     let directory = if rustix::process::geteuid().is_root() {
         Path::new("/proc").to_path_buf()
     } else {
@@ -143,8 +143,8 @@ fn a_read_only_directory_is_an_error() {
     }
 }
 
-/// The umask and the limit on file sizes belong to the whole process, so the two tests below run their second half in a
-/// process of its own: this test binary again, asked for one ignored test, by way of a shell that sets the stage.
+/// Runs an ignored test of this binary in a child process, behind a shell that first sets umask or file size limit.
+/// Both apply to a whole process, so the two tests below need one of their own.
 fn in_a_child(prelude: &str, test: &str, directory: &Path) {
     let output = Command::new("sh")
         .arg("-c")
@@ -161,7 +161,7 @@ fn in_a_child(prelude: &str, test: &str, directory: &Path) {
 
 const CHILD_DIRECTORY: &str = "BOTTLE_TLS_TEST_DIRECTORY";
 
-/// Where the parent wants the child to work; nothing when somebody ran the ignored tests by hand.
+/// Returns the directory that the parent chose for the child. `None` if the ignored tests were run by hand.
 #[expect(clippy::disallowed_methods, reason = "a test tells its child process where to work")]
 fn child_directory() -> Option<PathBuf> {
     let directory = std::env::var_os(CHILD_DIRECTORY);
@@ -197,7 +197,7 @@ fn child_under_a_umask() {
 #[test]
 fn a_full_disk_leaves_nothing_behind() {
     let root = tempfile::tempdir().unwrap();
-    // No file may grow, and the signal that would say so is off: each write fails as on a full disk.
+    // The file size limit is 0 and its signal is ignored, so each write fails as on a full disk.
     in_a_child("trap '' XFSZ; ulimit -f 0", "child_on_a_full_disk", root.path());
     assert!(names(root.path()).is_empty());
 }

@@ -1,5 +1,5 @@
-//! What the programs that will meet an authority make of it. Each test is skipped, and says so, where its program is
-//! not installed.
+//! Tests of an authority with openssl, Python, Node and Go. A test is skipped with a message if its program is not
+//! installed.
 #![expect(clippy::unwrap_used, reason = "a helper of the tests fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 
@@ -14,7 +14,7 @@ use common::HOST;
 
 mod common;
 
-/// An authority on disk with a leaf of its own beside it, and another authority that has nothing to do with either.
+/// An authority on disk with one of its leaves, and an unrelated authority.
 struct Stage {
     root: tempfile::TempDir,
     authority: CertificateAuthority,
@@ -26,7 +26,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Nothing when `program` is not there.
+    /// Returns `None` if `program` is not installed.
     fn for_program(program: &str, version: &str) -> Option<Self> {
         if Command::new(program).arg(version).output().is_ok_and(|output| output.status.success()) {
             return Some(Self::new());
@@ -44,7 +44,7 @@ impl Stage {
             fs::write(&path, text).unwrap();
             path
         };
-        // Another authority plays the system's roots.
+        // The unrelated authority stands for the system's roots.
         let bundle =
             |of: &CertificateAuthority| trust_bundle(stranger.certificate_pem(), of.certificate_pem()).unwrap();
         Self {
@@ -70,14 +70,14 @@ impl Stage {
     }
 }
 
-/// The output of a program that must succeed.
+/// Returns the output of a program that must succeed.
 fn succeed(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {errors}", output.status);
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The complaint of a program that must fail.
+/// Returns the error output of a program that must fail.
 fn fail(output: &Output) -> String {
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -92,7 +92,7 @@ fn openssl_verifies_a_leaf_strictly() {
 }
 
 #[test]
-fn openssl_refuses_an_authority_below_the_authority() {
+fn openssl_refuses_an_intermediate_authority() {
     let Some(stage) = Stage::for_program("openssl", "version") else {
         return;
     };
@@ -107,7 +107,7 @@ fn openssl_refuses_an_authority_below_the_authority() {
 }
 
 #[test]
-fn openssl_finds_the_key_sound() {
+fn openssl_accepts_the_key() {
     let Some(stage) = Stage::for_program("openssl", "version") else {
         return;
     };
@@ -125,7 +125,7 @@ fn openssl_finds_the_key_sound() {
 }
 
 #[test]
-fn python_shakes_hands_strictly() {
+fn python_completes_a_strict_handshake() {
     let Some(stage) = Stage::for_program("python3", "--version") else {
         return;
     };
@@ -144,7 +144,7 @@ fn python_shakes_hands_strictly() {
 }
 
 #[test]
-fn node_shakes_hands() {
+fn node_completes_a_handshake() {
     let Some(stage) = Stage::for_program("node", "--version") else {
         return;
     };
@@ -182,7 +182,7 @@ fn go_signs_and_serves_with_the_authority() {
     if Command::new("openssl").arg("version").output().is_ok() {
         assert!(succeed(&stage.openssl_verify(&leaf, None)).ends_with(": OK"));
     }
-    // PKCS#8 is what such a program refuses, so a mix-up of the two files would show.
+    // This program refuses PKCS#8, so swapping the two files would be detected.
     let complaint = fail(&run(&stage.files.combined));
     assert!(complaint.contains("not so: the key's file"), "{complaint}");
 }

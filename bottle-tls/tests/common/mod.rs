@@ -1,4 +1,4 @@
-//! What the tests share: a source of randomness that repeats itself, and the sidecar's part, which is to sign leaves.
+//! Shared test support: a repeatable source of randomness, and leaf certificates as a sidecar signs them.
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::{io, time::SystemTime};
@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 /// The host that leaves are issued for.
 pub(crate) const HOST: &str = "api.example.test";
 
-/// Bytes that follow from a seed.
+/// A source of bytes that depend only on a seed.
 pub(crate) struct Seeded {
     seed: u64,
     count: u64,
@@ -35,30 +35,30 @@ impl RandomSource for Seeded {
     }
 }
 
-/// An authority as a launch mints it.
+/// Mints an authority as a launch does.
 pub(crate) fn mint(role: CaRole) -> CertificateAuthority {
     let spec = CaSpec::new("dev-x7k2q", role, SystemTime::now());
     CertificateAuthority::mint(&spec, &mut SystemRandom).unwrap()
 }
 
-/// The certificate and the key that a sidecar makes up for a host.
+/// Certificate and key of a host, as a sidecar creates them.
 pub(crate) struct Leaf {
     pub(crate) certificate: rcgen::Certificate,
     pub(crate) key: KeyPair,
 }
 
-/// A leaf for [`HOST`] with what an intercepting proxy puts in it: a name, server authentication, and the authority's
+/// Issues a leaf for [`HOST`] as an intercepting proxy does: with a name, server authentication, and the authority's
 /// key identifier.
 pub(crate) fn leaf(authority: &CertificateAuthority) -> Leaf {
     issue(authority, IsCa::NoCa)
 }
 
-/// The same, but for an authority below the authority.
+/// Issues an intermediate authority below the authority.
 pub(crate) fn intermediate(authority: &CertificateAuthority) -> Leaf {
     issue(authority, IsCa::Ca(rcgen::BasicConstraints::Unconstrained))
 }
 
-/// Signs with any key, whatever the certificate allows it to sign.
+/// Issues a leaf below an intermediate, whether or not that is allowed.
 pub(crate) fn issue_below(parent: &Leaf) -> Leaf {
     let key = KeyPair::from_pem(&parent.key.serialize_pem()).unwrap();
     sign(&Issuer::from_ca_cert_der(parent.certificate.der(), key).unwrap(), IsCa::NoCa)
@@ -72,7 +72,7 @@ fn issue(authority: &CertificateAuthority, is_ca: IsCa) -> Leaf {
 
 fn sign(issuer: &Issuer<'_, KeyPair>, is_ca: IsCa) -> Leaf {
     let mut params = CertificateParams::new([HOST.to_owned()]).unwrap();
-    // A name of its own for each, or the leaf would seem to have issued itself.
+    // Distinct names. With equal ones, the leaf would look self-issued.
     let name = if is_ca == IsCa::NoCa { HOST } else { "below" };
     params.distinguished_name.push(DnType::CommonName, name);
     params.not_before = SystemTime::now().into();
