@@ -63,7 +63,7 @@ pub trait Forges: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Returns an error when it cannot even be tried.
+    /// Returns an error when the address or the token cannot be used.
     fn connect(&self, kind: Kind, api_url: &str, token: SecretValue) -> Result<Box<dyn Forge>, ForgeError>;
 
     /// Returns the timeout of a request.

@@ -157,7 +157,7 @@ impl Forge for Api {
         parsed::<RegisteredKey>(&created).map(|key| key.id)
     }
 
-    /// Only an empty page is the last one, because a forge may return fewer items per page than requested.
+    /// Reads pages until one is empty, because a forge may return fewer items per page than requested.
     fn list(&self, repository: &str) -> Result<Vec<RegisteredKey>, ForgeError> {
         let path = format!("{}?{}&page=", self.dialect.keys(repository), self.dialect.page);
         let mut keys = Vec::new();

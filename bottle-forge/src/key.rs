@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_in_openssh_s_format_and_shows_its_public_half_only() {
+    fn a_key_is_in_openssh_format_and_debug_shows_only_its_public_half() {
         let pair = KeyPair::generate(|seed| {
             seed.fill(7);
             Ok(())

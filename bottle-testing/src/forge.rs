@@ -13,7 +13,7 @@ pub const TOKEN: &str = "forge-token-that-is-seen-nowhere";
 /// The one repository, as forges name it.
 pub const REPOSITORY: &str = "team/app";
 
-/// A running forge; it ends with the process.
+/// A running forge. It stops with the process.
 #[derive(Clone)]
 pub struct FakeForge(Arc<Shared>);
 
@@ -50,11 +50,11 @@ pub struct Key {
 /// Fault in the creation of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// This status, and nothing is made.
+    /// Answers with this status and creates nothing.
     Status(u16),
-    /// This status, although the key was made.
+    /// Creates the key but answers with this status.
     MadeBut(u16),
-    /// No answer, and the key is made after this time.
+    /// Does not answer, and creates the key after this time.
     Late(Duration),
 }
 
@@ -76,14 +76,14 @@ impl FakeForge {
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let serving = serving.clone();
-                // A client that is killed in the middle is part of the tests.
+                // Some tests kill the client in the middle of a request.
                 std::thread::spawn(move || drop(serving.serve(&connection)));
             }
         });
         forge
     }
 
-    /// One that is not there.
+    /// Returns a forge on whose port nothing listens.
     pub fn dead(port: u16) -> Self {
         Self(Arc::new(Shared { port, state: Mutex::default(), changed: Condvar::new() }))
     }
@@ -93,7 +93,7 @@ impl FakeForge {
         self.state().keys.clear();
     }
 
-    /// The interface's base: `kind` is `github`, `gitea` or `gitlab`.
+    /// Returns the base URL of the API. `kind` is `github`, `gitea` or `gitlab`.
     pub fn api_url(&self, kind: &str) -> String {
         format!("http://127.0.0.1:{}/{kind}", self.0.port)
     }
@@ -122,12 +122,12 @@ impl FakeForge {
         state.keys.insert(id, Key { title: title.into(), public: key.into(), read_only: true });
     }
 
-    /// Is called with every public key whenever one comes or goes.
+    /// Sets a function that is called with all public keys after each change.
     pub fn on_change(&self, call: impl Fn(&[String]) + Send + Sync + 'static) {
         self.state().on_change = Some(Arc::new(call));
     }
 
-    /// Lets the next request stop at this moment.
+    /// Makes the next request stop at this moment.
     pub fn hold(&self, moment: Moment) {
         let mut state = self.state();
         (state.hold, state.reached) = (Some(moment), false);
@@ -137,7 +137,7 @@ impl FakeForge {
         self.state().reached
     }
 
-    /// Lets whatever waits go on.
+    /// Lets the waiting request continue.
     pub fn release(&self) {
         self.state().hold = None;
         self.0.changed.notify_all();
@@ -191,7 +191,7 @@ impl FakeForge {
         )
     }
 
-    /// Status and content, or nothing for no answer at all.
+    /// Returns status and content. `None`: no answer.
     fn answer(
         &self,
         method: &str,
@@ -221,7 +221,7 @@ impl FakeForge {
         match (method, rest) {
             ("POST", "") => self.create(body, read_only),
             ("GET", "") => {
-                // Two a page, so that a client that reads only the first page is found out.
+                // Two keys per page, so that a client that reads only the first page fails the tests.
                 let page: usize = query.rsplit("page=").next().and_then(|page| page.parse().ok()).unwrap_or(1);
                 let state = self.state();
                 let shown = state.keys.iter().skip((page - 1) * 2).take(2);

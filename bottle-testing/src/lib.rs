@@ -1,7 +1,7 @@
 //! Support code for the tests of the workspace. It is not published.
 //!
-//! [`plans`] has a plan of every topology and [`random`] any plan at random; [`forge`] is a git forge that keeps state;
-//! `lab`, with the feature of that name, is a place on a real engine with a host that stands for the outside.
+//! [`plans`] has a plan of every topology. [`random`] generates plans. [`forge`] is a git forge that keeps state.
+//! `lab`, behind the feature of that name, prepares a real engine with a host that stands for the outside.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot make what it needs has failed")]
 #![expect(missing_docs, reason = "the names tell it")]

@@ -1,4 +1,4 @@
-//! Plans for tests, every topology by name, and the fullest.
+//! Plans for tests: every topology by name, and the fullest plan.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use bottle_plan::{
     BottlePlan, HostFacts, LaunchFacts, Manifest, PlanRequest, Prefix, ResolvedPlan, Service, StateRoot, UserIds,
 };
 
-/// The plan of a manifest's one agent, on a host of which everything is fixed.
+/// Returns the plan of a manifest's only agent, on a host with fixed facts.
 pub fn plan(manifest: &Manifest) -> BottlePlan {
     let host = HostFacts { home: "/home/me".into(), cwd: "/src/app".into(), user: UserIds { uid: 1000, gid: 1000 } };
     let request = PlanRequest {
@@ -92,7 +92,7 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
     }
 }
 
-/// The plan joined with what a launch would add.
+/// Resolves a plan with the facts that a launch would add.
 pub fn resolve(plan: BottlePlan, root: &Path) -> ResolvedPlan {
     let facts = facts(&plan, root);
     plan.resolve(facts).unwrap()
@@ -132,7 +132,7 @@ const GIT: &str = "
         - {name: public, url: https://git.example.org/public/thing.git}
 ";
 
-/// Every combination of the optional sidecars, by name, each as it is and with one thing that changes its shape.
+/// Returns every combination of the optional sidecars, by name, each plain and with one variation.
 pub fn topologies() -> Vec<(String, ResolvedPlan)> {
     let variants = [
         ("plain", ""),
@@ -165,10 +165,10 @@ pub fn topologies() -> Vec<(String, ResolvedPlan)> {
     topologies
 }
 
-/// The plan of the manifest that has every key, on a newer engine, with paths that are as odd as paths can be.
+/// Returns the plan of the manifest that has every key, on a newer engine, with paths that are hard to quote.
 pub fn fullest() -> ResolvedPlan {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bottle-plan/tests/good/fullest.yaml");
-    // Parsed from its text: a manifest that was read resolves relative paths against its own directory.
+    // Parsed from text, because a manifest read from a file resolves relative paths against its directory.
     let mut manifest = Manifest::parse(&std::fs::read_to_string(path).unwrap()).unwrap();
     manifest.agents.retain(|name, _| name.as_str() == "coder");
     let plan = plan(&manifest);
@@ -177,5 +177,5 @@ pub fn fullest() -> ResolvedPlan {
     plan.resolve(facts).unwrap()
 }
 
-/// A directory whose name every careless writer of YAML, or reader of a document, gets wrong.
+/// A directory name that is hard to quote in YAML and in a Compose file.
 pub const ODD: &str = "/st ate/$HOME/${X:-y}/a: b #c/'q'/\"d\"/\\n/ü-多/\u{1F600}/tab\there/two\nlines";

@@ -1,4 +1,4 @@
-//! Any plan at random.
+//! Strategies that generate plans and manifests.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 /// Marker in every value that must not reach the document.
 pub const MARKER: &str = "hunter2-MARKER";
 
-/// Any plan, resolved.
+/// Generates resolved plans.
 pub fn resolved_plan() -> impl Strategy<Value = ResolvedPlan> {
     (manifest(), root(), any::<bool>(), any::<bool>()).prop_map(|(manifest, root, isolated, start_interval)| {
         let plan = crate::plans::plan(&manifest);
@@ -28,14 +28,14 @@ pub fn resolved_plan() -> impl Strategy<Value = ResolvedPlan> {
     })
 }
 
-/// Any manifest that passes its own checks.
+/// Generates manifests that pass their own checks.
 pub fn manifest() -> impl Strategy<Value = Manifest> {
     (bottle(), agent()).prop_map(|(bottle, agent)| {
         Manifest::default().with_bottle("dev", bottle).unwrap().with_agent("demo", agent).unwrap()
     })
 }
 
-/// Text that YAML, Compose or a shell takes for something else.
+/// Generates text that YAML, Compose or a shell may misread.
 pub fn odd_text() -> impl Strategy<Value = String> {
     let words = [
         "",
@@ -107,12 +107,12 @@ pub fn odd_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A path relative to the manifest.
+/// Generates paths relative to the manifest.
 fn path() -> impl Strategy<Value = PathBuf> {
     odd_text().prop_map(|text| Path::new("x").join(text.trim_start_matches('/')))
 }
 
-/// An absolute directory.
+/// Generates absolute directories.
 fn root() -> impl Strategy<Value = PathBuf> {
     path().prop_map(|path| Path::new("/state").join(path))
 }
@@ -142,7 +142,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
     (first, second).prop_map(|(first, second)| {
         let (env, env_file, allow, routes, upstreams, (inspect, scan_requests)) = first;
         let (wait, runtime, workspace, (agent, sidecar), networks, upstream_ca, images) = second;
-        // Two routes to one host, or two upstreams of one name, may be one too many.
+        // Routes get distinct hosts and upstreams distinct names, because duplicates are refused.
         let routes = routes.into_iter().enumerate().map(|(index, route)| RouteSpec {
             host: format!("r{index}.{}", route.host.as_str().trim_start_matches("*.")).parse().unwrap(),
             inspect,
@@ -282,7 +282,7 @@ fn agent() -> impl Strategy<Value = AgentSpec> {
     )
 }
 
-/// Any slug.
+/// Generates slugs.
 pub fn slug() -> impl Strategy<Value = Slug> {
     "[a-z0-9]{1,5}(-[a-z0-9]{1,5})?".prop_filter_map("a sidecar's name", |text| text.parse().ok())
 }

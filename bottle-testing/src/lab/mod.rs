@@ -1,4 +1,4 @@
-//! The lab that the tests share: an engine, a directory of their own, and a host that stands for the outside.
+//! The lab for end-to-end tests: an engine, a private directory, and a host that stands for the outside.
 
 mod network;
 mod outside;
@@ -17,7 +17,7 @@ pub use network::{FORBIDDEN, OUTSIDE, Subnet};
 pub use outside::Outside;
 pub use run::{Finished, docker, example, run, variable};
 
-/// Pipelock's image, which `cargo xtask e2e` has found. A test that needs it is not run where it is not there.
+/// Returns pipelock's image, which `cargo xtask e2e` has found. Without it, the test counts as not run.
 #[track_caller]
 pub fn pipelock_image() -> String {
     let image = variable("BOTTLE_E2E_PIPELOCK");
@@ -33,10 +33,10 @@ pub fn not_run(why: &str) -> ! {
     panic!("not run: {why}")
 }
 
-/// One test's place: a slug, a state directory, two subnets, an outside host, and a bottle that reaches it.
+/// Resources of one test: a slug, a state directory, two subnets, an outside host, and a bottle that reaches it.
 ///
-/// Subnets are /28 of 198.51.100.0/24 (TEST-NET-2, RFC 5737), so that what would leak has an address that is public to
-/// pipelock's SSRF guard and belongs to nobody.
+/// Subnets are /28 blocks of 198.51.100.0/24 (TEST-NET-2, RFC 5737). Pipelock's SSRF guard treats these addresses as
+/// public, and they belong to nobody, so a leak reaches no real host.
 pub struct Lab {
     pub slug: String,
     pub root: tempfile::TempDir,
@@ -45,12 +45,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A place for the test of this name.
+    /// Returns the resources for the test of this name.
     pub fn new(test: &str) -> Self {
         Self::with_outside(test, &[])
     }
 
-    /// A place whose outside host gets further arguments of `docker run`.
+    /// Like [`new`](Self::new), with additional `docker run` arguments for the outside host.
     pub fn with_outside(test: &str, arguments: &[&str]) -> Self {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
         let slug = format!("{test}-{:06x}", nanos & 0x00ff_ffff);
@@ -59,11 +59,12 @@ impl Lab {
         Self { slug, root, outside, egress_subnet: Subnet::take() }
     }
 
-    /// A manifest with one bottle, `lab`, and one agent, `tester`. `bottle` and `agent` are further lines of each.
+    /// Returns a manifest with one bottle, `lab`, and one agent, `tester`. `bottle` and `agent` are additional lines of
+    /// each.
     pub fn manifest(&self, bottle: &str, agent: &str) -> String {
         let indented = |text: &str| text.lines().flat_map(|line| ["    ", line, "\n"]).collect::<String>();
         let ca = self.root.path().join("outside-ca.pem");
-        // A company's bundle: a comment and a certificate of nobody's before the one that counts, with CRLF line ends.
+        // As in a company's bundle: a comment and an unrelated certificate come first, and lines end with CRLF.
         let bundle = format!("# Example Root\n{}\n# Outside\n{}", stranger(), self.outside.ca).replace('\n', "\r\n");
         std::fs::write(&ca, bundle).unwrap();
         format!(
@@ -78,12 +79,12 @@ impl Lab {
         )
     }
 
-    /// The plan of that manifest.
+    /// Returns the plan of that manifest.
     pub fn plan(&self, bottle: &str, agent: &str) -> BottlePlan {
         self.plan_of(&self.manifest(bottle, agent))
     }
 
-    /// The plan of a whole manifest.
+    /// Returns the plan of a whole manifest.
     pub fn plan_of(&self, manifest: &str) -> BottlePlan {
         let manifest = Manifest::parse(manifest).unwrap();
         let host = host();
@@ -107,19 +108,19 @@ impl Lab {
         StateRoot::at(self.root.path().join("state"))
     }
 
-    /// The bottle's own state directory.
+    /// Returns the bottle's own state directory.
     pub fn state(&self) -> PathBuf {
         self.state_root().bottle(&self.slug.parse().unwrap()).dir().to_owned()
     }
 
-    /// Launches and connects the outside host to the bottle's egress network.
+    /// Launches the bottle and connects the outside host to its egress network.
     pub fn launch(&self, bottle: &str, agent: &str) -> Bottle {
         let bottle = self.options().launch(self.plan(bottle, agent)).unwrap_or_else(|error| panic!("{error}"));
         self.outside.connect(&bottle.names().egress_network());
         bottle
     }
 
-    /// Takes the bottle down and looks whether anything is left of it.
+    /// Takes the bottle down and asserts that nothing is left of it.
     pub fn close(&self, bottle: &Bottle) {
         self.outside.disconnect(&bottle.names().egress_network());
         let report = bottle.close().unwrap_or_else(|error| error.report);
@@ -127,7 +128,7 @@ impl Lab {
         self.assert_nothing_left();
     }
 
-    /// Fails if the engine or the state directory has anything of this bottle but what is meant to stay.
+    /// Asserts that engine and state directory have nothing of this bottle except what is meant to stay.
     pub fn assert_nothing_left(&self) {
         let filter = format!("label=claude-bottle.slug={}", self.slug);
         for kind in [vec!["ps", "-aq"], vec!["network", "ls", "-q"], vec!["volume", "ls", "-q"], vec!["images", "-q"]] {
@@ -145,16 +146,16 @@ impl Lab {
     }
 }
 
-/// A directory of the build, which every test's scratch directory is in.
+/// Returns the directory in `target` that holds every test's scratch directory.
 pub fn scratch() -> PathBuf {
-    // The tests' program is in `<target>/<profile>/deps`.
+    // The test binary is in `<target>/<profile>/deps`.
     let program = std::env::current_exe().unwrap();
     let path = program.ancestors().nth(3).unwrap().join("tmp/e2e");
     std::fs::create_dir_all(&path).unwrap();
     path
 }
 
-/// The host, with a workspace of its own so that no test copies this repository.
+/// Returns the host, with a workspace of its own so that no test copies this repository.
 pub fn host() -> Host {
     let host = Host::current().unwrap();
     let mut facts = host.facts.clone();
@@ -181,7 +182,7 @@ pub fn sh(bottle: &Bottle, script: &str) -> Finished {
     }
 }
 
-/// RFC 4648 section 4.
+/// Encodes a text in base64 (RFC 4648, section 4).
 pub fn base64(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
@@ -195,7 +196,7 @@ pub fn base64(text: &str) -> String {
     out
 }
 
-/// The certificate of an authority that no host of the tests uses.
+/// Returns the certificate of an authority that no host of the tests uses.
 fn stranger() -> String {
     use bottle::tls::{CaRole, CaSpec, CertificateAuthority, SystemRandom};
     let spec = CaSpec::new("stranger", CaRole::Pipelock, SystemTime::now());

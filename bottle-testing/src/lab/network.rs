@@ -6,22 +6,22 @@ use std::sync::Mutex;
 
 use super::run::{docker, run};
 
-/// The names that the outside host has.
+/// Name of the outside host.
 pub const OUTSIDE: &str = "outside.test";
 /// A name of the outside host that no manifest allows.
 pub const FORBIDDEN: &str = "forbidden.test";
 
-/// The blocks of 16 addresses that this process has given out.
+/// Blocks of 16 addresses that this process uses.
 static TAKEN: Mutex<BTreeSet<u8>> = Mutex::new(BTreeSet::new());
 
-/// A block that neither this process nor any network of the engine has, to be given back when the test is over.
+/// A block that no other test of this process and no network of the engine uses. It is freed when the value is dropped.
 pub struct Subnet(u8);
 
 impl Subnet {
     pub(super) fn take() -> Self {
         let networks = docker(["network", "ls", "--quiet"]).stdout;
         let format = "{{range .IPAM.Config}}{{.Subnet}} {{end}}";
-        // A network that another test removes in between is no reason to fail.
+        // Another test may remove a network in between, so a failed inspect is ignored.
         let mut inspect = Command::new("docker");
         inspect.args(["network", "inspect", "--format", format]).args(networks.split_whitespace());
         let used = run(&mut inspect).stdout;
@@ -39,7 +39,8 @@ impl Subnet {
     }
 }
 
-/// All 16, or those of `BOTTLE_E2E_BLOCKS` (`first-last`), so that two runs at once on one engine stay apart.
+/// Returns all 16 blocks, or those of `BOTTLE_E2E_BLOCKS` (`first-last`), so that simultaneous runs on one engine do
+/// not collide.
 fn blocks() -> std::ops::RangeInclusive<u8> {
     #[expect(clippy::disallowed_methods, reason = "a setting of the test run")]
     let chosen = std::env::var("BOTTLE_E2E_BLOCKS").ok();

@@ -6,22 +6,22 @@ use serde_json::Value;
 
 use super::{FORBIDDEN, OUTSIDE, Subnet, docker, run, variable};
 
-/// The names that its certificate is for and that a bottle finds it under.
+/// Names in its certificate, under which a bottle finds it.
 const NAMES: [&str; 4] = [OUTSIDE, FORBIDDEN, "api.anthropic.com", "api.openai.com"];
 
 /// A running outside host. It is removed with this value.
 pub struct Outside {
     container: String,
     network: String,
-    /// The bottles' networks that it is or was on.
+    /// Networks of bottles that it is or was connected to.
     visited: Mutex<Vec<String>>,
     _subnet: Subnet,
-    /// The authority that signed its certificate.
+    /// Certificate (PEM) of the authority that signed its certificate.
     pub ca: String,
 }
 
 impl Outside {
-    /// Starts it, with further arguments of `docker run`.
+    /// Starts it, with additional arguments of `docker run`.
     pub fn start_with(slug: &str, subnet: Subnet, arguments: &[&str]) -> Self {
         let (container, network) = (format!("bottle-e2e-outside-{slug}"), format!("bottle-e2e-{slug}"));
         docker(["network", "create", "--subnet", &subnet.net().to_string(), &network]);
@@ -49,40 +49,40 @@ impl Outside {
         panic!("the outside host did not start: {:?}", docker(["logs", &self.container]));
     }
 
-    /// A file of the host.
+    /// Returns the content of a file in its container.
     pub fn read(&self, path: &str) -> String {
         docker(["exec", &self.container, "cat", path]).stdout
     }
 
-    /// Runs a shell script there as the user that owns the repositories.
+    /// Runs a shell script in its container as the user that owns the repositories.
     #[track_caller]
     pub fn as_git(&self, script: &str) -> String {
         docker(["exec", "--user", "git", "--workdir", "/srv/git", &self.container, "sh", "-euc", script]).stdout
     }
 
-    /// Lets these keys, and no other, log in by ssh.
+    /// Sets the public keys that may log in by ssh.
     pub fn authorize(&self, public_keys: &[String]) {
         let script = "printf '%s\\n' \"$@\" > /data/authorized_keys";
         let keys = public_keys.iter().map(String::as_str);
         docker(["exec", &self.container, "sh", "-euc", script, "sh"].into_iter().chain(keys));
     }
 
-    /// The network that it was started on.
+    /// Returns the network that it was started on.
     pub fn network(&self) -> &str {
         &self.network
     }
 
-    /// The container's name.
+    /// Returns the container's name.
     pub fn container(&self) -> &str {
         &self.container
     }
 
-    /// Everything that has reached it.
+    /// Returns every event that it has logged.
     pub fn events(&self) -> Vec<Value> {
         self.read("/data/events.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Puts it on another network under its names.
+    /// Connects it to another network under its names.
     pub fn connect(&self, network: &str) {
         self.visited.lock().unwrap().push(network.to_owned());
         let aliases = NAMES.into_iter().flat_map(|name| ["--alias", name]);
@@ -93,7 +93,7 @@ impl Outside {
         docker(["network", "disconnect", "--force", network, &self.container]);
     }
 
-    /// Its address on a network.
+    /// Returns its address in a network.
     pub fn address(&self, network: &str) -> String {
         let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
         docker(["inspect", "--format", &format, &self.container]).stdout.trim().to_owned()
@@ -104,7 +104,7 @@ impl Drop for Outside {
     fn drop(&mut self) {
         run(std::process::Command::new("docker").args(["rm", "--force", "--volumes", &self.container]));
         run(std::process::Command::new("docker").args(["network", "rm", &self.network]));
-        // A test that failed has closed its bottle by now, but a network that this host was on could not go with it.
+        // A failed test has closed its bottle by now, but could not remove a network that this host was connected to.
         for network in self.visited.get_mut().into_iter().flatten() {
             run(std::process::Command::new("docker").args(["network", "rm", network]));
         }

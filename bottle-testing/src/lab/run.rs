@@ -14,7 +14,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Fails unless it succeeded; its standard output without the last line's end.
+    /// Asserts that it succeeded. Returns its standard output without the last line end.
     #[track_caller]
     pub fn ok(&self) -> &str {
         assert_eq!(self.code, 0, "{self:?}");
@@ -33,7 +33,7 @@ pub fn run(command: &mut Command) -> Finished {
     }
 }
 
-/// Docker itself, for what the library has no business with.
+/// Runs `docker` directly, for what the library does not offer.
 #[track_caller]
 pub fn docker(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
     let finished = run(Command::new("docker").args(args));
@@ -41,7 +41,7 @@ pub fn docker(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
     finished
 }
 
-/// An example of this repository, which `cargo xtask e2e` has built.
+/// Returns the command of an example of this repository, which `cargo xtask e2e` has built.
 pub fn example(name: &str) -> Command {
     let tests = std::env::current_exe().unwrap();
     let target = tests.ancestors().nth(2).unwrap();
