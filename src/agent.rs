@@ -4,7 +4,7 @@ use bottle_compose::agent_argv;
 use bottle_engine::Exec;
 use bottle_plan::BottlePlan;
 
-/// Returns the command that starts the plan's agent, with the prompt passed in the way that its provider takes one.
+/// Returns the command that starts the plan's agent, with the prompt passed as its provider expects it.
 pub fn agent_command(plan: &BottlePlan) -> Exec {
     Exec::new(agent_argv(plan))
 }

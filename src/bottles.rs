@@ -1,4 +1,4 @@
-//! [`Bottles`]: where bottles are launched and found.
+//! [`Bottles`], the entry point: launches bottles and finds running ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,10 +22,10 @@ use crate::lifecycle::{
 };
 use crate::provision::{Builtin, Provisioner};
 
-/// The place where bottles are launched and found: one engine, one state root, one prefix, and the options that every
-/// launch and teardown shares.
+/// Entry point of this crate: launches bottles and finds running ones. It holds one engine, one state root, one prefix,
+/// and the options that all launches and teardowns share.
 ///
-/// [`local`](Bottles::local) finds all of it; each `with_*` method replaces one default. Cloning is cheap.
+/// [`local`](Bottles::local) finds engine and state root; each `with_*` method replaces one default. Cloning is cheap.
 ///
 /// ```no_run
 /// use bottle::prelude::*;
@@ -82,7 +82,7 @@ impl Bottles {
         Ok(Self::new(engine, host))
     }
 
-    /// Uses this engine and this host, with the default of every other option.
+    /// Returns an entry point for this engine and this host, with the default of every other option.
     pub fn new(engine: Engine, host: Host) -> Self {
         Self {
             state_root: host.state_root(),
@@ -116,8 +116,8 @@ impl Bottles {
 
     /// Sets the prefix of every name on the engine. Default: `claude-bottle`.
     ///
-    /// It applies to plans made with [`Manifest::plan(&bottles)`](bottle_plan::Manifest::plan), and to the bottles that
-    /// are looked for.
+    /// It applies to plans made with [`Manifest::plan(&bottles)`](bottle_plan::Manifest::plan), and selects the bottles
+    /// that [`list`](Self::list) and the other methods find.
     #[must_use]
     pub fn with_prefix(mut self, prefix: Prefix) -> Self {
         self.prefix = prefix;
@@ -131,7 +131,8 @@ impl Bottles {
         self
     }
 
-    /// Sets what is put into the agent's container after its start. Default: [`Builtin`].
+    /// Sets the provisioner, which puts files and settings into the agent's container after its start. Default:
+    /// [`Builtin`].
     ///
     /// Use [`Builtin.then(yours)`](Provisioner::then) to add to the default.
     #[must_use]
@@ -156,7 +157,7 @@ impl Bottles {
         self
     }
 
-    /// Sets how long the services may take to become healthy. Default: two minutes.
+    /// Sets the time within which the services must become healthy. Default: two minutes.
     #[must_use]
     pub const fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
@@ -178,27 +179,27 @@ impl Bottles {
         self
     }
 
-    /// The engine.
+    /// Returns the engine.
     pub const fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// The host, whose environment holds the tokens.
+    /// Returns the host, whose environment holds the tokens.
     pub const fn host(&self) -> &Host {
         &self.host
     }
 
-    /// The directory where bottles keep their state.
+    /// Returns the directory where bottles keep their state.
     pub const fn state_root(&self) -> &StateRoot {
         &self.state_root
     }
 
-    /// The prefix of every name on the engine.
+    /// Returns the prefix of every name on the engine.
     pub const fn prefix(&self) -> &Prefix {
         &self.prefix
     }
 
-    /// Returns every bottle that is not completely gone, by slug.
+    /// Returns every bottle that was not completely removed, by slug.
     ///
     /// # Errors
     ///
@@ -209,7 +210,7 @@ impl Bottles {
 
     /// Returns a handle on a bottle that another process launched. Dropping it leaves the bottle running.
     ///
-    /// The handle comes from the bottle's journal or, where that is lost, from the labels of its container.
+    /// The handle's data comes from the bottle's journal or, if that is lost, from the labels of its container.
     ///
     /// # Errors
     ///
@@ -227,7 +228,7 @@ impl Bottles {
         lifecycle::recover(&self.engine, &self.state_root, &self.prefix, &self.teardown_options())
     }
 
-    /// Removes a bottle, whoever owns it and however far its launch came.
+    /// Removes a bottle, whichever process owns it and however far its launch got.
     ///
     /// # Errors
     ///
@@ -248,7 +249,7 @@ impl Bottles {
 
     /// Writes the log of a bottle's services to the sink. For a bottle that is down, that is the log saved at teardown.
     ///
-    /// With `follow` it goes on until the bottle is down or the engine's control is cancelled.
+    /// With `follow` it continues until the bottle is down or the engine's control is cancelled.
     ///
     /// # Errors
     ///
@@ -285,7 +286,7 @@ impl Bottles {
     }
 }
 
-/// A plan of the manifest's only agent, with a random slug.
+/// Requests a plan of the manifest's only agent, with a random slug.
 impl<'a> From<&'a Bottles> for PlanRequest<'a> {
     fn from(bottles: &'a Bottles) -> Self {
         bottles.host.plan_request().with_prefix(bottles.prefix.clone())
@@ -300,7 +301,7 @@ fn saved_log(path: &Path, slug: &Slug, sink: &dyn OutputSink) -> Result<(), Bott
         }
         other => other.map_err(failed)?,
     };
-    // The log of an earlier version can hold control sequences.
+    // A log saved by an earlier version may contain control sequences.
     let mut plain = PlainText::default();
     let mut buffer = vec![0; 64 << 10];
     loop {

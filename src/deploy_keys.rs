@@ -21,7 +21,7 @@ pub use bottle_forge::{Forge, ForgeError, Forges, HttpForges, KeyPair, NewKey, R
 
 use crate::Host;
 
-/// The name under which the journal knows this module's entries.
+/// Name of the undo handler for this module's entries in the journal.
 const HANDLER: &str = "deploy-key";
 
 /// Error of registering a deploy key.
@@ -30,7 +30,7 @@ const HANDLER: &str = "deploy-key";
     "git upstream `{upstream}` ({key}.deploy_key): no deploy key for `{repository}` could be registered at {api_url} with the token in `{variable}`"
 )]
 pub struct DeployKeyError {
-    /// The upstream.
+    /// Name of the upstream.
     pub upstream: String,
     /// The manifest's key of the upstream.
     pub key: String,
@@ -44,7 +44,7 @@ pub struct DeployKeyError {
     pub source: ForgeError,
 }
 
-/// A key in the journal: everything that is needed to find it at the forge, and no secret.
+/// Journal entry of a key: everything that is needed to find the key at the forge, and no secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -58,13 +58,13 @@ struct Entry {
     token: EnvName,
     /// Time of the request to the forge, in seconds since 1970.
     asked: u64,
-    /// The forge's id of the key; `None` until its response was read.
+    /// Id of the key at the forge. `None` until its response was read.
     id: Option<u64>,
 }
 
 impl Entry {
     fn undo(&self) -> Undo {
-        // Text and numbers: all of them have a form in JSON.
+        // Text and numbers always serialize to JSON.
         Undo::Extension { handler: HANDLER.into(), data: serde_json::to_value(self).unwrap_or_default() }
     }
 }
@@ -78,7 +78,7 @@ pub(crate) struct Registrar<'a> {
     pub(crate) observer: &'a dyn Observer,
 }
 
-/// Reason that a registration stopped.
+/// Reason why a registration failed.
 #[derive(Debug)]
 pub(crate) enum Stopped {
     Journal(crate::lifecycle::JournalError),
@@ -86,8 +86,8 @@ pub(crate) enum Stopped {
 }
 
 impl Registrar<'_> {
-    /// Registers the public half of an upstream's key: recorded first, and recorded with its number once the forge has
-    /// answered.
+    /// Registers the public half of an upstream's key. The journal entry is written first, and updated with the key's
+    /// id once the forge has answered.
     pub(crate) fn register(&self, upstream: &Upstream, key: &DeployKey, pair: &KeyPair) -> Result<(), Stopped> {
         let mut entry = Entry {
             forge: key.forge,
@@ -135,7 +135,7 @@ impl Registrar<'_> {
     }
 }
 
-/// The token in the host's environment, if there is one.
+/// Returns the token in the host's environment. `None` if it is missing or empty.
 fn token(host: &Host, variable: &EnvName) -> Option<SecretValue> {
     let text = host.variable(variable.as_str())?.to_str()?.trim();
     (!text.is_empty()).then(|| SecretValue::new(text))
@@ -145,7 +145,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// These handlers, and the one that revokes the keys that a journal names.
+/// Adds the handler that revokes the keys in a journal.
 pub(crate) fn revoking(handlers: UndoHandlers, host: &Host, forges: &Arc<dyn Forges>) -> UndoHandlers {
     handlers.with(HANDLER, Arc::new(Revoker { host: host.clone(), forges: Arc::clone(forges) }))
 }
@@ -177,12 +177,12 @@ impl Revoker {
     fn revoke(&self, forge: &dyn Forge, entry: &Entry) -> Result<(), ForgeError> {
         if let Some(id) = entry.id {
             match forge.delete(&entry.repository, id) {
-                // Either the key is gone, or the token sees nothing of the repository. The list tells them apart.
+                // Either the key is gone, or the token has no access to the repository. The list distinguishes the two.
                 Err(ForgeError::Refused { status: 404, .. }) => {}
                 other => return other,
             }
         }
-        // A forge that was asked and not heard may still be at it.
+        // A forge that did not answer may still create the key.
         let settle = self.forges.settle();
         let until = (entry.asked + (self.forges.timeout() + settle).as_secs()).min(now() + settle.as_secs());
         let mut pause = Duration::from_millis(200);
@@ -192,7 +192,7 @@ impl Revoker {
                 if key.is(&entry.public_key) {
                     found = true;
                     match forge.delete(&entry.repository, key.id) {
-                        // Somebody was quicker.
+                        // Somebody else has revoked it.
                         Ok(()) | Err(ForgeError::Refused { status: 404, .. }) => {}
                         Err(error) => return Err(error),
                     }

@@ -12,7 +12,7 @@ pub enum EnvFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The cause.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -27,17 +27,17 @@ pub enum EnvFileError {
     Reaches {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// Number of the line, from 1.
         line: usize,
         /// Content of the line.
         what: &'static str,
     },
 }
 
-/// Returns whether there is an environment file with at least one variable. A missing file counts as an empty one.
+/// Returns true if the file exists and sets at least one variable.
 ///
-/// Compose interpolates `$NAME` and takes the value of a bare `NAME` from its own environment, which holds every token of
-/// the bottle: `A=${EGRESS_TOKEN_X}` would hand one to the agent. Such lines are refused.
+/// Compose interpolates `$NAME`, and takes the value of a bare `NAME` from its own environment. That environment holds
+/// every token of the bottle, so `A=${EGRESS_TOKEN_X}` would pass a token to the agent. Such lines are refused.
 ///
 /// # Errors
 ///
@@ -55,7 +55,8 @@ pub fn check(path: &Path) -> Result<bool, EnvFileError> {
     }
 }
 
-/// Returns the first line that takes a value from the environment, and what it holds. A quoted value may span lines.
+/// Returns the first line that takes a value from the environment, with a description of it. A quoted value may span
+/// lines.
 fn first_reach(text: &str) -> Option<(usize, &'static str)> {
     let mut line = 1;
     let mut rest = text;
@@ -69,7 +70,7 @@ fn first_reach(text: &str) -> Option<(usize, &'static str)> {
             (line, rest) = (line + 1, &rest[(end + 1).min(rest.len())..]);
             continue;
         };
-        // From the value's first character on, in `rest`'s own coordinates.
+        // Offset of the value's first character in `rest`.
         let start = value.trim_start().as_ptr() as usize - rest.as_ptr() as usize;
         let after = &rest[start..];
         let length = match after.chars().next() {
@@ -102,7 +103,7 @@ fn closing_quote(text: &str) -> Option<usize> {
     })
 }
 
-/// Returns whether a `$` is left when each `$$` is removed.
+/// Returns true if a `$` is left after removing each `$$`.
 fn has_interpolation(value: &str) -> bool {
     value.replace("$$", "").contains('$')
 }

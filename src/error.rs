@@ -11,7 +11,7 @@ use crate::lifecycle::{BottleError, JournalError, TeardownError};
 
 /// Any error of this crate, for programs that pass errors on with `?`.
 ///
-/// Every function returns its own, more precise error. Each of them converts into this one.
+/// Each function returns a more precise error, which converts into this one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -27,9 +27,9 @@ use bottle_exec::{Event, Observer};
 pub struct EventRecord {
     /// Time of the event, RFC 3339 in UTC with milliseconds.
     pub time: String,
-    /// The bottle; `None` before its name is known.
+    /// Slug of the bottle. `None` before it is known.
     pub slug: Option<String>,
-    /// The innermost step under way; `None` outside every step.
+    /// Innermost running step. `None` outside of steps.
     pub step: Option<String>,
     /// The bottle's state directory, on its first line only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +41,7 @@ pub struct EventRecord {
 
 /// An observer that writes each event as one line of JSON, an [`EventRecord`], and flushes it.
 ///
-/// A line that cannot be written is dropped: a reader that went away must not stop a teardown.
+/// A line that cannot be written is dropped, because a reader that has exited must not stop a teardown.
 pub struct EventLog(Mutex<Lines>);
 
 struct Lines {
@@ -88,7 +88,7 @@ impl Observer for EventLog {
         }
         if let Ok(mut line) = serde_json::to_vec(&record) {
             line.push(b'\n');
-            // In one write, so that lines of two processes in one file stay whole.
+            // In one write, so that lines of two processes in one file do not mix.
             _ = state.out.write_all(&line).and_then(|()| state.out.flush());
         }
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_is_one_line_that_reads_back_with_its_time_bottle_and_step() {
+    fn every_event_is_one_line_that_parses_with_its_time_bottle_and_step() {
         let out = Shared::default();
         let log = EventLog::new(out.clone());
         log.event(&Event::Error { message: "two\nlines".into(), status: 2 });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bottle_plan::{HostFacts, PlanRequest, StateRoot, UserIds};
 
-/// The host as a launch sees it, all of it values: a test or an embedding program makes its own.
+/// The host as a launch sees it. It consists of values, so a test or an embedding program can build its own.
 #[derive(Clone)]
 pub struct Host {
     /// Home and working directory, user and group.
@@ -17,14 +17,14 @@ pub struct Host {
 }
 
 impl std::fmt::Debug for Host {
-    /// Names of variables only: values may be secrets.
+    /// Shows only the names of variables, because values may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("facts", &self.facts).field("variables", &self.environment.len()).finish()
     }
 }
 
 impl Host {
-    /// The host of this process.
+    /// Returns the host of this process.
     ///
     /// # Errors
     ///
@@ -38,17 +38,17 @@ impl Host {
         Ok(Self { facts: HostFacts { home, cwd: std::env::current_dir()?, user }, environment })
     }
 
-    /// A host with these facts and this environment.
+    /// Returns a host with these facts and this environment.
     pub fn new(facts: HostFacts, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self { facts, environment: environment.into_iter().collect() }
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     pub fn variable(&self, name: &str) -> Option<&OsStr> {
         self.environment.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
-    /// Every variable, for the subprocess backend to choose from.
+    /// Returns every variable. The subprocess backend filters them.
     pub fn environment(&self) -> impl Iterator<Item = (OsString, OsString)> + '_ {
         self.environment.iter().map(|(name, value)| (name.clone(), value.clone()))
     }

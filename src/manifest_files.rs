@@ -1,4 +1,4 @@
-//! The files that a manifest names, before anything is launched.
+//! Checks of the files that a manifest names.
 
 use std::fs::{self, Metadata};
 use std::path::Path;
@@ -7,8 +7,8 @@ use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::plan::{GitAuth, PromptSource};
 use bottle_plan::{BottlePlan, Manifest, ManifestError};
 
-/// Checks that the files and directories that a manifest names exist. A plan is made without the file system, so this is the
-/// first to look. An environment file may be absent. A launch checks the same, but knows the manifest's keys only and not
+/// Checks that the files and directories that a manifest names exist. Making a plan does not access the file system. An
+/// environment file may be absent. A launch makes the same check, but its error has only the manifest's keys and not
 /// its lines.
 ///
 /// # Errors
@@ -21,8 +21,8 @@ pub fn check_files(manifest: &Manifest, plan: &BottlePlan) -> Result<(), Manifes
     if mistakes.is_empty() { Ok(()) } else { Err(manifest.error_at(mistakes)) }
 }
 
-/// Returns the manifest's key and the problem of every file and directory that a plan names and that cannot be used. The
-/// plan does not know its bottle's name in the manifest: `bottle` precedes the keys of the bottle.
+/// Returns the key and the problem of every unusable file and directory that a plan names. The plan does not have its
+/// bottle's name in the manifest, so `bottle` is prepended to the bottle's keys.
 pub(crate) fn problems(plan: &BottlePlan, bottle: &str) -> Vec<(String, String)> {
     let agent = &plan.agent_name;
     let mut problems = Vec::new();
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_files_are_mistakes_of_the_manifest() {
+    fn a_missing_file_is_a_mistake_of_the_manifest() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("there")).unwrap();
         let path = dir.path().join("bottle.yaml");

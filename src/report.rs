@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_says_nothing_twice() {
+    fn an_error_chain_repeats_no_text() {
         for (family, error) in every() {
             let mut said: Vec<String> = Vec::new();
             let mut next: Option<&dyn StdError> = Some(&*error);

@@ -36,7 +36,7 @@ pub enum WorkspaceError {
     Read {
         /// The path.
         path: PathBuf,
-        /// The cause.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -47,10 +47,10 @@ pub enum WorkspaceError {
 
 /// Writes the workspace as a tar whose paths begin at the container's root and whose entries belong to `owner`.
 ///
-/// Files that `.gitignore` files, `.git/info/exclude` or the workspace's `.dockerignore` name are left out, and so is every
-/// `.env` and `.env.*` file unless the plan includes them. The repository itself (`.git`) is always included, without
-/// the credentials in its configuration. Symbolic links stay links. Sockets and devices are left out. Entries are
-/// sorted by name, so that the same files give the same tar.
+/// Files that a `.gitignore`, `.git/info/exclude` or the workspace's `.dockerignore` excludes are left out. So is every
+/// `.env` and `.env.*` file, unless the plan includes them. The repository itself (`.git`) is always included, without
+/// the credentials in its configuration. Symbolic links are kept as links. Sockets and devices are left out. Entries
+/// are sorted by name, so the same files give the same tar.
 ///
 /// # Errors
 ///
@@ -94,8 +94,8 @@ fn is_env_file(entry: &DirEntry) -> bool {
     name == b".env" || name.starts_with(b".env.")
 }
 
-/// The rules of `.dockerignore`, which are anchored at the root where those of `.gitignore` are not. An exception inside a
-/// directory that is left out as a whole has no effect.
+/// Returns the rules of `.dockerignore`. Unlike those of `.gitignore`, they are anchored at the root. An exception
+/// inside an excluded directory has no effect.
 fn dockerignore(root: &Path) -> Result<Gitignore, WorkspaceError> {
     let path = root.join(".dockerignore");
     let mut rules = GitignoreBuilder::new("");
@@ -108,7 +108,7 @@ fn dockerignore(root: &Path) -> Result<Gitignore, WorkspaceError> {
         let (not, pattern) = line.strip_prefix('!').map_or(("", line), |rest| ("!", rest.trim()));
         let pattern = pattern.trim_start_matches("./").trim_matches('/');
         if !pattern.is_empty() && pattern != "." {
-            // A pattern that is no glob excludes nothing; Docker refuses it, and so would a build of the same files.
+            // An invalid pattern excludes nothing. Docker itself would refuse to build with it.
             let added = rules.add_line(None, &format!("{not}/{pattern}"));
             added.map_err(|error| WorkspaceError::Read {
                 path: path.clone(),
@@ -167,7 +167,8 @@ impl<W: Write> Packer<'_, W> {
             self.packed.bytes += config.len() as u64;
             return self.tar.append_data(&mut header, name, config.as_slice()).map_err(WorkspaceError::Write);
         }
-        // The header goes before the content, so a file that changes in between is cut or filled up to the size it had.
+        // The header with the size is written before the content, so a file that changes in between is truncated or
+        // padded.
         let file = File::open(path).map_err(unreadable)?;
         let content = io::Read::take(file, metadata.len());
         header.set_size(metadata.len());
@@ -178,7 +179,7 @@ impl<W: Write> Packer<'_, W> {
 
     fn header(&self, metadata: &Metadata) -> Header {
         let mut header = Header::new_gnu();
-        // Set-user-id and its kin have no business in a workspace.
+        // Drop set-user-id, set-group-id and sticky bits.
         header.set_mode(metadata.permissions().mode() & 0o777);
         header.set_uid(u64::from(self.owner.uid));
         header.set_gid(u64::from(self.owner.gid));
@@ -187,8 +188,8 @@ impl<W: Write> Packer<'_, W> {
     }
 }
 
-/// A git configuration without the places in which credentials are found: passwords in URLs, extra headers, and whatever
-/// `credential` sections say. The agent's only way to a remote is git-gate, which needs none of them.
+/// Returns a git configuration without credentials: no passwords in URLs, extra headers or `credential` sections. The
+/// agent reaches remotes only through git-gate, which needs none of them.
 fn without_credentials(config: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(config.len());
     let mut in_credential = false;
@@ -211,7 +212,7 @@ fn without_credentials(config: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The line without `user:password@` after `http://` or `https://`; `None` when there is no such thing.
+/// Returns the line without `user:password@` after `http://` or `https://`. `None` if it has no password.
 fn without_password(line: &str) -> Option<String> {
     let start = line.find("://")? + 3;
     let scheme = &line[..start];
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn ignored_files_and_env_files_stay_behind() {
+    fn ignored_files_and_env_files_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         lay(
             dir.path(),
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_in_the_repository_s_configuration_stay_behind() {
+    fn credentials_in_the_git_configuration_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         lay(
             dir.path(),
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workspace_that_is_not_there_is_named() {
+    fn the_error_for_a_missing_workspace_names_it() {
         let plan = WorkspacePlan {
             mode: WorkspaceMode::Copy,
             source: "/nonexistent/place".into(),

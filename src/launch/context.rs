@@ -11,7 +11,7 @@ use super::error::{LaunchCause, LaunchError, Step};
 use crate::Bottles;
 use crate::lifecycle::{Owner, TeardownGuard};
 
-/// Runs one step between its two events, unless the launch was cancelled.
+/// Runs one step and reports its start and end, unless the launch was cancelled.
 pub(super) fn in_step<T>(
     bottles: &Bottles,
     name: Step,
@@ -28,7 +28,7 @@ pub(super) struct Launch<'a> {
     pub(super) state: StateLayout,
     pub(super) ready: Ready,
     pub(super) owner: Owner,
-    /// The value of the label that binds the bottle to its state root.
+    /// Value of the label that identifies the bottle's state root.
     pub(super) root_id: String,
     pub(super) guard: &'a TeardownGuard,
 }

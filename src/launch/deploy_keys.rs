@@ -1,4 +1,4 @@
-//! A fresh key for every upstream that asks for one.
+//! Deploy keys for the upstreams that need one.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use bottle_plan::{BottlePlan, Service, StateLayout};
 use super::context::Launch;
 use super::error::LaunchCause;
 
-/// The upstreams that want a key of their own.
+/// Returns the upstreams that need a deploy key.
 pub(super) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &DeployKey)> {
     plan.git_gate.iter().flat_map(|gate| &gate.upstreams).filter_map(|upstream| match &upstream.auth {
         GitAuth::DeployKey(key) => Some((upstream, key)),
@@ -22,7 +22,7 @@ pub(super) fn private_key(state: &StateLayout, upstream: &Upstream) -> PathBuf {
     state.service_dir(Service::GitGate).join(format!("{}-key", upstream.name))
 }
 
-/// Makes each key, lays it down for git-gate, and registers its public half.
+/// Generates each key, writes it for git-gate, and registers its public half.
 #[cfg(feature = "deploy-keys")]
 pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
     use super::write::write;
@@ -40,7 +40,7 @@ pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
         let path = private_key(&launch.state, upstream);
         let pair = KeyPair::generate(|seed| SystemRandom.fill(seed))
             .map_err(|source| LaunchCause::Write { path: path.clone(), source })?;
-        // Its directory goes with the bottle, by what was recorded first of all.
+        // The first entry of the journal removes this directory.
         write(&path, pair.private().as_bytes(), 0o600)?;
         registrar.register(upstream, key, &pair).map_err(|stopped| match stopped {
             Stopped::Journal(error) => LaunchCause::Journal(error),

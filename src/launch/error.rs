@@ -24,30 +24,30 @@ use crate::workspace::WorkspaceError;
 pub enum Step {
     /// Checks that everything the plan needs exists, and opens the journal.
     Prepare,
-    /// The agent's base image, the sidecars' images, then the derived image holding the workspace.
+    /// Builds the agent's base image, the sidecars' images, and the derived image with the workspace.
     BuildImages,
-    /// The networks, in mode `external` only.
+    /// Creates the networks, in mode `external` only.
     CreateNetworks,
-    /// The certificate authorities.
+    /// Mints the certificate authorities.
     MintCertificates,
-    /// Each sidecar's configuration.
+    /// Writes each sidecar's configuration.
     WriteConfiguration,
-    /// Registering a key at a forge for each git upstream that asks for one.
+    /// Registers deploy keys at forges.
     RegisterKeys,
-    /// Joining the plan with what the launch knows.
+    /// Resolves the plan with the facts of the launch.
     Resolve,
-    /// Rendering and writing the Compose file.
+    /// Renders and writes the Compose file.
     WriteCompose,
-    /// `docker compose up`.
+    /// Runs `docker compose up`.
     Up,
-    /// Provisioning of the agent's container after its start.
+    /// Provisions the agent's container after its start.
     Provision,
-    /// The handle.
+    /// Creates the handle.
     HandOut,
 }
 
 impl Step {
-    /// The step in words that go after "failed to".
+    /// Returns the step in words that follow "failed to".
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Prepare => "prepare the launch",
@@ -71,7 +71,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// A launch that failed: the step, the cause, and what came of undoing it.
+/// A failed launch: the step, the cause, and the report of the teardown.
 ///
 /// `Display` gives the step, and `source` the cause. [`report`](crate::report) prints all of it.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub struct LaunchError {
     pub step: Step,
     /// Cause of the failure.
     pub cause: Box<LaunchCause>,
-    /// Report of the teardown; `None` if nothing had been created.
+    /// Report of the teardown. `None` if nothing had been created.
     pub teardown: Option<TeardownReport>,
 }
 
@@ -95,7 +95,7 @@ impl LaunchError {
         self
     }
 
-    /// Returns whether the launch was cancelled and did not fail.
+    /// Returns true if the launch was cancelled.
     pub fn is_cancelled(&self) -> bool {
         match &*self.cause {
             LaunchCause::Cancelled => true,
@@ -157,10 +157,10 @@ pub enum LaunchCause {
     /// Files or directories that the manifest names do not exist or are of the wrong kind.
     #[error("{}", joined(.problems))]
     Files {
-        /// The manifest's key and the problem of each.
+        /// Key in the manifest and problem of each path.
         problems: Vec<(String, String)>,
     },
-    /// An image that is named by a digest has another one.
+    /// An image on the engine does not have the digest that the manifest names.
     #[error(
         "the image `{wanted}` (`{key}`) is not the one that the engine has: {found}; run `{program} pull {wanted}`, or change \
          `{key}`"
@@ -212,7 +212,7 @@ pub enum LaunchCause {
     /// The workspace cannot be packed.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
-    /// The engine did not do what was asked.
+    /// The engine reported an error.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// A command of the engine could not be run.
@@ -238,7 +238,7 @@ pub enum LaunchCause {
         /// The manifest's key of the upstream.
         key: String,
     },
-    /// The facts of the launch do not fit the plan.
+    /// The plan could not be resolved with the facts of the launch.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// The document could not be rendered.
@@ -247,7 +247,7 @@ pub enum LaunchCause {
     /// The agent's container could not be provisioned.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
-    /// The handle could not be made.
+    /// The handle could not be created.
     #[error(transparent)]
     Bottle(#[from] BottleError),
 }

@@ -1,4 +1,4 @@
-//! The files of a bottle's state: each sidecar's configuration, and where it is.
+//! Files of a bottle's state: the configuration of each sidecar.
 
 use std::fs;
 use std::io::Read;
@@ -16,11 +16,11 @@ pub(super) fn upstream_ca(state: &StateLayout) -> PathBuf {
     state.service_dir(Service::Pipelock).join("upstream-ca.pem")
 }
 
-/// The largest `tls.upstream_ca` that is read. The public web's own roots are a twentieth of it.
+/// Maximum size of `tls.upstream_ca`, in bytes. The public web's roots take a twentieth of it.
 const MAX_UPSTREAM_CA_BYTES: u64 = 4 << 20;
 
-/// Reads `tls.upstream_ca` and returns its certificates, without whatever stands between them. A private key or anything
-/// else that is no certificate is an error, before a container sees it.
+/// Reads `tls.upstream_ca` and returns its certificates, without the text between them. A block that is not a
+/// certificate, such as a private key, is an error before a container can read it.
 pub(super) fn read_upstream_ca(path: &Path) -> Result<String, LaunchCause> {
     let unusable = |problem: String| LaunchCause::Unusable {
         what: "the file of `tls.upstream_ca`".into(),
@@ -28,7 +28,7 @@ pub(super) fn read_upstream_ca(path: &Path) -> Result<String, LaunchCause> {
         problem,
     };
     let unreadable = |error: std::io::Error| unusable(format!("cannot be read: {error}"));
-    // Asked first, since opening a named pipe would wait for its writer.
+    // Checked first, because opening a named pipe would wait for a writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(unusable("is not a regular file".into()));
     }
@@ -65,11 +65,11 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Ipv
     if plan.supervise.is_some() {
         make_dir(&state.supervise_queue(), 0o700)?;
         make_dir(&state.supervise_decisions(), 0o700)?;
-        // The agent is another user and may read it; the directory above keeps everybody else out.
+        // The agent, as another user, may read it. The parent directory's mode keeps other users out.
         make_dir(&state.service_dir(Service::Agent), 0o700)?;
         make_dir(&state.current_config(), 0o755)?;
     }
-    // Last: what the plan on disk says is what the files above say.
+    // Last, so that a plan on disk means that the files above match it.
     Ok(bottle_supervise::write_launched_plan(plan, state)?)
 }
 
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_company_bundle_of_several_certificates_is_read() {
+    fn a_company_bundle_of_several_certificates_is_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("company.pem");
         let (one, two) = (certificate(), certificate());
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_no_certificate_is_refused_with_its_path() {
+    fn a_file_without_a_certificate_is_refused_with_its_path() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("company.pem");
         fs::write(&path, "nothing\n").unwrap();

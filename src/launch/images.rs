@@ -1,4 +1,4 @@
-//! The images: those built from embedded contexts, and the derived one that holds the workspace.
+//! Images: those built from embedded contexts, and the derived image with the workspace.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -52,7 +52,7 @@ pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
     Ok(Images { agent, seal, sidecars })
 }
 
-/// The ready image that the plan names, or the one built from the context.
+/// Returns the ready image that the plan names, or builds one from the context.
 fn image(
     launch: &Launch<'_>,
     service: Service,
@@ -65,7 +65,7 @@ fn image(
     built_image(launch, context, args)
 }
 
-/// The image built from the context: once for all bottles, since its tag is the hash of what it is built from.
+/// Builds the image of a context unless it exists. Its tag is the hash of the context, so all bottles share it.
 fn built_image(
     launch: &Launch<'_>,
     context: &BuildContext,
@@ -75,7 +75,7 @@ fn built_image(
     let tag = launch.plan.names.built_image(context.name, &hash);
     let dir = launch.bottles.state_root.image_context(context.name, &hash);
     write_context(context, &dir)?;
-    // Bottles that are launched at once would each build the same image.
+    // Without the lock, simultaneous launches would each build the same image.
     let _lock = lock(launch, &dir.with_extension("lock"))?;
     if !launch.engine().exists(ObjectKind::Image, &tag)? {
         step(&*launch.bottles.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
@@ -88,7 +88,7 @@ fn built_image(
     Ok(BuiltImage { reference, build: Some(BuildFacts { context: dir, args }) })
 }
 
-/// Every name that this library derives is an image reference; a prefix of the caller's that is none says so here.
+/// Parses a derived image name. It is invalid only if the caller's prefix is.
 fn parse_reference(tag: &str) -> Result<ImageRef, LaunchCause> {
     tag.parse().map_err(|error: bottle_plan::NameError| LaunchCause::Unusable {
         what: "the image's name".into(),
@@ -97,7 +97,7 @@ fn parse_reference(tag: &str) -> Result<ImageRef, LaunchCause> {
     })
 }
 
-/// Writes a context to its place, whole or not at all.
+/// Writes a build context to its directory, completely or not at all.
 fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> {
     if dir.is_dir() {
         return Ok(());
@@ -120,7 +120,7 @@ fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> 
             drop(fresh.keep());
             Ok(())
         }
-        // Another launch was faster.
+        // Another launch has written it.
         Err(_) if dir.is_dir() => Ok(()),
         Err(source) => Err(LaunchCause::Write { path: dir.to_owned(), source }),
     }
@@ -142,16 +142,16 @@ fn lock(launch: &Launch<'_>, path: &Path) -> Result<File, LaunchCause> {
     }
 }
 
-/// The base with a copy of the workspace in it.
+/// Creates the derived image: the base with a copy of the workspace.
 ///
-/// It is committed from a container that is never started. A build would leave its copy of the workspace in the
-/// builder's cache without a label of the bottle, and takes five times as long.
+/// It is committed from a container that is never started. A build would leave a copy of the workspace in the builder's
+/// cache without a label of the bottle, and would take five times as long.
 fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause> {
     let names = &launch.plan.names;
     let tag = names.derived_image();
     let owner = owner(launch, base)?;
     let tar = pack(launch, owner)?;
-    // No slug holds a point, so no other container has this name.
+    // A slug contains no dot, so no other container has this name.
     let container = format!("{}.workspace", names.project());
     let labels = [
         (LabelKey::Slug, names.slug().to_string()),
@@ -175,7 +175,7 @@ fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause>
     parse_reference(&tag)
 }
 
-/// Whose the files are: known for a built image, asked of a ready one.
+/// Returns the owner of the workspace's files: the known user of a built image, or the result of `id` in a ready one.
 fn owner(launch: &Launch<'_>, image: &ImageRef) -> Result<UserIds, LaunchCause> {
     if !launch.plan.images.ready.contains_key(&Service::Agent) {
         return Ok(agent::user(&launch.plan));

@@ -56,7 +56,7 @@ impl Bottles {
     }
 }
 
-/// Takes the slug's lock and opens the journal: from here on there is something to undo.
+/// Takes the slug's lock and creates the journal. From here on there is something to undo.
 fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(TeardownGuard, Owner), LaunchCause> {
     let owner = Owner::of_process(std::process::id());
     let lock = BottleLock::acquire(state, plan.names.slug(), &owner)?;

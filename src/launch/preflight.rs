@@ -65,7 +65,8 @@ fn read_variables(plan: &BottlePlan, bottles: &Bottles) -> Result<Secrets, Launc
                 let Some(value) = value.to_str() else {
                     return Err(LaunchCause::VariableNotText { variable, purpose });
                 };
-                // Only a token must not be empty, and it goes into a header. A careless copy may add a newline.
+                // Only a token must not be empty. It goes into a header, and a copied token may have a newline at its
+                // end.
                 if !wanted.may_be_empty && !is_header_text(value) {
                     return Err(LaunchCause::VariableNotToken { variable, purpose });
                 }
@@ -88,14 +89,14 @@ fn read_variables(plan: &BottlePlan, bottles: &Bottles) -> Result<Secrets, Launc
             return Err(LaunchCause::VariableNotText { variable: key.token.to_string(), purpose });
         }
     }
-    // A placeholder is not a secret, but it enters the container the same way: by a bare name.
+    // A placeholder is not a secret, but it enters the container the same way, as a bare name.
     for (name, dummy) in &plan.agent.placeholders {
         secrets.insert(name.clone(), SecretValue::new(dummy));
     }
     Ok(secrets)
 }
 
-/// Returns whether the text can be a header's value as it stands: visible ASCII, with spaces only inside.
+/// Returns true if the text is a valid header value: visible ASCII, with spaces only inside.
 fn is_header_text(text: &str) -> bool {
     text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) && text == text.trim_matches(' ')
 }
@@ -113,8 +114,8 @@ fn check_files(plan: &BottlePlan) -> Result<(), LaunchCause> {
     Ok(())
 }
 
-/// Checks each image that is named by a digest against the image that the engine has. One that it does not have is pulled
-/// by its digest, which the engine checks itself.
+/// Checks each image that is named by a digest against the image on the engine. A missing image is pulled by its
+/// digest, which the engine verifies itself.
 fn check_images(plan: &BottlePlan, bottles: &Bottles) -> Result<(), LaunchCause> {
     let images = &plan.images;
     let ready = images.ready.iter().map(|(service, image)| {
@@ -123,7 +124,7 @@ fn check_images(plan: &BottlePlan, bottles: &Bottles) -> Result<(), LaunchCause>
     });
     for (name, image) in [("base", &images.base), ("pipelock", &images.pipelock)].into_iter().chain(ready) {
         let Some((tag, digest)) = image.as_str().split_once('@') else { continue };
-        // An engine that does not have the digest may have the tag, with other content.
+        // An engine without the digest may have the tag with other content.
         let inspect = |name: &str| bottles.engine.inspect(ObjectKind::Image, name);
         let Some(found) = inspect(image.as_str())?.map_or_else(|| inspect(tag), |found| Ok(Some(found)))? else {
             continue;
@@ -147,8 +148,8 @@ fn check_images(plan: &BottlePlan, bottles: &Bottles) -> Result<(), LaunchCause>
     Ok(())
 }
 
-/// A key that others can read is no secret, and ssh itself refuses it. Git-gate runs as this user and without the
-/// capability to read files of another user.
+/// Checks that only its owner, who must be this user, can read a key. ssh refuses any other key. Git-gate runs as this
+/// user and cannot read files of another one.
 fn check_identity(what: &str, path: &Path, uid: u32) -> Result<(), LaunchCause> {
     let metadata = fs::metadata(path);
     usable(what, path, metadata.as_ref().map(fs::Metadata::is_file).map_err(copy_error), "is not a regular file")?;

@@ -1,7 +1,7 @@
 //! The configuration of Claude Code.
 //!
-//! Without it an interactive session does not start in a bottle: the first run asks hosts that no route allows, and the
-//! questions about the workspace, the API key and the permission mode preselect "no".
+//! Without it, an interactive session does not start in a bottle. The first run contacts hosts that no route allows,
+//! and the questions about the workspace, the API key and the permission mode preselect "no".
 
 use bottle_plan::{BottlePlan, Service};
 use bottle_sidecars::supervise;
@@ -17,11 +17,11 @@ pub(super) const SETTINGS: &str = "/home/agent/.claude/settings.json";
 
 /// The variable that holds an API key.
 const API_KEY: &str = "ANTHROPIC_API_KEY";
-/// The number of characters at the end of an API key by which Claude Code remembers that its use was approved.
+/// Number of characters at the end of an API key that Claude Code stores to remember the approved key.
 const KEY_SUFFIX: usize = 20;
 
 /// Returns the state with the first run done, the workspace trusted, the placeholder key approved and supervise's MCP
-/// server added. Everything else that the image brings stays.
+/// server added. All other content of the image's file is kept.
 pub(super) fn state(text: &str, plan: &BottlePlan) -> Result<String, String> {
     let mut state = parse(text)?;
     state.insert("hasCompletedOnboarding".into(), json!(true));
@@ -46,8 +46,8 @@ pub(super) fn state(text: &str, plan: &BottlePlan) -> Result<String, String> {
 
 /// Returns the settings with the warning about bypassed permissions answered, unless the image sets it.
 ///
-/// The warning asks for a container without free internet access, which a bottle is. It is shown only when the command
-/// asks for that permission mode.
+/// The warning recommends a container without free internet access, which a bottle is. It is shown only if the command
+/// uses that permission mode.
 pub(super) fn settings(text: &str) -> Result<String, String> {
     let mut settings = parse(text)?;
     settings.entry("skipDangerousModePermissionPrompt").or_insert(json!(true));
@@ -61,7 +61,7 @@ fn parse(text: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// The object under a key, which is added when it is missing.
+/// Returns the object under a key. Adds it if it is missing.
 fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Map<String, Value>, String> {
     let value = parent.entry(key).or_insert_with(|| json!({}));
     value.as_object_mut().ok_or_else(|| format!("`{key}` is not an object"))
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_image_brings_stays() {
+    fn settings_of_the_image_are_kept() {
         let brought = r#"{"theme": "dark", "hasCompletedOnboarding": false, "mcpServers": {"other": {"type": "stdio"}},
             "projects": {"/workspace": {"allowedTools": ["Bash"]}, "/else": {}},
             "customApiKeyResponses": {"approved": ["x"], "rejected": ["y"]}}"#;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_shape_is_refused_with_the_key() {
+    fn a_file_with_another_structure_is_refused_with_the_key() {
         let refused = |text| state(text, &plan(BOTTLE)).unwrap_err();
         assert!(refused("[]").contains("invalid type: sequence"));
         assert!(refused("{").contains("EOF"));

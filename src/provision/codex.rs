@@ -7,7 +7,7 @@ use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 /// The user's configuration.
 pub(super) const CONFIG: &str = "/home/agent/.codex/config.toml";
 
-/// Stores the API key of the agent's environment, usually a placeholder, unless the image brings a login.
+/// Stores the API key of the agent's environment, usually a placeholder, unless the image has a login.
 ///
 /// Codex does not read the variable itself.
 pub(super) const LOGIN: &str = r#"[ -n "${OPENAI_API_KEY:-}" ] && [ ! -e "$HOME/.codex/auth.json" ] || exit 0
@@ -16,8 +16,8 @@ printf '%s' "$OPENAI_API_KEY" | codex login --with-api-key"#;
 
 /// Settings for a session in a bottle, unless the image sets them: key path and value.
 ///
-/// The sandbox of Codex needs user namespaces, which the container does not have; the bottle is the sandbox. The rest
-/// would ask hosts that no route allows, or start a daemon that holds a copy of Codex and ends with the bottle.
+/// The sandbox of Codex needs user namespaces, which the container does not have; the bottle is the sandbox. The other
+/// settings turn off requests to hosts that no route allows, and a daemon that would keep a copy of Codex.
 const DEFAULTS: [(&[&str], Setting); 6] = [
     (&["sandbox_mode"], Setting::Text("danger-full-access")),
     (&["check_for_update_on_startup"], Setting::Off),
@@ -43,7 +43,7 @@ impl From<Setting> for Item {
 }
 
 /// Returns the configuration with the workspace trusted, the credentials kept in a file, supervise's MCP server added
-/// and the defaults for a bottle filled in. Everything else that the image brings stays.
+/// and the defaults for a bottle filled in. All other content of the image's file is kept.
 pub(super) fn config(text: &str, plan: &BottlePlan) -> Result<String, String> {
     let mut config: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
     let root = config.as_table_mut();
@@ -76,7 +76,7 @@ fn set(root: &mut Table, path: &[&str], item: impl Into<Item>, overwrite: Overwr
     for (depth, parent) in parents.iter().enumerate() {
         let entry = table.entry(parent).or_insert_with(|| {
             let mut added = Table::new();
-            // A table that holds only tables needs no header of its own.
+            // A table that contains only tables needs no header.
             added.set_implicit(depth + 1 < parents.len());
             Item::Table(added)
         });
@@ -131,7 +131,7 @@ tool_timeout_sec = 75
     }
 
     #[test]
-    fn what_the_image_brings_stays() {
+    fn settings_of_the_image_are_kept() {
         let brought = "# mine\nmodel = \"x\" # why\nsandbox_mode = \"read-only\"\nfeatures = {plugins = true}\n\
                        [projects.\"/workspace\"]\ntrust_level = \"untrusted\"\n[mcp_servers.other]\nurl = \"y\"\n";
         let text = config(brought, &plan("supervise: {}")).unwrap();
@@ -145,7 +145,7 @@ tool_timeout_sec = 75
     }
 
     #[test]
-    fn a_file_of_another_shape_is_refused_with_the_key() {
+    fn a_file_with_another_structure_is_refused_with_the_key() {
         let refused = |text| config(text, &plan("supervise: {}")).unwrap_err();
         assert_eq!(refused("features = 1"), "`features` is not a table");
         assert_eq!(refused("[projects]\n\"/workspace\" = true"), "`projects./workspace` is not a table");

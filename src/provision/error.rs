@@ -11,7 +11,7 @@ pub enum ProvisionError {
     /// A command could not be run.
     #[error("{what}")]
     Engine {
-        /// Operation that failed, in words that go after "failed to".
+        /// Operation that failed, in words that follow "failed to".
         what: &'static str,
         /// The engine's error.
         source: EngineError,
@@ -19,7 +19,7 @@ pub enum ProvisionError {
     /// A command failed in the container.
     #[error("{what}: it ended with {status}: {stderr}")]
     Failed {
-        /// Operation that failed, in words that go after "failed to".
+        /// Operation that failed, in words that follow "failed to".
         what: &'static str,
         /// The command's exit status.
         status: String,
@@ -29,14 +29,14 @@ pub enum ProvisionError {
     /// A file of the host could not be read.
     #[error("{what}: read `{}`", path.display())]
     Read {
-        /// Operation that failed, in words that go after "failed to".
+        /// Operation that failed, in words that follow "failed to".
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// The system's error.
         source: std::io::Error,
     },
-    /// A configuration file that the agent's image brings cannot be extended.
+    /// A configuration file in the agent's image cannot be extended.
     #[error("extend `{path}` of the agent's image: {reason}")]
     Configuration {
         /// The file in the container.

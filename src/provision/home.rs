@@ -17,7 +17,8 @@ use super::script::Script;
 use super::target::Target;
 use super::{claude, codex};
 
-/// The checksums of the files in an archive, relative to the home directory. It is removed once they were compared.
+/// Path of the checksums of an archive's files, relative to the home directory. The file is removed after the
+/// comparison.
 const CHECKSUMS: &str = ".bottle/provisioned.sha256";
 
 /// Shell commands that unpack an archive of [`files`] and compare every file with its checksum.
@@ -48,12 +49,12 @@ pub(super) fn files(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<u8>, P
     archive.finish().map_err(failed(Path::new(CHECKSUMS)))
 }
 
-/// Returns true if the agent's image has Claude Code, as far as the plan knows.
+/// Returns true if, according to the plan, the agent's image has Claude Code.
 fn has_claude(plan: &BottlePlan) -> bool {
     plan.agent.provider == Provider::Claude || plan.images.agent.claude_code.is_some()
 }
 
-/// Returns true if the agent's image has Codex, as far as the plan knows.
+/// Returns true if, according to the plan, the agent's image has Codex.
 pub(super) fn has_codex(plan: &BottlePlan) -> bool {
     plan.agent.provider == Provider::Codex || plan.images.agent.codex.is_some()
 }
@@ -72,10 +73,10 @@ const fn skills_directory(provider: Provider) -> &'static str {
     }
 }
 
-/// An extension of a configuration file: the new content, from that which the image brings.
+/// Function that extends a configuration file: takes the image's content and returns the new one.
 type Extend = fn(&str, &BottlePlan) -> Result<String, String>;
 
-/// Returns the configuration files of the command lines that the plan's agent has, each extending what the image brings.
+/// Returns the configuration files of the agent programs in the image, each extended from the image's content.
 fn configuration(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<(&'static str, String)>, ProvisionError> {
     let mut wanted: Vec<(&'static str, Extend)> = Vec::new();
     if has_claude(plan) {
@@ -88,7 +89,7 @@ fn configuration(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<(&'static
         return Ok(Vec::new());
     }
     let mut script = Script::default();
-    // Each file as its length, its path and its content.
+    // Prints each file as its length, path and content.
     let paths: String = wanted.iter().flat_map(|(path, _)| [" ", path]).collect();
     let print = format!("for file in{paths}; do [ ! -e \"$file\" ] || {{ wc -c \"$file\"; cat \"$file\"; }}; done");
     script.add("read the agent's configuration", &print);
@@ -103,7 +104,7 @@ fn configuration(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<(&'static
     extended.collect()
 }
 
-/// Splits files that were printed one after the other, each behind a line with its length and its path.
+/// Splits files that were printed one after the other, each after a line with its length and path.
 fn split(mut printed: &[u8]) -> BTreeMap<&str, &[u8]> {
     let mut files = BTreeMap::new();
     while let Some(end) = printed.iter().position(|&byte| byte == b'\n') {
@@ -140,7 +141,7 @@ impl Default for Archive {
 }
 
 impl Archive {
-    /// Adds a file that only the agent may read. An absolute path must be one in the home directory.
+    /// Adds a file that only the agent may read. An absolute path must be inside the home directory.
     fn add(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
         let path = path.strip_prefix(agent::HOME).unwrap_or(path).trim_start_matches('/');
         let mut header = tar::Header::new_gnu();
@@ -179,7 +180,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Notes a file's checksum in the format of `sha256sum`, which escapes names with a line break or a backslash.
+    /// Adds a file's checksum in the format of `sha256sum`, which escapes names with a line break or a backslash.
     fn note(&mut self, path: &Path, content: &[u8]) {
         let path = path.to_string_lossy();
         let escaped = path.replace('\\', "\\\\").replace('\n', "\\n");
@@ -188,7 +189,7 @@ impl Archive {
         let _ = writeln!(self.checksums, "{mark}{}  {escaped}", sha256(content));
     }
 
-    /// Returns the archive, or nothing when it has no file.
+    /// Returns the archive, or no bytes if it has no file.
     fn finish(mut self) -> io::Result<Vec<u8>> {
         let checksums = std::mem::take(&mut self.checksums);
         if checksums.is_empty() {
@@ -212,7 +213,7 @@ mod tests {
         let mut shell = Command::new("sh");
         shell.args(["-euc", EXTRACT]).env("HOME", home).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = shell.spawn().unwrap();
-        // A shell that fails early does not read to the end.
+        // A shell that fails early does not read all of its input.
         let _ = child.stdin.take().unwrap().write_all(archive);
         child.wait_with_output().unwrap()
     }
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_arrives_with_its_modes_and_nothing_else() {
+    fn an_archive_is_unpacked_with_its_modes_and_nothing_else() {
         let (home, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let skill = host.path().join("greet");
         fs::create_dir_all(skill.join("deep")).unwrap();

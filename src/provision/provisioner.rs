@@ -12,7 +12,7 @@ use bottle_sidecars::agent;
 use super::error::ProvisionError;
 use super::steps;
 
-/// Puts files and settings into the agent's container, after it was sealed and before the bottle is handed out.
+/// Puts files and settings into the agent's container, after it was sealed and before the launch returns the bottle.
 ///
 /// The launch runs one provisioner, [`Builtin`] by default. An error aborts the launch and removes the bottle.
 ///
@@ -82,22 +82,22 @@ pub struct AgentContainer<'a> {
 }
 
 impl AgentContainer<'_> {
-    /// The plan that is being launched.
+    /// Returns the plan that is being launched.
     pub const fn plan(&self) -> &ResolvedPlan {
         self.plan
     }
 
-    /// The engine that runs the container.
+    /// Returns the engine that runs the container.
     pub const fn engine(&self) -> &Engine {
         self.engine
     }
 
-    /// The container's name on the engine.
+    /// Returns the container's name on the engine.
     pub fn name(&self) -> String {
         self.plan.plan().names.container(Service::Agent)
     }
 
-    /// Path on the host of the certificate authority (PEM) that the agent trusts.
+    /// Returns the path on the host of the certificate authority (PEM) that the agent trusts.
     pub const fn authority(&self) -> &Path {
         self.authority
     }

@@ -18,7 +18,7 @@ impl Script {
         self.tasks.push(task);
     }
 
-    /// The script for `sh -c`. When a task fails, the last line of standard error is its number.
+    /// Returns the script for `sh -c`. When a task fails, the last line of standard error is its number.
     pub(super) fn text(&self) -> String {
         let trap = "trap 'status=$?; [ $status -eq 0 ] || echo \"task $task\" >&2' EXIT";
         format!("set -eu\nexport HOME={}\n{trap}\n{}", bottle_sidecars::agent::HOME, self.commands)

@@ -1,8 +1,8 @@
 //! The built-in provisioner.
 //!
-//! Everything arrives in three commands: the agent's existing configuration is read, root writes what belongs to the
-//! system, and the agent's user writes what belongs to the agent. The container has no capability, so root cannot write
-//! the agent's files. Each task checks its own result.
+//! It runs three commands: one reads the agent's existing configuration, one writes system files as root, and one
+//! writes the agent's files as its user. The container has no capability, so root cannot write the agent's files. Each
+//! task checks its own result.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
     let target = Target { engine, container: bottle.names.container(Service::Agent) };
     let mut certificates = home::read(CERTIFICATE, authority)?;
     if let (None, Some(bundle)) = (&bottle.egress, &plan.launch().upstream_ca) {
-        // Without egress the agent itself checks the certificates of hosts that pipelock passes.
+        // Without egress, the agent itself verifies the certificates of hosts that pipelock does not decrypt.
         certificates.extend(home::read(CERTIFICATE, bundle)?);
     }
     let files = home::files(&target, bottle)?;
@@ -37,12 +37,12 @@ pub(super) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
     target.run(agent::USER, &agent_script, files)
 }
 
-/// The tasks of root, with the certificates on standard input.
+/// Returns the tasks of root. The script reads the certificates from standard input.
 fn system_script(plan: &BottlePlan) -> Script {
     let mut script = Script::default();
     script.add(CERTIFICATE, agent::INSTALL_CA);
     if let Some(gate) = &plan.git_gate {
-        // In a file of their own, so that the agent's settings stay what a person would write.
+        // In a separate file, so that the agent's own git settings stay readable.
         let rules = quoted(&git_gate::agent_git_config(gate));
         script.add(
             "write the git rules",
@@ -56,13 +56,13 @@ fn system_script(plan: &BottlePlan) -> Script {
     script
 }
 
-/// The tasks of the agent's user, with an archive of its files, if there are any, on standard input.
+/// Returns the tasks of the agent's user. With `has_files`, the script reads an archive of files from standard input.
 fn agent_script(plan: &BottlePlan, certificates: &[u8], has_files: bool) -> Script {
     let mut script = Script::default();
     if has_files {
         script.add("write the agent's files", home::EXTRACT);
     }
-    // They may be many, so they are compared by their digest.
+    // There may be many, so they are compared by digest.
     let lines = certificates.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
     script.add(
         "check that the agent trusts the certificate authority",
@@ -82,7 +82,8 @@ fn agent_script(plan: &BottlePlan, certificates: &[u8], has_files: bool) -> Scri
     script
 }
 
-/// Sets author and committer, allows a workspace that belongs to another user of the host, and reads the values back.
+/// Returns commands that set author and committer, allow a workspace that belongs to another user of the host, and
+/// check the values.
 fn git_settings(plan: &BottlePlan) -> String {
     let identity = &plan.agent.git_identity;
     let settings = [
@@ -97,7 +98,7 @@ fn git_settings(plan: &BottlePlan) -> String {
     settings.into_iter().map(set).collect()
 }
 
-/// Compares the URL that git uses for each upstream with git-gate's.
+/// Returns commands that compare the URL that git uses for each upstream with git-gate's.
 fn git_rules_check(gate: &GitGatePlan) -> String {
     let check = |upstream| {
         let served = git_gate::served_url(upstream);
@@ -110,7 +111,7 @@ fn git_rules_check(gate: &GitGatePlan) -> String {
     gate.upstreams.iter().map(check).collect()
 }
 
-/// Returns the handle of the agent's container, once it runs.
+/// Returns the handle of the running agent's container.
 pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, EngineError> {
     let bottle = plan.plan();
     let container = bottle.names.container(Service::Agent);
