@@ -1,4 +1,4 @@
-//! Benchmarks: the pure part by `cargo bench`, and a launch beside the bare `docker compose` of the same file.
+//! Benchmarks: the pure part by `cargo bench`, and a launch compared with plain `docker compose` of the same file.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::process::{Result, checked, output, root};
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Number of measurements of each thing on the engine; the median counts.
+    /// Number of runs of each measurement on the engine. The median is reported.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
     runs: u8,
-    /// Leave out what needs no engine.
+    /// Skip the benchmarks that need no engine.
     #[arg(long)]
     engine_only: bool,
 }
@@ -53,13 +53,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if !printed.status.success() {
             return Err(String::from_utf8_lossy(&printed.stderr).into());
         }
-        // Up to the moment in which the handle is handed out: what comes after it is the command and the teardown.
+        // Up to the end of the launch. The command and the teardown are not measured.
         let events = String::from_utf8_lossy(&printed.stderr).into_owned();
         let after =
             events.lines().skip_while(|line| !line.contains("\"step\":\"hand out the bottle\"")).filter_map(seconds);
         Ok(whole.saturating_sub(Duration::from_secs_f64(after.sum())))
     };
-    // The first builds the images; the one that is kept gives the file for the bare runs.
+    // The first launch builds the images. The kept one provides the file for the plain runs.
     launch("bench-first", &[])?;
     let launched = median((0..arguments.runs).map(|run| launch(&format!("bench-{run}"), &[])))?;
     launch("bench-kept", &["--keep"])?;
@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The duration of a step that ended, as the events tell it.
+/// Returns the duration of the last step, according to the events.
 fn seconds(line: &str) -> Option<f64> {
     let event: serde_json::Value = serde_json::from_str(line).ok()?;
     (event["event"] == "step_finished").then(|| event["seconds"].as_f64())?
@@ -102,7 +102,7 @@ fn median(values: impl Iterator<Item = Result<Duration>>) -> Result<Duration> {
     values.get(values.len() / 2).copied().ok_or_else(|| "nothing was measured".into())
 }
 
-/// The files of the kept bottle; its containers and networks are down, and it has no derived image.
+/// Removes the files of the kept bottle. Its containers and networks are removed already, and it has no derived image.
 fn remove_kept(dir: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(dir.join("state/bench-kept"))?)
 }

@@ -1,4 +1,4 @@
-//! The end-to-end tests: an engine, the images that the tests need, the tests, and a look at what is left.
+//! The end-to-end tests: prepares engine and images, runs the tests, and checks that nothing is left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -17,13 +17,13 @@ use crate::process::{Result, checked, output, quiet, root};
 pub(crate) struct Arguments {
     /// Run only tests whose name contains this.
     filter: Option<String>,
-    /// Number of tests that run at once.
+    /// Number of simultaneous tests.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// A shell command that restarts the engine, and with it every container that it has: one more test is run then.
+    /// Shell command that restarts the engine and stops all of its containers. Enables one more test.
     #[arg(long, value_name = "COMMAND")]
     restart: Option<String>,
-    /// Fail when a test was not run that this machine could have run.
+    /// Fail if a test was not run that this machine could have run.
     #[arg(long)]
     deny_skips: bool,
 }
@@ -68,7 +68,7 @@ fn testbed() -> Option<OsString> {
     std::env::var_os(TESTBED).filter(|program| !program.is_empty())
 }
 
-/// An engine that answers, and the image of pipelock, which is nothing where it can be neither found nor pulled.
+/// Finds an engine that answers, and pipelock's image. Returns `None` if the image can be neither found nor pulled.
 pub(crate) fn prepare(root: &Path) -> Result<Option<String>> {
     if let Some(testbed) = testbed() {
         for part in ["engine", "base", "pipelock"] {
@@ -77,7 +77,7 @@ pub(crate) fn prepare(root: &Path) -> Result<Option<String>> {
     }
     let answers = output(Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]));
     answers.map_err(|error| format!("no container engine answers: {error}"))?;
-    // An engine that loaded the image and did not pull it knows no digest of it.
+    // An image that was loaded, not pulled, has no digest.
     let tag = PIPELOCK_IMAGE.split_once('@').map_or(PIPELOCK_IMAGE, |(tag, _)| tag);
     let has = |image: &&str| output(Command::new("docker").args(["image", "inspect", *image])).is_ok();
     if let Some(image) = [PIPELOCK_IMAGE, tag].iter().find(|image| has(image)) {
@@ -95,14 +95,14 @@ pub(crate) fn prepare(root: &Path) -> Result<Option<String>> {
 #[derive(Debug, Default, PartialEq)]
 struct Report {
     passed: usize,
-    /// The tests that failed.
+    /// Failed tests.
     failed: BTreeSet<String>,
-    /// The tests that ended with "not run: " and what they need, which libtest counts as failed.
+    /// Tests that ended with "not run: " and the reason. libtest counts them as failed.
     not_run: BTreeMap<String, String>,
 }
 
 impl Report {
-    /// Runs the tests and shows what they print as it comes.
+    /// Runs the tests and prints their output as it arrives.
     fn of(tests: &mut Command) -> Result<Self> {
         let mut child = tests.stdout(Stdio::piped()).spawn()?;
         let mut printed = String::new();
@@ -119,7 +119,8 @@ impl Report {
         Self::read(&printed).ok_or_else(|| format!("the tests ended with {status} and no result").into())
     }
 
-    /// Reads a whole run; nothing when it has no result or one that does not fit the tests that it names.
+    /// Parses the output of a run. Returns `None` if it has no result line, or one that contradicts the tests that it
+    /// lists.
     fn read(printed: &str) -> Option<Self> {
         let result = printed.lines().rev().find_map(|line| line.strip_prefix("test result: "))?;
         let count = |what: &str| {
@@ -142,7 +143,8 @@ impl Report {
         Some(report)
     }
 
-    /// Fails when a test was not run that the machine could have run. It cannot bring what only a person or a registry can.
+    /// Returns an error if a test was not run that this machine could have run. Reasons that only a person or a
+    /// registry can remove do not count.
     fn deny_skips(&self, has_testbed: bool) -> Result<()> {
         let lacking = |why: &&String| {
             let image = !has_testbed && why.starts_with("needs the image ");
@@ -163,7 +165,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Builds `tests/images/<name>` unless it is there, tagged with the hash of its files.
+/// Builds `tests/images/<name>`, tagged with the hash of its files, unless the image exists.
 fn build_image(root: &Path, name: &str) -> Result<String> {
     let context = root.join("tests/images").join(name);
     let mut files: Vec<_> = fs::read_dir(&context)?.collect::<std::io::Result<Vec<_>>>()?;
@@ -181,7 +183,7 @@ fn build_image(root: &Path, name: &str) -> Result<String> {
     Ok(tag)
 }
 
-/// FNV-1a: the tag only has to change when a file does.
+/// Returns the FNV-1a hash. It only needs to change when a file changes.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -189,7 +191,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 /// Prefixes of the names of the tests' bottles and of everything else that the tests start.
 const PREFIXES: [&str; 3] = ["claude-bottle", "bottle-life", "bottle-e2e"];
 
-/// Returns what a bottle left behind: found by label, by name, and among the files.
+/// Returns everything that bottles left behind, found by label, by name, and among the files.
 fn leftovers(root: &Path) -> Result<Vec<String>> {
     let mut left = Vec::new();
     for prefix in PREFIXES {
@@ -229,7 +231,7 @@ fn keys_below(dir: &Path, left: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether a line of the text starts a private key in PEM, as no source file's does.
+/// Returns true if a line of the text starts a private key in PEM. No source file has such a line.
 fn is_key(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with("PRIVATE KEY-----"))
 }
@@ -266,7 +268,7 @@ test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 9 filtered out; 
 ";
 
     #[test]
-    fn what_could_not_run_is_not_counted_as_failed() {
+    fn a_test_that_could_not_run_does_not_count_as_failed() {
         let report = Report::read(PRINTED).unwrap();
         assert_eq!(report.passed, 2);
         assert_eq!(report.failed, BTreeSet::from(["b::three".to_owned()]));
@@ -275,13 +277,13 @@ test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 9 filtered out; 
     }
 
     #[test]
-    fn a_run_without_a_result_is_no_run() {
+    fn output_without_a_result_line_is_refused() {
         assert_eq!(Report::read("running 4 tests\ntest a::one ... ok\n"), None);
         assert_eq!(Report::read(&PRINTED.replace("2 failed", "3 failed")), None);
     }
 
     #[test]
-    fn only_what_the_machine_cannot_have_may_be_left_out() {
+    fn only_tests_that_the_machine_cannot_run_may_be_skipped() {
         let report =
             |why: &str| Report { not_run: BTreeMap::from([("a".to_owned(), why.to_owned())]), ..Report::default() };
         assert!(report("needs podman").deny_skips(true).is_ok());

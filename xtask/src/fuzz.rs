@@ -1,4 +1,4 @@
-//! Fuzzes what a user writes: manifests, and plans as JSON, through to every file that a launch would write.
+//! Fuzzes the input of users: manifests, and plans as JSON, up to every file that a launch would write.
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
@@ -15,10 +15,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::process::{Result, root};
 
-/// The directories whose files inputs are made from. Every file is also tried as it is.
+/// Directories of the files that inputs are made from. Every file is also tried unchanged.
 const CORPUS: [&str; 4] = ["bottle-testing/fuzz", "bottle-plan/tests/good", "bottle-plan/tests/bad", "examples"];
 
-/// An input that takes longer is a failure as well.
+/// An input that takes longer counts as a failure.
 const TOO_LONG: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 struct Fuzzer {
     corpus: Vec<String>,
-    /// The files of the corpus that are manifests.
+    /// Manifests of the corpus.
     good: Vec<String>,
     /// Plans as JSON, which are mutated like manifests.
     plans: Vec<String>,
@@ -102,7 +102,7 @@ struct Fuzzer {
     sidecars: Vec<Arc<dyn Sidecar>>,
     /// Message of the last panic.
     message: Arc<Mutex<String>>,
-    /// The input that is being tried: it stays when the process dies of it.
+    /// File with the current input. It remains if the process dies.
     current: PathBuf,
     inputs: u64,
     refused: u64,
@@ -158,7 +158,7 @@ impl Fuzzer {
         Err(format!("input {}: {problem}\nsaved as {}:\n{shown}", self.inputs, path.display()).into())
     }
 
-    /// Follows an input through everything that a launch makes of it.
+    /// Runs an input through everything that a launch does with it.
     fn follow(&mut self, input: &str) -> std::result::Result<(), String> {
         if input.starts_with("{\"names\"") {
             if let Ok(plan) = serde_json::from_str::<BottlePlan>(input) {
@@ -211,7 +211,7 @@ impl Fuzzer {
         if let Some(plan) = &plan.git_gate {
             let _ = (git_gate::upstreams(plan), git_gate::known_hosts(plan), git_gate::agent_git_config(plan));
         }
-        // A path that is not absolute or not UTF-8 is the plan's to refuse.
+        // The plan refuses a path that is not absolute or not UTF-8.
         let facts = bottle_testing::plans::facts(&plan, Path::new("/state"));
         let Ok(resolved) = plan.resolve(facts) else { return Ok(()) };
         let sidecars: Vec<&dyn Sidecar> = self.sidecars.iter().map(|sidecar| &**sidecar).collect();
@@ -236,7 +236,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, which is not zero.
+    /// Returns a number below `end`, which must not be zero.
     fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % (end.max(1) as u64)).unwrap_or(0)
     }
@@ -246,7 +246,7 @@ impl Random {
     }
 }
 
-/// Values that some part of the way takes for something else.
+/// Values that some parser may misread.
 const VALUES: &[&str] = &[
     "",
     "~",
@@ -333,7 +333,7 @@ const VALUES: &[&str] = &[
     "`",
 ];
 
-/// Changes one thing of a text.
+/// Returns a text with one random change.
 fn mutate(text: &str, corpus: &[String], random: &mut Random) -> String {
     let mut lines: Vec<String> = text.split('\n').map(ToOwned::to_owned).collect();
     let line = random.below(lines.len());
@@ -344,7 +344,7 @@ fn mutate(text: &str, corpus: &[String], random: &mut Random) -> String {
             let other = random.below(lines.len());
             lines.swap(line, other);
         }
-        // The value behind a colon, or an item of a list.
+        // Replace the value after a colon, or an item of a list.
         3..=5 => {
             let value = *random.pick(VALUES);
             let starts: Vec<usize> = lines[line].match_indices([':', '[', ',']).map(|(at, _)| at + 1).collect();
@@ -364,7 +364,7 @@ fn mutate(text: &str, corpus: &[String], random: &mut Random) -> String {
             let indent = " ".repeat(random.below(12));
             lines[line] = format!("{indent}{}", lines[line].trim_start());
         }
-        // A word for another word.
+        // Replace a word by another word.
         8..=10 => {
             let words: Vec<_> = words(&lines[line]);
             if let Some(word) = (!words.is_empty()).then(|| random.pick(&words).clone()) {
@@ -382,7 +382,7 @@ fn mutate(text: &str, corpus: &[String], random: &mut Random) -> String {
         }
     }
     let mut text = lines.join("\n");
-    // Documents do not grow without end.
+    // Limit the growth of documents.
     if text.len() > 64 << 10 {
         let end = (0..=32 << 10).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
@@ -390,7 +390,7 @@ fn mutate(text: &str, corpus: &[String], random: &mut Random) -> String {
     text
 }
 
-/// The places of the words of a line.
+/// Returns the ranges of the words of a line.
 fn words(line: &str) -> Vec<std::ops::Range<usize>> {
     let mut words = Vec::new();
     let mut start = None;
@@ -407,7 +407,7 @@ fn words(line: &str) -> Vec<std::ops::Range<usize>> {
     words
 }
 
-/// A name in one of the ways that people write them.
+/// Returns a name in one of the usual spellings.
 fn identifier(random: &mut Random) -> String {
     const PARTS: &[&str] = &[
         "api", "API", "key", "Key", "token", "TOKEN", "v2", "t1", "x", "dev", "openai", "gitlab", "2024", "Prod", "a",
@@ -418,7 +418,7 @@ fn identifier(random: &mut Random) -> String {
     (0..count).map(|_| *random.pick(PARTS)).collect::<Vec<_>>().join(join)
 }
 
-/// A place between two characters.
+/// Returns a random offset between two characters.
 fn place(text: &str, random: &mut Random) -> usize {
     let at = random.below(text.len() + 1);
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)

@@ -25,15 +25,15 @@ struct Arguments {
 enum Task {
     /// Run everything that must pass.
     Ci,
-    /// Measure the pure part, and a launch beside the bare `docker compose` of the same file.
+    /// Measure the pure part, and a launch compared with plain `docker compose` of the same file.
     Bench(bench::Arguments),
-    /// Check what no compiler checks: sizes of crates, dependencies, circles of modules, words.
+    /// Check crate sizes, dependencies between crates, import circles and banned phrases.
     Check,
-    /// Run the end-to-end tests against a real container engine, and look whether anything is left.
+    /// Run the end-to-end tests against a real container engine, and check that nothing is left behind.
     E2e(e2e::Arguments),
-    /// Follow generated and mutated manifests and plans through every renderer, and fail at a panic.
+    /// Run generated and mutated manifests and plans through every renderer, and fail on a panic.
     Fuzz(fuzz::Arguments),
-    /// Write the manifest's JSON Schema, by which editors check manifests.
+    /// Write the generated files: the manifest's JSON Schema, and the grammars that the sidecars load.
     Schema(schema::Arguments),
 }
 

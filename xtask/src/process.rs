@@ -7,18 +7,18 @@ use std::process::{Command, Stdio};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The repository.
+/// Returns the root of the repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
-/// Runs a command whose output goes where ours goes.
+/// Runs a command that must succeed, with our own output streams.
 pub(crate) fn checked(command: &mut Command) -> Result<()> {
     let status = command.status()?;
     if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", line(command)).into()) }
 }
 
-/// Runs a command whose output goes to a log that is shown when it fails.
+/// Runs a command that must succeed. Its output goes to a log, whose end is part of the error.
 pub(crate) fn quiet(root: &Path, name: &str, command: &mut Command) -> Result<()> {
     let dir = root.join("target/e2e-logs");
     fs::create_dir_all(&dir)?;
@@ -34,7 +34,7 @@ pub(crate) fn quiet(root: &Path, name: &str, command: &mut Command) -> Result<()
     Err(format!("{} ended with {status}:\n{end}", line(command)).into())
 }
 
-/// Returns the output of a command that succeeds.
+/// Returns the output of a command that must succeed.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {

@@ -6,7 +6,7 @@ use bottle_plan::Manifest;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Write nothing, and fail when a committed file is not what the types say.
+    /// Write nothing, and fail if a committed file is out of date.
     #[arg(long)]
     check: bool,
 }
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
         let path = crate::process::root().join(name);
         let is_current = fs::read_to_string(&path).unwrap_or_default() == text;
         if arguments.check && !is_current {
-            return Err(format!("`{name}` is not what the types say; run `cargo xtask schema`"));
+            return Err(format!("`{name}` is out of date; run `cargo xtask schema`"));
         }
         if !arguments.check {
             fs::create_dir_all(path.with_file_name(""))

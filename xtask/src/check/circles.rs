@@ -1,7 +1,7 @@
-//! Modules of one crate that need each other.
+//! Import circles between the modules of a crate.
 //!
-//! A module needs another when it names something of it. A re-export stands for what it re-exports: a module that names
-//! `crate::Thing` needs the module that defines `Thing`, not the crate's root. Tests may need what they like.
+//! A module needs another one if it names one of its items. A re-export counts as the original: a module that names
+//! `crate::Thing` needs the module that defines `Thing`, not the crate root. Tests are exempt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use syn::{Item, UseTree};
 
 use super::source::{ModulePath, Tree};
 
-/// One line for each set of modules in which everyone needs everyone, directly or by others.
+/// Returns one line for each set of modules that all need each other, directly or indirectly.
 pub(super) fn problems(name: &str, tree: &Tree) -> Vec<String> {
     let crate_of = Names::of(tree);
     let paths: Vec<&ModulePath> = tree.modules.keys().collect();
@@ -47,9 +47,9 @@ fn shown(path: &ModulePath) -> String {
 /// Targets of the names in a crate's modules.
 struct Names<'a> {
     tree: &'a Tree,
-    /// For each module, the names that a `use` brings into it, with the path that each stands for.
+    /// For each module, the names that it imports, each with its path.
     imported: BTreeMap<&'a ModulePath, BTreeMap<String, Vec<String>>>,
-    /// For each module, the paths whose every name a `use` brings into it.
+    /// For each module, the paths that it imports with `*`.
     globs: BTreeMap<&'a ModulePath, Vec<Vec<String>>>,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Names<'a> {
         this
     }
 
-    /// The modules that a module names, itself apart.
+    /// Returns the other modules whose items a module names.
     fn needs(&self, path: &ModulePath) -> BTreeSet<ModulePath> {
         let mut collector = Paths::default();
         for item in self.tree.modules.get(path).into_iter().flat_map(|module| &module.items) {
@@ -87,7 +87,7 @@ impl<'a> Names<'a> {
         found.filter(|other| other != path).collect()
     }
 
-    /// The module in which the last name of a path is defined, where that is one of this crate's.
+    /// Returns the module that defines the last name of a path. `None` if it is not in this crate.
     fn resolve(&self, from: &ModulePath, words: &[String], depth: u8) -> Option<ModulePath> {
         if depth > 16 {
             return None;
@@ -97,7 +97,7 @@ impl<'a> Names<'a> {
             (first, rest) if first == "self" => (from.clone(), rest),
             (first, rest) if first == "super" => (parent(from)?, rest),
             (first, _) if self.tree.modules.contains_key(&child(from, first)) => (from.clone(), words),
-            // A name that a `use` brought in was followed there; all others are of other crates, or local.
+            // Imported names were followed above. All others are local or belong to other crates.
             _ => return None,
         };
         while let Some((first, others)) = rest.split_first() {
@@ -118,7 +118,7 @@ impl<'a> Names<'a> {
         Some(at)
     }
 
-    /// A `use` may begin with a name of its module that is itself brought in by another `use`.
+    /// The first name of a `use` path may itself be imported by another `use`.
     fn in_child(&self, at: &ModulePath, words: &[String], depth: u8) -> Option<ModulePath> {
         let target = self.imported.get(at)?.get(words.first()?)?;
         if target.as_slice() == words {
@@ -159,10 +159,10 @@ fn child(path: &ModulePath, name: &str) -> ModulePath {
     child
 }
 
-/// One name that a `use` brings in.
+/// One imported name.
 struct Import {
     path: Vec<String>,
-    /// `None` for every name below the path.
+    /// `None` for an import with `*`.
     name: Option<String>,
 }
 
@@ -190,7 +190,7 @@ fn imports(tree: &UseTree) -> Vec<Import> {
     found
 }
 
-/// Collects every path that code names.
+/// Collects every path in the code.
 #[derive(Default)]
 struct Paths {
     paths: Vec<Vec<String>>,
@@ -212,7 +212,7 @@ impl<'ast> Visit<'ast> for Paths {
         self.paths.extend(imports(&item.tree).into_iter().map(|import| import.path));
     }
 
-    /// A macro's arguments are no code that the parser knows; paths are found in them all the same.
+    /// Finds paths in a macro's arguments too, although the parser does not know their syntax.
     fn visit_macro(&mut self, invoked: &'ast syn::Macro) {
         self.visit_path(&invoked.path);
         self.paths_of(invoked.tokens.clone());
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_that_name_each_other_are_found_however_they_do() {
+    fn modules_that_name_each_other_are_found() {
         for (a, b) in [
             ("use crate::b::B;\npub struct A;", "pub struct B;\nfn f(_: super::a::A) {}"),
             ("use super::b;\npub fn a() {}", "pub fn b() { let _ = vec![crate::a::a()]; }"),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_re_exports_tests_and_other_crates_are_none() {
+    fn layers_re_exports_tests_and_other_crates_are_no_circles() {
         let files = [
             ("lib.rs", "mod a;\nmod b;\npub use a::A;\npub use b::B;\n"),
             (

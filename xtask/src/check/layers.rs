@@ -1,4 +1,4 @@
-//! Which crate may depend on which.
+//! Permitted dependencies between the crates.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,21 +55,21 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("xtask", None),
 ];
 
-/// Dependencies that only one crate may have, so that an embedder can leave them out with it.
+/// Dependencies that only one crate may have, so that an embedder who leaves out the crate avoids them.
 const ONLY_IN: &[(&str, &str)] = &[("ureq", "bottle-forge")];
 
 /// One crate of the workspace.
 #[derive(Debug)]
 pub(super) struct Crate {
-    /// The name of its package.
+    /// Name of its package.
     pub(super) name: String,
-    /// The root file of its library, or of its program if it has no library.
+    /// Root file of its library, or of its program if it has no library.
     pub(super) root: PathBuf,
     /// Dependencies of the crate, without those of tests.
     dependencies: Vec<String>,
 }
 
-/// Every crate of the workspace at `root`.
+/// Returns every crate of the workspace at `root`.
 pub(super) fn crates(root: &Path) -> Result<Vec<Crate>> {
     let mut command = Command::new("cargo");
     command.current_dir(root).args(["metadata", "--no-deps", "--format-version", "1"]);

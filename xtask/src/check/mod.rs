@@ -11,7 +11,7 @@ use std::process::Command;
 
 use crate::process::{Result, output, root};
 
-/// Runs every check and reports all that they find.
+/// Runs every check and reports all problems.
 ///
 /// # Errors
 ///
@@ -34,7 +34,7 @@ pub(crate) fn run() -> Result<()> {
     Err(format!("the tree breaks its own rules\n  {}", problems.join("\n  ")).into())
 }
 
-/// Every file that git tracks, relative to the repository.
+/// Returns every file that git tracks, relative to the repository.
 fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let listed = output(Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]))?;
     Ok(listed.split('\0').filter(|path| !path.is_empty()).map(PathBuf::from).collect())

@@ -2,10 +2,10 @@
 
 use super::source::Tree;
 
-/// Lines of Rust in a crate's `src`, blank lines and comments included, test modules apart.
+/// Maximum number of lines of Rust in a crate's `src`, including blank lines and comments, without test modules.
 const LIMIT: usize = 4_500;
 
-/// Says so when the crate is larger.
+/// Returns the problem if the crate is larger.
 pub(super) fn problem(name: &str, tree: &Tree) -> Option<String> {
     exceeds(name, tree.lines())
 }

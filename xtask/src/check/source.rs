@@ -9,17 +9,17 @@ use syn::{Attribute, Item};
 
 use crate::process::Result;
 
-/// The path of a module in its crate; empty for the root.
+/// Path of a module in its crate. Empty for the root.
 pub(super) type ModulePath = Vec<String>;
 
 /// A module without its tests.
 #[derive(Default)]
 pub(super) struct Module {
-    /// Its items, but for modules.
+    /// Items of the module, without its submodules.
     pub(super) items: Vec<Item>,
 }
 
-/// Every module of a crate, test modules apart.
+/// All modules of a crate, without test modules.
 #[derive(Default)]
 pub(super) struct Tree {
     pub(super) modules: BTreeMap<ModulePath, Module>,
@@ -40,7 +40,7 @@ impl Tree {
         self.lines
     }
 
-    /// `dir` is where the files of the modules lie that the file declares.
+    /// Reads one file. `dir` is the directory of the submodules that the file declares.
     fn read_file(&mut self, file: &Path, dir: &Path, path: ModulePath) -> Result<()> {
         let text = fs::read_to_string(file).map_err(|error| format!("failed to read `{}`: {error}", file.display()))?;
         let parsed =
@@ -77,14 +77,14 @@ fn file_of(below: &Path) -> PathBuf {
     if nested.exists() { nested } else { flat }
 }
 
-/// Lines of the item with its attributes and doc comments.
+/// Returns the number of lines of the item, including attributes and doc comments.
 fn lines_of(item: &Item) -> usize {
     let (span, first) = (item.span(), attributes(item).first().map(Spanned::span));
     let start = first.map_or_else(|| span.start(), |first| first.start());
     span.end().line + 1 - start.line
 }
 
-/// Returns whether the item is compiled for tests only.
+/// Returns true if the item is compiled for tests only.
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
@@ -113,7 +113,7 @@ fn attributes(item: &Item) -> &[Attribute] {
 pub(super) mod tests {
     use super::*;
 
-    /// A crate of these files.
+    /// Returns a crate with these files.
     pub(in crate::check) fn tree(files: &[(&str, &str)]) -> Tree {
         let dir = tempfile::tempdir().expect("a directory");
         for (path, text) in files {
@@ -125,7 +125,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn modules_lie_in_files_beside_and_below_and_in_braces_and_tests_do_not_count() {
+    fn modules_are_read_from_files_and_braces_without_tests() {
         let tree = tree(&[
             ("lib.rs", "mod a;\nmod b;\nmod c { pub mod d; }\n\n#[cfg(test)]\nmod tests {\n    fn f() {}\n}\n"),
             ("a.rs", "//! Text.\nmod deep;\n#[cfg(test)]\nmod tests;\n"),

@@ -1,18 +1,18 @@
-//! Phrases that the house style replaces.
+//! Phrases that the house style bans, in every text file that git tracks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::process::Result;
 
-/// The list; it is the one file that may say them. A line is a phrase, and a line that begins with `#` a comment. A phrase
-/// with a capital is a name, and is looked for as it stands; any other is looked for in any case.
+/// The list, which is the only file that may contain the phrases. Each line is a phrase; a line that starts with `#` is
+/// a comment. A phrase with a capital letter is searched with its case, any other without.
 const LIST: &str = "xtask/src/check/words.txt";
 
-/// Files that are not ours to word.
+/// Files whose text is not ours.
 const LEFT_OUT: &[&str] = &["Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT"];
 
-/// Every place in `files`, which are relative to `root`, that says one of the phrases.
+/// Returns every occurrence of a phrase in `files`, which are relative to `root`.
 pub(super) fn problems(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
     let list = fs::read_to_string(root.join(LIST))?;
     let phrases: Vec<String> = phrases(&list).collect();
@@ -24,7 +24,7 @@ pub(super) fn problems(root: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
         if file == Path::new(LIST) || LEFT_OUT.iter().any(|other| file == Path::new(other)) {
             continue;
         }
-        // Files that are gone from the working tree, and those that are no text, say nothing.
+        // Skip files that are deleted in the working tree or are not text.
         let Ok(text) = fs::read_to_string(root.join(file)) else { continue };
         problems.extend(said(&phrases, &text).map(|(line, phrase)| {
             format!("{}:{line}: \"{phrase}\" is not the house style; see {LIST}", file.display())
@@ -37,7 +37,7 @@ fn phrases(list: &str) -> impl Iterator<Item = String> {
     list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(ToOwned::to_owned)
 }
 
-/// Line numbers and phrases, as whole words. A phrase may go on in the next line of a comment.
+/// Returns line numbers and phrases, as whole words. A phrase may continue on the next line of a comment.
 fn said<'a>(phrases: &'a [String], text: &str) -> impl Iterator<Item = (usize, &'a str)> {
     let mut words = String::new();
     // Offset in `words` at which each line of the text starts.
@@ -47,7 +47,7 @@ fn said<'a>(phrases: &'a [String], text: &str) -> impl Iterator<Item = (usize, &
         words.push_str(line.trim().trim_start_matches(['/', '!', '#', '*']).trim_start());
         words.push(' ');
     }
-    // A letter of another length in lower case would move what comes after it.
+    // ASCII only, because a lower-case letter of another length would shift the offsets.
     let lower = words.to_ascii_lowercase();
     let mut found = Vec::new();
     for phrase in phrases {
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_but_the_list_is_read() {
+    fn every_file_except_the_list_is_checked() {
         let root = tempfile::tempdir().expect("a directory");
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
