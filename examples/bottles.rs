@@ -1,4 +1,4 @@
-//! Looks after the bottles that are there: `cargo run --example bottles -- list`, and `--help` for the rest.
+//! Lists and manages running bottles: `cargo run --example bottles -- list`. `--help` shows the other commands.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use bottle::plan::{Prefix, Slug, StateRoot};
 use bottle::{Bottles, Engine, EngineChoice, Host};
 use clap::{Parser, Subcommand};
 
-/// Look after bottles.
+/// List and manage bottles.
 #[derive(Parser)]
 struct Args {
     /// Directory of the bottles' state.
@@ -31,24 +31,24 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Show every bottle that is not wholly gone.
+    /// Show every bottle that was not completely removed.
     List {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
-        /// With the image of every service: its reference and the id that it was resolved to.
+        /// Also show the image of every service: its reference and its id.
         #[arg(long)]
         images: bool,
     },
-    /// Show what a bottle's services print, or printed before it was taken down.
+    /// Show the logs of a bottle's services, also of a bottle that was taken down.
     Logs {
-        /// Go on until the bottle is down.
+        /// Follow the logs until the bottle is down.
         #[arg(short, long)]
         follow: bool,
         /// The bottle.
         slug: Slug,
     },
-    /// Run a command in the agent's container; the agent's own unless one is given.
+    /// Run a command in the agent's container. Default: the agent's own command.
     Exec {
         /// The bottle.
         slug: Slug,
@@ -58,14 +58,14 @@ enum Action {
     },
     /// Copy a file or a directory into a directory: `cp FILE SLUG:DIRECTORY` or `cp SLUG:FILE DIRECTORY`.
     Cp {
-        /// Source of the copy.
+        /// Source: a path, or `SLUG:PATH`.
         from: String,
-        /// Into which directory.
+        /// Destination: a directory, or `SLUG:DIRECTORY`.
         to: String,
     },
     /// Remove bottles.
     Down {
-        /// Which.
+        /// Slugs of the bottles.
         #[arg(required = true)]
         slugs: Vec<Slug>,
     },
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
 fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
     let host = Host::current().map_err(|error| text(bottle::Error::Host(error)))?;
     let backend = Arc::new(Subprocess::new(host.environment()));
-    // The first Ctrl-C stops a teardown too: what is left can be taken down by the next one.
+    // The first Ctrl-C also stops a teardown. The next `down` removes what is left.
     let control = Control::cancelled_by(cancel.clone()).with_abort(cancel.clone());
     let engine = Engine::detect(backend, &args.engine, control).map_err(text)?;
     let mut site = Bottles::new(engine, host.clone()).with_prefix(args.prefix).with_observer(Arc::new(progress));
@@ -107,7 +107,7 @@ fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
             site.logs(&slug, follow, Arc::new(print)).map_err(text)?;
             Ok(0)
         }
-        // Not stopped by the first Ctrl-C: what the command started in the container is ended after it.
+        // The first Ctrl-C stops the command, and then the processes that it started in the container.
         Action::Exec { slug, command } => exec(&site, &slug, command, Control::cancelled_by(cancel.clone())),
         Action::Cp { from, to } => copy(&site, &from, &to),
         Action::Down { slugs } => {
@@ -155,7 +155,7 @@ fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
     Ok(0)
 }
 
-/// At a terminal when there is one, and else with the two outputs kept apart.
+/// Runs a command: at the terminal if there is one, otherwise with separate output streams.
 fn exec(site: &Bottles, slug: &Slug, command: Vec<String>, control: Control) -> Result<u8, String> {
     let bottle = site.attach(slug).map_err(text)?;
     let exec = if command.is_empty() { bottle.agent() } else { Some(Exec::new(command)) };
@@ -197,29 +197,29 @@ fn progress(event: &Event) {
 }
 
 fn print(stream: Stream, bytes: &[u8]) {
-    // A reader that went away is no reason to stop.
+    // A closed output must not stop the program.
     let _ = match stream {
         Stream::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
         Stream::Stderr => std::io::stderr().write_all(bytes),
     };
 }
 
-/// Prints a line. A reader that went away, such as `head`, is no reason to stop.
+/// Prints a line. A closed output, as with `| head`, must not stop the program.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Prints a line to standard error, which may be a terminal that was closed.
+/// Prints a line to standard error, which may be a closed terminal.
 fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The report without its "failed to", which `main` adds.
+/// Returns the report without "failed to", which `main` adds.
 fn text(error: impl std::error::Error) -> String {
     bottle::exec::chain(&error)
 }
 
-/// A token that SIGINT, SIGTERM and SIGHUP cancel.
+/// Returns a token that SIGINT, SIGTERM and SIGHUP cancel.
 fn on_signals() -> std::io::Result<CancelToken> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {

@@ -2,8 +2,8 @@
 //!
 //! Progress goes to standard error; standard output and the exit status are the command's own.
 //!
-//! The first Ctrl-C stops the launch or the command and takes the bottle down; the second one stops the teardown as well,
-//! and what it leaves is removed by `cargo run --example bottles -- down SLUG`.
+//! The first Ctrl-C stops the launch or the command and takes the bottle down. A second one stops the teardown too;
+//! `cargo run --example bottles -- down SLUG` then removes what is left.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ struct Args {
     /// The manifest.
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bottle.yaml"))]
     manifest: PathBuf,
-    /// The agent; may be left out when the manifest has only one.
+    /// The agent. May be omitted if the manifest has only one.
     #[arg(long, value_name = "NAME")]
     agent: Option<AgentName>,
     /// The bottle's name. Default: the agent's name and five random characters.
@@ -33,7 +33,7 @@ struct Args {
     /// Directory of the bottles' state.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// The container engine. `rehearse` does everything but run processes.
+    /// The container engine. `rehearse` does everything except running processes.
     #[arg(long, value_enum, default_value = "auto")]
     engine: EngineArg,
     /// Leave the bottle up.
@@ -65,7 +65,8 @@ enum Format {
     Json,
 }
 
-/// An error and its exit status: 2 for what the user wrote, 130 after Ctrl-C, 1 for everything else.
+/// An error and its exit status: 2 for a mistake in the manifest or the arguments, 130 after Ctrl-C, 1 for everything
+/// else.
 struct Failure(u8, String);
 
 fn main() -> ExitCode {
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns true when the arguments ask for JSON, although something else in them is wrong.
+/// Returns true if the arguments ask for JSON, even if other arguments are invalid.
 fn wants_json() -> bool {
     let args: Vec<_> = std::env::args_os().take_while(|arg| arg != "--").collect();
     args.iter().any(|arg| arg == "--events=json")
@@ -148,16 +149,16 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
         console.note("\nrehearsed: what an engine would have been asked, secrets redacted");
         let mut out = std::io::stdout().lock();
         for line in backend.lines() {
-            // A reader that went away is no reason to stop.
+            // A closed output must not stop the program.
             let _ = writeln!(out, "{line}");
         }
-        // A caller who gave a command must not take this for its success (EX_UNAVAILABLE of sysexits.h).
+        // A caller who gave a command must not mistake this for its success (EX_UNAVAILABLE of sysexits.h).
         return Ok(if asked && args.engine == EngineArg::Auto { 69 } else { 0 });
     }
     result
 }
 
-/// Runs the command on our own streams: with a terminal when we have one, and else with its two outputs kept apart.
+/// Runs the command on our own streams: with a terminal if we have one, otherwise with separate output streams.
 fn run_command(bottle: &Bottle, exec: Exec, control: &Control, console: &Arc<Console>) -> Result<u8, Failure> {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let output = if terminal {
@@ -165,7 +166,7 @@ fn run_command(bottle: &Bottle, exec: Exec, control: &Control, console: &Arc<Con
     } else {
         let out = console.clone();
         let sink = move |stream: Stream, bytes: &[u8]| match stream {
-            // A reader that went away is no reason to stop.
+            // A closed output must not stop the program.
             Stream::Stdout => drop(std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush())),
             Stream::Stderr => out.command_error(bytes),
         };
@@ -183,8 +184,8 @@ fn run_command(bottle: &Bottle, exec: Exec, control: &Control, console: &Arc<Con
     }
 }
 
-/// Returns a token that the first SIGINT, SIGTERM or SIGHUP cancels, and one that a second SIGINT or SIGTERM cancels: it
-/// stops the teardown too. A terminal that closes may send several SIGHUPs, and the bottle is to be taken down then.
+/// Returns a token that the first SIGINT, SIGTERM or SIGHUP cancels, and one that a second SIGINT or SIGTERM cancels,
+/// which stops the teardown too. A terminal that closes may send several SIGHUPs, which must not stop the teardown.
 fn on_signals() -> std::io::Result<(CancelToken, CancelToken)> {
     let (cancel, abort) = (CancelToken::new(), CancelToken::new());
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -202,7 +203,7 @@ fn on_signals() -> std::io::Result<(CancelToken, CancelToken)> {
     Ok((cancel, abort))
 }
 
-/// The engine that was asked for, or the first that answers, or a rehearsal that says so.
+/// Returns the requested engine, or the first that answers. Without an engine, prints a notice and returns a rehearsal.
 fn choose_engine(
     wanted: EngineArg,
     host: &Host,

@@ -1,7 +1,9 @@
-//! Shows what a bottle's agent asks for, and takes a person's answer: `cargo run --example supervise -- [--slug SLUG]`.
+//! Shows the proposals of a bottle's agent and reads a person's answers: `cargo run --example supervise -- [--slug
+//! SLUG]`.
 //!
-//! It runs beside the program that launched the bottle, until it is interrupted. A `y` grants, an `n` refuses, anything
-//! else leaves the proposal for later; then one line of reason, which may be empty and which the agent gets to read.
+//! It runs beside the program that launched the bottle, until it is interrupted. `y` approves, `n` denies, anything
+//! else leaves the proposal for later. Then it reads one line with the reason, which may be empty and which the agent
+//! can read.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
 
@@ -17,10 +19,10 @@ use bottle::supervise::{Event, Review, SuperviseError, Supervisor};
 use bottle::{Engine, EngineChoice, Host};
 use clap::Parser;
 
-/// Approve or deny what the agent of a bottle asks for.
+/// Approve or deny the proposals of a bottle's agent.
 #[derive(Parser)]
 struct Args {
-    /// The bottle; may be left out when only one is up.
+    /// The bottle. May be omitted if only one is up.
     #[arg(long, value_name = "SLUG")]
     slug: Option<Slug>,
     /// Directory of the bottles' state.
@@ -83,7 +85,7 @@ fn only_bottle(engine: &Engine, root: &StateRoot) -> Result<Slug, Box<dyn std::e
     }
 }
 
-/// Asks until the proposal is answered or left. False at the end of the input.
+/// Asks until the proposal is decided or left for later. Returns false at the end of the input.
 fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn std::error::Error>> {
     loop {
         println!("{review}");

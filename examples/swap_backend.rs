@@ -1,12 +1,12 @@
-//! Runs a bottle's commands somewhere else: `cargo run --example swap_backend -- ssh HOST` by ssh on another host,
-//! `… -- container IMAGE` each in a container of its own that holds the engine's client.
+//! Runs a bottle's commands somewhere else. `cargo run --example swap_backend -- ssh HOST` runs them by ssh on another
+//! host. `… -- container IMAGE` runs each in a new container that has the engine's client.
 //!
-//! It rehearses unless it is told `--run`: the lines that would be run are printed, and nothing is needed. `--check` puts
-//! the backend to the conformance suite instead of launching.
+//! Without `--run` it rehearses: it prints the command lines and needs no engine. `--check` runs the conformance suite
+//! on the backend instead of launching.
 //!
-//! Wherever the commands run, the engine binds a bottle's files from its own host. By ssh that is `HOST`: the state
-//! directory must be there under the same path, as a shared home directory is. The library sees the engine's socket as
-//! `HOST` does and cannot tell.
+//! The engine mounts a bottle's files from its own host, wherever the commands run. With ssh that is `HOST`. The state
+//! directory must exist there under the same path, as in a shared home directory. The library cannot check this,
+//! because it sees the engine's socket as `HOST` does.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
 
@@ -24,10 +24,10 @@ use clap::{Parser, Subcommand};
 /// Run a bottle's commands somewhere else.
 #[derive(Parser)]
 struct Args {
-    /// Run the commands, in place of printing them.
+    /// Run the commands instead of printing them.
     #[arg(long, global = true)]
     run: bool,
-    /// Look whether the backend keeps every rule of the conformance suite.
+    /// Run the conformance suite on the backend.
     #[arg(long, global = true)]
     check: bool,
     #[command(subcommand)]
@@ -39,33 +39,33 @@ struct Args {
 enum Place {
     /// On another host. Its sshd must accept the variables that the manifest names (`AcceptEnv`).
     Ssh {
-        /// As ssh takes it.
+        /// Host name, as for ssh.
         host: String,
-        /// Further arguments of ssh.
+        /// Additional arguments of ssh.
         #[arg(last = true)]
         options: Vec<String>,
     },
-    /// Each in a container of an image with the engine's client in it.
+    /// Each in a new container of an image that has the engine's client.
     Container {
         /// The image.
         image: String,
     },
 }
 
-/// A backend that hands every command, wrapped, to another one.
+/// A backend that wraps every command and passes it to another backend.
 #[derive(Debug)]
 struct Elsewhere {
     place: Place,
-    /// Bound into a container at its own path, so that the client sees the Compose file.
+    /// State directory, mounted into the container under the same path so that the client sees the Compose file.
     state: PathBuf,
     here: Subprocess,
-    /// Answers in place of running; a rehearsal.
+    /// Backend for a rehearsal. `None`: the commands run.
     rehearsal: Option<RecordingBackend>,
 }
 
 impl Backend for Elsewhere {
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
-        // Random, so that what a lost connection left running can be found again.
+        // A random number that identifies the call, so that a lost connection's command can be found and stopped.
         let call = RandomState::new().build_hasher().finish();
         let wrapped = self.place.wrap(command, call, &self.state);
         if let Some(rehearsal) = &self.rehearsal {
@@ -77,7 +77,7 @@ impl Backend for Elsewhere {
         }
         let result = self.here.run(&wrapped, control);
         if matches!(result, Err(ExecError::TimedOut { .. } | ExecError::Cancelled { .. })) && !command.interactive() {
-            // The end of the wrapper is not the end of what it started.
+            // The wrapped command may still run after the wrapper has ended.
             let stop = self.place.stop(call).with_timeout(Duration::from_secs(10));
             _ = self.here.run(&stop.with_output(OutputPolicy::Discard), &Control::default());
         }
@@ -86,7 +86,7 @@ impl Backend for Elsewhere {
 }
 
 impl Place {
-    /// A command as it runs there. Variables are named and not written out: their values stay in the wrapper's environment.
+    /// Returns the wrapped command. It passes variables by name; their values are only in the wrapper's environment.
     fn wrap(&self, command: &Command, call: u64, state: &std::path::Path) -> Command {
         let program = command.program().to_string_lossy();
         let args = command.args().iter().map(|arg| arg.to_string_lossy());
@@ -105,7 +105,7 @@ impl Place {
                 let cwd =
                     command.cwd().map_or_else(String::new, |cwd| format!("cd {} && ", quoted(&cwd.to_string_lossy())));
                 let line = words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
-                // A process that the command leaves behind would keep the connection open.
+                // A process that the command left running would keep the connection open.
                 outer.push(format!(
                     "echo $$ >/tmp/bottle-{call}; ({cwd}{line}); s=$?; rm -f /tmp/bottle-{call}; trap '' TERM; kill 0; exit $s"
                 ));
@@ -153,7 +153,7 @@ impl Place {
     }
 }
 
-/// The wrapper with the input, the outputs, the variables and the limit of what it wraps.
+/// Returns the wrapper with the input, outputs, variables and timeout of the wrapped command.
 fn same_surroundings(wrapper: Command, command: &Command) -> Command {
     let mut wrapper = wrapper
         .with_envs(command.env().iter().map(|(name, value)| (name.clone(), value.clone())))
@@ -166,7 +166,7 @@ fn same_surroundings(wrapper: Command, command: &Command) -> Command {
     if command.interactive() { wrapper.with_interactive() } else { wrapper }
 }
 
-/// A text as one word of a shell.
+/// Quotes a text as one word of a shell.
 fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {
@@ -185,7 +185,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// An exit status, 2 for a mistake of the manifest, and the report.
+/// Exit status (2 for a mistake in the manifest) and report.
 struct Failure(u8, String);
 
 fn run(args: &Args) -> Result<(), Failure> {
@@ -196,7 +196,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Failure(2, bottle::report(error).to_string())
     }
     let host = Host::current().map_err(|error| text(&bottle::Error::Host(error)))?;
-    // A rehearsal writes real certificates: not where real bottles are.
+    // A rehearsal writes real certificates, so it gets its own directory.
     let scratch = tempfile::tempdir().map_err(|error| text(&error))?;
     let root = if args.run { host.state_root() } else { StateRoot::at(scratch.path()) };
     let backend = Arc::new(Elsewhere {
