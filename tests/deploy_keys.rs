@@ -35,7 +35,7 @@ impl Bench {
         std::fs::create_dir_all(&cwd).unwrap();
         let variable = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
         let mut environment = vec![
-            // Nothing listens there: whoever heeds it reaches no forge.
+            // Nothing listens there, so a client that uses this proxy reaches no forge.
             variable("HTTP_PROXY", "http://127.0.0.1:9"),
             variable("ALL_PROXY", "http://127.0.0.1:9"),
         ];
@@ -84,7 +84,7 @@ impl Bench {
         JournalFile::open(&self.state_root().bottle(&"keys".parse().unwrap())).unwrap().journal()
     }
 
-    /// Nothing at the forge, nothing in the journal, no key and no token in any file.
+    /// Asserts that no key is at the forge or in the journal, and no key or token is in any file.
     fn assert_nothing_left(&self) {
         assert_eq!(self.forge.keys(), []);
         let journal = self.journal();
@@ -114,7 +114,7 @@ fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn a_key_is_made_once_and_revoked_on_close_at_each_forge() {
+fn a_key_is_created_once_and_revoked_on_close_at_each_forge() {
     for kind in KINDS {
         for push in [true, false] {
             let bench = Bench { push, ..Bench::new(kind) };
@@ -144,7 +144,7 @@ fn a_key_is_made_once_and_revoked_on_close_at_each_forge() {
 }
 
 #[test]
-fn each_error_of_a_forge_is_told_and_leaves_no_key() {
+fn each_error_of_a_forge_is_reported_and_leaves_no_key() {
     for kind in KINDS {
         for (fault, told) in [
             (Fault::Status(401), "it answered 401: it does not accept the token (it says: Bad credentials: [token])"),
@@ -155,7 +155,7 @@ fn each_error_of_a_forge_is_told_and_leaves_no_key() {
             (Fault::Late(Duration::from_millis(2500)), "it did not answer: timeout"),
         ] {
             if kind != "github" && matches!(fault, Fault::Status(500) | Fault::Late(_)) {
-                // They only take time; what differs between forges is not in them.
+                // They only take time, and do not differ between forges.
                 continue;
             }
             let bench = Bench::new(kind);
@@ -179,7 +179,7 @@ fn each_error_of_a_forge_is_told_and_leaves_no_key() {
 }
 
 #[test]
-fn a_forge_that_is_not_there_and_a_token_that_is_not_set_are_told_at_once() {
+fn an_unreachable_forge_and_a_missing_token_are_reported_at_once() {
     let bench = Bench { token: None, ..Bench::new("gitea") };
     let text = bottle::report(&bench.launch().unwrap_err()).to_string();
     assert_eq!(
@@ -195,7 +195,7 @@ fn a_forge_that_is_not_there_and_a_token_that_is_not_set_are_told_at_once() {
 }
 
 impl Bench {
-    /// Its manifest names a port where nobody listens.
+    /// Changes the manifest to a port where nothing listens.
     fn with_dead_port(self) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -223,7 +223,7 @@ fn a_launch_that_fails_later_revokes_its_key() {
 }
 
 #[test]
-fn a_key_that_somebody_deleted_counts_as_revoked() {
+fn a_key_that_was_deleted_at_the_forge_counts_as_revoked() {
     let bench = Bench::new("gitlab");
     let bottle = bench.launch().unwrap();
     bench.forge.remove_all();
@@ -236,7 +236,7 @@ fn a_key_that_somebody_deleted_counts_as_revoked() {
 fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
     let mut bench = Bench::new("github");
     let launched = bench.launch().unwrap();
-    // The process that takes it down has no token.
+    // The process that takes the bottle down has no token.
     launched.keep().unwrap();
     bench.token = None;
     let slug = "keys".parse().unwrap();
@@ -269,9 +269,9 @@ fn bench_with_token(bench: &mut Bench, token: &'static str, attach: &dyn Fn(&Ben
     attach(bench).close().unwrap_or_else(|error| error.report).to_string()
 }
 
-/// A bound on what a slow forge costs: the request's own time, and then a while of looking whether the key turned up.
+/// The time is bounded by the request's timeout plus the time to look for the key.
 #[test]
-fn a_silent_forge_costs_a_bounded_time() {
+fn a_forge_that_does_not_answer_takes_bounded_time() {
     let bench = Bench::new("github");
     bench.forge.set_fault(Some(Fault::Late(Duration::from_secs(2))));
     let started = Instant::now();

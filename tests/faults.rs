@@ -1,5 +1,5 @@
-//! A launch of the whole topology over the recording backend, in which each call of the engine goes wrong in turn. What is
-//! called afterwards must be exactly the undoing of what had been made, and no key may stay.
+//! Launches of the full topology on the recording backend, in which each engine call fails in turn. The calls
+//! afterwards must undo exactly what was created, and no key may remain.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
@@ -94,7 +94,7 @@ impl Place {
     }
 }
 
-/// An engine as a rehearsal knows it, through a backend of which no call was made yet.
+/// Returns a rehearsed engine, and its backend without recorded calls.
 fn engine(backend: RecordingBackend) -> (Arc<RecordingBackend>, Engine) {
     let rehearsal = Arc::new(rehearsal());
     let engine = Engine::detect(rehearsal, &EngineChoice::Auto, Control::default()).unwrap();
@@ -114,7 +114,7 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The calls by which what a journal says is undone, on an engine that has nothing of it any more.
+/// Returns the calls that undo a journal on an engine that has none of its objects any more.
 fn undoing(journal: &[Undo], layout: &StateLayout) -> Vec<String> {
     let state = layout.dir().display();
     let compose = |project: &str| {
@@ -145,7 +145,7 @@ fn undoing(journal: &[Undo], layout: &StateLayout) -> Vec<String> {
     journal.iter().rev().flat_map(calls).collect()
 }
 
-/// What the journal said when the launch failed, before anything was undone.
+/// The journal's undos when the launch failed, before the teardown.
 type Seen = Arc<Mutex<Vec<Undo>>>;
 
 fn options(place: &Place, engine: Engine, seen: &Seen) -> Bottles {
@@ -163,7 +163,7 @@ fn options(place: &Place, engine: Engine, seen: &Seen) -> Bottles {
         .with_cancel(CancelToken::new())
 }
 
-/// Every call of a launch, and of the teardown after it.
+/// Returns every call of a launch, and of its teardown.
 fn calls_without_a_fault() -> (Vec<String>, Vec<String>) {
     let place = Place::new();
     let (backend, engine) = engine(rehearsal());
@@ -183,7 +183,7 @@ fn calls_without_a_fault() -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
+fn after_a_failure_at_any_call_exactly_what_was_created_is_undone() {
     let (launching, _) = calls_without_a_fault();
     assert!(launching.len() > 20, "{launching:#?}");
     println!("{} calls", launching.len());
@@ -200,7 +200,7 @@ fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
                 "{when}: {text}"
             );
             if line.contains("docker exec") && fault == Fault::Exit(1) {
-                // What is provisioned is named, and not only that something was.
+                // The error names what was being provisioned.
                 assert!(
                     text.starts_with("failed to provision the agent: ") && text.contains(": it ended with status 1"),
                     "{text}"
@@ -208,7 +208,7 @@ fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
             }
             let recorded = seen.lock().unwrap().clone();
             let mut after = backend.lines().split_off(index + 1);
-            // What an interrupted exec started in the container is ended first.
+            // The processes of an interrupted exec are stopped first.
             let is_interrupted = line.contains("docker exec") && matches!(fault, Fault::TimedOut | Fault::Cancelled);
             if is_interrupted {
                 assert!(after.first().is_some_and(|line| line.contains("sh -s BOTTLE_EXEC=")), "{when}: {after:?}");
@@ -224,7 +224,7 @@ fn after_a_failure_at_any_call_exactly_what_was_made_is_undone() {
 }
 
 #[test]
-fn a_launch_that_failed_can_be_done_again_at_once() {
+fn a_failed_launch_can_be_repeated_at_once() {
     let (launching, _) = calls_without_a_fault();
     let up = launching.iter().position(|line| line.contains(" up --detach")).unwrap();
     let place = Place::new();
@@ -236,7 +236,7 @@ fn a_launch_that_failed_can_be_done_again_at_once() {
 }
 
 #[test]
-fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_the_next_one() {
+fn a_failed_call_of_the_teardown_stops_no_other_and_the_next_teardown_completes_it() {
     let (launching, closing) = calls_without_a_fault();
     for (index, line) in closing.iter().enumerate() {
         let place = Place::new();
@@ -246,7 +246,7 @@ fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_
         let recorded = place.journal().undo;
         let report = bottle.close().unwrap_or_else(|error| error.report);
         let called = backend.lines().split_off(launching.len());
-        // What looks for leftovers of the project stops at its own failure, and is done again as a whole.
+        // A failed search for leftovers of the project is repeated as a whole.
         let looks = line.contains(" ls --quiet");
         let mut expected = undoing(&recorded, &place.layout());
         expected.retain(|other| !looks || called.contains(other));
@@ -257,7 +257,7 @@ fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_
         backend.clear();
         let site = Bottles::new(engine, place.host()).with_state_root(place.root());
         let left = place.journal().undo;
-        // Compose's own failure is no failure when a look shows that nothing is left; the logs are not tried again.
+        // A failure of Compose does not count if nothing is left. Saving the logs is not retried.
         let is_tried_again = !line.contains(" down ") && !line.contains(" logs ");
         assert_eq!(report.is_clean(), !is_tried_again && !line.contains(" logs "), "`{line}`: {report}");
         assert_eq!(left.len(), usize::from(is_tried_again), "`{line}`: {left:?}");
@@ -271,7 +271,7 @@ fn a_failure_at_any_call_of_the_teardown_stops_no_other_and_the_rest_is_done_by_
 }
 
 #[test]
-fn an_engine_that_does_not_see_our_files_is_refused_before_anything_is_made() {
+fn an_engine_that_cannot_see_our_files_is_refused_before_anything_is_created() {
     for address in ["tcp://192.0.2.1:2376", "ssh://someone@build.example"] {
         let place = Place::new();
         let remote = bottle::exec::Answer::stdout(format!("{address}\n"));
@@ -290,7 +290,7 @@ fn an_engine_that_does_not_see_our_files_is_refused_before_anything_is_made() {
     }
 }
 
-/// What a rehearsal says to a question.
+/// Returns a rehearsal's answer to a query.
 fn answer_of_rehearsal(args: &[&str]) -> bottle::exec::Answer {
     use bottle::exec::{Backend, Command};
     let command = Command::new("docker").with_args(args);
@@ -299,7 +299,7 @@ fn answer_of_rehearsal(args: &[&str]) -> bottle::exec::Answer {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_written_is_said_so_and_nothing_is_made() {
+fn a_read_only_state_directory_is_reported_and_nothing_is_created() {
     let place = Place::new();
     fs::create_dir(place.path("state")).unwrap();
     fs::write(place.path("state").join(SLUG), "in the way").unwrap();

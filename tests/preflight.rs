@@ -1,4 +1,4 @@
-//! What a launch asks of an engine before it makes anything. The engine is a rehearsed one: no process is started.
+//! Checks of an engine before a launch creates anything. The engine is rehearsed: no process is started.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn launch(version: &str) -> (Result<(), String>, Vec<String>, bool) {
 }
 
 #[test]
-fn an_engine_whose_resolver_answers_an_internal_network_is_refused_before_anything_is_made() {
+fn an_engine_whose_resolver_forwards_names_of_an_internal_network_is_refused() {
     for version in ["23.0.10", "24.0.9", "25.0.4"] {
         let (launched, lines, made) = launch(version);
         let error = launched.unwrap_err();
@@ -59,8 +59,8 @@ fn an_engine_whose_resolver_answers_an_internal_network_is_refused_before_anythi
     }
 }
 
-/// What a launch of this manifest says on a rehearsed engine with the answer to `image inspect` of each name, how long
-/// its list of commands is, and whether it made its state.
+/// Launches a manifest on a rehearsed engine with scripted answers to `image inspect`. Returns the error, the commands,
+/// and true if the state directory was created.
 fn launch_with_images(images: &str, present: &[(&str, &str)]) -> (String, Vec<String>, bool) {
     let absent = || Answer::exit(1).with_stderr("Error: No such image\n");
     let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
@@ -83,14 +83,14 @@ fn launch_with_images(images: &str, present: &[(&str, &str)]) -> (String, Vec<St
 }
 
 #[test]
-fn an_image_with_another_digest_is_refused_before_anything_is_made() {
+fn an_image_with_another_digest_is_refused_before_anything_is_created() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let other = format!("sha256:{}", "b".repeat(64));
     let (tag, pinned) = ("images.example.com/firewall:2", format!("images.example.com/firewall:2@{digest}"));
     let other_digest = format!(r#"["images.example.com/firewall@{other}"]"#);
     let own_digest = format!(r#"["mirror.example.com/firewall@{digest}"]"#);
 
-    // The tag has other content, or content that never had a digest; both keys of a sidecar's image.
+    // The tag has other content, or content without a digest.
     for (key, digests, found) in [
         ("pipelock", other_digest.as_str(), format!("is `images.example.com/firewall@{other}`; run")),
         ("git_gate", "[]", "is sha256:0123 and has no digest, because it was built or loaded here; run".to_owned()),
@@ -101,18 +101,18 @@ fn an_image_with_another_digest_is_refused_before_anything_is_made() {
         assert!(error.starts_with(&start) && error.contains(&found) && error.ends_with(&end), "{error}");
         assert!(!made && lines.iter().all(|line| line.contains("image inspect")), "{lines:?}");
     }
-    // The engine has the digest, under whatever name, or has nothing of the name and will pull it.
+    // The engine has the digest under any name, or does not have the image and will pull it.
     for present in [vec![(pinned.as_str(), own_digest.as_str()), (tag, other_digest.as_str())], vec![]] {
         let (error, lines, made) = launch_with_images(&format!("{{pipelock: '{pinned}'}}"), &present);
         assert!(made && error.contains("it goes no further"), "{error}: {lines:?}");
     }
-    // Without a digest there is nothing to compare.
+    // A reference without a digest is not compared.
     let (error, lines, _) = launch_with_images(&format!("{{pipelock: '{tag}'}}"), &[(tag, other_digest.as_str())]);
     assert!(error.contains("it goes no further") && !lines.iter().any(|line| line.ends_with(tag)), "{lines:?}");
 }
 
 #[test]
-fn every_path_that_is_missing_is_named_with_the_key_of_the_manifest() {
+fn every_missing_path_is_named_with_its_key_in_the_manifest() {
     let root = tempfile::tempdir().unwrap();
     let facts = HostFacts { home: root.path().into(), cwd: root.path().into(), user: UserIds { uid: 1000, gid: 1000 } };
     let manifest = "bottles: {dev: {workspace: {path: nowhere}, tls: {upstream_ca: no-roots}}}

@@ -1,4 +1,4 @@
-//! The example program as a person uses it on a machine without an engine: rehearsals and mistakes.
+//! The example `launch` on a machine without an engine: rehearsals and mistakes.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::fs;
@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 const TOKEN: &str = "a-token-that-nobody-may-see";
 
-/// `examples/launch`, which `cargo test` builds with the tests, with no engine in its PATH and state of its own.
+/// Runs `examples/launch`, which `cargo test` builds with the tests, with no engine in PATH and a private state
+/// directory.
 fn launch(home: &Path, args: &[&str]) -> Output {
     let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/launch");
     Command::new(program)
@@ -32,7 +33,7 @@ fn state(home: &Path) -> PathBuf {
 }
 
 #[test]
-fn every_bad_manifest_ends_with_drawn_errors_and_status_2_and_makes_nothing() {
+fn every_invalid_manifest_gives_drawn_errors_and_status_2_and_creates_nothing() {
     let home = tempfile::tempdir().unwrap();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("bottle-plan/tests/bad");
     let mut count = 0;
@@ -41,7 +42,7 @@ fn every_bad_manifest_ends_with_drawn_errors_and_status_2_and_makes_nothing() {
         let output = launch(home.path(), &["--manifest", path.to_str().unwrap(), "--", "true"]);
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{}: {stderr}", path.display());
-        // Every mistake is drawn, as plain text where there is no terminal.
+        // Every mistake is drawn below its source line, without colors because there is no terminal.
         let title = format!("error: failed to read manifest `{}`: ", path.display());
         assert!(stderr.starts_with(&title) && stderr.contains("\n\nerror: "), "{stderr}");
         assert!(stderr.contains(&format!("--> {}", path.display())) && !stderr.contains('\u{1b}'), "{stderr}");
@@ -81,7 +82,7 @@ agents:
 ";
 
 #[test]
-fn a_rehearsal_makes_real_files_and_prints_commands_without_a_secret() {
+fn a_rehearsal_writes_real_files_and_prints_commands_without_a_secret() {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("bottle.yaml"), MANIFEST).unwrap();
     let output =
@@ -129,7 +130,7 @@ fn a_rehearsal_that_is_not_kept_leaves_no_key() {
 }
 
 #[test]
-fn without_an_engine_it_says_so_and_does_not_pass_for_the_command() {
+fn without_an_engine_it_prints_a_notice_and_exits_with_status_69() {
     let home = tempfile::tempdir().unwrap();
     let asked = launch(home.path(), &["--", "sh", "-c", "exit 0"]);
     let stderr = text(&asked.stderr);
@@ -142,7 +143,7 @@ fn without_an_engine_it_says_so_and_does_not_pass_for_the_command() {
 }
 
 #[test]
-fn a_token_that_is_not_set_stops_the_launch_before_anything_is_made() {
+fn a_missing_token_stops_the_launch_before_anything_is_created() {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("bottle.yaml"), MANIFEST.replace("{token: API_TOKEN}", "{token: OTHER_TOKEN}")).unwrap();
     let output = launch(home.path(), &["--manifest", "bottle.yaml", "--engine", "rehearse"]);
@@ -167,7 +168,7 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn with_json_events_standard_error_and_the_events_file_hold_nothing_else() {
+fn with_json_events_standard_error_and_the_events_file_contain_only_json() {
     use bottle::EventRecord;
     use bottle::exec::Event;
 
@@ -188,7 +189,7 @@ fn with_json_events_standard_error_and_the_events_file_hold_nothing_else() {
     let in_file = records(&fs::read_to_string(home.path().join("events")).unwrap());
     assert_eq!(in_file.len(), shown.len());
 
-    // Errors are events too, whatever is wrong.
+    // Every kind of error is an event too.
     for (args, slug) in [
         (&["--events", "json", "--manifest", "missing.yaml"][..], None),
         (&["--events=json", "--no-such-option"], None),

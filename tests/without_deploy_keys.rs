@@ -1,4 +1,4 @@
-//! The crate without its feature `deploy-keys`, over a rehearsed engine: no process is started.
+//! The crate without its feature `deploy-keys`, on a rehearsed engine: no process is started.
 #![cfg(not(feature = "deploy-keys"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
@@ -23,7 +23,7 @@ agents:
 ";
 
 #[test]
-fn a_plan_with_a_deploy_key_is_refused_before_anything_is_made() {
+fn a_plan_with_a_deploy_key_is_refused_before_anything_is_created() {
     let root = tempfile::tempdir().unwrap();
     let facts = HostFacts { home: root.path().into(), cwd: root.path().into(), user: UserIds { uid: 1000, gid: 1000 } };
     let request = PlanRequest {

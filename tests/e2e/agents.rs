@@ -1,5 +1,5 @@
-//! The real command lines, Claude Code and Codex, in a bottle made of their example manifests, against a server that
-//! plays their APIs: streamed, with two tool calls, and deaf to any key but the real one.
+//! The real Claude Code and Codex, each in a bottle of its example manifest. A server stands for their APIs: it
+//! streams, requests two tool calls, and accepts only the real key.
 
 mod session;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use session::Session;
 
-/// A command line and how a person uses it.
+/// An agent program and how a person uses it.
 struct Client {
     name: &'static str,
     manifest: &'static str,
@@ -51,16 +51,16 @@ const CODEX: Client = Client {
     exit: "/quit",
 };
 
-/// The question that makes the server call two tools, and the answer that it gives when both returned the sum.
+/// The question for which the server calls two tools, and its answer after both returned the result.
 const QUESTION: &str = "What is 6 times 7: find out with your tools.";
 const ANSWER: &str = "The tools agree: 6 times 7 is 42.";
 /// Text that every placeholder contains.
 const PLACEHOLDER: &str = "placeholder-egress-injects-the-real-one";
-/// Enough for an image to be built on a busy machine.
+/// Long enough to build an image on a busy machine.
 const LAUNCH: Duration = Duration::from_secs(580);
 const TURN: Duration = Duration::from_secs(60);
 
-/// A client's bottle in a lab whose server takes one key.
+/// A client's bottle in a lab whose server accepts one key.
 struct Stage {
     client: Client,
     lab: Lab,
@@ -75,7 +75,7 @@ impl Stage {
         Self { client, lab, key }
     }
 
-    /// The example's manifest, with the lab's network and authority.
+    /// Returns the example's manifest, with the lab's network and authority added.
     fn manifest(&self) -> String {
         let lab = self.lab.manifest("", "");
         let keys = ["    networks:", "    tls:"];
@@ -89,7 +89,7 @@ impl Stage {
         self.client.manifest.replacen(&start, &format!("{start}{}\n", added.join("\n")), 1)
     }
 
-    /// `launch --manifest FILE`, with the real key in its environment.
+    /// Returns the command `launch --manifest FILE`, with the real key in its environment.
     fn launch(&self) -> Command {
         let file: PathBuf = self.lab.root.path().join("example.yaml");
         std::fs::write(&file, self.manifest()).unwrap();
@@ -105,7 +105,7 @@ impl Stage {
         format!("claude-bottle-egress-{}", self.lab.slug)
     }
 
-    /// Connects the server as soon as the launch has made the network, which is before the agent starts.
+    /// Connects the server as soon as the launch has created the network, which is before the agent starts.
     fn connect(&self) {
         let deadline = Instant::now() + LAUNCH;
         let network = self.network();
@@ -116,7 +116,7 @@ impl Stage {
         self.lab.outside.connect(&network);
     }
 
-    /// Fails unless the client asked the server with the real key and with nothing else.
+    /// Asserts that the server received the real key and no other.
     fn assert_only_the_real_key_arrived(&self) {
         let events = self.lab.outside.events();
         let asked: Vec<&Value> = events.iter().filter(|event| event["host"] == self.client.host).collect();
@@ -134,7 +134,7 @@ impl Stage {
         assert!(!all.contains(PLACEHOLDER), "a placeholder has left the bottle");
     }
 
-    /// Every request of the client, as method and target, with how often.
+    /// Returns every request of the client as method and target, with its count.
     fn requests(&self) -> Vec<String> {
         let events = self.lab.outside.events();
         let asked = events.iter().filter(|event| event["host"].is_string());
@@ -146,7 +146,7 @@ impl Stage {
     fn headless(self) {
         let question: String =
             self.client.headless.iter().copied().chain([&*format!("'{QUESTION}'")]).collect::<Vec<_>>().join(" ");
-        // The command waits for a line, so that the server can leave the bottle's network before that is removed.
+        // The command waits for a line, so that the server can leave the bottle's network before it is removed.
         let script = format!(
             "{} --version; {question} < /dev/null; echo \"status $?\"; cat answer.txt; read -r line",
             self.client.name
@@ -170,7 +170,7 @@ impl Stage {
         assert!(lines[0].split_whitespace().any(|word| word == self.client.version), "{printed}");
         assert!(lines.contains(&ANSWER) && lines.contains(&"status 0"), "{printed}{stderr}");
         assert!(lines.last().unwrap().starts_with("6 times 7 is 42"), "{printed}");
-        // A WebSocket is either carried or refused at once: Codex tells of every attempt that it repeats.
+        // A WebSocket is either passed or refused at once. Codex would print each retry.
         assert!(!stderr.contains("Reconnecting"), "{stderr}");
         println!("{} headless asked: {:#?}", self.client.name, self.requests());
         self.assert_only_the_real_key_arrived();
@@ -196,7 +196,7 @@ impl Stage {
         self.lab.assert_nothing_left();
     }
 
-    /// The same client with the same configuration, in a bottle and in a plain container, in turns.
+    /// Compares the client with the same configuration in a bottle and in a plain container, alternately.
     fn beside_the_same_without_a_bottle(self) {
         const PAIRS: usize = 5;
         let host = host();
@@ -223,7 +223,7 @@ impl Stage {
             self.client.name
         );
         assert!(inside < outside + 2.0, "{inside:.2} s in a bottle, {outside:.2} s without");
-        // It holds the derived image.
+        // The plain container uses the derived image.
         drop(plain);
         self.lab.close(&bottle);
     }
@@ -238,7 +238,7 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-/// A launch that is told to end when a test fails, so that it takes its bottle down.
+/// A launch that gets SIGTERM if a test fails, so that it takes its bottle down.
 struct Launched(Child);
 
 impl Drop for Launched {
@@ -275,7 +275,7 @@ impl Plain {
         let ca = stage.lab.root.path().join("ca.pem");
         std::fs::write(&ca, &outside.ca).unwrap();
         docker(["cp", ca.to_str().unwrap(), &format!("{}:/ca.pem", plain.0)]);
-        // The configuration that the bottle was given, and with Codex a login with the real key.
+        // Copies the bottle's configuration. Codex also needs a login with the real key.
         let copy = format!(
             "docker exec --user agent {agent} tar -C /home/agent -cf - . | docker exec --interactive --user agent {} tar -C /home/agent -xf -",
             plain.0
@@ -320,12 +320,12 @@ fn a_session_of_codex_starts_answers_and_ends() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_answer_of_claude_code_takes_hardly_longer_than_without_a_bottle() {
+fn an_answer_of_claude_code_takes_little_longer_than_without_a_bottle() {
     Stage::new(CLAUDE, "claude-time").beside_the_same_without_a_bottle();
 }
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_answer_of_codex_takes_hardly_longer_than_without_a_bottle() {
+fn an_answer_of_codex_takes_little_longer_than_without_a_bottle() {
     Stage::new(CODEX, "codex-time").beside_the_same_without_a_bottle();
 }

@@ -1,4 +1,4 @@
-//! What Compose itself makes of the documents: it accepts each, and reads every string as it was meant.
+//! Compose accepts every document and reads every string unchanged.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,15 +12,15 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-/// What every bare name is given. Compose does not interpolate it.
+/// Value of every bare name. Compose does not interpolate it.
 const BARE: &str = "v$x ${HOME} \"q\" 'l'\nline";
 
-/// How many random plans are tried besides the named ones.
+/// Number of random plans, besides the named ones.
 const RANDOM: usize = 60;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn compose_accepts_every_document_and_reads_every_string_as_it_was_meant() {
+fn compose_accepts_every_document_and_reads_every_string_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("empty.env"), "").unwrap();
     fs::write(dir.path().join("agent.env"), "FROM_FILE='lit$eral'\n").unwrap();
@@ -49,7 +49,7 @@ fn document(plan: &ResolvedPlan) -> ComposeFile {
     render(plan, &sidecars).expect("the four sidecars fit each other")
 }
 
-/// Compose reads the agent's environment file, so that there must be one.
+/// Compose reads the agent's environment file, so the file must exist.
 fn with_real_env_file(plan: &ResolvedPlan, dir: &Path) -> ResolvedPlan {
     let mut facts: LaunchFacts = plan.launch().clone();
     facts.agent.env_file = facts.agent.env_file.map(|_| dir.join("agent.env"));
@@ -85,7 +85,7 @@ fn compose(dir: &Path, document: &ComposeFile, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("JSON is UTF-8")
 }
 
-/// Compose prints what it has read with every `$` doubled again.
+/// Replaces `$$` by `$`, because Compose doubles every `$` in its output.
 fn halved(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(text.replace("$$", "$")),
@@ -95,7 +95,7 @@ fn halved(value: Value) -> Value {
     }
 }
 
-/// Compares each string of the document with what Compose has for it, and counts them.
+/// Compares each string of the document with Compose's output. Returns their number.
 fn compare(name: &str, document: &ComposeFile, shown: &Value) -> usize {
     assert_eq!(shown["name"], document.name.as_str(), "{name}");
     let mut strings = 1;
@@ -120,7 +120,7 @@ fn compare(name: &str, document: &ComposeFile, shown: &Value) -> usize {
     strings
 }
 
-/// A service's strings in the form in which Compose prints them; null for what it leaves out.
+/// Returns a service's strings as Compose prints them. Null: Compose omits the key.
 fn expected(service: &Service) -> Vec<(&'static str, Value)> {
     let list = |items: &[String]| if items.is_empty() { Value::Null } else { json!(items) };
     let mut environment: BTreeMap<&str, &str> = service

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, base64, docker, host, sh};
 
-/// The routed host. The one that is allowed without a route is `OUTSIDE`.
+/// The routed host. `OUTSIDE` is allowed without a route.
 const API: &str = "api.anthropic.com";
 
 const BOTTLE: &str = "\
@@ -36,10 +36,10 @@ egress:
       paths: [/demo.git]
       inject: {token: E2E_GIT_TOKEN, scheme: basic}";
 
-/// What a placeholder holds where the manifest says nothing else.
+/// Default value of a placeholder.
 const PLACEHOLDER: &str = "placeholder-egress-injects-the-real-one";
 
-/// The tokens of one test, which no other text can hold by chance.
+/// The tokens of one test. They cannot occur by chance.
 struct Tokens {
     api: String,
     git: String,
@@ -50,7 +50,7 @@ impl Tokens {
         Self { api: format!("sk-ant-api03-REAL-{}", lab.slug), git: format!("ghp-REAL-{}", lab.slug) }
     }
 
-    /// The lab's options, on a host that has the tokens.
+    /// Returns the lab's options, on a host that has the tokens.
     fn options(&self, lab: &Lab) -> Bottles {
         let mut options = lab.options();
         options = options.with_host(host_with(&[("E2E_API_KEY", &self.api), ("E2E_GIT_TOKEN", &self.git)]));
@@ -63,12 +63,12 @@ impl Tokens {
         bottle
     }
 
-    /// Every form in which a token is sent: as it is, and in base64 with its user name.
+    /// Returns every form in which a token is sent: plain, and in base64 with its user name.
     fn forms(&self) -> Vec<String> {
         vec![self.api.clone(), self.git.clone(), base64(&format!("x-access-token:{}", self.git))]
     }
 
-    /// Fails if the text holds a token in any form.
+    /// Asserts that the text contains no token in any form.
     #[track_caller]
     fn assert_absent(&self, place: &str, text: impl AsRef<[u8]>) {
         let text = text.as_ref();
@@ -97,13 +97,13 @@ fn python(bottle: &Bottle, script: &str, arguments: &[&str]) -> Finished {
     }
 }
 
-/// Requests that have reached the outside host, told from each other by a text in their target.
+/// Returns the requests that have reached the outside host and whose target contains a text.
 fn arrived(lab: &Lab, target: &str) -> Vec<Value> {
     let holds = |event: &Value| event["target"].as_str().is_some_and(|text| text.contains(target));
     lab.outside.events().into_iter().filter(holds).collect()
 }
 
-/// The values of a request's header, whatever its case.
+/// Returns the values of a request's header. The name's case does not matter.
 fn header(event: &Value, name: &str) -> Vec<String> {
     let pairs = event["headers"].as_array().into_iter().flatten();
     let named = pairs.filter(|pair| pair[0].as_str().is_some_and(|text| text.eq_ignore_ascii_case(name)));
@@ -119,7 +119,7 @@ fn egress_container(bottle: &Bottle) -> String {
     bottle.names().container(Service::Egress)
 }
 
-/// A bottle of other lines than the usual ones, with the usual tokens.
+/// Launches a bottle of another manifest, with the usual tokens.
 fn launch_of(lab: &Lab, tokens: &Tokens, manifest: &str) -> Bottle {
     let bottle = tokens.options(lab).launch(lab.plan(manifest, "")).unwrap_or_else(|error| panic!("{error}"));
     lab.outside.connect(&bottle.names().egress_network());

@@ -1,4 +1,4 @@
-//! Git-gate: what goes through, what does not, and the keys.
+//! Git-gate: fetch and push, refusals, and keys.
 
 mod deploy_keys;
 mod refusals;
@@ -20,7 +20,7 @@ use bottle_testing::lab::{Lab, OUTSIDE, docker, engine, host, run, sh};
 const HTTPS_TOKEN: &str = "https-token-that-the-agent-never-sees";
 const HTTPS_VARIABLE: &str = "E2E_GIT_TOKEN";
 
-/// A lab whose outside host has these repositories and lets one key in, whose file it returns.
+/// Returns a lab whose outside host has these repositories and accepts one key, and the path of that key.
 fn lab_with(test: &str, repositories: &str) -> (Lab, PathBuf) {
     let repositories = format!("OUTSIDE_REPOS={repositories}");
     let token = format!("OUTSIDE_GIT_TOKEN={HTTPS_TOKEN}");
@@ -29,7 +29,7 @@ fn lab_with(test: &str, repositories: &str) -> (Lab, PathBuf) {
     (lab, key)
 }
 
-/// A key of the host's user that the outside host lets in.
+/// Creates a key of the host's user that the outside host accepts.
 fn identity(lab: &Lab) -> PathBuf {
     let pair = KeyPair::generate(|seed| bottle::tls::RandomSource::fill(&mut bottle::tls::SystemRandom, seed)).unwrap();
     let path = lab.root.path().join("identity");
@@ -39,13 +39,13 @@ fn identity(lab: &Lab) -> PathBuf {
     path
 }
 
-/// The outside host's key, as a line for this name.
+/// Returns the outside host's public key, as a `known_hosts` line for this name.
 fn known_host(lab: &Lab, name: &str) -> String {
     let lines = lab.outside.read("/data/known_hosts");
     lines.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned()
 }
 
-/// An ssh upstream in a manifest, with further keys of it.
+/// Returns an ssh upstream for a manifest, with additional lines.
 fn ssh_upstream(lab: &Lab, name: &str, key: &Path, more: &str) -> String {
     format!(
         "    - {{name: {name}, url: \"git@{OUTSIDE}:{name}.git\", identity_file: \"{}\", known_hosts: [\"{}\"]{more}}}\n",
@@ -58,7 +58,7 @@ fn git_section(upstreams: &str) -> String {
     format!("git:\n  user: {{name: The Agent, email: agent@bottle.test}}\n  upstreams:\n{upstreams}")
 }
 
-/// The host with the https token in its environment.
+/// Returns the host with the https token in its environment.
 fn host_with_token() -> Host {
     let host = host();
     let token = (OsString::from(HTTPS_VARIABLE), OsString::from(HTTPS_TOKEN));
@@ -75,16 +75,16 @@ fn launch(lab: &Lab, manifest: &str) -> Bottle {
     bottle
 }
 
-/// Every ref of an outside repository with what it points to.
+/// Returns every ref of an outside repository with its object.
 fn refs(lab: &Lab, repository: &str) -> String {
     lab.outside.as_git(&format!("git -C {repository}.git for-each-ref --format='%(refname) %(objectname)'"))
 }
 
 #[test]
 #[ignore = "needs a container engine"]
-fn the_agent_works_with_its_remotes_as_ever_and_holds_no_key() {
+fn the_agent_uses_its_remotes_as_usual_and_holds_no_key() {
     let (lab, key) = lab_with("git", "app,web,second");
-    // A workspace that was cloned long before there was a bottle.
+    // A workspace that was cloned before the bottle was launched.
     let workspace = lab.root.path().join("work");
     let seed = format!(
         "git init -q -b main {0} && cd {0} && \
@@ -105,7 +105,7 @@ fn the_agent_works_with_its_remotes_as_ever_and_holds_no_key() {
     );
     let bottle = launch(&lab, &manifest);
 
-    // The remotes are what they were; only where they lead is different.
+    // The remotes are unchanged. Only the rewritten URLs differ.
     let remotes = "git config --get-regexp '^remote\\..*url$'";
     assert_eq!(
         sh(&bottle, remotes).ok(),
@@ -126,7 +126,7 @@ fn the_agent_works_with_its_remotes_as_ever_and_holds_no_key() {
         let outside = lab.outside.as_git(&format!("git -C {repository}.git log --format='%H %an <%ae> %s' main"));
         assert_eq!(inside, outside);
         assert!(outside.contains("The Agent <agent@bottle.test> Made by the agent"), "{outside}");
-        // What others push there is seen.
+        // The agent sees commits that others push.
         let commit = format!(
             "cd {repository}.git; new=$(git -c user.name=Other -c user.email=o@outside.test commit-tree -p main -m Other main^{{tree}}); \
              git update-ref refs/heads/main $new; echo $new"
@@ -135,13 +135,13 @@ fn the_agent_works_with_its_remotes_as_ever_and_holds_no_key() {
         let fetched = sh(&bottle, &format!("git fetch -q {remote} && git rev-parse {remote}/main"));
         assert_eq!(fetched.ok(), new.trim());
     }
-    // Another upstream of the plan, in a spelling of the agent's own choice.
+    // Another upstream of the plan, in another spelling of its URL.
     let cloned = sh(
         &bottle,
         &format!("cd /tmp && git clone -q https://{OUTSIDE}/second second && git -C second log --format=%s"),
     );
     assert_eq!(cloned.ok(), "Begin");
-    // A repository that is no upstream is not to be had over ssh, whatever is tried.
+    // A repository that is not an upstream cannot be reached over ssh.
     assert_ne!(sh(&bottle, &format!("cd /tmp && git clone -q git@{OUTSIDE}:demo.git")).code, 0);
 
     assert_no_secret_inside(&bottle, &key);
@@ -164,16 +164,16 @@ fn the_agent_works_with_its_remotes_as_ever_and_holds_no_key() {
     assert_eq!(log.matches("\"event\": \"push\"").count() + log.matches("\"event\":\"push\"").count(), 2, "{log}");
 }
 
-/// Looks for the private key and the token in the agent's files, and in every environment and command line that it or
-/// its root can read. A file with the same text, put there on purpose, must be all that is found.
+/// Searches for the private key and the token in the agent's files, and in every environment and command line that
+/// agent or root can read. It must find only a file with the same text that was put there on purpose.
 fn assert_no_secret_inside(bottle: &Bottle, key: &Path) {
     let private = std::fs::read_to_string(key).unwrap();
-    // Each line of the key's own part; the first ones are the same for every key.
+    // Lines of the key without the first one, which is the same for every key.
     let lines: Vec<&str> = private.lines().filter(|line| !line.starts_with("---")).skip(1).collect();
     let needles = format!("{}\n{HTTPS_TOKEN}\nPRIVATE KEY-----\n", lines.join("\n"));
     bottle.write_file("/tmp/planted", needles.as_bytes(), 0o644, (0, 0)).unwrap();
     for user in ["agent", "0"] {
-        // The needles come by standard input: on the command line they would find themselves.
+        // The search texts are passed on standard input. On the command line they would match themselves.
         let script = "grep -rlsF --devices=skip -f - /etc /home /opt /root /run /srv /tmp /var /workspace /dev/shm; \
                       true";
         let found = search(bottle, user, script, &needles);
@@ -193,7 +193,7 @@ fn assert_no_secret_inside(bottle: &Bottle, key: &Path) {
     assert!(!mounts.contains("git-gate") && !mounts.contains("identity"), "{mounts}");
 }
 
-/// Test data and documentation of Debian's packages and of npm's hold example keys.
+/// Returns true for test data and documentation of Debian and npm packages, which contain example keys.
 fn is_part_of_the_image(path: &str) -> bool {
     path.starts_with("/usr/") || path.starts_with("/opt/")
 }

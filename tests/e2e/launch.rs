@@ -1,4 +1,4 @@
-//! The thin path: agent and pipelock.
+//! The smallest bottle: agent and pipelock.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -12,14 +12,14 @@ const EGRESS: &str = "egress: {allow: [outside.test]}";
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_allowed_name_is_reached_by_every_client_and_no_other_name_is() {
+fn every_client_reaches_an_allowed_host_and_no_other() {
     let lab = Lab::new("clients");
     let bottle = lab.launch(EGRESS, "");
     let url = format!("https://{OUTSIDE}/echo");
     sh(&bottle, &format!("curl -fsS {url}")).ok();
-    // What a git client asks first; the host has a repository of this name.
+    // The first request of a git client. The host has a repository of this name.
     sh(&bottle, &format!("git -c http.version=HTTP/1.1 ls-remote https://{OUTSIDE}/demo.git")).ok();
-    // Node's own `fetch` knows nothing of proxy variables before Node 24, so the tunnel is made by hand.
+    // Node's own `fetch` ignores the proxy variables before Node 24, so the script opens the tunnel itself.
     let node = format!(
         "const [host, port] = new URL(process.env.https_proxy).host.split(':');
          require('http').request({{host, port, method: 'CONNECT', path: '{OUTSIDE}:443'}}).on('connect', (_, socket) => {{
@@ -49,7 +49,7 @@ print(urllib.request.urlopen('{url}', context=context).status)"
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_direct_connection_fails_at_once_and_is_never_seen_outside() {
+fn a_direct_connection_fails_at_once_and_does_not_leave_the_bottle() {
     let lab = Lab::new("direct");
     let bottle = lab.launch(EGRESS, "");
     let address = lab.outside.address(&bottle.names().egress_network());
@@ -73,7 +73,7 @@ fn a_direct_connection_fails_at_once_and_is_never_seen_outside() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn the_image_that_every_service_runs_is_recorded_and_shown() {
+fn the_image_of_every_service_is_recorded_and_listed() {
     let lab = Lab::new("images");
     let bottle = lab.launch(EGRESS, "");
     let metadata = std::fs::read_to_string(lab.state().join("metadata.json")).unwrap();
@@ -97,7 +97,7 @@ fn the_image_that_every_service_runs_is_recorded_and_shown() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_pipelock_whose_digest_is_not_the_one_of_the_manifest_is_refused_at_once() {
+fn a_pipelock_with_another_digest_than_the_manifest_s_is_refused_at_once() {
     let lab = Lab::new("digest");
     let image = bottle_testing::lab::pipelock_image();
     let tag = image.split('@').next().unwrap();
@@ -109,7 +109,7 @@ fn a_pipelock_whose_digest_is_not_the_one_of_the_manifest_is_refused_at_once() {
     let text = bottle::report(&error).to_string();
     let start = format!("failed to prepare the launch: the image `{wanted}` (`images.pipelock`) is not the one that");
     assert!(text.starts_with(&start) && text.contains(&format!("`docker pull {wanted}`")), "{text}");
-    // The engine says what it has: a digest, or only an id.
+    // The error also names what the engine has: a digest, or only an id.
     assert!(text.matches("sha256:").count() >= 3, "{text}");
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert!(!lab.state().exists());
@@ -118,7 +118,7 @@ fn a_pipelock_whose_digest_is_not_the_one_of_the_manifest_is_refused_at_once() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn no_address_of_the_host_answers_the_agent() {
+fn the_agent_reaches_no_address_of_the_host() {
     let lab = Lab::new("host");
     let bottle = lab.launch(EGRESS, "");
     let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
@@ -148,7 +148,7 @@ for address in sys.argv[1:]:
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_socket_bound_to_the_interface_reaches_nobody() {
+fn a_socket_bound_to_the_interface_reaches_nothing() {
     let lab = Lab::new("bound");
     let bottle = lab.launch(EGRESS, "");
     let host = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -171,7 +171,7 @@ for address in ('{address}', '172.17.0.1', '255.255.255.255'):
     assert!(sent.ok().lines().all(|line| line.contains("not permitted")), "{sent:?}");
     let arrived = host.recv_from(&mut [0; 16]);
     assert!(arrived.is_err(), "a datagram of the agent arrived at the host: {arrived:?}");
-    // Nor is anything open on a sidecar but its door.
+    // The sidecar's other ports are closed too.
     let pipelock = bottle.names().container(bottle::plan::Service::Pipelock);
     let other =
         sh(&bottle, &format!("python3 -c \"import socket; socket.create_connection(('{pipelock}', 9090), 5)\""));
@@ -245,7 +245,7 @@ fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// The example program in the lab's state directory, with the lab's manifest and slug.
+/// Returns the command of the example `launch`, with the lab's state directory, manifest and slug.
 fn example_launch(lab: &Lab) -> Command {
     let manifest = lab.root.path().join("bottle.yaml");
     std::fs::write(&manifest, lab.manifest(EGRESS, "")).unwrap();
@@ -258,7 +258,7 @@ fn example_launch(lab: &Lab) -> Command {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn the_example_hands_on_output_and_status_and_leaves_the_log() {
+fn the_example_passes_on_output_and_status_and_keeps_the_log() {
     let lab = Lab::new("example");
     bottle_testing::lab::host();
     let printed = run(example_launch(&lab).args(["--", "sh", "-c", "echo bottle-ok; echo aside >&2"]));
@@ -278,7 +278,7 @@ fn the_example_hands_on_output_and_status_and_leaves_the_log() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_signal_in_the_middle_of_up_or_of_a_command_leaves_nothing() {
+fn a_signal_during_up_or_a_command_leaves_nothing_behind() {
     let lab = Lab::new("signal");
     bottle_testing::lab::host();
     for (moment, command) in [("mint the certificates", "true"), ("hand out the bottle", "sleep 60")] {
@@ -291,7 +291,7 @@ fn a_signal_in_the_middle_of_up_or_of_a_command_leaves_nothing() {
             .spawn()
             .unwrap();
         wait_until("the launch to get there", || std::fs::read_to_string(&stderr).unwrap().contains(moment));
-        // Into the middle of what comes next: `up`, or the command.
+        // Wait until the next step, `up` or the command, is in progress.
         std::thread::sleep(Duration::from_millis(700));
         run(Command::new("kill").args(["-INT", &child.id().to_string()]));
         wait_until("the launch to end", || child.try_wait().unwrap().is_some());
@@ -312,7 +312,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_up_that_fails_says_why_and_leaves_nothing() {
+fn a_failed_up_gives_the_reason_and_leaves_nothing_behind() {
     let lab = Lab::new("failing");
     bottle_testing::lab::host();
     let mut command = example_launch(&lab);
@@ -331,7 +331,7 @@ fn an_up_that_fails_says_why_and_leaves_nothing() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_panic_of_the_caller_leaves_nothing() {
+fn a_panic_of_the_caller_leaves_nothing_behind() {
     let lab = Lab::new("panic");
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _bottle = lab.options().launch(lab.plan(EGRESS, "")).unwrap();
@@ -343,7 +343,7 @@ fn a_panic_of_the_caller_leaves_nothing() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_cancelled_launch_says_so_and_leaves_nothing() {
+fn a_cancelled_launch_is_reported_as_such_and_leaves_nothing_behind() {
     let lab = Lab::new("cancel");
     let cancel = CancelToken::default();
     let stop = cancel.clone();

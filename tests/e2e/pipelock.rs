@@ -1,4 +1,4 @@
-//! The real pipelock with the configuration that a launch writes, alone before an outside host.
+//! The real pipelock with the configuration that a launch writes, in front of an outside host and without a bottle.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -9,10 +9,10 @@ use bottle::sidecars::pipelock;
 use bottle::tls::{CaRole, CaSpec, CertificateAuthority, SystemRandom};
 use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, not_run, pipelock_image, run, sh};
 
-/// Inspected by connection and by content: two names of one outside host.
+/// Two names of one outside host: one with `inspect: connection`, one with `inspect: content`.
 const MANIFEST: &str = "egress: {allow: [outside.test, {host: forbidden.test, inspect: content}]}";
 
-/// A pipelock, with no bottle around it.
+/// A pipelock without a bottle.
 struct Bed {
     lab: Lab,
     container: String,
@@ -25,12 +25,12 @@ impl Bed {
         Self { lab, container }
     }
 
-    /// The configuration that a launch writes.
+    /// Returns the configuration that a launch writes.
     fn config(&self) -> String {
         pipelock::config(&self.lab.plan(MANIFEST, ""), None)
     }
 
-    /// Starts pipelock with a configuration, in place of an earlier one.
+    /// Starts pipelock with a configuration. Replaces a running one.
     fn start(&self, config: &str, arguments: &[&str]) {
         self.stop();
         let dir = self.lab.root.path().join("pipelock");
@@ -74,7 +74,7 @@ impl Bed {
         run(Command::new("docker").args(["rm", "--force", "--volumes", &self.container]));
     }
 
-    /// Runs a client in the outside host's container; its exit status says whether all went as asked.
+    /// Runs a client in the outside host's container. It exits with status 0 if its assertions hold.
     fn client(&self, script: &str) -> bottle_testing::lab::Finished {
         let script = format!("PROXY = {:?}\n{CLIENT}\n{script}", self.container);
         run(Command::new("docker").args(["exec", self.lab.outside.container(), "python3", "-c", &script]))
@@ -91,7 +91,7 @@ impl Drop for Bed {
     }
 }
 
-/// What every client script has: `get`, which asks over TLS through the proxy, each time on a new connection.
+/// Prelude of every client script: `get` sends a request over TLS through the proxy, on a new connection.
 const CLIENT: &str = "
 import gzip, http.client, ssl, threading, time, urllib.parse
 CONTEXT = ssl._create_unverified_context()
@@ -105,10 +105,10 @@ def get(host, target, method='GET', body=None, headers={}):
     return response.status, body
 ";
 
-/// A value of the configuration that is weaker than pipelock's default, and what fails with the default.
+/// A configuration value that is weaker than pipelock's default, and a client script that fails with the default.
 struct Row {
     key: &'static str,
-    /// The text of the configuration, and that with the default in its place.
+    /// The line of the configuration, and the same line with the default.
     ours: &'static str,
     default: &'static str,
     client: &'static str,
@@ -121,7 +121,7 @@ const ROWS: &[Row] = &[
         default: "max_requests_per_minute: 60",
         client: "for _ in range(100): assert get('outside.test', '/')[0] == 200",
     },
-    // The defaults of the next two are 300 s and 120 s. What they do is shown with 2 s, since a test that waits for them
+    // The defaults of the next two are 300 s and 120 s. The test uses 2 s instead, because waiting for the defaults
     // would take minutes.
     Row {
         key: "forward_proxy.max_tunnel_seconds",
@@ -144,7 +144,7 @@ started = time.monotonic()
 assert len(get('outside.test', '/big?mb=6')[1]) == 6 << 20
 assert time.monotonic() - started < 5",
     },
-    // A body that pipelock cannot read it refuses, although the action is `warn`.
+    // Pipelock refuses a body that it cannot read, although the action is `warn`.
     Row {
         key: "request_body_scanning.enabled",
         ours: "request_body_scanning:\n  enabled: false",
@@ -171,7 +171,7 @@ assert get('forbidden.test', '/sse?n=3&ms=0&text=' + text)[1].count(b'event:') =
 
 #[test]
 #[ignore = "needs a container engine"]
-fn every_value_that_is_weaker_than_the_default_is_needed() {
+fn every_configuration_value_that_is_weaker_than_the_default_is_needed() {
     let bed = Bed::new("rows");
     let config = bed.config();
     let mut wrong = String::new();
@@ -192,7 +192,7 @@ fn every_value_that_is_weaker_than_the_default_is_needed() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn what_is_inspected_by_connection_is_passed_and_by_content_is_read() {
+fn a_host_is_passed_with_inspect_connection_and_decrypted_with_inspect_content() {
     let bed = Bed::new("inspect");
     bed.start(&bed.config(), &[]);
     let issuer = |host: &str| {
@@ -210,7 +210,8 @@ print(ssl.DER_cert_to_PEM_cert(CONTEXT.wrap_socket(raw, server_hostname='{host}'
     let (passed, read) = (issuer(OUTSIDE), issuer(FORBIDDEN));
     assert!(!passed.contains("Pipelock") && !passed.contains("pipelock"), "{passed}");
     assert!(read.to_lowercase().contains("pipelock"), "{read}");
-    // A secret in a URL is refused where pipelock reads it. The name inside TLS must be the tunnel's either way.
+    // A secret in a URL is refused if pipelock decrypts the request. The TLS server name must match the tunnel in both
+    // cases.
     let secret = "/?key=AKIA\' + \'IOSFODNN7EXAMPLE";
     let refused = bed.client(&format!("assert get('{FORBIDDEN}', '{secret}')[0] == 403"));
     assert_eq!(refused.code, 0, "{refused:?}");
@@ -223,13 +224,13 @@ assert b' 200 ' in raw.recv(4096)
 CONTEXT.wrap_socket(raw, server_hostname='{FORBIDDEN}')"
     ));
     assert_ne!(fronted.code, 0, "another TLS server name than the tunnel's is passed: {fronted:?}");
-    // Larger answers are refused, and not cut off.
+    // Larger answers are refused, not truncated.
     bed.client(&format!("assert get('{FORBIDDEN}', '/big?mb=2')[0] == 403")).ok();
 }
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_signal_stops_everything_and_another_starts_it_again() {
+fn one_signal_stops_all_traffic_and_another_resumes_it() {
     let bed = Bed::new("stop");
     bed.start(&bed.config(), &[]);
     std::thread::scope(|scope| {
@@ -247,10 +248,10 @@ fn a_signal_stops_everything_and_another_starts_it_again() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_large_answer_over_plain_http_is_cut_off() {
+fn a_large_answer_over_plain_http_is_truncated() {
     let bed = Bed::new("plain");
     bed.start(&bed.config(), &[]);
-    // What the documentation warns of; a release that refuses instead makes this test fail.
+    // The documentation warns of this. A release that refuses instead makes this test fail.
     let script = "
 connection = http.client.HTTPConnection(PROXY, 8888, timeout=60)
 connection.request('GET', 'http://outside.test/big?mb=3')
@@ -259,7 +260,8 @@ print(response.status, len(response.read()))";
     assert_eq!(bed.client(script).ok(), "200 1048576");
 }
 
-/// Asks for answers of 1 MiB over plain HTTP, each on a connection of its own, and gives up after a while.
+/// Returns a script that requests answers of 1 MiB over plain HTTP, each on its own connection, and gives up after some
+/// seconds.
 fn flood(connections: usize, seconds: u32) -> String {
     format!(
         "
@@ -278,8 +280,8 @@ time.sleep({seconds})"
 
 #[test]
 #[ignore = "needs a container engine"]
-fn nothing_that_an_agent_asks_for_ends_pipelock() {
-    // A quarter of the default, so that the machine is busy for a shorter time: 32 connections for 256 MiB.
+fn a_flood_of_large_answers_does_not_end_pipelock() {
+    // A quarter of the default, to take less time: 32 connections with 256 MiB.
     let bed = Bed::new("flood");
     let memory = ["--memory=256m", "--memory-swap=256m"];
     bed.start(&bed.config(), &[&memory[..], &["--env", "GOMEMLIMIT=192MiB"]].concat());
@@ -292,7 +294,7 @@ fn nothing_that_an_agent_asks_for_ends_pipelock() {
     assert_eq!(bed.inspect("{{.State.Status}} {{.State.OOMKilled}}"), "exited true", "the flood is none");
 }
 
-/// Kills a sidecar's program, as the kernel does for its memory.
+/// Kills a sidecar's program, as the kernel's OOM killer does.
 fn kill(container: &str, program: &str) {
     let top = docker(["top", container, "-eo", "pid,args"]).stdout;
     let line = top.lines().find(|line| line.split_whitespace().nth(1).is_some_and(|args| args.contains(program)));
@@ -304,14 +306,14 @@ fn kill(container: &str, program: &str) {
 
 #[test]
 #[ignore = "needs a container engine and root"]
-fn a_sidecar_that_is_killed_is_back_at_once_and_the_agent_reaches_it() {
+fn a_killed_sidecar_is_restarted_at_once_and_the_agent_reaches_it() {
     let lab = Lab::new("restart");
     let bottle = lab.launch("egress: {routes: [{host: outside.test}]}", "");
     let asks = "curl --silent --show-error --fail --max-time 20 https://outside.test/";
     sh(&bottle, asks).ok();
     let names = [Service::Pipelock, Service::Egress].map(|service| bottle.names().container(service));
     let format = "{{.RestartCount}} {{.State.Status}} {{.State.Health.Status}}";
-    // One, then both at once: the engine may give each the other's address.
+    // First one, then both at once: the engine may then swap their addresses.
     for round in 1..=2 {
         kill(&names[0], "/pipelock");
         if round == 2 {

@@ -16,7 +16,7 @@ pub(crate) fn assert_alive(bottle: &Bottle, service: Service, below_mib: u64) ->
     peak
 }
 
-/// The most memory that a sidecar's process has taken so far, in MiB. Its image may have no program to look at it with.
+/// Returns the peak memory of a sidecar's process in MiB. It is read on the host, because the image may have no shell.
 fn peak_memory(bottle: &Bottle, service: Service) -> u64 {
     let pid = docker(["inspect", "--format", "{{.State.Pid}}", &bottle.names().container(service)]).stdout;
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).unwrap_or_default();

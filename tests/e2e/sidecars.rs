@@ -1,4 +1,4 @@
-//! The sidecars by themselves: their own tests, each in its own image, and what Rust writes for them to read.
+//! The sidecars' own tests, each in its image, and the files that Rust writes for them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use bottle_testing::lab::{host, run, scratch};
 
-/// The image of a context, under the tag that a launch gives it.
+/// Builds the image of a context, under the tag that a launch gives it.
 fn image(context: &BuildContext) -> String {
     let plan = plan(r#"{"bottles": {"b": {}}, "agents": {"a": {"bottle": "b", "command": ["id"]}}}"#).unwrap();
     let args = BTreeMap::from([("BASE".to_owned(), plan.images.base.to_string())]);
@@ -69,13 +69,13 @@ fn git_gate_passes_its_own_tests() {
     assert!(finished.ok().ends_with(" passed"), "{finished:?}");
 }
 
-/// A manifest with these routes. JSON is YAML.
+/// Returns a manifest with these routes. JSON is YAML.
 fn manifest(routes: &Value) -> String {
     json!({"bottles": {"b": {"egress": {"routes": routes}}}, "agents": {"a": {"bottle": "b", "command": ["id"]}}})
         .to_string()
 }
 
-/// What the addon's parser says of each text.
+/// Returns the result of the addon's parser for each text.
 fn parsed_by_the_addon(texts: &[String]) -> Vec<Value> {
     let input = tempfile::Builder::new().prefix("routes-").tempfile_in(scratch()).unwrap();
     std::fs::write(input.path(), Value::from(texts).to_string()).unwrap();
@@ -92,8 +92,8 @@ fn parsed_by_the_addon(texts: &[String]) -> Vec<Value> {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn whatever_a_manifest_may_say_egress_reads_as_it_was_meant() {
-    // Words, numbers and dates of one YAML or another, signs, ends, lengths.
+fn egress_reads_every_value_of_a_manifest_unchanged() {
+    // Words, numbers and dates of YAML 1.1 and 1.2, punctuation, line ends, lengths.
     let long = format!("{}.example.com", "a".repeat(63));
     let hosts =
         ["a.b", "1e3.example", "0.example", "no.no", "x.0x1f", "x.0x", "xn--a.example", &long, "*.a.b", "*.0.b", "*.b"]
@@ -164,7 +164,7 @@ fn whatever_a_manifest_may_say_egress_reads_as_it_was_meant() {
     }
 }
 
-/// A route as the addon should have read it, the token being `t0ken`.
+/// Returns a route as the addon should have parsed it, with the token `t0ken`.
 fn meant(route: &Route) -> Value {
     let mut methods: Vec<&str> = route.methods.iter().map(AsRef::as_ref).collect();
     methods.sort_unstable();
@@ -189,7 +189,7 @@ fn meant(route: &Route) -> Value {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn manifest_and_egress_call_the_same_routes_ambiguous() {
+fn manifest_and_egress_refuse_the_same_ambiguous_routes() {
     let hosts = [json!({"host": "a.b.c"}), json!({"host": "*.b.c"}), json!({"host": "a.b.c", "port": 8443})];
     let paths = [json!(null), json!(["/v1"]), json!(["/v1/"]), json!(["/v1", "/v2"])];
     let methods = [json!(null), json!(["GET"]), json!(["GET", "POST"]), json!(["POST"])];
@@ -214,7 +214,7 @@ fn manifest_and_egress_call_the_same_routes_ambiguous() {
         .flat_map(|one| (one..shapes.len()).map(move |other| (one, other)))
         .map(|(one, other)| json!([named(&shapes[one], "one"), named(&shapes[other], "other")]))
         .collect();
-    // A manifest's route is written as the file's, but for its credential.
+    // A manifest's route has the same form as the file's, except for its credential.
     let texts: Vec<String> = pairs.iter().map(|routes| json!({"version": 1, "routes": routes}).to_string()).collect();
     let mut ambiguous = 0;
     for (routes, read) in pairs.iter().zip(parsed_by_the_addon(&texts)) {

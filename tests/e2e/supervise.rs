@@ -1,4 +1,4 @@
-//! Supervise: the agent asks, a person decides.
+//! Supervise: the agent proposes, a person decides.
 
 mod approval;
 mod attack;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, engine, example, run, sh};
 
-/// Supervise beside pipelock alone, with calls that do not wait for long.
+/// Supervise and pipelock only, with calls that wait only briefly.
 const SMALL: &str = "supervise: {wait: 2s}\negress: {allow: [outside.test]}";
 
 /// Every sidecar.
@@ -38,7 +38,7 @@ git:
 
 const TOKEN: &str = "e2e-token-that-the-agent-never-sees";
 
-/// Runs the client with the SDK that was brought for it.
+/// Runs the client with the SDK that was copied for it.
 const ASK: &str = "PYTHONPATH=$(echo /tmp/python3*/site-packages) python3 /tmp/ask.py";
 
 /// A supervised bottle with the official client in its agent's container.
@@ -53,7 +53,7 @@ impl Supervised {
         Self::launch_in(Lab::new(test), manifest)
     }
 
-    /// A bottle whose outside host has these names as well.
+    /// Launches a bottle whose outside host has these names as well.
     fn launch_with_names(test: &str, manifest: &str, names: &[String]) -> Self {
         let all = format!("OUTSIDE_NAMES={OUTSIDE},{FORBIDDEN},{}", names.join(","));
         let it = Self::launch_in(Lab::with_outside(test, &["--env", &all]), manifest);
@@ -78,7 +78,7 @@ impl Supervised {
         this
     }
 
-    /// The client's packages are those of the sidecar's own image, which is made of the same base as the agent's.
+    /// Copies the client's packages from the sidecar's image, which has the same base as the agent's.
     fn bring_client(&self) {
         let sidecar = self.container(Service::Supervise);
         let image = docker(["inspect", "--format", "{{.Config.Image}}", &sidecar]).stdout;
@@ -126,7 +126,7 @@ impl Supervised {
         output.stdout.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Waits until this many proposals wait.
+    /// Waits until this many proposals are pending.
     fn pending(&self, count: usize) -> Vec<Review> {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
@@ -139,7 +139,7 @@ impl Supervised {
         }
     }
 
-    /// One call that is decided on while the agent waits for it.
+    /// Makes one call, and decides on its proposal while the agent waits.
     fn decide(&self, call: &Value, decide: impl FnOnce(&Review) -> Decision) -> (Value, Decision) {
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| self.ask(&json!([call])).remove(0));
@@ -152,7 +152,7 @@ impl Supervised {
         self.decide(call, |review| self.supervisor.approve(review, "").unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// The status of a request that the agent makes, wherever it is refused.
+    /// Returns the status of a request of the agent, from whichever proxy answers.
     fn status(&self, arguments: &str) -> String {
         let told = sh(&self.bottle, &format!("curl -s -o /dev/null -w '%{{http_connect}} %{{http_code}}' {arguments}"));
         let (connect, code) = told.stdout.split_once(' ').unwrap();

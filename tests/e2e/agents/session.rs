@@ -1,4 +1,4 @@
-//! A full-screen program in a pseudo-terminal, seen as a person sees it.
+//! A full-screen program in a pseudo-terminal, with its screen as a person sees it.
 
 use std::num::NonZeroU16;
 use std::process::Command;
@@ -42,7 +42,7 @@ impl Session {
             self.terminal.press(key.encode_utf8(&mut [0; 4]));
             self.idle(Duration::from_millis(5));
         }
-        // A program takes what arrives at once for a paste, in which Enter is a line break.
+        // A program treats text that arrives at once as a paste, in which Enter is a line break.
         self.idle(Duration::from_millis(500));
         self.terminal.press("\r");
     }
@@ -52,7 +52,7 @@ impl Session {
         lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
     }
 
-    /// The exit status of the program and what it printed after the session.
+    /// Returns the exit status of the program and its output after the session.
     #[track_caller]
     pub(super) fn status(self) -> (Option<i32>, String) {
         self.terminal.status()
@@ -65,7 +65,7 @@ impl Session {
         }
     }
 
-    /// Shows output, and answers the two questions that every terminal answers: its kind and where the cursor is.
+    /// Shows output, and answers a program's two queries: terminal type and cursor position.
     fn show(&mut self, bytes: &[u8]) {
         self.screen.process(bytes);
         let asks = |question: &[u8]| bytes.windows(question.len()).any(|window| window == question);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn with_either_proxy_down_requests_fail_and_nothing_leaves() {
+fn with_either_proxy_down_requests_fail_and_nothing_leaves_the_bottle() {
     let lab = Lab::new("down");
     let tokens = Tokens::of(&lab);
     let bottle = tokens.launch(&lab);
@@ -35,7 +35,7 @@ fn with_either_proxy_down_requests_fail_and_nothing_leaves() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn nobody_goes_around_egress_and_whoever_could_would_get_no_credential() {
+fn the_agent_cannot_bypass_egress_and_a_bypass_would_get_no_credential() {
     let lab = Lab::new("around");
     let tokens = Tokens::of(&lab);
     let bottle = tokens.launch(&lab);
@@ -45,7 +45,7 @@ fn nobody_goes_around_egress_and_whoever_could_would_get_no_credential() {
     let mut names: Vec<&str> = addresses.split_whitespace().collect();
     assert_eq!(names.len(), 2, "{names:?}");
     names.extend(["pipelock", pipelock.as_str()]);
-    // From the agent's place: by every name and address, by the interface, as root too.
+    // From the agent's namespace: by every name and address, by the interface, also as root.
     let connect = "import socket, sys
 for name in sys.argv[1:]:
     for device in (None, b'eth0'):
@@ -63,10 +63,11 @@ for name in sys.argv[1:]:
     assert!(tried.duration < Duration::from_secs(3), "{tried:?}");
     let arguments = ["exec", "--user", "0", &bottle.names().project(), "python3", "-c", connect];
     assert_eq!(docker(arguments.iter().chain(&names)).stdout, "");
-    // What the attempts would have met is there: egress reaches it.
+    // Pipelock itself is up, because egress reaches it.
     sh(&bottle, &format!("curl -fsS https://{API}/echo")).ok();
 
-    // From beside the agent, where no rule holds: the limits of the routes are not pipelock's, but no credential is either.
+    // From a container beside the agent, without the seal: pipelock does not enforce the limits of the routes, but it
+    // adds no credential either.
     let image = docker(["inspect", "--format", "{{.Image}}", &bottle.names().project()]).stdout;
     let url = format!("https://{API}/status/200?by=bypass");
     let network = bottle.names().internal_network();

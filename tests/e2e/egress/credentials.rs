@@ -12,14 +12,14 @@ use super::*;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn every_client_gets_the_real_token_there_and_a_placeholder_here() {
+fn every_client_holds_a_placeholder_and_the_host_receives_the_real_token() {
     let lab = Lab::new("inject");
     let tokens = Tokens::of(&lab);
     let bottle = tokens.launch(&lab);
 
     sh(&bottle, &format!("curl -fsS -H \"x-api-key: $ANTHROPIC_API_KEY\" 'https://{API}/echo?by=curl'")).ok();
     sh(&bottle, &format!("git clone -q https://{API}/demo.git /tmp/demo && test -d /tmp/demo/.git")).ok();
-    // Node's own `fetch` takes the proxy's variables from Node 24 on; before that it must be given what reads them.
+    // Node's own `fetch` reads the proxy variables since Node 24. Older releases need an agent that does.
     let node = format!(
         "const {{EnvHttpProxyAgent, setGlobalDispatcher}} = require('undici');
          setGlobalDispatcher(new EnvHttpProxyAgent());
@@ -49,7 +49,7 @@ requests.get(sys.argv[1], headers={'x-api-key': key, 'Authorization': 'Bearer ' 
     assert!(!all.contains(PLACEHOLDER), "a placeholder left the bottle");
 
     assert_eq!(sh(&bottle, "echo $ANTHROPIC_API_KEY").ok(), PLACEHOLDER);
-    // The host echoes the credential; what comes back of it is asterisks.
+    // The host echoes the credential. The agent sees asterisks.
     let echo = sh(&bottle, &format!("curl -fsSi https://{API}/echo"));
     assert!(echo.ok().contains("****"), "{echo:?}");
     tokens.assert_absent("an answer that echoes it", &echo.stdout);
@@ -58,10 +58,10 @@ requests.get(sys.argv[1], headers={'x-api-key': key, 'Authorization': 'Bearer ' 
 
 #[test]
 #[ignore = "needs a container engine"]
-fn the_example_for_claude_code_answers_without_a_key() {
+fn the_example_for_claude_code_works_without_a_key_in_the_bottle() {
     let lab = Lab::new("claude");
     let tokens = Tokens::of(&lab);
-    // The example as it is, with what every lab adds to a bottle.
+    // The unchanged example, plus the lines that every lab adds to a bottle.
     let whole = lab.manifest("", "");
     let added: String =
         whole.lines().skip(2).take_while(|line| line.starts_with("    ")).flat_map(|line| [line, "\n"]).collect();
@@ -83,7 +83,7 @@ fn the_example_for_claude_code_answers_without_a_key() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_token_is_found_nowhere_but_in_egress() {
+fn a_token_is_found_only_in_egress() {
     let lab = Lab::new("leaks");
     let tokens = Tokens::of(&lab);
     let told = Arc::new(Mutex::new(String::new()));
@@ -107,7 +107,7 @@ fn a_token_is_found_nowhere_but_in_egress() {
     tokens.assert_absent("the options' debug form", format!("{options:?}"));
     tokens.assert_absent("the plan", format!("{:?}", lab.plan(BOTTLE, "")));
 
-    // As root too, and every process.
+    // As the agent and as root, in the environment of every process.
     for user in ["agent", "root"] {
         let script = "env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/task/*/environ; \
                       tar -C / -c --exclude=./workspace/nothing etc home root run tmp var workspace opt/cli/bin || true";
@@ -150,7 +150,7 @@ fn a_token_is_found_nowhere_but_in_egress() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn no_error_holds_a_token() {
+fn no_error_contains_a_token() {
     let lab = Lab::new("errors");
     let tokens = Tokens::of(&lab);
     let failing = |manifest: &str, options: &Bottles| {
@@ -161,11 +161,11 @@ fn no_error_holds_a_token() {
         assert_no_file_holds(&tokens, lab.root.path());
         text
     };
-    // A service that does not come up: what Compose printed is part of the error.
+    // A service that does not start: Compose's output is part of the error.
     let broken = format!("{BOTTLE}\nlimits: {{sidecar: {{memory: 16MiB}}}}");
     let error = failing(&broken, &tokens.options(&lab));
     assert!(error.contains("start the services"), "{error}");
-    // A token that was copied with the end of its line. The other one is all right.
+    // A token that was copied with its line end. The other token is valid.
     let mut options = tokens.options(&lab);
     options =
         options.with_host(host_with(&[("E2E_API_KEY", &format!("{}\n", tokens.api)), ("E2E_GIT_TOKEN", &tokens.git)]));
@@ -175,7 +175,7 @@ fn no_error_holds_a_token() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_missing_or_empty_token_is_refused_before_anything_is_made() {
+fn a_missing_or_empty_token_is_refused_before_anything_is_created() {
     let lab = Lab::new("empty");
     let mut options = lab.options();
     for (variables, variable, problem, key) in [
@@ -203,7 +203,7 @@ fn a_missing_or_empty_token_is_refused_before_anything_is_made() {
     }
 }
 
-/// The command lines of every process of the host, as long as it watches.
+/// Collects the command lines of all processes of the host.
 struct CommandLines {
     stop: Arc<AtomicBool>,
     watcher: std::thread::JoinHandle<BTreeSet<Vec<u8>>>,

@@ -6,17 +6,17 @@ use crate::sidecar_state::assert_alive;
 
 use super::*;
 
-/// Number of rounds. The ways take turns, so that a busy machine is unfair to none.
+/// Number of rounds. The ways alternate, so that a busy machine affects all of them.
 const ROUNDS: usize = 5;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn what_the_two_proxies_cost() {
+fn the_two_proxies_add_a_bounded_time() {
     let lab = Lab::new("cost");
     let tokens = Tokens::of(&lab);
     let bottle = launch_of(&lab, &tokens, &BOTTLE.replace("/slow]", "/slow, /status/]"));
     let script = include_str!("bench.py");
-    // Directly: the agent's own image beside the outside host.
+    // Direct access: the agent's own image in the outside host's network.
     let image = docker(["inspect", "--format", "{{.Image}}", &bottle.names().project()]).stdout;
     let network = bottle.names().egress_network();
     let bundle = format!("{}:/ca.pem:ro", lab.root.path().join("outside-ca.pem").display());
@@ -53,8 +53,8 @@ fn what_the_two_proxies_cost() {
             "{what}: direct {direct:.1} {unit}, through both proxies {open:.1}, with a credential {injected:.1} (median of {count})"
         ));
     }
-    // Bounds that the slowest machine keeps, unless something is broken: an answer that is held, a body that is scanned,
-    // an acknowledgement that is waited for.
+    // Bounds that even a slow machine meets, unless an answer is buffered, a body is scanned, or an acknowledgement is
+    // awaited.
     for (what, ways) in &measured {
         let direct = median(&ways[0]);
         for way in [1, 2] {
@@ -62,7 +62,7 @@ fn what_the_two_proxies_cost() {
             if what.contains("MiB") {
                 assert!(proxied > (direct / 20.0).min(50.0), "{what}: {ways:?}");
             } else {
-                // Two more handshakes for each of a hundred connections: on a busy machine they wait for their turn.
+                // Each of a hundred connections has two more handshakes, which queue on a busy machine.
                 let most = if what.contains("new") { 100.0 } else { 35.0 };
                 assert!(proxied - direct < most, "{what}: {ways:?}");
             }
@@ -84,7 +84,7 @@ fn twenty_large_transfers_at_once_leave_every_sidecar_alive() {
         assert_eq!(finished.0, json!({"200": 20}));
         figure(&format!("20 downloads of 100 MiB at once from {host}: {rate:.0} MB/s together"));
     }
-    // Readers that stop: nothing of what they asked for is held.
+    // Clients that stop reading: their answers are not buffered.
     let stalled = "import os, socket, ssl, sys, time, urllib.parse
 proxy, host, open_ones = urllib.parse.urlsplit(os.environ['https_proxy']), sys.argv[1], []
 for _ in range(100):
@@ -106,19 +106,19 @@ fn hundreds_of_inspected_requests_at_once_leave_pipelock_alive() {
     let lab = Lab::new("inspected");
     let tokens = Tokens::of(&lab);
     let bottle = tokens.launch(&lab);
-    // The second wave comes when the first was given up, while pipelock still has what it was sent.
+    // The second wave starts when the clients have given up the first, while pipelock still processes it.
     for wave in 1..=2 {
         let url = format!("http://{OUTSIDE}/big?mb=1");
         let finished = python(&bottle, include_str!("flood.py"), &[&url, "600", "15"]);
         figure(&format!("wave {wave} of 600 answers of 1 MiB over plain HTTP: {}", finished.ok()));
-        // Hosts that are not decrypted do not wait for those that are.
+        // Requests to hosts that are not decrypted do not wait for the others.
         let other = sh(&bottle, &format!("curl -fsS -m 20 https://{API}/echo"));
         other.ok();
         figure(&format!("a request to another host takes {:?}", other.duration));
     }
     let memory = ["inspect", "--format", "{{.HostConfig.Memory}}", &bottle.names().container(Service::Pipelock)];
     assert_eq!(docker(memory).stdout.trim(), (1 << 30).to_string());
-    // Without the bound of egress the same flood takes it to 980 MiB.
+    // Without egress's bound, the same flood takes 980 MiB.
     assert!(assert_alive(&bottle, Service::Pipelock, 850) > 100, "the flood is none");
     lab.close(&bottle);
 }
@@ -137,7 +137,7 @@ fn no_request_is_lost_to_a_kept_connection() {
         (API, "at-once", 1_000),
         (OUTSIDE, "at-once", 250),
     ] {
-        // In parts, each with a connection of its own: no command may take longer than two minutes.
+        // In parts, each with its own connection, because a command may take at most two minutes.
         let parts = if count > 1_000 { 10 } else { 1 };
         for _ in 0..parts {
             let (answers, duration) = many(&bottle, mode, &format!("https://{host}/status/200"), count / parts);
@@ -149,7 +149,7 @@ fn no_request_is_lost_to_a_kept_connection() {
     lab.close(&bottle);
 }
 
-/// Counts of each status in the answers to many requests of the agent, and the time that they took.
+/// Sends many requests from the agent. Returns the number of answers by status, and the time taken.
 fn many(bottle: &Bottle, mode: &str, url: &str, count: usize) -> (Value, Duration) {
     let finished = python(bottle, include_str!("many.py"), &[mode, url, &count.to_string()]);
     (serde_json::from_str(finished.ok()).unwrap(), finished.duration)

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_host_without_a_route_is_pipelocks_to_decide() {
+fn a_host_without_a_route_is_decided_by_pipelock() {
     let lab = Lab::new("unrouted");
     let tokens = Tokens::of(&lab);
     let bottle = tokens.launch(&lab);
@@ -20,7 +20,7 @@ fn a_host_without_a_route_is_pipelocks_to_decide() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn what_no_route_allows_is_refused_and_never_seen_outside() {
+fn a_request_that_no_route_allows_is_refused_and_does_not_leave_the_bottle() {
     let lab = Lab::new("refuse");
     let tokens = Tokens::of(&lab);
     let bottle = tokens.launch(&lab);
@@ -39,7 +39,7 @@ fn what_no_route_allows_is_refused_and_never_seen_outside() {
         assert!(rule || case.rule.is_empty(), "{}: {answer}", case.name);
         tokens.assert_absent(case.name, answer);
     }
-    // What the agent puts where the credential goes is taken away, however it is written; the real one is there once.
+    // The agent's own values of the credential's header are removed, in every spelling. The real value is there once.
     let send = "GET /echo?kept HTTP/1.1\r\nHost: api.anthropic.com\r\nX-Api-Key: own\r\nx-API-key: own\r\nX_Api_Key: own\r\n\
                 Authorization: Bearer own\r\nauthorization: Basic own\r\nProxy-Authorization: own\r\nApi-Key: own\r\n\
                 Connection: x-api-key\r\n\r\n";
@@ -55,7 +55,7 @@ fn what_no_route_allows_is_refused_and_never_seen_outside() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_failed_request_says_which_part_of_it_failed() {
+fn the_error_of_a_failed_request_names_the_failed_part() {
     let lab = Lab::new("reasons");
     let tokens = Tokens::of(&lab);
     let bottle = launch_of(&lab, &tokens, &BOTTLE.replace("[outside.test]", "[outside.test, nameless.test]"));
@@ -71,29 +71,29 @@ fn a_failed_request_says_which_part_of_it_failed() {
     lab.close(&bottle);
 }
 
-/// The heads of the answers to requests that are sent as they stand.
+/// Sends raw requests and returns the heads of the answers.
 fn raw(bottle: &Bottle, cases: &[Value]) -> Vec<String> {
     let printed = python(bottle, include_str!("raw.py"), &[&Value::from(cases).to_string()]);
     serde_json::from_str(printed.ok()).unwrap()
 }
 
-/// A request as it is sent, and what comes of it: the status, and the rule that refuses it.
+/// A raw request, the status of its answer, and the rule that refuses it.
 struct Case {
     name: &'static str,
     connect: Option<&'static str>,
     sni: &'static str,
-    /// `CASE` stands for a text by which the request would be known outside.
+    /// Text of the request. `CASE` stands for a text that identifies the request at the outside host.
     send: &'static str,
     status: u16,
     rule: &'static str,
 }
 
-/// In a tunnel to the routed host.
+/// Returns a case inside a tunnel to the routed host.
 const fn inside(name: &'static str, send: &'static str, status: u16, rule: &'static str) -> Case {
     Case { name, connect: Some("api.anthropic.com:443"), sni: API, send, status, rule }
 }
 
-/// In the open.
+/// Returns a case over plain HTTP.
 const fn open(name: &'static str, send: &'static str, status: u16, rule: &'static str) -> Case {
     Case { name, connect: None, sni: "", send, status, rule }
 }

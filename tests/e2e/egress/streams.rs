@@ -21,14 +21,14 @@ fn events_arrive_as_they_are_sent() {
         delays[9],
         (last_sent - first_received) * 1000.0
     ));
-    // Even the worst is far from the 200 ms between two events: nothing waits for the next one.
+    // Even the worst delay is far below the 200 ms between two events, so no event is held until the next one.
     assert!(delays[9] < 150.0, "{delays:?}");
     lab.close(&bottle);
 }
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_websocket_goes_through_where_only_the_connection_is_inspected() {
+fn a_websocket_passes_if_only_the_connection_is_inspected() {
     let lab = Lab::new("socket");
     let tokens = Tokens::of(&lab);
     let manifest =

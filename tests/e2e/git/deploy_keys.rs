@@ -1,4 +1,4 @@
-//! Deploy keys that work, and launchers that die at every point of a key's life.
+//! Deploy keys that work, and launchers that are killed at every point of a key's life.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -35,10 +35,10 @@ fn upstream(known_host: &str, api_url: &str, kind: &str, push: bool) -> String {
     )
 }
 
-/// A lab whose outside host lets in whoever has a deploy key of the forge.
+/// Returns a lab whose outside host accepts the deploy keys of the forge.
 fn lab_with_forge(test: &str) -> (Lab, FakeForge) {
     let lab = Lab::with_outside(test, &["--env", "OUTSIDE_REPOS=app"]);
-    // The forge names it by its owner.
+    // The forge's name of the repository includes its owner.
     lab.outside.as_git("mkdir -p team; mv app.git team/app.git");
     let forge = FakeForge::start();
     let outside = lab.outside.container().to_owned();
@@ -78,7 +78,7 @@ fn a_deploy_key_opens_the_repository_for_the_life_of_the_bottle() {
     assert_eq!(log, "With a key of its own\nBegin\n");
     assert_eq!(forge.made(), 2);
 
-    // A launch that fails after the key was made.
+    // A launch that fails after the key was created.
     let manifest = git_section(&upstream(&known_host(&lab, OUTSIDE), &forge.api_url("github"), "github", true));
     let mut plan = lab.plan(&manifest, "");
     plan.images.pipelock = "bottle-e2e/no-such-image:1".parse().unwrap();
@@ -89,10 +89,10 @@ fn a_deploy_key_opens_the_repository_for_the_life_of_the_bottle() {
     lab.assert_nothing_left();
 }
 
-/// Where a launcher stops and is killed.
+/// Point at which a launcher is killed.
 #[derive(Debug, Clone, Copy)]
 enum Point {
-    /// At the event that says so: whether a step begins or ends, and how its name begins.
+    /// At an event: true for the start of a step, and the beginning of its name.
     Step(bool, &'static str),
     /// In the middle of a request.
     Forge(Moment),
@@ -115,9 +115,9 @@ const POINTS: [(&str, Point); 10] = [
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_launcher_killed_at_any_point_of_a_key_s_life_leaves_none_after_recovery() {
+fn a_launcher_killed_at_any_point_leaves_no_deploy_key_after_recovery() {
     let lab = Lab::new("orphan");
-    // Recovery takes whatever is abandoned under its prefix, so this test has one of its own; the images are shared.
+    // Recovery removes every abandoned bottle of its prefix, so this test has its own prefix. The images are shared.
     let key = known_host(&lab, OUTSIDE);
     let images = Images::of(&lab, &git_section(&upstream(&key, "http://127.0.0.1:1", "gitea", true)));
     for (number, (name, point)) in POINTS.into_iter().enumerate() {
@@ -129,7 +129,7 @@ fn a_launcher_killed_at_any_point_of_a_key_s_life_leaves_none_after_recovery() {
         let mut child = start_launcher(root.path(), &forge, point);
         child.kill().unwrap();
         child.wait().unwrap();
-        // What the forge was at goes on, while recovery looks.
+        // The forge continues the request during the recovery.
         let releasing = forge.clone();
         let release = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(700));
@@ -168,14 +168,14 @@ fn assert_no_residue(root: &Path, name: &str) {
     assert_eq!(grep.stdout, "", "{name}");
 }
 
-/// The images of the ordinary prefix, as ready ones.
+/// The images of the default prefix, as ready images.
 struct Images {
     agent: String,
     git_gate: String,
 }
 
 impl Images {
-    /// Builds them if need be: a launch that stops at the unreachable forge comes after that.
+    /// Builds them if necessary, by a launch that fails at an unreachable forge after the build.
     fn of(lab: &Lab, manifest: &str) -> Self {
         let plan = lab.plan(&format!("workspace: {{mode: none}}\n{manifest}"), "");
         let base = std::collections::BTreeMap::from([("BASE".to_owned(), plan.images.base.to_string())]);
@@ -188,7 +188,7 @@ impl Images {
     }
 
     fn manifest(&self, lab: &Lab, upstream: &str) -> String {
-        // The subnet is the lab's own; everything else of its manifest has no part in this.
+        // Only the lab's subnet is taken from its manifest.
         let text = lab.manifest("", "");
         let subnet = text.split("egress_subnet: ").nth(1).and_then(|rest| rest.split('}').next()).unwrap();
         let git: String = git_section(upstream).lines().flat_map(|line| ["    ", line, "\n"]).collect();
@@ -201,7 +201,7 @@ impl Images {
     }
 }
 
-/// Starts a launcher of its own process and waits until it is where it is to be killed.
+/// Starts a launcher process and waits until it reaches the point at which it is to be killed.
 fn start_launcher(root: &Path, forge: &FakeForge, point: Point) -> Child {
     let (begins, step, close) = match point {
         Point::Step(begins, step) => (begins, step, false),
@@ -237,7 +237,7 @@ fn start_launcher(root: &Path, forge: &FakeForge, point: Point) -> Child {
         std::thread::sleep(Duration::from_millis(20));
     }
     if matches!(point, Point::Step(_, "start the services")) {
-        // Into the middle of it.
+        // Wait until the step is in progress.
         std::thread::sleep(Duration::from_millis(900));
     }
     child

@@ -1,4 +1,4 @@
-//! Pushes that must not pass, after each of which the outside repository is what it was.
+//! Pushes that must be refused. The outside repository is unchanged after each.
 
 use bottle::Bottle;
 use bottle::plan::Service;
@@ -6,7 +6,8 @@ use bottle::plan::Service;
 use super::{git_section, lab_with, launch, refs, ssh_upstream};
 use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, sh};
 
-/// A text that gitleaks takes for a token, made here so that no file of this repository holds one.
+/// Returns a text that gitleaks reports as a token. It is assembled here, so that no file of this repository contains
+/// it.
 fn secret() -> String {
     format!("gh{}_{}", 'p', "R7mZ2kQx9LwT4vB8nYc3HsJ6dFgA1uEoPiX5")
 }
@@ -23,12 +24,13 @@ impl Case<'_> {
         sh(self.bottle, &format!("rm -rf /tmp/case; git clone -q git@{OUTSIDE}:{repository}.git /tmp/case")).ok();
     }
 
-    /// Runs a script in the clone of the repository; its last command is the push.
+    /// Runs a script in the clone of the repository. Its last command is the push.
     fn attempt(&self, script: &str) -> Finished {
         sh(self.bottle, &format!("set -e; cd /tmp/case; {script}"))
     }
 
-    /// A script whose push must be refused for `reason`, without a word of the secret and without an effect.
+    /// Asserts that a script's push is refused with `reason`, has no effect, and that the message does not contain the
+    /// secret.
     fn refused(&self, what: &str, reason: &str, script: &str) {
         self.clone_anew();
         let before = (refs(self.lab, self.repository), self.mirror());
@@ -41,7 +43,7 @@ impl Case<'_> {
             "{what}: {}",
             pushed.stderr
         );
-        // The agent's own git repeats the names that it was given.
+        // The agent's own git repeats ref names, so only lines of the remote count.
         let mut shown = pushed.stderr.lines().filter(|line| line.starts_with("remote:"));
         assert!(!shown.any(|line| line.contains(&secret())), "{what}: the secret is shown");
         assert_eq!((refs(self.lab, self.repository), self.mirror()), before, "{what}: something changed");
@@ -52,7 +54,7 @@ impl Case<'_> {
         self.attempt(script).ok();
     }
 
-    /// The refs of git-gate's own copy.
+    /// Returns the refs of git-gate's mirror.
     fn mirror(&self) -> String {
         let container = self.bottle.names().container(Service::GitGate);
         let directory = format!("/mirrors/{}.git", self.repository);
@@ -63,7 +65,7 @@ impl Case<'_> {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn what_must_not_pass_is_refused_and_leaves_the_outside_as_it_was() {
+fn a_forbidden_push_is_refused_and_leaves_the_remote_unchanged() {
     let (lab, key) = lab_with("refuse", "app,tagged,declines");
     lab.outside.as_git(
         "printf '#!/bin/sh\\necho the host has its own rules >&2\\nexit 1\\n' > declines.git/hooks/pre-receive; \
@@ -171,7 +173,7 @@ fn what_must_not_pass_is_refused_and_leaves_the_outside_as_it_was() {
     assert!(cloned.stderr.contains("git-gate") && cloned.stderr.contains("Host key verification failed"), "{cloned:?}");
     assert_eq!(logins(&lab), before, "git-gate logged in at a host that it does not know");
 
-    // After all that an honest push still passes.
+    // A valid push still passes.
     app.accepted("echo last > last; git add last; git commit -qm last; git push -q origin HEAD:main");
     tagged.accepted("git tag -a -m fine v2; git push -q origin v2");
     assert!(refs(&lab, "tagged").contains("refs/tags/v2"));

@@ -1,4 +1,4 @@
-//! Large repositories, and many at once.
+//! Large repositories, and simultaneous pushes.
 
 use std::process::Command;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const FIFTY_MEGABYTES: &str = "mkdir -p more; for n in $(seq 50); do head -c 100
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_large_repository_and_a_large_push_pass_in_a_bounded_time() {
+fn a_large_repository_and_a_large_push_take_bounded_time() {
     let (lab, key) = lab_with("large", "big");
     lab.outside.as_git(
         "git clone -q big.git /tmp/seed; cd /tmp/seed; mkdir data; for n in $(seq 200); do head -c 1000000 /dev/urandom > data/$n; done; \
@@ -37,7 +37,7 @@ fn a_large_repository_and_a_large_push_pass_in_a_bounded_time() {
     let bottle = launch(&lab, &git_section(&ssh_upstream(&lab, "big", &key, "")));
     let url = format!("git@{OUTSIDE}:big.git");
 
-    // The same git, on the outside host's own network and with the key.
+    // The same git with the key, directly in the outside host's network.
     let direct = Direct::start(&lab, &bottle, &key);
     let direct_clone = direct.run(&format!("git clone -q ssh://git@{OUTSIDE}/big.git /tmp/big"));
     direct.run(&format!("cd /tmp/big; {FIFTY_MEGABYTES}"));
@@ -58,7 +58,7 @@ fn a_large_repository_and_a_large_push_pass_in_a_bounded_time() {
         "clone of 200 MB: direct {:.1?}, first through git-gate {:.1?}, second {:.1?}; push of 50 MB: direct {:.1?}, through git-gate {:.1?}",
         direct_clone.duration, first.duration, second.duration, direct_push.duration, push.duration
     );
-    // It fetches to its mirror and serves from there, and unpacks and scans what is pushed.
+    // Git-gate fetches into its mirror and serves from there. It unpacks and scans each push.
     let slowest = Duration::from_secs(30);
     assert!(first.duration < direct_clone.duration * 6 + slowest, "{first:?}");
     assert!(push.duration < direct_push.duration * 20 + slowest, "{push:?}");
@@ -116,13 +116,13 @@ impl Drop for Direct {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn two_bottles_that_push_at_once_lose_nothing() {
+fn two_bottles_that_push_at_once_lose_no_commit() {
     const ROUNDS: usize = 5;
     let (lab, key) = lab_with("race", "app");
     let first = lab.plan(&git_section(&ssh_upstream(&lab, "app", &key, "")), "");
     let mut second = first.clone();
     second.names = Names::new(Prefix::default(), format!("{}-2", lab.slug).parse().unwrap());
-    // Git-gate goes to its remotes directly, so any subnet will do.
+    // Git-gate connects to its remotes directly, so any subnet works.
     second.networks.egress_subnet = None;
     let bottles = [first, second].map(|plan| {
         let bottle = options(&lab).launch(plan).unwrap_or_else(|error| panic!("{error}"));

@@ -1,4 +1,4 @@
-//! Eight bottles at once, from one process and from eight.
+//! Eight simultaneous bottles, from one process and from eight.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -9,10 +9,10 @@ use super::{Place, SMALL, options, plan};
 use bottle_testing::lab::engine;
 
 const COUNT: usize = 8;
-/// The state directory and the slug of a launcher.
+/// Variable with the state directory and the slug of a launcher.
 const TOLD: &str = "LIFECYCLE_CROWD";
 
-/// Launches a bottle, looks whether it is the right one, and closes it.
+/// Launches a bottle, checks its identity, and closes it.
 fn live(place: &std::path::Path, slug: &str) {
     let bottle = options(engine(), place).launch(plan(SMALL, slug)).unwrap_or_else(|error| panic!("{error}"));
     let script = format!(
@@ -42,7 +42,7 @@ fn one_of_many() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn eight_bottles_at_once_from_one_process_and_from_eight_twice() {
+fn eight_simultaneous_bottles_run_in_one_process_and_in_eight() {
     let place = Place::new();
     let state = place.state();
     for round in 0..2 {

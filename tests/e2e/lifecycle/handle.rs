@@ -1,4 +1,4 @@
-//! What a handle does, the first one's and one that was attached to from another process, under runc and under runsc.
+//! The methods of a handle, for a launched and for an attached bottle, under runc and runsc.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -16,7 +16,7 @@ pub(super) fn slug(text: &str) -> Slug {
     text.parse().unwrap()
 }
 
-/// Files and directories in and out, with owners and modes, as the agent and as root see them.
+/// Copies files and directories in and out, and checks owners and modes as the agent and as root.
 fn copies(bottle: &Bottle, place: &Place) {
     let tree = place.root.path().join("tree");
     fs::create_dir_all(tree.join("sub")).unwrap();
@@ -33,7 +33,7 @@ fn copies(bottle: &Bottle, place: &Place) {
     );
     assert_eq!(seen.ok(), "ran\nagent 750\nagent 711\nsub/run");
 
-    // Without an owner everything is the agent's, directories too.
+    // Without an owner, everything belongs to the agent, including directories.
     bottle.cp_in(&tree, "/home/agent", None).unwrap();
     let seen = sh(bottle, "cd ~/tree && stat -c '%U:%G %a' . sub sub/run && echo new > sub/more && rm -r ~/tree");
     assert!(
@@ -60,7 +60,7 @@ fn copies(bottle: &Bottle, place: &Place) {
     assert!(bottle.cp_out("/nowhere", &out).unwrap_err().to_string().contains("nowhere"));
     assert!(bottle.cp_in(&tree, "/nowhere", None).unwrap_err().to_string().contains("nowhere"));
 
-    // Some of what is usual, at once.
+    // Several copies at the same time.
     let big = place.root.path().join("big");
     fs::write(&big, vec![b'x'; 20 << 20]).unwrap();
     bottle.cp_in(&big, "/tmp", Some((ids[0], ids[1]))).unwrap();
@@ -69,7 +69,7 @@ fn copies(bottle: &Bottle, place: &Place) {
     assert_eq!(fs::metadata(out.join("big")).unwrap().len(), 20 << 20);
 }
 
-/// Prompt, skills with their modes, git identity and authority, as the agent finds them.
+/// Checks prompt, skills with their modes, git identity and authority, as the agent.
 fn provisioned(bottle: &Bottle) {
     let seen = sh(
         bottle,
@@ -100,7 +100,7 @@ fn life_under(runtime: &str) {
     provisioned(&bottle);
     copies(&bottle, &place);
 
-    // Another handle has everything that the first one has, from the journal and from the labels alone.
+    // An attached handle has the same data as the first one, from the journal and from the labels alone.
     let site = place.site();
     let metadata = place.state().join(&name).join("metadata.json");
     let journal = fs::read(&metadata).unwrap();
@@ -123,17 +123,17 @@ fn life_under(runtime: &str) {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_handle_does_all_that_it_should() {
+fn every_method_of_a_handle_works() {
     life_under("runc");
 }
 
 #[test]
 #[ignore = "needs a container engine with the runtime runsc"]
-fn a_handle_does_all_that_it_should_in_a_sandbox() {
+fn every_method_of_a_handle_works_under_gvisor() {
     life_under("runsc");
 }
 
-/// The tool for what is there already, on the place's bottles.
+/// Returns the command of the example `bottles`, for the place's bottles.
 pub(super) fn tool(place: &Place) -> Command {
     let mut tool = example("bottles");
     tool.arg("--state-dir").arg(place.state()).args(["--prefix", prefix().as_str()]);
@@ -142,7 +142,7 @@ pub(super) fn tool(place: &Place) -> Command {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn the_tool_shows_uses_and_takes_down_what_another_process_launched() {
+fn the_tool_lists_uses_and_removes_a_bottle_of_another_process() {
     let place = Place::new();
     let bottle = options(engine(), &place.state()).launch(plan(SMALL, "tool")).unwrap();
     bottle.keep().unwrap();
@@ -188,7 +188,7 @@ fn the_tool_shows_uses_and_takes_down_what_another_process_launched() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_bottle_whose_state_is_lost_is_shown_followed_and_taken_down_by_its_labels() {
+fn a_bottle_whose_state_is_lost_is_listed_followed_and_removed_by_its_labels() {
     let place = Place::new();
     let bottle = options(engine(), &place.state()).launch(plan(super::FULL, "lost")).unwrap();
     bottle.keep().unwrap();
@@ -202,7 +202,7 @@ fn a_bottle_whose_state_is_lost_is_shown_followed_and_taken_down_by_its_labels()
     assert_eq!(attached.exec(Exec::new(["id", "-un"])).unwrap().stdout.text(), "agent\n");
     let logs = run(tool(&place).args(["logs", "lost"]));
     assert!(logs.ok().contains("startup"), "{logs:?}");
-    // Its owner lives, so recovery leaves it alone.
+    // Its owner is alive, so recovery leaves it alone.
     let _alone = super::alone();
     assert!(site.recover().unwrap().live.contains(&slug("lost")));
     assert!(docker(["ps", "--format", "{{.Names}}"]).stdout.contains("bottle-life-lost"));
@@ -212,14 +212,14 @@ fn a_bottle_whose_state_is_lost_is_shown_followed_and_taken_down_by_its_labels()
 
 #[test]
 #[ignore = "needs a container engine"]
-fn another_state_root_leaves_a_kept_bottle_alone_and_says_why() {
+fn recovery_under_another_state_root_leaves_a_kept_bottle_alone_and_says_why() {
     let place = Place::new();
     let bottle = options(engine(), &place.state()).launch(plan(SMALL, "theirs")).unwrap();
     let inspect = |what: &[&str]| docker(what.iter().copied().chain(["--format", "{{json .Labels}}"])).stdout;
     let labels = inspect(&["network", "inspect", &bottle.names().internal_network()]);
     assert!(labels.contains(&format!("{}.state", prefix())), "{labels}");
     bottle.keep().unwrap();
-    // A launcher that is gone, as after a restart of the machine.
+    // Simulates an owner from before a restart of the machine.
     let metadata = place.state().join("theirs/metadata.json");
     let mut journal: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
     journal["owner"] = "999999:1:-".into();
@@ -242,7 +242,7 @@ fn another_state_root_leaves_a_kept_bottle_alone_and_says_why() {
         assert!(refused.code == 1 && refused.stderr.contains("another state root"), "{refused:?}");
         assert!(refused.stderr.contains(&*place.state().join("theirs").to_string_lossy()), "{refused:?}");
     }
-    // Another spelling of the same root is the same root, by its labels too.
+    // Another spelling of the root's path is the same root, also by labels.
     fs::remove_file(&metadata).unwrap();
     symlink(place.state(), place.root.path().join("link")).unwrap();
     let site = super::site_at(&place.root.path().join("link"));

@@ -1,4 +1,4 @@
-//! Sidecars that die while a bottle is up: what is shown of them, and what an observer is told.
+//! Sidecars that die while a bottle is up: their state in lists, and the events for an observer.
 
 use std::process::Command;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use super::handle::{slug, tool};
 use super::{FULL, Place, options, plan};
 use bottle_testing::lab::{Lab, docker, engine, example, run, sh};
 
-/// Waits for the state of a service, in words.
+/// Waits until a service has a state, given as its summary.
 fn wait_for(bottle: &Bottle, service: Service, summary: &str) -> ServiceHealth {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
@@ -30,7 +30,7 @@ fn wait_for(bottle: &Bottle, service: Service, summary: &str) -> ServiceHealth {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_sidecar_that_dies_is_shown_with_its_reason_and_reported_to_the_observer() {
+fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     let place = Place::new();
     let bottle = options(engine(), &place.state()).launch(plan(FULL, "health")).unwrap();
     let container = |service| bottle.names().container(service);
@@ -52,7 +52,7 @@ fn a_sidecar_that_dies_is_shown_with_its_reason_and_reported_to_the_observer() {
         docker(["kill", &container(Service::Egress)]);
         let egress = wait_for(&bottle, Service::Egress, "exited with status 137");
         assert_eq!((egress.exit_code, egress.oom_killed, egress.is_up()), (Some(137), false, false));
-        // One that the engine restarts when its main process dies.
+        // A service that the engine restarts when its main process dies.
         docker(["update", "--restart", "on-failure", &container(Service::GitGate)]);
         run(Command::new("docker").args(["exec", &container(Service::GitGate), "sh", "-c", "kill -KILL -1"]));
         wait_for(&bottle, Service::GitGate, "is running, healthy, restarted once");
@@ -92,13 +92,13 @@ fn a_sidecar_that_dies_is_shown_with_its_reason_and_reported_to_the_observer() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_sidecar_that_uses_up_its_memory_is_shown_with_that_reason() {
+fn a_sidecar_that_ran_out_of_memory_is_listed_with_that_reason() {
     let lab = Lab::new("oom");
     let bottle = lab.launch("egress: {allow: [{host: outside.test, inspect: content}]}", "");
     let pipelock = bottle.names().container(Service::Pipelock);
     assert!(sh(&bottle, "curl -fsS https://outside.test/echo").ok().contains("GET"));
     docker(["update", "--restart", "no", "--memory", "48m", "--memory-swap", "48m", &pipelock]);
-    // To scan an answer takes many times its size.
+    // Scanning an answer takes a multiple of its size.
     for _ in 0..5 {
         let at_once = "for n in $(seq 40); do curl -sS -m 60 -o /dev/null 'https://outside.test/big?mb=1' & done; wait";
         let _ = sh(&bottle, at_once);

@@ -1,4 +1,4 @@
-//! A launcher that is killed at every point of a full launch and of the teardown after it.
+//! Launchers that are killed at every point of a full launch and its teardown.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -13,11 +13,11 @@ use bottle::exec::Event;
 use super::{Arc, FULL, Place, observed_engine, options, plan, residue};
 use bottle_testing::lab::variable;
 
-/// What a launcher is told to do.
+/// Variable with the arguments of a launcher.
 const TOLD: &str = "LIFECYCLE_LAUNCHER";
 
-/// Not a test: the launcher that the test starts. It kills itself at the `stop`th event, or `after` so many milliseconds of
-/// it, in the middle of what it announced. Each event is on the disk before.
+/// Not a test: the launcher that the test starts. It kills itself at event number `stop`, or `after` milliseconds
+/// later, during the announced work. Each event is first written to disk.
 #[test]
 #[ignore = "is started by another test of this file"]
 #[expect(clippy::disallowed_methods, reason = "this is how the other test speaks to it")]
@@ -52,7 +52,7 @@ fn die() {
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
 }
 
-/// Starts a launcher and gives back the signal that ended it.
+/// Starts a launcher and returns the signal that ended it.
 fn launch(state: &Path, slug: &str, stop: Option<usize>, after: u64) -> Option<i32> {
     let stop = stop.map_or_else(|| "never".to_owned(), |stop| stop.to_string());
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -73,7 +73,7 @@ fn launch(state: &Path, slug: &str, stop: Option<usize>, after: u64) -> Option<i
     }
 }
 
-/// The launcher's events as lines for a person, in their order.
+/// Returns the launcher's events as readable lines, in order.
 fn events(state: &Path, slug: &str) -> Vec<String> {
     let text = fs::read_to_string(state.with_extension(format!("events-{slug}"))).unwrap();
     let line = |line: &str| {
@@ -85,28 +85,28 @@ fn events(state: &Path, slug: &str) -> Vec<String> {
     text.lines().map(line).collect()
 }
 
-/// Whether a launcher is killed at an event: after every entry in the journal, after every command and every step.
+/// Returns true for events at which a launcher is killed: every journal entry, command and step.
 fn is_point(event: &str) -> bool {
     ["recorded: ", "command_finished: ", "step_finished: "].iter().any(|kind| event.starts_with(kind))
-        // Questions change nothing; being killed after one is being killed before what follows.
+        // Queries change nothing. Being killed after one is the same as being killed before the next command.
         && !["docker version", "docker info", "docker context", "inspect", "compose version"].iter().any(|it| event.contains(it))
 }
 
 #[test]
 #[ignore = "needs a container engine"]
 fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
-    // Fails early, and not in each launcher.
+    // Fail early, instead of in each launcher.
     variable("BOTTLE_E2E_PIPELOCK");
     let place = Place::new();
     let (state, site) = (place.state(), place.site());
-    // The first one may build images, which no later one does.
+    // The first launch may build images. Later ones do not.
     assert_eq!(launch(&state, "first", None, 0), None);
     assert_eq!(launch(&state, "whole", None, 0), None);
     place.nothing_is_left("whole");
     let events = events(&state, "whole");
     let mut points: Vec<(usize, u64)> =
         (0..events.len()).filter(|&number| is_point(&events[number])).map(|number| (number, 0)).collect();
-    // And in the middle of what takes long.
+    // Also kill in the middle of long steps.
     for (number, event) in events.iter().enumerate() {
         if event == "command_started: start the services" {
             points.extend([300, 1200, 2400].map(|after| (number, after)));
@@ -120,7 +120,7 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
         let slug = format!("killed-{turn}");
         let event = &events[number];
         let signal = launch(&state, &slug, Some(number), after);
-        // A launch that was quicker than the delay has ended by itself, and wholly.
+        // A launch that was faster than the delay has completed.
         assert!(signal == Some(9) || after > 0, "{event}");
         let started = Instant::now();
         let report = site.recover().unwrap();

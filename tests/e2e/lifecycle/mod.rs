@@ -1,4 +1,4 @@
-//! Launchers that die, engines that fail, and what is left: nothing.
+//! Launchers that die and engines that fail. Nothing may be left behind.
 
 mod crowd;
 mod handle;
@@ -18,12 +18,12 @@ use bottle::{BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
 
 use bottle_testing::lab::{docker, host, pipelock_image, scratch};
 
-/// A prefix of these tests' own: recovery takes whatever is abandoned under its prefix, other tests' bottles too.
+/// A prefix only for these tests, because recovery removes every abandoned bottle of its prefix.
 fn prefix() -> Prefix {
     "bottle-life".parse().unwrap()
 }
 
-/// Held while a test waits for what recovery finds: another one's recovery would find it first.
+/// Lock for tests that check a recovery, because another test's recovery could remove their bottle first.
 static RECOVERY: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -33,7 +33,7 @@ fn alone() -> MutexGuard<'static, ()> {
 /// Agent and pipelock.
 const SMALL: &str = "egress: {allow: [example.com]}";
 
-/// Everything that a bottle can have.
+/// A bottle with every feature.
 const FULL: &str = "supervise: true
 networks: {mode: external}
 egress:
@@ -44,7 +44,7 @@ git:
   upstreams:
     - {name: app, url: 'https://git.example.com/team/app.git'}";
 
-/// A state directory of its own, and the bottles in it.
+/// A private state directory and its bottles.
 struct Place {
     root: tempfile::TempDir,
 }
@@ -79,7 +79,7 @@ fn host_with_token() -> Host {
     Host::new(host.facts.clone(), host.environment().chain(token).collect::<Vec<_>>())
 }
 
-/// The manifest of one bottle; `bottle` are further lines of it.
+/// Returns a manifest of one bottle. `bottle` are additional lines of it.
 fn manifest(bottle: &str) -> String {
     let lines: String = bottle.lines().flat_map(|line| ["    ", line, "\n"]).collect();
     format!(
@@ -105,7 +105,7 @@ fn options(engine: Engine, state: &Path) -> Bottles {
     Bottles::new(engine, host_with_token()).with_state_root(StateRoot::at(state))
 }
 
-/// The engine, with every command told.
+/// Returns the engine, with every command reported to the observer.
 fn observed_engine(observer: Arc<dyn Observer>) -> Engine {
     let backend = Observed::new(Subprocess::new(host().environment()), observer);
     Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default()).unwrap()
@@ -115,7 +115,7 @@ fn names(slug: &str) -> Names {
     Names::new(prefix(), slug.parse().unwrap())
 }
 
-/// Everything of a bottle on the engine, by label, by project and by name, and every key of it on the disk.
+/// Returns everything left of a bottle: objects by label, project and name, and key files.
 fn residue(state: &Path, slug: &str) -> Vec<String> {
     let (engine, names) = (bottle_testing::lab::engine(), names(slug));
     let mut found = Vec::new();
@@ -155,7 +155,7 @@ fn keys_below(dir: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// As `nothing_is_left`, for the example program, whose bottles have the ordinary prefix.
+/// Like `nothing_is_left`, for the example program, whose bottles have the default prefix.
 #[track_caller]
 fn docker_has_nothing_of(slug: &str) {
     let filter = format!("label=claude-bottle.slug={slug}");

@@ -1,4 +1,4 @@
-//! Podman: what it can do it does, and what it cannot is said before anything is made.
+//! Podman: supported operations work, and a launch is refused before anything is created.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -21,7 +21,7 @@ fn podman() -> Engine {
 
 #[test]
 #[ignore = "needs podman"]
-fn a_launch_says_what_podman_lacks_before_anything_is_made() {
+fn a_launch_on_podman_is_refused_with_the_reason_before_anything_is_created() {
     let engine = podman();
     println!("{}", engine.info());
     assert_eq!(engine.info().flavour, Flavour::Podman);
@@ -29,7 +29,8 @@ fn a_launch_says_what_podman_lacks_before_anything_is_made() {
         let place = Place::new();
         let error = options(engine.clone(), &place.state()).launch(plan(topology, "podman")).unwrap_err();
         let text = bottle::report(&error).to_string();
-        // Podman's own composer is not Docker Compose; with that one behind it, its bridges keep an address of the host.
+        // Podman's own composer is not Docker Compose. Even with Docker Compose, its bridges keep an address of the
+        // host.
         assert!(text.contains("podman") && text.contains("does not offer"), "{text}");
         println!("{text}");
         assert!(error.teardown.is_none() && !place.state().exists(), "nothing is made");
@@ -38,7 +39,7 @@ fn a_launch_says_what_podman_lacks_before_anything_is_made() {
 
 #[test]
 #[ignore = "needs podman and the image debian:trixie-slim in its store"]
-fn networks_images_and_copies_are_the_same_with_podman() {
+fn networks_images_and_copies_work_with_podman() {
     let engine = podman();
     let labels = BTreeMap::from([("bottle-life".to_owned(), "podman".to_owned())]);
     let network = NewNetwork {
@@ -75,7 +76,7 @@ fn networks_images_and_copies_are_the_same_with_podman() {
     let mut archive = tar::Archive::new(out.reopen().unwrap());
     let entry = archive.entries().unwrap().next().unwrap().unwrap();
     assert_eq!(entry.header().mode().unwrap() & 0o777, 0o640);
-    // What it copies out it gives to root, so the owner is looked at where the file is.
+    // Podman's copy changes the owner to root, so the owner is checked in the container's file system.
     let root = run(Command::new("podman").args(["mount", container]));
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("{}/srv/file", root.ok())).unwrap());
     run(Command::new("podman").args(["umount", container])).ok();
@@ -89,7 +90,7 @@ fn networks_images_and_copies_are_the_same_with_podman() {
     assert!(!engine.exists(ObjectKind::Image, image).unwrap());
 }
 
-/// What goes also when the test fails.
+/// Objects that are removed even if the test fails.
 struct Leftovers<'a> {
     engine: &'a Engine,
     container: &'a str,

@@ -1,4 +1,4 @@
-//! A person at a terminal: `examples/launch` in a pseudo-terminal.
+//! `examples/launch` in a pseudo-terminal, as used by a person.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,15 +13,15 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::{Place, SMALL, manifest};
 use bottle_testing::lab::{example, scratch};
 
-/// A program at a pseudo-terminal of its own.
+/// A program in its own pseudo-terminal.
 pub(crate) struct Terminal {
     master: fs::File,
     slave: OwnedFd,
     child: Child,
     pub(crate) bytes: Receiver<Vec<u8>>,
-    /// Everything that was shown.
+    /// All output so far.
     shown: String,
-    /// What of it was waited for.
+    /// Length of the output that earlier waits have consumed.
     seen: usize,
 }
 
@@ -33,7 +33,7 @@ impl Terminal {
         let name = ptsname(&master, Vec::new()).unwrap();
         let slave = OwnedFd::from(fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap());
         resize(&slave, rows, columns);
-        // `setsid --ctty` makes the terminal the program's own, from which Ctrl-C and changes of size come as signals.
+        // `setsid --ctty` makes it the program's controlling terminal, which sends Ctrl-C and size changes as signals.
         let end = || Stdio::from(slave.try_clone().unwrap());
         let mut session = Command::new("setsid");
         session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
@@ -58,7 +58,7 @@ impl Terminal {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until the text is shown after what was waited for before.
+    /// Waits until the text is shown, after the text of the previous wait.
     #[track_caller]
     fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -96,7 +96,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A test that failed still lets the launcher take its bottle down.
+        // Even if the test failed, let the launcher take its bottle down.
         let pid = rustix::process::Pid::from_child(&self.child);
         _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -112,7 +112,7 @@ fn resize(terminal: &OwnedFd, rows: u16, columns: u16) {
     tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
 }
 
-/// The example on a place's bottle, whose agent runs a script.
+/// Returns the command of the example on a place's bottle, whose agent runs a script.
 fn launch(place: &Place, runtime: &str, slug: &str, script: &str) -> Command {
     let file = place.root.path().join("bottle.yaml");
     fs::write(&file, manifest(&format!("runtime: {runtime}\n{SMALL}"))).unwrap();
@@ -127,18 +127,18 @@ fn launch(place: &Place, runtime: &str, slug: &str, script: &str) -> Command {
 fn session_under(runtime: &str) {
     let place = Place::new();
     let slug = format!("terminal-{runtime}");
-    // The engine's client gives the terminal its size a moment after the command has started.
+    // The engine's client sets the terminal size shortly after the command has started.
     let script = "trap 'echo \"caught it\"' INT; for _ in $(seq 100); do [ \"$(stty size)\" = '0 0' ] || break; sleep 0.05; done; \
                   stty size; echo ready; read line; echo \"<$line>\"; stty size; \
                   [ -t 0 ] && [ -t 1 ] && echo both; exit 9";
     let mut terminal = Terminal::start(&launch(&place, runtime, &slug, script), 33, 101);
     terminal.wait_for("33 101");
     terminal.wait_for("ready");
-    // Ctrl-C is for the program in the container. The launcher and the bottle go on.
+    // Ctrl-C goes to the program in the container. Launcher and bottle continue.
     terminal.press("\x03");
     terminal.wait_for("caught it");
     resize(&terminal.slave, 44, 122);
-    // The engine's client hands the new size on by itself, at its own pace.
+    // The engine's client forwards the new size with a delay.
     std::thread::sleep(Duration::from_millis(700));
     terminal.press("typed\r");
     terminal.wait_for("<typed>");
@@ -151,19 +151,19 @@ fn session_under(runtime: &str) {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_session_at_a_terminal() {
+fn a_session_at_a_terminal_works() {
     session_under("runc");
 }
 
 #[test]
 #[ignore = "needs a container engine with the runtime runsc"]
-fn a_session_at_a_terminal_in_a_sandbox() {
+fn a_session_at_a_terminal_works_under_gvisor() {
     session_under("runsc");
 }
 
 #[test]
 #[ignore = "needs a container engine"]
-fn control_c_that_nobody_catches_ends_the_command_and_the_bottle_is_taken_down() {
+fn an_uncaught_control_c_ends_the_command_and_removes_the_bottle() {
     let place = Place::new();
     let mut terminal = Terminal::start(&launch(&place, "runc", "interrupt", "echo ready; sleep 300"), 24, 80);
     terminal.wait_for("ready");
@@ -172,7 +172,7 @@ fn control_c_that_nobody_catches_ends_the_command_and_the_bottle_is_taken_down()
     assert_eq!(code, Some(130), "{shown}");
     super::docker_has_nothing_of("interrupt");
 
-    // While the services start it is for the launcher, which stops and undoes.
+    // While the services start, Ctrl-C goes to the launcher, which stops and undoes the launch.
     let mut terminal = Terminal::start(&launch(&place, "runc", "interrupt", "echo ready"), 24, 80);
     terminal.wait_for("write the Compose file");
     terminal.press("\x03");
@@ -183,7 +183,7 @@ fn control_c_that_nobody_catches_ends_the_command_and_the_bottle_is_taken_down()
 
 #[test]
 #[ignore = "needs a container engine"]
-fn without_a_terminal_there_is_none_in_the_container() {
+fn without_a_terminal_the_container_gets_none() {
     let place = Place::new();
     let script = "[ -t 0 ] || [ -t 1 ] || echo none; cat; exit 3";
     let mut child = launch(&place, "runc", "piped", script)
@@ -197,7 +197,7 @@ fn without_a_terminal_there_is_none_in_the_container() {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(3), "none\npiped in\n"));
 }
 
-/// The status as a shell shows it: a signal is 128 and its number.
+/// Returns the status as a shell reports it: 128 plus the number for a signal.
 fn shell_status(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
@@ -205,14 +205,14 @@ fn shell_status(status: std::process::ExitStatus) -> i32 {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn control_c_at_any_moment_ends_with_130_and_leaves_nothing() {
+fn control_c_at_any_moment_gives_status_130_and_leaves_nothing_behind() {
     let place = Place::new();
-    // The images are built before.
+    // Build the images first.
     let mut first = launch(&place, "runc", "moment", "true");
     assert!(first.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     for turn in 0..20 {
         let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
-        // Every turn has its own part of the three seconds.
+        // The turns are spread over three seconds.
         let moment = Duration::from_millis(turn * 150 + u64::from(now.subsec_millis()) % 150);
         let mut terminal = Terminal::start(&launch(&place, "runc", "moment", "echo ready; sleep 300"), 24, 80);
         std::thread::sleep(moment);
@@ -235,11 +235,11 @@ fn control_c_at_any_moment_ends_with_130_and_leaves_nothing() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_terminal_that_is_closed_takes_the_bottle_down() {
+fn closing_the_terminal_removes_the_bottle() {
     let place = Place::new();
     for shown in ["prepare the launch", "write the Compose file", "ready"] {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        // A copy in the child would keep the terminal open.
+        // A copy of the descriptor in the child would keep the terminal open.
         rustix::io::fcntl_setfd(&master, rustix::io::FdFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -258,7 +258,7 @@ fn a_terminal_that_is_closed_takes_the_bottle_down() {
             let count = master.read(&mut buffer).unwrap();
             text.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
-        // Nobody else has it open: the terminal is gone.
+        // No other process has it open, so this closes the terminal.
         drop(master);
         let deadline = Instant::now() + Duration::from_secs(60);
         let status = loop {
@@ -297,7 +297,7 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
         command.arg(inner.get_program()).args(inner.get_args()).current_dir(inner.get_current_dir().unwrap());
         let mut terminal = Terminal::start(&command, 24, 80);
         terminal.wait_for("write the Compose file");
-        // Only a project with containers is taken down by Compose.
+        // Compose is only called for a project that has containers.
         let deadline = Instant::now() + Duration::from_secs(30);
         let has_container = || {
             let names = ["ps", "--all", "--quiet", "--filter", "name=^claude-bottle-pipelock-hung$"];
@@ -307,7 +307,7 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
             std::thread::sleep(Duration::from_millis(50));
         }
         terminal.press("\x03");
-        // Long enough to be in the teardown.
+        // Long enough to reach the teardown.
         std::thread::sleep(Duration::from_secs(4));
         let pressed = Instant::now();
         terminal.press("\x03");
@@ -320,7 +320,7 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
         println!("{hangs}: ended {took:?} after the second Ctrl-C");
         assert!(code == Some(130) && took < Duration::from_secs(1), "{hangs}: {code:?} after {took:?}: {shown}");
 
-        // What it left is taken down by the next one. There the first Ctrl-C ends the wait.
+        // `bottles down` removes the rest. There, the first Ctrl-C stops the wait.
         let client = |path: &str| {
             let inner = example("bottles");
             let mut env = Command::new("env");
@@ -329,7 +329,7 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
             env.current_dir(scratch());
             env
         };
-        // The logs are tried once only.
+        // Saving the logs is not retried.
         if hangs == "down" {
             let mut terminal = Terminal::start(&client(bin.to_str().unwrap()), 24, 80);
             std::thread::sleep(Duration::from_secs(2));
@@ -345,7 +345,7 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_exec_of_the_program_that_is_interrupted_leaves_no_process() {
+fn an_interrupted_exec_of_the_example_leaves_no_process() {
     let place = Place::new();
     let bottle = super::options(bottle_testing::lab::engine(), &place.state())
         .launch(super::plan(super::SMALL, "interrupted"))

@@ -1,5 +1,5 @@
-//! What can go wrong around a bottle: a sidecar that dies, a disk that is full or cannot be written, an engine's client that
-//! is gone or hangs, an engine that is elsewhere. Each ends in a clear error within its time, and nothing stays.
+//! Failures around a bottle: a sidecar that dies, a full or read-only disk, an engine's client that is missing or
+//! hangs, a remote engine. Each gives a clear error in bounded time and leaves nothing behind.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,7 +20,7 @@ use bottle_testing::lab::{docker, engine, run, sh};
 
 #[test]
 #[ignore = "needs a container engine"]
-fn without_its_sidecar_the_agent_reaches_nothing_and_the_bottle_goes_wholly() {
+fn without_its_sidecar_the_agent_reaches_nothing_and_the_bottle_can_be_removed() {
     let place = Place::new();
     let bottle = options(engine(), &place.state()).launch(plan(SMALL, "sidecar")).unwrap();
     docker(["kill", &bottle.names().container(Service::Pipelock)]);
@@ -29,7 +29,7 @@ fn without_its_sidecar_the_agent_reaches_nothing_and_the_bottle_goes_wholly() {
     let error = bottle.engine().wait_ready(&bottle.names().container(Service::Pipelock), Duration::from_secs(5));
     let error = error.unwrap_err().to_string();
     assert!(error.contains("it ended with status 137"), "{error}");
-    // The agent's own container can go as well.
+    // The agent's own container can die as well.
     docker(["kill", &bottle.handle().container]);
     let started = Instant::now();
     let error = bottle.wait_ready(Duration::from_secs(30)).unwrap_err().to_string();
@@ -41,10 +41,10 @@ fn without_its_sidecar_the_agent_reaches_nothing_and_the_bottle_goes_wholly() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_sidecar_that_dies_during_the_start_fails_the_launch_with_what_it_printed() {
+fn a_sidecar_that_dies_during_the_start_fails_the_launch_with_its_output() {
     let place = Place::new();
     let mut plan = plan(SMALL, "early");
-    // An image whose program ends at once with a status of its own.
+    // An image whose program exits at once.
     plan.images.pipelock = "debian:trixie-slim".parse().unwrap();
     let started = Instant::now();
     let error = bottle::report(&options(engine(), &place.state()).launch(plan).unwrap_err()).to_string();
@@ -53,7 +53,7 @@ fn a_sidecar_that_dies_during_the_start_fails_the_launch_with_what_it_printed() 
     place.nothing_is_left("early");
 }
 
-/// A file system in memory at a directory; it is unmounted with this value.
+/// A tmpfs mounted at a directory. It is unmounted when this value is dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -78,9 +78,9 @@ impl Drop for Mounted {
 
 #[test]
 #[ignore = "needs a container engine and root"]
-fn a_full_disk_ends_the_launch_wherever_it_comes_and_leaves_nothing() {
+fn a_full_disk_at_any_step_fails_the_launch_and_leaves_nothing_behind() {
     let place = Place::new();
-    // From no room at all to nearly enough: what is written last are the certificates and the configuration.
+    // From no space at all to almost enough. Certificates and configuration are written last.
     let whole = size_of_a_launch(&place);
     let mut failed_at = Vec::new();
     for (turn, kib) in [4, whole / 4, whole / 2, whole - 60, whole - 40, whole - 24, whole - 12].into_iter().enumerate()
@@ -104,7 +104,7 @@ fn a_full_disk_ends_the_launch_wherever_it_comes_and_leaves_nothing() {
     assert!(failed_at.len() >= 4, "{failed_at:?}");
 }
 
-/// How much room a launch takes on a file system, in KiB.
+/// Returns the disk space that a launch needs, in KiB.
 fn size_of_a_launch(place: &Place) -> u64 {
     let dir = place.root.path().join("disk");
     let _disk = Mounted::at(dir.clone(), "size=64m,mode=0700");
@@ -116,7 +116,7 @@ fn size_of_a_launch(place: &Place) -> u64 {
 
 #[test]
 #[ignore = "needs a container engine and root"]
-fn a_disk_that_fills_up_under_a_bottle_does_not_keep_it_from_going() {
+fn a_full_disk_does_not_prevent_the_teardown() {
     let place = Place::new();
     let dir = place.root.path().join("disk");
     let _disk = Mounted::at(dir.clone(), "size=8m,mode=0700");
@@ -124,7 +124,7 @@ fn a_disk_that_fills_up_under_a_bottle_does_not_keep_it_from_going() {
     let filled = fs::write(dir.join("filler"), vec![0; 16 << 20]);
     assert!(filled.is_err(), "the disk is full");
     let report = bottle.close().unwrap_or_else(|error| error.report);
-    // The log may have found no room, and the journal may not have; everything else is gone.
+    // Saving the log and updating the journal may have failed. Everything else is removed.
     for failure in report.failures() {
         assert!(matches!(failure.undo, bottle::lifecycle::Undo::DumpLogs { .. }), "{report}");
     }
@@ -133,7 +133,7 @@ fn a_disk_that_fills_up_under_a_bottle_does_not_keep_it_from_going() {
 
 #[test]
 #[ignore = "needs a container engine and root"]
-fn a_state_directory_that_cannot_be_written_is_said_so_before_anything_is_made() {
+fn a_read_only_state_directory_is_reported_before_anything_is_created() {
     let place = Place::new();
     let dir = place.root.path().join("disk");
     let disk = Mounted::at(dir.clone(), "size=1m,mode=0700");
@@ -145,7 +145,7 @@ fn a_state_directory_that_cannot_be_written_is_said_so_before_anything_is_made()
     assert_eq!(super::residue(&dir, "readonly"), Vec::<String>::new());
 }
 
-/// A directory that holds another `docker`, and the environment in which it is the one that is found.
+/// A directory with another `docker`, and an environment whose PATH finds it.
 struct Client {
     dir: PathBuf,
 }
@@ -182,7 +182,7 @@ fn real_docker() -> PathBuf {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_client_that_is_gone_from_path_is_named_and_what_it_left_is_recovered() {
+fn a_client_that_is_missing_from_path_is_named_and_its_bottle_is_recovered() {
     let place = Place::new();
     let client = Client::new(&place);
     let missing = client.engine().unwrap_err().to_string();
@@ -204,7 +204,7 @@ fn a_client_that_is_gone_from_path_is_named_and_what_it_left_is_recovered() {
     );
     assert!(error.contains("No such file or directory"), "{error}");
     assert!(docker(["ps", "--format", "{{.Names}}"]).stdout.contains("bottle-life-gone"), "nobody could take it down");
-    // The one who launched it knows that it is not gone, and so does everybody else.
+    // The bottle is still known as not removed, to its launcher and to others.
     let report = place.site().down(&"gone".parse().unwrap()).unwrap();
     assert!(report.is_clean(), "{report}");
     place.nothing_is_left("gone");
@@ -212,11 +212,11 @@ fn a_client_that_is_gone_from_path_is_named_and_what_it_left_is_recovered() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_up_that_hangs_is_stopped_in_time_with_all_that_it_started() {
+fn an_up_that_hangs_is_stopped_with_everything_that_it_started() {
     let place = Place::new();
     let client = Client::new(&place);
     let pid = place.root.path().join("pid");
-    // It starts the services, and then does not come back; nor does it listen to SIGTERM.
+    // It starts the services, then hangs and ignores SIGTERM.
     client.script(&format!(
         "#!/bin/sh\nfor word; do [ \"$word\" != up ] || hangs=yes; done\n[ \"${{hangs:-}}\" ] || exec {docker} \"$@\"\n\
          trap '' TERM\n{docker} \"$@\"\necho the last words >&2\n/bin/sleep 300 & echo $! > {pid}\nwait\n",
@@ -238,9 +238,9 @@ fn an_up_that_hangs_is_stopped_in_time_with_all_that_it_started() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_engine_elsewhere_is_refused_before_anything_is_made() {
+fn a_remote_engine_is_refused_before_anything_is_created() {
     let place = Place::new();
-    // The local engine behind an address that only looks foreign: what is refused is the address.
+    // The local engine behind a TCP address. The launch is refused because of the address.
     let proxy = Forward::to_the_engine();
     let host = host_with_token();
     let variables = host.environment().chain([("DOCKER_HOST".into(), proxy.address().into())]);
@@ -252,7 +252,7 @@ fn an_engine_elsewhere_is_refused_before_anything_is_made() {
     assert!(error.teardown.is_none() && !place.state().exists());
 }
 
-/// A TCP port of this host behind which the local engine is.
+/// A TCP port of this host that forwards to the local engine.
 struct Forward {
     port: u16,
 }
@@ -261,7 +261,7 @@ impl Forward {
     fn to_the_engine() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        // It ends with the test's process.
+        // The thread ends with the test's process.
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 let far = std::os::unix::net::UnixStream::connect("/var/run/docker.sock").unwrap();
@@ -285,11 +285,11 @@ impl Forward {
     }
 }
 
-/// Restarts the engine under a bottle. Every other container of the engine goes down with it, so `cargo xtask e2e` leaves it
-/// out unless `--restart` gives a shell command that stops the engine, starts it again and waits until it answers.
+/// Restarts the engine under a bottle. This stops every other container of the engine, so `cargo xtask e2e` skips the
+/// test unless `--restart` gives a shell command that stops the engine, starts it again and waits until it answers.
 #[test]
 #[ignore = "needs a container engine that may be restarted: `cargo xtask e2e --restart COMMAND`"]
-fn an_engine_that_is_restarted_under_a_bottle_leaves_one_that_can_be_closed() {
+fn a_bottle_can_be_closed_after_a_restart_of_the_engine() {
     let restart = bottle_testing::lab::variable("BOTTLE_E2E_RESTART");
     if restart.is_empty() {
         bottle_testing::lab::not_run("needs an engine that may be restarted (`--restart COMMAND`)");
@@ -298,7 +298,8 @@ fn an_engine_that_is_restarted_under_a_bottle_leaves_one_that_can_be_closed() {
     let bottle = options(engine(), &place.state()).launch(plan(FULL, "restart")).unwrap();
     let agent = bottle.handle().container.clone();
     run(Command::new("sh").args(["-c", &restart])).ok();
-    // Without live restore every container has ended, and none comes back by itself: the agent's seal is in its network.
+    // Without live restore, every container has ended and none restarts by itself. A restarted agent would have a new
+    // namespace without the seal.
     let error = bottle.wait_ready(Duration::from_secs(10)).unwrap_err().to_string();
     assert!(error.contains("it ended with status") && error.contains(&agent), "{error}");
     let project = ComposeProject::new(names("restart").project(), place.state().join("restart"), bottle_file(&place));

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_approval_takes_effect_in_the_running_bottle_and_cuts_nothing() {
+fn an_approval_takes_effect_in_the_running_bottle_and_keeps_connections_open() {
     let it = Supervised::launch("approve", FULL);
     let connected = sh(&it.bottle, "cd /tmp && timeout 60 claude mcp list");
     assert!(
@@ -22,7 +22,7 @@ fn an_approval_takes_effect_in_the_running_bottle_and_cuts_nothing() {
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| it.ask(&json!([proposal, ["current_config", {}]])));
         let review = it.pending(1).remove(0);
-        // Events for seven seconds, a request that sleeps, and one that tries until it is let through.
+        // Events for seven seconds, a slow request, and one that retries until it is allowed.
         let stream = scope.spawn(|| sh(&it.bottle, &format!("curl -fsSN 'https://{OUTSIDE}/sse?n=36&ms=200'")));
         let slow = scope.spawn(|| sh(&it.bottle, &format!("curl -fsS 'https://{OUTSIDE}/slow?ms=7000'")));
         let knock = scope.spawn(|| sh(&it.bottle, &format!("python3 /tmp/knock.py {url}")));
@@ -71,7 +71,7 @@ fn an_approval_takes_effect_in_the_running_bottle_and_cuts_nothing() {
     it.close();
 }
 
-/// Routes in a bottle that has egress: a limit, a credential that is there, one that is not, and a stale consequence.
+/// Routes in a bottle with egress: a limit, a known credential, an unknown one, and a stale consequence.
 fn routes(it: &Supervised) {
     let url = format!("https://{FORBIDDEN}/echo");
     let route = json!(["propose_route", {
@@ -92,7 +92,7 @@ fn routes(it: &Supervised) {
     assert!(asked.last().unwrap()["headers"].to_string().contains(TOKEN), "{:?}", asked.last());
     assert!(!it.supervisor.plan().unwrap().proxy.allow.is_empty());
 
-    // Egress has no such variable, and cannot be given one.
+    // Egress does not have this variable and cannot get it while it runs.
     let unknown = json!(["propose_route", {"host": "api.example.com", "credential": "E2E_OTHER", "reason": "x"}]);
     let (told, decision) = it.approve(&unknown);
     assert_eq!((status(&told), applied(&decision).0), ("approved", ApplyStatus::Recorded));
@@ -100,7 +100,7 @@ fn routes(it: &Supervised) {
     assert!(it.supervisor.plan().unwrap().egress.unwrap().token_slots().len() == 1);
     assert_eq!(it.supervisor.next_plan().unwrap().egress.unwrap().token_slots().len(), 2);
 
-    // Two that are shown together: approving one makes the other something else.
+    // Two proposals that are shown together: approving one changes the consequence of the other.
     std::thread::scope(|scope| {
         let calls = [
             json!([["propose_allow_host", {"host": "www.example.com", "reason": "x"}]]),
@@ -123,14 +123,14 @@ fn routes(it: &Supervised) {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_sidecar_that_does_not_follow_leaves_the_bottle_as_it_was() {
+fn a_failed_reload_leaves_the_bottle_unchanged() {
     let it = Supervised::launch("follow", SMALL);
     let host = |name: &str| json!(["propose_allow_host", {"host": name, "reason": "x"}]);
     let pipelock = it.container(Service::Pipelock);
     let config = it.layout().pipelock_config();
     let before = std::fs::read_to_string(&config).unwrap();
 
-    // Its file is out of reach for a while, for going forward and for going back.
+    // The configuration file is missing for a while, so that applying and restoring both fail.
     let away = config.with_extension("away");
     std::fs::rename(&config, &away).unwrap();
     it.ask(&json!([host(FORBIDDEN)]));
@@ -140,12 +140,12 @@ fn a_sidecar_that_does_not_follow_leaves_the_bottle_as_it_was() {
     assert_eq!(applied(&decision).0, ApplyStatus::Failed, "{decision:?}");
     assert!(applied(&decision).1.contains("restoring the old configuration failed as well"), "{decision:?}");
     assert!(!it.supervisor.plan().unwrap().proxy.allow.iter().any(|host| host.as_str() == FORBIDDEN));
-    // What an approval that was interrupted had written already: it changes the allowlist alone.
+    // Simulates an interrupted approval that had already changed the allowlist.
     std::fs::write(&config, before.replacen(OUTSIDE, FORBIDDEN, 1)).unwrap();
     docker(["kill", "--signal", "HUP", &pipelock]);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(it.status(&format!("https://{OUTSIDE}/")), "403");
-    // The next decision, whichever it is, puts right what was left.
+    // Any next decision restores the configuration.
     it.ask(&json!([host("other.example.com")]));
     it.supervisor.deny(&it.pending(1)[0], "").unwrap();
     assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
@@ -162,7 +162,7 @@ fn a_sidecar_that_does_not_follow_leaves_the_bottle_as_it_was() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_person_answers_in_a_terminal() {
+fn a_person_decides_in_a_terminal() {
     let it = Supervised::launch("person", SMALL);
     let mut program = example("supervise")
         .args(["--slug", it.bottle.slug().as_ref(), "--state-dir"])
@@ -196,7 +196,7 @@ fn a_person_answers_in_a_terminal() {
 }
 
 impl Supervised {
-    /// Proposes a host, and asks for the end of it until there is one.
+    /// Proposes a host, and queries its status until it is decided.
     fn ask_in<'scope>(
         &'scope self,
         scope: &'scope std::thread::Scope<'scope, '_>,

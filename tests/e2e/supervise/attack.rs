@@ -4,11 +4,11 @@ use super::*;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn nothing_that_the_agent_can_reach_approves() {
+fn the_agent_cannot_approve_its_own_proposal() {
     let it = Supervised::launch("attack", FULL);
     let proposal = json!(["propose_allow_host", {"host": FORBIDDEN, "reason": "x"}]);
 
-    // An approved one and its request, to be sent again; then one that waits, for all that follows to be tried on.
+    // An approved proposal, whose request is replayed, and a pending one, on which every attempt below is made.
     let call = |id: u64, name: &str, arguments: &Value| {
         let body = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": name, "arguments": arguments}});
         let headers = json!({"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"});
@@ -53,7 +53,7 @@ fn try_everything(it: &Supervised, call: &dyn Fn(u64, &str, &Value) -> Value, wa
         "decided_at": "2026-01-02T03:04:05.678Z", "applied": {"status": "live", "detail": ""},
     });
 
-    // Every port of every service on the internal network. Pipelock is for egress alone where there is egress.
+    // Every port of every service on the internal network. With egress, only egress may reach pipelock.
     let services =
         [Service::Pipelock, Service::GitGate, Service::Egress, Service::Supervise].map(|service| it.container(service));
     let began = Instant::now();
@@ -64,7 +64,7 @@ fn try_everything(it: &Supervised, call: &dyn Fn(u64, &str, &Value) -> Value, wa
     let expected = services.iter().cloned().zip(ports).collect::<std::collections::BTreeMap<_, _>>();
     assert_eq!(found, json!(expected));
 
-    // Whatever answers HTTP there, asked to decide.
+    // Requests to decide, sent to everything that answers HTTP there.
     let mut requests = vec![
         call(1, "approve", &json!({"id": id})),
         call(2, "decide", &decision),
@@ -87,7 +87,7 @@ fn try_everything(it: &Supervised, call: &dyn Fn(u64, &str, &Value) -> Value, wa
         code == 0 || code >= 400 || text.contains("\"error\"") || text.contains("\"isError\":true")
     };
     assert_eq!(told.iter().filter(is_refused).count(), requests.len(), "{told:?}");
-    // By way of the proxies, which reach more than the agent does.
+    // Through the proxies, which reach more than the agent does.
     for (proxy, expected) in [(format!("{}:8888", services[0]), "000"), ("egress:9099".to_owned(), "403")] {
         let url = "http://supervise:9100/healthz";
         let command = format!("curl -s -o /dev/null -w '%{{http_code}}' --noproxy '' -x http://{proxy} {url}");
@@ -98,7 +98,7 @@ fn try_everything(it: &Supervised, call: &dyn Fn(u64, &str, &Value) -> Value, wa
     mounts(it, &decision, id.as_ref());
 }
 
-/// Writes to every mount of the agent, and to what the sidecar itself has.
+/// Tries to write to every mount of the agent and of the sidecar.
 fn mounts(it: &Supervised, decision: &Value, id: &str) {
     let script = format!(
         "while read -r _ at type _; do
@@ -122,7 +122,7 @@ fn mounts(it: &Supervised, decision: &Value, id: &str) {
     );
     assert_eq!(seen.stdout, "/etc/bottle/current-config:\nposture.json\nposture.txt\n");
 
-    // Even a sidecar that was taken over cannot: its mount of the decisions is read-only, and it cannot change that.
+    // Even a compromised sidecar cannot write a decision: its mount is read-only, and it cannot remount it.
     let sidecar = it.container(Service::Supervise);
     for attempt in [
         format!("printf '%s' '{decision}' > /decisions/{id}.json"),
@@ -133,7 +133,7 @@ fn mounts(it: &Supervised, decision: &Value, id: &str) {
         let tried = run(Command::new("docker").args(["exec", &sidecar, "sh", "-c", &attempt]));
         assert_ne!(tried.code, 0, "{attempt}: {tried:?}");
     }
-    // What it can write does not count: a decision among the proposals is none.
+    // A decision that it writes into the proposals directory does not count.
     let forged = format!(
         "mkdir -p /queue/decisions && printf '%s' '{decision}' > /queue/decisions/{id}.json && printf '%s' '{decision}' > /queue/proposals/{id}.decision.json"
     );

@@ -4,11 +4,11 @@ use super::*;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn logs_show_tampering_and_a_killed_sidecar_loses_nothing_that_was_decided() {
+fn tampered_logs_are_detected_and_a_killed_sidecar_loses_no_decision() {
     let it = Supervised::launch("audit", SMALL);
     let mut decided = Vec::new();
     for round in 0..4_u32 {
-        // Killed while it takes proposals: at another moment in each round.
+        // Kill the sidecar while it accepts proposals, at another moment in each round.
         std::thread::scope(|scope| {
             let calls = json!([
                 ["propose_allow_host", {"host": format!("a{round}.example.com"), "reason": "x".repeat(2000)}],
@@ -23,7 +23,7 @@ fn logs_show_tampering_and_a_killed_sidecar_loses_nothing_that_was_decided() {
             while it.supervisor.pending().unwrap().is_empty() && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            // A decision may be on its way when it happens.
+            // In some rounds a decision is made at the same time.
             if let (1 | 3, Some(review)) = (round, it.supervisor.pending().unwrap().first()) {
                 decided.push(it.supervisor.approve(review, "").unwrap());
             }
@@ -89,5 +89,5 @@ fn logs_show_tampering_and_a_killed_sidecar_loses_nothing_that_was_decided() {
     it.close();
 }
 
-/// What is done to a file, which file, and how.
+/// Description of an edit, the file, and the edit itself.
 type Edit = (&'static str, PathBuf, fn(&str) -> String);

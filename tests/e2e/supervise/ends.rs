@@ -4,15 +4,16 @@ use super::*;
 
 #[test]
 #[ignore = "needs a container engine"]
-fn every_other_end_of_a_proposal_is_told_to_the_agent() {
+fn every_other_outcome_of_a_proposal_is_reported_to_the_agent() {
     let it = Supervised::launch("ends", SMALL);
     let host = |name: &str| json!(["propose_allow_host", {"host": name, "reason": "x"}]);
 
-    // Denied, with a reason; asking again is another proposal, which waits.
+    // Denied with a reason. The same request again is a new proposal, which is pending.
     let (told, _) = it.decide(&host("denied.example.com"), |review| it.supervisor.deny(review, "not today").unwrap());
     assert_eq!((status(&told), &told["data"]["reason"]), ("denied", &json!("not today")));
 
-    // Nobody answers: pending, with an id; the same again is the same proposal; its end can be asked for later.
+    // Nobody decides: pending, with an id. The same request again is the same proposal. Its status can be queried
+    // later.
     let told = it.ask(&json!([host("late.example.com"), host("late.example.com")]));
     assert_eq!((status(&told[0]), status(&told[1])), ("pending", "pending"));
     let waited = told[0]["ended"].as_f64().unwrap() - told[0]["began"].as_f64().unwrap();
@@ -25,7 +26,7 @@ fn every_other_end_of_a_proposal_is_told_to_the_agent() {
     let later = it.ask(&json!([["proposal_status", {"id": review.proposal().id}]])).remove(0);
     assert_eq!(status(&later), "approved");
 
-    // Changed after it was shown: no decision on either content, and the agent is told that it is void.
+    // Changed after it was shown: neither content is decided, and the agent learns that the proposal is void.
     it.ask(&json!([host("harmless.example.com")]));
     let review = it.pending(1).remove(0);
     let file = it.layout().supervise_queue().join(format!("proposals/{}.json", review.proposal().id));
@@ -72,7 +73,7 @@ fn bad_requests(it: &Supervised) {
     it.pending(0);
 }
 
-/// What no reload can bring about is kept for the next launch, or said to be a person's work.
+/// Changes that a reload cannot apply are recorded for the next launch, or left to a person.
 fn recorded(it: &Supervised) {
     let ends = [
         (json!(["propose_route", {"host": "api.example.com", "methods": ["GET"], "reason": "x"}]), "no egress sidecar"),
@@ -88,7 +89,7 @@ fn recorded(it: &Supervised) {
         (json!(["propose_image_change", {"dockerfile_patch": "RUN true", "reason": "x"}]), "a person has to build"),
     ];
     for (call, why) in &ends {
-        // The queue takes ten proposals a minute.
+        // The queue accepts ten proposals per minute.
         let (told, decision) = it.approve(call);
         assert_eq!((status(&told), applied(&decision).0), ("approved", ApplyStatus::Recorded), "{decision:?}");
         assert!(applied(&decision).1.contains(why) && told["text"].as_str().unwrap().contains(why), "{told}");
@@ -99,7 +100,7 @@ fn recorded(it: &Supervised) {
     assert_eq!(next.git_gate.unwrap().upstreams.len(), 1);
     assert!(next.images.agent.packages.iter().any(|package| package.as_str() == "ripgrep"));
 
-    // Ten in a minute, and no more: the flood is refused, and the refusals are cheap.
+    // At most ten per minute. The rest is refused quickly.
     let flood: Vec<Value> =
         (0..12).map(|n| json!(["propose_image_change", {"packages": [format!("flood{n}")], "reason": "x"}])).collect();
     let told: Vec<Value> = std::thread::scope(|scope| {

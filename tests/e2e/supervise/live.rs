@@ -9,13 +9,13 @@ use bottle::exec::{Backend, CancelToken, Command, Control, ExecError, Output, Su
 
 use super::*;
 
-/// Pipelock alone, one host that it passes and one that it decrypts.
+/// Pipelock only, with one host that it passes and one that it decrypts.
 const BOTH_WAYS: &str = "\
 supervise: {wait: 40s}
 egress: {allow: [outside.test, {host: api.anthropic.com, inspect: content}]}";
 const DECRYPTED: &str = "api.anthropic.com";
 
-/// A backend that does something once, just before a command with this label.
+/// A backend that runs an action once, just before the command with this label.
 struct Before<F> {
     inner: Subprocess,
     label: String,
@@ -39,7 +39,7 @@ impl<F: Fn() + Send + Sync> Backend for Before<F> {
 }
 
 impl Supervised {
-    /// A supervisor with whom something happens once, between the write of pipelock's configuration and the signal.
+    /// Returns a supervisor that runs an action once, between writing pipelock's configuration and the signal.
     fn before_the_signal(&self, action: impl Fn() + Send + Sync + 'static) -> Supervisor {
         let backend = Before {
             inner: Subprocess::new(Host::current().unwrap().environment()),
@@ -104,7 +104,7 @@ fn a_reload_that_pipelock_rejects_is_explained_and_changes_nothing() {
     assert!(!it.allows(FORBIDDEN) && it.supervisor.next_plan().unwrap() == it.supervisor.plan().unwrap());
     assert_eq!((it.code(FORBIDDEN), it.code(OUTSIDE)), ("403".into(), "200".into()));
 
-    // Restarted with the library's own file, pipelock takes the same change.
+    // After a restart with the library's own file, pipelock accepts the same change.
     docker(["restart", "--time", "2", &pipelock]);
     engine().wait_ready(&pipelock, Duration::from_secs(30)).unwrap();
     let (_, decision) = it.approve(&host(FORBIDDEN));
@@ -135,13 +135,13 @@ fn a_file_that_pipelock_cannot_parse_is_explained_and_restored() {
     assert!(!it.allows(FORBIDDEN));
     assert_eq!((it.code(FORBIDDEN), it.code(OUTSIDE)), ("403".into(), "200".into()));
 
-    // A file that somebody replaced, and pipelock therefore no longer reads.
+    // Somebody replaced the file, so pipelock does not see it any more.
     it.ask(&json!([host(FORBIDDEN)]));
     let (path, old) = (it.layout().pipelock_config(), before.clone());
     let supervisor = it.before_the_signal(move || {
         let copy = path.with_extension("copy");
         std::fs::copy(&path, &copy).unwrap();
-        // The container goes on seeing the old file, with the old content.
+        // The container still sees the old file with the old content.
         std::fs::write(&path, &old).unwrap();
         std::fs::rename(copy, &path).unwrap();
     });
@@ -158,7 +158,7 @@ fn a_file_that_pipelock_cannot_parse_is_explained_and_restored() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_proxy_that_does_not_run_is_known_before_the_decision() {
+fn a_stopped_proxy_is_reported_before_the_decision() {
     let it = Supervised::launch("stopped", SMALL);
     let pipelock = it.container(Service::Pipelock);
     it.ask(&json!([host(FORBIDDEN)]));
@@ -182,7 +182,7 @@ fn a_proxy_that_does_not_run_is_known_before_the_decision() {
     engine().wait_ready(&pipelock, Duration::from_secs(30)).unwrap();
     assert_eq!(it.code(FORBIDDEN), "200");
 
-    // Killed in the middle of an application.
+    // Killed while a change is applied.
     it.ask(&json!([host(DECRYPTED)]));
     let (before, container) = (it.config(), pipelock.clone());
     let supervisor = it.before_the_signal(move || drop(docker(["stop", "--time", "1", &container])));
@@ -199,13 +199,13 @@ fn a_proxy_that_does_not_run_is_known_before_the_decision() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_proxy_that_does_not_answer_fails_the_application_in_bounded_time() {
+fn a_proxy_that_does_not_answer_fails_the_approval_in_bounded_time() {
     let it = Supervised::launch("silent", SMALL);
     let pipelock = it.container(Service::Pipelock);
     let before = it.config();
     it.ask(&json!([host(FORBIDDEN)]));
     let review = it.pending(1).remove(0);
-    // Its process is stopped, which the engine does not see.
+    // The process is stopped by SIGSTOP, which the engine does not notice.
     docker(["kill", "--signal", "STOP", &pipelock]);
     let began = Instant::now();
     let decision = it.supervisor.approve(&review, "").unwrap();
@@ -235,7 +235,7 @@ fn streams_and_connections_survive_an_approval() {
     let (_, decision) = it.approve(&host(FORBIDDEN));
     assert_eq!(applied(&decision).0, ApplyStatus::Live, "{decision:?}");
     std::thread::scope(|scope| {
-        // Passed by pipelock, decrypted since the launch, and decrypted since the approval.
+        // A host that pipelock passes, one decrypted since the launch, and one decrypted since the approval.
         let streams = [OUTSIDE, DECRYPTED, FORBIDDEN].map(|host| {
             let (bottle, script) = (&it.bottle, format!("curl -fsSN 'https://{host}/sse?n=100&ms=200'"));
             scope.spawn(move || sh(bottle, &script))
@@ -250,7 +250,7 @@ fn streams_and_connections_survive_an_approval() {
             assert_eq!(stream.join().unwrap().ok().matches("event: tick").count(), 100);
         }
     });
-    // The host that was opened live is decrypted, and its answers are bounded as the person was told.
+    // The host that was allowed live is decrypted, and its answers are limited as the review says.
     let issuer =
         |host: &str| sh(&it.bottle, &format!("curl -sv -o /dev/null https://{host}/ 2>&1 | grep -i 'issuer:'")).stdout;
     assert!(issuer(FORBIDDEN).contains("pipelock") && !issuer(OUTSIDE).contains("pipelock"), "{}", issuer(FORBIDDEN));
@@ -263,13 +263,13 @@ fn streams_and_connections_survive_an_approval() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn approvals_at_once_all_take_effect_and_pipelock_never_reads_half_a_file() {
+fn simultaneous_approvals_all_take_effect_and_pipelock_never_reads_a_partial_file() {
     let names: Vec<String> = (0..6).map(|n| format!("n{n}.many.test")).collect();
     let it = Supervised::launch_with_names("at-once", &SMALL.replace("2s", "1s"), &names);
     let pipelock = it.container(Service::Pipelock);
     it.ask(&json!(names.iter().map(|name| host(name)).collect::<Vec<_>>()));
     let pending = it.pending(names.len());
-    // Somebody else keeps telling pipelock to read its file.
+    // Another process keeps sending SIGHUP to pipelock.
     let storm = "i=0; while [ $i -lt 600 ]; do kill -HUP 1 || exit 1; sleep 0.005; i=$((i+1)); done";
     let pid = format!("container:{pipelock}");
     std::thread::scope(|scope| {
