@@ -1,16 +1,15 @@
 //! Packing the workspace into a tar for the derived image.
 
-use std::fs::{self, File, Metadata};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use bottle_files::tar::{Packer, Source};
 use bottle_plan::UserIds;
 use bottle_plan::plan::WorkspacePlan;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, WalkBuilder};
-use tar::{EntryType, Header};
 
 /// Counts of a packed workspace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,8 +59,9 @@ pub fn pack(plan: &WorkspacePlan, owner: UserIds, out: impl Write) -> Result<Pac
     if !root.is_dir() {
         return Err(WorkspaceError::NotADirectory { path: root.to_owned() });
     }
-    let mut packer =
-        Packer { root, target: plan.target.as_str(), owner, tar: tar::Builder::new(out), packed: Packed::default() };
+    // Set-user-id and its kin have no business in a workspace.
+    let tar = Packer::new(out).with_owner((owner.uid, owner.gid)).without_special_bits().with_padding();
+    let mut packing = Packing { root, target: plan.target.as_str(), tar, packed: Packed::default() };
     let docker = dockerignore(root)?;
     let (source, include_env) = (root.to_owned(), plan.include_env_files);
     let wanted = move |entry: &DirEntry| {
@@ -80,13 +80,13 @@ pub fn pack(plan: &WorkspacePlan, owner: UserIds, out: impl Write) -> Result<Pac
         .sort_by_file_name(Ord::cmp)
         .filter_entry(wanted)
         .build();
-    packer.add_all(files)?;
+    packing.add_all(files)?;
     let git = root.join(".git");
     if fs::symlink_metadata(&git).is_ok() {
-        packer.add_all(WalkBuilder::new(&git).standard_filters(false).sort_by_file_name(Ord::cmp).build())?;
+        packing.add_all(WalkBuilder::new(&git).standard_filters(false).sort_by_file_name(Ord::cmp).build())?;
     }
-    packer.tar.into_inner().and_then(|mut out| out.flush()).map_err(WorkspaceError::Write)?;
-    Ok(packer.packed)
+    packing.tar.finish().map_err(WorkspaceError::Write)?;
+    Ok(packing.packed)
 }
 
 fn is_env_file(entry: &DirEntry) -> bool {
@@ -119,15 +119,14 @@ fn dockerignore(root: &Path) -> Result<Gitignore, WorkspaceError> {
     rules.build().map_err(|error| WorkspaceError::Read { path, source: io::Error::other(error.to_string()) })
 }
 
-struct Packer<'a, W: Write> {
+struct Packing<'a, W: Write> {
     root: &'a Path,
     target: &'a str,
-    owner: UserIds,
-    tar: tar::Builder<W>,
+    tar: Packer<W>,
     packed: Packed,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl<W: Write> Packing<'_, W> {
     fn add_all(&mut self, walk: ignore::Walk) -> Result<(), WorkspaceError> {
         for entry in walk {
             let entry = entry.map_err(|error| {
@@ -141,50 +140,26 @@ impl<W: Write> Packer<'_, W> {
 
     fn add(&mut self, path: &Path) -> Result<(), WorkspaceError> {
         let unreadable = |source| WorkspaceError::Read { path: path.to_owned(), source };
-        let metadata = fs::symlink_metadata(path).map_err(unreadable)?;
         let relative = path.strip_prefix(self.root).unwrap_or(path);
         let name = Path::new(self.target.trim_start_matches('/')).join(relative);
-        let mut header = self.header(&metadata);
-        if metadata.is_dir() {
-            header.set_entry_type(EntryType::Directory);
-            header.set_size(0);
-            return self.tar.append_data(&mut header, name, io::empty()).map_err(WorkspaceError::Write);
-        }
-        if metadata.is_symlink() {
-            header.set_entry_type(EntryType::Symlink);
-            header.set_size(0);
-            let link = fs::read_link(path).map_err(unreadable)?;
-            self.packed.files += 1;
-            return self.tar.append_link(&mut header, name, link).map_err(WorkspaceError::Write);
-        }
-        if !metadata.is_file() {
-            return Ok(());
+        let source = match Source::open(path) {
+            Ok(source) => source,
+            // A socket or a device.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
+            Err(error) => return Err(unreadable(error)),
+        };
+        if source.is_directory() {
+            return self.tar.add(&name, &source).map_err(WorkspaceError::Write);
         }
         self.packed.files += 1;
-        if relative.starts_with(".git") && relative.file_name().is_some_and(|name| name == "config") {
-            let config = without_credentials(&fs::read(path).map_err(unreadable)?);
-            header.set_size(config.len() as u64);
+        if source.is_file() && relative.starts_with(".git") && relative.file_name().is_some_and(|name| name == "config")
+        {
+            let config = without_credentials(&source.read().map_err(unreadable)?);
             self.packed.bytes += config.len() as u64;
-            return self.tar.append_data(&mut header, name, config.as_slice()).map_err(WorkspaceError::Write);
+            return self.tar.add_content(&name, &source, &config).map_err(WorkspaceError::Write);
         }
-        // The header with the size is written before the content, so a file that changes in between is truncated or
-        // padded.
-        let file = File::open(path).map_err(unreadable)?;
-        let content = io::Read::take(file, metadata.len());
-        header.set_size(metadata.len());
-        self.packed.bytes += metadata.len();
-        let padded = io::Read::take(io::Read::chain(content, io::repeat(0)), metadata.len());
-        self.tar.append_data(&mut header, name, padded).map_err(WorkspaceError::Write)
-    }
-
-    fn header(&self, metadata: &Metadata) -> Header {
-        let mut header = Header::new_gnu();
-        // Drop set-user-id, set-group-id and sticky bits.
-        header.set_mode(metadata.permissions().mode() & 0o777);
-        header.set_uid(u64::from(self.owner.uid));
-        header.set_gid(u64::from(self.owner.gid));
-        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
-        header
+        self.packed.bytes += source.size();
+        self.tar.add(&name, &source).map_err(WorkspaceError::Write)
     }
 }
 
@@ -229,6 +204,7 @@ fn without_password(line: &str) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
     use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
 
     use bottle_plan::manifest::WorkspaceMode;
 

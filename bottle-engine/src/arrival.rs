@@ -7,7 +7,7 @@ use std::io::{self, Cursor, Read, Seek};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use bottle_exec::{Command, ExecError, ExitStatus, OutputPolicy, Stdin};
+use bottle_exec::{Command, ExecError, ExitStatus, OutputPolicy, Stdin, quote_bytes};
 use tar::{Archive, EntryType};
 
 use crate::client::Engine;
@@ -117,17 +117,9 @@ impl Listing {
     }
 }
 
-/// Returns a space and the path, quoted for any POSIX shell. POSIX has no `$'…'`.
+/// Returns a space and the path as one word of a shell.
 fn word(path: &Path) -> Vec<u8> {
-    let mut word = b" './".to_vec();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'\'' => word.extend_from_slice(br"'\''"),
-            byte => word.push(*byte),
-        }
-    }
-    word.push(b'\'');
-    word
+    [b" ", quote_bytes(&[b"./", path.as_os_str().as_bytes()].concat()).as_slice()].concat()
 }
 
 impl Engine {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_exec::{Backend, Command, Control, EnvValue, Output};
+use bottle_exec::{Backend, Command, Control, EnvValue, Output, steers_the_engine};
 use serde::de::DeserializeOwned;
 
 use crate::error::{EngineError, says_not_there};
@@ -164,8 +164,7 @@ pub(crate) fn pass_env(
 
 /// Rejects the name of a secret that the engine's own client would read as well.
 pub(crate) fn check_env_name(name: &str) -> Result<(), EngineError> {
-    let steers_the_client = ["DOCKER_", "COMPOSE_", "BUILDKIT_", "BUILDX_", "CONTAINER_", "LD_"];
-    if name == "PATH" || name == "HOME" || steers_the_client.iter().any(|prefix| name.starts_with(prefix)) {
+    if steers_the_engine(name) {
         return Err(EngineError::ReservedName { name: name.to_owned() });
     }
     Ok(())

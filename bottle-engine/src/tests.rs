@@ -376,7 +376,7 @@ fn a_variable_that_the_client_itself_reads_is_refused() {
     let (backend, engine) = rehearsed();
     let project = ComposeProject::new("p", "/d", "/d/f");
     let compose = engine.compose(&project).unwrap();
-    for name in ["DOCKER_HOST", "PATH", "HOME", "COMPOSE_FILE", "LD_PRELOAD"] {
+    for name in ["DOCKER_HOST", "PATH", "HOME", "COMPOSE_FILE", "LD_PRELOAD", "CONTAINERS_CONF", "http_proxy"] {
         let secret = SecretValue::new("x");
         assert!(compose.up(Duration::ZERO, [(name.to_owned(), secret.clone())]).is_err(), "{name}");
         assert!(engine.exec("c", &Exec::new(["x"]).with_env(name, secret)).is_err(), "{name}");

@@ -29,6 +29,7 @@ mod subprocess;
 
 pub use backend::Backend;
 pub use bottle_values::SecretValue;
+pub use bottle_values::environment::steers_the_engine;
 pub use command::{Command, EnvValue, OutputPolicy, Stdin};
 pub use control::{CancelToken, Control};
 pub use decorators::Logging;
@@ -36,6 +37,7 @@ pub use error::{ExecError, chain};
 pub use observer::{Event, Observed, Observer, Outcome, step};
 pub use output::{Captured, Output};
 pub use plain::PlainText;
+pub use quote::{quote_bytes, quote_text};
 pub use recording::{Answer, Fault, Matcher, RecordingBackend};
 pub use sink::{OutputSink, Stream};
 pub use status::ExitStatus;

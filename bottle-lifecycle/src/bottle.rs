@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bottle_engine::{Engine, EngineError, Exec};
 use bottle_exec::{Control, Observer, Output, Stdin, chain};
+use bottle_files::tar::{self, Packer};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 
 use crate::handle::Handle;
@@ -16,7 +17,6 @@ use crate::journal::{Journal, JournalError, JournalFile, Status};
 use crate::owner::Liveness;
 use crate::recover::remove;
 use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
-use crate::transfer;
 
 /// An error of a running bottle.
 #[derive(Debug, thiserror::Error)]
@@ -198,13 +198,14 @@ impl Bottle {
     pub fn cp_in(&self, from: &Path, directory: &str, owner: Option<(u32, u32)>) -> Result<(), BottleError> {
         let failed = |source| BottleError::Copy { path: from.to_owned(), source };
         let name = from.file_name().ok_or_else(|| failed(io::Error::other("it has no name")))?;
-        let owner = Some(match owner {
+        let owner = match owner {
             Some(owner) => owner,
             None => self.agent_ids()?,
-        });
+        };
         let tar = tempfile::NamedTempFile::new_in(self.scratch()).map_err(failed)?;
-        transfer::pack(from, Path::new(name), owner, tar.as_file()).map_err(failed)?;
-        self.unpack(directory, Stdin::File(tar.path().to_owned()), owner)
+        let mut packer = Packer::new(tar.as_file()).with_owner(owner);
+        packer.add_tree(from, Path::new(name)).and_then(|()| packer.finish()).map_err(failed)?;
+        self.unpack(directory, Stdin::File(tar.path().to_owned()), Some(owner))
     }
 
     /// Returns the agent's user and group ids, as `id` prints them in the container.
@@ -232,7 +233,9 @@ impl Bottle {
         let (directory, name) =
             path.rsplit_once('/').ok_or_else(|| failed(io::Error::other("it is not an absolute path")))?;
         let directory = if directory.is_empty() { "/" } else { directory };
-        let tar = transfer::pack_bytes(name, bytes, mode, owner).map_err(failed)?;
+        let mut packer = Packer::new(Vec::new()).with_owner(owner);
+        packer.add_bytes(Path::new(name), bytes, mode).map_err(failed)?;
+        let tar = packer.finish().map_err(failed)?;
         self.unpack(directory, Stdin::Bytes(tar), Some(owner))
     }
 
@@ -255,7 +258,7 @@ impl Bottle {
         self.engine.cp_out(&self.handle.container, path, tar.path(), self.handle.copy, user)?;
         // The engine wrote the file by its name, so it is opened again.
         let written = tar.reopen().map_err(failed)?;
-        transfer::unpack(&written, into).map_err(failed)
+        tar::unpack(&written, into).map_err(failed)
     }
 
     /// Waits until the agent's container is ready for commands.

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bottle_engine::{Engine, EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
+use bottle_plan::digest::sha256;
 use bottle_plan::{LabelKey, Names, Prefix, StateRoot};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 /// The label in which Compose keeps a container's project directory, which is the bottle's state directory.
 const DIRECTORY_LABEL: &str = "com.docker.compose.project.working_dir";
@@ -17,9 +17,9 @@ const DIRECTORY_LABEL: &str = "com.docker.compose.project.working_dir";
 /// path. Every spelling of the path gives the same value. If the root does not exist, the existing part of its path is
 /// resolved.
 pub fn root_id(root: &StateRoot) -> String {
-    let digest = Sha256::digest(real_path(root.path()).as_os_str().as_encoded_bytes());
-    let first = digest[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    format!("{first:016x}")
+    let mut digest = sha256(real_path(root.path()).as_os_str().as_encoded_bytes());
+    digest.truncate(16);
+    digest
 }
 
 fn real_path(path: &Path) -> PathBuf {

@@ -1,14 +1,14 @@
 //! The journal: what was created and must be undone. It is written to disk before anything is created.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bottle_files::{FileLock, NewFile, sync_directory};
 use bottle_plan::{AgentName, Names, Prefix, Slug, StateLayout};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::handle::Handle;
@@ -251,25 +251,19 @@ impl JournalFile {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the file under a temporary name, syncs it if asked, and renames it. After a crash, either the old or the
-    /// new file is there.
+    /// Replaces the file. After a crash, either the old or the new one is there.
     fn write(&self, journal: &Journal, durability: Durability) -> Result<(), JournalError> {
-        let failed = || io_error("write", &self.path);
-        let text = serde_json::to_string_pretty(journal).map_err(|error| failed()(error.into()))?;
-        let mut file = tempfile::Builder::new()
-            .prefix(".metadata-")
-            .permissions(fs::Permissions::from_mode(0o600))
-            .tempfile_in(&self.state_dir)
-            .map_err(failed())?;
-        file.write_all(text.as_bytes()).map_err(failed())?;
-        if durability == Durability::Disk {
-            file.as_file().sync_all().map_err(failed())?;
-        }
-        file.persist(&self.path).map_err(|error| failed()(error.error))?;
-        if durability == Durability::Disk {
-            File::open(&self.state_dir).and_then(|directory| directory.sync_all()).map_err(failed())?;
-        }
-        Ok(())
+        let write = || {
+            let mut file = NewFile::create(&self.path, 0o600)?;
+            file.write_all(serde_json::to_string_pretty(journal)?.as_bytes())?;
+            if durability == Durability::File {
+                return file.replace();
+            }
+            file.sync()?;
+            file.replace()?;
+            sync_directory(&self.state_dir)
+        };
+        write().map_err(io_error("write", &self.path))
     }
 }
 
@@ -290,8 +284,7 @@ fn make_private_dir(path: &Path) -> Result<(), JournalError> {
 /// dropped or the process ends.
 #[derive(Debug)]
 pub struct BottleLock {
-    /// Locked as long as it is open.
-    _file: File,
+    _lock: FileLock,
 }
 
 impl BottleLock {
@@ -303,37 +296,20 @@ impl BottleLock {
     pub fn acquire(layout: &StateLayout, slug: &Slug, owner: &Owner) -> Result<Self, JournalError> {
         make_private_dir(layout.dir())?;
         let path = layout.lock();
-        loop {
-            let mut file = fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(io_error("open", &path))?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let mut text = String::new();
-                    _ = file.read_to_string(&mut text);
-                    return Err(JournalError::AlreadyRunning { slug: slug.clone(), owner: text.trim().parse().ok() });
-                }
-                Err(error) => return Err(io_error("lock", &path)(error.into())),
-            }
-            // A previous holder may have removed the file between the open and the lock.
-            let opened = file.metadata().map_err(io_error("look at", &path))?;
-            if !fs::metadata(&path).is_ok_and(|there| there.ino() == opened.ino() && there.dev() == opened.dev()) {
-                continue;
-            }
-            file.set_len(0).and_then(|()| writeln!(file, "{owner}")).map_err(io_error("write", &path))?;
-            return Ok(Self { _file: file });
-        }
+        let Some(lock) = FileLock::try_take(&path).map_err(io_error("lock", &path))? else {
+            let owner = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            return Err(JournalError::AlreadyRunning { slug: slug.clone(), owner });
+        };
+        let mut file = lock.file();
+        file.set_len(0).and_then(|()| writeln!(file, "{owner}")).map_err(io_error("write", &path))?;
+        Ok(Self { _lock: lock })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use bottle_plan::StateRoot;
 
     use super::*;

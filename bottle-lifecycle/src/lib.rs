@@ -10,7 +10,6 @@ mod orphan;
 mod owner;
 mod recover;
 mod teardown;
-mod transfer;
 mod undo;
 
 pub use bottle::{Bottle, BottleError};

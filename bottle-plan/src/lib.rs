@@ -37,7 +37,7 @@ pub mod plan;
 mod prepare;
 pub mod resolved;
 
-pub use bottle_values::{SecretValue, Secrets, StateLayout, StateRoot, name, value};
+pub use bottle_values::{SecretValue, Secrets, StateLayout, StateRoot, digest, name, value};
 pub use manifest::{Manifest, ManifestError, ManifestMistake};
 pub use name::{AgentName, BottleName, LabelKey, NameError, Names, Prefix, Service, Slug};
 pub use plan::{BottlePlan, UserIds};

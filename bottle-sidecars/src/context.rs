@@ -1,8 +1,8 @@
 //! Build contexts, embedded in this library because there is no repository at run time.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
+use bottle_plan::digest::hex;
 use sha2::{Digest, Sha256};
 
 /// An image's build context.
@@ -70,11 +70,7 @@ impl BuildContext {
             part(name.as_bytes());
             part(value.as_bytes());
         }
-        let mut text = String::with_capacity(16);
-        for byte in hash.finalize().iter().take(8) {
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        hex(&hash.finalize()[..8])
     }
 }
 

@@ -1,18 +1,18 @@
 //! Append-only logs in which every line carries the hash of the line before it.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use bottle_files::FileLock;
+use bottle_values::digest::{hex, sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::canonical::{canonical, hex, sha256};
+use super::canonical::canonical;
 use super::files::Directory;
 
 const MAX_LOG_BYTES: u64 = 32 * 1024 * 1024;
@@ -101,7 +101,9 @@ pub enum AuditError {
 /// A log that is open for appending. The caller must ensure that only one is open at a time.
 #[derive(Debug)]
 pub struct AuditLog {
-    file: File,
+    /// The log itself, which is not open for appending: Linux would then ignore the offset that a torn line is written
+    /// over at.
+    lock: FileLock,
     path: PathBuf,
     head: Head,
     size: u64,
@@ -133,19 +135,9 @@ impl AuditLog {
     /// [`AuditError::Tampered`] if the hash chain is broken. Nothing is appended to such a log.
     pub fn open(path: &Path, now: SystemTime) -> Result<Self, AuditError> {
         let io = |source| AuditError::Io { path: path.to_owned(), source };
-        // Not in append mode: Linux would then ignore the offset at which a torn line is overwritten.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-            .open(path)
-            .map_err(io)?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|errno| io(errno.into()))?;
+        let lock = FileLock::wait(path).map_err(io)?;
         let chain = Chain::read(path)?;
-        let mut log = Self { file, path: path.to_owned(), head: chain.head(), size: chain.bytes };
+        let mut log = Self { lock, path: path.to_owned(), head: chain.head(), size: chain.bytes };
         if !chain.torn.is_empty() {
             if chain.torn.len() > MAX_TORN_BYTES {
                 let line = log.head.seq + 1;
@@ -174,10 +166,11 @@ impl AuditLog {
         if text.len() > MAX_LINE_BYTES || self.size + text.len() as u64 > MAX_LOG_BYTES {
             return Err(AuditError::Full { path: self.path.clone() });
         }
-        let written = self.file.write_all_at(text.as_bytes(), self.size).and_then(|()| self.file.sync_data());
+        let written =
+            self.lock.file().write_all_at(text.as_bytes(), self.size).and_then(|()| self.lock.file().sync_data());
         if let Err(error) = written {
             // A partly written line is discarded. If this fails as well, the next line overwrites it.
-            let _ = self.file.set_len(self.size);
+            let _ = self.lock.file().set_len(self.size);
             return Err(io(error));
         }
         self.size += text.len() as u64;

@@ -1,28 +1,14 @@
-//! Canonical encoding of a JSON value, and its hash.
+//! Canonical encoding of a JSON value.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 /// Returns the canonical text: sorted keys, no spaces, UTF-8. `None` if the value contains a number that is not an
 /// integer.
 pub(super) fn canonical(value: &Value) -> Option<String> {
     let mut text = String::new();
     write(value, &mut text).then_some(text)
-}
-
-/// Returns the SHA-256 in lower-case hexadecimal.
-pub(super) fn sha256(bytes: impl AsRef<[u8]>) -> String {
-    hex(&Sha256::digest(bytes.as_ref()))
-}
-
-/// Returns the bytes in lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn write(value: &Value, text: &mut String) -> bool {
@@ -79,10 +65,5 @@ mod tests {
     fn the_extreme_integers_are_encoded_and_fractions_are_refused() {
         assert_eq!(canonical(&json!([i64::MIN, u64::MAX])).unwrap(), "[-9223372036854775808,18446744073709551615]");
         assert_eq!(canonical(&json!([1.0])), None);
-    }
-
-    #[test]
-    fn the_hash_is_sha_256() {
-        assert_eq!(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

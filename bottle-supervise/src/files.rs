@@ -3,10 +3,10 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, fsync, open, openat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, open, openat};
 
 /// A directory held open, in which names are looked up without ever following a link.
 #[derive(Debug)]
@@ -61,11 +61,6 @@ impl Directory {
         }
         names.sort_unstable();
         Ok(names)
-    }
-
-    /// Syncs this directory, so that renames in it survive a power failure.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        Ok(fsync(self.0.as_fd())?)
     }
 }
 

@@ -42,17 +42,16 @@ mod review;
 mod text;
 mod watch;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bottle_engine::Engine;
 use bottle_exec::chain;
+use bottle_files::FileLock;
 use bottle_plan::{BottlePlan, Service, Slug, StateLayout, StateRoot};
 use bottle_posture::Posture;
-use rustix::fs::FlockOperation;
 
 pub use audit::{AuditEntry, AuditError, AuditLog, AuditSummary, Head};
 pub use change::When;
@@ -276,17 +275,9 @@ impl Supervisor {
     }
 
     /// Locks the bottle: decisions are made and applied one at a time.
-    fn lock(&self) -> Result<File, SuperviseError> {
+    fn lock(&self) -> Result<FileLock, SuperviseError> {
         let path = self.layout.service_dir(Service::Supervise).join("lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("open", &path))?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed("lock", &path)(errno.into()))?;
-        Ok(file)
+        FileLock::wait(&path).map_err(failed("lock", &path))
     }
 }
 

@@ -16,11 +16,10 @@ use bottle_exec::chain;
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::{BottlePlan, Service, StateLayout};
 use bottle_sidecars::{egress, pipelock};
+use bottle_values::digest::sha256;
 use ipnet::Ipv4Net;
 
 use answer::Answer;
-
-use crate::canonical::sha256;
 
 /// Time in which a proxy must answer. Both answer within 0.3 s on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(10);

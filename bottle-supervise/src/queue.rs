@@ -1,17 +1,16 @@
 //! The queue of proposals: reading them and recording decisions.
 
 use std::collections::BTreeSet;
-use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use bottle_files::{FileLock, NewFile, sync_directory};
+use bottle_values::digest::sha256;
 use serde_json::{Value, json};
 
 use super::audit::{AuditError, AuditLog, AuditSummary, Chain, Head, timestamp};
-use super::canonical::{canonical, sha256};
+use super::canonical::canonical;
 use super::decision::{Applied, Decision, Verdict};
 use super::files::Directory;
 use super::proposal::{MAX_BYTES, Malformed, Proposal, ProposalId};
@@ -293,18 +292,9 @@ impl Queue {
         Ok(names.iter().filter_map(|name| name.to_str().ok()?.strip_suffix(".json")?.parse().ok()).collect())
     }
 
-    fn lock(&self) -> Result<impl Drop + use<>, QueueError> {
+    fn lock(&self) -> Result<FileLock, QueueError> {
         let path = self.decisions.join(".lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)
-            .map_err(io("open", &path))?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|errno| io("lock", &path)(errno.into()))?;
-        Ok(std::os::fd::OwnedFd::from(file))
+        FileLock::wait(&path).map_err(io("lock", &path))
     }
 
     fn check_undecided(&self, shown: &ProposalSnapshot) -> Result<(), QueueError> {
@@ -365,13 +355,12 @@ impl Queue {
     }
 
     fn publish(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".decision-").tempfile_in(&self.decisions)?;
+        // Readable by all: with mapped user namespaces, the sidecar may run as another user.
+        let mut file = NewFile::create(path, 0o644)?;
         file.write_all(content)?;
-        // Independent of the umask: with mapped user namespaces, the sidecar may run as another user.
-        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist_noclobber(path)?;
-        Directory::open(&self.decisions)?.sync()
+        file.sync()?;
+        file.place()?;
+        sync_directory(&self.decisions)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The plan of a bottle on disk, and the posture that the bottle can read.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -73,8 +73,7 @@ impl Record {
             write(&data, &json(&posture, &data)?, 0o644)?;
             write(&dir.join("posture.txt"), &posture.to_string(), 0o644)?;
         }
-        let sync = |path: &Path| File::open(path).and_then(|dir| dir.sync_all()).map_err(failed("sync", path));
-        sync(layout.dir())
+        bottle_files::sync_directory(layout.dir()).map_err(failed("sync", layout.dir()))
     }
 }
 

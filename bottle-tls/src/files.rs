@@ -1,9 +1,11 @@
 use std::{
-    fs::{self, DirBuilder, File, Permissions},
+    fs::{self, DirBuilder, Permissions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
+
+use bottle_files::{NewFile, sync_directory};
 
 use crate::{CertificateAuthority, TlsError};
 
@@ -56,11 +58,17 @@ impl CertificateAuthority {
         let outcome = contents
             .iter()
             .try_for_each(|(path, text, mode)| {
-                write_atomically(directory, path, text.as_bytes(), *mode)?;
+                let write = || {
+                    let mut file = NewFile::create(path, *mode)?;
+                    file.write_all(text.as_bytes())?;
+                    file.sync()?;
+                    file.replace()
+                };
+                write().map_err(|error| failed("write", path, error))?;
                 written += 1;
                 Ok(())
             })
-            .and_then(|()| sync(directory));
+            .and_then(|()| sync_directory(directory).map_err(|error| failed("write", directory, error)));
         if let Err(error) = outcome {
             // Report the first failure only. A file that cannot be removed either is in a directory of mode 0700.
             for (path, ..) in &contents[..written] {
@@ -93,27 +101,6 @@ fn make_directory(directory: &Path) -> Result<bool, TlsError> {
             .map_err(|error| failed("set the mode of", directory, error))?;
     }
     Ok(made)
-}
-
-/// Writes `bytes` to a temporary file in `directory` that only its owner can read, then renames it to `path`. The
-/// temporary file is removed if a step fails.
-fn write_atomically(directory: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".ca-")
-            .permissions(Permissions::from_mode(KEY_MODE))
-            .tempfile_in(directory)?;
-        file.write_all(bytes)?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path).map(drop).map_err(|error| error.error)
-    };
-    write().map_err(|error| failed("write", path, error))
-}
-
-/// Syncs the renames to disk.
-fn sync(directory: &Path) -> Result<(), TlsError> {
-    File::open(directory).and_then(|opened| opened.sync_all()).map_err(|error| failed("write", directory, error))
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> TlsError {

@@ -9,6 +9,8 @@
 //! # Ok::<(), bottle_values::name::NameError>(())
 //! ```
 
+pub mod digest;
+pub mod environment;
 pub mod export;
 pub mod grammar;
 #[doc(hidden)]

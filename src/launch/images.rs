@@ -1,19 +1,18 @@
 //! Images: those built from embedded contexts, and the derived image with the workspace.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bottle_engine::{Build, BuildContext as EngineContext, Exec, ObjectKind};
 use bottle_exec::{Event, Stdin, step};
+use bottle_files::{FileLock, NewFile};
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::resolved::{BuildFacts, BuiltImage};
 use bottle_plan::value::ImageRef;
 use bottle_plan::{LabelKey, Service, UserIds};
 use bottle_sidecars::{BuildContext, agent, egress, git_gate, seal, supervise};
-use rustix::fs::FlockOperation;
 
 use super::context::Launch;
 use super::error::LaunchCause;
@@ -127,19 +126,9 @@ fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> 
 }
 
 /// Waits for a lock file until the launch is cancelled.
-fn lock(launch: &Launch<'_>, path: &Path) -> Result<File, LaunchCause> {
-    let failed = |source: io::Error| LaunchCause::Write { path: path.to_owned(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if launch.bottles.cancel.is_cancelled() => {
-                return Err(LaunchCause::Cancelled);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(50)),
-            Err(error) => return Err(failed(error.into())),
-        }
-    }
+fn lock(launch: &Launch<'_>, path: &Path) -> Result<FileLock, LaunchCause> {
+    let lock = FileLock::wait_unless(path, || launch.bottles.cancel.is_cancelled());
+    lock.map_err(|source| LaunchCause::Write { path: path.to_owned(), source })?.ok_or(LaunchCause::Cancelled)
 }
 
 /// Creates the derived image: the base with a copy of the workspace.
@@ -200,9 +189,9 @@ fn pack(launch: &Launch<'_>, owner: UserIds) -> Result<PathBuf, LaunchCause> {
     let path = dir.join("workspace.tar");
     step(&*launch.bottles.observer, "pack the workspace", || -> Result<(), LaunchCause> {
         let failed = |source| LaunchCause::Write { path: path.clone(), source };
-        let file = tempfile::NamedTempFile::new_in(&dir).map_err(failed)?;
-        let packed = workspace::pack(&launch.plan.workspace, owner, io::BufWriter::new(file.as_file()))?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
+        let mut file = NewFile::create(&path, 0o600).map_err(failed)?;
+        let packed = workspace::pack(&launch.plan.workspace, owner, io::BufWriter::new(&mut file))?;
+        file.replace().map_err(failed)?;
         let message = format!("the workspace has {} files, {} KiB", packed.files, packed.bytes.div_ceil(1024));
         launch.bottles.observer.event(&Event::Note { message });
         Ok(())

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use bottle_compose::AGENT_PROMPT;
+use bottle_files::tar::Packer;
 use bottle_plan::BottlePlan;
+use bottle_plan::digest::sha256;
 use bottle_plan::manifest::Provider;
 use bottle_plan::plan::PromptSource;
 use bottle_sidecars::agent;
-use sha2::{Digest, Sha256};
 
 use super::error::ProvisionError;
 use super::script::Script;
@@ -117,26 +118,12 @@ fn split(mut printed: &[u8]) -> BTreeMap<&str, &[u8]> {
     files
 }
 
-/// Returns a SHA-256 digest in hexadecimal.
-pub(super) fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// A tar archive of files in the agent's home directory, with their checksums.
-struct Archive {
-    tar: tar::Builder<Vec<u8>>,
-    checksums: String,
-}
+/// A tar archive of files in the agent's home directory.
+struct Archive(Packer<Vec<u8>>);
 
 impl Default for Archive {
     fn default() -> Self {
-        let mut tar = tar::Builder::new(Vec::new());
-        tar.follow_symlinks(false);
-        Self { tar, checksums: String::new() }
+        Self(Packer::new(Vec::new()))
     }
 }
 
@@ -144,60 +131,44 @@ impl Archive {
     /// Adds a file that only the agent may read. An absolute path must be inside the home directory.
     fn add(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
         let path = path.strip_prefix(agent::HOME).unwrap_or(path).trim_start_matches('/');
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o600);
-        header.set_size(content.len() as u64);
-        self.tar.append_data(&mut header, path, content)?;
-        self.note(Path::new(path), content);
-        Ok(())
+        self.0.add_bytes(Path::new(path), content, 0o600)
     }
 
     /// Adds a skill's directory with the modes that its files have on the host.
     fn add_skill(&mut self, directory: &str, skill: &Path) -> io::Result<()> {
         let name = skill.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
-        self.add_directory(&Path::new(directory).join(name), skill)
+        // The skill may be a link to where it is kept. In it, links stay links.
+        self.0.add_tree(&skill.canonicalize()?, &Path::new(directory).join(name))
     }
 
-    fn add_directory(&mut self, path: &Path, source: &Path) -> io::Result<()> {
-        self.tar.append_dir(path, source)?;
-        let mut entries = std::fs::read_dir(source)?.collect::<io::Result<Vec<_>>>()?;
-        entries.sort_by_key(std::fs::DirEntry::file_name);
-        for entry in entries {
-            let (path, source, kind) = (path.join(entry.file_name()), entry.path(), entry.file_type()?);
-            if kind.is_dir() {
-                self.add_directory(&path, &source)?;
-            } else if kind.is_file() {
-                let content = std::fs::read(&source)?;
-                let mut header = tar::Header::new_gnu();
-                header.set_metadata(&entry.metadata()?);
-                header.set_size(content.len() as u64);
-                self.tar.append_data(&mut header, &path, content.as_slice())?;
-                self.note(&path, &content);
-            } else {
-                self.tar.append_path_with_name(&source, &path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a file's checksum in the format of `sha256sum`, which escapes names with a line break or a backslash.
-    fn note(&mut self, path: &Path, content: &[u8]) {
-        let path = path.to_string_lossy();
-        let escaped = path.replace('\\', "\\\\").replace('\n', "\\n");
-        let mark = if escaped == path { "" } else { "\\" };
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.checksums, "{mark}{}  {escaped}", sha256(content));
-    }
-
-    /// Returns the archive, or no bytes if it has no file.
+    /// Returns the archive with the checksums of its files, or nothing when it has no file.
     fn finish(mut self) -> io::Result<Vec<u8>> {
-        let checksums = std::mem::take(&mut self.checksums);
+        let checksums = checksums(self.0.get_ref())?;
         if checksums.is_empty() {
             return Ok(Vec::new());
         }
         self.add(CHECKSUMS, checksums.as_bytes())?;
-        self.tar.into_inner()
+        self.0.finish()
     }
+}
+
+/// Returns the checksums of an archive's files in the format of `sha256sum`, which escapes names with a line break or a
+/// backslash.
+fn checksums(archive: &[u8]) -> io::Result<String> {
+    let mut lines = String::new();
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        if entry.header().entry_type().is_file() {
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content)?;
+            let path = entry.path()?.to_string_lossy().into_owned();
+            let escaped = path.replace('\\', "\\\\").replace('\n', "\\n");
+            let mark = if escaped == path { "" } else { "\\" };
+            // Writing to a string cannot fail.
+            let _ = writeln!(lines, "{mark}{}  {escaped}", sha256(content));
+        }
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]

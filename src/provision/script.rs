@@ -40,11 +40,6 @@ impl Script {
     }
 }
 
-/// Quotes a text as one word of a shell script.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -62,12 +57,5 @@ mod tests {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(script.failed_task(stderr.trim_end()), ("look", "looking for it".to_owned()));
         assert_eq!(script.failed_task("sh: not found"), ("say hello", "sh: not found".to_owned()));
-    }
-
-    #[test]
-    fn a_quoted_text_is_one_word() {
-        let text = "it's $HOME `x`\n\"y\" \\";
-        let output = Command::new("sh").args(["-c", &format!("printf %s {}", quoted(text))]).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), text);
     }
 }

@@ -8,13 +8,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use bottle_engine::{CopyMethod, Engine, EngineError};
+use bottle_exec::quote_text;
+use bottle_plan::digest::sha256;
 use bottle_plan::manifest::Runtime;
 use bottle_plan::plan::GitGatePlan;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service};
 use bottle_sidecars::{agent, git_gate};
 
 use super::error::ProvisionError;
-use super::script::{Script, quoted};
+use super::script::Script;
 use super::target::Target;
 use super::{codex, home};
 use crate::lifecycle::Handle;
@@ -43,7 +45,7 @@ fn system_script(plan: &BottlePlan) -> Script {
     script.add(CERTIFICATE, agent::INSTALL_CA);
     if let Some(gate) = &plan.git_gate {
         // In a separate file, so that the agent's own git settings stay readable.
-        let rules = quoted(&git_gate::agent_git_config(gate));
+        let rules = quote_text(&git_gate::agent_git_config(gate));
         script.add(
             "write the git rules",
             &format!(
@@ -69,7 +71,7 @@ fn agent_script(plan: &BottlePlan, certificates: &[u8], has_files: bool) -> Scri
         &format!(
             "[ \"$(tail -n {lines} \"$SSL_CERT_FILE\" | sha256sum)\" = '{}  -' ] ||
             {{ echo \"it is not at the end of $SSL_CERT_FILE\" >&2; exit 1; }}",
-            home::sha256(certificates)
+            sha256(certificates)
         ),
     );
     script.add("set the git identity", &git_settings(plan));
@@ -92,7 +94,7 @@ fn git_settings(plan: &BottlePlan) -> String {
         ("safe.directory", plan.workspace.target.as_str()),
     ];
     let set = |(key, value): (&str, &str)| {
-        let value = quoted(value);
+        let value = quote_text(value);
         format!("git config --global {key} {value}; [ \"$(git config --global {key})\" = {value} ]\n")
     };
     settings.into_iter().map(set).collect()
@@ -102,7 +104,7 @@ fn git_settings(plan: &BottlePlan) -> String {
 fn git_rules_check(gate: &GitGatePlan) -> String {
     let check = |upstream| {
         let served = git_gate::served_url(upstream);
-        let (url, served) = (quoted(upstream.url.as_str()), quoted(&served));
+        let (url, served) = (quote_text(upstream.url.as_str()), quote_text(&served));
         format!(
             "url=$(git ls-remote --get-url {url}); [ \"$url\" = {served} ] || \
              {{ echo {url} is rewritten to \"$url\" instead of {served} >&2; exit 1; }}\n"

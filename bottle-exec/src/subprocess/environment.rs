@@ -5,28 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// An allow list, because a deny list of variables misses a new one with each release.
-pub(super) const INHERITED: &[&str] = &[
-    "PATH",
-    "HOME",
-    "XDG_RUNTIME_DIR",
-    "SSH_AUTH_SOCK",
-    "TERM",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "all_proxy",
-];
+use bottle_values::environment::is_inherited;
 
 pub(super) struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
     pub(super) fn new(host: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self(host.into_iter().filter(|(name, _)| is_inherited(name)).collect())
+        Self(host.into_iter().filter(|(name, _)| name.to_str().is_some_and(is_inherited)).collect())
     }
 
     pub(super) fn variables(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
@@ -49,10 +34,6 @@ impl Environment {
             .map(|directory| directory.join(program))
             .find(|candidate| is_executable(candidate))
     }
-}
-
-fn is_inherited(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| INHERITED.contains(&name) || name.starts_with("DOCKER_"))
 }
 
 fn is_executable(path: &Path) -> bool {

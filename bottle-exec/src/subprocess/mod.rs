@@ -25,9 +25,9 @@ use crate::output::Output;
 
 /// Runs commands as processes of this host.
 ///
-/// The environment of a process contains only the host's variables on an allow list ([`Subprocess::INHERITED`] and
-/// everything that starts with `DOCKER_`) and what the command adds. A program is searched once, in the absolute
-/// directories of the host's `PATH`. Each command that is not interactive gets its own process group. A timeout or a
+/// The environment of a process contains only the host's variables on an allow list
+/// ([`is_inherited`](bottle_values::environment::is_inherited)) and what the command adds. A program is searched once, in
+/// the absolute directories of the host's `PATH`. Each command that is not interactive gets its own process group. A timeout or a
 /// cancellation ends the whole group: SIGTERM, a grace period, SIGKILL.
 ///
 /// ```
@@ -44,9 +44,6 @@ pub struct Subprocess {
 }
 
 impl Subprocess {
-    /// Names of the variables that are inherited from the host, besides everything that starts with `DOCKER_`.
-    pub const INHERITED: &[&str] = environment::INHERITED;
-
     /// Returns a backend for a host with this environment. Only variables on the allow list are kept.
     pub fn new(host: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self { environment: Environment::new(host), resolved: Mutex::default(), grace: Duration::from_secs(3) }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use bottle_values::environment::steers_the_engine;
 use bottle_yaml::words::{listed, meant};
 use bottle_yaml::{MAX_MISTAKES, ManifestError, ManifestMistake};
 
@@ -56,26 +57,10 @@ impl Check {
     }
 }
 
-/// Variables of the agent that the renderer sets, and variables that would change the behavior of Docker or Compose if
-/// they were in the environment from which Compose takes forwarded values.
+/// Variables of the agent that the renderer or the image sets.
 const RESERVED_ENV: &[&str] = &[
-    "PATH",
-    "HOME",
     "USER",
-    "TERM",
     "SHELL",
-    "XDG_RUNTIME_DIR",
-    "SSH_AUTH_SOCK",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "FTP_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "ftp_proxy",
-    "all_proxy",
-    "no_proxy",
     "NODE_EXTRA_CA_CERTS",
     "NODE_USE_ENV_PROXY",
     "SSL_CERT_FILE",
@@ -86,19 +71,8 @@ const RESERVED_ENV: &[&str] = &[
     "BOTTLE_PROMPT_FILE",
 ];
 
-/// Prefixes of names that belong to Docker, Compose, the dynamic linker, or the sidecars.
-const RESERVED_ENV_PREFIXES: &[&str] = &[
-    "DOCKER_",
-    "COMPOSE_",
-    "BUILDKIT_",
-    "BUILDX_",
-    "CONTAINERS_",
-    "CONTAINER_",
-    "LD_",
-    "EGRESS_",
-    "GIT_GATE_",
-    "SUPERVISE_",
-];
+/// Prefixes of names that belong to the sidecars.
+const RESERVED_ENV_PREFIXES: &[&str] = &["EGRESS_", "GIT_GATE_", "SUPERVISE_"];
 
 impl Manifest {
     /// Checks the rules that involve several keys. [`Manifest::parse`] and [`Manifest::plan`] check them too.
@@ -258,7 +232,10 @@ fn check_variable(name: &EnvName, key: &str) -> Checked {
 
 fn check_env_name(name: &EnvName, key: &str) -> Checked {
     let name = name.as_str();
-    let reserved = RESERVED_ENV.contains(&name) || RESERVED_ENV_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    // Compose takes forwarded values from its own environment.
+    let reserved = steers_the_engine(name)
+        || RESERVED_ENV.contains(&name)
+        || RESERVED_ENV_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     if reserved {
         return err(
             key,

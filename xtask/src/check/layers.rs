@@ -13,7 +13,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-yaml", Some(&["bottle-values"])),
     ("bottle-plan", Some(&["bottle-values", "bottle-yaml"])),
     ("bottle-posture", Some(&["bottle-plan"])),
-    ("bottle-tls", Some(&[])),
+    ("bottle-tls", Some(&["bottle-files"])),
     ("bottle-files", Some(&[])),
     ("bottle-compose", Some(&["bottle-plan"])),
     ("bottle-exec", Some(&["bottle-values"])),
