@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess};
+use bottle::launch::LaunchCause;
 use bottle::plan::{AgentName, PlanRequest, Slug, StateRoot};
-use bottle::{Bottle, Bottles, Engine, EngineChoice, EngineError, EventLog, Host, Manifest};
+use bottle::{Bottle, Bottles, Engine, EngineChoice, EngineError, EventLog, Host};
 use clap::{Parser, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -113,10 +114,8 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
     };
 
     let host = Host::current().map_err(|error| broken(&bottle::Error::Host(error)))?;
-    let manifest = Manifest::read(&args.manifest).map_err(|error| wrong(&error))?;
     let request = PlanRequest { agent: args.agent.as_ref(), slug: args.slug.clone(), ..host.plan_request() };
-    let plan = manifest.plan(request).map_err(|error| wrong(&error))?;
-    bottle::check_files(&manifest, &plan).map_err(|error| wrong(&error))?;
+    let plan = host.read_plan(&args.manifest, request).map_err(|error| wrong(&error))?;
 
     let root = args.state_dir.map(|dir| StateRoot::at(host.facts.cwd.join(dir)));
     let root = root.unwrap_or_else(|| host.state_root());
@@ -134,7 +133,13 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
     let bottle = bottles.launch(plan).map_err(|error| {
         let log = state.compose_log();
         let hint = if log.exists() { format!("\nthe services' logs are in {}", log.display()) } else { String::new() };
-        Failure(if cancel.is_cancelled() { 130 } else { 1 }, format!("{}{hint}", reported(&error)))
+        let status = match &*error.cause {
+            _ if cancel.is_cancelled() => 130,
+            // The engine lacks what the manifest asks for.
+            LaunchCause::Manifest(_) => 2,
+            _ => 1,
+        };
+        Failure(status, format!("{}{hint}", reported(&error)))
     })?;
     let asked = !args.command.is_empty();
     let exec = if args.command.is_empty() { agent } else { Exec::new(args.command) };

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bottle::exec::{Backend, Command, Control, ExecError, Output, OutputPolicy, RecordingBackend, Stdin, Subprocess};
 use bottle::plan::StateRoot;
-use bottle::{Bottles, Engine, EngineChoice, Host, Manifest};
+use bottle::{Bottles, Engine, EngineChoice, Host};
 use clap::{Parser, Subcommand};
 
 /// Run a bottle's commands somewhere else.
@@ -217,10 +217,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     let engine = Engine::detect(backend, &EngineChoice::Program("docker".into()), Control::default());
     let engine = engine.map_err(|error| text(&error))?;
     let bottles = Bottles::new(engine, host).with_state_root(root);
-    let manifest = Manifest::read(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bottle.yaml"));
-    let manifest = manifest.map_err(|error| wrong(&error))?;
-    let plan = manifest.plan(&bottles).map_err(|error| wrong(&error))?;
-    bottle::check_files(&manifest, &plan).map_err(|error| wrong(&error))?;
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bottle.yaml");
+    let plan = bottles.host().read_plan(manifest, &bottles).map_err(|error| wrong(&error))?;
     let bottle = bottles.launch(plan).map_err(|error| text(&error))?;
     let output = bottle.exec(["id"]).map_err(|error| text(&error))?;
     print!("{}", output.stdout_text());

@@ -1,38 +1,7 @@
 //! The agent's environment file, which Compose reads.
 
 use std::io;
-use std::path::{Path, PathBuf};
-
-/// Error of reading an environment file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EnvFileError {
-    /// The file cannot be read.
-    #[error("read the environment file `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Error of the operating system.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not UTF-8.
-    #[error("read the environment file `{}`: it is not UTF-8", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A line takes a value from the environment in which Compose runs, which holds the bottle's tokens.
-    #[error("use the environment file `{}`: line {line} holds {what}, which would take a value from the launcher's environment; accepted: `NAME=value`, with `$` in single quotes or as `$$`", path.display())]
-    Reaches {
-        /// The file.
-        path: PathBuf,
-        /// Number of the line, from 1.
-        line: usize,
-        /// Content of the line.
-        what: &'static str,
-    },
-}
+use std::path::Path;
 
 /// Returns true if the file exists and sets at least one variable.
 ///
@@ -41,17 +10,24 @@ pub enum EnvFileError {
 ///
 /// # Errors
 ///
-/// Returns an error if the file cannot be read, is not UTF-8, or has such a line.
-pub fn check(path: &Path) -> Result<bool, EnvFileError> {
+/// Returns the problem if the file cannot be read, is not UTF-8, or has such a line.
+pub(crate) fn check(path: &Path) -> Result<bool, String> {
+    // Reading a named pipe would wait for its writer.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err("is not a regular file; accepted: a file of `NAME=value` lines".into());
+    }
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(source) => return Err(EnvFileError::Read { path: path.to_owned(), source }),
+        Err(error) => return Err(format!("cannot be read: {error}; accepted: a file of `NAME=value` lines")),
     };
-    let text = String::from_utf8(bytes).map_err(|_| EnvFileError::NotText { path: path.to_owned() })?;
+    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
     match first_reach(&text) {
         None => Ok(!text.trim().is_empty()),
-        Some((line, what)) => Err(EnvFileError::Reaches { path: path.to_owned(), line, what }),
+        Some((line, what)) => Err(format!(
+            "holds {what} in line {line}, which would take a value from the launcher's environment; accepted: \
+             `NAME=value`, with `$` in single quotes or as `$$`"
+        )),
     }
 }
 
@@ -159,7 +135,7 @@ mod tests {
         std::fs::write(&path, "A=1\n").unwrap();
         assert!(check(&path).unwrap());
         std::fs::write(&path, "A=1\nB=${HOME}\n").unwrap();
-        let error = check(&path).unwrap_err().to_string();
-        assert!(error.contains("agent.env`: line 2 holds a `$`, which would take"), "{error}");
+        let error = check(&path).unwrap_err();
+        assert!(error.contains("holds a `$` in line 2, which would take"), "{error}");
     }
 }

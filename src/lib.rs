@@ -159,12 +159,12 @@ mod agent;
 mod bottles;
 #[cfg(feature = "deploy-keys")]
 pub mod deploy_keys;
-pub mod env_file;
+mod env_file;
 mod error;
 mod event_log;
 mod host;
+mod inputs;
 pub mod launch;
-mod manifest_files;
 mod provision;
 mod report;
 pub mod workspace;
@@ -186,7 +186,6 @@ pub use event_log::{EventLog, EventRecord};
 pub use host::Host;
 pub use launch::LaunchError;
 pub use lifecycle::{Bottle, BottleError, ServiceHealth};
-pub use manifest_files::check_files;
 pub use provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
 pub use report::{Report, report};
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use bottle_plan::{ManifestError, PlanError};
 
+use crate::launch::LaunchCause;
 use crate::{Error, LaunchError};
 
 /// Reports an error to a person: "failed to", the error, and every cause behind it. A mistake of a manifest is drawn below
@@ -72,6 +73,9 @@ fn manifest_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Manifes
         Some(Error::Plan(error)) => return of_plan(error),
         _ => {}
     }
+    if let Some(LaunchCause::Manifest(error)) = error.downcast_ref::<LaunchCause>() {
+        return Some(error);
+    }
     error.downcast_ref::<ManifestError>().or_else(|| error.downcast_ref::<PlanError>().and_then(of_plan))
 }
 
@@ -98,8 +102,7 @@ mod tests {
 
     use super::*;
     use crate::ProvisionError;
-    use crate::env_file::EnvFileError;
-    use crate::launch::{LaunchCause, Step};
+    use crate::launch::Step;
     use crate::lifecycle::{BottleError, JournalError, TeardownError, TeardownReport, UndoError};
     use crate::workspace::WorkspaceError;
 
@@ -116,7 +119,7 @@ mod tests {
         let text = "bottles: {dev: {runtime: kata, egres: {}}}\nagents: {demo: {bottle: dev, command: [id]}}";
         let manifest = || Manifest::parse(text).unwrap_err();
         let name = || "No".parse::<Slug>().unwrap_err();
-        let (known, what, variable, purpose) = ("`demo`", "the workspace", "TOKEN", "route `a` injects it (key)");
+        let (known, what) = ("`demo`", "the workspace");
         let launch = |cause| Box::new(LaunchError::new(Step::Prepare, cause)) as Box<dyn StdError>;
         let mut all: Vec<(&str, Box<dyn StdError>)> = vec![
             ("ManifestError", Box::new(manifest())),
@@ -134,36 +137,15 @@ mod tests {
             ("RenderError", Box::new(RenderError::DuplicateService { name: "agent".into() })),
             ("RenderError", Box::new(RenderError::Dangling { service: "clock".into(), missing: "moon".into() })),
             ("RenderError", Box::new(RenderError::NoPorts { sidecar: "clock".into(), given: "its proxy".into() })),
-            ("EnvFileError", Box::new(EnvFileError::Read { path: path(), source: denied() })),
-            ("EnvFileError", Box::new(EnvFileError::NotText { path: path() })),
-            ("EnvFileError", Box::new(EnvFileError::Reaches { path: path(), line: 2, what: "a `$`" })),
             ("WorkspaceError", Box::new(WorkspaceError::NotADirectory { path: path() })),
             ("WorkspaceError", Box::new(WorkspaceError::Read { path: path(), source: denied() })),
             ("WorkspaceError", Box::new(WorkspaceError::Write(denied()))),
         ];
-        let (variable, purpose) = (variable.to_owned(), purpose.to_owned());
         let causes = [
             LaunchCause::Cancelled,
-            LaunchCause::Variable { variable: variable.clone(), empty: true, purpose: purpose.clone() },
-            LaunchCause::Variable { variable: variable.clone(), empty: false, purpose: purpose.clone() },
-            LaunchCause::VariableNotText { variable: variable.clone(), purpose: purpose.clone() },
-            LaunchCause::VariableNotToken { variable, purpose },
+            LaunchCause::Manifest(manifest()),
             LaunchCause::Unusable { what: what.into(), path: path(), problem: "is not a directory".into() },
-            LaunchCause::Files {
-                problems: vec![
-                    ("workspace.path".into(), "`/home/me/file` is not a directory; accepted: a directory".into()),
-                    ("agents.demo.skills[0]".into(), "`/home/me/x` cannot be used: …; accepted: a directory".into()),
-                ],
-            },
-            LaunchCause::ImageDigest {
-                key: "images.pipelock".into(),
-                wanted: "images.example.com/a:2@sha256:0123".into(),
-                found: "`images.example.com/a:2` is `images.example.com/a@sha256:4567`".into(),
-                program: "docker".into(),
-            },
-            LaunchCause::UpstreamCa { path: path(), source: bundle() },
             LaunchCause::Write { path: path(), source: denied() },
-            LaunchCause::EnvFile(EnvFileError::Read { path: path(), source: denied() }),
             LaunchCause::Workspace(WorkspaceError::Write(denied())),
             LaunchCause::Tls(bundle()),
             LaunchCause::Resolve(ResolveError::UpstreamCa),

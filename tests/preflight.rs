@@ -92,13 +92,14 @@ fn an_image_with_another_digest_is_refused_before_anything_is_created() {
 
     // The tag has other content, or content without a digest.
     for (key, digests, found) in [
-        ("pipelock", other_digest.as_str(), format!("is `images.example.com/firewall@{other}`; run")),
-        ("git_gate", "[]", "is sha256:0123 and has no digest, because it was built or loaded here; run".to_owned()),
+        ("pipelock", other_digest.as_str(), format!("is `images.example.com/firewall@{other}`\n")),
+        ("git_gate", "[]", "is sha256:0123 and has no digest, because it was built or loaded here\n".to_owned()),
     ] {
         let (error, lines, made) = launch_with_images(&format!("{{{key}: '{pinned}'}}"), &[(tag, digests)]);
-        let start = format!("failed to prepare the launch: the image `{pinned}` (`images.{key}`) is not the one");
-        let end = format!("run `docker pull {pinned}`, or change `images.{key}`");
-        assert!(error.starts_with(&start) && error.contains(&found) && error.ends_with(&end), "{error}");
+        let start = "failed to prepare the launch: read manifest: 1 mistake\n\n";
+        let problem = format!("error: bottles.dev.images.{key}: the engine has another image than `{pinned}`: `");
+        assert!(error.starts_with(start) && error.contains(&problem) && error.contains(&found), "{error}");
+        assert!(error.contains(&format!("accepted: the image that `docker pull {pinned}` gives")), "{error}");
         assert!(!made && lines.iter().all(|line| line.contains("image inspect")), "{lines:?}");
     }
     // The engine has the digest under any name, or does not have the image and will pull it.
@@ -125,11 +126,11 @@ agents: {demo: {bottle: dev, command: [sh], skills: [no-skill]}}";
     let text = bottle::report(&error).to_string();
     let path = |name: &str| root.path().join(name).display().to_string();
     for (key, path) in [
-        ("workspace.path", path("nowhere")),
-        ("tls.upstream_ca", path("no-roots")),
+        ("bottles.dev.workspace.path", path("nowhere")),
+        ("bottles.dev.tls.upstream_ca", path("no-roots")),
         ("agents.demo.skills[0]", path("no-skill")),
     ] {
-        assert!(text.contains(&format!("`{key}`: `{path}` cannot be used: ")), "{text}");
+        assert!(text.contains(&format!("error: {key}: `{path}` cannot be used: ")), "{text}");
     }
     assert!(!state.exists());
 }

@@ -53,13 +53,15 @@ fn every_invalid_manifest_gives_drawn_errors_and_status_2_and_creates_nothing() 
     let workspace = home.path().join("workspace.yaml");
     fs::write(
         &workspace,
-        "bottles: {dev: {workspace: {path: nowhere}}}\nagents: {demo: {bottle: dev, command: [id]}}\n",
+        "bottles: {dev: {workspace: {path: nowhere}, env: {A: $NOT_SET, EGRESS_A: x}}}\nagents: {demo: {bottle: dev, command: [id]}}\n",
     )
     .unwrap();
     let output = launch(home.path(), &["--manifest", workspace.to_str().unwrap(), "--", "true"]);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("workspace.yaml:1:35") && stderr.contains("bottles.dev.workspace.path: `"), "{stderr}");
+    // What the host lacks and what the manifest says wrong are in one list.
+    assert!(stderr.contains("bottles.dev.env.A: the variable `NOT_SET` is not set") && stderr.contains("3 mistakes"));
     for missing in ["missing.yaml", "."] {
         let output = launch(home.path(), &["--manifest", missing]);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
@@ -148,9 +150,9 @@ fn a_missing_token_stops_the_launch_before_anything_is_created() {
     fs::write(home.path().join("bottle.yaml"), MANIFEST.replace("{token: API_TOKEN}", "{token: OTHER_TOKEN}")).unwrap();
     let output = launch(home.path(), &["--manifest", "bottle.yaml", "--engine", "rehearse"]);
     let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let wanted = "the variable `OTHER_TOKEN` is not set; route `api.example.com` injects it \
-                  (bottles.full.egress.routes[0].inject.token)";
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let wanted = "error: bottles.full.egress.routes[0].inject.token: the variable `OTHER_TOKEN` is not set; route \
+                  `api.example.com` injects it\n --> bottle.yaml:7:";
     assert!(stderr.contains(wanted), "{stderr}");
     assert!(!state(home.path()).exists());
 }

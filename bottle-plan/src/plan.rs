@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use bottle_yaml::{ManifestError, ManifestMistake, Origin};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{
     DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, RequestScan, Runtime,
     WorkspaceMode,
 };
-use crate::name::{AgentName, Names};
+use crate::name::{AgentName, BottleName, Names};
 use crate::value::{
     ByteSize, ContainerPath, DebianPackage, EntryName, EnvName, GitUrl, HeaderName, HostName, HostPattern, ImageRef,
     Method, NpmVersion, PathPrefix, Span,
@@ -49,6 +50,22 @@ pub struct BottlePlan {
     pub tls: TlsPlan,
     /// The resource limits of the containers.
     pub limits: LimitsSpec,
+    #[serde(skip)]
+    pub(crate) source: PlanSource,
+}
+
+/// The manifest of a plan, for errors. It is ignored when plans are compared, and not stored.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PlanSource {
+    pub(crate) origin: Origin,
+    /// The bottle's name in the manifest. `None` for a plan that was read from its stored form.
+    pub(crate) bottle: Option<BottleName>,
+}
+
+impl PartialEq for PlanSource {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Numeric ids of a user and a group.
@@ -368,6 +385,30 @@ pub struct TlsPlan {
 }
 
 impl BottlePlan {
+    /// Returns the manifest's path of a key of the bottle, such as `bottles.dev.env_file` for `env_file`. A plan that was
+    /// read from its stored form has no bottle's name, and returns the key itself.
+    pub fn bottle_key(&self, key: &str) -> String {
+        self.source.bottle.as_ref().map_or_else(|| key.to_owned(), |bottle| format!("bottles.{bottle}.{key}"))
+    }
+
+    /// Creates the error for mistakes of the plan's manifest that only the caller can find, such as a path that does not
+    /// exist. Each item is a key of the manifest and the text of the mistake. The error has the lines of the keys if the
+    /// manifest was read or parsed, and the file if it was read from one.
+    ///
+    /// ```
+    /// # use bottle_plan::{HostFacts, Manifest, PlanRequest, UserIds};
+    /// # let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };
+    /// let text = "bottles: {dev: {workspace: {path: nowhere}}}\nagents: {demo: {bottle: dev, command: [id]}}";
+    /// let plan = Manifest::parse(text)?.plan(PlanRequest::new(&host, [0; 5]))?;
+    /// let error = plan.error_at([(plan.bottle_key("workspace.path"), "it does not exist".into())]);
+    /// assert_eq!((error.mistakes[0].line, error.mistakes[0].column), (Some(1), Some(35)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn error_at(&self, mistakes: impl IntoIterator<Item = (String, String)>) -> ManifestError {
+        let mistakes = mistakes.into_iter().map(|(key, text)| ManifestMistake::new(key, &text)).collect();
+        self.source.origin.error(mistakes)
+    }
+
     /// Returns the maximum number of the agent's processes and threads. Default: 4096.
     pub fn agent_pids(&self) -> u32 {
         self.limits.agent.pids.unwrap_or(4096)
@@ -388,24 +429,32 @@ impl BottlePlan {
     pub fn wanted_variables(&self) -> Vec<WantedVariable> {
         let mut wanted = Vec::new();
         for (name, source) in &self.agent.forwarded {
+            let key = self.bottle_key(&format!("env.{name}"));
             let purpose = format!("the agent's variable `{name}` forwards it");
-            wanted.push(WantedVariable { name: name.clone(), source: source.clone(), purpose, may_be_empty: true });
+            wanted.push(WantedVariable {
+                name: name.clone(),
+                source: source.clone(),
+                key,
+                purpose,
+                may_be_empty: true,
+            });
         }
-        let mut slot = |name: &EnvName, source: &EnvName, purpose: String| {
+        let mut slot = |name: &EnvName, source: &EnvName, key: String, purpose: String| {
             if !wanted.iter().any(|earlier| earlier.name == *name) {
                 let (name, source) = (name.clone(), source.clone());
-                wanted.push(WantedVariable { name, source, purpose, may_be_empty: false });
+                wanted.push(WantedVariable { name, source, key, purpose, may_be_empty: false });
             }
         };
         for route in self.egress.iter().flat_map(|egress| &egress.routes) {
             if let Some(inject) = &route.inject {
-                let purpose = format!("route `{}` injects it ({}.inject.token)", route.name, route.key);
-                slot(&inject.slot, &inject.token, purpose);
+                let purpose = format!("route `{}` injects it", route.name);
+                slot(&inject.slot, &inject.token, format!("{}.inject.token", route.key), purpose);
             }
         }
         for upstream in self.git_gate.iter().flat_map(|gate| &gate.upstreams) {
             if let GitAuth::Token { token, slot: name, .. } = &upstream.auth {
-                slot(name, token, format!("git upstream `{}` needs it ({}.token)", upstream.name, upstream.key));
+                let purpose = format!("git upstream `{}` needs it", upstream.name);
+                slot(name, token, format!("{}.token", upstream.key), purpose);
             }
         }
         wanted
@@ -419,7 +468,9 @@ pub struct WantedVariable {
     pub name: EnvName,
     /// The host's environment variable that provides the value.
     pub source: EnvName,
-    /// The use of the variable, for error messages. For a token it includes the manifest key.
+    /// The manifest's path of the key that needs the variable.
+    pub key: String,
+    /// The use of the variable, for error messages.
     pub purpose: String,
     /// `true` if an empty value is allowed.
     pub may_be_empty: bool,

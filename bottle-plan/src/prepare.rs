@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use crate::manifest::{
-    AgentSpec, BottleSpec, EnvSpec, GitIdentity, InjectScheme, InjectSpec, Manifest, ManifestError, Provider,
-    RouteSpec, UpstreamSpec,
+    AgentSpec, BottleSpec, EnvSpec, GitIdentity, InjectScheme, InjectSpec, Manifest, ManifestError, ManifestMistake,
+    Provider, RouteSpec, UpstreamSpec,
 };
 use crate::name::{AgentName, Names, Prefix, Service, Slug};
 use crate::plan::{
     AgentImagePlan, AgentPlan, BottlePlan, DeployKey, EgressPlan, GitAuth, GitGatePlan, ImagesPlan, Injection,
-    InjectionValue, PromptMode, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
+    InjectionValue, PlanSource, PromptMode, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
     WorkspacePlan,
 };
 use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern, ImageRef, NpmVersion};
@@ -127,6 +127,36 @@ pub enum PlanError {
     },
 }
 
+impl BottlePlan {
+    /// Reads the manifest at `path` and makes the plan of one bottle. `more` finds the mistakes that need the host, such as
+    /// a file that does not exist: each is a key of the manifest and the text of the mistake.
+    ///
+    /// All mistakes are in one error: those of the manifest itself and those of `more`. If the manifest has mistakes,
+    /// `more` receives a plan in which stand-ins take the place of values that could not be read.
+    ///
+    /// # Errors
+    ///
+    /// If the manifest cannot be read or has mistakes, and as for [`Manifest::plan`].
+    pub fn read<'a>(
+        path: impl AsRef<Path>,
+        request: impl Into<PlanRequest<'a>>,
+        more: impl FnOnce(&Self) -> Vec<(String, String)>,
+    ) -> Result<Self, PlanError> {
+        let path = path.as_ref();
+        let text = bottle_yaml::read_file(path)?;
+        let reading = bottle_yaml::read::<Manifest>(&text).in_file(path);
+        let request = request.into();
+        let mut mistakes = Vec::new();
+        if let Some(manifest) = reading.value() {
+            mistakes = manifest.broken_rules();
+            let plan = manifest.plan_unchecked(request.clone(), path.parent());
+            let found = plan.as_ref().map(more).unwrap_or_default();
+            mistakes.extend(found.into_iter().map(|(key, text)| ManifestMistake::new(key, &text)));
+        }
+        Manifest::finish(reading, mistakes)?.plan_unchecked(request, path.parent())
+    }
+}
+
 impl Manifest {
     /// Makes the plan of one bottle.
     ///
@@ -135,12 +165,16 @@ impl Manifest {
     /// If the manifest breaks a rule, if the agent is not in it, if no agent was chosen and there is not exactly one,
     /// or if the home directory or the manifest's directory is not absolute.
     pub fn plan<'a>(&self, request: impl Into<PlanRequest<'a>>) -> Result<BottlePlan, PlanError> {
-        let request = request.into();
         self.check()?;
+        self.plan_unchecked(request.into(), self.dir())
+    }
+
+    /// Makes a plan of a manifest that may break rules. `dir` is the directory of its file.
+    fn plan_unchecked(&self, request: PlanRequest<'_>, dir: Option<&Path>) -> Result<BottlePlan, PlanError> {
         let (agent_name, agent) = self.choose(request.agent)?;
         let no_bottle = || self.origin.error(vec![self.no_such_bottle(agent_name, &agent.bottle)]);
         let bottle = self.bottles.get(&agent.bottle).ok_or_else(no_bottle)?;
-        let base = &match request.manifest_dir.or(self.dir()) {
+        let base = &match request.manifest_dir.or(dir) {
             // A relative directory is resolved against the working directory, as it was when the manifest was read.
             Some(dir) if request.manifest_dir.is_none() => request.host.cwd.join(dir),
             Some(dir) => dir.to_owned(),
@@ -171,6 +205,7 @@ impl Manifest {
                 upstream_ca: bottle.tls.upstream_ca.as_deref().map(|path| paths.absolute(path)),
             },
             limits: bottle.limits.clone(),
+            source: PlanSource { origin: self.origin.clone(), bottle: Some(agent.bottle.clone()) },
         })
     }
 

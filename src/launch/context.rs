@@ -1,14 +1,13 @@
 //! Context that every step of a launch uses.
 
-use std::path::PathBuf;
-
 use bottle_engine::Engine;
 use bottle_exec::step;
 use bottle_plan::resolved::EngineFacts;
-use bottle_plan::{BottlePlan, Secrets, StateLayout};
+use bottle_plan::{BottlePlan, StateLayout};
 
 use super::error::{LaunchCause, LaunchError, Step};
 use crate::Bottles;
+use crate::inputs::Inputs;
 use crate::lifecycle::{Owner, TeardownGuard};
 
 /// Runs one step and reports its start and end, unless the launch was cancelled.
@@ -37,10 +36,8 @@ pub(super) struct Launch<'a> {
 pub(super) struct Ready {
     /// Capabilities of the engine.
     pub(super) engine: EngineFacts,
-    /// The environment file, if it has content.
-    pub(super) env_file: Option<PathBuf>,
-    /// Every value that Compose must find in its environment.
-    pub(super) compose_environment: Secrets,
+    /// What the plan takes from the host.
+    pub(super) inputs: Inputs,
 }
 
 impl Launch<'_> {

@@ -7,13 +7,12 @@ use std::path::PathBuf;
 use bottle_compose::RenderError;
 use bottle_engine::EngineError;
 use bottle_exec::ExecError;
-use bottle_plan::ResolveError;
+use bottle_plan::{ManifestError, ResolveError};
 use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
 
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::DeployKeyError;
-use crate::env_file::EnvFileError;
 use crate::lifecycle::{BottleError, JournalError, TeardownReport};
 use crate::provision::ProvisionError;
 use crate::workspace::WorkspaceError;
@@ -125,56 +124,9 @@ pub enum LaunchCause {
     /// The launch was cancelled.
     #[error("it was cancelled")]
     Cancelled,
-    /// A variable that the plan needs is not in the host's environment, or is empty.
-    #[error("the variable `{variable}` {}; {purpose}", if *empty { "is empty" } else { "is not set" })]
-    Variable {
-        /// The variable.
-        variable: String,
-        /// `true` if the variable is set but empty.
-        empty: bool,
-        /// Purpose of the value, with the manifest's key.
-        purpose: String,
-    },
-    /// A variable's value is not UTF-8.
-    #[error("the value of the variable `{variable}` is not UTF-8; {purpose}")]
-    VariableNotText {
-        /// The variable.
-        variable: String,
-        /// Purpose of the value, with the manifest's key.
-        purpose: String,
-    },
-    /// A variable's value cannot be a token.
-    #[error(
-        "the value of the variable `{variable}` begins or ends with a space or line end, or holds a character that no \
-         header can carry; {purpose}"
-    )]
-    VariableNotToken {
-        /// The variable.
-        variable: String,
-        /// Purpose of the value, with the manifest's key.
-        purpose: String,
-    },
-    /// Files or directories that the manifest names do not exist or are of the wrong kind.
-    #[error("{}", joined(.problems))]
-    Files {
-        /// Key in the manifest and problem of each path.
-        problems: Vec<(String, String)>,
-    },
-    /// An image on the engine does not have the digest that the manifest names.
-    #[error(
-        "the image `{wanted}` (`{key}`) is not the one that the engine has: {found}; run `{program} pull {wanted}`, or change \
-         `{key}`"
-    )]
-    ImageDigest {
-        /// The manifest's key.
-        key: String,
-        /// The reference with its digest.
-        wanted: String,
-        /// Description of the digests that the engine has for that name.
-        found: String,
-        /// The engine's program.
-        program: String,
-    },
+    /// The manifest names something that cannot be used, such as a variable that is not set. All of it is in this error.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// A file that the plan names cannot be used.
     #[error("{what} `{}` {problem}", path.display())]
     Unusable {
@@ -184,15 +136,6 @@ pub enum LaunchCause {
         path: PathBuf,
         /// Problem with the file, and what would be accepted.
         problem: String,
-    },
-    /// The certificates of `tls.upstream_ca` cannot be used.
-    #[error("read the file `{}` of `tls.upstream_ca`", path.display())]
-    UpstreamCa {
-        /// The file.
-        path: PathBuf,
-        /// Problem with the content.
-        #[source]
-        source: TlsError,
     },
     /// A file of the bottle's state could not be written.
     #[error("write `{}`", path.display())]
@@ -206,9 +149,6 @@ pub enum LaunchCause {
     /// The plan or the posture could not be written.
     #[error(transparent)]
     Supervise(#[from] SuperviseError),
-    /// The environment file cannot be used.
-    #[error(transparent)]
-    EnvFile(#[from] EnvFileError),
     /// The workspace cannot be packed.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
@@ -250,9 +190,4 @@ pub enum LaunchCause {
     /// The handle could not be created.
     #[error(transparent)]
     Bottle(#[from] BottleError),
-}
-
-fn joined(problems: &[(String, String)]) -> String {
-    let problems: Vec<String> = problems.iter().map(|(key, problem)| format!("`{key}`: {problem}")).collect();
-    problems.join("; ")
 }

@@ -87,7 +87,7 @@ impl Launch<'_> {
                 state: self.root_id.clone(),
                 engine: self.ready.engine,
                 networks: networks.clone(),
-                agent: AgentFacts { image: images.agent.clone(), env_file: self.ready.env_file.clone() },
+                agent: AgentFacts { image: images.agent.clone(), env_file: self.ready.inputs.env_file.clone() },
                 pipelock: PipelockFacts {
                     config: self.state.pipelock_config(),
                     ca_cert: authorities.pipelock.certificate.clone(),
@@ -145,7 +145,7 @@ impl Launch<'_> {
         self.guard.record(down)?;
         let log = self.state.compose_log();
         self.guard.record(Undo::DumpLogs { project: name, compose_file, project_dir, log })?;
-        let secrets = self.ready.compose_environment.iter();
+        let secrets = self.ready.inputs.compose_environment.iter();
         let secrets = secrets.map(|(name, value)| (name.to_string(), value.clone()));
         self.engine().compose(project)?.up(self.bottles.wait, secrets)?;
         Ok(())

@@ -23,13 +23,6 @@ struct Check {
     mistakes: Vec<ManifestMistake>,
 }
 
-/// Returns the rules that a manifest breaks.
-pub(super) fn broken_rules(manifest: &Manifest) -> Vec<ManifestMistake> {
-    let mut all = Check::default();
-    manifest.check_all(&mut all);
-    all.mistakes
-}
-
 /// Returns the names of the keys that the rules about a key also read: its siblings, or those in its value.
 pub(super) fn reads(key: &str) -> &'static [&'static str] {
     let name = key.rsplit('.').next().unwrap_or_default();
@@ -81,8 +74,15 @@ impl Manifest {
     ///
     /// If a rule is broken. The error holds every broken rule with its key.
     pub fn check(&self) -> Result<(), ManifestError> {
-        let mistakes = broken_rules(self);
+        let mistakes = self.broken_rules();
         if mistakes.is_empty() { Ok(()) } else { Err(self.origin.error(mistakes)) }
+    }
+
+    /// Returns a mistake for each broken rule.
+    pub(crate) fn broken_rules(&self) -> Vec<ManifestMistake> {
+        let mut all = Check::default();
+        self.check_all(&mut all);
+        all.mistakes
     }
 
     fn check_all(&self, all: &mut Check) {

@@ -40,29 +40,16 @@ impl Manifest {
     }
 
     fn checked(reading: Reading<Self>) -> Result<Self, ManifestError> {
-        let broken = reading.value().map(check::broken_rules).unwrap_or_default();
-        let (manifest, origin) = reading.finish(broken, check::reads)?;
+        let broken = reading.value().map(Self::broken_rules).unwrap_or_default();
+        Self::finish(reading, broken)
+    }
+
+    /// Returns the manifest of a reading, or the error with its own mistakes and `more`.
+    pub(crate) fn finish(reading: Reading<Self>, more: Vec<ManifestMistake>) -> Result<Self, ManifestError> {
+        let (manifest, origin) = reading.finish(more, check::reads)?;
         Ok(Self { origin, ..manifest })
     }
 
-    /// Creates the error for mistakes that only the caller can find, such as a path that does not exist. Each item is a
-    /// key of this manifest and the text of the mistake. The error has the key's line and source line if the manifest
-    /// was read or parsed, and the file if it was read from one.
-    ///
-    /// ```
-    /// use bottle_plan::Manifest;
-    ///
-    /// let text = "bottles: {dev: {workspace: {path: nowhere}}}\nagents: {demo: {bottle: dev, command: [id]}}";
-    /// let error = Manifest::parse(text)?.error_at([("bottles.dev.workspace.path".into(), "it does not exist".into())]);
-    /// assert_eq!((error.mistakes[0].line, error.mistakes[0].column), (Some(1), Some(35)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn error_at(&self, mistakes: impl IntoIterator<Item = (String, String)>) -> ManifestError {
-        self.origin.error(mistakes.into_iter().map(|(key, text)| ManifestMistake::new(key, &text)).collect())
-    }
-}
-
-impl Manifest {
     /// Returns the directory of the file that the manifest was read from. `None` for a manifest that was parsed or
     /// built in code.
     pub fn dir(&self) -> Option<&Path> {
