@@ -32,7 +32,7 @@ pub struct BottlePlan {
     pub user: UserIds,
     /// The egress firewall.
     pub proxy: ProxyPlan,
-    /// The proxy that injects credentials. `None` if the plan has no routes.
+    /// The proxy that injects credentials. `None` if the plan has no routes and pipelock decrypts nothing.
     pub egress: Option<EgressPlan>,
     /// The sidecar that holds git keys. `None` if the plan has no git upstreams.
     pub git_gate: Option<GitGatePlan>,
@@ -111,12 +111,18 @@ impl ProxyPlan {
         }
         self.allow.iter().filter(move |host| !decrypted.contains(host.as_str()))
     }
+
+    /// Returns whether pipelock decrypts the connections to any host. If not, it decrypts none, whichever hosts are
+    /// allowed later in the running bottle.
+    pub fn decrypts(&self) -> bool {
+        !self.content.is_empty()
+    }
 }
 
 /// The routes that egress applies to requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressPlan {
-    /// The routes, in the manifest's order. There is at least one.
+    /// The routes, in the manifest's order. Empty: egress is only there to bound what pipelock decrypts at once.
     pub routes: Vec<Route>,
 }
 

@@ -345,6 +345,7 @@ impl Posture {
         }
         if hosts.clone().any(|host| self.content.contains(host)) {
             writeln!(f, "  By content: pipelock decrypts, and scans URLs and answers (2 s per MiB, at most 1 MiB).")?;
+            writeln!(f, "  Egress is in front of pipelock and bounds how many answers it scans at once.")?;
         }
         let scanned = "  Headers and bodies of requests that pipelock can read are scanned (2.4 s per MB);";
         match self.scan_requests {

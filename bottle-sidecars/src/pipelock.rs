@@ -112,11 +112,14 @@ pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
 /// at the launch.
 ///
 /// In strict mode pipelock rejects a reload that adds a passthrough domain, an exempt domain, a trusted domain or an
-/// SSRF range. A live approval therefore changes only `api_allowlist`. A host that was not in the plan at launch is
-/// inspected by content until the next launch, whatever the plan says: its answers are buffered, scanned (about 2 s per
-/// MiB) and limited to [`MAX_RESPONSE_BYTES`]. The agent reaches the host at once, but large downloads need a new
-/// launch. A host that is no longer allowed stays a passthrough domain. That has no effect, because pipelock checks the
-/// allowlist first.
+/// SSRF range. A live approval therefore changes only `api_allowlist`. If the plan of the launch has a host with
+/// `inspect: content`, a host that was not in it is inspected by content until the next launch: its answers are buffered,
+/// scanned (about 2 s per MiB) and limited to [`MAX_RESPONSE_BYTES`]. The agent reaches the host at once, but large
+/// downloads need a new launch. A host that is no longer allowed stays a passthrough domain. That has no effect, because
+/// pipelock checks the allowlist first.
+///
+/// If the plan of the launch has no host with `inspect: content`, pipelock decrypts nothing, and a host that is approved
+/// later is inspected by connection.
 pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
     let scan = launched.proxy.scan_requests;
     let config = Config {
@@ -139,7 +142,7 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
             sni_verification: true,
         },
         tls_interception: TlsInterception {
-            enabled: true,
+            enabled: launched.proxy.decrypts(),
             ca_cert: Path::new(CA_CERT),
             ca_key: Path::new(CA_KEY),
             max_response_bytes: MAX_RESPONSE_BYTES,
@@ -172,11 +175,11 @@ const BYTES_PER_CONNECTION: u64 = 8 << 20;
 /// Returns the maximum number of simultaneous connections of the agent to pipelock, so that pipelock has enough memory
 /// for what it scans: 128 with the default limit of 1 GiB. The seal enforces it.
 ///
-/// Over plain HTTP and HTTP/1.1 a connection has one answer at a time. Over HTTP/2, a connection to a host with
-/// `inspect: content` has up to 250, and pipelock 2.3.0 has no option to limit them. An agent that requests some 2,000
-/// such answers at once makes pipelock run out of memory, and the engine restarts it. `GODEBUG=http2server=0` does not
-/// help: pipelock still offers HTTP/2 and then fails every request over it. Behind egress there is no HTTP/2: see
-/// `max_inspected`.
+/// Over plain HTTP a connection has one answer at a time. Over HTTP/2 it has up to 250. Pipelock 2.3.0 offers HTTP/2 where
+/// it decrypts and has no option to limit it, and some 2,000 answers at once exhaust its memory. `GODEBUG=http2server=0`
+/// does not help: pipelock still offers HTTP/2 and then fails every request over it. The agent therefore never reaches a
+/// pipelock that decrypts: with `inspect: content` egress is in between. It uses HTTP/1.1 and limits the number of
+/// requests; see `max_inspected`.
 fn max_connections(plan: &BottlePlan) -> u32 {
     u32::try_from(plan.sidecar_memory().bytes() / BYTES_PER_CONNECTION).unwrap_or(u32::MAX).max(8)
 }
@@ -235,6 +238,7 @@ fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
 /// | `max_requests_per_minute` | 60 | 6000 | it counts every connection and request to a registrable domain: `pip install` and `npm install` make hundreds |
 /// | `max_tunnel_seconds` | 300 | a day | a connection is cut when it ends, in the middle of an agent's stream |
 /// | `idle_timeout_seconds` | 120 | an hour | a model may think for many minutes without a byte |
+/// | `tls_interception.enabled` | `false` | only with a host with `inspect: content` | without one nothing is to be decrypted, nor a host that is approved later |
 /// | `passthrough_domains` | none | every host with `inspect: connection` | see [`Inspect`](bottle_plan::manifest::Inspect) |
 /// | `request_body_scanning` | on, `warn` | off, unless the manifest asks for it | 2.4 s per MB with every request |
 /// | `sse_streaming.action` | `block` | `warn`, as for other answers | a model's answer that quotes an instruction would be cut |

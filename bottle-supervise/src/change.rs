@@ -16,6 +16,8 @@ use crate::{Change, Proposal};
 pub enum When {
     /// At once, in the running bottle.
     Now,
+    /// When the proxy that does not run is started again, or at the next launch.
+    NextStart,
     /// At the next launch with [`Supervisor::next_plan`](super::Supervisor::next_plan).
     NextLaunch,
     /// After a person has done the remaining steps by hand.
@@ -28,6 +30,7 @@ impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Now => "takes effect at once",
+            Self::NextStart => "takes effect when the stopped proxy is started again, or the bottle launched again",
             Self::NextLaunch => "takes effect when the bottle is launched again",
             Self::ByHand => "takes effect when a person has done the rest by hand",
             Self::Never => "cannot take effect",
@@ -76,13 +79,15 @@ pub(super) fn edit(plan: &BottlePlan, launched: Option<&BottlePlan>, proposal: &
 /// Time of effect and a note, or the reason why the change is impossible.
 type Edited = Result<(When, String), String>;
 
-/// Sets how pipelock inspects a newly allowed host. A reload cannot make pipelock pass a host without decrypting it, so
-/// a host that the launch did not pass is inspected by content until the next launch.
+/// Sets how pipelock inspects a newly allowed host. If the launch has a host with `inspect: content`, a reload cannot make
+/// pipelock pass a further host without decrypting it, so a host that the launch did not pass is inspected by content
+/// until the next launch. Otherwise pipelock decrypts no host.
 fn inspect(plan: &mut BottlePlan, launched: Option<&BottlePlan>, host: &HostPattern, note: &mut String) {
     let covers = |pattern: &HostPattern| pattern == host || pattern.claims(host);
     // The next launch inspects the host as the wildcard that covers it.
     let at_launch = plan.proxy.content.iter().any(covers);
-    let is_content = launched.map_or(at_launch, |launched| !launched.proxy.passed().any(covers));
+    let decrypted = |launched: &BottlePlan| launched.proxy.decrypts() && !launched.proxy.passed().any(covers);
+    let is_content = launched.map_or(at_launch, decrypted);
     if !is_content {
         return;
     }
@@ -274,7 +279,7 @@ mod tests {
         format!("{:?}; {note}; {diff}", edit.when).trim().to_owned()
     }
 
-    const ROUTED: &str = "{egress: {allow: [b.example.com], routes: [{host: a.example.com, paths: [/v1/], inject: {token: T, scheme: header}}]}}";
+    const ROUTED: &str = "{egress: {allow: [{host: b.example.com, inspect: content}], routes: [{host: a.example.com, paths: [/v1/], inject: {token: T, scheme: header}}]}}";
 
     #[test]
     fn a_host_is_allowed_at_once_unless_a_route_limits_it() {
@@ -309,6 +314,17 @@ mod tests {
             ("a.read.example.com", (true, false), true),
         ] {
             assert_eq!((content(true, host), content(false, host)), (now, (next, false)), "{host}");
+        }
+    }
+
+    #[test]
+    fn where_the_launch_decrypts_nothing_a_live_host_is_not_decrypted_either() {
+        for manifest in ["{}", "{egress: {allow: [a.example.com], routes: [{host: r.example.com}]}}"] {
+            let plan = plan(manifest);
+            let edit = edit(&plan, Some(&plan), &asked("allow_host", r#"{"host":"new.example.com"}"#));
+            assert_eq!((edit.when, edit.note.as_str()), (When::Now, ""));
+            assert!(edit.plan.proxy.passed().any(|host| host.as_str() == "new.example.com"), "{manifest}");
+            assert!(!edit.plan.proxy.decrypts());
         }
     }
 

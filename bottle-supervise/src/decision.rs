@@ -52,7 +52,7 @@ pub struct Applied {
 pub enum ApplyStatus {
     /// It is in effect in the running bottle.
     Live,
-    /// It takes effect when the bottle is next started.
+    /// It takes effect later: when a proxy that does not run is started again, at the next launch, or after a person's work.
     Recorded,
     /// It could not be applied, and nothing is changed.
     Failed,
@@ -64,7 +64,7 @@ impl Applied {
         Self { status: ApplyStatus::Live, detail: detail.into() }
     }
 
-    /// Returns the result of a change that takes effect when the bottle is next started.
+    /// Returns the result of a change that takes effect later.
     pub fn recorded(detail: impl Into<String>) -> Self {
         Self { status: ApplyStatus::Recorded, detail: detail.into() }
     }

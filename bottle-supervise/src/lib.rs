@@ -210,17 +210,18 @@ impl Supervisor {
 
     fn apply(&self, record: &Record, proposal: &Proposal, consequence: &Consequence) -> Applied {
         let Consequence { diff, when, note } = consequence;
-        let changes = diff.changes.iter().map(|change| change.words.as_str());
-        let note = Some(note.as_str()).filter(|note| !note.is_empty());
-        let detail = changes.chain(note).collect::<Vec<_>>().join("; ");
+        let changes = diff.changes.iter().map(|change| change.words.clone());
+        let later = (*when != When::Now).then(|| format!("it {when}"));
+        let note = Some(note.clone()).filter(|note| !note.is_empty());
+        let detail = changes.chain(later).chain(note).collect::<Vec<_>>().join("; ");
         let next = edit(record.next(), None, proposal).plan;
         let now = edit(&record.plan, Some(record.launched()), proposal);
         let done = match (when, now.when) {
             (When::Never, _) => Err(detail.clone()),
             (When::ByHand, _) => Ok(()),
             (When::Now, _) => self.apply_now(record, &record.clone().with(now.plan, next)),
-            // Stopped proxies read their files when they are started again.
-            (When::NextLaunch, When::Now) => self.queue_for_next_start(record, &record.clone().with(now.plan, next)),
+            // A stopped proxy reads its file when it is started again.
+            (When::NextStart, _) => self.queue_for_next_start(record, &record.clone().with(now.plan, next)),
             (When::NextLaunch, _) => {
                 record.clone().with(record.plan.clone(), next).write(&self.layout).map_err(|error| chain(&error))
             }
@@ -285,9 +286,9 @@ impl Supervisor {
 fn consequence(record: &Record, unavailable: Option<&str>, proposal: &Proposal) -> Consequence {
     let mut now = edit(&record.plan, Some(record.launched()), proposal);
     if let (When::Now, Some(reason)) = (now.when, unavailable) {
-        now.when = When::NextLaunch;
-        now.note =
-            format!("{reason}; the change takes effect when it is started again or the bottle is launched again");
+        // A proxy reads its file when it is started.
+        now.when = When::NextStart;
+        reason.clone_into(&mut now.note);
     }
     let (before, after) = match now.when {
         When::NextLaunch => (record.next(), edit(record.next(), None, proposal).plan),

@@ -230,6 +230,55 @@ CONTEXT.wrap_socket(raw, server_hostname='{FORBIDDEN}')"
 
 #[test]
 #[ignore = "needs a container engine"]
+fn a_pipelock_that_decrypts_nothing_still_checks_every_name() {
+    let bed = Bed::new("names");
+    let (launched, later) = ("egress: {allow: [outside.test]}", "egress: {allow: [outside.test, forbidden.test]}");
+    let [launched, later] = [launched, later].map(|manifest| bed.lab.plan(manifest, ""));
+    bed.start(&pipelock::config(&launched, None), &[]);
+    bed.client(&format!("assert get('{OUTSIDE}', '/big?mb=6')[0] == 200")).ok();
+    assert_ne!(bed.client(&format!("get('{FORBIDDEN}', '/')")).code, 0, "a host that is not allowed is reached");
+    // Approved in the running bottle: inspected like the others, with answers of any size.
+    std::fs::write(bed.lab.root.path().join("pipelock/pipelock.yaml"), pipelock::live_config(&launched, &later, None))
+        .unwrap();
+    docker(["kill", "--signal", "HUP", &bed.container]);
+    std::thread::sleep(Duration::from_secs(1));
+    bed.client(&format!("assert get('{FORBIDDEN}', '/big?mb=6')[0] == 200")).ok();
+    for (tunnel, server_name) in [(OUTSIDE, FORBIDDEN), (FORBIDDEN, OUTSIDE)] {
+        let fronted = bed.client(&format!(
+            "import socket
+raw = socket.create_connection((PROXY, 8888), 10)
+raw.sendall(b'CONNECT {tunnel}:443 HTTP/1.1\\r\\nHost: {tunnel}:443\\r\\n\\r\\n')
+assert b' 200 ' in raw.recv(4096), 'no tunnel'
+try:
+    CONTEXT.wrap_socket(raw, server_hostname='{server_name}')
+except OSError:
+    print('closed')"
+        ));
+        assert_eq!(fronted.ok(), "closed", "another TLS server name than the tunnel's is passed");
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn only_a_pipelock_that_decrypts_can_be_ended_over_http2() {
+    let bed = Bed::new("http2");
+    // A quarter of the default, for a quarter of the answers.
+    let arguments = ["--memory=256m", "--memory-swap=256m", "--env", "GOMEMLIMIT=192MiB"];
+    for (manifest, is_ended) in [(MANIFEST, true), ("egress: {allow: [outside.test, forbidden.test]}", false)] {
+        bed.start(&pipelock::config(&bed.lab.plan(manifest, ""), None), &arguments);
+        let proxy = format!("{}:8888", bed.container);
+        let flood = ["python3", "-c", include_str!("pipelock/http2.py"), &proxy, "https://forbidden.test/big?mb=1"];
+        let exec = ["exec", bed.lab.outside.container()].into_iter().chain(flood).chain(["4", "250", "20"]);
+        let protocols = docker(exec).stdout;
+        println!("figure: a flood of 1,000 answers: {}, then {}", protocols.trim(), bed.inspect("{{.State.Status}}"));
+        assert_eq!(protocols.contains("\"h2\""), is_ended, "{protocols}");
+        let state = if is_ended { "exited true" } else { "running false" };
+        assert_eq!(bed.inspect("{{.State.Status}} {{.State.OOMKilled}}"), state, "{manifest}");
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn one_signal_stops_all_traffic_and_another_resumes_it() {
     let bed = Bed::new("stop");
     bed.start(&bed.config(), &[]);

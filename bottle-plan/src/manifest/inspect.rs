@@ -13,14 +13,15 @@ use crate::value::HostPattern;
 #[serde(rename_all = "lowercase")]
 pub enum Inspect {
     /// Pipelock checks the host name, the resolved address and the TLS server name, and passes the encrypted bytes at
-    /// full speed. If the bottle has routes, egress still sees and logs every request. Without egress, a connection
+    /// full speed. If the bottle has egress, egress still sees and logs every request. Without egress, a connection
     /// that does not start with a TLS handshake is also passed, and nothing sees the host name of a request inside TLS.
     /// The agent can then use any protocol with the host, on any port.
     #[default]
     Connection,
     /// Pipelock decrypts the connection, and also scans URLs for secrets and responses for prompt injection. A response
     /// is held back until it has been scanned, which takes about 2 s per MiB. A response above 1 MiB is denied. Event
-    /// streams are scanned event by event.
+    /// streams are scanned event by event. The bottle has egress then, with or without routes, because egress bounds the
+    /// number of requests that pipelock decrypts at once.
     Content,
 }
 

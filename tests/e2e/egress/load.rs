@@ -1,6 +1,7 @@
 //! Latency and throughput of the two proxies, and their memory under load.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use crate::sidecar_state::assert_alive;
 
@@ -120,6 +121,29 @@ fn hundreds_of_inspected_requests_at_once_leave_pipelock_alive() {
     assert_eq!(docker(memory).stdout.trim(), (1 << 30).to_string());
     // Without egress's bound, the same flood takes 980 MiB.
     assert!(assert_alive(&bottle, Service::Pipelock, 850) > 100, "the flood is none");
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn no_agent_floods_a_pipelock_that_decrypts_over_http2() {
+    let lab = Lab::new("http2");
+    let began = Instant::now();
+    let bottle = lab.launch("egress: {allow: [forbidden.test, {host: outside.test, inspect: content}]}", "");
+    figure(&format!("a bottle with one host inspected by content and no route is up after {:?}", began.elapsed()));
+    assert_alive(&bottle, Service::Egress, 300);
+    let url = format!("https://{OUTSIDE}/big?mb=1");
+    for wave in 1..=2 {
+        let flood = ["egress:9099", &url, "64", "250", "20"];
+        let protocols = python(&bottle, include_str!("../pipelock/http2.py"), &flood);
+        figure(&format!("wave {wave}: {}", protocols.ok()));
+        assert_eq!(protocols.stdout.trim(), "{\"http/1.1\": 64}");
+        let other = sh(&bottle, &format!("curl -fsS -m 20 https://{FORBIDDEN}/echo"));
+        other.ok();
+        figure(&format!("a request to another host takes {:?}", other.duration));
+    }
+    assert!(assert_alive(&bottle, Service::Pipelock, 850) > 100, "the flood is none");
+    assert_alive(&bottle, Service::Egress, 300);
     lab.close(&bottle);
 }
 

@@ -7,9 +7,11 @@ use std::time::Instant;
 use bottle::Engine;
 use bottle::exec::{Backend, CancelToken, Command, Control, ExecError, Output, Subprocess};
 
+use crate::sidecar_state::assert_alive;
+
 use super::*;
 
-/// Pipelock only, with one host that it passes and one that it decrypts.
+/// One host that pipelock passes and one that it decrypts.
 const BOTH_WAYS: &str = "\
 supervise: {wait: 40s}
 egress: {allow: [outside.test, {host: api.anthropic.com, inspect: content}]}";
@@ -165,19 +167,25 @@ fn a_stopped_proxy_is_reported_before_the_decision() {
     let running = it.pending(1).remove(0);
     assert_eq!(running.consequence().when, When::Now);
     let shown = running.to_string();
-    assert!(shown.contains("inspects the content of forbidden.test") && shown.contains("2 s per MiB"), "{shown}");
+    assert!(!shown.contains("until the next launch"), "{shown}");
 
     docker(["kill", "--signal", "KILL", &pipelock]);
     docker(["update", "--restart", "no", &pipelock]);
     docker(["stop", &pipelock]);
     assert!(matches!(it.supervisor.approve(&running, ""), Err(SuperviseError::ConsequenceChanged(_))));
     let stopped = it.pending(1).remove(0);
-    assert_eq!(stopped.consequence().when, When::NextLaunch);
-    assert!(stopped.to_string().contains("pipelock is not running: it exited with status 137"), "{stopped}");
+    assert_eq!(stopped.consequence().when, When::NextStart);
+    let shown = stopped.to_string();
+    let when = "takes effect when the stopped proxy is started again, or the bottle launched again";
+    for part in [when, "pipelock is not running: it exited with status 137"] {
+        assert!(shown.contains(part), "{shown}");
+    }
     let decision = it.supervisor.approve(&stopped, "").unwrap();
     assert_eq!(applied(&decision).0, ApplyStatus::Recorded, "{decision:?}");
     let told = it.ask(&json!([["proposal_status", {"id": decision.id}]])).remove(0);
-    assert!(told["text"].as_str().unwrap().contains("pipelock is not running"), "{told}");
+    for part in [when, "pipelock is not running"] {
+        assert!(applied(&decision).1.contains(part) && told["text"].as_str().unwrap().contains(part), "{told}");
+    }
     docker(["start", &pipelock]);
     engine().wait_ready(&pipelock, Duration::from_secs(30)).unwrap();
     assert_eq!(it.code(FORBIDDEN), "200");
@@ -251,9 +259,6 @@ fn streams_and_connections_survive_an_approval() {
         }
     });
     // The host that was allowed live is decrypted, and its answers are limited as the review says.
-    let issuer =
-        |host: &str| sh(&it.bottle, &format!("curl -sv -o /dev/null https://{host}/ 2>&1 | grep -i 'issuer:'")).stdout;
-    assert!(issuer(FORBIDDEN).contains("pipelock") && !issuer(OUTSIDE).contains("pipelock"), "{}", issuer(FORBIDDEN));
     assert_eq!(it.status(&format!("https://{FORBIDDEN}/big?mb=6")), "403");
     assert_eq!(it.status(&format!("https://{OUTSIDE}/big?mb=6")), "200");
     let next = it.supervisor.next_plan().unwrap();
@@ -301,6 +306,35 @@ fn simultaneous_approvals_all_take_effect_and_pipelock_never_reads_a_partial_fil
     assert!(reloads >= names.len(), "{log}");
     assert!(!log.contains("config reload failed") && !log.contains("CONFIG_RELOAD"), "{log}");
     it.supervisor.verify().unwrap();
+    it.close();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_agent_cannot_end_pipelock_through_a_host_that_was_approved_live() {
+    let it = Supervised::launch("http2", SMALL);
+    it.ask(&json!([host(FORBIDDEN)]));
+    let review = it.pending(1).remove(0);
+    assert_eq!(applied(&it.supervisor.approve(&review, "").unwrap()).0, ApplyStatus::Live);
+    let flood = Exec::new(["python3", "-c", include_str!("../pipelock/http2.py")].into_iter().chain([
+        &*format!("{}:8888", it.container(Service::Pipelock)),
+        &*format!("https://{FORBIDDEN}/big?mb=1"),
+        "64",
+        "250",
+        "20",
+    ]));
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| it.bottle.exec(flood.with_timeout(Duration::from_secs(100))).unwrap());
+        std::thread::sleep(Duration::from_secs(10));
+        let other = sh(&it.bottle, &format!("curl -fsS -m 20 https://{OUTSIDE}/echo"));
+        assert!(other.code == 0 && other.duration < Duration::from_secs(5), "{other:?}");
+        let flood = flood.join().unwrap();
+        assert_eq!(flood.stdout.text().trim(), "{\"http/1.1\": 64}", "{}", flood.stderr.text());
+    });
+    assert_alive(&it.bottle, Service::Pipelock, 100);
+    // An answer of any size comes whole: the host is inspected as it will be from the next launch on.
+    let large = sh(&it.bottle, &format!("curl -fsS https://{FORBIDDEN}/big?mb=6 | wc -c"));
+    assert_eq!(large.ok(), (6 << 20).to_string());
     it.close();
 }
 
