@@ -1,5 +1,6 @@
 //! A bottle described in code, without a manifest file: `cargo run --example embed`. Needs a container engine.
-#![expect(clippy::print_stdout, reason = "a program's output")]
+
+use std::io::Write as _;
 
 use bottle::prelude::*;
 
@@ -10,7 +11,8 @@ fn main() -> bottle::Result<()> {
     let plan = Manifest::default().with_bottle("sealed", sealed)?.with_agent("worker", worker)?.plan(&bottles)?;
     let bottle = bottles.launch(plan)?;
     let output = bottle.exec(["sh", "-c", "id -un; pwd"])?;
-    print!("{}", output.stdout_text());
+    // A reader that went away is no reason to leave the bottle behind.
+    let _ = write!(std::io::stdout(), "{}", output.stdout_text());
     bottle.close()?;
     Ok(())
 }

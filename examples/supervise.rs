@@ -5,8 +5,6 @@
 //! else leaves the proposal for later. Then it reads one line with the reason, which may be empty and which the agent
 //! can read.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
-
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +32,7 @@ fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", bottle::report(&*error));
+            let _ = writeln!(std::io::stderr(), "error: {}", bottle::report(&*error));
             ExitCode::FAILURE
         }
     }
@@ -50,12 +48,12 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         None => only_bottle(&engine, &root)?,
     };
     let supervisor = Supervisor::open(engine, &root, &slug)?;
-    println!("watching bottle {slug}\n\n{}", bottle::posture::Posture::of(&supervisor.plan()?));
+    say(&format!("watching bottle {slug}\n\n{}", bottle::posture::Posture::of(&supervisor.plan()?)))?;
     for event in supervisor.watch(Duration::from_millis(200), u64::MAX, || false) {
         let goes_on = match event {
             Event::Proposed(review) => decide(&supervisor, *review)?,
             other => {
-                println!("{}\n", in_words(&other));
+                say(&format!("{}\n", in_words(&other)))?;
                 true
             }
         };
@@ -88,7 +86,7 @@ fn only_bottle(engine: &Engine, root: &StateRoot) -> Result<Slug, Box<dyn std::e
 /// Asks until the proposal is decided or left for later. Returns false at the end of the input.
 fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn std::error::Error>> {
     loop {
-        println!("{review}");
+        say(&review.to_string())?;
         let Some(answer) = ask("approve? [y/n/later] ")? else { return Ok(false) };
         let is_yes = match answer.as_str() {
             "y" | "yes" => true,
@@ -100,15 +98,15 @@ fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn s
         match decided {
             Ok(decision) => {
                 match decision.applied {
-                    Some(applied) => println!("{:?}: {}\n", applied.status, applied.detail),
-                    None => println!("Denied\n"),
+                    Some(applied) => say(&format!("{:?}: {}\n", applied.status, applied.detail))?,
+                    None => say("Denied\n")?,
                 }
                 return Ok(true);
             }
             // The proposal on the screen is out of date. A person may decide only on what they have seen.
-            Err(error @ SuperviseError::ConsequenceChanged(_)) => println!("{}\n", bottle::report(&error)),
+            Err(error @ SuperviseError::ConsequenceChanged(_)) => say(&format!("{}\n", bottle::report(&error)))?,
             Err(error) => {
-                println!("{}\n", bottle::report(&error));
+                say(&format!("{}\n", bottle::report(&error)))?;
                 return Ok(true);
             }
         }
@@ -117,8 +115,13 @@ fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn s
 }
 
 fn ask(question: &str) -> std::io::Result<Option<String>> {
-    print!("{question}");
+    write!(std::io::stdout(), "{question}")?;
     std::io::stdout().flush()?;
     let mut line = String::new();
     Ok((std::io::stdin().lock().read_line(&mut line)? > 0).then(|| line.trim().to_owned()))
+}
+
+/// Prints a line. An error ends the program: nobody sees any more what there is to decide.
+fn say(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
 }

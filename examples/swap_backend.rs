@@ -8,9 +8,8 @@
 //! directory must exist there under the same path, as in a shared home directory. The library cannot check this,
 //! because it sees the engine's socket as `HOST` does.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program's output")]
-
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,7 +68,7 @@ impl Backend for Elsewhere {
         let call = RandomState::new().build_hasher().finish();
         let wrapped = self.place.wrap(command, call, &self.state);
         if let Some(rehearsal) = &self.rehearsal {
-            println!("{wrapped}");
+            say(&format!("{wrapped}\n"));
             return rehearsal.run(command, control);
         }
         if command.has_secret_argument() {
@@ -175,11 +174,16 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// Prints a text. A reader that went away is no reason to stop.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(status, message)) => {
-            eprintln!("error: {message}");
+            let _ = writeln!(std::io::stderr(), "error: {message}");
             ExitCode::from(status)
         }
     }
@@ -208,10 +212,10 @@ fn run(args: &Args) -> Result<(), Failure> {
     if args.check {
         let violations = bottle::conformance::check(&*backend).err().unwrap_or_default();
         for violation in &violations {
-            eprintln!("{violation}");
+            let _ = writeln!(std::io::stderr(), "{violation}");
         }
         let kept = if violations.is_empty() { "every rule is kept" } else { "not every rule is kept" };
-        println!("{kept}");
+        say(&format!("{kept}\n"));
         return if violations.is_empty() { Ok(()) } else { Err(Failure(1, "failed to conform".to_owned())) };
     }
     let engine = Engine::detect(backend, &EngineChoice::Program("docker".into()), Control::default());
@@ -221,6 +225,6 @@ fn run(args: &Args) -> Result<(), Failure> {
     let plan = bottles.host().read_plan(manifest, &bottles).map_err(|error| wrong(&error))?;
     let bottle = bottles.launch(plan).map_err(|error| text(&error))?;
     let output = bottle.exec(["id"]).map_err(|error| text(&error))?;
-    print!("{}", output.stdout_text());
+    say(&output.stdout_text());
     bottle.close().map(drop).map_err(|error| text(&error))
 }

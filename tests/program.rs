@@ -157,6 +157,19 @@ fn a_missing_token_stops_the_launch_before_anything_is_created() {
     assert!(!state(home.path()).exists());
 }
 
+#[test]
+fn a_rehearsal_whose_output_nobody_reads_does_not_panic() {
+    let home = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/swap_backend");
+    let mut rehearsal = Command::new(program);
+    rehearsal.args(["ssh", "host.example.com"]).env_clear().env("HOME", home.path()).stdin(Stdio::null());
+    let mut child = rehearsal.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| code < 101) && !stderr.contains("panicked"), "{output:?}");
+}
+
 fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {

@@ -275,6 +275,23 @@ fn closing_the_terminal_removes_the_bottle() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn an_example_whose_output_nobody_reads_does_not_panic_and_leaves_nothing() {
+    let place = Place::new();
+    let mut embed = example("embed");
+    embed.env("CLAUDE_BOTTLE_STATE", place.state()).current_dir(&bottle_testing::lab::host().facts.cwd);
+    let mut child = embed.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    let entries = fs::read_dir(place.state()).unwrap().flatten();
+    let slugs: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let slugs: Vec<&String> = slugs.iter().filter(|name| name.starts_with("worker-")).collect();
+    assert_eq!(slugs.len(), 1, "{slugs:?}");
+    super::docker_has_nothing_of(slugs[0]);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
     use std::os::unix::fs::PermissionsExt;
 
