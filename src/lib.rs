@@ -1,16 +1,22 @@
 //! Launches an AI coding agent inside a sealed Docker Compose project.
 //!
-//! A [`Manifest`] says what a bottle may do. [`Bottles`] launches it, on this machine's container engine, and returns a
-//! [`Bottle`]: a handle that runs commands, copies files, and removes everything when it is closed or dropped. This page
-//! grows one program from "run a command" to an agent that never holds its key. Every section compiles as a test.
+//! A [`Manifest`] says what a bottle may do. [`Bottles`] launches it on this machine's container engine and returns a
+//! [`Bottle`]: a handle that runs commands, copies files, and removes everything when it is closed or dropped.
+//!
+//! This page grows one program, from a command in a bottle to an agent that never holds its key. Each section compiles
+//! as a test and continues with the `bottles`, `dev` and `bottle` of the ones before it.
 //!
 //! # How do I run a command in a bottle?
+//!
+//! Describe a bottle and an agent, launch, and run the command.
 //!
 //! ```no_run
 //! use bottle::prelude::*;
 //!
 //! let bottles = Bottles::local()?;
-//! let manifest = Manifest::parse("{bottles: {dev: {}}, agents: {worker: {bottle: dev, command: [sh]}}}")?;
+//! let dev = BottleSpec::default();
+//! let coder = AgentSpec::custom("dev", ["sh"])?;
+//! let manifest = Manifest::default().with_bottle("dev", dev)?.with_agent("coder", coder)?;
 //! let bottle = bottles.launch(manifest.plan(&bottles)?)?;
 //! let output = bottle.exec(["id", "-un"])?;
 //! assert_eq!(output.stdout_text(), "agent\n");
@@ -18,12 +24,13 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
-//! A bottle with nothing in it reaches nothing. The working directory is copied into it, without what `.gitignore` names.
-//! [`Bottles::local`] finds the engine and the state directory. Every other option has a default and a `with_*` method.
+//! An empty [`BottleSpec`] reaches no host. The launch copies the working directory into the bottle, as `/workspace`,
+//! without the files that `.gitignore` excludes. [`Bottles::local`] finds the engine and the state directory. All other
+//! options have a default and a `with_*` method. [`Manifest::read`] reads the same from a YAML file.
 //!
 //! # How do I let the agent reach a host?
 //!
-//! List it under `egress.allow`. `*.example.com` allows `example.com` and everything below it.
+//! Add it to the allowlist: `egress.allow` in a manifest. `*.example.com` allows `example.com` and every name below it.
 //!
 //! ```
 //! # use bottle::prelude::*;
@@ -33,25 +40,26 @@
 //!
 //! # How do I run Claude Code with a key that it never holds?
 //!
-//! A route injects the key. The agent has a placeholder in the variable that it insists on; the `egress` sidecar puts the
-//! real key, from this process's environment, into each request that the route allows.
+//! Add a route. The `egress` sidecar reads the real key from the environment of this process, and puts it into each
+//! request that the route allows. The agent gets a placeholder in the variable that Claude Code requires.
 //!
 //! ```no_run
 //! use bottle::prelude::*;
 //!
 //! let manifest = Manifest::parse(r#"
 //! bottles:
-//!   claude:
+//!   dev:
 //!     env:
 //!       ANTHROPIC_API_KEY: {placeholder: true}
 //!     egress:
+//!       allow: [example.com, "*.example.org"]
 //!       routes:
 //!         - host: api.anthropic.com
 //!           paths: [/v1/, /api/claude_code/]
 //!           methods: [GET, POST]
 //!           inject: {token: ANTHROPIC_API_KEY, scheme: header, header: x-api-key}
 //! agents:
-//!   coder: {bottle: claude, provider: claude}
+//!   coder: {bottle: dev, provider: claude}
 //! "#)?;
 //! let bottles = Bottles::local()?;
 //! let bottle = bottles.launch(manifest.plan(&bottles)?)?;
@@ -60,29 +68,30 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
-//! `examples/claude.yaml` and `examples/codex.yaml` are complete manifests. [`Bottle::exec_agent`] runs the agent on this
-//! process's own terminal.
+//! If the key is not set, the launch fails before it creates anything. `examples/claude.yaml` and `examples/codex.yaml`
+//! are complete manifests. [`Bottle::exec_agent`] runs the agent on this process's own terminal.
 //!
 //! # How do I see the logs?
 //!
-//! [`Bottles::logs`] writes what the services print to a sink, also for a bottle that is already gone. [`Bottles::list`]
-//! returns the state of every service, including one that was killed.
+//! [`Bottles::logs`] passes the output of all services to a sink. It also works from another process, and for a bottle
+//! that was removed. [`Bottles::list`] returns the state of every service, including one that was killed.
 //!
 //! ```no_run
 //! use std::io::Write;
 //! use std::sync::Arc;
 //! use bottle::exec::Stream;
-//! use bottle::prelude::*;
+//! # use bottle::prelude::*;
+//! # let bottles = Bottles::local()?;
+//! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
 //!
-//! let bottles = Bottles::local()?;
 //! let print = |_: Stream, bytes: &[u8]| { let _ = std::io::stdout().write_all(bytes); };
-//! bottles.logs(&"coder-4x7qa".parse()?, false, Arc::new(print))?;
+//! bottles.logs(bottle.slug(), false, Arc::new(print))?;
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
 //! # Why was my request refused?
 //!
-//! The answer says which rule refused it, and each refusal is a line in the log.
+//! The answer names the rule that refused the request, and the log has a line for each refusal.
 //!
 //! | answer | from | what to change |
 //! | --- | --- | --- |
@@ -95,14 +104,14 @@
 //!
 //! # How does the agent ask a person for more?
 //!
-//! With `supervise: true` the agent has a tool that proposes changes. A person looks at each proposal, at what approving
-//! it would change, and at when it would take effect.
+//! With `supervise: true` in the bottle's manifest, the agent has a tool that proposes changes. A [`Review`] shows a
+//! person the proposal, the effect of an approval, and when it takes effect.
 //!
 //! ```no_run
-//! use bottle::prelude::*;
-//!
-//! let bottles = Bottles::local()?;
-//! let supervisor = bottles.supervise(&"coder-4x7qa".parse()?)?;
+//! # use bottle::prelude::*;
+//! # let bottles = Bottles::local()?;
+//! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
+//! let supervisor = bottles.supervise(bottle.slug())?;
 //! for review in supervisor.pending()? {
 //!     println!("{review}");
 //!     supervisor.approve(&review, "needed for the tests")?;
@@ -110,31 +119,83 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
+//! [`Review`]: supervise::Review
+//!
 //! # How do I get the work back?
 //!
-//! Copy it out before the bottle is closed, or let the agent push a branch through git-gate. What the agent wrote is not
-//! to be trusted: links are kept as links and must not be followed.
+//! Copy it out before the bottle is closed, or let the agent push a branch through git-gate. Do not trust what the agent
+//! wrote: symbolic links are copied as links, so do not follow them.
 //!
 //! ```no_run
 //! # use bottle::prelude::*;
 //! # let bottles = Bottles::local()?;
-//! let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
+//! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
+//! std::fs::create_dir_all("results").expect("results can be created");
 //! bottle.cp_out("/workspace/report.md", "results".as_ref())?;
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
 //! # How do I add a sidecar?
 //!
-//! Implement [`Sidecar`](compose::Sidecar) (the page of [`compose`] has a complete example) and pass it to
-//! [`Bottles::with_sidecar`]. The seal opens the ports that it names, and no others.
+//! Implement [`Sidecar`](compose::Sidecar) and pass it to [`Bottles::with_sidecar`]. The seal opens the ports that
+//! [`agent_access`](compose::Sidecar::agent_access) returns, and no others. This sidecar tells the agent the time:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use bottle::compose::document::Service;
+//! use bottle::compose::sidecar::{Image, Reach, health_check, sidecar_service};
+//! use bottle::compose::{AgentAccess, Sidecar};
+//! use bottle::plan::ResolvedPlan;
+//! use bottle::plan::value::ImageRef;
+//! use bottle::prelude::*;
+//!
+//! #[derive(Debug)]
+//! struct Clock {
+//!     image: ImageRef,
+//! }
+//!
+//! const SERVER: &str = "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalPort => 8080, Listen => 5); \
+//!                       while (my $c = $s->accept) { print $c scalar(gmtime).qq(\\n); close $c }";
+//!
+//! impl Sidecar for Clock {
+//!     fn name(&self) -> &str {
+//!         "clock"
+//!     }
+//!
+//!     fn applies(&self, _: &BottlePlan) -> bool {
+//!         true
+//!     }
+//!
+//!     fn service(&self, plan: &ResolvedPlan) -> Service {
+//!         let alias = Some(self.name().to_owned());
+//!         let mut service = sidecar_service(plan, self.name(), Image::Pulled(&self.image), Reach::Internal, alias);
+//!         service.command = ["perl", "-e", SERVER].map(String::from).to_vec();
+//!         service.healthcheck = Some(health_check(plan, &["grep", "-q", ":1F90 ", "/proc/net/tcp"]));
+//!         service
+//!     }
+//!
+//!     fn agent_access(&self, _: &ResolvedPlan) -> AgentAccess {
+//!         AgentAccess { no_proxy: vec![self.name().to_owned()], ports: vec![8080], ..AgentAccess::default() }
+//!     }
+//! }
+//!
+//! # let manifest = Manifest::parse("{bottles: {dev: {}}, agents: {coder: {bottle: dev, command: [sh]}}}")?;
+//! let clock = Clock { image: "debian:trixie-slim".parse()? };
+//! let bottles = Bottles::local()?.with_sidecar(Arc::new(clock));
+//! let bottle = bottles.launch(manifest.plan(&bottles)?)?;
+//! let time = bottle.exec(["bash", "-c", "cat < /dev/tcp/clock/8080"])?;
+//! println!("{}", time.stdout_text());
+//! # Ok::<(), bottle::Error>(())
+//! ```
 //!
 //! # How do I put my own files into the agent's container?
 //!
 //! Implement [`Provisioner`], and pass [`Builtin.then(yours)`](Provisioner::then) to [`Bottles::with_provisioner`].
 //!
-//! # How do I run the commands elsewhere?
+//! # How do I swap the backend?
 //!
-//! Every command goes through a [`Backend`](exec::Backend). [`conformance`] tests an implementation of your own.
+//! Every command goes through a [`Backend`](exec::Backend). Pass one to [`Engine::detect`], here one that logs each
+//! command with `tracing`. [`conformance`] tests an implementation of your own.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -149,7 +210,7 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
-//! `examples/swap_backend.rs` runs everything over ssh, or in a container.
+//! `examples/swap_backend.rs` runs every command over ssh, or in a container.
 //!
 //! # What if my program is killed?
 //!
@@ -207,3 +268,21 @@ pub mod prelude {
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct Readme;
+
+#[cfg(test)]
+mod tests {
+    use super::Manifest;
+
+    /// The README's Rust code is compiled by the doc tests.
+    #[test]
+    fn every_manifest_in_the_readme_is_valid() {
+        let readme = include_str!("../README.md");
+        let manifests: Vec<&str> =
+            readme.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").expect("the block ends").0).collect();
+        assert!(!manifests.is_empty(), "the README shows a manifest");
+        for text in manifests {
+            let manifest = Manifest::parse(text).unwrap_or_else(|error| panic!("{}", crate::report(&error)));
+            assert_eq!(manifest.agents.len(), 1, "`plan(&bottles)` needs exactly one agent:\n{text}");
+        }
+    }
+}
