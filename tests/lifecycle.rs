@@ -2,7 +2,7 @@
 //! `debian:trixie-slim`.
 
 #![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
-#![expect(clippy::disallowed_methods, reason = "a test is its own facade: it reads the environment that it hands on")]
+#![expect(clippy::disallowed_methods, reason = "a test is its own facade: it reads the environment that it passes on")]
 
 use std::error::Error;
 use std::fs;

@@ -53,7 +53,7 @@ type Rule = fn(&dyn Backend) -> Seen;
 const RULES: &[(&str, Rule)] = &[
     ("the status of the command is given back", status),
     ("a command that ended badly is no error of the backend", failure_is_output),
-    ("a program that is not there is told as such", not_found),
+    ("a missing program is reported as such", not_found),
     ("arguments arrive as they are", arguments),
     ("variables arrive, secret ones too", variables),
     ("no COMPOSE variable is inherited", no_compose_variable),
@@ -252,7 +252,7 @@ fn timeout(backend: &dyn Backend) -> Seen {
     let started = Instant::now();
     match backend.run(&command, &control) {
         Err(ExecError::TimedOut { .. }) => {}
-        other => return Err(format!("it gave back {other:?}")),
+        other => return Err(format!("it returned {other:?}")),
     }
     soon(started)?;
     is_gone(backend, &chunks.of(Stream::Stdout).0)
@@ -265,7 +265,7 @@ fn stubborn(backend: &dyn Backend) -> Seen {
     let started = Instant::now();
     match backend.run(&command, &control) {
         Err(ExecError::TimedOut { .. }) => {}
-        other => return Err(format!("it gave back {other:?}")),
+        other => return Err(format!("it returned {other:?}")),
     }
     soon(started)?;
     is_gone(backend, &chunks.of(Stream::Stdout).0)
@@ -284,7 +284,7 @@ fn cancelled(backend: &dyn Backend) -> Seen {
     });
     match result {
         Err(ExecError::Cancelled { .. }) => {}
-        other => return Err(format!("it gave back {other:?}")),
+        other => return Err(format!("it returned {other:?}")),
     }
     soon(started)?;
     is_gone(backend, &chunks.of(Stream::Stdout).0)
@@ -298,7 +298,7 @@ fn cancelled_before(backend: &dyn Backend) -> Seen {
     let command = sh(r#"echo ran >"$1""#).with_arg("name").with_arg(&trace);
     match backend.run(&command, &Control::cancelled_by(token)) {
         Err(ExecError::Cancelled { .. }) => expect("whether it ran", &trace.exists(), &false),
-        other => Err(format!("it gave back {other:?}")),
+        other => Err(format!("it returned {other:?}")),
     }
 }
 

@@ -43,7 +43,7 @@ pub enum EngineError {
         address: String,
     },
     /// A variable cannot be passed by name, because the engine's own client reads it.
-    #[error("hand on the variable `{name}`: the engine's own program would read it; give it another name")]
+    #[error("pass the variable `{name}` to a container: the engine's own client would read it; accepted: another name")]
     ReservedName {
         /// Name of the variable.
         name: String,

@@ -16,7 +16,7 @@ use bottle_exec::{Control, ExitStatus, Logging, SecretValue, Stdin, Subprocess};
 
 const IMAGE: &str = "debian:trixie-slim";
 
-#[expect(clippy::disallowed_methods, reason = "a test is its own facade: it reads the environment that it hands on")]
+#[expect(clippy::disallowed_methods, reason = "a test is its own facade: it reads the environment that it passes on")]
 fn engine() -> Engine {
     let backend = Logging::new(Subprocess::new(std::env::vars_os()));
     Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default()).expect("an engine that answers")
@@ -176,7 +176,7 @@ fn interrupted_execs(name: &str, runtime: &str) {
     assert_eq!(running().trim(), "sleep 3900");
     engine.kill_all(name, None).unwrap();
     assert_eq!(running(), "");
-    assert!(engine.container(name).unwrap().unwrap().is_ready(), "the container itself goes on");
+    assert!(engine.container(name).unwrap().unwrap().is_ready(), "the container itself still runs");
     drop(project);
 }
 
@@ -344,5 +344,5 @@ fn a_person_at_a_terminal() {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    assert_eq!(without.unwrap().code(), Some(1), "the engine's own status for a container that is not there");
+    assert_eq!(without.unwrap().code(), Some(1), "the engine's own status for a missing container");
 }

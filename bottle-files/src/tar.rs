@@ -264,7 +264,7 @@ pub fn unpack(tar: &File, into: &Path) -> io::Result<()> {
         let kind = entry.header().entry_type();
         if (kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link()) && !entry.unpack_in(into)? {
             let path = entry.path()?.display().to_string();
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{path}` leads out of the directory")));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{path}` is outside the directory")));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Reads YAML into types with `serde`, and reports every mistake at once: each with its line and key, and drawn below its
 //! source line.
 //!
-//! [`read`] parses a text. It goes on after a mistake, so that the next one is found as well. The caller adds the mistakes
+//! [`read`] parses a text. It continues after a mistake, so that the next one is found as well. The caller adds the mistakes
 //! that only it can find to the returned [`Reading`], and [`Reading::finish`] gives the value or the error with all of
 //! them.
 //!

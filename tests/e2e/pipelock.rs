@@ -288,7 +288,7 @@ fn one_signal_stops_all_traffic_and_another_resumes_it() {
         std::thread::sleep(Duration::from_secs(2));
         docker(["kill", "--signal", "USR1", &bed.container]);
         let open = open.join().unwrap();
-        assert!(open.code != 0 && open.duration < Duration::from_secs(8), "an open stream goes on: {open:?}");
+        assert!(open.code != 0 && open.duration < Duration::from_secs(8), "an open stream continues: {open:?}");
     });
     assert_ne!(bed.client("get('outside.test', '/')").code, 0);
     docker(["kill", "--signal", "USR1", &bed.container]);

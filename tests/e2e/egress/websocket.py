@@ -1,4 +1,4 @@
-"""Talks to an echoing WebSocket by a library that is made for it; prints what came of it, as JSON.
+"""Talks to an echoing WebSocket by a WebSocket library; prints the result as JSON.
 
 Arguments: the URL, and the value of an `X-Api-Key` header.
 """

@@ -16,7 +16,7 @@ _KEY = "egress"
 _MASK = "egress-mask"
 
 
-# mitmproxy logs what an add-on raises, and goes on with the request. So each begins refused.
+# mitmproxy logs what an add-on raises, and continues with the request. So each begins refused.
 _UNJUDGED = Refusal(500, "internal", "the request could not be judged")
 
 

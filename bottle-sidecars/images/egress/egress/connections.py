@@ -110,7 +110,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             await super().handle_connection(connection)
         except asyncio.CancelledError:
             if connection in self.transports:
-                # Closed while it waited for its turn to hand on data, which mitmproxy does not expect.
+                # Closed while it waited for its turn to pass on data, which mitmproxy does not expect.
                 connection.state = ConnectionState.CLOSED
                 await self.server_event(events.ConnectionClosed(connection))
                 io.writer.close()
@@ -291,7 +291,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             try:
                 function(data)
             except Exception:
-                # The request goes on, and began as refused.
+                # The request continues, and began as refused.
                 logger.exception("an add-on failed")
         if hook.name in ("response", "error") and isinstance(data, HTTPFlow):
             switched = hook.name == "response" and data.response is not None and data.response.status_code == 101
@@ -377,7 +377,7 @@ class Listener(Proxyserver):
         """Opens the port.
 
         Raises:
-            OSError: the port cannot be had.
+            OSError: the port cannot be bound.
         """
         (mode,) = ctx.options.mode
         self._mode = mode_specs.ProxyMode.parse(mode)

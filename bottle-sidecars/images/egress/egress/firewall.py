@@ -60,13 +60,13 @@ class Firewall:
         return True
 
     def leave(self) -> None:
-        """Gives back a place."""
+        """Releases a place."""
         self._places.release()
 
     def leave_after(self, connection: socket.socket) -> None:
-        """Gives back a place when pipelock has ended this connection, on which nobody waits for the answer any more.
+        """Releases a place when pipelock has ended this connection, on which nobody waits for the answer any more.
 
-        Pipelock goes on with the scan of what it holds when its client leaves. Otherwise an agent that gives up and asks
+        Pipelock continues to scan what it holds when its client leaves. Otherwise an agent that gives up and asks
         again could have it hold any number of answers.
         """
         task = asyncio.get_running_loop().create_task(self._leave_after(connection))
