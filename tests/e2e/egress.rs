@@ -79,7 +79,7 @@ impl Tokens {
     }
 }
 
-fn host_with(variables: &[(&str, &str)]) -> Host {
+pub(crate) fn host_with(variables: &[(&str, &str)]) -> Host {
     let host = host();
     let added = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     Host::new(host.facts.clone(), host.environment().chain(added))
@@ -98,20 +98,20 @@ fn python(bottle: &Bottle, script: &str, arguments: &[&str]) -> Finished {
 }
 
 /// Returns the requests that have reached the outside host and whose target contains a text.
-fn arrived(lab: &Lab, target: &str) -> Vec<Value> {
+pub(crate) fn arrived(lab: &Lab, target: &str) -> Vec<Value> {
     let holds = |event: &Value| event["target"].as_str().is_some_and(|text| text.contains(target));
     lab.outside.events().into_iter().filter(holds).collect()
 }
 
 /// Returns the values of a request's header. The name's case does not matter.
-fn header(event: &Value, name: &str) -> Vec<String> {
+pub(crate) fn header(event: &Value, name: &str) -> Vec<String> {
     let pairs = event["headers"].as_array().into_iter().flatten();
     let named = pairs.filter(|pair| pair[0].as_str().is_some_and(|text| text.eq_ignore_ascii_case(name)));
     named.filter_map(|pair| pair[1].as_str().map(ToOwned::to_owned)).collect()
 }
 
 #[expect(clippy::print_stderr, reason = "figures that a person asked for")]
-fn figure(text: &str) {
+pub(crate) fn figure(text: &str) {
     eprintln!("figure: {text}");
 }
 

@@ -6,6 +6,7 @@ mod agents;
 mod compose_config;
 mod egress;
 mod git;
+mod install;
 mod launch;
 mod lifecycle;
 mod pipelock;

@@ -38,11 +38,22 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         command
     };
     checked(&mut cargo(&["build", "--quiet", "--examples"]))?;
+    let mut list = cargo(&["test", "--quiet", "--test", "e2e", "--", "--ignored", "--list"]);
+    let packages = if output(list.args(args.filter.as_deref()))?.lines().any(|test| test.starts_with("install::")) {
+        // It takes a minute or more the first time, and the registries of pip and npm.
+        build_image(&root, "packages").unwrap_or_else(|error| {
+            eprintln!("warning: the tests that install packages are not run: {error}");
+            error.to_string().lines().last().unwrap_or_default().to_owned()
+        })
+    } else {
+        String::new()
+    };
     let mut tests = cargo(&["test", "--test", "e2e", "--", "--ignored", "--format=pretty"]);
     tests.args(args.filter.as_deref());
     tests.arg(format!("--test-threads={}", args.threads));
     tests.env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
     tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", outside);
+    tests.env("BOTTLE_E2E_PACKAGES", packages);
     let report = Report::of(&mut tests)?;
     let left = leftovers(&root)?;
     eprint!("{report}");
