@@ -1,0 +1,177 @@
+/*
+ * seal: owns the agent's network namespace.
+ *
+ *   seal HOST[:PORT[:CONNECTIONS]]...   sets the rules, then waits for a signal to stop
+ *   seal check                          prints the rules; fails if they are not set
+ *
+ * The rules let these packets leave the namespace, and no others: TCP to each PORT, at the address of every HOST. A sidecar
+ * that the engine restarts may get another sidecar's address, so a port is open at all of them. With CONNECTIONS, a further
+ * connection to the port waits until one of them ends.
+ *
+ * A network without a route is not enough. A socket that is bound to the interface needs neither a route nor a privilege, and
+ * its datagrams reach every address of the host. The rules belong to the namespace. Changing them takes CAP_NET_ADMIN, which
+ * no process of the agent has.
+ *
+ * Everything is closed first. Names are resolved once, before the agent's container starts: later, the agent could forge the
+ * resolver's answers, since it shares this namespace.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_ENDPOINTS = 24, RESOLVE_MILLISECONDS = 60000, PAUSE_MILLISECONDS = 20 };
+
+struct endpoint {
+    char host[256];
+    char address[INET_ADDRSTRLEN];
+    long port;        /* 0 if no port of this host is open */
+    long connections; /* 0 if their number is not limited */
+};
+
+static char rules[32768];
+static size_t used;
+
+static void fail(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("seal: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+static void append(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(rules + used, sizeof rules - used, format, arguments);
+    va_end(arguments);
+    if (length < 0 || (size_t)length >= sizeof rules - used) fail("too many endpoints");
+    used += length;
+}
+
+/* Parses a decimal number from 1 to `highest`. */
+static long number(const char *text, long highest, const char *argument) {
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno != 0 || *end != '\0' || end == text || value < 1 || value > highest)
+        fail("`%s` is not an endpoint; accepted: HOST[:PORT[:CONNECTIONS]]", argument);
+    return value;
+}
+
+static struct endpoint parse(const char *argument) {
+    struct endpoint endpoint = {0};
+    if (strlen(argument) >= sizeof endpoint.host) fail("`%s` is too long", argument);
+    strcpy(endpoint.host, argument);
+    char *port = strchr(endpoint.host, ':');
+    if (port == NULL) return endpoint;
+    *port++ = '\0';
+    char *connections = strchr(port, ':');
+    if (connections != NULL) {
+        *connections++ = '\0';
+        endpoint.connections = number(connections, 1000000, argument);
+    }
+    endpoint.port = number(port, 65535, argument);
+    return endpoint;
+}
+
+/* Waits for a host's address: the sidecar may still be starting. */
+static void resolve(struct endpoint *endpoint) {
+    const struct addrinfo wanted = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    const struct timespec pause = {.tv_nsec = PAUSE_MILLISECONDS * 1000000L};
+    for (int waited = 0; waited < RESOLVE_MILLISECONDS; waited += PAUSE_MILLISECONDS) {
+        struct addrinfo *found = NULL;
+        if (getaddrinfo(endpoint->host, NULL, &wanted, &found) == 0) {
+            const struct sockaddr_in *address = (const struct sockaddr_in *)found->ai_addr;
+            inet_ntop(AF_INET, &address->sin_addr, endpoint->address, sizeof endpoint->address);
+            freeaddrinfo(found);
+            return;
+        }
+        nanosleep(&pause, NULL);
+    }
+    fail("no address for `%s` within %d seconds", endpoint->host, RESOLVE_MILLISECONDS / 1000);
+}
+
+/* Writes a table that lets only loopback traffic leave. */
+static void write_closed(void) {
+    append("table inet closed {\n  chain output {\n    type filter hook output priority filter; policy drop;\n"
+           "    oif lo accept\n  }\n}\n");
+}
+
+/* Writes the table that replaces the closed one in a single step. */
+static void write_rules(const struct endpoint *endpoints, int count, int limited) {
+    used = 0;
+    append("delete table inet closed\n"
+           "table inet bottle {\n  chain output {\n    type filter hook output priority filter; policy drop;\n"
+           "    oif lo accept\n");
+    for (int i = 0; i < count; i++)
+        if (limited && endpoints[i].connections != 0)
+            append("    tcp dport %ld ct state new ct count over %ld drop\n", endpoints[i].port, endpoints[i].connections);
+    for (int i = 0; i < count; i++)
+        for (int j = 0; endpoints[i].port != 0 && j < count; j++)
+            append("    ip daddr %s tcp dport %ld accept\n", endpoints[j].address, endpoints[i].port);
+    append("    meta l4proto tcp reject with tcp reset\n    reject\n  }\n}\n");
+}
+
+/* Runs nft with the rules as its standard input. */
+static int set_rules(int quiet) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) fail("cannot create a pipe: %s", strerror(errno));
+    const pid_t child = fork();
+    if (child < 0) fail("cannot start nft: %s", strerror(errno));
+    if (child == 0) {
+        dup2(ends[0], STDIN_FILENO);
+        if (quiet) close(STDERR_FILENO);
+        execl("/usr/sbin/nft", "nft", "-f", "-", (char *)NULL);
+        _exit(127);
+    }
+    close(ends[0]);
+    const ssize_t written = write(ends[1], rules, used); /* fits into the pipe */
+    close(ends[1]);
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR) fail("cannot wait for nft: %s", strerror(errno));
+    return written == (ssize_t)used && status == 0;
+}
+
+int main(int count, char **arguments) {
+    if (count == 2 && strcmp(arguments[1], "check") == 0) {
+        execl("/usr/sbin/nft", "nft", "list", "table", "inet", "bottle", (char *)NULL);
+        fail("cannot start nft: %s", strerror(errno));
+    }
+    sigset_t stop;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    sigprocmask(SIG_BLOCK, &stop, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    write_closed();
+    if (!set_rules(0)) fail("cannot close the namespace");
+
+    static struct endpoint endpoints[MAX_ENDPOINTS];
+    count--;
+    if (count > MAX_ENDPOINTS) fail("%d endpoints are more than %d", count, MAX_ENDPOINTS);
+    for (int i = 0; i < count; i++) endpoints[i] = parse(arguments[i + 1]);
+    for (int i = 0; i < count; i++) resolve(&endpoints[i]);
+    write_rules(endpoints, count, 1);
+    if (!set_rules(1)) {
+        write_rules(endpoints, count, 0);
+        if (!set_rules(0)) fail("cannot open the endpoints");
+        fputs("seal: this kernel cannot count connections (nft_connlimit); their number is not limited\n", stderr);
+    }
+    int received;
+    sigwait(&stop, &received);
+    return 0;
+}
