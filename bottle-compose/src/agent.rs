@@ -6,11 +6,8 @@ use bottle_plan::manifest::{Runtime, WorkspaceMode};
 use bottle_plan::plan::PromptMode;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 
-use crate::document::{Attachment, Bind, Condition, Dependency, PullPolicy, Service, Variable};
-use crate::sidecar::{
-    AgentAccess, INTERNAL, NO_NEW_PRIVILEGES, STOP_GRACE, bounded_logging, closed_dns, closed_dns_search, labels,
-    no_ipv6,
-};
+use crate::document::{Bind, Condition, Dependency, PullPolicy, Service, Variable};
+use crate::sidecar::{AgentAccess, NO_NEW_PRIVILEGES, STOP_GRACE, bounded_logging, labels};
 
 /// Path, in the agent's container, of the certificate of the bottle's authority.
 pub const AGENT_CA_CERT: &str = "/usr/local/share/ca-certificates/claude-bottle.crt";
@@ -41,6 +38,7 @@ pub fn agent_argv(plan: &BottlePlan) -> Vec<String> {
     argv
 }
 
+/// Returns the agent's service. It has no network of its own: it joins the seal's network namespace.
 pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecars: &[String]) -> Service {
     let bottle = plan.plan();
     let limits = &bottle.limits.agent;
@@ -56,15 +54,12 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
             Runtime::Runsc => Some("runsc".into()),
         },
         init: true,
-        networks: vec![(INTERNAL.into(), Attachment::default())],
-        dns: closed_dns(),
-        dns_search: closed_dns_search(),
+        network_mode: Some(format!("service:{}", Name::Seal)),
         environment: environment(plan, access),
         env_file: plan.launch().agent.env_file.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         volumes: volumes(plan, access),
         cap_drop: vec!["ALL".into()],
         security_opt: vec![NO_NEW_PRIVILEGES.into()],
-        sysctls: no_ipv6(),
         pids_limit: Some(bottle.agent_pids()),
         mem_limit: memory,
         memswap_limit: memory,
@@ -72,7 +67,9 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         stop_grace_period: Some(STOP_GRACE.into()),
         depends_on: sidecars
             .iter()
-            .map(|name| (name.clone(), Dependency { condition: Condition::ServiceHealthy }))
+            .map(String::as_str)
+            .chain([Name::Seal.as_str()])
+            .map(|name| (name.to_owned(), Dependency { condition: Condition::ServiceHealthy }))
             .collect(),
         logging: Some(bounded_logging()),
         labels: agent_labels(plan),

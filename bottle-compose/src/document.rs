@@ -64,8 +64,11 @@ pub struct Service {
     /// Runs a small init as process 1, which forwards signals and reaps children.
     #[serde(skip_serializing_if = "is_false")]
     pub init: bool,
-    /// The networks.
-    #[serde(serialize_with = "in_order")]
+    /// The service whose network namespace the container joins, `service:<name>`; `None` for a namespace of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_mode: Option<String>,
+    /// The networks; empty if the container joins another service's namespace.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "in_order")]
     pub networks: Vec<(String, Attachment)>,
     /// Additional entries of the container's hosts file, as `host:address`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -91,6 +94,9 @@ pub struct Service {
     /// Mounts the root file system read-only.
     #[serde(skip_serializing_if = "is_false")]
     pub read_only: bool,
+    /// Capabilities that are added to those that were not dropped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cap_add: Vec<String>,
     /// Capabilities that are dropped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cap_drop: Vec<String>,

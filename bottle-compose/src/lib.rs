@@ -85,6 +85,7 @@
 mod agent;
 pub mod document;
 mod render;
+mod seal;
 pub mod sidecar;
 mod yaml;
 

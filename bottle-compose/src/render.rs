@@ -7,6 +7,7 @@ use bottle_plan::{ResolvedPlan, Service as Name};
 
 use crate::agent::agent_service;
 use crate::document::{ComposeFile, Ipam, IpamConfig, Network, Variable};
+use crate::seal::seal_service;
 use crate::sidecar::{AgentAccess, EGRESS, INTERNAL, Sidecar, labels};
 
 /// Error of rendering a Compose document.
@@ -40,7 +41,7 @@ pub enum RenderError {
     },
 }
 
-/// Renders the document of a bottle: the sidecars that apply, in the order given, then the agent, then the networks.
+/// Renders the document of a bottle: the sidecars that apply, in the order given, the seal, the agent, and the networks.
 ///
 /// It uses no clock, environment, file system or randomness, so the same plan gives the same bytes.
 ///
@@ -57,6 +58,8 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     let names: Vec<String> = applying.iter().map(|sidecar| sidecar.name().to_owned()).collect();
     let mut services: Vec<_> =
         applying.iter().map(|sidecar| (sidecar.name().to_owned(), sidecar.service(plan))).collect();
+    let doors = names.iter().map(String::as_str).zip(&access);
+    services.push((Name::Seal.as_str().to_owned(), seal_service(plan, &doors.collect::<Vec<_>>())));
     services.push((Name::Agent.as_str().to_owned(), agent_service(plan, &access, &names)));
     let file = ComposeFile {
         name: plan.plan().names.project(),

@@ -96,22 +96,12 @@ pub fn sidecar_service(
     if reach == Reach::Both {
         networks.push((EGRESS.to_owned(), Attachment::default()));
     }
-    let (reference, build, pull_policy) = match image {
-        Image::Pulled(reference) => (reference, None, None),
-        Image::Local(local) => {
-            let build = local
-                .build
-                .as_ref()
-                .map(|facts| Build { context: facts.context.to_string_lossy().into_owned(), args: facts.args.clone() });
-            let local_only = build.is_some();
-            (&local.reference, build, local_only.then_some(PullPolicy::Never))
-        }
+    let image = match image {
+        Image::Pulled(reference) => Service { image: reference.to_string(), ..Service::default() },
+        Image::Local(local) => local_image(local),
     };
     let memory = bottle.sidecar_memory().bytes();
     Service {
-        image: reference.to_string(),
-        build,
-        pull_policy,
         container_name: bottle.names.sidecar_container(name.as_ref()),
         user: Some(bottle.user.to_string()),
         init: true,
@@ -130,6 +120,20 @@ pub fn sidecar_service(
         restart: Some(RESTART.into()),
         logging: Some(bounded_logging()),
         labels: labels(plan),
+        ..image
+    }
+}
+
+/// Returns a service with an image that was built by the launcher, or is ready on the engine, and nothing else.
+pub(crate) fn local_image(local: &BuiltImage) -> Service {
+    let build = local
+        .build
+        .as_ref()
+        .map(|facts| Build { context: facts.context.to_string_lossy().into_owned(), args: facts.args.clone() });
+    Service {
+        image: local.reference.to_string(),
+        pull_policy: build.is_some().then_some(PullPolicy::Never),
+        build,
         ..Service::default()
     }
 }

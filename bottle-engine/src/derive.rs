@@ -1,4 +1,4 @@
-//! Short-lived containers: to create an image, to query an image, or to work in another container's network.
+//! Short-lived containers: to create an image, or to query an image.
 
 use std::collections::BTreeMap;
 
@@ -41,24 +41,6 @@ impl Engine {
             .with_label(format!("make image {tag}"))
             .with_uninterrupted();
         self.run(&command).map(drop)
-    }
-
-    /// Runs an image's entrypoint with these arguments in the network namespace of a running container, as root with
-    /// only the capability `NET_ADMIN`. Returns its output and removes the container.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error when the program does not succeed.
-    pub fn run_in_network_of(&self, container: &str, image: &str, args: &[String]) -> Result<Output, EngineError> {
-        let network = format!("container:{container}");
-        let command = self
-            .change(["run", "--rm", "--pull", "never", "--network", &network, "--user", "0:0", "--read-only"])
-            .with_args(["--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"])
-            .with_arg(image)
-            .with_args(args)
-            .with_label(format!("work in the network of {container}"))
-            .with_uninterrupted();
-        self.run(&command)
     }
 
     /// Runs a command in a new container of an image, without a network. Returns its output, whatever its status, and

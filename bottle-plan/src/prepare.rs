@@ -417,6 +417,7 @@ fn images(agent: &AgentSpec, bottle: &BottleSpec, user: UserIds) -> ImagesPlan {
         (Service::Egress, &spec.egress),
         (Service::GitGate, &spec.git_gate),
         (Service::Supervise, &spec.supervise),
+        (Service::Seal, &spec.seal),
     ];
     let mut packages = spec.packages.clone();
     packages.sort();

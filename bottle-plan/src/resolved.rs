@@ -34,6 +34,8 @@ pub struct LaunchFacts {
     pub agent: AgentFacts,
     /// The files of pipelock.
     pub pipelock: PipelockFacts,
+    /// The image of the seal.
+    pub seal: BuiltImage,
     /// The image and files of egress.
     pub egress: Option<EgressFacts>,
     /// The image and files of git-gate.
@@ -262,6 +264,7 @@ impl LaunchFacts {
             ("pipelock's certificate".into(), &self.pipelock.ca_cert),
             ("pipelock's key".into(), &self.pipelock.ca_key),
         ];
+        paths.extend(self.seal.build.iter().map(|build| ("the seal's build context".into(), build.context.as_path())));
         if let Some(path) = &self.agent.env_file {
             paths.push(("the agent's environment file".into(), path));
         }

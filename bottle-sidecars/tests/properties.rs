@@ -97,13 +97,15 @@ proptest! {
     }
 
     #[test]
-    fn only_the_doors_lead_out_and_the_agent_is_none(plan in bottle_testing::random::resolved_plan()) {
+    fn only_three_sidecars_are_on_the_egress_network_and_the_agent_is_on_none(plan in bottle_testing::random::resolved_plan()) {
         let document = document(&plan);
         for (name, service) in &document.services {
             let on = |network: &str| service.networks.iter().any(|(known, _)| known == network);
             let door = ["pipelock", "egress", "git-gate"].contains(&name.as_str());
-            prop_assert!(on("internal"), "{} is not on the internal network", name);
+            prop_assert_eq!(on("internal"), name != "agent", "{}", name);
             prop_assert_eq!(on("egress"), door, "{}", name);
+            prop_assert_eq!(service.network_mode.as_deref(), (name == "agent").then_some("service:seal"));
+            prop_assert_eq!(&service.cap_add, if name == "seal" { &["NET_ADMIN"][..] } else { &[] }, "{}", name);
             prop_assert_eq!(&service.cap_drop, &["ALL"]);
             prop_assert_eq!(&service.security_opt, &["no-new-privileges:true"]);
             prop_assert!(service.pids_limit.is_some());

@@ -2,7 +2,7 @@
 
 use bottle_compose::{ComposeFile, Sidecar, render};
 use bottle_plan::ResolvedPlan;
-use bottle_sidecars::{egress, git_gate, pipelock, seal};
+use bottle_sidecars::{egress, git_gate, pipelock};
 
 fn document(plan: &ResolvedPlan) -> ComposeFile {
     let sidecars = bottle_sidecars::all();
@@ -19,12 +19,13 @@ fn documents() {
 }
 
 #[test]
-fn doors() {
-    let sidecars = bottle_sidecars::all();
-    let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
+fn endpoints() {
     let plain = bottle_testing::plans::topologies().into_iter().filter(|(name, _)| name.ends_with("__plain"));
-    let doors = plain.map(|(name, plan)| format!("{name}: {}", seal::doors(&plan, &sidecars).join(" ")));
-    insta::assert_snapshot!("doors", doors.collect::<Vec<_>>().join("\n"));
+    let endpoints = plain.map(|(name, plan)| {
+        let document = document(&plan);
+        format!("{name}: {}", document.service("seal").expect("every bottle has a seal").command.join(" "))
+    });
+    insta::assert_snapshot!("endpoints", endpoints.collect::<Vec<_>>().join("\n"));
 }
 
 #[test]

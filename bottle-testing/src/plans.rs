@@ -75,6 +75,7 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
             ca_cert: dir(Service::Pipelock).join("ca.pem"),
             ca_key: dir(Service::Pipelock).join("ca-key.pem"),
         },
+        seal: built(Service::Seal),
         egress: plan.egress.as_ref().map(|_| EgressFacts {
             image: built(Service::Egress),
             routes: state.egress_routes(),

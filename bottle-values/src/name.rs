@@ -236,7 +236,7 @@ name_type! {
     /// assert!("Fix".parse::<Slug>().unwrap_err().to_string().contains("`F` at character 1"));
     /// ```
     Slug, "a slug",
-    longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise)(?:-|$)",
+    longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise|seal)(?:-|$)",
     accepted "1 to 40 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
     check |text| check_hyphenated(text, 40).and_then(|()| check_not_a_sidecar(text))
 }
@@ -244,7 +244,7 @@ name_type! {
 name_type! {
     /// The name of an agent in the manifest. It is short enough that `<agent>-<5 characters>` is a valid [`Slug`].
     AgentName, "an agent name",
-    longest 34, pattern r"^[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise)(?:-|$)",
+    longest 34, pattern r"^[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise|seal)(?:-|$)",
     accepted "1 to 34 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
     check |text| check_hyphenated(text, 34).and_then(|()| check_not_a_sidecar(text))
 }
@@ -296,13 +296,15 @@ pub enum Service {
     Egress,
     /// The MCP server through which the agent asks a person for changes.
     Supervise,
+    /// The owner of the agent's network namespace, which sets its firewall rules.
+    Seal,
     /// The agent.
     Agent,
 }
 
 impl Service {
     /// Every sidecar, in the order of the Compose document.
-    pub const SIDECARS: [Self; 4] = [Self::Pipelock, Self::GitGate, Self::Egress, Self::Supervise];
+    pub const SIDECARS: [Self; 5] = [Self::Pipelock, Self::GitGate, Self::Egress, Self::Supervise, Self::Seal];
 
     /// Returns the service's name in the Compose document, which is also its short host name.
     pub const fn as_str(self) -> &'static str {
@@ -311,6 +313,7 @@ impl Service {
             Self::GitGate => "git-gate",
             Self::Egress => "egress",
             Self::Supervise => "supervise",
+            Self::Seal => "seal",
             Self::Agent => "agent",
         }
     }

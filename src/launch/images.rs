@@ -24,8 +24,8 @@ use crate::workspace;
 pub(super) struct Images {
     /// Image of the agent: the derived image, or its base if no workspace is copied.
     pub(super) agent: ImageRef,
-    /// Image of the container that seals the agent's network namespace.
-    pub(super) seal: ImageRef,
+    /// Image of the seal.
+    pub(super) seal: BuiltImage,
     /// The built or ready image of each sidecar that the plan has.
     pub(super) sidecars: BTreeMap<Service, BuiltImage>,
 }
@@ -34,7 +34,7 @@ pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
     let plan = &launch.plan;
     let base = image(launch, Service::Agent, &agent::CONTEXT, agent::build_args(plan))?;
     let args = BTreeMap::from([("BASE".to_owned(), plan.images.base.to_string())]);
-    let seal = built_image(launch, &seal::CONTEXT, args.clone())?.reference;
+    let seal = image(launch, Service::Seal, &seal::CONTEXT, args.clone())?;
     let mut sidecars = BTreeMap::new();
     let built = [
         (Service::Egress, plan.egress.is_some(), &egress::CONTEXT),

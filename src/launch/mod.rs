@@ -16,9 +16,8 @@ use std::time::SystemTime;
 
 use bottle_compose::{ComposeFile, render};
 use bottle_engine::ComposeProject;
-use bottle_exec::step;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
-use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
+use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
 
 pub use error::{LaunchCause, LaunchError, Step};
 
@@ -93,6 +92,7 @@ impl Launch<'_> {
                     ca_cert: authorities.pipelock.certificate.clone(),
                     ca_key: authorities.pipelock.key.clone(),
                 },
+                seal: images.seal.clone(),
                 egress: facts::egress(self, &images, &authorities),
                 git_gate: facts::git_gate(self, &images),
                 supervise: facts::supervise(self, &images),
@@ -104,7 +104,6 @@ impl Launch<'_> {
         let project = ComposeProject::new(document.name, self.state.dir(), self.state.compose_file());
         self.step(Step::Up, || self.up(&project))?;
         self.step(Step::Provision, || {
-            self.seal(&resolved, images.seal.as_str())?;
             let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
             let agent = AgentContainer { engine: self.engine(), plan: &resolved, authority: &trusted.certificate };
             Ok(self.bottles.provisioner.provision(&agent)?)
@@ -122,16 +121,6 @@ impl Launch<'_> {
         let document = render(plan, &sidecars)?;
         write::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
-    }
-
-    /// Seals the agent's network namespace except for its sidecars' ports, before any command of the agent runs.
-    fn seal(&self, plan: &ResolvedPlan, image: &str) -> Result<(), LaunchCause> {
-        let sidecars: Vec<_> = self.bottles.sidecars.iter().map(|sidecar| &**sidecar).collect();
-        let doors = bottle_sidecars::seal::doors(plan, &sidecars);
-        let agent = plan.plan().names.container(Service::Agent);
-        step(&*self.bottles.observer, "seal the agent's network", || -> Result<(), LaunchCause> {
-            Ok(self.engine().run_in_network_of(&agent, image, &doors).map(drop)?)
-        })
     }
 
     fn up(&self, project: &ComposeProject) -> Result<(), LaunchCause> {

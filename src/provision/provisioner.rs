@@ -12,7 +12,7 @@ use bottle_sidecars::agent;
 use super::error::ProvisionError;
 use super::steps;
 
-/// Puts files and settings into the agent's container, after it was sealed and before the launch returns the bottle.
+/// Puts files and settings into the agent's container, before the launch returns the bottle.
 ///
 /// The launch runs one provisioner, [`Builtin`] by default. An error aborts the launch and removes the bottle.
 ///

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bottle_compose::{Sidecar, render};
 use bottle_plan::{BottlePlan, HostFacts, Manifest, PlanRequest, UserIds};
 use bottle_posture::Posture;
-use bottle_sidecars::{egress, git_gate, pipelock, seal};
+use bottle_sidecars::{egress, git_gate, pipelock};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -215,7 +215,6 @@ impl Fuzzer {
         let facts = bottle_testing::plans::facts(&plan, Path::new("/state"));
         let Ok(resolved) = plan.resolve(facts) else { return Ok(()) };
         let sidecars: Vec<&dyn Sidecar> = self.sidecars.iter().map(|sidecar| &**sidecar).collect();
-        let _ = seal::doors(&resolved, &sidecars);
         let document = render(&resolved, &sidecars).map_err(|error| format!("render: {error}"))?;
         if document.to_yaml().lines().count() < 20 {
             return Err("the document is empty".into());

@@ -370,6 +370,9 @@ pub struct ImagesSpec {
     /// A ready image for supervise. If set, no image is built for supervise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supervise: Option<ImageRef>,
+    /// A ready image for the seal. If set, no image is built for the seal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seal: Option<ImageRef>,
     /// Debian packages to add to the agent's image. Empty: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = serde_json::json!(["python3", "build-essential"]))]
