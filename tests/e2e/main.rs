@@ -10,6 +10,7 @@ mod install;
 mod launch;
 mod lifecycle;
 mod pipelock;
+mod seal;
 mod sidecar_state;
 mod sidecars;
 mod supervise;

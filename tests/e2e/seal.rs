@@ -1,0 +1,189 @@
+//! The seal: nothing of the agent ever runs outside its rules.
+
+use std::net::UdpSocket;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bottle::plan::Service;
+use bottle::{Bottle, ServiceHealth};
+
+use bottle_testing::lab::{Lab, OUTSIDE, docker, run, sh};
+
+/// With a route, egress is in front of pipelock, whose port is then closed to the agent.
+const BOTTLE: &str = "\
+egress:
+  allow: [outside.test]
+  routes:
+    - host: api.example.com";
+
+/// Tries for two seconds, as often as it can, to reach what the rules forbid. Prints one line for each attempt that got through.
+///
+/// Arguments: pipelock's name, an address of the host, and a UDP port there.
+const KNOCK: &str = "\
+import socket, sys, time
+pipelock, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+until, attempts = time.monotonic() + 2, 0
+while time.monotonic() < until:
+    attempts += 1
+    for device in (None, b'eth0'):
+        try:
+            with socket.socket(type=socket.SOCK_DGRAM) as attempt:
+                if device:
+                    attempt.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+                attempt.sendto(b'leak', (address, port))
+                print('sent to the host', device, flush=True)
+        except OSError:
+            pass
+        try:
+            with socket.socket() as attempt:
+                attempt.settimeout(1)
+                if device:
+                    attempt.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+                attempt.connect((pipelock, 8888))
+                print('connected to pipelock', device, flush=True)
+        except OSError:
+            pass
+print('attempts:', attempts, flush=True)
+";
+
+/// A UDP service of the host, which an unsealed agent can reach.
+struct HostService {
+    socket: UdpSocket,
+    address: String,
+    port: String,
+}
+
+impl HostService {
+    fn start() -> Self {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let port = socket.local_addr().unwrap().port().to_string();
+        let script = "ip -4 -o addr show scope global | awk '{print $4; exit}'";
+        let address = run(Command::new("sh").args(["-c", script])).ok().split('/').next().unwrap().to_owned();
+        Self { socket, address, port }
+    }
+
+    /// Number of datagrams that have arrived.
+    fn arrived(&self) -> usize {
+        (0..10_000).take_while(|_| self.socket.recv_from(&mut [0; 16]).is_ok()).count()
+    }
+}
+
+/// Runs the attempts in a bottle and returns what got through, as printed.
+fn knock(bottle: &Bottle, host: &HostService) -> String {
+    let pipelock = bottle.names().container(Service::Pipelock);
+    let output = bottle.exec(["python3", "-c", KNOCK, &pipelock, &host.address, &host.port]).unwrap();
+    assert!(output.status.is_success(), "{}", output.stderr.text());
+    let text = output.stdout.text();
+    let (through, attempts) = text.rsplit_once("attempts: ").unwrap();
+    assert!(attempts.trim().parse::<u32>().unwrap() > 10, "{text}");
+    through.to_owned()
+}
+
+/// Waits for the agent's container to run, and starts it should it have ended.
+fn start_agent_again(bottle: &Bottle) {
+    let agent = bottle.names().project();
+    let until = Instant::now() + Duration::from_secs(20);
+    while docker(["inspect", "--format", "{{.State.Running}}", &agent]).stdout.trim() == "true" {
+        assert!(Instant::now() < until, "the agent's container never ended");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    docker(["start", &agent]);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_image_s_own_entry_point_never_runs_unsealed() {
+    let lab = Lab::new("entry");
+    let host = HostService::start();
+    let first = lab.launch(&format!("{BOTTLE}\nworkspace: {{mode: none}}"), "");
+    let base = docker(["inspect", "--format", "{{.Config.Image}}", &first.names().project()]).stdout;
+    let pipelock = first.names().container(Service::Pipelock);
+    let tag = format!("bottle-e2e-entry:{}", lab.slug);
+    let entry = serde_json::json!([
+        "python3",
+        "-c",
+        format!("{KNOCK}import os; os.execvp('sleep', ['sleep', '600'])\n"),
+        pipelock,
+        host.address,
+        host.port
+    ]);
+    let dir = tempfile::tempdir_in(bottle_testing::lab::scratch()).unwrap();
+    std::fs::write(dir.path().join("Dockerfile"), format!("FROM {}\nENTRYPOINT {entry}\n", base.trim())).unwrap();
+    docker(["build", "--quiet", "--tag", &tag, &dir.path().display().to_string()]);
+    lab.close(&first);
+
+    let manifest = lab.manifest(BOTTLE, "").replace("    images:\n", &format!("    images:\n      agent: \"{tag}\"\n"));
+    let bottle = lab.options().launch(lab.plan_of(&manifest)).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    let log = loop {
+        let log = docker(["logs", &bottle.names().project()]).stdout;
+        if log.contains("attempts: ") {
+            break log;
+        }
+        assert!(Instant::now() < until, "the entry point did not end: {log}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert!(log.starts_with("attempts: "), "{log}");
+    assert_eq!(host.arrived(), 0);
+    let report = bottle.close().unwrap();
+    assert!(report.is_clean(), "{report}");
+    lab.assert_nothing_left();
+    docker(["rmi", "--force", &tag]);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_agent_that_ends_its_own_container_is_sealed_when_it_is_started_again() {
+    let lab = Lab::new("again");
+    let host = HostService::start();
+    let bottle = lab.launch(BOTTLE, "");
+    assert_eq!(knock(&bottle, &host), "");
+    for round in 0..3 {
+        // Process 1 is the agent's own, so that it can end its container.
+        sh(&bottle, "kill -KILL -1; kill -TERM 1");
+        start_agent_again(&bottle);
+        assert_eq!(knock(&bottle, &host), "", "round {round}");
+        // It still has what it is allowed.
+        sh(&bottle, &format!("curl -fsS https://{OUTSIDE}/echo")).ok();
+    }
+    assert_eq!(host.arrived(), 0);
+
+    // Without its rules, the same attempts get through: the test can fail.
+    let seal = bottle.names().container(Service::Seal);
+    docker(["exec", &seal, "/usr/sbin/nft", "flush", "ruleset"]);
+    let through = knock(&bottle, &host);
+    assert!(through.contains("connected to pipelock") && through.contains("sent to the host"), "{through}");
+    assert!(host.arrived() > 0);
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn without_its_seal_the_agent_has_only_loopback_and_the_bottle_says_so() {
+    let lab = Lab::new("unsealed");
+    let bottle = lab.launch(BOTTLE, "");
+    let seal = bottle.names().container(Service::Seal);
+    let health = bottle.health().unwrap();
+    assert!(health.iter().all(ServiceHealth::is_up), "{health:#?}");
+    let interfaces = |bottle: &Bottle| sh(bottle, "ls /sys/class/net").ok().to_owned();
+    assert!(interfaces(&bottle).contains("eth0"));
+
+    docker(["kill", &seal]);
+    assert_eq!(interfaces(&bottle), "lo");
+    let found = |bottle: &Bottle, service: Service| {
+        let health = bottle.health().unwrap();
+        health.into_iter().find(|health| health.service == service.as_str()).unwrap()
+    };
+    let ended = found(&bottle, Service::Seal);
+    assert!(!ended.is_up() && ended.summary == "exited with status 137", "{ended:#?}");
+
+    // A seal that is back has a namespace of its own; the agent joins it when it is started again.
+    docker(["start", &seal]);
+    assert_eq!(interfaces(&bottle), "lo");
+    docker(["restart", "--time", "1", &bottle.names().project()]);
+    let host = HostService::start();
+    assert_eq!((knock(&bottle, &host).as_str(), host.arrived()), ("", 0));
+    sh(&bottle, &format!("curl -fsS https://{OUTSIDE}/echo")).ok();
+    lab.close(&bottle);
+}
