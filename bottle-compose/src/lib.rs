@@ -48,7 +48,7 @@
 //! | first version | this crate | reason |
 //! | --- | --- | --- |
 //! | `name: claude-bottle-<slug>` | the same, with a configurable prefix | two installations can share one engine |
-//! | order of services: pipelock, git-gate, egress, supervise, agent | the same | |
+//! | order of services: pipelock, git-gate, egress, supervise, agent | the same, with `seal` before the agent | a fifth sidecar goes before the seal |
 //! | git-gate, egress, supervise only when planned | the same; [`Sidecar::applies`] decides for each | a fifth sidecar can be added |
 //! | `networks`: both `external: true`, created by the launcher | Compose creates them, one with `internal: true`; `external` is an option | less to undo; the option is for a pipelock that must know the subnet before it starts |
 //! | | `enable_ipv6: false`, and driver options that keep the host's address off the internal bridge | through that address the agent reached every service on the host's 0.0.0.0, also over IPv6 |
@@ -67,7 +67,8 @@
 //! | supervise: internal network, three variables, the queue read-write | the same, the time limit of its wait, and the decisions and the current configuration read-only | the sidecar must not be able to write a decision |
 //! | agent `image`: the derived image, if there is one | the same | |
 //! | agent `command: sleep infinity` | the same, with `init: true` and a short `stop_grace_period` | as process 1 it ignores SIGTERM: five such services took 20.8 s to stop, 0.75 s with an init |
-//! | agent only on the internal network | the same, with an unreachable resolver and no search domain | older engines asked the host's resolver for outside names (CVE-2024-29018) |
+//! | agent only on the internal network, `networks` | `network_mode: service:seal`; the seal is on that network, with an unreachable resolver and no search domain | the rules are set before the agent's container starts, and outlive it; older engines asked the host's resolver for outside names (CVE-2024-29018) |
+//! | | service `seal`: `cap_add: [NET_ADMIN]`, its endpoints as `command` | an internal network alone leaves ways to the host and past egress |
 //! | agent: proxy variables in both cases; `NO_PROXY` with loopback and supervise | the same, and git-gate's names | pipelock would refuse an address inside the bottle |
 //! | agent: `NODE_EXTRA_CA_CERTS`, `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE` | the same, `CURL_CA_BUNDLE`, `GIT_SSL_CAINFO`, `NODE_USE_ENV_PROXY` | curl, git and Node also read these |
 //! | agent: forwarded names, bare and sorted | the same, including placeholders; literals come first | |

@@ -196,7 +196,7 @@ fn a_bottle_whose_state_is_lost_is_listed_followed_and_removed_by_its_labels() {
     let site: Bottles = place.site();
     let listed = site.list().unwrap();
     let lost = &listed[&slug("lost")];
-    assert_eq!((lost.status, lost.agent.as_deref(), lost.containers.len()), (None, Some("tester"), 5));
+    assert_eq!((lost.status, lost.agent.as_deref(), lost.containers.len()), (None, Some("tester"), 6));
     assert!(lost.is_owned, "this process made it, and lives");
     let attached = site.attach(&slug("lost")).unwrap();
     assert_eq!(attached.exec(Exec::new(["id", "-un"])).unwrap().stdout.text(), "agent\n");

@@ -35,8 +35,8 @@ fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     let bottle = options(engine(), &place.state()).launch(plan(FULL, "health")).unwrap();
     let container = |service| bottle.names().container(service);
     let health = bottle.health().unwrap();
-    assert!(health.len() == 5 && health.iter().all(ServiceHealth::is_up), "{health:#?}");
-    assert!(run(tool(&place).arg("list")).ok().contains("5 of 5 up"));
+    assert!(health.len() == 6 && health.iter().all(ServiceHealth::is_up), "{health:#?}");
+    assert!(run(tool(&place).arg("list")).ok().contains("6 of 6 up"));
 
     let until = Instant::now() + Duration::from_secs(150);
     let (over, events) = (AtomicBool::new(false), Mutex::new(Vec::new()));
@@ -77,7 +77,7 @@ fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     assert_eq!(dead, ["egress", "supervise"]);
     let shown = run(tool(&place).arg("list"));
     for line in [
-        "3 of 5 up",
+        "4 of 6 up",
         "egress exited with status 137",
         "git-gate is running, healthy, restarted once",
         "supervise was removed",
