@@ -149,7 +149,7 @@ fn the_tool_lists_uses_and_removes_a_bottle_of_another_process() {
     let listed = run(tool(&place).arg("list"));
     assert!(listed.ok().contains("tool") && listed.stdout.contains("kept"), "{listed:?}");
     let json: serde_json::Value = serde_json::from_str(run(tool(&place).args(["list", "--json"])).ok()).unwrap();
-    assert_eq!(json["tool"]["containers"].as_array().unwrap().len(), 2);
+    assert_eq!(json["tool"]["containers"].as_array().unwrap().len(), 3);
 
     assert_eq!(run(tool(&place).args(["exec", "tool"])).ok(), "the agent\nagent\n/workspace");
     let status = run(tool(&place).args(["exec", "tool", "--", "sh", "-c", "echo out; echo err >&2; exit 9"]));
