@@ -126,3 +126,29 @@ fn volumes(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Bind> {
     };
     bound.into_iter().chain(access.iter().flat_map(|access| access.volumes.iter().cloned())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use bottle_plan::{HostFacts, Manifest, PlanRequest, UserIds};
+
+    use super::*;
+
+    #[test]
+    fn the_prompt_is_passed_as_the_manifest_says() {
+        let user = UserIds { uid: 1000, gid: 1000 };
+        let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user };
+        let mut shown = String::new();
+        for provider in ["claude", "codex", "custom"] {
+            for mode in ["", "append-system-prompt-file", "last-argument", "environment-file"] {
+                let mode = if mode.is_empty() { String::new() } else { format!(", prompt_mode: {mode}") };
+                let agent = format!("provider: {provider}, command: [run, it], prompt: Be brief.{mode}");
+                let text = format!("bottles: {{dev: {{}}}}\nagents: {{demo: {{bottle: dev, {agent}}}}}");
+                let plan = Manifest::parse(&text).unwrap().plan(PlanRequest::new(&host, [0; 5])).unwrap();
+                writeln!(shown, "{provider}{mode}: {:?}", agent_argv(&plan)).unwrap();
+            }
+        }
+        insta::assert_snapshot!(shown);
+    }
+}

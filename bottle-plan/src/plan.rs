@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use bottle_yaml::{ManifestError, ManifestMistake, Origin};
 use serde::{Deserialize, Serialize};
 
+pub use crate::manifest::PromptMode;
 use crate::manifest::{
     DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, RequestScan, Runtime,
     WorkspaceMode,
@@ -315,18 +316,6 @@ pub struct AgentPlan {
     pub git_identity: GitIdentity,
     /// The OCI runtime of the agent's container.
     pub runtime: Runtime,
-}
-
-/// The way in which a prompt is passed to the agent's command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PromptMode {
-    /// An option that takes a file and appends it to the system prompt (Claude Code).
-    AppendSystemPromptFile,
-    /// The last argument of the command (Codex).
-    LastArgument,
-    /// A file whose path is in `$BOTTLE_PROMPT_FILE`.
-    EnvironmentFile,
 }
 
 /// The source of a prompt.

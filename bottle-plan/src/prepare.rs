@@ -10,7 +10,7 @@ use crate::manifest::{
 use crate::name::{AgentName, Names, Prefix, Service, Slug};
 use crate::plan::{
     AgentImagePlan, AgentPlan, BottlePlan, DeployKey, EgressPlan, GitAuth, GitGatePlan, ImagesPlan, Injection,
-    InjectionValue, PlanSource, PromptMode, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
+    InjectionValue, PlanSource, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
     WorkspacePlan,
 };
 use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern, ImageRef, NpmVersion};
@@ -355,10 +355,10 @@ fn git_auth(spec: &UpstreamSpec, paths: &Paths<'_>) -> GitAuth {
 }
 
 fn agent_plan(name: &AgentName, agent: &AgentSpec, bottle: &BottleSpec, paths: &Paths<'_>) -> AgentPlan {
-    let (program, prompt_mode) = match agent.provider {
-        Provider::Claude => (Some("claude"), PromptMode::AppendSystemPromptFile),
-        Provider::Codex => (Some("codex"), PromptMode::LastArgument),
-        Provider::Custom => (None, PromptMode::EnvironmentFile),
+    let program = match agent.provider {
+        Provider::Claude => Some("claude"),
+        Provider::Codex => Some("codex"),
+        Provider::Custom => None,
     };
     let command = match program {
         Some(program) if agent.command.is_empty() => vec![program.to_owned()],
@@ -382,7 +382,7 @@ fn agent_plan(name: &AgentName, agent: &AgentSpec, bottle: &BottleSpec, paths: &
     AgentPlan {
         provider: agent.provider,
         command,
-        prompt_mode,
+        prompt_mode: agent.prompt_mode.unwrap_or_else(|| agent.provider.prompt_mode()),
         prompt: prompt.or(prompt_file),
         skills: agent.skills.iter().map(|path| paths.absolute(path)).collect(),
         literals,

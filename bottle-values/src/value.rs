@@ -175,15 +175,20 @@ name_type! {
     /// A prefix of a URL path, such as `/v1/`. It matches whole segments: `/v1` covers `/v1` and `/v1/x`, but not
     /// `/v10`.
     ///
+    /// It must not contain `*`, because it is not a pattern: `/v1/` already covers everything below it.
+    ///
     /// It must not contain `;`. Some servers ignore everything after a `;` in a segment, so such a prefix would be
     /// ambiguous.
     PathPrefix, "a path prefix",
-    longest 512, pattern r"^/[A-Za-z0-9._~!$&'()*+,=:@/-]*$", never r"//|/\.{1,2}(?:/|$)",
-    accepted "`/` and URL path characters, without `;`, `//`, `.` or `..` segments, query, fragment or percent signs",
+    longest 512, pattern r"^/[A-Za-z0-9._~!$&'()+,=:@/-]*$", never r"//|/\.{1,2}(?:/|$)",
+    accepted "`/` and URL path characters, without `*`, `;`, `//`, `.` or `..` segments, query, fragment or percent signs",
     check |text| {
+        if let Some((prefix, _)) = text.split_once('*').filter(|(prefix, _)| prefix.starts_with('/')) {
+            return Err(format!("`*` is not a wildcard there; a prefix covers every path below it: write `{prefix}`"));
+        }
         check_characters(text, 512, |place, c| match place {
             0 => c == '/',
-            _ => c.is_ascii_alphanumeric() || "._~!$&'()*+,=:@/-".contains(c),
+            _ => c.is_ascii_alphanumeric() || "._~!$&'()+,=:@/-".contains(c),
         })?;
         if text.contains("//") || text.split('/').any(|segment| matches!(segment, "." | "..")) {
             return Err("`//` and the segments `.` and `..` are not allowed".into());
@@ -380,7 +385,7 @@ impl FromStr for ByteSize {
             "MiB" | "m" | "M" => 20,
             "GiB" | "g" | "G" => 30,
             "TiB" | "t" | "T" => 40,
-            _ => return Err(refuse("its unit is not known")),
+            _ => return Err(refuse(&unknown_unit(number, unit))),
         };
         match number.checked_mul(1 << shift) {
             Some(0) => Err(refuse("it is zero")),
@@ -388,6 +393,19 @@ impl FromStr for ByteSize {
             _ => Err(refuse("it is too large")),
         }
     }
+}
+
+/// Returns the problem with a size's unit, with the right spelling for units such as `GB` and `gib`.
+fn unknown_unit(number: u64, unit: &str) -> String {
+    let unit = unit.trim_start();
+    let (first, rest) = unit.split_at(unit.chars().next().map_or(0, char::len_utf8));
+    let meant = first.to_ascii_uppercase();
+    let is_close = ["K", "M", "G", "T"].contains(&meant.as_str())
+        && ["", "b", "i", "ib"].iter().any(|end| rest.eq_ignore_ascii_case(end));
+    if is_close {
+        return format!("its unit is not known, did you mean `{number}{meant}iB`?");
+    }
+    "its unit is not known".to_owned()
 }
 
 impl fmt::Display for ByteSize {
@@ -810,6 +828,30 @@ mod tests {
         }
         for bad in ["", "0", "-1", "1e3", ".5", "1.2345", "5000"] {
             assert!(bad.parse::<CpuCount>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_in_place_of_a_prefix_is_refused_with_the_prefix() {
+        for (text, meant) in
+            [("/v1/*", "write `/v1/`"), ("/v1*", "write `/v1`"), ("/*/x", "write `/`"), ("/**", "write `/`")]
+        {
+            let error = text.parse::<PathPrefix>().unwrap_err().to_string();
+            assert!(error.contains("not a wildcard") && error.contains(meant), "{error}");
+        }
+        assert!("*".parse::<PathPrefix>().is_err());
+    }
+
+    #[test]
+    fn a_wrong_unit_is_refused_with_the_right_one() {
+        for (text, meant) in
+            [("4GB", "`4GiB`"), ("4gb", "`4GiB`"), ("512 MB", "`512MiB`"), ("1Tib", "`1TiB`"), ("8ki", "`8KiB`")]
+        {
+            let error = text.parse::<ByteSize>().unwrap_err().to_string();
+            assert!(error.contains(&format!("did you mean {meant}?")), "{error}");
+        }
+        for text in ["4X", "4é", "4 "] {
+            assert!(!text.parse::<ByteSize>().unwrap_err().to_string().contains("did you mean"), "{text}");
         }
     }
 

@@ -140,6 +140,16 @@ pub(crate) fn has_stand_in(text: &str) -> bool {
     text.contains(STAND_IN) || text.contains(STAND_IN_VARIABLE)
 }
 
+/// Returns the boolean that was probably meant by a text. `yes`, `on` and the like are booleans in YAML 1.1 only.
+fn meant_boolean(text: &str) -> Option<String> {
+    let boolean = match text.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "on" => "true",
+        "no" | "n" | "off" => "false",
+        other => return meant(other, ["true", "false"]),
+    };
+    Some(boolean.to_owned())
+}
+
 /// Returns the path of a key in a mapping.
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
@@ -241,7 +251,12 @@ impl de::Error for Stop {
         };
         let accepted = in_words(expected);
         let quotes = matches!(what, "a number" | "a boolean") && accepted.contains("text");
-        Self::new(format!("it is {what}; accepted: {accepted}{}", if quotes { ", so put it in quotes" } else { "" }))
+        let quotes = if quotes { ", so put it in quotes" } else { "" };
+        let mut stop = Self::new(format!("it is {what}; accepted: {accepted}{quotes}"));
+        if let Unexpected::Str(text) = found {
+            stop.0.suggestion = if accepted.contains("`true`") { meant_boolean(text) } else { None };
+        }
+        stop
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::spec::https_port;
 use super::{
-    AgentSpec, AllowSpec, BottleSpec, EnvSpec, InjectScheme, InjectSpec, Inspect, Manifest, Provider, PushSpec,
-    RouteSpec, SuperviseSpec, Toggle, UpstreamSpec,
+    AgentSpec, AllowSpec, BottleSpec, EnvSpec, InjectScheme, InjectSpec, Inspect, Manifest, PromptMode, Provider,
+    PushSpec, RouteSpec, SuperviseSpec, Toggle, UpstreamSpec,
 };
 use crate::name::{BottleName, NameError};
 
@@ -200,7 +200,22 @@ impl AgentSpec {
     /// If `bottle` is not a valid bottle name.
     pub fn new(bottle: &str, provider: Provider) -> Result<Self, NameError> {
         let bottle: BottleName = bottle.parse()?;
-        Ok(Self { bottle, provider, command: Vec::new(), prompt: None, prompt_file: None, skills: Vec::new() })
+        let (prompt, prompt_file, prompt_mode) = (None, None, None);
+        Ok(Self { bottle, provider, command: Vec::new(), prompt, prompt_file, prompt_mode, skills: Vec::new() })
+    }
+
+    /// Sets the prompt at the start. Default: none.
+    #[must_use]
+    pub fn with_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.prompt = Some(prompt.into());
+        self
+    }
+
+    /// Sets the way in which the prompt is passed to the command. Default: that of the provider.
+    #[must_use]
+    pub const fn with_prompt_mode(mut self, mode: PromptMode) -> Self {
+        self.prompt_mode = Some(mode);
+        self
     }
 
     /// Creates an agent that runs any command.

@@ -36,6 +36,7 @@ pub(super) fn reads(key: &str) -> &'static [&'static str] {
         "api_url" => &["forge"],
         "path" | "include_env_files" => &["mode"],
         "command" => &["provider"],
+        "prompt_mode" => &["prompt", "prompt_file"],
         _ => &[],
     }
 }
@@ -599,6 +600,11 @@ impl AgentSpec {
             self.prompt.is_none() || self.prompt_file.is_none(),
             || format!("{key}.prompt_file"),
             "`prompt` is given as well; give one of the two",
+        ));
+        all.add(need(
+            self.prompt_mode.is_none() || self.prompt.is_some() || self.prompt_file.is_some(),
+            || format!("{key}.prompt_mode"),
+            "it has no effect without `prompt` or `prompt_file`",
         ));
         for (index, skill) in self.skills.iter().enumerate() {
             all.add(usable_path(skill, || format!("{key}.skills[{index}]")));

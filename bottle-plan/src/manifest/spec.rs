@@ -487,6 +487,10 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub prompt_file: Option<PathBuf>,
+    /// The way in which the prompt is passed to the command. Default: `append-system-prompt-file` for the provider
+    /// `claude`, `last-argument` for `codex`, `environment-file` for `custom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_mode: Option<PromptMode>,
     /// Skill directories, which are copied to where the provider looks for skills.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
@@ -504,4 +508,29 @@ pub enum Provider {
     /// Any command. `$BOTTLE_PROMPT_FILE` holds the path of the prompt file.
     #[default]
     Custom,
+}
+
+/// The way in which a prompt is passed to the agent's command. In each of them, the prompt is also a file whose path is in
+/// `$BOTTLE_PROMPT_FILE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptMode {
+    /// `--append-system-prompt-file FILE` at the end of the command, which appends the prompt to the system prompt of
+    /// Claude Code.
+    AppendSystemPromptFile,
+    /// The prompt's text as the last argument of the command, as Codex expects it.
+    LastArgument,
+    /// Nothing is added to the command, which reads the file itself.
+    EnvironmentFile,
+}
+
+impl Provider {
+    /// Returns the way in which the provider's program takes a prompt.
+    pub const fn prompt_mode(self) -> PromptMode {
+        match self {
+            Self::Claude => PromptMode::AppendSystemPromptFile,
+            Self::Codex => PromptMode::LastArgument,
+            Self::Custom => PromptMode::EnvironmentFile,
+        }
+    }
 }
