@@ -71,6 +71,12 @@ enum Action {
     },
     /// Take down every bottle whose launcher is gone.
     Recover,
+    /// Remove cached images of other versions and the state of closed bottles.
+    Prune {
+        /// Only show what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -113,6 +119,18 @@ fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
         Action::Down { slugs } => {
             let reports = slugs.iter().map(|slug| site.down(slug).map_err(text));
             finish(&reports.collect::<Result<Vec<_>, _>>()?)
+        }
+        Action::Prune { dry_run } => {
+            let report = if dry_run { site.prunable() } else { site.prune() }.map_err(text)?;
+            for (what, all) in [("image", &report.images), ("state", &report.states)] {
+                for pruned in all {
+                    say(&format!("{what} {}: {} KiB", pruned.name, pruned.bytes.div_ceil(1024)));
+                }
+            }
+            let verb = if dry_run { "would remove" } else { "removed" };
+            say(&format!("{verb} {} MiB, shared layers included", report.bytes().div_ceil(1 << 20)));
+            report.problems.iter().for_each(|problem| complain(&format!("warning: {problem}")));
+            Ok(u8::from(!report.problems.is_empty()))
         }
         Action::Recover => {
             let report = site.recover().map_err(text)?;

@@ -227,6 +227,7 @@ mod host;
 mod inputs;
 pub mod launch;
 mod provision;
+mod prune;
 mod report;
 pub mod workspace;
 
@@ -248,6 +249,7 @@ pub use host::Host;
 pub use launch::LaunchError;
 pub use lifecycle::{Bottle, BottleError, ServiceHealth};
 pub use provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
+pub use prune::{PruneReport, Pruned};
 pub use report::{Report, report};
 
 /// Commands as data, the backends that run them, and the typed client of the container engine in [`engine`](exec::engine).

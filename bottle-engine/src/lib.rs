@@ -38,7 +38,7 @@ pub use error::EngineError;
 pub use exec::Exec;
 pub use image::{Build, BuildContext};
 pub use info::{Capabilities, Capability, Endpoint, EngineInfo, Flavour, Version};
-pub use object::{Filter, NetworkInfo, NewNetwork, Object, ObjectKind};
+pub use object::{Filter, ImageInfo, NetworkInfo, NewNetwork, Object, ObjectKind};
 pub use state::{ContainerState, CopyMethod};
 
 #[cfg(test)]

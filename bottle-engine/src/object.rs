@@ -99,6 +99,36 @@ pub struct NetworkInfo {
     pub driver_options: BTreeMap<String, String>,
 }
 
+/// An image, as the engine reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// Id of the image, such as `sha256:…`.
+    pub id: String,
+    /// Id of the image that it was committed from. Empty if it was not, or the engine does not know.
+    pub parent: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its size in bytes, with the layers that it shares with other images.
+    pub bytes: u64,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl ImageInfo {
+    fn read(object: Object, value: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let tags = value["RepoTags"].as_array().into_iter().flatten();
+        Self {
+            id: text(&value["Id"]),
+            parent: text(&value["Parent"]),
+            tags: tags.filter_map(|tag| tag.as_str().map(str::to_owned)).collect(),
+            bytes: value["Size"].as_u64().unwrap_or_default(),
+            labels: object.labels,
+        }
+    }
+}
+
 impl Engine {
     /// Lists the objects of a kind that match a filter, sorted by name.
     ///
@@ -117,6 +147,16 @@ impl Engine {
     pub fn containers(&self, filter: &Filter) -> Result<Vec<(String, ContainerState)>, EngineError> {
         let found = self.find(ObjectKind::Container, filter)?;
         Ok(found.into_iter().map(|(object, value)| (object.name, ContainerState::read(&value))).collect())
+    }
+
+    /// Lists images that match a filter.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine cannot be queried or its answer cannot be parsed.
+    pub fn images(&self, filter: &Filter) -> Result<Vec<ImageInfo>, EngineError> {
+        let found = self.find(ObjectKind::Image, filter)?;
+        Ok(found.into_iter().map(|(object, value)| ImageInfo::read(object, &value)).collect())
     }
 
     fn find(&self, kind: ObjectKind, filter: &Filter) -> Result<Vec<(Object, Value)>, EngineError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::{Errno, retry_on_intr};
 
-/// An exclusive lock on a file, for one process and one holder in it. It is released when this value is dropped or the
+/// A lock on a file, for one holder alone unless it is shared. It is released when this value is dropped or the
 /// process ends.
 ///
 /// The file is created with mode 0600 if it is missing, and never through a link. A lock on a file that was removed or
@@ -27,9 +27,22 @@ impl FileLock {
     ///
     /// Returns an error when the file cannot be opened or locked.
     pub fn wait(path: &Path) -> io::Result<Self> {
+        Self::wait_for(path, FlockOperation::LockExclusive)
+    }
+
+    /// Waits until nobody has the lock alone, and then shares it with others that share it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the file cannot be opened or locked.
+    pub fn share(path: &Path) -> io::Result<Self> {
+        Self::wait_for(path, FlockOperation::LockShared)
+    }
+
+    fn wait_for(path: &Path, operation: FlockOperation) -> io::Result<Self> {
         loop {
             let file = open(path)?;
-            retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
+            retry_on_intr(|| flock(&file, operation))?;
             if is_at(&file, path)? {
                 return Ok(Self(file));
             }
@@ -115,6 +128,16 @@ mod tests {
         drop(lock);
         assert!(FileLock::wait_unless(&path, || true).unwrap().is_some(), "a free lock is taken all the same");
         assert!(FileLock::wait(&path).is_ok());
+    }
+
+    #[test]
+    fn many_share_what_nobody_has_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let shared = [FileLock::share(&path).unwrap(), FileLock::share(&path).unwrap()];
+        assert!(FileLock::try_take(&path).unwrap().is_none());
+        drop(shared);
+        assert!(FileLock::try_take(&path).unwrap().is_some());
     }
 
     #[test]

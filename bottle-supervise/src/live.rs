@@ -31,10 +31,10 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// Reason why a proxy does not run with a new configuration.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LiveError {
-    #[error("failed to control the container of {service}")]
+    #[error("control the container of {service}")]
     Engine { service: Service, source: EngineError },
     // Without the path: the agent reads this text, and the path belongs to the host.
-    #[error("failed to write the configuration of {service}")]
+    #[error("write the configuration of {service}")]
     Write { service: Service, source: io::Error },
     #[error("{service} rejected the new configuration: {reason}")]
     Rejected { service: Service, reason: String },

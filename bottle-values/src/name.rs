@@ -434,6 +434,8 @@ pub enum LabelKey {
     Owner,
     /// A hash of the state root that the bottle belongs to.
     State,
+    /// A hash of the build context of a cached image.
+    Context,
 }
 
 impl LabelKey {
@@ -445,6 +447,7 @@ impl LabelKey {
             Self::Version => "version",
             Self::Owner => "owner",
             Self::State => "state",
+            Self::Context => "context",
         };
         format!("{prefix}.{key}")
     }

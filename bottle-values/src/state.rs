@@ -38,6 +38,11 @@ impl StateRoot {
         StateLayout { dir: self.0.join(slug.as_str()) }
     }
 
+    /// Returns the path of the lock that launches share while they use cached images. A prune holds it alone.
+    pub fn images_lock(&self) -> PathBuf {
+        self.0.join("images").join("lock")
+    }
+
     /// Returns the path to which the embedded build context `name` with this content hash is written.
     pub fn image_context(&self, name: &str, content_hash: &str) -> PathBuf {
         self.0.join("images").join(name).join(content_hash)

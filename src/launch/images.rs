@@ -51,6 +51,13 @@ pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
     Ok(Images { agent, seal, sidecars })
 }
 
+/// Keeps a prune of this state root away from the images for as long as the lock is held.
+pub(super) fn share(launch: &Launch<'_>) -> Result<FileLock, LaunchCause> {
+    let path = launch.bottles.state_root.images_lock();
+    make_dir(path.parent().unwrap_or(&path), 0o700)?;
+    FileLock::share(&path).map_err(|source| LaunchCause::Write { path, source })
+}
+
 /// Returns the ready image that the plan names, or builds one from the context.
 fn image(
     launch: &Launch<'_>,
@@ -79,6 +86,8 @@ fn built_image(
     if !launch.engine().exists(ObjectKind::Image, &tag)? {
         step(&*launch.bottles.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
             let mut build = Build::new(&tag, EngineContext::Directory(dir.clone()));
+            let label = LabelKey::Context.under(launch.plan.names.prefix());
+            build.labels = BTreeMap::from([(label, context.content_hash(&BTreeMap::new()))]);
             build.args = args.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
             Ok(launch.engine().build(&build)?)
         })?;

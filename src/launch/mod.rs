@@ -71,7 +71,8 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
 
 impl Launch<'_> {
     fn run(&self) -> Result<Handle, LaunchError> {
-        let images = self.step(Step::BuildImages, || images::build(self))?;
+        // Until the containers exist, only this lock says that their images are in use.
+        let (_in_use, images) = self.step(Step::BuildImages, || Ok((images::share(self)?, images::build(self)?)))?;
         let networks = self.step(Step::CreateNetworks, || networks::create(self))?;
         let authorities = self.step(Step::MintCertificates, || certificates::mint(self))?;
         self.step(Step::WriteConfiguration, || files::write_configuration(self, networks.internal_cidr))?;

@@ -5,6 +5,7 @@ mod handle;
 mod health;
 mod killed;
 mod podman;
+mod prune;
 pub(crate) mod terminal;
 mod trouble;
 
