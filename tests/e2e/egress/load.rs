@@ -26,8 +26,11 @@ fn the_two_proxies_add_a_bounded_time() {
         docker(container.into_iter().chain([image.trim(), "python3", "-c", script, base, "100", sizes]))
     };
     let (injected, open) = (format!("https://{API}"), format!("https://{OUTSIDE}"));
+    // The load of the machine itself cannot be told from the cost of the proxies but by trying again.
+    let is_loaded = load_average() > 2.0;
+    let rounds = if is_loaded { 3 * ROUNDS } else { ROUNDS };
     let mut measured: BTreeMap<String, [Vec<f64>; 3]> = BTreeMap::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let sizes = if round == 0 { "1,20,100,1000" } else { "1,20,100" };
         let ways = [
             beside(&open, sizes),
@@ -40,37 +43,61 @@ fn the_two_proxies_add_a_bounded_time() {
                 measured.entry(what).or_default()[way].push(value);
             }
         }
-    }
-    let median = |values: &[f64]| {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
-    };
-    for (what, ways) in &measured {
-        let [direct, open, injected] = [0, 1, 2].map(|way| median(&ways[way]));
-        let unit = if what.contains("MiB") { "MB/s" } else { "ms" };
-        let count = ways[0].len();
-        figure(&format!(
-            "{what}: direct {direct:.1} {unit}, through both proxies {open:.1}, with a credential {injected:.1} (median of {count})"
-        ));
-    }
-    // Bounds that even a slow machine meets, unless an answer is buffered, a body is scanned, or an acknowledgement is
-    // awaited.
-    for (what, ways) in &measured {
-        let direct = median(&ways[0]);
-        for way in [1, 2] {
-            let proxied = median(&ways[way]);
-            if what.contains("MiB") {
-                assert!(proxied > (direct / 20.0).min(50.0), "{what}: {ways:?}");
-            } else {
-                // Each of a hundred connections has two more handshakes, which queue on a busy machine.
-                let most = if what.contains("new") { 100.0 } else { 35.0 };
-                assert!(proxied - direct < most, "{what}: {ways:?}");
-            }
+        if is_loaded && round + 1 >= ROUNDS && measured.iter().all(|(what, ways)| too_slow(what, ways, true).is_empty())
+        {
+            break;
         }
     }
+    for (what, [direct, open, injected]) in &measured {
+        let unit = if what.contains("MiB") { "MB/s" } else { "ms" };
+        figure(&format!(
+            "{what}: direct {:.1} {unit}, through both proxies {:.1}, with a credential {:.1} (median of {})",
+            median(direct),
+            median(open),
+            median(injected),
+            direct.len()
+        ));
+    }
+    let slow: Vec<String> = measured.iter().flat_map(|(what, ways)| too_slow(what, ways, is_loaded)).collect();
+    assert!(slow.is_empty(), "{slow:#?}\n{measured:#?}");
     assert_all_alive(&bottle);
     lab.close(&bottle);
+}
+
+/// Returns what is worse than the bound, for both ways through the proxies. A time is compared with the direct one of the
+/// same round. The best round counts on a loaded machine, else the median.
+fn too_slow(what: &str, [direct, open, injected]: &[Vec<f64>; 3], best_counts: bool) -> Vec<String> {
+    let is_rate = what.contains("MiB");
+    let bound = match what {
+        // Shorter transfers are mostly the connection's setup.
+        "1 MiB down" | "20 MiB down" => return Vec::new(),
+        rate if rate.contains("MiB") => 100.0,
+        "1 MB of JSON" => 50.0,
+        "small, new connection" => 12.0,
+        _ => 3.0,
+    };
+    let judged = |way: &[f64]| {
+        let added = way.iter().zip(direct).map(|(through, direct)| if is_rate { -through } else { through - direct });
+        let added: Vec<f64> = added.collect();
+        if best_counts { added.iter().copied().fold(f64::INFINITY, f64::min) } else { median(&added) }
+    };
+    let ways = [("without a credential", judged(open)), ("with a credential", judged(injected))];
+    let limit = if is_rate { -bound } else { bound };
+    let slow = ways.into_iter().filter(|(_, value)| *value > limit);
+    let unit = if is_rate { "MB/s at least" } else { "ms added at most" };
+    slow.map(|(way, value)| format!("{what} {way}: {:.1}, not {bound} {unit}", value.abs())).collect()
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// Number of processes that wanted to run in the last minute.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -145,6 +172,41 @@ fn no_agent_floods_a_pipelock_that_decrypts_over_http2() {
     assert!(assert_alive(&bottle, Service::Pipelock, 850) > 100, "the flood is none");
     assert_alive(&bottle, Service::Egress, 300);
     lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn slow_and_oversized_requests_leave_the_proxies_alive_and_other_requests_fast() {
+    // Egress with 1,200 connections; pipelock alone with fewer than the 128 that the seal lets through.
+    for (test, manifest, proxy, connections) in [
+        ("slow-two", "egress: {allow: [outside.test], routes: [{host: forbidden.test}]}", Service::Egress, 1200),
+        ("slow-one", "egress: {allow: [outside.test]}", Service::Pipelock, 100),
+    ] {
+        let lab = Lab::new(test);
+        let bottle = lab.launch(manifest, "");
+        let place = match proxy {
+            Service::Egress => "egress:9099".to_owned(),
+            other => format!("{}:8888", bottle.names().container(other)),
+        };
+        let url = format!("https://{OUTSIDE}/echo");
+        let arguments = [&place, &connections.to_string(), "20", &url];
+        let told = python(&bottle, include_str!("slow.py"), &arguments);
+        figure(&format!("{connections} slow connections to {proxy}: {}", told.ok()));
+        let told: Value = serde_json::from_str(&told.stdout).unwrap();
+        assert!(told["open"].as_u64().unwrap() >= connections * 9 / 10, "the slow connections are none: {told}");
+        assert_eq!(told["failed"], 0, "{told}");
+        assert!(told["slowest"].as_f64().unwrap() < 5.0, "{told}");
+        for kind in ["header", "target"] {
+            let answer = told["answers"][kind].as_str().unwrap();
+            assert!(!answer.contains(" 200 ") && answer != "TimeoutError", "{told}");
+        }
+        sh(&bottle, &format!("curl -fsS {url}")).ok();
+        assert_alive(&bottle, Service::Pipelock, 300);
+        if proxy == Service::Egress {
+            assert_alive(&bottle, Service::Egress, 300);
+        }
+        lab.close(&bottle);
+    }
 }
 
 #[test]
