@@ -40,6 +40,11 @@ enum Action {
         #[arg(long)]
         images: bool,
     },
+    /// Show what a bottle may do, and the ids of its images.
+    Posture {
+        /// The bottle.
+        slug: Slug,
+    },
     /// Show the logs of a bottle's services, also of a bottle that was taken down.
     Logs {
         /// Follow the logs until the bottle is down.
@@ -109,6 +114,10 @@ fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
     }
     match args.action {
         Action::List { json, images } => list(&site, json, images),
+        Action::Posture { slug } => {
+            say(site.posture(&slug).map_err(text)?.to_string().trim_end());
+            Ok(0)
+        }
         Action::Logs { follow, slug } => {
             site.logs(&slug, follow, Arc::new(print)).map_err(text)?;
             Ok(0)

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bottle::exec::{Control, Subprocess};
 use bottle::plan::{Prefix, Slug, StateRoot};
 use bottle::supervise::{Event, Review, SuperviseError, Supervisor};
-use bottle::{Engine, EngineChoice, Host};
+use bottle::{Bottles, Engine, EngineChoice, Host};
 use clap::Parser;
 
 /// Approve or deny the proposals of a bottle's agent.
@@ -47,8 +47,9 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         Some(slug) => slug,
         None => only_bottle(&engine, &root)?,
     };
-    let supervisor = Supervisor::open(engine, &root, &slug)?;
-    say(&format!("watching bottle {slug}\n\n{}", bottle::posture::Posture::of(&supervisor.plan()?)))?;
+    let bottles = Bottles::new(engine, host).with_state_root(root);
+    let supervisor = bottles.supervise(&slug)?;
+    say(&format!("watching bottle {slug}\n\n{}", bottles.posture(&slug)?))?;
     for event in supervisor.watch(Duration::from_millis(200), u64::MAX, || false) {
         let goes_on = match event {
             Event::Proposed(review) => decide(&supervisor, *review)?,

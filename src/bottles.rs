@@ -12,13 +12,15 @@ use bottle_compose::Sidecar;
 use bottle_engine::{ComposeProject, Engine, EngineChoice, EngineError};
 use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, PlainText, Stream, Subprocess};
 use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
+use bottle_posture::Posture;
 use bottle_supervise::{SuperviseError, Supervisor};
 
 use crate::Host;
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::{Forges, HttpForges, revoking};
 use crate::lifecycle::{
-    self, Bottle, BottleError, BottleSummary, RecoveryReport, TeardownOptions, TeardownReport, UndoHandlers,
+    self, Bottle, BottleError, BottleSummary, JournalFile, RecoveryReport, TeardownOptions, TeardownReport,
+    UndoHandlers,
 };
 use crate::provision::{Builtin, Provisioner};
 
@@ -273,6 +275,19 @@ impl Bottles {
         }
     }
 
+    /// Returns the posture of a bottle: what its plan in effect allows, and the id of every image that its launch resolved.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the bottle has no state under this root.
+    pub fn posture(&self, slug: &Slug) -> crate::Result<Posture> {
+        let layout = self.state_root.bottle(slug);
+        let plan = bottle_supervise::current_plan(&layout)?;
+        let images = JournalFile::open(&layout)?.journal().images;
+        let ids = images.into_iter().map(|(service, image)| (service, image.id)).collect();
+        Ok(Posture::of(&plan).with_image_ids(ids))
+    }
+
     fn names(&self, slug: &Slug) -> Names {
         Names::new(self.prefix.clone(), slug.clone())
     }
@@ -309,5 +324,40 @@ fn saved_log(path: &Path, slug: &Slug, sink: &dyn OutputSink) -> Result<(), Bott
             0 => return Ok(()),
             count => sink.write(Stream::Stdout, plain.push(&buffer[..count]).as_bytes()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bottle_plan::{HostFacts, Manifest, UserIds};
+
+    use super::*;
+    use crate::lifecycle::{Journal, Owner, ServiceImage};
+
+    #[test]
+    fn the_posture_of_a_launched_bottle_has_the_ids_of_its_images() {
+        let root = tempfile::tempdir().unwrap();
+        let facts = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };
+        let engine = Engine::detect(Arc::new(crate::exec::rehearsal()), &EngineChoice::Auto, Control::default());
+        let state = StateRoot::at(root.path().join("state"));
+        let bottles = Bottles::new(engine.unwrap(), Host::new(facts, [])).with_state_root(state);
+        let manifest = Manifest::parse("bottles: {dev: {}}\nagents: {demo: {bottle: dev, command: [id]}}").unwrap();
+        let plan = manifest.plan(&bottles).unwrap();
+        let slug = plan.names.slug().clone();
+        assert!(bottles.posture(&slug).is_err());
+        let layout = bottles.state_root.bottle(&slug);
+        let owner = Owner::of_process(std::process::id());
+        let journal = Journal::new(&plan.names, plan.agent_name.clone(), owner, "docker");
+        let journal = JournalFile::create(&layout, journal).unwrap();
+        bottle_supervise::write_launched_plan(&plan, &layout).unwrap();
+        assert_eq!(bottles.posture(&slug).unwrap(), Posture::of(&plan));
+        let image = ServiceImage { reference: "images.example.com/a:1".into(), id: "sha256:0123".into() };
+        journal.change(|journal| drop(journal.images.insert("agent".into(), image))).unwrap();
+        let posture = bottles.posture(&slug).unwrap();
+        assert!(
+            posture.to_string().ends_with("\nThe ids of the images that run:\n  agent: sha256:0123\n"),
+            "{posture}"
+        );
+        assert!(Posture::of(&plan).diff(&posture).changes.is_empty());
     }
 }

@@ -57,6 +57,9 @@ pub struct Posture {
     pub images: BTreeMap<Service, ImageRef>,
     /// The resource limits of the containers.
     pub limits: LimitsSpec,
+    /// The id of every service's image on the engine, by the service's name. Known after a launch only, and not compared.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub image_ids: BTreeMap<String, String>,
 }
 
 /// A host that the agent may reach only as this route allows.
@@ -198,7 +201,15 @@ impl Posture {
             certificate_lifetime: plan.tls.lifetime,
             images,
             limits: plan.limits.clone(),
+            image_ids: BTreeMap::new(),
         }
+    }
+
+    /// Sets the id of every service's image, which only a launch knows.
+    #[must_use]
+    pub fn with_image_ids(mut self, ids: BTreeMap<String, String>) -> Self {
+        self.image_ids = ids;
+        self
     }
 }
 
@@ -331,6 +342,12 @@ impl fmt::Display for Posture {
         }
         for (service, image) in &self.images {
             writeln!(f, "{}{service} runs {image}.", if *service == Service::Pipelock { "\n" } else { "" })?;
+        }
+        if !self.image_ids.is_empty() {
+            writeln!(f, "\nThe ids of the images that run:")?;
+        }
+        for (service, id) in &self.image_ids {
+            writeln!(f, "  {service}: {id}")?;
         }
         Ok(())
     }

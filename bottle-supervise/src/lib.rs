@@ -297,6 +297,15 @@ fn consequence(record: &Record, unavailable: Option<&str>, proposal: &Proposal) 
     Consequence { diff: Posture::of(before).diff(&Posture::of(&after)), when: now.when, note: now.note }
 }
 
+/// Returns the plan in effect of a bottle, with or without `supervise`.
+///
+/// # Errors
+///
+/// Returns an error if the bottle has no plan on disk, or the file is malformed.
+pub fn current_plan(layout: &StateLayout) -> Result<BottlePlan, SuperviseError> {
+    Ok(Record::read(layout)?.plan)
+}
+
 /// Writes the plan of a launch to the bottle's state directory, before the launch puts it into effect.
 ///
 /// # Errors

@@ -84,7 +84,9 @@ fn the_image_of_every_service_is_recorded_and_listed() {
         "agent" => bottle.names().project(),
         service => format!("claude-bottle-{service}-{}", lab.slug),
     };
+    let posture = lab.options().posture(bottle.slug()).unwrap();
     for service in &health {
+        assert_eq!(posture.image_ids.get(&service.service), service.image.as_ref().map(|image| &image.id), "{posture}");
         let id = docker(["inspect", "--format", "{{.Image}}", &container(&service.service)]).stdout;
         let shown = service.image.as_ref().unwrap();
         assert!(id.starts_with("sha256:") && shown.id == id.trim(), "{service:?}");
@@ -107,8 +109,9 @@ fn a_pipelock_with_another_digest_than_the_manifest_s_is_refused_at_once() {
     let error = lab.options().launch(lab.plan_of(&manifest)).map(drop).unwrap_err();
     let took = started.elapsed();
     let text = bottle::report(&error).to_string();
-    let start = format!("failed to prepare the launch: the image `{wanted}` (`images.pipelock`) is not the one that");
-    assert!(text.starts_with(&start) && text.contains(&format!("`docker pull {wanted}`")), "{text}");
+    let problem = format!("error: bottles.lab.images.pipelock: the engine has another image than `{wanted}`: ");
+    assert!(text.starts_with("failed to prepare the launch: read manifest: 1 mistake\n") && text.contains(&problem));
+    assert!(text.contains(&format!("`docker pull {wanted}`")), "{text}");
     // The error also names what the engine has: a digest, or only an id.
     assert!(text.matches("sha256:").count() >= 3, "{text}");
     assert!(took < Duration::from_secs(3), "{took:?}");
