@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::ProvisionError;
     use crate::launch::Step;
-    use crate::lifecycle::{BottleError, JournalError, TeardownError, TeardownReport, UndoError};
+    use crate::lifecycle::{BottleError, Foreign, JournalError, TeardownError, TeardownReport, UndoError};
     use crate::workspace::WorkspaceError;
 
     /// Every variant of the error types of plan, renderer and launch preparation.
@@ -220,6 +220,14 @@ mod tests {
             boxed("BottleError", BottleError::Journal(JournalError::NotUndone { slug: slug() })),
             boxed("BottleError", BottleError::Teardown(TeardownError { report: TeardownReport::default() })),
             boxed("BottleError", BottleError::NotFound { slug: slug() }),
+            boxed("BottleError", BottleError::Foreign { slug: slug(), foreign: Foreign::NoRoot }),
+            boxed(
+                "BottleError",
+                BottleError::Foreign {
+                    slug: slug(),
+                    foreign: Foreign::OtherRoot { directory: Some("/home/you/state/demo".into()) },
+                },
+            ),
             boxed("BottleError", BottleError::Launching { slug: slug(), pid: 7 }),
             boxed("BottleError", BottleError::Copy { path: path(), source: denied() }),
             boxed("UndoError", UndoError::Engine(engine())),
@@ -240,6 +248,7 @@ mod tests {
             boxed("TlsError", TlsError::Random { source: denied() }),
             boxed("TlsError", TlsError::BadRandomness { what: "a serial number", attempts: 3 }),
             boxed("TlsError", TlsError::Encode { what: "the key", reason: "…".into() }),
+            boxed("TlsError", TlsError::Bundle { input: BundleInput::ExtraRoots, line: 7, problem: "…".into() }),
             boxed("TlsError", TlsError::File { action: "write", path: path(), source: denied() }),
             boxed("SuperviseError", SuperviseError::Io { action: "read", path: path(), source: denied() }),
             boxed("SuperviseError", SuperviseError::Malformed { path: path(), reason: "no plan".into() }),
@@ -264,6 +273,43 @@ mod tests {
         all.push(boxed("SuperviseError", SuperviseError::ConsequenceChanged(id.clone())));
         all.push(boxed("SuperviseError", SuperviseError::NotPossible { id, why: "it is a wildcard".into() }));
         all
+    }
+
+    /// Every variant of the errors of a forge, as a launch reports them.
+    #[cfg(feature = "deploy-keys")]
+    fn of_a_forge() -> Vec<(&'static str, Box<dyn StdError>)> {
+        use crate::deploy_keys::{DeployKeyError, ForgeError};
+
+        let reason = || "…".to_owned();
+        let errors = [
+            ForgeError::NoToken,
+            ForgeError::Unusable { reason: reason() },
+            ForgeError::Unreachable { reason: reason() },
+            ForgeError::Refused { status: 403, message: "no".into() },
+            ForgeError::Failed { status: 500, message: String::new() },
+            ForgeError::Unanswered { reason: reason() },
+            ForgeError::Malformed { reason: reason() },
+        ];
+        let key = |source| DeployKeyError {
+            upstream: "app".into(),
+            key: "bottles.dev.git.upstreams[0]".into(),
+            repository: "team/app".into(),
+            api_url: "https://git.example.com/api/v1".into(),
+            variable: "FORGE_TOKEN".parse().unwrap(),
+            source,
+        };
+        let launch = |error| LaunchError::new(Step::RegisterKeys, LaunchCause::DeployKey(Box::new(key(error))));
+        errors.into_iter().map(|error| ("ForgeError", Box::new(launch(error)) as Box<dyn StdError>)).collect()
+    }
+
+    #[cfg(feature = "deploy-keys")]
+    #[test]
+    fn every_error_of_a_forge_follows_failed_to() {
+        let mut shown = String::new();
+        for (family, error) in of_a_forge() {
+            writeln!(shown, "{family}: {}", report(&*error)).unwrap();
+        }
+        insta::assert_snapshot!(shown);
     }
 
     #[test]

@@ -31,10 +31,10 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// Reason why a proxy does not run with a new configuration.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LiveError {
-    #[error("control the container of {service}")]
+    #[error("the container of {service} cannot be controlled")]
     Engine { service: Service, source: EngineError },
     // Without the path: the agent reads this text, and the path belongs to the host.
-    #[error("write the configuration of {service}")]
+    #[error("the configuration of {service} cannot be written")]
     Write { service: Service, source: io::Error },
     #[error("{service} rejected the new configuration: {reason}")]
     Rejected { service: Service, reason: String },

@@ -5,7 +5,6 @@
 mod bench;
 mod check;
 mod e2e;
-mod fuzz;
 mod process;
 mod schema;
 
@@ -32,7 +31,12 @@ enum Task {
     /// Run the end-to-end tests against a real container engine, and check that nothing is left behind.
     E2e(e2e::Arguments),
     /// Run generated and mutated manifests and plans through every renderer, and fail on a panic.
-    Fuzz(fuzz::Arguments),
+    #[command(disable_help_flag = true)]
+    Fuzz {
+        /// `--help` for all of them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write the generated files: the manifest's JSON Schema, and the grammars that the sidecars load.
     Schema(schema::Arguments),
 }
@@ -43,7 +47,19 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Check => check::run(),
         Task::E2e(arguments) => e2e::run(&arguments),
-        Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Fuzz { arguments } => {
+            let mut cargo = std::process::Command::new(env!("CARGO"));
+            cargo.current_dir(process::root()).args([
+                "run",
+                "--quiet",
+                "--package",
+                "xtask",
+                "--example",
+                "fuzz",
+                "--",
+            ]);
+            process::checked(cargo.args(arguments))
+        }
         Task::Schema(arguments) => schema::run(&arguments).map_err(Into::into),
     };
     match done {

@@ -1,8 +1,12 @@
-//! Fuzzes the input of users: manifests, and plans as JSON, up to every file that a launch would write.
+//! Fuzzes the input of users: manifests, and plans as JSON, up to every file that a launch would write. Run by
+//! `cargo xtask fuzz`. An example and no module of the task, because it uses the unpublished test support.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,10 +14,15 @@ use bottle_compose::{Sidecar, render};
 use bottle_plan::{BottlePlan, HostFacts, Manifest, PlanRequest, UserIds};
 use bottle_posture::Posture;
 use bottle_sidecars::{egress, git_gate, pipelock};
+use clap::Parser;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::process::{Result, root};
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+}
 
 /// Directories of the files that inputs are made from. Every file is also tried unchanged.
 const CORPUS: [&str; 4] = ["bottle-testing/fuzz", "bottle-plan/tests/good", "bottle-plan/tests/bad", "examples"];
@@ -21,8 +30,8 @@ const CORPUS: [&str; 4] = ["bottle-testing/fuzz", "bottle-plan/tests/good", "bot
 /// An input that takes longer counts as a failure.
 const TOO_LONG: Duration = Duration::from_secs(5);
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+#[derive(Debug, clap::Parser)]
+struct Arguments {
     /// Stop after this many seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -37,7 +46,17 @@ pub(crate) struct Arguments {
     input: Option<PathBuf>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     let message = Arc::new(Mutex::new(String::new()));
     let told = Arc::clone(&message);
     panic::set_hook(Box::new(move |info| {
