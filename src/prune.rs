@@ -90,7 +90,7 @@ impl Bottles {
     fn prune_images(&self, remove: bool, report: &mut PruneReport) -> Result<(), EngineError> {
         let label = LabelKey::Context.under(&self.prefix);
         let images = self.engine.images(&Filter::Label(label.clone()))?;
-        // Listed after the images: a container that was created in between is seen.
+        // Containers after images, so that a container created in between is seen.
         let containers = self.engine.containers(&Filter::NamePrefix(String::new()))?;
         let mut used: BTreeSet<&str> = containers.iter().map(|(_, state)| state.image_id.as_str()).collect();
         // An image with a workspace has the labels of the image that it was committed from.
