@@ -101,7 +101,7 @@ fn a_reload_that_pipelock_rejects_is_explained_and_changes_nothing() {
     ] {
         assert!(applied(&decision).1.contains(reason) && text.contains(reason), "{reason}: {told}");
     }
-    assert!(text.starts_with("Approved, but it could not be applied. "), "{told}");
+    assert!(text.starts_with("Approved, but it could not be applied: "), "{told}");
     assert_eq!((it.config(), it.posture()), (before, posture));
     assert!(!it.allows(FORBIDDEN) && it.supervisor.next_plan().unwrap() == it.supervisor.plan().unwrap());
     assert_eq!((it.code(FORBIDDEN), it.code(OUTSIDE)), ("403".into(), "200".into()));

@@ -176,8 +176,9 @@ _DECISION = (
 KINDS = (
     Kind(
         "propose_allow_host", "allow_host", "Propose a host",
-        "Propose to allow HTTP and HTTPS requests to a host. An approved host can be used at once; until the next launch"
-        " its answers are scanned, which takes about 2 s per MiB, and large ones are refused." + _DECISION,
+        "Propose to allow HTTP and HTTPS requests to a host. The answer says from when an approved host can be used:"
+        " usually at once. Until the next launch its responses are scanned, which takes about 2 s per MiB, and large ones"
+        " are refused." + _DECISION,
         {"host": _HOST}, ("host",), _allow_host,
     ),
     Kind(

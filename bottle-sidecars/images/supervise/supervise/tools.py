@@ -145,29 +145,38 @@ class Tools:
 
 def _tell(proposal: Proposal, outcome: Outcome) -> types.CallToolResult:
     data = {"id": proposal.id, "kind": proposal.kind, "change": proposal.change, "status": outcome.state}
-    match outcome.state:
-        case "pending":
-            words = f"Pending: a person has not decided yet. Ask again: proposal_status with id {proposal.id}."
-        case "approved":
-            words = "Approved."
-        case "denied":
-            words = "Denied."
-        case _:
-            words = "Void: the proposal's file was changed after it was queued, so no decision on it counts. Propose it again."
+    words = _headline(proposal, outcome)
     if outcome.applied:
         data["applied"] = outcome.applied
-        status, detail = outcome.applied["status"], outcome.applied["detail"]
-        words = {
-            "live": "Approved. It is in effect now.",
-            "recorded": "Approved. It is recorded and is not in effect yet.",
-            "failed": "Approved, but it could not be applied.",
-        }.get(status, words)
-        if detail:
-            words += f" {detail}"
     if outcome.reason:
         data["reason"] = outcome.reason
-        words += f" Reason: {outcome.reason}"
+        words += f" Reason: {_sentence(outcome.reason)}"
     return _answer(words, data)
+
+
+def _headline(proposal: Proposal, outcome: Outcome) -> str:
+    match outcome.state:
+        case "pending":
+            return f"Pending: a person has not decided yet. Ask again: proposal_status with id {proposal.id}."
+        case "denied":
+            return "Denied."
+        case "approved":
+            status, detail = (outcome.applied or {}).get("status", ""), (outcome.applied or {}).get("detail", "")
+            # The detail says what changes and when. The headline must be true for each: a proxy that was stopped makes
+            # an approval `recorded` that would have been `live`.
+            words = {
+                "live": "Approved. It is in effect now",
+                "recorded": "Approved, but not in effect yet",
+                "failed": "Approved, but it could not be applied",
+            }.get(status, "Approved")
+            return f"{words}: {_sentence(detail)}" if detail else f"{words}."
+        case _:
+            return "Void: the proposal's file was changed after it was queued, so no decision on it counts. Propose it again."
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _answer(words: str, data: dict[str, Any], *, is_error: bool = False) -> types.CallToolResult:

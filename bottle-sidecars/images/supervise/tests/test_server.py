@@ -135,7 +135,7 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
             )
             self.assertLess(time.monotonic() - decided, 0.2)
             self.assertEqual(result.structured_content["status"], "approved")
-            self.assertIn("Approved. It is in effect now. reloaded Reason: because", result.content[0].text)
+            self.assertIn("Approved. It is in effect now: reloaded. Reason: because.", result.content[0].text)
 
             result, _ = await asyncio.gather(
                 client.call_tool("propose_route", {"host": "a.example", "credential": "TOKEN", "reason": "x"}),
@@ -161,15 +161,16 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
             config = await client.call_tool("current_config", {})
             self.assertEqual([p["id"] for p in config.structured_content["pending"]], [proposal_id])
 
-            self.decide(proposal_id, "approved", applied={"status": "recorded", "detail": ""})
+            note = "pipelock is not running; the host is allowed when it is started again"
+            self.decide(proposal_id, "approved", applied={"status": "recorded", "detail": note})
             status = await client.call_tool("proposal_status", {"id": proposal_id, "wait_seconds": 5})
-            self.assertIn("recorded and is not in effect yet", status.content[0].text)
+            self.assertTrue(status.content[0].text.startswith(f"Approved, but not in effect yet: {note}. Reason: because."))
 
             result, _ = await asyncio.gather(
                 client.call_tool("propose_allow_host", {"host": "b.example", "reason": "x"}),
                 self.decide_when_there("approved", applied={"status": "failed", "detail": "pipelock is not running"}),
             )
-            self.assertIn("Approved, but it could not be applied. pipelock is not running", result.content[0].text)
+            self.assertIn("Approved, but it could not be applied: pipelock is not running. Reason: because.", result.content[0].text)
 
     async def test_a_decision_on_something_else_voids_the_proposal(self) -> None:
         async with self.client() as client:
