@@ -25,10 +25,16 @@ pub struct ContextFile {
     pub executable: bool,
 }
 
-/// Embeds files of `images/<directory>`, by their paths there. The files after `programs` are executable.
+/// Embeds files of `images/<directory>`, by their paths there. The files after `programs` are executable, and those after
+/// `shared` are in `images/shared`.
 macro_rules! embedded {
-    ($directory:literal: [$($text:literal),* $(,)?], programs: [$($program:literal),* $(,)?]) => {
+    (
+        $directory:literal: [$($text:literal),* $(,)?],
+        programs: [$($program:literal),* $(,)?]
+        $(, shared: [$($shared:literal),* $(,)?])? $(,)?
+    ) => {
         &[
+            $($($crate::ContextFile::text($shared, include_str!(concat!("../images/shared/", $shared))),)*)?
             $($crate::ContextFile::text($text, include_str!(concat!("../images/", $directory, "/", $text))),)*
             $($crate::ContextFile::program($program, include_str!(concat!("../images/", $directory, "/", $program))),)*
         ]

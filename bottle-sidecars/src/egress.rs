@@ -36,7 +36,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/routes.py",
         "egress/settings.py",
         "egress/status.py",
-    ], programs: ["entrypoint", "healthcheck"]),
+    ], programs: ["entrypoint", "healthcheck"], shared: ["sidecar/__init__.py", "sidecar/audit_line.py", "sidecar/grammar.json", "sidecar/grammar.py"]),
 };
 
 /// Path, in egress's container, of its status file: the routes that it read last, and whether it accepted them.

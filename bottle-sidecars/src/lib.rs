@@ -3,6 +3,7 @@
 //! builds the images.
 
 pub mod agent;
+pub mod audit;
 pub mod context;
 pub mod egress;
 pub mod git_gate;

@@ -22,12 +22,10 @@ pub const CONTEXT: BuildContext = BuildContext {
         "supervise/audit.py",
         "supervise/changes.py",
         "supervise/door.py",
-        "supervise/grammar.json",
-        "supervise/grammar.py",
         "supervise/proposals.py",
         "supervise/settings.py",
         "supervise/tools.py",
-    ], programs: ["healthcheck"]),
+    ], programs: ["healthcheck"], shared: ["sidecar/__init__.py", "sidecar/audit_line.py", "sidecar/grammar.json", "sidecar/grammar.py"]),
 };
 
 const QUEUE: &str = "/queue";

@@ -5,14 +5,15 @@ use serde_json::{Map, Value, json};
 use crate::grammar::Grammar;
 use crate::mask;
 use crate::name::Slug;
-use crate::value::{DebianPackage, EntryName, EnvName, GitUrl, HostPattern, Method, PathPrefix};
+use crate::value::{DebianPackage, EntryName, EnvName, GitUrl, HeaderName, HostPattern, Method, PathPrefix};
 
 /// Returns the grammars that the sidecars load, as JSON with one object per value. `cargo xtask schema` writes it to
-/// `bottle-sidecars/images/supervise/supervise/grammar.json`.
+/// `bottle-sidecars/images/shared/sidecar/grammar.json`.
 pub fn json() -> String {
     let values = [
         ("credential", EnvName::GRAMMAR, Some(mask::token_pattern())),
         ("git_url", GitUrl::GRAMMAR, None),
+        ("header", HeaderName::GRAMMAR, None),
         ("host", HostPattern::GRAMMAR, None),
         ("method", Method::GRAMMAR, None),
         ("package", DebianPackage::GRAMMAR, None),

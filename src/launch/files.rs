@@ -28,7 +28,9 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Ipv
         let dir = state.service_dir(Service::GitGate);
         make_dir(&dir, 0o700)?;
         for script in git_gate::SCRIPTS {
-            write(&dir.join(script.path), script.content.as_bytes(), if script.executable { 0o755 } else { 0o644 })?;
+            let path = dir.join(script.path);
+            make_dir(path.parent().unwrap_or(&dir), 0o700)?;
+            write(&path, script.content.as_bytes(), if script.executable { 0o755 } else { 0o644 })?;
         }
         write(&dir.join("upstreams.json"), git_gate::upstreams(gate).as_bytes(), 0o644)?;
         write(&dir.join("known_hosts"), git_gate::known_hosts(gate).as_bytes(), 0o644)?;

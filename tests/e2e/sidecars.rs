@@ -20,13 +20,19 @@ fn image(context: &BuildContext) -> String {
     let tag = plan.names.built_image(context.name, &context.content_hash(&args));
     if run(Command::new("docker").args(["image", "inspect", &tag])).code != 0 {
         let base = format!("BASE={}", plan.images.base);
-        run(Command::new("docker").args(["build", "--build-arg", &base, "--tag", &tag]).arg(directory(context))).ok();
+        let dir = tempfile::Builder::new().prefix("context-").tempdir_in(scratch()).unwrap();
+        for file in context.files {
+            let path = dir.path().join(file.path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, file.content).unwrap();
+        }
+        run(Command::new("docker").args(["build", "--build-arg", &base, "--tag", &tag]).arg(dir.path())).ok();
     }
     tag
 }
 
-fn directory(context: &BuildContext) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "bottle-sidecars/images", context.name].iter().collect()
+fn images() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "bottle-sidecars/images"].iter().collect()
 }
 
 fn plan(manifest: &str) -> Option<bottle::BottlePlan> {
@@ -45,7 +51,7 @@ fn plan(manifest: &str) -> Option<bottle::BottlePlan> {
 #[test]
 #[ignore = "needs a container engine"]
 fn egress_passes_its_own_tests() {
-    let finished = run(Command::new(directory(&egress::CONTEXT).join("tests/run")).arg(image(&egress::CONTEXT)));
+    let finished = run(Command::new(images().join("egress/tests/run")).arg(image(&egress::CONTEXT)));
     finished.ok();
     assert!(finished.stderr.contains("\nOK"), "{finished:?}");
 }
@@ -53,7 +59,7 @@ fn egress_passes_its_own_tests() {
 #[test]
 #[ignore = "needs a container engine"]
 fn supervise_passes_its_own_tests() {
-    let finished = run(Command::new(directory(&supervise::CONTEXT).join("tests/run")).arg(image(&supervise::CONTEXT)));
+    let finished = run(Command::new(images().join("supervise/tests/run")).arg(image(&supervise::CONTEXT)));
     finished.ok();
     assert!(finished.stderr.contains("\nOK"), "{finished:?}");
 }
@@ -61,11 +67,11 @@ fn supervise_passes_its_own_tests() {
 #[test]
 #[ignore = "needs a container engine"]
 fn git_gate_passes_its_own_tests() {
-    let mount = format!("{}:/git-gate:ro", directory(&git_gate::CONTEXT).display());
+    let mount = format!("{}:/images:ro", images().display());
     let mut command = Command::new("docker");
     command.args(["run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]);
     command.args(["--user", "65534:65534", "--env", "HOME=/tmp", "--volume", &mount, "--entrypoint", "python3"]);
-    let finished = run(command.args([&image(&git_gate::CONTEXT), "/git-gate/tests/test_gitgate.py"]));
+    let finished = run(command.args([&image(&git_gate::CONTEXT), "/images/git-gate/tests/test_gitgate.py"]));
     assert!(finished.ok().ends_with(" passed"), "{finished:?}");
 }
 

@@ -14,7 +14,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let files = [
         ("bottle-plan/schema/bottle.schema.json", Manifest::json_schema()),
-        ("bottle-sidecars/images/supervise/supervise/grammar.json", bottle_values::export::json()),
+        ("bottle-sidecars/images/shared/sidecar/grammar.json", bottle_values::export::json()),
+        ("bottle-sidecars/images/shared/audit-line.schema.json", bottle_sidecars::audit::json_schema()),
     ];
     for (name, text) in files {
         let path = crate::process::root().join(name);

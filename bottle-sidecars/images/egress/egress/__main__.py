@@ -19,7 +19,7 @@ def main() -> int:
         current = Current(settings.routes, os.environ)
         confdir, trust = lay_out(settings, Path("/tmp/egress"))
     except SettingsError as error:
-        audit.emit("refused-to-start", error=str(error))
+        audit.emit("refused-to-start", outcome="failed", reason=str(error))
         return 2
     # Not before: it takes most of the time to start.
     from .proxy import serve

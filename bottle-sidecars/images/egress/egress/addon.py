@@ -82,24 +82,25 @@ class Gate:
         flow.response = None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        record = flow.metadata[_KEY]
-        if record.refused or record.written:
+        record: audit.Record = flow.metadata[_KEY]
+        response = flow.response
+        if record.refused or record.written or response is None:
             return
-        switched = flow.response.status_code == 101
-        if switched and (WEBSOCKET not in flow.metadata or not _is_websocket(flow.response)):
+        switched = response.status_code == 101
+        if switched and (WEBSOCKET not in flow.metadata or not _is_websocket(response)):
             # Nobody asked for it.
             record.error = "upstream-switched-protocols"
             flow.kill()
             return
-        record.status = flow.response.status_code
+        record.status = response.status_code
         mask: Mask | None = flow.metadata.get(_MASK)
         if mask is not None:
-            fields = flow.response.headers.fields
-            flow.response.headers = http.Headers((name, mask.whole(value)) for name, value in fields)
+            fields = response.headers.fields
+            response.headers = http.Headers((name, mask.whole(value)) for name, value in fields)
         if switched:  # `layers.WebSocket` counts and masks what follows
             return
         if mask is None:
-            flow.response.stream = record.count_down
+            response.stream = record.count_down
             return
 
         def masked(chunk: bytes) -> list[bytes]:
@@ -107,10 +108,11 @@ class Gate:
             passed = mask.feed(chunk)
             return [record.count_down(passed)] if passed else []
 
-        flow.response.stream = masked
+        response.stream = masked
 
     def response(self, flow: http.HTTPFlow) -> None:
-        record = flow.metadata[_KEY]
+        record: audit.Record = flow.metadata[_KEY]
+        assert flow.response is not None
         if record.refused:
             record.bytes_down = len(flow.response.raw_content or b"")
         elif flow.response.status_code == 101:
@@ -137,6 +139,7 @@ def _tunnel(flow: http.HTTPFlow) -> Tunnel | None:
     client = flow.client_conn
     if not client.tls:
         return None
+    assert flow.server_conn.address is not None
     host, port = flow.server_conn.address
     return Tunnel(host, port, client.sni)
 
@@ -153,7 +156,8 @@ def _head(request: http.Request) -> Head:
 
 
 def _is_websocket(response: http.Response) -> bool:
-    return response.headers.get("upgrade", "").lower() == "websocket"
+    upgrade: str = response.headers.get("upgrade", "")
+    return upgrade.lower() == "websocket"
 
 
 def _method(request: http.Request) -> str:

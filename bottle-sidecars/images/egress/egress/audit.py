@@ -1,18 +1,19 @@
-"""One JSON line on standard output for every request, without a secret and without a query's values."""
+"""Audit lines of this proxy: one for each request, without a credential and without the query."""
 
-import json
 import sys
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
-# Longer paths are cut: a line is a record, not a channel.
+from sidecar import audit_line
+from sidecar.audit_line import Outcome
+
+# Longer paths are cut, so that a line cannot carry data out.
 _PATH_LIMIT = 1024
 
 
 @dataclass(slots=True)
 class Record:
-    """What one request's line will say. `refused` names a rule of this proxy; `error` says why an exchange broke."""
+    """Audit line of one request. `refused` is a rule of this proxy, `error` the reason that an exchange broke."""
 
     method: str
     host: str | None
@@ -42,8 +43,11 @@ class Record:
             return
         self.written = True
         path = self.path.split("?", 1)[0][:_PATH_LIMIT] if self.path is not None else None
+        outcome: Outcome = "refused" if self.refused else "failed" if self.error else "done"
         emit(
             "request",
+            outcome=outcome,
+            reason=self.refused or self.error,
             method=self.method[:32],
             host=self.host,
             port=self.port,
@@ -54,17 +58,10 @@ class Record:
             bytes_up=self.bytes_up,
             bytes_down=self.bytes_down,
             ms=round((time.monotonic() - self.started) * 1000, 1),
-            refused=self.refused,
-            error=self.error,
         )
 
 
-def emit(event: str, **fields: object) -> None:
-    """Write one line. ASCII only, so that no byte of a request can forge a second one."""
-    line = {"ts": now(), "event": event, **fields}
-    sys.stdout.write(json.dumps(line, separators=(",", ":"), default=str) + "\n")
+def emit(event: str, *, outcome: Outcome | None = None, reason: str | None = None, **details: object) -> None:
+    """Write one audit line."""
+    sys.stdout.write(audit_line.encode("egress", event, outcome=outcome, reason=reason, **details) + "\n")
     sys.stdout.flush()
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

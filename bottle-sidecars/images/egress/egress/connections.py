@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 from mitmproxy import ctx
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -31,8 +32,8 @@ MAX_CLIENTS = 1536
 # A connection that waits for its first request, for the TLS handshake after its CONNECT, or for the rest of a request's
 # head, is closed after this.
 HANDSHAKE_SECONDS = 60.0
-# The firewall has this long to connect, and the host to finish its TLS handshake. A request that pipelock inspects waits
-# this long for its turn.
+# Time limit for the connection to the firewall and the TLS handshake with the host. A request that pipelock inspects
+# waits at most as long for its turn.
 CONNECT_SECONDS = 90.0
 
 # Upstream connections that are made at once; more wait for their turn. Pipelock looks each name up, and of a thousand
@@ -58,14 +59,14 @@ class Handler(mode_servers.ProxyConnectionHandler):
 
     def __init__(
         self,
-        hooks: dict[str, list[Callable]],
+        hooks: dict[str, list[Callable[..., Any]]],
         firewall: Firewall,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         options: Options,
         mode: mode_specs.ProxyMode,
     ) -> None:
-        super().__init__(ctx.master, reader, writer, options, mode)
+        super().__init__(ctx.master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
         self._hooks = hooks
         self._deadline: asyncio.TimerHandle | None = None
         self._connecting: asyncio.TimerHandle | None = None
@@ -105,7 +106,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
         assert isinstance(io.reader, asyncio.StreamReader) and isinstance(io.writer, asyncio.StreamWriter)
         few = len(_handlers) <= _FEW
         io.writer.transport.set_write_buffer_limits(high=_LARGE if few else _SMALL)
-        io.reader = _Reader(self, connection, io.reader, io.writer.transport)  # type: ignore[assignment]
+        io.reader = _Reader(self, connection, io.reader, io.writer.transport)
         try:
             await super().handle_connection(connection)
         except asyncio.CancelledError:
@@ -121,8 +122,11 @@ class Handler(mode_servers.ProxyConnectionHandler):
                 self._leave_after(io.writer)
 
     async def before_read(self, connection: Connection) -> None:
-        """Waits until what came of this connection's data before is on its way: to the other side, and for the agent also
-        back to it, since it may ask for one refusal after the other and read none."""
+        """Waits until earlier data of this connection has been written to the other side.
+
+        For the agent's connection it also waits for data in the other direction: an agent could cause refusals and
+        never read them.
+        """
         if connection is self.client:
             # What arrives while the upstream connection is made would be kept in a queue.
             await self._connected.wait()
@@ -330,7 +334,7 @@ class _Reader:
 
     def _resize(self) -> None:
         size = _LARGE if len(_handlers) <= _FEW else _SMALL
-        # What the transport asks the socket for, and how much of it the stream holds (asyncio has no option for either).
+        # The size of one read from the socket, and of the stream's buffer. asyncio has no option for either.
         self._transport.max_size = size  # type: ignore[attr-defined]
         self._reader._limit = size // 2  # type: ignore[attr-defined]
         self._size = size
@@ -366,7 +370,7 @@ class Listener(Proxyserver):
     _server: asyncio.Server | None = None
 
     def __init__(self, max_inspected: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._max_inspected = max_inspected
 
     async def setup_servers(self) -> bool:
@@ -405,16 +409,17 @@ class Listener(Proxyserver):
 
     def _make_room(self) -> bool:
         """Drops the connection that has been idle for longest, if one is."""
-        idle = [handler for handler in self.connections.values() if not handler.requesting]
+        handlers = cast("list[Handler]", list(self.connections.values()))
+        idle = [handler for handler in handlers if not handler.requesting]
         if not idle:
             return False
-        min(idle, key=lambda handler: handler.idle_since).drop()  # type: ignore[attr-defined]
+        min(idle, key=lambda handler: handler.idle_since).drop()
         return True
 
 
-def _hooks(addons: list[object]) -> dict[str, list[Callable]]:
+def _hooks(addons: list[object]) -> dict[str, list[Callable[..., Any]]]:
     """The functions of the add-ons that take part in an exchange, by the event's name."""
-    found: dict[str, list[Callable]] = defaultdict(list)
+    found: dict[str, list[Callable[..., Any]]] = defaultdict(list)
     for addon in addons:
         for name in dir(addon):
             function = getattr(addon, name)

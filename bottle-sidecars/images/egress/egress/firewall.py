@@ -66,8 +66,8 @@ class Firewall:
     def leave_after(self, connection: socket.socket) -> None:
         """Releases a place when pipelock has ended this connection, on which nobody waits for the answer any more.
 
-        Pipelock continues to scan what it holds when its client leaves. Otherwise an agent that gives up and asks
-        again could have it hold any number of answers.
+        Pipelock continues to scan an answer after its client has left. Without this wait, an agent that gives up and
+        retries could make it hold any number of answers.
         """
         task = asyncio.get_running_loop().create_task(self._leave_after(connection))
         self._abandoned.add(task)

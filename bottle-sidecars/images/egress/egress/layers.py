@@ -124,7 +124,12 @@ class Http(http.HttpLayer):
                 del self.connections[connection]
         self._ended.intersection_update(self.connections.values())
 
-    def get_connection(self, event: http.GetHttpConnection, *, reuse: bool = True) -> layer.CommandGenerator[None]:
+    def get_connection(
+        self,
+        event: http.GetHttpConnection,
+        *,
+        reuse: bool = True,  # noqa: ARG002 (mitmproxy calls it with this argument)
+    ) -> layer.CommandGenerator[None]:
         stream = self.command_sources[event]
         assert isinstance(stream, Stream)
         matching = (c for c in self.connections if event.connection_spec_matches(c) and c.connected)
@@ -214,7 +219,7 @@ class Stream(http.HttpStream):
 
     def _be_admitted(self) -> layer.CommandGenerator[bool]:
         """Waits for the turn of a request that pipelock inspects, or fails it."""
-        yield AdmitHook()
+        yield AdmitHook()  # type: ignore[no-untyped-call]
         handler = handler_of(self.context.client)
         if handler.admitted:
             return True
@@ -406,7 +411,7 @@ def _error_response(status: int, message: str = "") -> bytes:
 
 # What no subclass reaches is put in the place of mitmproxy's own. The release is pinned, and tests see each at work.
 _make_body_reader = _http1.make_body_reader
-_http1.make_body_reader = _body_reader
-_http1.make_error_response = _error_response
-http.Http1Client = Client
+_http1.make_body_reader = _body_reader  # type: ignore[assignment]
+_http1.make_error_response = _error_response  # type: ignore[assignment]
+http.Http1Client = Client  # type: ignore[misc]
 _upstream_proxy.HttpUpstreamProxy = Tunnel  # type: ignore[misc]

@@ -37,13 +37,13 @@ def split_authority(text: str, default_port: int | None) -> tuple[str, int] | No
     """`host[:port]` as a canonical host and a port, or None for anything else (user information included)."""
     if text.startswith("["):
         literal, bracket, rest = text.partition("]")
-        name, port = literal + bracket, rest
-        if port and not port.startswith(":"):
+        name = literal + bracket
+        if rest and not rest.startswith(":"):
             return None
-        port = port[1:] if port else None
+        port = rest[1:] if rest else None
     else:
-        name, colon, port = text.partition(":")
-        port = port if colon else None
+        name, colon, rest = text.partition(":")
+        port = rest if colon else None
     host = canonical_host(name)
     if host is None:
         return None

@@ -224,8 +224,8 @@ def _rewrite(
         key = header_key(_latin(name))
         if key == "connection":
             close = close or "close" in [token.strip().lower() for token in _latin(value).split(",")]
-        # Pipelock refuses compressed answers, since it could not scan them, and a credential could not be masked in one:
-        # none is asked for. Where neither applies, `layers` puts the agent's own header back.
+        # Compressed answers are not requested: pipelock cannot scan them and refuses them, and a credential could
+        # not be masked in one. Where neither applies, `layers` restores the agent's own header.
         if key not in _HOP_BY_HOP and key not in stripped and key not in ("host", "accept-encoding"):
             keep.append((name, value))
     keep.append((b"Accept-Encoding", b"identity"))

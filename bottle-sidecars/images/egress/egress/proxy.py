@@ -7,9 +7,12 @@ from pathlib import Path
 
 from . import lean  # noqa: F401  (must come before anything of mitmproxy)
 
+# isort: split
+
 from cryptography import x509
 from mitmproxy import options, tls
 from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.connection import Server
 from mitmproxy.master import Master
 
 from . import audit
@@ -57,7 +60,7 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
     try:
         await listener.listen("0.0.0.0", settings.listen_port)
     except OSError:
-        audit.emit("stopped", error=f"cannot listen on port {settings.listen_port}")
+        audit.emit("stopped", outcome="failed", reason=f"cannot listen on port {settings.listen_port}")
         return 1
     audit.emit("started", port=settings.listen_port, routes=len(current.table().routes))
     await running
@@ -79,7 +82,7 @@ class Tls(TlsConfig):
         issued_by_firewall = bool(chain) and chain[0].to_cryptography().issuer == self._firewall
         handler = handler_of(data.context.client)
         handler.intercepted = issued_by_firewall
-        if data.conn.address is not None:
+        if isinstance(data.conn, Server) and data.conn.address is not None:
             handler.firewall.remember(data.conn.address, inspected=issued_by_firewall)
 
 

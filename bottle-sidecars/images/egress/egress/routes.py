@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from .names import canonical_host
+from sidecar.grammar import GRAMMARS
+
 from .paths import is_below
 
 # Where credentials are usually carried. On a host for which egress holds one, none of the agent's own passes: an
@@ -23,18 +24,9 @@ CREDENTIAL_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"}
 )
 
-# Headers that frame or steer a message: a credential in one of them would break the request.
-_STEERING_HEADERS = frozenset(
-    {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "host"}
-    | {"keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
-)
-
 # Room for a host with a number after it, which is what a route without a name is called.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,299}\Z")
-_HEADER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
-_METHOD = re.compile(r"[A-Z][A-Z-]{0,31}\Z")
 _SLOT = re.compile(r"EGRESS_TOKEN_[A-Za-z0-9_]+\Z")
-_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*\Z")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 
 
@@ -117,8 +109,10 @@ class Table:
         return self._hosts.get(f"*.{parent}") if label and dot else None
 
     def claimed(self, host: str) -> str | None:
-        """The wildcard in whose domain a host without routes lies. Pipelock's wildcard is wider than a route's: it would
-        let the domain's own name and what is deeper pass, which nobody asked for."""
+        """Return the wildcard route whose domain contains a host that has no route.
+
+        Pipelock's wildcard is wider than a route's: it would also allow the domain itself and deeper names.
+        """
         parents = [host, *(host[at + 1 :] for at, character in enumerate(host) if character == ".")]
         return next((pattern for parent in parents if (pattern := f"*.{parent}") in self._hosts), None)
 
@@ -170,7 +164,7 @@ def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
         raise RoutesError(f"{where}.port: must be a number from 1 to 65535")
     return Route(
         name=_text(keys["name"], f"{where}.name", _NAME, "letters, digits, `.`, `_` and `-`, 300 at most"),
-        host=_host(keys["host"], f"{where}.host"),
+        host=_value("host", keys["host"], f"{where}.host"),
         port=port,
         paths=_paths(keys["paths"], f"{where}.paths") if "paths" in keys else None,
         methods=_methods(keys["methods"], f"{where}.methods") if "methods" in keys else None,
@@ -178,41 +172,17 @@ def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
     )
 
 
-def _host(value: object, where: str) -> str:
-    if isinstance(value, str) and value == value.lower():
-        wildcard = value.startswith("*.")
-        name = value[2:] if wildcard else value
-        canonical = canonical_host(name)
-        # A wildcard over a single label would be over a whole top-level domain; one over an address means nothing.
-        allowed = not wildcard or ("." in name and not name.rpartition(".")[2].isdigit())
-        if canonical is not None and canonical == name.strip("[]") and allowed:
-            return f"*.{canonical}" if wildcard else canonical
-    raise RoutesError(f"{where}: must be a host name in lower case, or `*.` and at least two labels")
-
-
 def _paths(value: object, where: str) -> tuple[str, ...]:
-    prefixes = _list(value, where)
-    for index, prefix in enumerate(prefixes):
-        _text(prefix, f"{where}[{index}]", _PATH, "a path from `/` on, without escapes, query or fragment")
-        if "//" in prefix or {".", ".."} & set(prefix.split("/")):
-            raise RoutesError(f"{where}[{index}]: must not hold empty or dot segments")
-    return tuple(prefixes)
+    return tuple(_value("path", item, f"{where}[{index}]") for index, item in enumerate(_list(value, where)))
 
 
 def _methods(value: object, where: str) -> frozenset[str]:
-    methods = _list(value, where)
-    for index, method in enumerate(methods):
-        _text(method, f"{where}[{index}]", _METHOD, "an HTTP method in upper case")
-        if method in ("CONNECT", "TRACE"):
-            raise RoutesError(f"{where}[{index}]: {method} is never passed on")
-    return frozenset(methods)
+    return frozenset(_value("method", item, f"{where}[{index}]") for index, item in enumerate(_list(value, where)))
 
 
 def _injection(value: object, where: str, environment: Mapping[str, str]) -> Injection:
     keys = _mapping(value, where, {"header", "template", "basic_username", "slot"}, {"header", "slot"})
-    header = _text(keys["header"], f"{where}.header", _HEADER, "a header name in lower case")
-    if header_key(header) in _STEERING_HEADERS:
-        raise RoutesError(f"{where}.header: `{header}` cannot carry a credential")
+    header = _value("header", keys["header"], f"{where}.header")
     if ("template" in keys) == ("basic_username" in keys):
         raise RoutesError(f"{where}: needs either `template` or `basic_username`")
 
@@ -250,7 +220,7 @@ def _clash(one: Route, other: Route) -> str | None:
     return f"{verb}{one.host}:{one.port}{shared[0]}"
 
 
-def _mapping(value: object, where: str, known: set[str], needed: set[str]) -> dict:
+def _mapping(value: object, where: str, known: set[str], needed: set[str]) -> dict[str, object]:
     if not isinstance(value, dict):
         raise RoutesError(f"{where}: must be a mapping")
     for key in value:
@@ -261,7 +231,7 @@ def _mapping(value: object, where: str, known: set[str], needed: set[str]) -> di
     return value
 
 
-def _list(value: object, where: str) -> list:
+def _list(value: object, where: str) -> list[str]:
     if not isinstance(value, list) or not value:
         raise RoutesError(f"{where}: must be a list that is not empty; leave it out to allow all")
     if any(not isinstance(item, str) for item in value) or len(set(value)) != len(value):
@@ -272,4 +242,10 @@ def _list(value: object, where: str) -> list:
 def _text(value: object, where: str, pattern: re.Pattern[str], accepted: str) -> str:
     if not isinstance(value, str) or not pattern.match(value):
         raise RoutesError(f"{where}: must be {accepted}")
+    return value
+
+
+def _value(kind: str, value: object, where: str) -> str:
+    if not isinstance(value, str) or not GRAMMARS[kind].accepts(value):
+        raise RoutesError(f"{where}: must be {GRAMMARS[kind].accepted}")
     return value

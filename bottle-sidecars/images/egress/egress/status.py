@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from sidecar.audit_line import timestamp
+
 from . import audit
 from .routes import RoutesError, Table
 from .settings import SettingsError, read_routes
@@ -34,18 +36,21 @@ class Current:
         """Read the file again and take it if it is right."""
         try:
             digest, loaded = read_routes(self._path, self._environment)
-            error = f"{self._path}: {loaded}" if isinstance(loaded, RoutesError) else None
-        except SettingsError as failure:
-            digest, loaded, error = None, None, str(failure)
-        if error is not None:
-            self._write_status(digest, error)
-            audit.emit("reload", routes_sha256=self._digest, error=error)
+        except SettingsError as error:
+            self._reject(None, str(error))
+            return
+        if isinstance(loaded, RoutesError):
+            self._reject(digest, f"{self._path}: {loaded}")
             return
         self._take(digest, loaded)
-        audit.emit("reload", routes_sha256=self._digest, routes=len(self._table.routes), error=None)
+        audit.emit("reload", outcome="done", routes_sha256=self._digest, routes=len(self._table.routes))
+
+    def _reject(self, seen: str | None, error: str) -> None:
+        self._write_status(seen, error)
+        audit.emit("reload", outcome="failed", reason=error, routes_sha256=self._digest)
 
     def _take(self, digest: str, table: Table) -> None:
-        self._table, self._digest, self._loaded_at = table, digest, audit.now()
+        self._table, self._digest, self._loaded_at = table, digest, timestamp()
         self._write_status(digest, None)
 
     def _write_status(self, seen: str | None, error: str | None) -> None:

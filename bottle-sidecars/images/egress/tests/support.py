@@ -79,7 +79,7 @@ class Authority:
 
 def _key_usage(**given: bool) -> x509.KeyUsage:
     names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    return x509.KeyUsage(**{name: False for name in names}, encipher_only=False, decipher_only=False, **given)
+    return x509.KeyUsage(**dict.fromkeys(names, False), encipher_only=False, decipher_only=False, **given)
 
 
 # What pipelock 2.3.0 answers to a CONNECT that it refuses, by the host that is asked for.
@@ -186,7 +186,7 @@ class Outer:
         if b"/dying" in head and number:
             return False
         lines = head.decode("latin-1").split("\r\n")
-        method, target, _ = lines[0].split(" ")
+        _, target, _ = lines[0].split(" ")
         path = target.partition("?")[0]
         path = path if path.startswith("/") else "/" + path.split("/", 3)[3]
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
@@ -443,7 +443,7 @@ class Answer:
 
     def body(self) -> bytes:
         length = next(
-            (int(l.split(b":")[1]) for l in self.head.lower().split(b"\r\n") if l.startswith(b"content-length:")), None
+            (int(line[15:]) for line in self.head.lower().split(b"\r\n") if line.startswith(b"content-length:")), None
         )
         body = self._rest
         while length is None or len(body) < length:

@@ -1,8 +1,9 @@
 import unittest
 
+from mitmproxy.test import tflow
+
 from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
 from egress.addon import Gate
-from mitmproxy.test import tflow
 
 
 def broken():
@@ -10,7 +11,7 @@ def broken():
 
 
 class FailingClosed(unittest.TestCase):
-    def test_a_request_that_cannot_be_judged_is_refused(self):
+    def test_a_request_that_cannot_be_judged_is_refused(self) -> None:
         flow = tflow.tflow()
         flow.request.authority = "address:22"
         with self.assertRaises(RuntimeError):
@@ -18,7 +19,7 @@ class FailingClosed(unittest.TestCase):
         self.assertEqual(flow.response.status_code, 500)
         self.assertFalse(flow.request.stream, "nothing is sent on as it comes")
 
-    def test_so_is_a_connect(self):
+    def test_so_is_a_connect(self) -> None:
         flow = tflow.tflow()
         flow.request.data.authority = None
         with self.assertRaises(AttributeError):

@@ -17,13 +17,13 @@ MIB = 1 << 20
 
 
 class Kept(Proxy):
-    def test_a_connection_to_a_host_is_used_again(self):
+    def test_a_connection_to_a_host_is_used_again(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             for _ in range(5):
                 ask(tunnel, get("/x", "else.test")).body()
         self.assertEqual(self.outer.connects, ["else.test:443"])
 
-    def test_one_that_the_firewall_terminates_is_not(self):
+    def test_one_that_the_firewall_terminates_is_not(self) -> None:
         with self.egress.tunnel("content.test:443") as tunnel:
             for method in ("GET", "POST", "POST", "GET"):
                 answer = ask(tunnel, get("/x", "content.test", method=method, body="x" if method == "POST" else ""))
@@ -31,14 +31,14 @@ class Kept(Proxy):
                 answer.body()
         self.assertEqual(self.outer.connects, ["content.test:443"] * 4)
 
-    def test_one_that_the_host_has_closed_is_not(self):
+    def test_one_that_the_host_has_closed_is_not(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             for method in ("POST", "GET", "POST"):
                 answer = ask(tunnel, get("/idle", "else.test", method=method, body="x" if method == "POST" else ""))
                 self.assertEqual((answer.status, answer.body()), (200, b"ok"))
         self.assertEqual(self.outer.connects, ["else.test:443"] * 3)
 
-    def test_a_request_that_dies_with_a_kept_connection_is_repeated(self):
+    def test_a_request_that_dies_with_a_kept_connection_is_repeated(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             for _ in range(4):
                 answer = ask(tunnel, get("/dying", "else.test"))
@@ -48,7 +48,7 @@ class Kept(Proxy):
         self.assertEqual([line["status"] for line in self.lines(4)], [200] * 4)
         self.assertEqual(len(self.lines(4)), 4, "one line for each request, however often it was sent")
 
-    def test_one_that_may_have_had_an_effect_is_not_repeated(self):
+    def test_one_that_may_have_had_an_effect_is_not_repeated(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             ask(tunnel, get("/dying", "else.test")).body()
             answer = ask(tunnel, get("/dying", "else.test", method="POST", body="x"))
@@ -59,13 +59,13 @@ class Kept(Proxy):
             self.assertEqual(answer.status, 502)
         self.assertEqual(len(self.outer.heads), 4)
 
-    def test_one_that_may_not_be_repeated_is_sent_over_a_fresh_connection(self):
+    def test_one_that_may_not_be_repeated_is_sent_over_a_fresh_connection(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             ask(tunnel, get("/dying", "else.test")).body()
             time.sleep(3.2)
             self.assertEqual(ask(tunnel, get("/dying", "else.test", method="POST", body="x")).status, 200)
 
-    def test_a_client_that_waits_for_acknowledgements_is_not_held_up(self):
+    def test_a_client_that_waits_for_acknowledgements_is_not_held_up(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             # As urllib3 does through a proxy: Nagle's algorithm, and a body in a packet of its own.
             tunnel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
@@ -78,7 +78,7 @@ class Kept(Proxy):
                 times.append(time.monotonic() - began)
         self.assertLess(sorted(times)[10], 0.03, "40 ms is what the kernel puts an acknowledgement off for")
 
-    def test_what_belonged_to_closed_connections_is_dropped(self):
+    def test_what_belonged_to_closed_connections_is_dropped(self) -> None:
         with self.egress.tunnel("content.test:443") as tunnel:
             for _ in range(50):
                 ask(tunnel, get("/x", "content.test")).body()
@@ -91,7 +91,7 @@ class Kept(Proxy):
 
 
 class WebSockets(Proxy):
-    def test_bytes_go_both_ways_as_they_come(self):
+    def test_bytes_go_both_ways_as_they_come(self) -> None:
         with self.egress.tunnel("api.test:443") as tunnel:
             answer = ask(tunnel, get("/v1/ws", "api.test", *UPGRADE, "X-Api-Key: dummy"))
             self.assertEqual(answer.status, 101)
@@ -115,11 +115,11 @@ class WebSockets(Proxy):
         self.assertEqual((line["status"], line["route"], line["injected"]), (101, "api", True))
         self.assertEqual((line["bytes_up"], line["bytes_down"]), (3 + 11 + 3 + 6 + 14, 3 + 11 + 3 + 6 + 14))
 
-    def setUp(self):
+    def setUp(self) -> None:
         super().setUp()
         self.count_of_lines = len(self.egress.requests())
 
-    def test_much_goes_both_ways_at_once(self):
+    def test_much_goes_both_ways_at_once(self) -> None:
         size = 64 * MIB
         with self.egress.tunnel("else.test:443") as tunnel:
             self.assertEqual(ask(tunnel, get("/ws", "else.test", *UPGRADE)).status, 101)
@@ -143,11 +143,11 @@ class WebSockets(Proxy):
         line = self.line()
         self.assertEqual((line["bytes_up"], line["bytes_down"]), (size, size))
 
-    def test_it_is_refused_as_any_request_is(self):
+    def test_it_is_refused_as_any_request_is(self) -> None:
         self.refused_in_tunnel(get("/v2/ws", "api.test", *UPGRADE), 403, "path")
         self.refused_in_tunnel(get("/v1/ws", "api.test", *UPGRADE, method="POST"), 400, "websocket")
 
-    def test_where_content_is_inspected_the_answer_is_426(self):
+    def test_where_content_is_inspected_the_answer_is_426(self) -> None:
         with self.egress.tunnel("content.test:443") as tunnel:
             began = time.monotonic()
             answer = ask(tunnel, get("/ws", "content.test", *UPGRADE))
@@ -157,21 +157,21 @@ class WebSockets(Proxy):
             self.assertEqual(ask(tunnel, get("/x", "content.test")).status, 200, "the connection can still be used")
         self.assertEqual(len(self.outer.heads), 1, "the upgrade was not sent")
         line = self.line()
-        self.assertEqual((line["status"], line["refused"]), (426, "websocket"))
+        self.assertEqual((line["status"], line.get("reason")), (426, "websocket"))
 
-    def test_in_the_open_too(self):
+    def test_in_the_open_too(self) -> None:
         with self.egress.dial() as plain:
             answer = ask(plain, get("http://else.test/ws", "else.test", *UPGRADE))
             self.assertEqual((answer.status, answer.rule()), (426, "websocket"))
 
-    def test_a_host_that_does_not_switch(self):
+    def test_a_host_that_does_not_switch(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             answer = ask(tunnel, get("/x", "else.test", *UPGRADE))
             self.assertEqual(answer.status, 200)
             answer.body()
             self.assertEqual(ask(tunnel, get("/x", "else.test")).status, 200)
 
-    def test_either_side_ends_it(self):
+    def test_either_side_ends_it(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             self.assertEqual(ask(tunnel, get("/ws", "else.test", *UPGRADE)).status, 101)
             tunnel.sendall(b"x")
@@ -182,7 +182,7 @@ class WebSockets(Proxy):
 
 
 class Bounds(Proxy):
-    def test_an_endless_head_or_chunk_of_a_host(self):
+    def test_an_endless_head_or_chunk_of_a_host(self) -> None:
         for path in ("/endless-head", "/endless-chunk"):
             before = self.egress.resident_kib()
             with self.egress.tunnel("else.test:443") as tunnel:
@@ -191,9 +191,9 @@ class Bounds(Proxy):
                     while tunnel.recv(65536):
                         pass
             self.assertLess(self.egress.resident_kib() - before, 8 * 1024)
-        self.assertEqual([line["error"] for line in self.lines(2)], ["upstream", "upstream"])
+        self.assertEqual([line.get("reason") for line in self.lines(2)], ["upstream", "upstream"])
 
-    def test_an_endless_chunk_of_the_agent(self):
+    def test_an_endless_chunk_of_the_agent(self) -> None:
         with self.egress.tunnel("else.test:443") as tunnel:
             before = self.egress.resident_kib()
             tunnel.sendall(get("/x", "else.test", "Transfer-Encoding: chunked", method="POST").encode() + b"1")
@@ -201,9 +201,9 @@ class Bounds(Proxy):
                 for _ in range(64):
                     tunnel.sendall(b";a" * MIB)
             self.assertLess(self.egress.resident_kib() - before, 8 * 1024)
-        self.assertIn(self.line()["error"], ("client-malformed", "client-gone"))
+        self.assertIn(self.line().get("reason"), ("client-malformed", "client-gone"))
 
-    def test_an_endless_client_hello(self):
+    def test_an_endless_client_hello(self) -> None:
         with self.egress.dial() as plain:
             plain.sendall(b"CONNECT else.test:443 HTTP/1.1\r\n\r\n")
             plain.recv(4096)
@@ -214,9 +214,9 @@ class Bounds(Proxy):
                     plain.sendall(record)
                 plain.recv(1)
                 raise ConnectionResetError
-        self.assertEqual(self.line()["error"], "client-tls")
+        self.assertEqual(self.line().get("reason"), "client-tls")
 
-    def test_a_reader_that_stops_has_the_far_side_stopped(self):
+    def test_a_reader_that_stops_has_the_far_side_stopped(self) -> None:
         before = self.egress.resident_kib()
         with self.egress.tunnel("api.test:443") as tunnel:
             tunnel.sendall(get(f"/v1/big/{1 << 30}", "api.test").encode())
@@ -229,7 +229,7 @@ class Bounds(Proxy):
         print(f"\n  a slow reader of 1 GiB: +{(peak - before) / 1024:.1f} MiB over {before / 1024:.0f} MiB")
         self.assertLess(peak - before, 8 * 1024)
 
-    def test_a_host_that_stops_reading_has_the_agent_stopped(self):
+    def test_a_host_that_stops_reading_has_the_agent_stopped(self) -> None:
         before = self.egress.resident_kib()
         with self.egress.tunnel("else.test:443") as tunnel:
             tunnel.sendall(get("/ws", "else.test", *UPGRADE).encode())
@@ -244,7 +244,7 @@ class Bounds(Proxy):
         print(f"\n  a host that stops reading: {sent / MIB:.0f} MiB sent, +{grown / 1024:.1f} MiB")
         self.assertLess(grown, 8 * 1024)
 
-    def test_refusals_that_nobody_reads(self):
+    def test_refusals_that_nobody_reads(self) -> None:
         before = len(self.egress.requests())
         with socket.socket() as plain:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -263,7 +263,7 @@ class Bounds(Proxy):
         self.assertGreater(answered, 1000)
         self.assertLess(answered, 18_000)
 
-    def test_what_is_sent_while_the_connection_is_made_waits(self):
+    def test_what_is_sent_while_the_connection_is_made_waits(self) -> None:
         before = self.egress.resident_kib()
         with self.egress.tunnel("mute.test:443") as tunnel:
             tunnel.settimeout(2)
@@ -293,7 +293,7 @@ class Crowd(unittest.TestCase):
         self.addCleanup(egress.close)
         return egress.start()
 
-    def test_many_readers_that_stop(self):
+    def test_many_readers_that_stop(self) -> None:
         egress = self.start()
         before, count = egress.resident_kib(), 400
         with contextlib.ExitStack() as stack:
@@ -312,7 +312,7 @@ class Crowd(unittest.TestCase):
         print(f"\n  {count} stalled transfers: {each:.0f} KiB each over {before / 1024:.0f} MiB")
         self.assertLess(before + each * 1536, 850 * 1024, "KiB, with as many as are allowed: the limit is 1 GiB")
 
-    def test_the_number_of_connections_is_bounded(self):
+    def test_the_number_of_connections_is_bounded(self) -> None:
         egress = self.start(MAX_CLIENTS=8)
         with contextlib.ExitStack() as stack:
             idle = [stack.enter_context(egress.dial()) for _ in range(4)]
@@ -331,9 +331,9 @@ class Crowd(unittest.TestCase):
                 self.assertEqual(ask(health, get("/.egress/health", "egress")).status, 200)
             for tunnel in busy:
                 self.assertEqual(Answer(tunnel).status, 200)
-        self.assertIn("too-many-connections", [line["refused"] for line in egress.requests()])
+        self.assertIn("too-many-connections", [line.get("reason") for line in egress.requests()])
 
-    def test_few_upstream_connections_are_made_at_once(self):
+    def test_few_upstream_connections_are_made_at_once(self) -> None:
         egress = self.start(MAX_CONNECTING=4)
 
         def one(_: int) -> int:
@@ -345,7 +345,7 @@ class Crowd(unittest.TestCase):
         self.assertLessEqual(self.outer.most_connecting, 4)
         self.assertGreater(self.outer.most_connecting, 1)
 
-    def test_few_requests_are_inspected_at_once(self):
+    def test_few_requests_are_inspected_at_once(self) -> None:
         egress = self.start(max_inspected=4)
 
         def plain(_: int) -> int:
@@ -371,7 +371,7 @@ class Crowd(unittest.TestCase):
             self.assertEqual([future.result() for future in flood], [200] * 48)
         self.assertEqual(self.outer.most_holding, 4)
 
-    def test_an_abandoned_request_counts_until_the_firewall_is_done_with_it(self):
+    def test_an_abandoned_request_counts_until_the_firewall_is_done_with_it(self) -> None:
         egress = self.start(max_inspected=4)
         self.outer.hold_seconds = 0.6
 
@@ -391,7 +391,7 @@ class Crowd(unittest.TestCase):
             self.assertEqual(ask(connection, get("http://else.test/held", "else.test")).status, 200)
         self.assertEqual(self.outer.most_holding, 4)
 
-    def test_a_request_that_is_given_up_does_not_wait(self):
+    def test_a_request_that_is_given_up_does_not_wait(self) -> None:
         egress = self.start(max_inspected=1)
         self.outer.hold_seconds = 5
         with egress.dial() as first:
@@ -401,12 +401,12 @@ class Crowd(unittest.TestCase):
                 with egress.dial() as connection:
                     connection.sendall(get("http://else.test/x", "else.test").encode())
                     time.sleep(0.05)
-            until(lambda: [line["error"] for line in egress.requests()] == ["client-gone"] * 6, 4)
+            until(lambda: [line.get("reason") for line in egress.requests()] == ["client-gone"] * 6, 4)
             self.assertEqual(self.outer.holding, 1)
             self.assertEqual(Answer(first).status, 200)
         self.assertEqual(len(self.outer.heads), 1, "none of them was sent on")
 
-    def test_an_inspected_request_does_not_wait_for_ever(self):
+    def test_an_inspected_request_does_not_wait_for_ever(self) -> None:
         egress = self.start(max_inspected=1, CONNECT_SECONDS=0.3)
         with egress.dial() as first, egress.dial() as second, egress.tunnel("content.test:443") as third:
             self.assertEqual(ask(first, get("http://else.test/sse", "else.test")).status, 200)
@@ -419,13 +419,13 @@ class Crowd(unittest.TestCase):
                 self.assertEqual((answer.status, answer.rule()), (503, "inspection-busy"))
                 self.assertEqual(connection.recv(1), b"")
             self.assertLess(egress.resident_kib() - before, 8 * 1024)
-        self.assertEqual([line["error"] for line in egress.requests()].count("inspection-busy"), 2)
+        self.assertEqual([line.get("reason") for line in egress.requests()].count("inspection-busy"), 2)
         self.assertNotIn("/x", b"".join(self.outer.heads).decode(), "nothing of them was sent on")
         time.sleep(0.5)
         with egress.tunnel("content.test:443") as tunnel:
             self.assertEqual(ask(tunnel, get("/x", "content.test")).status, 200)
 
-    def test_half_open_connections_are_closed(self):
+    def test_half_open_connections_are_closed(self) -> None:
         egress = self.start(HANDSHAKE_SECONDS=0.5)
         openings = {
             "nothing": b"",
@@ -447,9 +447,9 @@ class Crowd(unittest.TestCase):
             tunnel.sendall(b"GET /x HTTP/1.1\r\nHo")
             with contextlib.suppress(ConnectionResetError, ssl.SSLError):
                 self.assertEqual(tunnel.recv(1), b"")
-        until(lambda: [line["refused"] for line in egress.requests()].count("too-slow") == len(openings) + 1)
+        until(lambda: [line.get("reason") for line in egress.requests()].count("too-slow") == len(openings) + 1)
 
-    def test_long_exchanges_are_not(self):
+    def test_long_exchanges_are_not(self) -> None:
         egress = self.start(HANDSHAKE_SECONDS=0.5)
         with egress.tunnel("else.test:443") as tunnel, egress.tunnel("else.test:443") as socket_:
             self.assertEqual(ask(socket_, get("/ws", "else.test", *UPGRADE)).status, 101)
@@ -463,13 +463,13 @@ class Crowd(unittest.TestCase):
             socket_.sendall(b"y")
             self.assertEqual(socket_.recv(1), b"y")
 
-    def test_a_host_that_does_not_answer_a_connect(self):
+    def test_a_host_that_does_not_answer_a_connect(self) -> None:
         egress = self.start(CONNECT_SECONDS=0.5)
         with egress.tunnel("mute.test:443") as tunnel:
             answer = ask(tunnel, get("/x", "mute.test"))
             self.assertEqual((answer.status, answer.rule()), (504, "upstream-timeout"))
 
-    def test_a_thousand_requests_at_once(self):
+    def test_a_thousand_requests_at_once(self) -> None:
         egress = self.start()
         statuses = []
         barrier = threading.Barrier(100)

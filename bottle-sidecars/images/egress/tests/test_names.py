@@ -4,7 +4,7 @@ from egress.names import canonical_host, join_authority, split_authority
 
 
 class CanonicalHost(unittest.TestCase):
-    def test_one_form(self):
+    def test_one_form(self) -> None:
         for given, form in {
             "API.Example.COM": "api.example.com",
             "xn--bcher-kva.example": "xn--bcher-kva.example",
@@ -15,7 +15,7 @@ class CanonicalHost(unittest.TestCase):
         }.items():
             self.assertEqual(canonical_host(given), form)
 
-    def test_what_is_not_plainly_one_host(self):
+    def test_what_is_not_plainly_one_host(self) -> None:
         for given in (
             [
                 "",
@@ -46,7 +46,7 @@ class CanonicalHost(unittest.TestCase):
 
 
 class Authority(unittest.TestCase):
-    def test_split(self):
+    def test_split(self) -> None:
         self.assertEqual(split_authority("Api.example:8443", 443), ("api.example", 8443))
         self.assertEqual(split_authority("api.example", 443), ("api.example", 443))
         self.assertEqual(split_authority("[::1]:80", None), ("::1", 80))
@@ -65,6 +65,6 @@ class Authority(unittest.TestCase):
         ):
             self.assertIsNone(split_authority(text, 443), text)
 
-    def test_join_is_read_back(self):
+    def test_join_is_read_back(self) -> None:
         for place in (("api.example", 443), ("api.example", 8443), ("::1", 443), ("::1", 80)):
             self.assertEqual(split_authority(join_authority(*place, 443), 443), place)

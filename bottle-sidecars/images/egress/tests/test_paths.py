@@ -4,7 +4,7 @@ from egress.paths import AmbiguousPath, is_below, readings
 
 
 class Readings(unittest.TestCase):
-    def test_strict_is_what_was_sent_and_loose_is_what_it_could_become(self):
+    def test_strict_is_what_was_sent_and_loose_is_what_it_could_become(self) -> None:
         for target, strict, loose in (
             ("/", "/", "/"),
             ("/v1/x?q=/../a#", "/v1/x", "/v1/x"),
@@ -20,7 +20,7 @@ class Readings(unittest.TestCase):
         ):
             self.assertEqual(readings(target), (strict, loose))
 
-    def test_dot_segments_in_every_disguise(self):
+    def test_dot_segments_in_every_disguise(self) -> None:
         for target in [
             "/v1/../x",
             "/..",
@@ -43,7 +43,7 @@ class Readings(unittest.TestCase):
             with self.assertRaises(AmbiguousPath, msg=target):
                 readings(target)
 
-    def test_what_no_reading_makes_safe(self):
+    def test_what_no_reading_makes_safe(self) -> None:
         for target in [
             "",
             "v1",
@@ -62,7 +62,7 @@ class Readings(unittest.TestCase):
 
 
 class Below(unittest.TestCase):
-    def test_segment_boundary(self):
+    def test_segment_boundary(self) -> None:
         for path, prefix, covered in (
             ("/v1", "/v1", True),
             ("/v1/", "/v1", True),

@@ -23,7 +23,7 @@ def through(request: Head, host="api.example", port=443, server_name="api.exampl
 
 
 class Claimed(unittest.TestCase):
-    def test_a_wildcards_domain_is_closed_where_no_route_is(self):
+    def test_a_wildcards_domain_is_closed_where_no_route_is(self) -> None:
         wild = table("name: wild, host: '*.wild.example', paths: [/v1]", "name: own, host: own.wild.example")
         for host, path, expected in (
             ("a.wild.example", "/v1", Passage),
@@ -61,7 +61,7 @@ class Base(unittest.TestCase):
 
 
 class Injecting(Base):
-    def test_the_agents_credentials_are_replaced_whatever_their_spelling(self):
+    def test_the_agents_credentials_are_replaced_whatever_their_spelling(self) -> None:
         sent = self.passes(
             through(
                 head(
@@ -81,23 +81,23 @@ class Injecting(Base):
         self.assertEqual(sent["x-kept"], [b"1"])
         self.assertFalse([value for values in sent.values() for value in values if b"dummy" in value])
 
-    def test_the_most_specific_route_decides_the_credential(self):
+    def test_the_most_specific_route_decides_the_credential(self) -> None:
         sent = self.passes(through(head("/v1/admin/x", headers=[(b"x-api-key", b"dummy")])))
         self.assertEqual(sent["authorization"], [b"Bearer token-b"])
         self.assertNotIn("x-api-key", sent)
 
-    def test_a_host_without_injection_keeps_the_agents_own(self):
+    def test_a_host_without_injection_keeps_the_agents_own(self) -> None:
         request = head("/open/x", headers=[(b"Authorization", b"own")], host="limited.example")
         sent = self.passes(through(request, "limited.example", server_name="limited.example"))
         self.assertEqual(sent["authorization"], [b"own"])
 
-    def test_an_unrouted_host_is_passed_with_what_the_agent_sent(self):
+    def test_an_unrouted_host_is_passed_with_what_the_agent_sent(self) -> None:
         request = head("/any/../thing?x", "PURGE", headers=[(b"x-api-key", b"own")], host="else.example")
         verdict = through(request, "else.example", server_name="else.example")
         self.assertEqual(self.passes(verdict)["x-api-key"], [b"own"])
         self.assertIsNone(verdict.route)
 
-    def test_one_hop_headers_end_here(self):
+    def test_one_hop_headers_end_here(self) -> None:
         sent = self.passes(
             through(
                 head(
@@ -119,7 +119,7 @@ class Injecting(Base):
 
 
 class Limits(Base):
-    def test_path_and_method(self):
+    def test_path_and_method(self) -> None:
         self.refused(through(head("/v2/x")), 403, "path")
         self.refused(through(head("/v1")), 403, "path")
         self.refused(through(head("/v10/x")), 403, "path")
@@ -128,7 +128,7 @@ class Limits(Base):
         self.passes(through(head("/v1/admin", "POST")))  # the wider route allows it
         self.assertIn("api", through(head("/v1/x", "DELETE")).message)
 
-    def test_spellings_of_a_path(self):
+    def test_spellings_of_a_path(self) -> None:
         for path in [
             "/v1/../v2",
             "/v1/%2e%2e/v2",
@@ -144,27 +144,27 @@ class Limits(Base):
         self.passes(through(head("/v1/x;v=1")))
         self.passes(through(head("/v1/x?next=/../../admin&u=http://a//b")))
 
-    def test_a_query_or_fragment_is_no_path(self):
+    def test_a_query_or_fragment_is_no_path(self) -> None:
         self.refused(through(head("/?/v1/x")), 403, "path")
         self.refused(through(head("/v1/x#y")), 400, "target")
 
-    def test_overrides(self):
+    def test_overrides(self) -> None:
         for name in (b"X-HTTP-Method-Override", b"x_http_method_override", b"X-Original-URL", b"X-Rewrite-Url"):
             self.refused(through(head(headers=[(name, b"DELETE")])), 403, "override")
 
-    def test_only_https_and_the_routes_port(self):
+    def test_only_https_and_the_routes_port(self) -> None:
         plain = head(host="api.example", scheme="http", authority="api.example")
         self.refused(judge(plain, None, TABLE), 403, "https-only")
         other = head(host="api.example:8443")
         self.refused(through(other, port=8443), 403, "port")
 
-    def test_trace(self):
+    def test_trace(self) -> None:
         self.refused(through(head(method="TRACE")), 405, "trace")
         self.refused(through(head(method="trace")), 405, "trace")
         for method in ("CONNECT", "Connect", "head", "Head"):
             self.refused(through(head(method=method)), 400, "method")
 
-    def test_a_websocket_handshake(self):
+    def test_a_websocket_handshake(self) -> None:
         whole = {
             b"Upgrade": b"WebSocket",
             b"Connection": b"keep-alive, Upgrade",
@@ -191,8 +191,8 @@ class Limits(Base):
             handshake(Upgrade=b"h2c, websocket"),
             handshake(Connection=b"keep-alive"),
             handshake(Connection=None),
-            handshake(**{"Sec_WebSocket_Key": None}),
-            handshake(**{"Sec_WebSocket_Version": None}),
+            handshake(Sec_WebSocket_Key=None),
+            handshake(Sec_WebSocket_Version=None),
             [*handshake(), (b"Upgrade", b"websocket")],
             [*handshake(), (b"Sec-WebSocket-Key", b"eQ==")],
             [*handshake(), (b"Content-Length", b"5")],
@@ -207,7 +207,7 @@ class Limits(Base):
 
 
 class Agreement(Base):
-    def test_server_name(self):
+    def test_server_name(self) -> None:
         for name in (None, "", "other.example", "api.example."):
             self.refused(through(head(), server_name=name), 421, "server-name-mismatch")
         self.passes(through(head(), server_name="API.example"))
@@ -216,7 +216,7 @@ class Agreement(Base):
         )
         self.passes(through(head(host="192.0.2.1"), host="192.0.2.1", server_name=None))
 
-    def test_host_header(self):
+    def test_host_header(self) -> None:
         for host in (
             "other.example",
             "api.example:8443",
@@ -230,7 +230,7 @@ class Agreement(Base):
         for host in ("API.example", "api.example:443"):
             self.assertEqual(self.passes(through(head(host=host)))["host"], [b"api.example"])
 
-    def test_absolute_target(self):
+    def test_absolute_target(self) -> None:
         for authority in ("api.example", "other.example", "api.example:443"):
             self.refused(through(head(authority=authority)), 400, "target")
         plain = head(host="else.example", scheme="http", authority="else.example:80")
@@ -242,7 +242,7 @@ class Agreement(Base):
         self.refused(judge(head(), None, TABLE), 400, "target")
         self.refused(judge(head(scheme="http", authority="u@a.example"), None, TABLE), 400, "target")
 
-    def test_connect(self):
+    def test_connect(self) -> None:
         self.assertEqual(judge_connect("CONNECT", "API.example:443", ()), ("api.example", 443))
         self.assertEqual(
             judge_connect("CONNECT", "api.example:443", ((b"Host", b"api.example"),)), ("api.example", 443)
@@ -267,7 +267,7 @@ class Agreement(Base):
 
 
 class Smuggling(Base):
-    def test_headers(self):
+    def test_headers(self) -> None:
         self.refused(through(head(headers=[(b"host", b"api.example")])), 400, "header")
         self.refused(through(head(headers=[(b"Content_Length", b"5")])), 400, "header")
         self.refused(through(head(headers=[(b"Transfer_Encoding", b"chunked")])), 400, "header")
@@ -280,7 +280,7 @@ class Smuggling(Base):
         for value in (b"a\r\n b", b"a\nb", b"a\0b", b"a\x7fb"):
             self.refused(through(head(headers=[(b"X", value)])), 400, "header")
 
-    def test_the_request_line(self):
+    def test_the_request_line(self) -> None:
         self.refused(through(head(version="HTTP/2.0")), 505, "version")
         self.refused(through(head(version="HTTP/0.9")), 505, "version")
         self.refused(through(head(method="GE T")), 400, "method")

@@ -11,6 +11,13 @@ import signal
 import subprocess
 import time
 import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+from gitgate_policy import Push
+from sidecar import audit_line
+from sidecar.audit_line import Outcome
+from sidecar.grammar import GRAMMARS
 
 CONFIG = pathlib.Path("/etc/git-gate/upstreams.json")
 KNOWN_HOSTS = pathlib.Path("/etc/git-gate/known_hosts")
@@ -41,7 +48,7 @@ class GateError(Exception):
 class UpstreamError(GateError):
     """The real remote could not be reached, or declined; `report` is what git wrote to its standard output."""
 
-    def __init__(self, message, report=""):
+    def __init__(self, message: str, report: str = "") -> None:
         super().__init__(message)
         self.report = report
 
@@ -53,59 +60,61 @@ class Unanswered(UpstreamError):
 class Upstream:
     """One entry of upstreams.json."""
 
-    _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
     _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-    def __init__(self, entry, patience):
-        self.name, self.url, self.auth, self.push = entry["name"], entry["url"], entry["auth"], entry["push"]
+    def __init__(self, entry: dict[str, Any], patience: int) -> None:
+        self.name: str = entry["name"]
+        self.url: str = entry["url"]
+        self.auth: dict[str, str] = entry["auth"]
+        self.push: Push = entry["push"]
         self.patience = patience
         self.mirror = MIRRORS / f"{self.name}.git"
         self.scheme = urllib.parse.urlsplit(self.url).scheme
         self._check()
 
-    def _check(self):
-        kinds = {"ssh": ("ssh",), "https": ("https",), "none": ("https", "http", "git")}
-        if not self._NAME.fullmatch(self.name) or self.name.endswith((".git", ".lock")):
-            raise GateError(f"upstream name `{self.name}` is not usable as a directory name")
-        if self.scheme not in kinds.get(self.auth["kind"], ()):
-            raise GateError(f"upstream `{self.name}`: `{self.auth['kind']}` credentials do not fit a {self.scheme} URL")
-        if urllib.parse.urlsplit(self.url).password is not None:
-            raise GateError(f"upstream `{self.name}`: the URL must not hold a password")
+    def _check(self) -> None:
+        if not GRAMMARS["upstream"].accepts(self.name):
+            raise GateError(f"upstream name `{self.name}` is not {GRAMMARS['upstream'].accepted}")
+        if not GRAMMARS["git_url"].accepts(self.url):
+            raise GateError(f"upstream `{self.name}`: the URL is not {GRAMMARS['git_url'].accepted}")
+        if self.scheme != {"ssh": "ssh", "https": "https", "none": "https"}.get(self.auth["kind"]):
+            raise GateError(f"upstream `{self.name}`: `{self.auth['kind']}` credentials do not fit this URL")
         if self.auth["kind"] == "https" and not self._VARIABLE.fullmatch(self.auth["token_env"]):
             raise GateError(f"upstream `{self.name}`: token_env is not the name of a variable")
-        push = self.push
+        push: dict[str, object] = {**self.push}
         if not all(isinstance(push[key], bool) for key in ("enabled", "tags", "force", "delete", "scan")):
             raise GateError(f"upstream `{self.name}`: a switch of `push` is neither true nor false")
-        if type(push["max_bytes"]) is not int or push["max_bytes"] < 1:
+        size = push["max_bytes"]
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise GateError(f"upstream `{self.name}`: push.max_bytes is not a positive number")
 
     @property
-    def key(self):
+    def key(self) -> pathlib.Path:
         return CREDENTIALS / f"{self.name}-key"
 
-    def token(self):
+    def token(self) -> str:
         return os.environ.get(self.auth.get("token_env", ""), "")
 
-    def check_credentials(self):
+    def check_credentials(self) -> None:
         """Refuse to start with a credential that cannot work, rather than fail at the agent's first fetch."""
         if self.auth["kind"] == "ssh" and not os.access(self.key, os.R_OK):
             raise GateError(f"upstream `{self.name}`: {self.key} is missing or not readable for uid {os.getuid()}")
         if self.auth["kind"] == "https" and not self.token():
             raise GateError(f"upstream `{self.name}`: the variable {self.auth['token_env']} is empty")
 
-    def git(self, *arguments, patience=None):
+    def git(self, *arguments: str, patience: int | None = None) -> tuple[str, str]:
         """Run git towards the real remote with this upstream's credential; return its output and messages."""
         patience = patience or self.patience
         try:
             code, out, err = _run_while_it_moves(["git", *arguments], self._environment(), patience)
         except TimeoutError as silence:
             raise Unanswered(f"upstream `{self.name}`: {silence}") from None
-        out, err = out.decode(errors="replace"), self._legible(err)
+        output, messages = out.decode(errors="replace"), self._legible(err)
         if code != 0:
-            raise UpstreamError(f"upstream `{self.name}`: {_gist(err)}", out)
-        return out, err
+            raise UpstreamError(f"upstream `{self.name}`: {_gist(messages)}", output)
+        return output, messages
 
-    def _environment(self):
+    def _environment(self) -> dict[str, str]:
         # Built from nothing, so that one upstream's git never holds another's token.
         environment = {
             "PATH": "/usr/bin:/bin",
@@ -141,8 +150,8 @@ class Upstream:
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         return environment
 
-    def _ssh(self):
-        options = {
+    def _ssh(self) -> list[str]:
+        options: dict[str, object] = {
             "BatchMode": "yes",
             "IdentitiesOnly": "yes",
             "IdentityAgent": "none",
@@ -163,12 +172,12 @@ class Upstream:
         named = ["env", "LD_PRELOAD=libnss_wrapper.so", f"NSS_WRAPPER_PASSWD={PASSWD}", f"NSS_WRAPPER_GROUP={GROUP}"]
         return [*named, "ssh", "-F", "/dev/null", *(f"-o {name}={value}" for name, value in options.items())]
 
-    def _legible(self, raw):
+    def _legible(self, raw: bytes) -> str:
         text = legible(raw.decode(errors="replace"))
         return text.replace(self.token(), "[token]") if self.token() else text
 
 
-def load():
+def load() -> dict[str, Upstream]:
     """All upstreams by name."""
     document = json.loads(CONFIG.read_text())
     if document["version"] != 1:
@@ -180,12 +189,12 @@ def load():
     return by_name
 
 
-def upstream_of(directory):
+def upstream_of(directory: str) -> Upstream:
     """The upstream whose mirror `directory` is."""
     return load()[pathlib.Path(directory).name.removesuffix(".git")]
 
 
-def refresh(upstream):
+def refresh(upstream: Upstream) -> None:
     """Bring the mirror up to date with the real remote; a failure is raised, never served around.
 
     Callers that arrive while a refresh runs share the next one, its failure included: any number of concurrent
@@ -200,7 +209,8 @@ def refresh(upstream):
                 if last["error"]:
                     raise UpstreamError(last["error"])
                 return
-        started, error = time.monotonic(), None
+        started = time.monotonic()
+        error: str | None = None
         try:
             _update_mirror(upstream)
         except UpstreamError as failure:
@@ -211,7 +221,7 @@ def refresh(upstream):
 
 
 @contextlib.contextmanager
-def locked(upstream):
+def locked(upstream: Upstream) -> Iterator[None]:
     """Keep the mirror's refs still. A forked child holds the lock too, until it ends."""
     descriptor = os.open(RUN / f"{upstream.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -221,49 +231,50 @@ def locked(upstream):
         os.close(descriptor)
 
 
-def local_git(*arguments, feed=None):
+def local_git(*arguments: str, feed: bytes | None = None) -> bytes:
     """Run git on the mirror in the caller's environment and return its output; raises when git fails."""
     return subprocess.run(["git", *arguments], input=feed, stdout=subprocess.PIPE, check=True).stdout
 
 
-def audit(event, upstream, outcome, began, **details):
-    """One JSON line on the container's standard output. Short enough that concurrent lines cannot mix."""
-    line = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "event": event,
+def audit(event: str, upstream: str, outcome: Outcome, began: float, reason: str | None = None, **details: Any) -> None:
+    """Write one audit line to the container's standard output, shortened so that concurrent lines cannot mix."""
+    details = {
         "upstream": upstream,
         "client": os.environ.get("REMOTE_ADDR", ""),
-        "outcome": outcome,
         "seconds": round(time.monotonic() - began, 3),
         **details,
     }
-    encoded = json.dumps(line)
-    for bulky in ("refs", "findings", "reason"):
-        if len(encoded) >= ATOMIC_WRITE and bulky in line:
-            line[bulky] = line[bulky][:4] if isinstance(line[bulky], list) else line[bulky][:400]
-            line["shortened"] = True
-            encoded = json.dumps(line)
+    encoded = audit_line.encode("git-gate", event, outcome=outcome, reason=reason, **details)
+    for bulky in ("refs", "findings", "reason", "tips"):
+        if len(encoded) < ATOMIC_WRITE:
+            break
+        if bulky == "reason":
+            reason = reason and reason[:400]
+        elif bulky in details:
+            details[bulky] = details[bulky][:4]
+        details["shortened"] = True
+        encoded = audit_line.encode("git-gate", event, outcome=outcome, reason=reason, **details)
     with contextlib.suppress(OSError):
         os.write(AUDIT_FD, encoded.encode() + b"\n")
 
 
-def legible(text):
+def legible(text: str) -> str:
     """Text from outside without what would act on a terminal."""
     return re.sub(r"[^\n\x20-\x7e\xa0-\uffff]", "", text.replace("\r", "\n"))
 
 
-def remote_refs(upstream):
+def remote_refs(upstream: Upstream) -> dict[str, str]:
     """What the real remote's refs are now; its HEAD as `ref: <name>`, when it tells."""
     listing, _ = upstream.git("ls-remote", "--symref", "--", upstream.url)
-    refs = {}
+    refs: dict[str, str] = {}
     for line in listing.splitlines():
         value, _, ref = line.partition("\t")
-        if ref.startswith(NAMESPACES) and not ref.endswith("^{}") or value.startswith("ref: "):
+        if (ref.startswith(NAMESPACES) and not ref.endswith("^{}")) or value.startswith("ref: "):
             refs[ref] = value
     return refs
 
 
-def _update_mirror(upstream):
+def _update_mirror(upstream: Upstream) -> None:
     wanted = remote_refs(upstream)
     head = wanted.pop("HEAD", "").removeprefix("ref: ")
     git = ["--git-dir", str(upstream.mirror)]
@@ -283,13 +294,13 @@ def _update_mirror(upstream):
         local_git(*git, "symbolic-ref", "HEAD", head)
 
 
-def _sweep(mirror):
+def _sweep(mirror: pathlib.Path) -> None:
     # What a killed transfer leaves; nothing else writes packs here while the lock is held.
     for leftover in (mirror / "objects/pack").glob("tmp_*"):
         leftover.unlink(missing_ok=True)
 
 
-def _run_while_it_moves(argv, environment, patience):
+def _run_while_it_moves(argv: list[str], environment: dict[str, str], patience: int) -> tuple[int, bytes, bytes]:
     """Run a command for as long as it prints something every `patience` seconds; then end its process group."""
     deadline = time.monotonic() + LONGEST_TRANSFER
     child = subprocess.Popen(
@@ -300,7 +311,9 @@ def _run_while_it_moves(argv, environment, patience):
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    output = {child.stdout: bytearray(), child.stderr: bytearray()}
+    assert child.stdout is not None and child.stderr is not None
+    output = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
+    results = tuple(output.values())
     try:
         with selectors.DefaultSelector() as selector:
             for stream in output:
@@ -311,16 +324,16 @@ def _run_while_it_moves(argv, environment, patience):
                     raise TimeoutError(f"no sign of life for {patience} seconds")
                 for key, _ in ready:
                     chunk = os.read(key.fd, 65536)
-                    output[key.fileobj] += chunk
+                    output[key.fd] += chunk
                     if not chunk:
-                        selector.unregister(key.fileobj)
-        return child.wait(), bytes(output[child.stdout]), bytes(output[child.stderr])
+                        selector.unregister(key.fd)
+        return child.wait(), bytes(results[0]), bytes(results[1])
     finally:
         if child.poll() is None:
             _end(child)
 
 
-def _end(child):
+def _end(child: subprocess.Popen[bytes]) -> None:
     # SIGTERM first: git removes its temporary files on it.
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
@@ -338,7 +351,7 @@ _FILLER = re.compile(
 )
 
 
-def _gist(messages):
+def _gist(messages: str) -> str:
     lines = [line.strip() for line in messages.splitlines()]
     telling = [line for line in lines if line and not _FILLER.search(line)]
     return "; ".join(telling[-4:])[:500] or "git failed without a message"

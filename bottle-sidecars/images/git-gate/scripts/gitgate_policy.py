@@ -6,23 +6,37 @@ depth, the top included. A leading `/` changes nothing; a trailing `/` means `/*
 """
 
 import fnmatch
+from typing import TypedDict
 
 BRANCH, TAG, NOTE = "branch", "tag", "note"
 _KINDS = (("refs/heads/", BRANCH), ("refs/tags/", TAG), ("refs/notes/", NOTE))
 
 
-def matches(pattern, path):
+class Push(TypedDict):
+    """Rules of one upstream for a push."""
+
+    enabled: bool
+    branches: list[str]
+    tags: bool
+    force: bool
+    delete: bool
+    protected_paths: list[str]
+    max_bytes: int
+    scan: bool
+
+
+def matches(pattern: str, path: str) -> bool:
     """Whether `pattern` stands for the whole of `path`."""
     return _match(_components(pattern), path.split("/"))
 
 
-def protects(pattern, path):
+def protects(pattern: str, path: str) -> bool:
     """Whether a change at `path` touches what `pattern` protects.
 
     A file, a symbolic link or a submodule put where a protected directory belongs counts: with `ci/jobs/**`
     protected, a link named `ci` would replace the whole directory.
     """
-    leading = []
+    leading: list[str] = []
     for component in _components(pattern)[:-1]:
         if any(sign in component for sign in "*?["):
             break
@@ -32,12 +46,12 @@ def protects(pattern, path):
     return matches(pattern, path)
 
 
-def ref_kind(ref):
+def ref_kind(ref: str) -> str | None:
     """`branch`, `tag` or `note`; None for any other namespace."""
     return next((kind for prefix, kind in _KINDS if ref.startswith(prefix)), None)
 
 
-def short_name(ref):
+def short_name(ref: str) -> str:
     """A ref as people write it: branches and tags without their namespace."""
     for prefix in ("refs/heads/", "refs/tags/"):
         if ref.startswith(prefix):
@@ -45,7 +59,7 @@ def short_name(ref):
     return ref
 
 
-def refusal(push, ref, creates, deletes, fast_forward):
+def refusal(push: Push, ref: str, creates: bool, deletes: bool, fast_forward: bool) -> str | None:
     """Why the update of one ref is refused, as a phrase; None when the policy allows it.
 
     `push` is the upstream's `push` object. A pattern of `branches` that begins with `refs/` is compared with the full
@@ -67,19 +81,19 @@ def refusal(push, ref, creates, deletes, fast_forward):
     return None
 
 
-def _names(pattern, ref):
+def _names(pattern: str, ref: str) -> bool:
     if pattern.startswith("refs/"):
         return matches(pattern, ref)
     return ref_kind(ref) is BRANCH and matches(pattern, short_name(ref))
 
 
-def _components(pattern):
+def _components(pattern: str) -> list[str]:
     if pattern.endswith("/"):
         pattern += "**"
     return pattern.lstrip("/").split("/")
 
 
-def _match(pattern, path):
+def _match(pattern: list[str], path: list[str]) -> bool:
     if not pattern:
         return not path
     head, rest = pattern[0], pattern[1:]

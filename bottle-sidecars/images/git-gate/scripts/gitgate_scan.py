@@ -7,9 +7,12 @@ Runs inside the pre-receive hook: the pushed objects are in quarantine and the m
 import dataclasses
 import json
 import os
+import pathlib
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from gitgate import RUN, GateError, local_git
 
@@ -27,6 +30,12 @@ LOCK_FILES = frozenset(
 # Put beside the documents of every batch: a scan that does not report it has not scanned. In two parts, so that this
 # file does not trip a scanner itself.
 CANARY = b"canary = 'AKIA" + b"J3QWZ7L5XK2MTV4B'\n"
+
+
+# Kind of a document (`names`, or a type of object) and the object's id.
+Origin = tuple[str, str]
+# Index of the document, line, rule and secret.
+Hit = tuple[int, int, str, str]
 
 
 class ScanFailure(GateError):
@@ -57,7 +66,7 @@ class Finding:
 class NewContent:
     """The objects, commits and changed paths that a push brings."""
 
-    def __init__(self, tips):
+    def __init__(self, tips: list[str]) -> None:
         feed = "\n".join([*tips, ""]).encode()
         # Deletions have no tip; with nothing on its input rev-list would complain.
         listed = local_git("rev-list", "--objects", "--no-object-names", "--stdin", "--not", "--all", feed=feed)
@@ -72,13 +81,13 @@ class NewContent:
         self.commits = [name for name, kind, _ in reversed(rows) if kind == "commit"]
         self.changes = list(self._changes())
 
-    def known(self):
+    def known(self) -> list[str]:
         """The commits that the upstream has and that the new ones stand on."""
         feed = "\n".join([*self.tips, ""]).encode()
         listed = local_git("rev-list", "--boundary", "--stdin", "--not", "--all", feed=feed).decode()
         return [line[1:] for line in listed.splitlines() if line.startswith("-")]
 
-    def _changes(self):
+    def _changes(self) -> Iterator[Change]:
         if not self.commits:
             return
         # `-c` leaves out of a merge what it took unchanged from one of its parents: that is either the upstream's or
@@ -96,7 +105,7 @@ class NewContent:
             yield Change(commit, path, fields[2 * parents + 1], set(fields[-1]) == {"A"})
 
 
-def scan(content, refs):
+def scan(content: NewContent, refs: list[str]) -> list[Finding]:
     """All findings in `content` and in the names in `refs`; raises ScanFailure rather than return too few."""
     deadline = time.monotonic() + SCAN_SECONDS
     names = [(change.commit, change.path) for change in content.changes if change.added]
@@ -104,7 +113,7 @@ def scan(content, refs):
     listing = "\n".join(name.replace("\n", " ") for _, name in names)
     origins = [("names", "")]
     documents = [listing.encode(errors="surrogateescape")]
-    findings = []
+    findings: list[Finding] = []
     size = 0
     for origin, document in _contents(content):
         origins.append(origin)
@@ -119,15 +128,17 @@ def scan(content, refs):
     return findings
 
 
-def _contents(content):
+def _contents(content: NewContent) -> Iterator[tuple[Origin, bytes]]:
     wanted = [name for name, kind in content.kinds.items() if kind != "tree"]
     # The ids go through a file: a pipe fed from here while reading could block both sides.
     listing = RUN / f"objects-{os.getpid()}"
     listing.write_text("".join(f"{name}\n" for name in wanted))
     try:
-        with listing.open("rb") as ids, subprocess.Popen(
-            ["git", "cat-file", "--batch"], stdin=ids, stdout=subprocess.PIPE
-        ) as objects:
+        with (
+            listing.open("rb") as ids,
+            subprocess.Popen(["git", "cat-file", "--batch"], stdin=ids, stdout=subprocess.PIPE) as objects,
+        ):
+            assert objects.stdout is not None
             for name in wanted:
                 found, kind, size = objects.stdout.readline().decode().split()
                 body = objects.stdout.read(int(size) + 1)[:-1]
@@ -138,21 +149,21 @@ def _contents(content):
         listing.unlink()
 
 
-def _prepared(body):
+def _prepared(body: bytes) -> bytes:
     if b"\0" in body:
         body = _printable(body)
     # A comment in the pushed file must not switch the scan off.
     return body.replace(b"gitleaks:allow", b"gitleaks-allow")
 
 
-def _printable(body):
+def _printable(body: bytes) -> bytes:
     """What a person could read in a binary: runs of ASCII, also as UTF-16. A compressed 50 MB shrinks to a little."""
     runs = re.findall(rb"[\t\n\r\x20-\x7e]{8,}", body)
     wide = re.findall(rb"(?:[\t\n\r\x20-\x7e]\0){8,}", body)
     return b"\n".join(runs + [run.replace(b"\0", b"") for run in wide])
 
 
-def _gitleaks(documents, deadline):
+def _gitleaks(documents: list[bytes], deadline: float) -> list[Hit]:
     """Run gitleaks over one batch; yield (index of the document, line, rule, secret)."""
     batch = RUN / f"scan-{os.getpid()}"
     batch.mkdir(mode=0o700)
@@ -171,7 +182,7 @@ def _gitleaks(documents, deadline):
     return [(number - 1, line, rule, secret) for number, line, rule, secret in hits if number]
 
 
-def _run_gitleaks(batch, deadline):
+def _run_gitleaks(batch: pathlib.Path, deadline: float) -> list[dict[str, Any]]:
     argv = ["gitleaks", "detect", "--no-git", "--no-banner", "--log-level=fatal", f"--source={batch}"]
     argv += [f"--exit-code={FOUND}", "--report-format=json", "--report-path=/dev/stdout"]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(RUN)}
@@ -188,14 +199,15 @@ def _run_gitleaks(batch, deadline):
         )
         if ended.returncode not in (0, FOUND):
             raise ScanFailure(f"the secret scanner failed (status {ended.returncode})")
-        return json.loads(ended.stdout)
+        report: list[dict[str, Any]] = json.loads(ended.stdout)
+        return report
     except subprocess.TimeoutExpired:
         raise ScanFailure(f"the secret scan took longer than {SCAN_SECONDS} seconds") from None
     except (OSError, ValueError) as failure:
         raise ScanFailure(f"the secret scanner could not be used ({type(failure).__name__})") from None
 
 
-def _unsniffable(document):
+def _unsniffable(document: bytes) -> bytes:
     """The document behind one line of padding, so that gitleaks scans it whatever it looks like.
 
     gitleaks leaves out files whose first bytes are those of an archive, a PDF, an executable and the like. All such
@@ -207,11 +219,11 @@ def _unsniffable(document):
     return padding[:-1] + b"\n" + document
 
 
-def _judged(content, names, origins, hits):
+def _judged(content: NewContent, names: list[tuple[str, str]], origins: list[Origin], hits: list[Hit]) -> list[Finding]:
     """Give each hit its place in the push, and drop what was there before the push."""
     if not hits:
         return []
-    places = {}
+    places: dict[str, list[Change]] = {}
     for change in content.changes:
         places.setdefault(change.blob, []).append(change)
     known = content.known()
@@ -235,19 +247,19 @@ def _judged(content, names, origins, hits):
     return findings
 
 
-def _part_of(name, line):
+def _part_of(name: str, line: int) -> tuple[str, int]:
     """Where a line of a commit or tag object lies, the way people count: from the first line of the message."""
     header, _, _ = local_git("cat-file", "-p", name).partition(b"\n\n")
     above = header.count(b"\n") + 2
     return ("message", line - above) if line > above else ("header", line)
 
 
-def _expected(rule, changes):
+def _expected(rule: str, changes: list[Change]) -> bool:
     paths = [change.path.rpartition("/")[2] for change in changes]
     return rule.startswith("generic") and bool(paths) and all(path in LOCK_FILES for path in paths)
 
 
-def _inherited(secret, changes, known):
+def _inherited(secret: str, changes: list[Change], known: list[str]) -> bool:
     """Whether the upstream has this very text in the same files already: the push does not bring it."""
     return bool(changes) and all(
         any(secret.encode() in _file_at(commit, path) for commit in known[:32])
@@ -255,7 +267,7 @@ def _inherited(secret, changes, known):
     )
 
 
-def _file_at(commit, path):
+def _file_at(commit: str, path: str) -> bytes:
     shown = subprocess.run(
         ["git", "cat-file", "blob", f"{commit}:{path}"],
         stdout=subprocess.PIPE,

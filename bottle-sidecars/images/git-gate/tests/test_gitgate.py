@@ -10,7 +10,8 @@ import pathlib
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "scripts"))
+IMAGES = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(IMAGES / "git-gate/scripts"), str(IMAGES / "shared")]
 sys.dont_write_bytecode = True
 
 import gitgate
@@ -29,14 +30,14 @@ PUSH = {
 }
 
 
-def test_one_star_stays_within_a_component():
+def test_one_star_stays_within_a_component() -> None:
     assert policy.matches("agent/*", "agent/x")
     assert not policy.matches("agent/*", "agent/x/y")
     assert not policy.matches("agent/*", "agent")
     assert not policy.matches("agent/*", "myagent/x")
 
 
-def test_two_stars_cross_components():
+def test_two_stars_cross_components() -> None:
     assert policy.matches("agent/**", "agent/x/y/z")
     assert not policy.matches("agent/**", "agent")
     assert not policy.matches("agent/**", "agents/x")
@@ -49,7 +50,7 @@ def test_two_stars_cross_components():
     assert not policy.matches("a/**/b", "a/x/y")
 
 
-def test_patterns_are_anchored_and_case_sensitive():
+def test_patterns_are_anchored_and_case_sensitive() -> None:
     assert not policy.matches("main", "main2")
     assert not policy.matches("main", "x/main")
     assert not policy.matches("Main", "main")
@@ -59,13 +60,13 @@ def test_patterns_are_anchored_and_case_sensitive():
     assert not policy.matches("fix-[0-9]", "fix-a")
 
 
-def test_dots_and_pluses_are_themselves():
+def test_dots_and_pluses_are_themselves() -> None:
     assert not policy.matches(".gitlab-ci.yml", "xgitlab-ci.yml")
     assert not policy.matches(".gitlab-ci.yml", ".gitlab-ciXyml")
     assert policy.matches("c++/*", "c++/x")
 
 
-def test_a_protected_directory_cannot_be_replaced():
+def test_a_protected_directory_cannot_be_replaced() -> None:
     for path in (".github", ".github/workflows", ".github/workflows/ci.yml", ".github/workflows/a/b"):
         assert policy.protects(".github/workflows/**", path), path
     for path in (".github/CODEOWNERS", ".github/workflows2", "x/.github/workflows/ci.yml"):
@@ -77,7 +78,7 @@ def refusal(ref, push=None, creates=False, deletes=False, fast_forward=True):
     return policy.refusal({**PUSH, **(push or {})}, ref, creates, deletes, fast_forward)
 
 
-def test_branches():
+def test_branches() -> None:
     assert refusal("refs/heads/agent/x") is None
     assert refusal("refs/heads/agent/x", creates=True, fast_forward=False) is None
     assert "outside" in refusal("refs/heads/main")
@@ -86,7 +87,7 @@ def test_branches():
     assert refusal("refs/heads/main", {"branches": ["refs/heads/*"]}) is None
 
 
-def test_rewriting_and_deleting():
+def test_rewriting_and_deleting() -> None:
     assert "rewritten" in refusal("refs/heads/agent/x", fast_forward=False)
     assert refusal("refs/heads/agent/x", {"force": True}, fast_forward=False) is None
     assert "deleted" in refusal("refs/heads/agent/x", deletes=True)
@@ -95,19 +96,19 @@ def test_rewriting_and_deleting():
     assert "outside" in refusal("refs/heads/main", {"delete": True}, deletes=True)
 
 
-def test_tags():
+def test_tags() -> None:
     assert "tags" in refusal("refs/tags/v1", creates=True)
     assert refusal("refs/tags/v1", {"tags": True}, creates=True) is None
     assert "rewritten" in refusal("refs/tags/v1", {"tags": True}, fast_forward=True)
     assert refusal("refs/tags/v1", {"tags": True, "force": True}) is None
 
 
-def test_notes_need_a_pattern_of_their_own():
+def test_notes_need_a_pattern_of_their_own() -> None:
     assert "outside" in refusal("refs/notes/commits", {"branches": ["**"]}, creates=True)
     assert refusal("refs/notes/commits", {"branches": ["refs/notes/*"]}, creates=True) is None
 
 
-def test_other_namespaces_are_refused_whatever_the_patterns():
+def test_other_namespaces_are_refused_whatever_the_patterns() -> None:
     anything = {"branches": ["**", "refs/**"], "tags": True, "force": True, "delete": True}
     for ref in ("refs/pull/1/head", "refs/for/main", "refs/replace/abc", "HEAD", "refs/headsx/a"):
         assert "neither" in refusal(ref, anything, creates=True), ref
@@ -118,7 +119,7 @@ def upstream(**changes):
     return gitgate.Upstream({**entry, **changes}, 60)
 
 
-def test_an_upstream_that_makes_no_sense_is_refused():
+def test_an_upstream_that_makes_no_sense_is_refused() -> None:
     token = {"kind": "https", "username": "u", "token_env": "T"}
     assert upstream(url="https://h/app.git", auth=token).name == "app"
     for changes in (
@@ -141,7 +142,39 @@ def test_an_upstream_that_makes_no_sense_is_refused():
         raise AssertionError(f"accepted {changes}")
 
 
-def test_the_token_reaches_git_and_nothing_readable():
+def test_names_and_urls_have_the_verdict_of_the_table_that_the_manifest_is_tested_with() -> None:
+    cases = json.loads((IMAGES / "shared/tests/grammar_cases.json").read_text())
+    checked = [case for case in cases if case["value"] in ("upstream", "git_url")]
+    assert len(checked) > 50
+    for case in checked:
+        text = case["text"]
+        if case["value"] == "upstream":
+            changes = {"name": text}
+        else:
+            changes = {"url": text, "auth": {"kind": "none" if text.startswith("https:") else "ssh"}}
+        try:
+            upstream(**changes)
+            accepted = True
+        except gitgate.GateError as error:
+            # The launcher writes `[user@]host:path` as an ssh URL, so no credential fits the short form here.
+            accepted = "do not fit" in str(error)
+        assert accepted == case["accepted"], case
+
+
+def test_an_audit_line_is_short_and_has_the_common_fields() -> None:
+    reader, writer = os.pipe()
+    os.dup2(writer, gitgate.AUDIT_FD)
+    refs = [{"old": "0" * 40, "new": "1" * 40, "ref": f"refs/heads/{number}"} for number in range(200)]
+    gitgate.audit("push", "app", "refused", 0.0, reason="é\n" * 2000, refs=refs, bytes=3)
+    raw = os.read(reader, 1 << 16)
+    os.close(reader), os.close(writer), os.close(gitgate.AUDIT_FD)
+    assert raw.isascii() and raw.count(b"\n") == 1 and len(raw) <= gitgate.ATOMIC_WRITE
+    line = json.loads(raw)
+    assert (line["sidecar"], line["event"], line["outcome"], line["shortened"]) == ("git-gate", "push", "refused", True)
+    assert len(line["refs"]) == 4 and line["bytes"] == 3 and line["ts"].endswith("Z")
+
+
+def test_the_token_reaches_git_and_nothing_readable() -> None:
     os.environ["TEST_TOKEN"] = "s3cr3t-value"
     auth = {"kind": "https", "username": "u", "token_env": "TEST_TOKEN"}
     https = upstream(url="https://h.example/app.git", auth=auth)
@@ -169,11 +202,11 @@ def test_the_token_reaches_git_and_nothing_readable():
     assert "TEST_TOKEN" not in upstream()._environment()
 
 
-def test_text_from_outside_cannot_act_on_a_terminal():
+def test_text_from_outside_cannot_act_on_a_terminal() -> None:
     assert gitgate.legible("a\x1b[31mb\x07\r\x9bc\n") == "a[31mb\nc\n"
 
 
-def test_what_matters_of_an_error():
+def test_what_matters_of_an_error() -> None:
     noise = (
         "ssh: connect to host h port 22: Connection refused\n"
         "fatal: Could not read from remote repository.\n\n"
@@ -183,7 +216,7 @@ def test_what_matters_of_an_error():
     assert gitgate._gist("") == "git failed without a message"
 
 
-def test_audit_lines_stay_short_enough_to_be_atomic():
+def test_audit_lines_stay_short_enough_to_be_atomic() -> None:
     reader, writer = os.pipe()
     os.dup2(writer, gitgate.AUDIT_FD)
     refs = [{"ref": f"refs/heads/{'x' * 100}{number}", "old": "0" * 40, "new": "1" * 40} for number in range(200)]
@@ -194,7 +227,7 @@ def test_audit_lines_stay_short_enough_to_be_atomic():
     assert shown["shortened"] and shown["event"] == "push" and len(shown["refs"]) == 4
 
 
-def test_no_content_looks_like_a_binary_to_the_scanner():
+def test_no_content_looks_like_a_binary_to_the_scanner() -> None:
     for body in (b"PK\x03\x04secret", b"%PDF-1.4", b"CD001" * 20000, b"x" + b"CD001" * 20000):
         shown = scanning._unsniffable(body)
         padding, _, rest = shown.partition(b"\n")
@@ -202,17 +235,17 @@ def test_no_content_looks_like_a_binary_to_the_scanner():
         assert shown[32769:32774] != b"CD001"
 
 
-def test_text_inside_binaries_is_kept():
+def test_text_inside_binaries_is_kept() -> None:
     wide = "password = hunter2hunter2".encode("utf-16-le")
     shown = scanning._prepared(b"\0\xff\x01key = value-1234\n\x00ab\x00" + wide)
     assert b"key = value-1234" in shown and b"password = hunter2hunter2" in shown and b"ab" not in shown.split(b"\n")
 
 
-def test_a_comment_cannot_switch_the_scan_off():
+def test_a_comment_cannot_switch_the_scan_off() -> None:
     assert b"gitleaks:allow" not in scanning._prepared(b"k = v # gitleaks:allow")
 
 
-def test_new_content_of_a_history_with_a_merge():
+def test_new_content_of_a_history_with_a_merge() -> None:
     with repository() as commit:
         base = commit({"old": "1", "a b\n": "2"}, "base")
         # Only the base is the upstream's: what follows hangs on no ref.
@@ -240,7 +273,7 @@ def test_new_content_of_a_history_with_a_merge():
         assert scanning.NewContent([base]).kinds == {}
 
 
-def test_only_what_the_upstream_has_in_the_same_file_is_inherited():
+def test_only_what_the_upstream_has_in_the_same_file_is_inherited() -> None:
     with repository() as commit:
         base = commit({"conf": "k = abc\n"}, "base")
         in_place = scanning.Change("c", "conf", "b", False)
@@ -253,7 +286,7 @@ def test_only_what_the_upstream_has_in_the_same_file_is_inherited():
         assert not scanning._inherited("abc", [], [base])
 
 
-def test_lock_files_excuse_the_entropy_rule_alone():
+def test_lock_files_excuse_the_entropy_rule_alone() -> None:
     lock = scanning.Change("c", "web/yarn.lock", "b", True)
     other = scanning.Change("c", "web/yarn.txt", "b", True)
     assert scanning._expected("generic-api-key", [lock])

@@ -58,6 +58,7 @@ def _load_tools() -> type:
     # Loading makes some hundred thousand objects that stay: looking through them for garbage is a third of its time.
     gc.disable()
     from .tools import Tools
+
     gc.freeze()
     gc.enable()
     return Tools

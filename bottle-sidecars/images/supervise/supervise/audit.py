@@ -8,9 +8,10 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from sidecar.audit_line import timestamp
 
 GENESIS = "0" * 64
 MAX_EVENT_BYTES = 4 * 1024
@@ -47,11 +48,6 @@ def canonical(value: Any) -> bytes:
 def digest(content: bytes) -> str:
     """SHA-256 in lower-case hexadecimal."""
     return hashlib.sha256(content).hexdigest()
-
-
-def timestamp(seconds: float) -> str:
-    """UTC with milliseconds, as every file of the queue spells time."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class AuditLog:

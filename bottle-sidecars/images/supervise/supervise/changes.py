@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from .grammar import GRAMMARS
+from sidecar.grammar import GRAMMARS
 
 MAX_REASON = 2000
 MAX_PATCH_BYTES = 16 * 1024
@@ -121,8 +121,8 @@ def _image_change(arguments: dict[str, Any]) -> dict[str, Any]:
     patch, packages = arguments.get("dockerfile_patch"), arguments.get("packages")
     if (patch is None) == (packages is None):
         raise Invalid("give either `dockerfile_patch` or `packages`")
-    if packages is not None:
-        return {"packages": _values("package", "packages", packages)}
+    if patch is None:
+        return {"packages": _values("package", "packages", arguments["packages"])}
     _text("dockerfile_patch", patch)
     if len(patch.encode()) > MAX_PATCH_BYTES:
         raise Invalid(f"`dockerfile_patch` is over its limit of {MAX_PATCH_BYTES} bytes")
@@ -134,7 +134,9 @@ def _string(kind: str, description: str) -> dict[str, Any]:
 
 
 _REASON = {
-    "type": "string", "minLength": 1, "maxLength": MAX_REASON,
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_REASON,
     "description": "Why the work needs this, in words that a person can judge.",
 }
 _HOST = _string(
@@ -144,26 +146,36 @@ _HOST = _string(
 )
 _ROUTE_HOST = _string(
     "host",
-    "A DNS name in lower case such as api.example.com, or a wildcard: in a route *.example.com matches names exactly one"
-    " label below example.com, such as api.example.com, and neither example.com nor a.b.example.com.",
+    "A DNS name in lower case such as api.example.com, or a wildcard: in a route *.example.com matches names exactly"
+    " one label below example.com, such as api.example.com, and neither example.com nor a.b.example.com.",
 )
 _PATHS = {
-    "type": "array", "minItems": 1, "maxItems": 20, "items": _string("path", GRAMMARS["path"].accepted),
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 20,
+    "items": _string("path", GRAMMARS["path"].accepted),
     "description": "Path prefixes such as /v1/, matched on whole segments. Every path when absent.",
 }
 _METHODS = {
-    "type": "array", "minItems": 1, "maxItems": 20, "items": _string("method", GRAMMARS["method"].accepted),
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 20,
+    "items": _string("method", GRAMMARS["method"].accepted),
     "description": "HTTP methods such as GET. Every method when absent.",
 }
 _CREDENTIAL = _string("credential", "The name of the credential to inject, such as EXAMPLE_TOKEN. Never its value.")
 _UPSTREAM_NAME = _string("upstream", "A short name for the repository: " + GRAMMARS["upstream"].accepted + ".")
 _UPSTREAM_URL = _string("git_url", GRAMMARS["git_url"].accepted + ".")
 _PATCH = {
-    "type": "string", "minLength": 1, "maxLength": MAX_PATCH_BYTES,
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_PATCH_BYTES,
     "description": "Lines to add to the image's Dockerfile, or a unified diff of it.",
 }
 _PACKAGES = {
-    "type": "array", "minItems": 1, "maxItems": 50,
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 50,
     "items": _string("package", GRAMMARS["package"].accepted),
     "description": "Names of Debian packages to install.",
 }
@@ -175,27 +187,44 @@ _DECISION = (
 
 KINDS = (
     Kind(
-        "propose_allow_host", "allow_host", "Propose a host",
+        "propose_allow_host",
+        "allow_host",
+        "Propose a host",
         "Propose to allow HTTP and HTTPS requests to a host. The answer says from when an approved host can be used:"
-        " usually at once. Until the next launch its responses are scanned, which takes about 2 s per MiB, and large ones"
-        " are refused." + _DECISION,
-        {"host": _HOST}, ("host",), _allow_host,
+        " usually at once. Until the next launch its responses are scanned, which takes about 2 s per MiB, and large"
+        " ones are refused." + _DECISION,
+        {"host": _HOST},
+        ("host",),
+        _allow_host,
     ),
     Kind(
-        "propose_route", "route", "Propose a route",
+        "propose_route",
+        "route",
+        "Propose a route",
         "Propose a route to a host: limited to paths and methods, and with a credential that the proxy injects."
         + _DECISION,
-        {"host": _ROUTE_HOST, "paths": _PATHS, "methods": _METHODS, "credential": _CREDENTIAL}, ("host",), _route,
+        {"host": _ROUTE_HOST, "paths": _PATHS, "methods": _METHODS, "credential": _CREDENTIAL},
+        ("host",),
+        _route,
     ),
     Kind(
-        "propose_git_upstream", "git_upstream", "Propose a git upstream",
-        "Propose a git repository to be served by git-gate. It takes effect at the next launch of the bottle." + _DECISION,
-        {"name": _UPSTREAM_NAME, "url": _UPSTREAM_URL}, ("name", "url"), _git_upstream,
+        "propose_git_upstream",
+        "git_upstream",
+        "Propose a git upstream",
+        "Propose a git repository to be served by git-gate. It takes effect at the next launch of the bottle."
+        + _DECISION,
+        {"name": _UPSTREAM_NAME, "url": _UPSTREAM_URL},
+        ("name", "url"),
+        _git_upstream,
     ),
     Kind(
-        "propose_image_change", "image_change", "Propose an image change",
-        "Propose Debian packages, or a change of this machine's Dockerfile; give exactly one of the two. It takes effect"
-        " at the next launch of the bottle." + _DECISION,
-        {"dockerfile_patch": _PATCH, "packages": _PACKAGES}, (), _image_change,
+        "propose_image_change",
+        "image_change",
+        "Propose an image change",
+        "Propose Debian packages, or a change of this machine's Dockerfile; give exactly one of the two. It takes"
+        " effect at the next launch of the bottle." + _DECISION,
+        {"dockerfile_patch": _PATCH, "packages": _PACKAGES},
+        (),
+        _image_change,
     ),
 )

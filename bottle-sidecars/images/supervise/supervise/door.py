@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from uvicorn import Config, Server
@@ -56,26 +55,29 @@ class _Knock(H11Protocol):
 class _Server(Server):
     """Leaves signals to its caller: by default they are raised again at its end and kill what would still be done."""
 
-    def capture_signals(self) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
 
 
 def server(app: App, port: int) -> Server:
     """The HTTP server for an application, tuned for one client on a private network. Ends when `should_exit` is set."""
-    return _Server(Config(
-        app,
-        host="0.0.0.0",
-        port=port,
-        http=_Knock,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=1,
-        h11_max_incomplete_event_size=16 * 1024,
-    ))
+    return _Server(
+        Config(
+            app,
+            host="0.0.0.0",
+            port=port,
+            http=_Knock,
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=16 * 1024,
+        )
+    )
 
 
 def _declared_length(scope: Any) -> int:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .audit import AuditError, AuditLog, LogFull, canonical, digest, timestamp
+from sidecar import audit_line
+from sidecar.audit_line import Outcome as LineOutcome
+from sidecar.audit_line import timestamp
+
+from .audit import AuditError, AuditLog, LogFull, canonical, digest
 
 VERSION = 1
 ID_PATTERN = r"[0-9]{13}-[a-z2-7]{16}"
@@ -79,7 +84,7 @@ class Queue:
         try:
             self._audit = AuditLog(queue_dir / "audit.jsonl", now)
             self._load()
-            self._audit.append("started", {"pending": len(self.pending()), "slug": slug})
+            self._log("started", {"pending": len(self.pending()), "slug": slug})
         except AuditError as error:
             raise QueueError(str(error)) from None
 
@@ -92,21 +97,23 @@ class Queue:
 
         now = self._now()
         proposal_id = self._new_id(now)
-        content = canonical({
-            "version": VERSION,
-            "id": proposal_id,
-            "kind": kind,
-            "created": timestamp(now),
-            "slug": self._slug,
-            "agent_reason": reason,
-            "change": change,
-        })
+        content = canonical(
+            {
+                "version": VERSION,
+                "id": proposal_id,
+                "kind": kind,
+                "created": timestamp(now),
+                "slug": self._slug,
+                "agent_reason": reason,
+                "change": change,
+            }
+        )
         if len(content) > MAX_FILE_BYTES:
             raise Refused("too-large", "the proposal is too large; make it smaller")
         proposal = Proposal(proposal_id, kind, change, digest(content))
         try:
             # The log comes first: a proposal file whose hash is not in the log is not one of ours.
-            self._audit.append("proposed", {"id": proposal.id, "kind": kind, "sha256": proposal.sha256})
+            self._log("proposed", {"id": proposal.id, "kind": kind, "sha256": proposal.sha256})
             self._write(proposal.id, content)
         except LogFull:
             raise Refused("log-full", "the audit log is full; a person has to start a new bottle") from None
@@ -134,7 +141,8 @@ class Queue:
     def pending(self) -> list[Proposal]:
         """Proposals that wait for a decision, oldest first."""
         return [
-            proposal for proposal in self._proposals.values()
+            proposal
+            for proposal in self._proposals.values()
             if proposal.id not in self._outcomes and self.outcome(proposal.id) is PENDING
         ]
 
@@ -150,7 +158,7 @@ class Queue:
             self._refusals_unlogged += 1
             return
         try:
-            self._audit.append("refused", {"tool": tool, "code": code, "unlogged_before": self._refusals_unlogged})
+            self._log("refused", {"tool": tool, "code": code, "unlogged_before": self._refusals_unlogged})
         except AuditError:
             return
         self._refusals.append(now)
@@ -159,8 +167,17 @@ class Queue:
     def close(self) -> None:
         """Log the end and let go of the log."""
         with contextlib.suppress(AuditError):
-            self._audit.append("stopped", {})
+            self._log("stopped", {})
         self._audit.close()
+
+    def _log(self, event: str, data: dict[str, Any]) -> None:
+        # The chained log is the evidence. The line is for whoever follows the output of all sidecars.
+        self._audit.append(event, data)
+        outcome, reason = _told(event, data)
+        line = audit_line.encode("supervise", event, outcome=outcome, reason=reason, **{"slug": self._slug, **data})
+        with contextlib.suppress(OSError):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
     def _admit(self) -> None:
         _forget_before(self._recent, self._now() - 60)
@@ -213,9 +230,14 @@ class Queue:
         self._outcomes[proposal.id] = outcome
         # The decision is in the host's own log; a full disk here must not hide it from the agent.
         with contextlib.suppress(AuditError):
-            self._audit.append("settled", {
-                "id": proposal.id, "state": outcome.state, "decision_sha256": digest(content),
-            })
+            self._log(
+                "settled",
+                {
+                    "id": proposal.id,
+                    "state": outcome.state,
+                    "decision_sha256": digest(content),
+                },
+            )
 
     def _load(self) -> None:
         recorded = {e.data["id"]: e.data for e in self._audit.entries if e.event == "proposed"}
@@ -231,7 +253,7 @@ class Queue:
                 self._outcomes[proposal_id] = Outcome("changed", "the proposal file is no longer what was proposed")
             elif proposal_id not in reported:
                 # Killed between the log and the file: the agent never had an answer, a person never saw it.
-                self._audit.append("lost", {"id": proposal_id})
+                self._log("lost", {"id": proposal_id})
         for proposal_id in settled & self._proposals.keys() - self._outcomes.keys():
             decision = _read(self._decisions / f"{proposal_id}.json")
             if decision is not None:
@@ -241,6 +263,23 @@ class Queue:
                 (self._dir / name).unlink()
         minute_ago = self._now() - 60
         self._recent.extend(t for t in (int(i[:13]) / 1000 for i in self._proposals) if t > minute_ago)
+
+
+def _told(event: str, data: dict[str, Any]) -> tuple[LineOutcome | None, str | None]:
+    """Return the common fields `outcome` and `reason` for an event's line."""
+    match event, data.get("state"):
+        case "settled", "approved":
+            return "done", None
+        case "settled", "denied":
+            return "refused", "denied"
+        case "settled", _:
+            return "failed", "changed"
+        case "lost", _:
+            return "failed", "lost"
+        case "refused", _:
+            return "refused", data["code"]
+        case _:
+            return None, None
 
 
 def _forget_before(times: deque[float], limit: float) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .grammar import GRAMMARS
+from sidecar.grammar import GRAMMARS
 
 MAX_WAIT_SECONDS = 50
 """Longest wait of a call for a decision: less than the 60 seconds after which common MCP clients time out."""

@@ -32,7 +32,9 @@ _STATUS_SCHEMA = object_schema(
     {
         "id": {"type": "string", "maxLength": 40, "description": "The id that a propose_ tool returned."},
         "wait_seconds": {
-            "type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS,
+            "type": "number",
+            "minimum": 0,
+            "maximum": MAX_WAIT_SECONDS,
             "description": "Seconds to wait for a decision. Default: 0, which returns the current state.",
         },
     },
@@ -52,32 +54,46 @@ class Tools:
     def manager(self) -> StreamableHTTPSessionManager:
         """Return the MCP endpoint. It is stateless: clients survive a restart and hold no memory here."""
         server = Server(
-            "supervise", version="1", instructions=_INSTRUCTIONS,
-            on_list_tools=self._list, on_call_tool=self._call,
+            "supervise",
+            version="1",
+            instructions=_INSTRUCTIONS,
+            on_list_tools=self._list,
+            on_call_tool=self._call,
         )
         port = self._settings.port
         security = TransportSecuritySettings(allowed_hosts=[f"supervise:{port}", f"127.0.0.1:{port}"])
         return StreamableHTTPSessionManager(
-            server, stateless=True, security_settings=security, max_request_body_size=MAX_BODY_BYTES,
+            server,
+            stateless=True,
+            security_settings=security,
+            max_request_body_size=MAX_BODY_BYTES,
         )
 
     async def _list(self, _ctx: ServerRequestContext, _params: Any) -> types.ListToolsResult:
         look = types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
         ask = types.ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
-        tools = [types.Tool(
-            name="current_config", title="Current configuration", annotations=look,
-            description="Returns the network, git and image settings of this machine, as text and as data.",
-            input_schema=object_schema({}),
-        )]
+        tools = [
+            types.Tool(
+                name="current_config",
+                title="Current configuration",
+                annotations=look,
+                description="Returns the network, git and image settings of this machine, as text and as data.",
+                input_schema=object_schema({}),
+            )
+        ]
         tools += [
             types.Tool(name=k.tool, title=k.title, description=k.description, input_schema=k.schema, annotations=ask)
             for k in KINDS
         ]
-        tools.append(types.Tool(
-            name="proposal_status", title="Status of a proposal", annotations=look,
-            description="Returns whether a proposal is pending, approved or denied, and whether its change is in effect.",
-            input_schema=_STATUS_SCHEMA,
-        ))
+        tools.append(
+            types.Tool(
+                name="proposal_status",
+                title="Status of a proposal",
+                annotations=look,
+                description="Returns a proposal's status (pending, approved, denied) and whether it is in effect.",
+                input_schema=_STATUS_SCHEMA,
+            )
+        )
         return types.ListToolsResult(tools=tools)
 
     async def _call(self, ctx: ServerRequestContext, params: types.CallToolRequestParams) -> types.CallToolResult:
@@ -115,6 +131,7 @@ class Tools:
         next_progress = start
         while True:
             outcome = self._queue.outcome(proposal.id)
+            assert outcome is not None
             now = clock()
             if outcome.state != "pending" or now - start >= limit or self._stopping():
                 return outcome
@@ -123,7 +140,9 @@ class Tools:
                 # Sent only if the client asked for progress; it also keeps clients with short timeouts waiting.
                 with contextlib.suppress(Exception):
                     await ctx.session.report_progress(
-                        round(now - start, 1), limit, f"waiting for a person to decide on {proposal.id}",
+                        round(now - start, 1),
+                        limit,
+                        f"waiting for a person to decide on {proposal.id}",
                     )
             await asyncio.sleep(min(_POLL_SECONDS, start + limit - now))
 
@@ -139,7 +158,8 @@ class Tools:
             return _answer(sorry, {"status": "unreadable"}, is_error=True)
         pending = [{"id": p.id, "kind": p.kind, "change": p.change} for p in self._queue.pending()]
         return _answer(
-            words if words is not None else json.dumps(posture, indent=2), {"posture": posture, "pending": pending},
+            words if words is not None else json.dumps(posture, indent=2),
+            {"posture": posture, "pending": pending},
         )
 
 
@@ -171,7 +191,7 @@ def _headline(proposal: Proposal, outcome: Outcome) -> str:
             }.get(status, "Approved")
             return f"{words}: {_sentence(detail)}" if detail else f"{words}."
         case _:
-            return "Void: the proposal's file was changed after it was queued, so no decision on it counts. Propose it again."
+            return "Void: the proposal's file was changed after it was queued, so no decision counts. Propose it again."
 
 
 def _sentence(text: str) -> str:
@@ -183,7 +203,9 @@ def _answer(words: str, data: dict[str, Any], *, is_error: bool = False) -> type
     # The text repeats the data, since not every client shows structured content to its model.
     text = f"{words}\n\n{json.dumps(data, ensure_ascii=False)}"
     return types.CallToolResult(
-        content=[types.TextContent(text=text)], structured_content=data, is_error=is_error,
+        content=[types.TextContent(text=text)],
+        structured_content=data,
+        is_error=is_error,
     )
 
 

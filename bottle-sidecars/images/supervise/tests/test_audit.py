@@ -34,7 +34,8 @@ class AuditTest(unittest.TestCase):
     def test_a_line_is_spelled_as_the_format_says(self) -> None:
         line = self.write(1)[0]
         body = (
-            '{"data":{"n":1,"text":"ü\\n"},"event":"event",%s"prev":"' + "0" * 64
+            '{"data":{"n":1,"text":"ü\\n"},"event":"event",%s"prev":"'
+            + "0" * 64
             + '","seq":1,"ts":"2023-11-14T22:13:20.123Z"}'
         )
         expected = digest((body % "").encode())

@@ -20,7 +20,9 @@ class ChangesTest(unittest.TestCase):
         return str(caught.exception)
 
     def test_the_table_that_the_host_reads_as_well(self) -> None:
-        cases = json.loads(Path(__file__).with_name("grammar_cases.json").read_text(encoding="utf-8"))
+        cases = json.loads(
+            (Path(__file__).resolve().parents[2] / "shared/tests/grammar_cases.json").read_text(encoding="utf-8")
+        )
         self.assertGreaterEqual(len(cases), 100)
         places = {
             "host": lambda text: parse("allow_host", host=text),
@@ -31,7 +33,8 @@ class ChangesTest(unittest.TestCase):
             "git_url": lambda text: parse("git_upstream", name="a", url=text),
             "package": lambda text: parse("image_change", packages=[text]),
         }
-        for case in cases:
+        # No proposal has a header.
+        for case in (case for case in cases if case["value"] != "header"):
             with self.subTest(**case):
                 try:
                     places[case["value"]](case["text"])
@@ -68,8 +71,17 @@ class ChangesTest(unittest.TestCase):
 
     def test_reasons(self) -> None:
         for reason in (
-            "", "  \n", "x" * (MAX_REASON + 1), 5, None,
-            "a\x1b[2J", "a\u202eb", "a\u200bb", "a\u2028b", "a\ud800", "a\x00",
+            "",
+            "  \n",
+            "x" * (MAX_REASON + 1),
+            5,
+            None,
+            "a\x1b[2J",
+            "a\u202eb",
+            "a\u200bb",
+            "a\u2028b",
+            "a\ud800",
+            "a\x00",
         ):
             self.refused("allow_host", host="a.example", reason=reason)
         _change, reason = _KINDS["allow_host"].parse({"host": "a.example", "reason": " two\nlines 😀 "})

@@ -19,7 +19,9 @@ from supervise.audit import digest
 from supervise.settings import MAX_BODY_BYTES, MAX_CONNECTIONS
 
 _INITIALIZE = {
-    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
     "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
 }
 
@@ -43,8 +45,11 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
         self.server = subprocess.Popen(
             [sys.executable, "-P", "-m", "supervise"],
             env={
-                **os.environ, "SUPERVISE_BOTTLE_SLUG": "dev-x", "SUPERVISE_PORT": str(self.port),
-                "SUPERVISE_WAIT_SECONDS": str(wait), "SUPERVISE_QUEUE_DIR": str(self.base / "queue"),
+                **os.environ,
+                "SUPERVISE_BOTTLE_SLUG": "dev-x",
+                "SUPERVISE_PORT": str(self.port),
+                "SUPERVISE_WAIT_SECONDS": str(wait),
+                "SUPERVISE_QUEUE_DIR": str(self.base / "queue"),
                 "SUPERVISE_DECISIONS_DIR": str(self.base / "decisions"),
                 "SUPERVISE_CONFIG_DIR": str(self.base / "config"),
             },
@@ -75,7 +80,9 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
     def post(self, message: object, **headers: str) -> tuple[int, bytes]:
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
         return self.http(
-            "POST", "/mcp", body,
+            "POST",
+            "/mcp",
+            body,
             **{"Content_Type": "application/json", "Accept": "application/json, text/event-stream", **headers},
         )
 
@@ -85,16 +92,28 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
     def decide(self, proposal_id: str, decision: str, **changes: object) -> None:
         content = (self.base / "queue" / "proposals" / f"{proposal_id}.json").read_bytes()
         path = self.base / "decisions" / f"{proposal_id}.json"
-        path.with_suffix(".tmp").write_text(json.dumps({
-            "version": 1, "id": proposal_id, "proposal_sha256": digest(content), "decision": decision,
-            "reason": "because", "decided_at": "2026-01-02T03:04:05.678Z", **changes,
-        }))
+        path.with_suffix(".tmp").write_text(
+            json.dumps(
+                {
+                    "version": 1,
+                    "id": proposal_id,
+                    "proposal_sha256": digest(content),
+                    "decision": decision,
+                    "reason": "because",
+                    "decided_at": "2026-01-02T03:04:05.678Z",
+                    **changes,
+                }
+            )
+        )
         path.with_suffix(".tmp").rename(path)
 
     async def decide_when_there(self, decision: str, **changes: object) -> float:
         for _ in range(200):
-            waiting = [p for p in (self.base / "queue" / "proposals").glob("*.json")
-                       if not (self.base / "decisions" / p.name).exists()]
+            waiting = [
+                p
+                for p in (self.base / "queue" / "proposals").glob("*.json")
+                if not (self.base / "decisions" / p.name).exists()
+            ]
             if waiting:
                 await asyncio.sleep(0.3)
                 self.decide(waiting[0].stem, decision, **changes)
@@ -105,10 +124,17 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
     async def test_the_tools_have_schemas_with_limits(self) -> None:
         async with self.client() as client:
             tools = {t.name: t for t in (await client.list_tools()).tools}
-        self.assertEqual(list(tools), [
-            "current_config", "propose_allow_host", "propose_route", "propose_git_upstream", "propose_image_change",
-            "proposal_status",
-        ])
+        self.assertEqual(
+            list(tools),
+            [
+                "current_config",
+                "propose_allow_host",
+                "propose_route",
+                "propose_git_upstream",
+                "propose_image_change",
+                "proposal_status",
+            ],
+        )
         for tool in tools.values():
             self.assertFalse(tool.input_schema["additionalProperties"])
             for name, schema in tool.input_schema["properties"].items():
@@ -145,11 +171,12 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
 
             heard = []
 
-            async def hear(progress: float, total: float | None, message: str | None) -> None:
+            async def hear(progress: float, total: float | None, _message: str | None) -> None:
                 heard.append((progress, total))
 
             result = await client.call_tool(
-                "propose_image_change", {"packages": ["jq"], "reason": "x"}, progress_callback=hear)
+                "propose_image_change", {"packages": ["jq"], "reason": "x"}, progress_callback=hear
+            )
             self.assertEqual(result.structured_content["status"], "pending")
             self.assertEqual(heard, [(0.0, 1.0)])
             proposal_id = result.structured_content["id"]
@@ -164,13 +191,18 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
             note = "pipelock is not running; the host is allowed when it is started again"
             self.decide(proposal_id, "approved", applied={"status": "recorded", "detail": note})
             status = await client.call_tool("proposal_status", {"id": proposal_id, "wait_seconds": 5})
-            self.assertTrue(status.content[0].text.startswith(f"Approved, but not in effect yet: {note}. Reason: because."))
+            self.assertTrue(
+                status.content[0].text.startswith(f"Approved, but not in effect yet: {note}. Reason: because.")
+            )
 
             result, _ = await asyncio.gather(
                 client.call_tool("propose_allow_host", {"host": "b.example", "reason": "x"}),
                 self.decide_when_there("approved", applied={"status": "failed", "detail": "pipelock is not running"}),
             )
-            self.assertIn("Approved, but it could not be applied: pipelock is not running. Reason: because.", result.content[0].text)
+            self.assertIn(
+                "Approved, but it could not be applied: pipelock is not running. Reason: because.",
+                result.content[0].text,
+            )
 
     async def test_a_decision_on_something_else_voids_the_proposal(self) -> None:
         async with self.client() as client:
@@ -226,8 +258,7 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
         status, body = self.post(_INITIALIZE)
         self.assertEqual(status, 200)
         self.assertIn(b'"protocolVersion":"2025-06-18"', body)
-        status, body = self.post(
-            {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, MCP_Protocol_Version="2025-06-18")
+        status, body = self.post({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, MCP_Protocol_Version="2025-06-18")
         self.assertEqual(status, 200)
         self.assertIn(b"propose_allow_host", body)
 
@@ -251,7 +282,8 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(
                 f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
-                "Accept: application/json, text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+                "Accept: application/json, text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            )
             sent = 0
             chunk = b"1000\r\n" + b" " * 4096 + b"\r\n"
             try:
@@ -293,8 +325,11 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
         ):
             defaults = {"SUPERVISE_BOTTLE_SLUG": "dev-x", "SUPERVISE_QUEUE_DIR": str(self.base / "queue")}
             ended = subprocess.run(
-                [sys.executable, "-P", "-m", "supervise"], env={**os.environ, **defaults, **env},
-                capture_output=True, text=True, timeout=10,
+                [sys.executable, "-P", "-m", "supervise"],
+                env={**os.environ, **defaults, **env},
+                capture_output=True,
+                text=True,
+                timeout=10,
             )
             self.assertEqual(ended.returncode, 1)
             self.assertRegex(ended.stderr, rf"\Asupervise: .*{words}.*\n\Z")

@@ -1,4 +1,4 @@
-"""Grammars of the values in a proposal, generated from the host's own types."""
+"""Grammars of hosts, paths, names and other values, generated from the Rust types that parse a manifest."""
 
 import json
 import re
@@ -16,7 +16,7 @@ class Grammar:
     never: re.Pattern[str] | None
 
     def accepts(self, text: str) -> bool:
-        """Return whether the host accepts the text."""
+        """Return true if the Rust type parses the text."""
         if len(text) > self.max_length or not self.pattern.fullmatch(text):
             return False
         return self.never is None or not self.never.search(text)
@@ -26,7 +26,9 @@ def _load() -> dict[str, Grammar]:
     entries = json.loads(Path(__file__).with_name("grammar.json").read_text(encoding="utf-8"))
     return {
         name: Grammar(
-            entry["accepted"], entry["max_length"], re.compile(entry["pattern"], re.ASCII),
+            entry["accepted"],
+            entry["max_length"],
+            re.compile(entry["pattern"], re.ASCII),
             re.compile(entry["never"], re.ASCII) if entry["never"] else None,
         )
         for name, entry in entries.items()

@@ -1,0 +1,1 @@
+"""Code that the sidecars share. Each build context contains a copy as the package `sidecar`."""
