@@ -1,11 +1,11 @@
 #!/bin/sh
-# Adds the authority that the agent faces, and those that its upstream connections trust besides, to the certificates
-# that the image trusts.
+# Adds the bottle's certificate authority, and the extra roots for upstream connections, to the certificates that the image
+# trusts.
 #
-# Run as root in the agent's container, which may have no capability at all, with the certificates (PEM) on
-# standard input. Works in images without update-ca-certificates, and in no time in those with it, where that program takes more
-# than a second: it is left the source file, so that a later run of it comes to the same bundle. Safe to run again, also
-# with another certificate: the earlier one goes. Prints the number of certificates in the bundle.
+# Runs as root in the agent's container, which needs no capability, and reads the certificates (PEM) from standard input. It
+# needs no update-ca-certificates, which takes more than a second, but writes that program's source file, so that a
+# later run of it gives the same bundle. It can run again, with another certificate as well, which replaces the earlier one.
+# Prints the number of certificates in the bundle.
 set -eu
 umask 022
 
@@ -22,16 +22,16 @@ trap 'rm -f "$new" "$incoming"' EXIT
 cat > "$incoming"
 begins=$(grep -c '^-----BEGIN CERTIFICATE-----' "$incoming") || fail "expected a certificate on standard input"
 [ "$(grep -c '^-----END CERTIFICATE-----' "$incoming")" = "$begins" ] || fail "a certificate on standard input is cut off"
-! grep -q 'PRIVATE KEY' "$incoming" || fail "a private key has no place in this container"
+! grep -q 'PRIVATE KEY' "$incoming" || fail "standard input contains a private key; expected certificates only"
 
-# Debian's and Alpine's place, which the agent's environment names; else what Fedora, SUSE or OpenSSL itself use.
+# The path of Debian and Alpine, which the agent's environment names, or else that of Fedora, SUSE or OpenSSL.
 for roots in "$bundle" /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem /dev/null; do
   [ ! -r "$roots" ] || break
 done
 [ -e "$source" ] || : > "$source"
 
-# Every root but ours, be it the earlier ones or these, then ours. Certificates are compared by their base64 text,
-# since bundles break lines differently.
+# Prints all roots without those of an earlier run and those of this run, then those of this run. Certificates are compared
+# by their base64 text, because bundles break lines differently.
 awk '
   function finish() {
     if (FILENAME == ARGV[3]) { if (!(body in ours)) printf "%s", text }

@@ -2,6 +2,7 @@
 
 use bottle::Bottle;
 use bottle::plan::Service;
+use bottle::sidecars::audit::{AuditLine, AuditOutcome, AuditSource};
 
 use super::{git_section, lab_with, launch, refs, ssh_upstream};
 use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, sh};
@@ -39,7 +40,7 @@ impl Case<'_> {
         let said = pushed.stderr.replace("remote: ", "").split_whitespace().collect::<Vec<_>>().join(" ");
         let reasoned = said.to_lowercase().contains(&reason.to_lowercase());
         assert!(
-            said.contains("git-gate refused this push. Nothing of it reached the upstream.") && reasoned,
+            said.contains("git-gate refused this push. The upstream received nothing.") && reasoned,
             "{what}: {}",
             pushed.stderr
         );
@@ -89,7 +90,7 @@ fn a_forbidden_push_is_refused_and_leaves_the_remote_unchanged() {
     let on = |repository| Case { lab: &lab, bottle: &bottle, repository };
     let (app, tagged) = (on("app"), on("tagged"));
     let secret = secret();
-    let found = "it holds what looks like a secret (rule `github-pat`";
+    let found = "it contains what looks like a secret (rule `github-pat`";
 
     app.accepted("echo ok > ok; git add ok; git commit -qm ok; git push -q origin HEAD:agent/one");
     app.refused(
@@ -181,4 +182,16 @@ fn a_forbidden_push_is_refused_and_leaves_the_remote_unchanged() {
     lab.close(&bottle);
     let log = std::fs::read_to_string(state.join("compose.log")).unwrap();
     assert!(log.contains("github-pat") && !log.contains(&secret), "the audit log names rules and no secret");
+    let lines: Vec<AuditLine> =
+        log.lines().filter_map(|line| serde_json::from_str(line.get(line.find('{')?..)?).ok()).collect();
+    let has = |event, outcome| {
+        lines
+            .iter()
+            .any(|line| line.sidecar == AuditSource::GitGate && line.event == event && line.outcome == Some(outcome))
+    };
+    for (event, outcome) in
+        [("fetch", AuditOutcome::Done), ("push", AuditOutcome::Done), ("push", AuditOutcome::Refused)]
+    {
+        assert!(has(event, outcome), "{event} {outcome:?}: {lines:?}");
+    }
 }

@@ -1,4 +1,4 @@
-"""What git-gate's scripts share: the configuration, git towards the real remote, the mirrors, the audit line."""
+"""Code that git-gate's scripts share: configuration, git commands to the real remote, mirrors, audit lines."""
 
 import contextlib
 import fcntl
@@ -27,26 +27,26 @@ RUN = pathlib.Path("/tmp/git-gate")
 CA_BUNDLE = RUN / "ca-bundle.pem"
 GIT_SETTINGS = RUN / "gitconfig"
 PASSWD, GROUP = RUN / "passwd", RUN / "group"
-# A descriptor that every hook inherits through git daemon and that leads to the container's standard output. The
-# hooks' own standard streams lead to the agent.
+# Descriptor of the container's standard output, which every hook inherits through git daemon. The hooks' own standard
+# streams are connected to the agent.
 AUDIT_FD = 9
 
-# Everything of the remote that the agent sees. Forges advertise far more (pull requests, internal refs).
+# Refs of the remote that the agent sees. Forges advertise more, such as pull requests and internal refs.
 NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 
 # Writes to a pipe of at most this many bytes are atomic on Linux.
 ATOMIC_WRITE = 4096
 
-# A transfer may take as long as it moves; this bounds it all the same.
+# Time limit in seconds for a transfer that makes progress.
 LONGEST_TRANSFER = 3600
 
 
 class GateError(Exception):
-    """Something that the agent is told as it stands."""
+    """Error whose message is shown to the agent unchanged."""
 
 
 class UpstreamError(GateError):
-    """The real remote could not be reached, or declined; `report` is what git wrote to its standard output."""
+    """The real remote could not be reached, or refused. `report` is git's standard output."""
 
     def __init__(self, message: str, report: str = "") -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class UpstreamError(GateError):
 
 
 class Unanswered(UpstreamError):
-    """The real remote fell silent: whether it did what was asked is unknown."""
+    """The real remote stopped answering. It is unknown whether it carried out the request."""
 
 
 class Upstream:
@@ -96,14 +96,14 @@ class Upstream:
         return os.environ.get(self.auth.get("token_env", ""), "")
 
     def check_credentials(self) -> None:
-        """Refuse to start with a credential that cannot work, rather than fail at the agent's first fetch."""
+        """Raise an error at the start for a credential that is missing, and not at the agent's first fetch."""
         if self.auth["kind"] == "ssh" and not os.access(self.key, os.R_OK):
             raise GateError(f"upstream `{self.name}`: {self.key} is missing or not readable for uid {os.getuid()}")
         if self.auth["kind"] == "https" and not self.token():
             raise GateError(f"upstream `{self.name}`: the variable {self.auth['token_env']} is empty")
 
     def git(self, *arguments: str, patience: int | None = None) -> tuple[str, str]:
-        """Run git towards the real remote with this upstream's credential; return its output and messages."""
+        """Run git against the real remote with this upstream's credential. Return its output and messages."""
         patience = patience or self.patience
         try:
             code, out, err = _run_while_it_moves(["git", *arguments], self._environment(), patience)
@@ -115,7 +115,7 @@ class Upstream:
         return output, messages
 
     def _environment(self) -> dict[str, str]:
-        # Built from nothing, so that one upstream's git never holds another's token.
+        # Built from scratch, so that the git of one upstream never has the token of another.
         environment = {
             "PATH": "/usr/bin:/bin",
             "HOME": str(RUN),
@@ -127,17 +127,17 @@ class Upstream:
             "GIT_ALLOW_PROTOCOL": self.scheme,
             "GIT_SSL_CAINFO": str(CA_BUNDLE),
         }
-        # During a push the new objects are in quarantine, and the forwarding git has to see them.
+        # During a push the new objects are in quarantine, where the git that forwards them must find them.
         for name in ("GIT_QUARANTINE_PATH", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"):
             if name in os.environ:
                 environment[name] = os.environ[name]
-        # A redirect could carry the token to another host, so none is followed.
+        # Redirects are not followed, because one could send the token to another host.
         settings = [("http.followRedirects", "false"), ("credential.helper", "")]
         if self.auth["kind"] == "ssh":
             environment["GIT_SSH_COMMAND"] = " ".join(self._ssh())
             environment["GIT_SSH_VARIANT"] = "ssh"
         elif self.auth["kind"] == "https":
-            # `printf` is built into the shell: the token is on no command line and in no file.
+            # `printf` is a shell builtin, so the token is on no command line and in no file.
             environment["GATE_USERNAME"] = self.auth["username"]
             environment["GATE_TOKEN"] = self.token()
             answer = r"""printf 'username=%s\npassword=%s\n' "$GATE_USERNAME" "$GATE_TOKEN"; """
@@ -168,7 +168,7 @@ class Upstream:
             "ServerAliveCountMax": 4,
             "LogLevel": "ERROR",
         }
-        # The root is read-only, so the running uid's passwd entry is on the tmpfs; this library makes ssh look there.
+        # The root is read-only, so the passwd entry is on the tmpfs. This library makes ssh read it there.
         named = ["env", "LD_PRELOAD=libnss_wrapper.so", f"NSS_WRAPPER_PASSWD={PASSWD}", f"NSS_WRAPPER_GROUP={GROUP}"]
         return [*named, "ssh", "-F", "/dev/null", *(f"-o {name}={value}" for name, value in options.items())]
 
@@ -178,7 +178,7 @@ class Upstream:
 
 
 def load() -> dict[str, Upstream]:
-    """All upstreams by name."""
+    """Read all upstreams, by name."""
     document = json.loads(CONFIG.read_text())
     if document["version"] != 1:
         raise GateError(f"{CONFIG}: version {document['version']} is not understood")
@@ -190,15 +190,15 @@ def load() -> dict[str, Upstream]:
 
 
 def upstream_of(directory: str) -> Upstream:
-    """The upstream whose mirror `directory` is."""
+    """Return the upstream whose mirror is `directory`."""
     return load()[pathlib.Path(directory).name.removesuffix(".git")]
 
 
 def refresh(upstream: Upstream) -> None:
-    """Bring the mirror up to date with the real remote; a failure is raised, never served around.
+    """Update the mirror from the real remote. After a failure the old state is not served.
 
-    Callers that arrive while a refresh runs share the next one, its failure included: any number of concurrent
-    fetches costs at most two round trips.
+    Callers that arrive while a refresh runs share the next one and its failure, so any number of concurrent fetches
+    causes at most two round trips.
     """
     arrived = time.monotonic()
     outcome = RUN / f"{upstream.name}.refreshed"
@@ -222,7 +222,7 @@ def refresh(upstream: Upstream) -> None:
 
 @contextlib.contextmanager
 def locked(upstream: Upstream) -> Iterator[None]:
-    """Keep the mirror's refs still. A forked child holds the lock too, until it ends."""
+    """Lock the mirror's refs. A forked child holds the lock as well, until it ends."""
     descriptor = os.open(RUN / f"{upstream.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -232,7 +232,7 @@ def locked(upstream: Upstream) -> Iterator[None]:
 
 
 def local_git(*arguments: str, feed: bytes | None = None) -> bytes:
-    """Run git on the mirror in the caller's environment and return its output; raises when git fails."""
+    """Run git on the mirror in the caller's environment and return its output. Raises when git fails."""
     return subprocess.run(["git", *arguments], input=feed, stdout=subprocess.PIPE, check=True).stdout
 
 
@@ -259,12 +259,12 @@ def audit(event: str, upstream: str, outcome: Outcome, began: float, reason: str
 
 
 def legible(text: str) -> str:
-    """Text from outside without what would act on a terminal."""
+    """Return text from outside without control characters, which could act on a terminal."""
     return re.sub(r"[^\n\x20-\x7e\xa0-\uffff]", "", text.replace("\r", "\n"))
 
 
 def remote_refs(upstream: Upstream) -> dict[str, str]:
-    """What the real remote's refs are now; its HEAD as `ref: <name>`, when it tells."""
+    """Return the refs of the real remote, and HEAD as `ref: <name>` if the remote reports it."""
     listing, _ = upstream.git("ls-remote", "--symref", "--", upstream.url)
     refs: dict[str, str] = {}
     for line in listing.splitlines():
@@ -295,13 +295,13 @@ def _update_mirror(upstream: Upstream) -> None:
 
 
 def _sweep(mirror: pathlib.Path) -> None:
-    # What a killed transfer leaves; nothing else writes packs here while the lock is held.
+    # A killed transfer leaves these files. Nothing else writes packs here while the lock is held.
     for leftover in (mirror / "objects/pack").glob("tmp_*"):
         leftover.unlink(missing_ok=True)
 
 
 def _run_while_it_moves(argv: list[str], environment: dict[str, str], patience: int) -> tuple[int, bytes, bytes]:
-    """Run a command for as long as it prints something every `patience` seconds; then end its process group."""
+    """Run a command as long as it prints something every `patience` seconds. Otherwise stop its process group."""
     deadline = time.monotonic() + LONGEST_TRANSFER
     child = subprocess.Popen(
         argv,
@@ -321,7 +321,7 @@ def _run_while_it_moves(argv: list[str], environment: dict[str, str], patience: 
             while selector.get_map():
                 ready = selector.select(min(patience, max(0, deadline - time.monotonic())))
                 if not ready:
-                    raise TimeoutError(f"no sign of life for {patience} seconds")
+                    raise TimeoutError(f"no output for {patience} seconds")
                 for key, _ in ready:
                     chunk = os.read(key.fd, 65536)
                     output[key.fd] += chunk
@@ -334,7 +334,7 @@ def _run_while_it_moves(argv: list[str], environment: dict[str, str], patience: 
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    # SIGTERM first: git removes its temporary files on it.
+    # SIGTERM first, on which git removes its temporary files.
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
@@ -343,7 +343,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             return
 
 
-# What git adds under the line that matters.
+# Lines that git prints besides the cause.
 _FILLER = re.compile(
     r"fatal: Could not read from remote repository|Please make sure you have the correct access"
     r"|and the repository exists|^error: failed to push some refs"

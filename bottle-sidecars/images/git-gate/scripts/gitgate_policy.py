@@ -1,8 +1,8 @@
-"""What an agent may push: pure functions over names and object ids, no git and no file system.
+"""Push policy: pure functions over names and object ids.
 
 Patterns are anchored at both ends and matched component by component. `*`, `?` and `[...]` stay within one component;
-`**` stands for any number of components. `agent/**` holds everything below `agent/`, `**/Jenkinsfile` the file at any
-depth, the top included. A leading `/` changes nothing; a trailing `/` means `/**`.
+`**` matches any number of components. `agent/**` matches everything below `agent/`, and `**/Jenkinsfile` the file at
+any depth, including the top. A leading `/` has no effect. A trailing `/` means `/**`.
 """
 
 import fnmatch
@@ -26,15 +26,15 @@ class Push(TypedDict):
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether `pattern` stands for the whole of `path`."""
+    """Return true if `pattern` matches the whole of `path`."""
     return _match(_components(pattern), path.split("/"))
 
 
 def protects(pattern: str, path: str) -> bool:
-    """Whether a change at `path` touches what `pattern` protects.
+    """Return true if a change at `path` affects what `pattern` protects.
 
-    A file, a symbolic link or a submodule put where a protected directory belongs counts: with `ci/jobs/**`
-    protected, a link named `ci` would replace the whole directory.
+    A file, symbolic link or submodule in the place of a protected directory counts: if `ci/jobs/**` is protected, a
+    link named `ci` would replace the whole directory.
     """
     leading: list[str] = []
     for component in _components(pattern)[:-1]:
@@ -47,12 +47,12 @@ def protects(pattern: str, path: str) -> bool:
 
 
 def ref_kind(ref: str) -> str | None:
-    """`branch`, `tag` or `note`; None for any other namespace."""
+    """Return `branch`, `tag` or `note`. None for any other namespace."""
     return next((kind for prefix, kind in _KINDS if ref.startswith(prefix)), None)
 
 
 def short_name(ref: str) -> str:
-    """A ref as people write it: branches and tags without their namespace."""
+    """Return the ref as people write it: branches and tags without their namespace."""
     for prefix in ("refs/heads/", "refs/tags/"):
         if ref.startswith(prefix):
             return ref[len(prefix) :]
@@ -60,10 +60,10 @@ def short_name(ref: str) -> str:
 
 
 def refusal(push: Push, ref: str, creates: bool, deletes: bool, fast_forward: bool) -> str | None:
-    """Why the update of one ref is refused, as a phrase; None when the policy allows it.
+    """Return the reason that the update of one ref is refused. None if the policy allows it.
 
-    `push` is the upstream's `push` object. A pattern of `branches` that begins with `refs/` is compared with the full
-    name of the ref, and is the only way to allow notes.
+    A pattern of `branches` that starts with `refs/` is compared with the full name of the ref. Only such a pattern can
+    allow notes.
     """
     kind, name = ref_kind(ref), short_name(ref)
     label = f"{kind} `{name}`"

@@ -1,7 +1,7 @@
-"""What a push brings that the upstream does not have, and gitleaks over all of it.
+"""New content of a push, and its scan with gitleaks.
 
-Runs inside the pre-receive hook: the pushed objects are in quarantine and the mirror's refs are the upstream's, so
-"new" is what the pushed tips reach and no ref of the mirror does.
+This runs inside the pre-receive hook, where the pushed objects are in quarantine and the mirror's refs are those of the
+upstream. An object is new if a pushed tip reaches it and no ref of the mirror does.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from typing import Any
 
 from gitgate import RUN, GateError, local_git
 
-# The whole scan, all batches together. gitleaks reads source text at some 1.5 MB per second and core.
+# Time limit in seconds for all batches together. gitleaks reads about 1.5 MB of source text per second and core.
 SCAN_SECONDS = 900
-# Objects are written to the tmpfs for gitleaks in batches of about this size, so that it need not hold the push.
+# Size of a batch of objects on the tmpfs, which need not have room for the whole push.
 BATCH_BYTES = 32 << 20
-# gitleaks ends with 1 for its own failures too.
+# gitleaks exits with 1 on its own failures too.
 FOUND = 77
-# Lock files hold hashes beside words such as "token"; the entropy rule means nothing there. Other rules still count.
+# Lock files contain hashes next to words such as "token", so the entropy rule does not apply. Other rules do.
 LOCK_FILES = frozenset(
     "Cargo.lock Gemfile.lock Pipfile.lock Podfile.lock composer.lock go.mod go.sum npm-shrinkwrap.json"
     " package-lock.json pnpm-lock.yaml poetry.lock uv.lock yarn.lock".split()
 )
-# Put beside the documents of every batch: a scan that does not report it has not scanned. In two parts, so that this
-# file does not trip a scanner itself.
+# Added to every batch. A scan that does not report it did not work. It is in two parts, so that scanners do not find it
+# in this file.
 CANARY = b"canary = 'AKIA" + b"J3QWZ7L5XK2MTV4B'\n"
 
 
@@ -39,12 +39,12 @@ Hit = tuple[int, int, str, str]
 
 
 class ScanFailure(GateError):
-    """The scan did not run to its end, so the push cannot be let through."""
+    """The scan was not completed, so the push is refused."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A path that a new commit changes against all of its parents."""
+    """Path that a new commit changes relative to all of its parents."""
 
     commit: str
     path: str
@@ -54,7 +54,7 @@ class Change:
 
 @dataclasses.dataclass
 class Finding:
-    """Something that looks like a secret. `secret` is for comparing and masking and must not be printed."""
+    """Text that looks like a secret. `secret` is for comparison and masking and must not be printed."""
 
     rule: str
     commit: str
@@ -64,11 +64,11 @@ class Finding:
 
 
 class NewContent:
-    """The objects, commits and changed paths that a push brings."""
+    """Objects, commits and changed paths that are new in a push."""
 
     def __init__(self, tips: list[str]) -> None:
         feed = "\n".join([*tips, ""]).encode()
-        # Deletions have no tip; with nothing on its input rev-list would complain.
+        # Deletions have no tip. rev-list fails without any input.
         listed = local_git("rev-list", "--objects", "--no-object-names", "--stdin", "--not", "--all", feed=feed)
         sized = local_git("cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)", feed=listed)
         rows = [row.split(" ") for row in sized.decode().splitlines()]
@@ -77,12 +77,12 @@ class NewContent:
         self.tips = tips
         self.kinds = {name: kind for name, kind, _ in rows}
         self.bytes = sum(int(size) for _, _, size in rows)
-        # Oldest first, so that a finding names the commit that brought it in.
+        # Oldest first, so that a finding names the commit that introduced it.
         self.commits = [name for name, kind, _ in reversed(rows) if kind == "commit"]
         self.changes = list(self._changes())
 
     def known(self) -> list[str]:
-        """The commits that the upstream has and that the new ones stand on."""
+        """Return the upstream's commits that are parents of new ones."""
         feed = "\n".join([*self.tips, ""]).encode()
         listed = local_git("rev-list", "--boundary", "--stdin", "--not", "--all", feed=feed).decode()
         return [line[1:] for line in listed.splitlines() if line.startswith("-")]
@@ -90,8 +90,8 @@ class NewContent:
     def _changes(self) -> Iterator[Change]:
         if not self.commits:
             return
-        # `-c` leaves out of a merge what it took unchanged from one of its parents: that is either the upstream's or
-        # another new commit's.
+        # For a merge, `-c` omits files that are unchanged from one of the parents. They belong to the upstream or to
+        # another new commit.
         options = ["--stdin", "-r", "-c", "--root", "-z", "--raw", "--no-renames", "--ignore-submodules=none"]
         tokens = iter(local_git("diff-tree", *options, feed="\n".join([*self.commits, ""]).encode()).split(b"\0"))
         commit = ""
@@ -106,7 +106,7 @@ class NewContent:
 
 
 def scan(content: NewContent, refs: list[str]) -> list[Finding]:
-    """All findings in `content` and in the names in `refs`; raises ScanFailure rather than return too few."""
+    """Return all findings in `content` and in the names in `refs`. Raises ScanFailure if the scan is incomplete."""
     deadline = time.monotonic() + SCAN_SECONDS
     names = [(change.commit, change.path) for change in content.changes if change.added]
     names += [("", ref) for ref in refs]
@@ -118,7 +118,7 @@ def scan(content: NewContent, refs: list[str]) -> list[Finding]:
     for origin, document in _contents(content):
         origins.append(origin)
         documents.append(_prepared(document))
-        # A file takes up at least a page.
+        # A file takes at least one page.
         size += len(documents[-1]) + 4096
         if size > BATCH_BYTES:
             findings += _judged(content, names, origins, _gitleaks(documents, deadline))
@@ -130,7 +130,7 @@ def scan(content: NewContent, refs: list[str]) -> list[Finding]:
 
 def _contents(content: NewContent) -> Iterator[tuple[Origin, bytes]]:
     wanted = [name for name, kind in content.kinds.items() if kind != "tree"]
-    # The ids go through a file: a pipe fed from here while reading could block both sides.
+    # The ids are in a file, because writing to a pipe while reading from another could block both sides.
     listing = RUN / f"objects-{os.getpid()}"
     listing.write_text("".join(f"{name}\n" for name in wanted))
     try:
@@ -152,12 +152,12 @@ def _contents(content: NewContent) -> Iterator[tuple[Origin, bytes]]:
 def _prepared(body: bytes) -> bytes:
     if b"\0" in body:
         body = _printable(body)
-    # A comment in the pushed file must not switch the scan off.
+    # A comment in a pushed file must not disable the scan.
     return body.replace(b"gitleaks:allow", b"gitleaks-allow")
 
 
 def _printable(body: bytes) -> bytes:
-    """What a person could read in a binary: runs of ASCII, also as UTF-16. A compressed 50 MB shrinks to a little."""
+    """Return the runs of ASCII in a binary, UTF-16 included. Of 50 MB of compressed data little remains."""
     runs = re.findall(rb"[\t\n\r\x20-\x7e]{8,}", body)
     wide = re.findall(rb"(?:[\t\n\r\x20-\x7e]\0){8,}", body)
     return b"\n".join(runs + [run.replace(b"\0", b"") for run in wide])
@@ -168,7 +168,7 @@ def _gitleaks(documents: list[bytes], deadline: float) -> list[Hit]:
     batch = RUN / f"scan-{os.getpid()}"
     batch.mkdir(mode=0o700)
     try:
-        # Numbers for names: gitleaks skips paths that its own list allows, such as `vendor` or `*.bin`.
+        # The names are numbers, because gitleaks skips paths of its own list, such as `vendor` or `*.bin`.
         for number, document in enumerate([CANARY, *documents]):
             (batch / str(number)).write_bytes(_unsniffable(document))
         report = _run_gitleaks(batch, deadline)
@@ -178,7 +178,7 @@ def _gitleaks(documents: list[bytes], deadline: float) -> list[Hit]:
         batch.rmdir()
     hits = [(int(os.path.basename(hit["File"])), hit["StartLine"] - 1, hit["RuleID"], hit["Secret"]) for hit in report]
     if not any(number == 0 for number, *_ in hits):
-        raise ScanFailure("the secret scanner ran but saw nothing")
+        raise ScanFailure("the secret scanner ran but did not find the canary")
     return [(number - 1, line, rule, secret) for number, line, rule, secret in hits if number]
 
 
@@ -208,10 +208,10 @@ def _run_gitleaks(batch: pathlib.Path, deadline: float) -> list[dict[str, Any]]:
 
 
 def _unsniffable(document: bytes) -> bytes:
-    """The document behind one line of padding, so that gitleaks scans it whatever it looks like.
+    """Return the document after one line of padding, so that gitleaks scans it in any case.
 
-    gitleaks leaves out files whose first bytes are those of an archive, a PDF, an executable and the like. All such
-    signatures lie in the first 600 bytes but for that of an ISO image, at 32769.
+    gitleaks skips files that start like an archive, a PDF, an executable and so on. All such signatures are in the
+    first 600 bytes, except that of an ISO image at 32769.
     """
     padding = b" " * 600
     while (padding[:-1] + b"\n" + document[:33000])[32769:32774] == b"CD001":
@@ -220,7 +220,7 @@ def _unsniffable(document: bytes) -> bytes:
 
 
 def _judged(content: NewContent, names: list[tuple[str, str]], origins: list[Origin], hits: list[Hit]) -> list[Finding]:
-    """Give each hit its place in the push, and drop what was there before the push."""
+    """Return the findings with their places in the push, without those that the upstream already had."""
     if not hits:
         return []
     places: dict[str, list[Change]] = {}
@@ -248,7 +248,7 @@ def _judged(content: NewContent, names: list[tuple[str, str]], origins: list[Ori
 
 
 def _part_of(name: str, line: int) -> tuple[str, int]:
-    """Where a line of a commit or tag object lies, the way people count: from the first line of the message."""
+    """Return the part of a commit or tag object and the line in it, counted from the first line of the message."""
     header, _, _ = local_git("cat-file", "-p", name).partition(b"\n\n")
     above = header.count(b"\n") + 2
     return ("message", line - above) if line > above else ("header", line)
@@ -260,7 +260,7 @@ def _expected(rule: str, changes: list[Change]) -> bool:
 
 
 def _inherited(secret: str, changes: list[Change], known: list[str]) -> bool:
-    """Whether the upstream has this very text in the same files already: the push does not bring it."""
+    """Return true if the upstream already has this text in the same files."""
     return bool(changes) and all(
         any(secret.encode() in _file_at(commit, path) for commit in known[:32])
         for path in {change.path for change in changes}

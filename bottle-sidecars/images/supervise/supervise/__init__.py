@@ -1,4 +1,4 @@
-"""The supervise sidecar: the agent asks through MCP, a person on the host decides.
+"""Supervise sidecar: an agent proposes changes through MCP, and a person on the host decides.
 
-The files that this package reads and writes are specified in FORMAT.md beside its Dockerfile.
+FORMAT.md specifies the files that this package reads and writes.
 """

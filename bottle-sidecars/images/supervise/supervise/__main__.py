@@ -1,4 +1,4 @@
-"""Start the sidecar: first what can go wrong, then the port, then the SDK, which is slow to load."""
+"""Starts the sidecar: checks the settings, opens the port, then loads the SDK, which is slow."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ from .settings import Settings, SettingsError
 
 
 def main() -> int:
-    """Run until told to stop."""
+    """Run until a signal."""
     logging.basicConfig(level=logging.ERROR, format="supervise: %(message)s")
     try:
         settings = Settings.from_env(os.environ)
@@ -45,7 +45,7 @@ async def _serve(settings: Settings, queue: Queue) -> int:
             await asyncio.Event().wait()
 
     running = asyncio.create_task(run_endpoint())
-    # Without the endpoint the server is of no use: its end is the server's.
+    # The server is of no use without the endpoint, so it ends with it.
     running.add_done_callback(stop)
     await http.serve()
     failed = running.done()
@@ -55,7 +55,7 @@ async def _serve(settings: Settings, queue: Queue) -> int:
 
 
 def _load_tools() -> type:
-    # Loading makes some hundred thousand objects that stay: looking through them for garbage is a third of its time.
+    # Loading creates about 100,000 objects that stay. Garbage collection would take a third of the loading time.
     gc.disable()
     from .tools import Tools
 

@@ -1,4 +1,4 @@
-"""An append-only log in which every line carries the hash of the line before it."""
+"""Append-only log in which each line contains the hash of the line before it."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ GENESIS = "0" * 64
 MAX_EVENT_BYTES = 4 * 1024
 MAX_TORN_BYTES = 30 * 1024
 MAX_LOG_BYTES = 32 * 1024 * 1024
-"""Past this size nothing more is logged, and since nothing may happen unlogged, nothing more is accepted."""
+"""Largest size. Beyond it no proposal is accepted, because none may be accepted without a log line."""
 
 _FIELDS = {"seq": int, "ts": str, "event": str, "data": dict, "prev": str, "hash": str}
 
@@ -41,26 +41,26 @@ class Entry:
 
 
 def canonical(value: Any) -> bytes:
-    """The one spelling of a JSON value that is ever hashed: sorted keys, no spaces, UTF-8."""
+    """Return the canonical JSON of a value, which is what is hashed: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest(content: bytes) -> str:
-    """SHA-256 in lower-case hexadecimal."""
+    """Return the SHA-256 in lower-case hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 class AuditLog:
-    """The only writer of one log file; a lock on the file keeps a second one out."""
+    """Writer of one log file. A lock on the file keeps a second writer out."""
 
     def __init__(self, path: Path, now: Callable[[], float]) -> None:
         self._now = now
-        # Not O_APPEND: Linux would then ignore the offset that the repair of a torn line writes at.
+        # Not O_APPEND, with which Linux would ignore the offset of the repair of a torn line.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             self._fd = os.open(path, flags, 0o600)
         except OSError as error:
-            raise AuditError(f"cannot open {path}: {error.strerror}") from None
+            raise AuditError(f"failed to open `{path}`: {error.strerror}") from None
         try:
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
                 raise AuditError(f"{path} is not a regular file")
@@ -80,11 +80,11 @@ class AuditLog:
 
     @property
     def head(self) -> tuple[int, str]:
-        """The number and the hash of the last line; 0 and zeros while there is none."""
+        """Number and hash of the last line. 0 and zeros for an empty log."""
         return (self.entries[-1].seq, self.entries[-1].hash) if self.entries else (0, GENESIS)
 
     def append(self, event: str, data: dict[str, Any]) -> Entry:
-        """Write one line and return only once it is on the disk."""
+        """Write one line and wait until it is on the disk."""
         seq, prev = self.head
         body = {"seq": seq + 1, "ts": timestamp(self._now()), "event": event, "data": data, "prev": prev}
         entry = Entry(seq + 1, event, data, digest(canonical(body)))
@@ -99,29 +99,28 @@ class AuditLog:
                 raise AuditError("the disk is full")
             os.fdatasync(self._fd)
         except (OSError, AuditError) as error:
-            # What may have been written in part is cut off again: it never happened. If even that fails, the next
-            # line is written over it.
+            # A partial line is removed. If that fails too, the next line overwrites it.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
-            raise AuditError(f"cannot write the audit log: {error}") from None
+            raise AuditError(f"failed to write the audit log: {error}") from None
         self._size += len(line)
         self.entries.append(entry)
         return entry
 
     def close(self) -> None:
-        """Give up the file and its lock."""
+        """Close the file, which releases its lock."""
         os.close(self._fd)
 
     def _repair(self, torn: bytes) -> None:
-        # A writer killed in the middle of a line leaves its beginning. The line that records those bytes is
-        # written over them; being longer than they are, it leaves nothing of them behind it.
+        # A writer that was killed in the middle of a line leaves its beginning. The line that records those bytes
+        # overwrites them. It is longer than they are.
         if len(torn) > MAX_TORN_BYTES:
             raise AuditError("the unfinished last line is longer than any line this server writes")
         self.append("repaired", {"torn": torn.hex()})
 
 
 def parse_chain(content: bytes) -> list[Entry]:
-    """Every entry of a log made of whole lines, or the number of the first line that does not fit and why."""
+    """Return the entries of a log of whole lines. Raises AuditError with the first line that is wrong."""
     entries: list[Entry] = []
     prev = GENESIS
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):

@@ -1,4 +1,4 @@
-"""The HTTP side: what is answered, how many may knock, and the MCP endpoint behind it, which loads meanwhile."""
+"""HTTP server: limits of connections and requests, the health check, and the MCP endpoint, which loads later."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Door:
-    """`/healthz` at once, `/mcp` as soon as the endpoint is there, nothing else."""
+    """Application that answers `/healthz` at once and `/mcp` when the endpoint is loaded."""
 
     def __init__(self, endpoint: "asyncio.Future[App]") -> None:
         self._endpoint = endpoint
@@ -32,10 +32,10 @@ class Door:
         elif path != "/mcp":
             await _plain(send, 404, "the MCP endpoint is /mcp")
         elif method != "POST":
-            # There are no sessions to end and no events outside of a call: the protocol lets a server say so.
+            # There are no sessions and no events outside a call. The protocol allows 405 for that.
             await _plain(send, 405, "only POST", (b"allow", b"POST"))
         elif _declared_length(scope) > MAX_BODY_BYTES:
-            # Closing on a client that is still sending would destroy the answer: it may finish, within reason.
+            # The body is read up to a limit. A close while the client still sends would discard the answer.
             await _discard(receive)
             await _plain(send, 413, f"a request has at most {MAX_BODY_BYTES} bytes")
         else:
@@ -44,7 +44,7 @@ class Door:
 
 
 class _Knock(H11Protocol):
-    """A connection; one too many is dropped before it can cost anything."""
+    """Connection that is dropped at once when there are too many."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -53,7 +53,7 @@ class _Knock(H11Protocol):
 
 
 class _Server(Server):
-    """Leaves signals to its caller: by default they are raised again at its end and kill what would still be done."""
+    """Server that leaves signals to its caller. By default they are raised again at its end and stop the cleanup."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -61,7 +61,7 @@ class _Server(Server):
 
 
 def server(app: App, port: int) -> Server:
-    """The HTTP server for an application, tuned for one client on a private network. Ends when `should_exit` is set."""
+    """Return an HTTP server for one client on a private network. It ends when `should_exit` is set."""
     return _Server(
         Config(
             app,
@@ -81,7 +81,7 @@ def server(app: App, port: int) -> Server:
 
 
 def _declared_length(scope: Any) -> int:
-    # The HTTP parser has refused what is not a number, or not one number.
+    # The HTTP parser has refused anything but a single number.
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 

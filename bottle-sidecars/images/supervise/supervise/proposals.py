@@ -1,4 +1,4 @@
-"""The queue: proposals that this server writes, decisions that only the host can write."""
+"""Queue of proposals, which this server writes, and decisions, which only the host can write."""
 
 import base64
 import contextlib
@@ -35,7 +35,7 @@ class QueueError(Exception):
 
 
 class Refused(Exception):
-    """A proposal that is not taken; the message says why and what to do."""
+    """A proposal was refused. The message gives the reason and what to do."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Proposal:
-    """A proposal as this server wrote it. The hash is over the file's exact bytes."""
+    """Proposal that this server wrote. The hash is that of the file's bytes."""
 
     id: str
     kind: str
@@ -54,7 +54,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a proposal stands: pending, approved, denied, or changed (no decision on it is believed)."""
+    """State of a proposal: `pending`, `approved`, `denied`, or `changed` (a decision on it does not count)."""
 
     state: str
     reason: str = ""
@@ -65,7 +65,7 @@ PENDING = Outcome("pending")
 
 
 class Queue:
-    """All proposals of one bottle. One thread, one process: the audit log's lock sees to the latter."""
+    """All proposals of one bottle. For one thread of one process; the audit log's lock keeps a second process out."""
 
     def __init__(self, queue_dir: Path, decisions_dir: Path, slug: str, now: Callable[[], float] = time.time) -> None:
         self._dir = queue_dir / "proposals"
@@ -80,7 +80,7 @@ class Queue:
         try:
             self._dir.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise QueueError(f"cannot make {self._dir} as uid {os.getuid()}: {error.strerror}") from None
+            raise QueueError(f"failed to create `{self._dir}` as uid {os.getuid()}: {error.strerror}") from None
         try:
             self._audit = AuditLog(queue_dir / "audit.jsonl", now)
             self._load()
@@ -89,7 +89,7 @@ class Queue:
             raise QueueError(str(error)) from None
 
     def propose(self, kind: str, change: dict[str, Any], reason: str) -> tuple[Proposal, bool]:
-        """Queue a change, or find the pending proposal that already asks for it. The flag tells which: new or not."""
+        """Queue a change, or return the pending proposal of the same change. The flag is true for a new proposal."""
         for proposal in self.pending():
             if proposal.kind == kind and proposal.change == change:
                 return proposal, False
@@ -112,7 +112,7 @@ class Queue:
             raise Refused("too-large", "the proposal is too large; make it smaller")
         proposal = Proposal(proposal_id, kind, change, digest(content))
         try:
-            # The log comes first: a proposal file whose hash is not in the log is not one of ours.
+            # The log is written first. A proposal file whose hash is not in the log was not written by this server.
             self._log("proposed", {"id": proposal.id, "kind": kind, "sha256": proposal.sha256})
             self._write(proposal.id, content)
         except LogFull:
@@ -124,7 +124,7 @@ class Queue:
         return proposal, True
 
     def outcome(self, proposal_id: str) -> Outcome | None:
-        """Where a proposal stands, or None if there is no such proposal. Cheap while nothing has been decided."""
+        """Return the state of a proposal. None if it does not exist. Cheap until there is a decision."""
         proposal = self._proposals.get(proposal_id)
         if proposal is None:
             return None
@@ -139,7 +139,7 @@ class Queue:
         return outcome
 
     def pending(self) -> list[Proposal]:
-        """Proposals that wait for a decision, oldest first."""
+        """Return the proposals that wait for a decision, oldest first."""
         return [
             proposal
             for proposal in self._proposals.values()
@@ -147,11 +147,11 @@ class Queue:
         ]
 
     def find(self, proposal_id: str) -> Proposal | None:
-        """The proposal of that id."""
+        """Return the proposal with this id."""
         return self._proposals.get(proposal_id)
 
     def note_refusal(self, tool: str, code: str) -> None:
-        """Log that a call was refused; a flood of refusals becomes a count, so that it cannot fill the disk."""
+        """Log that a call was refused. Above the limit per minute refusals are counted only, to save the disk."""
         now = self._now()
         _forget_before(self._refusals, now - 60)
         if len(self._refusals) >= _REFUSALS_LOGGED_PER_MINUTE:
@@ -165,7 +165,7 @@ class Queue:
         self._refusals_unlogged = 0
 
     def close(self) -> None:
-        """Log the end and let go of the log."""
+        """Log the end and close the log."""
         with contextlib.suppress(AuditError):
             self._log("stopped", {})
         self._audit.close()
@@ -182,14 +182,14 @@ class Queue:
     def _admit(self) -> None:
         _forget_before(self._recent, self._now() - 60)
         if len(self.pending()) >= MAX_PENDING:
-            raise Refused("full", f"{MAX_PENDING} proposals already wait for a person; wait for decisions on them")
+            raise Refused("full", f"{MAX_PENDING} proposals wait for a person; wait for their decisions")
         if len(self._recent) >= MAX_PER_MINUTE:
             raise Refused("rate", f"more than {MAX_PER_MINUTE} proposals in a minute; wait a minute")
         if len(self._proposals) >= MAX_EVER:
-            raise Refused("ever", f"this bottle has made {MAX_EVER} proposals, the most it can")
+            raise Refused("ever", f"this bottle has made {MAX_EVER} proposals, which is the limit")
 
     def _new_id(self, now: float) -> str:
-        # Sortable even within a millisecond or when the clock steps back; 80 random bits keep it unguessable.
+        # Increasing even within a millisecond or when the clock is set back. 80 random bits make it unguessable.
         last = int(next(reversed(self._proposals))[:13]) if self._proposals else 0
         milliseconds = max(int(now * 1000), last + 1)
         return f"{milliseconds:013d}-{base64.b32encode(secrets.token_bytes(10)).decode().lower()}"
@@ -211,7 +211,7 @@ class Queue:
             reason, applied = str(decision.get("reason", "")), decision.get("applied")
             valid = decision["version"] == VERSION and decision["id"] == proposal.id
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            # The host renames whole files into place, so this one will not get better; it decides nothing.
+            # The host writes files atomically, so a later read gives the same. The file decides nothing.
             return Outcome("changed", "the decision file cannot be read")
         if not valid or verdict not in ("approved", "denied"):
             return Outcome("changed", "the decision file is not one for this proposal")
@@ -228,7 +228,7 @@ class Queue:
 
     def _settle(self, proposal: Proposal, outcome: Outcome, content: bytes) -> None:
         self._outcomes[proposal.id] = outcome
-        # The decision is in the host's own log; a full disk here must not hide it from the agent.
+        # The decision is in the host's own log. A full disk here must not hide it from the agent.
         with contextlib.suppress(AuditError):
             self._log(
                 "settled",
@@ -252,7 +252,7 @@ class Queue:
                 self._proposals[proposal_id] = Proposal(proposal_id, data["kind"], {}, data["sha256"])
                 self._outcomes[proposal_id] = Outcome("changed", "the proposal file is no longer what was proposed")
             elif proposal_id not in reported:
-                # Killed between the log and the file: the agent never had an answer, a person never saw it.
+                # The process was killed between log and file: neither the agent nor a person saw this proposal.
                 self._log("lost", {"id": proposal_id})
         for proposal_id in settled & self._proposals.keys() - self._outcomes.keys():
             decision = _read(self._decisions / f"{proposal_id}.json")
@@ -288,7 +288,7 @@ def _forget_before(times: deque[float], limit: float) -> None:
 
 
 def _read(path: Path) -> bytes | None:
-    """A regular file of modest size, or None: a link, a pipe or a huge file is as good as no file."""
+    """Return the content of a regular file up to the size limit. None for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -106,7 +106,7 @@ class AuditTest(unittest.TestCase):
         target = self.path.with_name("target")
         target.touch()
         self.path.symlink_to(target)
-        with self.assertRaisesRegex(AuditError, "cannot open"):
+        with self.assertRaisesRegex(AuditError, "failed to open"):
             self.open()
 
     def test_an_event_that_is_too_large_leaves_nothing(self) -> None:

@@ -246,7 +246,8 @@ class QueueTest(unittest.TestCase):
                 text=True,
             )
             # The audit line of its start. A busy machine takes any time until then.
-            self.assertIn('"started"', child.stdout.readline())
+            while '"started"' not in (line := child.stdout.readline()):
+                self.assertTrue(line, "the child ended")
             # The kill comes at a moment of its own choosing, from another process, in the middle of whatever is done.
             wait = 0.01 + rng.random() * 0.1
             killer = subprocess.Popen(["/bin/sh", "-c", f"sleep {wait:.3f}; kill -9 {child.pid}"])

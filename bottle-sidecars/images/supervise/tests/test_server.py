@@ -321,7 +321,7 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
             ({"SUPERVISE_BOTTLE_SLUG": ""}, "SUPERVISE_BOTTLE_SLUG must be"),
             ({"SUPERVISE_PORT": "99999"}, "SUPERVISE_PORT must be"),
             ({"SUPERVISE_WAIT_SECONDS": "60"}, "SUPERVISE_WAIT_SECONDS must be"),
-            ({"SUPERVISE_QUEUE_DIR": str(self.base / "none")}, "cannot make"),
+            ({"SUPERVISE_QUEUE_DIR": str(self.base / "none")}, "failed to create"),
         ):
             defaults = {"SUPERVISE_BOTTLE_SLUG": "dev-x", "SUPERVISE_QUEUE_DIR": str(self.base / "queue")}
             ended = subprocess.run(
