@@ -1,8 +1,11 @@
 import unittest
 
+from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
+
+# isort: split
+
 from mitmproxy.test import tflow
 
-from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
 from egress.addon import Gate
 
 

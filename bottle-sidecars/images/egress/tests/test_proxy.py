@@ -515,7 +515,7 @@ class Alone(unittest.TestCase):
             second = egress.reload()
             self.assertNotEqual(second["routes_sha256"], first["routes_sha256"])
             self.assertEqual((second["error"], second["seen_sha256"]), (None, second["routes_sha256"]))
-            self.assertEqual(ask(tunnel, get("/v2/x", "api.test")).json()["body"], 0, "the running connection continues")
+            self.assertEqual(ask(tunnel, get("/v2/x", "api.test")).json()["body"], 0, "the connection stays open")
 
             for broken in ("version: 1\nroutes: [", ROUTES.replace("EGRESS_TOKEN_API", "EGRESS_TOKEN_NEW")):
                 egress.routes.write_text(broken)
