@@ -12,10 +12,13 @@
 pub mod digest;
 pub mod environment;
 pub mod export;
+mod git_url;
 pub mod grammar;
+mod host;
 #[doc(hidden)]
 pub mod mask;
 pub mod name;
+mod quantity;
 mod secret;
 mod state;
 pub mod value;
