@@ -5,10 +5,13 @@
 
 mod build;
 mod check;
+mod check_egress;
+mod check_git;
 mod inspect;
 mod known_hosts;
 mod load;
 mod networks;
+mod rule;
 mod schema;
 mod shorthand;
 mod spec;
