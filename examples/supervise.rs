@@ -68,7 +68,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
 fn in_words(event: &Event) -> String {
     match event {
         Event::Settled(id) => format!("{id} is no longer pending"),
-        Event::Unusable(file) => format!("warning: `{}` is not a proposal: {}", file.name, file.why),
+        Event::Unusable(file) => format!("warning: failed to read `{}` of the queue: {}", file.name, file.why),
         Event::Failed(error) => format!("warning: {}", bottle::report(error)),
         other => format!("{other:?}"),
     }

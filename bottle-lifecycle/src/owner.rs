@@ -116,7 +116,7 @@ impl fmt::Display for Owner {
 
 /// A text that does not name a process.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an owner: accepted is `<pid>:<start time or ->:<boot>.<namespace> or -`")]
+#[error("parse `{0}` as an owner; accepted: `<pid>:<start time or ->:<boot>.<namespace> or -`")]
 pub struct OwnerError(String);
 
 impl FromStr for Owner {

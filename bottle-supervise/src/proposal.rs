@@ -83,7 +83,7 @@ pub enum Change {
 
 /// Reason why a file is not a proposal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a proposal: {0}")]
+#[error("parse it as a proposal: {0}")]
 pub struct Malformed(pub(super) &'static str);
 
 impl Change {

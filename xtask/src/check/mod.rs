@@ -1,6 +1,7 @@
 //! Checks of the tree that no compiler makes.
 
 mod circles;
+mod errors;
 mod layers;
 mod size;
 mod source;
@@ -20,11 +21,13 @@ pub(crate) fn run() -> Result<()> {
     let root = root();
     let crates = layers::crates(&root)?;
     let mut problems = layers::problems(&crates);
+    let shown = errors::shown(&root)?;
     for member in &crates {
         let tree = source::Tree::read(&member.root)?;
         println!("{:>6} lines  {}", tree.lines(), member.name);
         problems.extend(size::problem(&member.name, &tree));
         problems.extend(circles::problems(&member.name, &tree));
+        problems.extend(errors::problems(&member.name, &tree, &shown));
     }
     problems.extend(words::problems(&root, &files(&root)?)?);
     if problems.is_empty() {
