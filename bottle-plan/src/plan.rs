@@ -337,8 +337,8 @@ pub struct WorkspacePlan {
     pub source: PathBuf,
     /// The path in the agent's container.
     pub target: ContainerPath,
-    /// `true` if a copy includes `.env` files.
-    pub include_env_files: bool,
+    /// `true` if a copy includes files that usually hold credentials.
+    pub include_credential_files: bool,
 }
 
 /// The images, and what the built ones contain.

@@ -404,7 +404,7 @@ fn workspace(bottle: &BottleSpec, paths: &Paths<'_>, cwd: &Path) -> WorkspacePla
         mode: spec.mode,
         source: spec.path.as_deref().map_or_else(|| cwd.to_owned(), |path| paths.absolute(path)),
         target: spec.target.clone().unwrap_or_else(|| ContainerPath::constant(WORKSPACE)),
-        include_env_files: spec.include_env_files,
+        include_credential_files: spec.include_credential_files,
     }
 }
 

@@ -290,7 +290,7 @@ impl Changes {
         // The agent's access to the directory: none, part of it, all of it, or all of it with the right to change it.
         let rank = |workspace: &super::WorkspacePosture| match workspace.mode {
             WorkspaceMode::None => 0,
-            WorkspaceMode::Copy if !workspace.include_env_files => 1,
+            WorkspaceMode::Copy if !workspace.include_credential_files => 1,
             WorkspaceMode::Copy => 2,
             WorkspaceMode::Bind => 3,
             WorkspaceMode::BindRw => 4,

@@ -149,8 +149,8 @@ pub struct WorkspacePosture {
     pub source: String,
     /// The path in the agent's container.
     pub target: String,
-    /// `true` if a copy includes `.env` files.
-    pub include_env_files: bool,
+    /// `true` if a copy includes files that usually hold credentials.
+    pub include_credential_files: bool,
 }
 
 /// A file or directory of the host that is mounted into a container.
@@ -192,7 +192,7 @@ impl Posture {
                 mode: plan.workspace.mode,
                 source: shown(&plan.workspace.source),
                 target: plan.workspace.target.to_string(),
-                include_env_files: plan.workspace.include_env_files,
+                include_credential_files: plan.workspace.include_credential_files,
             },
             mounts: mounts(plan),
             networks: plan.networks.mode,
@@ -446,8 +446,8 @@ impl fmt::Display for WorkspacePosture {
         let Self { source, target, .. } = self;
         match self.mode {
             WorkspaceMode::Copy => {
-                let with = if self.include_env_files { "with" } else { "without" };
-                write!(f, "a copy of {source}, {with} its .env files, at {target}")
+                let with = if self.include_credential_files { "with" } else { "without" };
+                write!(f, "a copy of {source}, {with} its credential files, at {target}")
             }
             WorkspaceMode::Bind => write!(f, "{source} itself, which it cannot change, at {target}"),
             WorkspaceMode::BindRw => write!(f, "{source} itself, WHICH IT MAY CHANGE, at {target}"),

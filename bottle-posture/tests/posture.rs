@@ -135,7 +135,7 @@ fn steps() -> Vec<(&'static str, String, String)> {
         ),
         step("a workspace that may be changed", "workspace: {mode: bind}", "workspace: {mode: bind-rw}"),
         step("another workspace", "workspace: {mode: bind, path: a}", "workspace: {mode: copy, path: b}"),
-        step("files that hold credentials", "", "workspace: {include_env_files: true}"),
+        step("files that hold credentials", "", "workspace: {include_credential_files: true}"),
         step("a shared kernel", "runtime: runsc", "runtime: runc"),
         step("questions", "", "supervise: {wait: 10s}"),
         step("another pipelock", "", "images: {pipelock: 'localhost/pipelock:mine'}"),

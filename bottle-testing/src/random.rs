@@ -237,7 +237,7 @@ fn workspace() -> impl Strategy<Value = WorkspaceSpec> {
             mode,
             path: path.filter(|_| mode != WorkspaceMode::None),
             target: target.map(|target| target.parse().unwrap()),
-            include_env_files: env_files && mode == WorkspaceMode::Copy,
+            include_credential_files: env_files && mode == WorkspaceMode::Copy,
         })
 }
 

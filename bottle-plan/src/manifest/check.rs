@@ -22,7 +22,7 @@ pub(super) fn reads(key: &str) -> &'static [&'static str] {
         "allow" => &["host", "inspect"],
         "routes" => &["host", "port", "paths", "methods", "inspect"],
         "api_url" => &["forge"],
-        "path" | "include_env_files" => &["mode"],
+        "path" | "include_credential_files" => &["mode"],
         "command" => &["provider"],
         "prompt_mode" => &["prompt", "prompt_file"],
         _ => &[],
@@ -145,8 +145,8 @@ impl BottleSpec {
             all.add(need(workspace.mode != WorkspaceMode::None, || format!("{key}.path"), "mode `none` takes no path"));
         }
         all.add(need(
-            !workspace.include_env_files || workspace.mode == WorkspaceMode::Copy,
-            || format!("{key}.include_env_files"),
+            !workspace.include_credential_files || workspace.mode == WorkspaceMode::Copy,
+            || format!("{key}.include_credential_files"),
             "only mode `copy` leaves files out",
         ));
         if let Some(target) = &workspace.target {

@@ -401,8 +401,9 @@ pub struct WorkspaceSpec {
     /// The path in the agent's container. Default: `/workspace`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<ContainerPath>,
-    /// Includes `.env` and `.env.*` files in a copy, for mode `copy`. They usually hold credentials. Default: `false`.
-    pub include_env_files: bool,
+    /// Includes files that usually hold credentials in a copy, for mode `copy`: `.env`, `.npmrc`, `.netrc`, private keys
+    /// and others, by their names. The launch says which files it left out. Default: `false`.
+    pub include_credential_files: bool,
 }
 
 /// The way in which the agent gets its files.

@@ -1,23 +1,52 @@
 //! Packing the workspace into a tar for the derived image.
 
+mod credentials;
+mod git_config;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bottle_files::tar::{Packer, Source};
 use bottle_plan::UserIds;
 use bottle_plan::plan::WorkspacePlan;
+use credentials::is_credential_file;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, WalkBuilder};
 
-/// Counts of a packed workspace.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Summary of a packed workspace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Packed {
     /// Number of files and symbolic links.
     pub files: u64,
     /// Total size of the files in bytes.
     pub bytes: u64,
+    /// Files that were left out because they usually hold credentials, relative to the workspace.
+    pub credential_files: BTreeSet<PathBuf>,
+    /// Keys of git configurations that were left out, such as `http.extraheader`.
+    pub git_keys: BTreeSet<String>,
+}
+
+impl Packed {
+    /// Returns a sentence that names what was left out because it may hold credentials, at most 20 files and 20 keys.
+    pub fn left_out(&self) -> Option<String> {
+        let files = self.credential_files.iter().map(|path| path.display().to_string());
+        let kinds = [named("files", files), named("keys of the git configuration", self.git_keys.iter().cloned())];
+        let kinds: Vec<String> = kinds.into_iter().flatten().collect();
+        let hint =
+            if self.credential_files.is_empty() { "" } else { "; `include_credential_files: true` copies files" };
+        (!kinds.is_empty()).then(|| format!("not copied, since it may hold credentials: {}{hint}", kinds.join("; ")))
+    }
+}
+
+/// Returns the first 20 names, in backticks, after `what`. `None` if there are none.
+fn named(what: &str, names: impl ExactSizeIterator<Item = String>) -> Option<String> {
+    let more = names.len().saturating_sub(20);
+    let shown: Vec<String> = names.take(20).map(|name| format!("`{}`", name.escape_debug())).collect();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (!shown.is_empty()).then(|| format!("{what} {}{more}", shown.join(", ")))
 }
 
 /// Error of packing a workspace.
@@ -46,9 +75,10 @@ pub enum WorkspaceError {
 
 /// Writes the workspace as a tar whose paths begin at the container's root and whose entries belong to `owner`.
 ///
-/// Files that a `.gitignore`, `.git/info/exclude` or the workspace's `.dockerignore` excludes are left out. So is every
-/// `.env` and `.env.*` file, unless the plan includes them. The repository itself (`.git`) is always included, without
-/// the credentials in its configuration. Symbolic links are kept as links. Sockets and devices are left out. Entries
+/// Files that a `.gitignore`, `.git/info/exclude` or the workspace's `.dockerignore` excludes are left out. So are files that
+/// usually hold credentials, such as `.env` and `.npmrc`, unless the plan includes them. The repository itself (`.git`) is
+/// always included. Of a git configuration, only keys are copied that hold no credential and name no program, and URLs
+/// lose their passwords. The summary names what was left out. Symbolic links are kept as links. Sockets and devices are left out. Entries
 /// are sorted by name, so the same files give the same tar.
 ///
 /// # Errors
@@ -61,16 +91,20 @@ pub fn pack(plan: &WorkspacePlan, owner: UserIds, out: impl Write) -> Result<Pac
     }
     // Set-user-id and its kin have no business in a workspace.
     let tar = Packer::new(out).with_owner((owner.uid, owner.gid)).without_special_bits().with_padding();
-    let mut packing = Packing { root, target: plan.target.as_str(), tar, packed: Packed::default() };
+    let mut packing = Packing {
+        root,
+        target: plan.target.as_str(),
+        include: plan.include_credential_files,
+        tar,
+        packed: Packed::default(),
+    };
     let docker = dockerignore(root)?;
-    let (source, include_env) = (root.to_owned(), plan.include_env_files);
+    let source = root.to_owned();
     let wanted = move |entry: &DirEntry| {
         let path = entry.path();
         let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
         let relative = path.strip_prefix(&source).unwrap_or(path);
-        relative != Path::new(".git")
-            && (include_env || is_dir || !is_env_file(entry))
-            && !docker.matched(relative, is_dir).is_ignore()
+        relative != Path::new(".git") && !docker.matched(relative, is_dir).is_ignore()
     };
     let files = WalkBuilder::new(root)
         .hidden(false)
@@ -87,11 +121,6 @@ pub fn pack(plan: &WorkspacePlan, owner: UserIds, out: impl Write) -> Result<Pac
     }
     packing.tar.finish().map_err(WorkspaceError::Write)?;
     Ok(packing.packed)
-}
-
-fn is_env_file(entry: &DirEntry) -> bool {
-    let name = entry.file_name().as_bytes();
-    name == b".env" || name.starts_with(b".env.")
 }
 
 /// Returns the rules of `.dockerignore`. Unlike those of `.gitignore`, they are anchored at the root. An exception
@@ -122,6 +151,8 @@ fn dockerignore(root: &Path) -> Result<Gitignore, WorkspaceError> {
 struct Packing<'a, W: Write> {
     root: &'a Path,
     target: &'a str,
+    /// Whether files that usually hold credentials are packed.
+    include: bool,
     tar: Packer<W>,
     packed: Packed,
 }
@@ -151,53 +182,25 @@ impl<W: Write> Packing<'_, W> {
         if source.is_directory() {
             return self.tar.add(&name, &source).map_err(WorkspaceError::Write);
         }
+        let in_git = relative.iter().any(|part| part == ".git");
+        // In a repository, a branch may have any name.
+        let is_credential = if in_git { relative.ends_with(".git/credentials") } else { is_credential_file(relative) };
+        if is_credential && !self.include {
+            self.packed.credential_files.insert(relative.to_owned());
+            return Ok(());
+        }
         self.packed.files += 1;
-        if source.is_file() && relative.starts_with(".git") && relative.file_name().is_some_and(|name| name == "config")
-        {
-            let config = without_credentials(&source.read().map_err(unreadable)?);
-            self.packed.bytes += config.len() as u64;
-            return self.tar.add_content(&name, &source, &config).map_err(WorkspaceError::Write);
+        let is_config = relative.file_name().is_some_and(|name| name == "config" || name == "config.worktree");
+        if source.is_file() && in_git && is_config {
+            // What git cannot parse either has nothing to keep.
+            let reduced = git_config::reduce(&source.read().map_err(unreadable)?).unwrap_or_default();
+            self.packed.git_keys.extend(reduced.left_out);
+            self.packed.bytes += reduced.text.len() as u64;
+            return self.tar.add_content(&name, &source, reduced.text.as_bytes()).map_err(WorkspaceError::Write);
         }
         self.packed.bytes += source.size();
         self.tar.add(&name, &source).map_err(WorkspaceError::Write)
     }
-}
-
-/// Returns a git configuration without credentials: no passwords in URLs, extra headers or `credential` sections. The
-/// agent reaches remotes only through git-gate, which needs none of them.
-fn without_credentials(config: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(config.len());
-    let mut in_credential = false;
-    for line in config.split_inclusive(|byte| *byte == b'\n') {
-        let text = String::from_utf8_lossy(line);
-        let trimmed = text.trim_start();
-        let lower = trimmed.to_ascii_lowercase();
-        if lower.starts_with('[') {
-            in_credential = lower.starts_with("[credential");
-        }
-        let key = lower.split(['=', ' ', '\t']).next().unwrap_or_default();
-        if in_credential || matches!(key, "extraheader" | "password" | "sslkey" | "cookiefile" | "proxy") {
-            continue;
-        }
-        match without_password(&text) {
-            Some(cleaned) => out.extend_from_slice(cleaned.as_bytes()),
-            None => out.extend_from_slice(line),
-        }
-    }
-    out
-}
-
-/// Returns the line without `user:password@` after `http://` or `https://`. `None` if it has no password.
-fn without_password(line: &str) -> Option<String> {
-    let start = line.find("://")? + 3;
-    let scheme = &line[..start];
-    if !scheme.ends_with("http://") && !scheme.ends_with("https://") {
-        return None;
-    }
-    let rest = &line[start..];
-    let authority = &rest[..rest.find(['/', '"', ' ', '\n', '\r']).unwrap_or(rest.len())];
-    let at = authority.rfind('@')?;
-    Some(format!("{scheme}{}", &rest[at + 1..]))
 }
 
 #[cfg(test)]
@@ -210,12 +213,12 @@ mod tests {
 
     use super::*;
 
-    fn packed(root: &Path, include_env_files: bool) -> BTreeMap<String, (u32, Vec<u8>)> {
+    fn packed(root: &Path, include_credential_files: bool) -> BTreeMap<String, (u32, Vec<u8>)> {
         let plan = WorkspacePlan {
             mode: WorkspaceMode::Copy,
             source: root.to_owned(),
             target: "/workspace".parse().unwrap(),
-            include_env_files,
+            include_credential_files,
         };
         let mut bytes = Vec::new();
         pack(&plan, UserIds { uid: 1234, gid: 5678 }, &mut bytes).unwrap();
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn ignored_files_and_env_files_are_left_out() {
+    fn ignored_files_and_credential_files_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         lay(
             dir.path(),
@@ -258,7 +261,9 @@ mod tests {
                 ("deep/x.pem", ""),
                 (".env", "TOKEN=1"),
                 ("deep/.env.local", "TOKEN=1"),
-                (".envrc", "use nix"),
+                (".envrc", "export TOKEN=1"),
+                (".npmrc", "//npm.example.com/:_authToken=1"),
+                (".git/refs/heads/credentials", "kept: a branch"),
                 (".git/HEAD", "ref: refs/heads/main\n"),
                 (".git/target", "kept: inside the repository no rule counts"),
             ],
@@ -268,8 +273,8 @@ mod tests {
             names,
             [
                 "workspace/.dockerignore",
-                "workspace/.envrc",
                 "workspace/.git/HEAD",
+                "workspace/.git/refs/heads/credentials",
                 "workspace/.git/target",
                 "workspace/.gitignore",
                 "workspace/deep/secrets/key",
@@ -279,7 +284,9 @@ mod tests {
             ]
         );
         let with_env = packed(dir.path(), true);
-        assert!(with_env.contains_key("workspace/.env") && with_env.contains_key("workspace/deep/.env.local"));
+        for name in ["workspace/.env", "workspace/deep/.env.local", "workspace/.envrc", "workspace/.npmrc"] {
+            assert!(with_env.contains_key(name), "{name}");
+        }
     }
 
     #[test]
@@ -315,8 +322,57 @@ mod tests {
         let entries = packed(dir.path(), false);
         let config = String::from_utf8(entries["workspace/.git/config"].1.clone()).unwrap();
         assert!(!config.contains("hunter2") && !config.contains("aHVudGVyMg"), "{config}");
-        assert!(config.contains("url = https://git.example/a/b.git\n"), "{config}");
-        assert!(config.contains("url = git@git.example:a/b.git\n") && config.contains("insteadOf = h:"), "{config}");
+        assert!(config.contains("url = \"https://git.example/a/b.git\"\n"), "{config}");
+        assert!(
+            config.contains("url = \"git@git.example:a/b.git\"\n") && config.contains("insteadof = \"h:\""),
+            "{config}"
+        );
+    }
+
+    #[test]
+    fn no_planted_credential_is_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        let header = "[core]\n\tbare = false\n[http]\n\textraheader = hunter2\n[remote \"a\"]\n\turl = ssh://me:hunter2@h.example/a\n";
+        let places = [
+            ".git/config",
+            ".git/config.worktree",
+            ".git/modules/lib/config",
+            ".git/modules/lib/modules/deep/config",
+            ".git/worktrees/other/config.worktree",
+            "vendor/thing/.git/config",
+        ];
+        lay(dir.path(), &places.map(|place| (place, header)));
+        let files = [
+            ".git/credentials",
+            "vendor/thing/.git/credentials",
+            ".netrc",
+            "a/.npmrc",
+            ".envrc",
+            "prod.env",
+            "a/id_rsa",
+        ];
+        lay(dir.path(), &files.map(|place| (place, "hunter2")));
+        let entries = packed(dir.path(), false);
+        assert_eq!(entries.len(), places.len(), "{:?}", entries.keys());
+        for (name, (_, content)) in entries {
+            let text = String::from_utf8(content).unwrap();
+            assert!(!text.contains("hunter2") && text.contains("ssh://me@h.example/a"), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_named_up_to_a_number() {
+        let mut packed = Packed::default();
+        assert_eq!(packed.left_out(), None);
+        packed.git_keys.insert("http.extraheader".into());
+        let keys = "not copied, since it may hold credentials: keys of the git configuration `http.extraheader`";
+        assert_eq!(packed.left_out().as_deref(), Some(keys));
+        packed.credential_files = (10..32).map(|number| format!("{number}/\n.env").into()).collect();
+        let text = packed.left_out().unwrap();
+        assert!(
+            text.contains(": files `10/\\n.env`, `11/") && text.contains("`29/\\n.env` and 2 more; keys of"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -332,7 +388,7 @@ mod tests {
             mode: WorkspaceMode::Copy,
             source: "/nonexistent/place".into(),
             target: "/workspace".parse().unwrap(),
-            include_env_files: false,
+            include_credential_files: false,
         };
         let error = pack(&plan, UserIds { uid: 1, gid: 1 }, io::sink()).unwrap_err();
         assert_eq!(error.to_string(), "pack the workspace `/nonexistent/place`: it is not a directory");

@@ -1,0 +1,256 @@
+//! The workspace's git configuration, reduced to what an agent needs.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use gix_config::File;
+use gix_config::file::Metadata;
+
+/// Keys that are copied, by section. A section's `*` stands for any of its keys.
+///
+/// Everything else is left out: it may hold a credential (`http.*.extraHeader`), name a program of the host
+/// (`core.sshCommand`, `filter.*.clean`, an alias), or include another file.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("branch", &["remote", "pushremote", "merge", "rebase", "description"]),
+    ("color", &["*"]),
+    (
+        "core",
+        &[
+            "abbrev",
+            "autocrlf",
+            "bare",
+            "bigfilethreshold",
+            "checkstat",
+            "compression",
+            "eol",
+            "filemode",
+            "ignorecase",
+            "logallrefupdates",
+            "precomposeunicode",
+            "quotepath",
+            "repositoryformatversion",
+            "safecrlf",
+            "sharedrepository",
+            "sparsecheckout",
+            "sparsecheckoutcone",
+            "symlinks",
+            "trustctime",
+            "whitespace",
+            "worktree",
+        ],
+    ),
+    ("diff", &["algorithm", "colormoved", "context", "mnemonicprefix", "noprefix", "renamelimit", "renames"]),
+    ("extensions", &["*"]),
+    ("feature", &["*"]),
+    ("fetch", &["parallel", "prune", "prunetags", "recursesubmodules"]),
+    ("gc", &["*"]),
+    ("index", &["*"]),
+    ("init", &["defaultbranch"]),
+    ("log", &["*"]),
+    ("merge", &["conflictstyle", "ff", "renames", "renormalize"]),
+    ("pack", &["*"]),
+    ("pull", &["ff", "rebase"]),
+    ("push", &["autosetupremote", "default", "followtags"]),
+    ("rebase", &["autosquash", "autostash", "updaterefs"]),
+    (
+        "remote",
+        &[
+            "fetch",
+            "mirror",
+            "partialclonefilter",
+            "promisor",
+            "prune",
+            "push",
+            "pushurl",
+            "skipdefaultupdate",
+            "tagopt",
+            "url",
+        ],
+    ),
+    ("rerere", &["*"]),
+    ("status", &["*"]),
+    ("submodule", &["active", "branch", "ignore", "path", "url"]),
+    ("tag", &["sort"]),
+    ("url", &["insteadof", "pushinsteadof"]),
+    ("user", &["email", "name"]),
+];
+
+/// A reduced configuration.
+#[derive(Default)]
+pub(super) struct Reduced {
+    /// The configuration in git's own format.
+    pub(super) text: String,
+    /// Keys that were left out, such as `http.extraheader`.
+    pub(super) left_out: BTreeSet<String>,
+}
+
+/// Returns the configuration with only the allowed keys, and without credentials in URLs. `None` if it is not in git's format.
+pub(super) fn reduce(config: &[u8]) -> Option<Reduced> {
+    let file =
+        File::from_bytes_no_includes(config, Metadata::api(), gix_config::file::init::Options::default()).ok()?;
+    let (mut text, mut left_out) = (String::new(), BTreeSet::new());
+    for section in file.sections() {
+        let name = section.header().name().to_string().to_ascii_lowercase();
+        let allowed = ALLOWED.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, keys)| *keys);
+        let subsection = section.header().subsection_name().map(ToString::to_string);
+        let mut lines = String::new();
+        let mut seen = BTreeSet::new();
+        for key in section.value_names() {
+            let key = key.to_ascii_lowercase();
+            // A key that is there several times is named once for each.
+            if !seen.insert(key.clone()) {
+                continue;
+            }
+            let is_allowed = allowed.iter().any(|known| *known == "*" || *known == key);
+            let values: Vec<String> = section.values(&key).iter().map(ToString::to_string).collect();
+            if !is_allowed || values.iter().any(|value| runs_a_program(&name, &key, value)) {
+                left_out.insert(format!("{name}.{key}"));
+                continue;
+            }
+            // A key without a value means true, an empty value false.
+            if section.value_implicit(&key) == Some(None) {
+                let _ = writeln!(lines, "\t{key}");
+                continue;
+            }
+            for value in values {
+                let _ = writeln!(lines, "\t{key} = \"{}\"", escaped(&without_credentials(&value)));
+            }
+        }
+        if lines.is_empty() {
+            continue;
+        }
+        let _ = match subsection {
+            Some(subsection) => {
+                let subsection = without_credentials(&subsection).replace('\\', "\\\\").replace('"', "\\\"");
+                writeln!(text, "[{name} \"{subsection}\"]\n{}", lines.trim_end_matches('\n'))
+            }
+            None => writeln!(text, "[{name}]\n{}", lines.trim_end_matches('\n')),
+        };
+    }
+    Some(Reduced { text, left_out })
+}
+
+/// Returns true if git would run the value: a remote helper such as `ext::`, or a command after `!`.
+fn runs_a_program(section: &str, key: &str, value: &str) -> bool {
+    let is_url = matches!((section, key), ("remote" | "submodule", "url" | "pushurl"));
+    value.starts_with('!') || (is_url && value.contains("::"))
+}
+
+/// Returns a value as it stands between quotes.
+fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Returns the text without the password of each URL in it, and without its user unless the scheme is `ssh`. A query may
+/// hold a token, so it is removed as well.
+fn without_credentials(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let scheme =
+            before[..at].rsplit(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c)).next().unwrap_or_default();
+        let end = after.find(['/', '?', '#', '"', '\'', ' ', '\t', '\n']).unwrap_or(after.len());
+        let (authority, tail) = after.split_at(end);
+        if let Some((user, host)) = authority.rsplit_once('@') {
+            let user = user.split(':').next().unwrap_or_default();
+            if matches!(scheme, "ssh" | "git+ssh" | "ssh+git") && !user.is_empty() {
+                out.push_str(user);
+                out.push('@');
+            }
+            out.push_str(host);
+        } else {
+            out.push_str(authority);
+        }
+        let path = tail.find(['"', '\'', ' ', '\t', '\n']).unwrap_or(tail.len());
+        let (path, next) = tail.split_at(path);
+        out.push_str(path.split(['?', '#']).next().unwrap_or_default());
+        rest = next;
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reduced(text: &str) -> (String, Vec<String>) {
+        let reduced = reduce(text.as_bytes()).unwrap();
+        (reduced.text, reduced.left_out.into_iter().collect())
+    }
+
+    #[test]
+    fn what_an_agent_needs_is_kept() {
+        let (text, left_out) = reduced(
+            "[core]\n\trepositoryformatversion = 0\n\tbare = false ; a comment\n[remote \"origin\"]\n\turl = git@git.example:a/b.git\n\
+             \tfetch = +refs/heads/*:refs/remotes/origin/*\n\tfetch = +refs/notes/*:refs/notes/*\n\
+             [branch \"a \\\"b\\\"\"]\n\tmerge = refs/heads/a\n[user]\n\tname = \"Ann # \\\"A\\\"\"\n[push]\n\tfollowTags\n",
+        );
+        assert_eq!(
+            text,
+            "[core]\n\trepositoryformatversion = \"0\"\n\tbare = \"false\"\n[remote \"origin\"]\n\turl = \"git@git.example:a/b.git\"\n\
+             \tfetch = \"+refs/heads/*:refs/remotes/origin/*\"\n\tfetch = \"+refs/notes/*:refs/notes/*\"\n\
+             [branch \"a \\\"b\\\"\"]\n\tmerge = \"refs/heads/a\"\n[user]\n\tname = \"Ann # \\\"A\\\"\"\n[push]\n\tfollowtags\n"
+        );
+        assert_eq!(left_out, Vec::<String>::new());
+    }
+
+    /// Every place in which a credential has been seen, in the spellings that git accepts.
+    #[test]
+    fn no_credential_is_kept_however_it_is_spelled() {
+        let (text, left_out) = reduced(
+            "[http \"https://git.example/\"]\n\textraHeader = AUTHORIZATION: basic hunter2\n[HTTP]\n  ExtraHeader=hunter2\n\
+             [http]extraheader = hunter2\n[http \"x\"] cookieFile = hunter2\n",
+        );
+        assert_eq!((text.as_str(), left_out.first().map(String::as_str)), ("", Some("http.cookiefile")));
+        let (text, left_out) = reduced(
+            "[http]\n\textraHeader = \"Authorization: \\\n  hunter2\"\n[include]\n\tpath = ~/hunter2\n[includeIf \"gitdir:~/\"]\n\tpath = hunter2\n\
+             [credential]\n\thelper = store --file hunter2\n[credential \"https://h.example\"]\n\tusername = hunter2\n\
+             [core]\n\tsshCommand = ssh -i hunter2\n\tfsmonitor = hunter2\n\tgitProxy = hunter2\n[alias]\n\tx = !hunter2\n\
+             [filter \"x\"]\n\tclean = hunter2\n[sendemail]\n\tsmtpPass = hunter2\n[remote \"e\"]\n\turl = ext::hunter2\n",
+        );
+        assert_eq!(text, "");
+        assert!(
+            left_out.contains(&"include.path".into()) && left_out.contains(&"core.sshcommand".into()),
+            "{left_out:?}"
+        );
+    }
+
+    #[test]
+    fn urls_lose_their_credentials_in_every_scheme_and_place() {
+        let (text, _) = reduced(
+            "[remote \"a\"]\n\turl = https://me:hunter2@git.example/a.git\n\turl = https://hunter2@git.example/a.git\n\
+             \tpushurl = ssh://git:hunter2@git.example:22/a.git\n\turl = ftp://me:hunter2@f.example/a https://u:hunter2@b.example/c\n\
+             \turl = https://git.example/a.git?private_token=hunter2\n\
+             [url \"https://x:hunter2@h.example/\"]\n\tinsteadOf = h:\n",
+        );
+        assert!(!text.contains("hunter2"), "{text}");
+        for kept in [
+            "url = \"https://git.example/a.git\"",
+            "pushurl = \"ssh://git@git.example:22/a.git\"",
+            "url = \"ftp://f.example/a https://b.example/c\"",
+            "[url \"https://h.example/\"]\n\tinsteadof = \"h:\"",
+        ] {
+            assert!(text.contains(kept), "{kept}\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_configuration_is_not_copied() {
+        for text in ["[core\nbare = false", "[core]\n\tbare = \"false\n", "[]\n"] {
+            assert!(reduce(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+}
