@@ -4,8 +4,11 @@
 //! It runs beside the program that launched the bottle, until it is interrupted. `y` approves, `n` denies, anything
 //! else leaves the proposal for later. Then it reads one line with the reason, which may be empty and which the agent
 //! can read.
+//!
+//! A person may decide only on what they have seen. At a terminal, what was typed before the question is discarded.
+//! From a pipe, an answer names its proposal, as in `y ID`, and a line that does not is ignored.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -84,15 +87,22 @@ fn only_bottle(engine: &Engine, root: &StateRoot) -> Result<Slug, Box<dyn std::e
     }
 }
 
+/// A person's answer to a proposal.
+enum Answer {
+    Yes,
+    No,
+    Later,
+}
+
 /// Asks until the proposal is decided or left for later. Returns false at the end of the input.
 fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn std::error::Error>> {
     loop {
         say(&review.to_string())?;
-        let Some(answer) = ask("approve? [y/n/later] ")? else { return Ok(false) };
-        let is_yes = match answer.as_str() {
-            "y" | "yes" => true,
-            "n" | "no" => false,
-            _ => return Ok(true),
+        let is_yes = match answer(&review)? {
+            Some(Answer::Yes) => true,
+            Some(Answer::No) => false,
+            Some(Answer::Later) => return Ok(true),
+            None => return Ok(false),
         };
         let Some(reason) = ask("reason: ")? else { return Ok(false) };
         let decided = if is_yes { supervisor.approve(&review, &reason) } else { supervisor.deny(&review, &reason) };
@@ -104,16 +114,45 @@ fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn s
                 }
                 return Ok(true);
             }
-            // The proposal on the screen is out of date. A person may decide only on what they have seen.
-            Err(error @ SuperviseError::ConsequenceChanged(_)) => say(&format!("{}\n", bottle::report(&error)))?,
             Err(error) => {
                 say(&format!("{}\n", bottle::report(&error)))?;
-                return Ok(true);
+                // The proposal on the screen is out of date and has to be shown again. What is next in a pipe can have
+                // been written before that.
+                if !matches!(error, SuperviseError::ConsequenceChanged(_)) || !std::io::stdin().is_terminal() {
+                    return Ok(true);
+                }
             }
         }
         review = supervisor.show(&review.proposal().id)?;
     }
 }
+
+/// Reads the answer to a proposal that was just shown. `None` at the end of the input.
+fn answer(review: &Review) -> std::io::Result<Option<Answer>> {
+    let of = |word: &str| match word {
+        "y" | "yes" => Answer::Yes,
+        "n" | "no" => Answer::No,
+        _ => Answer::Later,
+    };
+    if std::io::stdin().is_terminal() {
+        // Also discards what somebody is typing at this moment, without having read the proposal.
+        std::thread::sleep(BLINK);
+        rustix::termios::tcflush(std::io::stdin(), rustix::termios::QueueSelector::IFlush)?;
+        return Ok(ask("approve? [y/n/later] ")?.map(|answer| of(&answer)));
+    }
+    let id = &review.proposal().id;
+    let mut question = format!("approve? [y {id}/n {id}/later {id}] ");
+    loop {
+        let Some(answer) = ask(&question)? else { return Ok(None) };
+        match answer.split_once(' ') {
+            Some((word, named)) if named.trim() == id.to_string() => return Ok(Some(of(word))),
+            _ => question = format!("ignored: it does not name proposal {id}\n"),
+        }
+    }
+}
+
+/// Time after a proposal is shown during which nobody can have read it.
+const BLINK: Duration = Duration::from_millis(500);
 
 fn ask(question: &str) -> std::io::Result<Option<String>> {
     write!(std::io::stdout(), "{question}")?;

@@ -60,7 +60,7 @@ impl Terminal {
 
     /// Waits until the text is shown, after the text of the previous wait.
     #[track_caller]
-    fn wait_for(&mut self, text: &str) {
+    pub(crate) fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(at) = self.shown[self.seen..].find(text) {

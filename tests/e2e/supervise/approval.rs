@@ -1,6 +1,7 @@
 //! Approvals that take effect in the running bottle.
 
 use super::*;
+use crate::lifecycle::terminal::Terminal;
 
 #[test]
 #[ignore = "needs a container engine"]
@@ -160,37 +161,76 @@ fn a_failed_reload_leaves_the_bottle_unchanged() {
     it.close();
 }
 
+/// Returns the command of the example for a bottle.
+fn example_of(it: &Supervised) -> Command {
+    let mut program = example("supervise");
+    program.args(["--slug", it.bottle.slug().as_ref(), "--state-dir"]).arg(it.lab.state_root().path());
+    program.current_dir(it.lab.root.path());
+    program
+}
+
 #[test]
 #[ignore = "needs a container engine"]
-fn a_person_decides_in_a_terminal() {
+fn a_person_decides_in_a_terminal_only_on_what_they_have_seen() {
     let it = Supervised::launch("person", SMALL);
-    let mut program = example("supervise")
-        .args(["--slug", it.bottle.slug().as_ref(), "--state-dir"])
-        .arg(it.lab.state_root().path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut input, mut output) = (program.stdin.take().unwrap(), program.stdout.take().unwrap());
+    let mut terminal = Terminal::start(&example_of(&it), 40, 120);
+    terminal.wait_for("watching bottle");
     let (yes, no) = std::thread::scope(|scope| {
+        // Typed in advance: an approval, an empty line that would put the proposal off, and half a line.
+        terminal.press("y\rbecause\r\ry");
         let yes = it.ask_in(scope, FORBIDDEN);
-        std::thread::sleep(Duration::from_millis(100));
-        input.write_all(b"y\nyou may\n").unwrap();
+        terminal.wait_for("+ opens forbidden.test");
+        // Typed while the proposal appears.
+        terminal.press("y\rtoo early\r");
+        terminal.wait_for("approve? ");
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(it.pending(1).len(), 1);
+        terminal.press("y\r");
+        terminal.wait_for("reason: ");
+        terminal.press("you may\r");
+        terminal.wait_for("Live: ");
         let yes = yes.join().unwrap();
         let no = it.ask_in(scope, "no.example.com");
-        input.write_all(b"n\nyou may not\n").unwrap();
+        terminal.wait_for("approve? ");
+        terminal.press("n\ryou may not\r");
+        terminal.wait_for("Denied");
         (yes, no.join().unwrap())
     });
-    program.kill().unwrap();
+    assert_eq!((status(&yes), &yes["data"]["reason"]), ("approved", &json!("you may")));
+    assert_eq!((status(&no), &no["data"]["reason"]), ("denied", &json!("you may not")));
+    assert_eq!(it.status(&format!("https://{FORBIDDEN}/")), "200");
+    it.close();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_answer_from_a_pipe_names_its_proposal() {
+    let it = Supervised::launch("pipe", SMALL);
+    let mut program = example_of(&it).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut output) = (program.stdin.take().unwrap(), program.stdout.take().unwrap());
+    // Written before there is a proposal.
+    input.write_all(b"y\nbecause\n\nlater\n").unwrap();
+    let (yes, no) = std::thread::scope(|scope| {
+        let yes = it.ask_in(scope, FORBIDDEN);
+        let id = it.pending(1)[0].proposal().id.clone();
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(it.pending(1)[0].proposal().id, id);
+        input.write_all(format!("y {id}\nyou may\n").as_bytes()).unwrap();
+        let yes = yes.join().unwrap();
+        let no = it.ask_in(scope, "no.example.com");
+        let next = it.pending(1)[0].proposal().id.clone();
+        // The first of them names a proposal that is no longer asked about.
+        input.write_all(format!("y {id}\nn {next}\nyou may not\n").as_bytes()).unwrap();
+        (yes, no.join().unwrap())
+    });
+    drop(input);
     let mut shown = String::new();
+    program.kill().unwrap();
     output.read_to_string(&mut shown).unwrap();
     program.wait().unwrap();
     assert_eq!((status(&yes), &yes["data"]["reason"]), ("approved", &json!("you may")), "{shown}");
     assert_eq!((status(&no), &no["data"]["reason"]), ("denied", &json!("you may not")), "{shown}");
-    assert!(
-        shown.contains("+ opens forbidden.test") && shown.contains("Live: ") && shown.contains("Denied"),
-        "{shown}"
-    );
+    assert_eq!(shown.matches("ignored: it does not name").count(), 5, "{shown}");
     assert_eq!(it.status(&format!("https://{FORBIDDEN}/")), "200");
     it.close();
 }
