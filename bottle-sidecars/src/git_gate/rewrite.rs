@@ -14,37 +14,41 @@ pub fn served_url(upstream: &Upstream) -> String {
     format!("git://{}/{}.git", Service::GitGate, upstream.name)
 }
 
+/// What can follow a URL's beginning: the printable characters of ASCII.
+const NEXT: std::ops::RangeInclusive<u8> = b' '..=b'~';
+
 /// Returns the rules for every upstream, as a git configuration file.
+///
+/// The rule for `…/app` also matches `…/app2`, the one for `…/app.git` also `…/app.github.io`, and the one for `…/app/`
+/// also `…/app/docs`, which are other repositories. A longer rule for each next character leaves such URLs unchanged.
+/// These are some 3,000 rules per upstream. Git takes 16 ms to read those of one upstream, and 0.2 s those of five.
 pub fn agent_git_config(plan: &GitGatePlan) -> String {
     let mut text = String::new();
+    let mut served = BTreeSet::new();
+    let mut neighbours = BTreeSet::new();
     for upstream in &plan.upstreams {
-        let bases = bases(upstream);
-        let mut spellings: Vec<String> = Vec::new();
-        for base in &bases {
+        let mut spellings = BTreeSet::from([upstream.url.as_str().to_owned()]);
+        for base in bases(upstream) {
             spellings.extend(["", "/", ".git", ".git/"].map(|ending| format!("{base}{ending}")));
-        }
-        let as_written = upstream.url.as_str();
-        if !spellings.iter().any(|spelling| spelling == as_written) {
-            spellings.push(as_written.to_owned());
-        }
-        section(&mut text, &served_url(upstream), &spellings);
-        // `…/app` is also a prefix of `…/app-docs`. For such neighbours, these longer rules win and leave the URL
-        // unchanged.
-        for base in &bases {
-            for next in ["-", "_", "."] {
-                let neighbour = format!("{base}{next}");
-                section(&mut text, &neighbour, std::slice::from_ref(&neighbour));
+            for ending in ["", "/", ".git"] {
+                neighbours.extend(NEXT.map(|next| format!("{base}{ending}{}", char::from(next))));
             }
         }
+        section(&mut text, &served_url(upstream), &spellings);
+        served.extend(spellings);
+    }
+    for neighbour in neighbours.difference(&served) {
+        section(&mut text, neighbour, [neighbour]);
     }
     text
 }
 
-/// Appends one section. A `GitUrl` contains no character that needs escaping between quotes.
-fn section(text: &mut String, url: &str, instead_of: &[String]) {
-    text.extend(["[url \"", url, "\"]\n"]);
+/// Appends one section.
+fn section<'a>(text: &mut String, url: &str, instead_of: impl IntoIterator<Item = &'a String>) {
+    let quoted = |url: &str| format!("\"{}\"", url.replace('\\', "\\\\").replace('"', "\\\""));
+    text.extend(["[url ", &quoted(url), "]\n"]);
     for spelling in instead_of {
-        text.extend(["\tinsteadOf = \"", spelling, "\"\n"]);
+        text.extend(["\tinsteadOf = ", &quoted(spelling), "\n"]);
     }
 }
 
@@ -125,7 +129,12 @@ mod tests {
 
     #[test]
     fn every_spelling_of_each_kind_of_upstream() {
-        insta::assert_snapshot!(agent_git_config(&plan()));
+        let config = agent_git_config(&plan());
+        // The rules that leave a URL unchanged are tested with git.
+        let (served, neighbours): (Vec<_>, Vec<_>) =
+            config.split_inclusive("\n[").partition(|section| section.contains("git://git-gate/"));
+        assert!(neighbours.len() > 4 * 9 * 3 * 90, "{}", neighbours.len());
+        insta::assert_snapshot!(served.concat().trim_end_matches('['));
     }
 
     /// Checks the rules with git itself. Skipped if git is not installed.
@@ -134,14 +143,8 @@ mod tests {
         if Command::new("git").arg("version").output().is_err() {
             return;
         }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), agent_git_config(&plan())).unwrap();
-        let resolved = |url: &str| {
-            let mut git = Command::new("git");
-            git.args(["ls-remote", "--get-url", url]).current_dir("/");
-            git.env("GIT_CONFIG_GLOBAL", file.path()).env("GIT_CONFIG_NOSYSTEM", "1");
-            String::from_utf8(git.output().unwrap().stdout).unwrap().trim().to_owned()
-        };
+        let git = Git::new(&plan());
+        let resolved = |url: &str| git.resolve(&[url.to_owned()]).remove(0);
         for (name, urls) in [
             (
                 "app",
@@ -181,6 +184,75 @@ mod tests {
             "ssh://git@git.example.com:2222/team/app.git",
         ] {
             assert_eq!(resolved(neighbour), neighbour);
+        }
+    }
+
+    /// Git with the rules of a plan.
+    struct Git {
+        config: tempfile::NamedTempFile,
+    }
+
+    impl Git {
+        fn new(plan: &GitGatePlan) -> Self {
+            let config = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(config.path(), agent_git_config(plan)).unwrap();
+            Self { config }
+        }
+
+        /// Returns what git makes of each URL. One process reads them all, as URLs of one remote.
+        fn resolve(&self, urls: &[String]) -> Vec<String> {
+            let dir = tempfile::tempdir().unwrap();
+            let git = |args: &[&str]| {
+                let mut git = Command::new("git");
+                git.args(args).current_dir(dir.path());
+                git.env("GIT_CONFIG_GLOBAL", self.config.path()).env("GIT_CONFIG_NOSYSTEM", "1");
+                let output = git.output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                String::from_utf8(output.stdout).unwrap()
+            };
+            git(&["init", "--quiet"]);
+            let mut config = std::fs::read_to_string(dir.path().join(".git/config")).unwrap();
+            config.push_str("[remote \"all\"]\n");
+            for url in urls {
+                config.push_str(&format!("\turl = \"{}\"\n", url.replace('\\', "\\\\").replace('"', "\\\"")));
+            }
+            std::fs::write(dir.path().join(".git/config"), config).unwrap();
+            let resolved: Vec<_> = git(&["remote", "get-url", "--all", "all"]).lines().map(str::to_owned).collect();
+            assert_eq!(resolved.len(), urls.len());
+            resolved
+        }
+    }
+
+    #[test]
+    fn whatever_character_follows_an_upstream_s_name_names_another_repository() {
+        if Command::new("git").arg("version").output().is_err() {
+            return;
+        }
+        // One name begins with another: the rules of neither may hide the other.
+        let names = [("app", "app.git"), ("app2", "app2.git"), ("docs", "app/docs"), ("io", "app.github.io")];
+        let upstreams = names.map(|(name, path)| {
+            upstream(name, &format!("https://git.example.com:8443/team/{path}"), GitAuth::Anonymous)
+        });
+        let plan = GitGatePlan { upstreams: upstreams.into() };
+        let git = Git::new(&plan);
+        let mut urls = Vec::new();
+        for base in plan.upstreams.iter().flat_map(bases) {
+            for ending in ["", ".git", "/"] {
+                let next = NEXT.map(char::from).filter(|next| *next != '/');
+                urls.extend(next.map(|next| format!("{base}{ending}{next}x/y.git")));
+            }
+        }
+        assert!(urls.len() > 10_000, "{}", urls.len());
+        for (url, resolved) in urls.iter().zip(git.resolve(&urls)) {
+            assert_eq!(*url, resolved);
+        }
+        for upstream in &plan.upstreams {
+            for base in bases(upstream) {
+                let urls = ["", "/", ".git", ".git/"].map(|ending| format!("{base}{ending}"));
+                for (url, resolved) in urls.iter().zip(git.resolve(&urls)) {
+                    assert_eq!(resolved, served_url(upstream), "{url}");
+                }
+            }
         }
     }
 }
