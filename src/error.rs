@@ -12,7 +12,10 @@ use crate::lifecycle::{BottleError, JournalError, TeardownError};
 /// Any error of this crate, for programs that pass errors on with `?`.
 ///
 /// Each function returns a more precise error, which converts into this one.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints what [`report`](crate::report()) prints, so that a `main` that returns this error shows a person the
+/// error and its causes. `{:#?}` prints the variant and its fields.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// This process has no home or working directory.

@@ -67,6 +67,28 @@ impl fmt::Display for Report<'_> {
     }
 }
 
+/// The report, which is what a `main` that returns the error prints. `{:#?}` prints the variant and its fields.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(&report(self), f);
+        }
+        let (variant, error): (&str, &dyn fmt::Debug) = match self {
+            Self::Host(error) => ("Host", error),
+            Self::Name(error) => ("Name", error),
+            Self::Manifest(error) => ("Manifest", error),
+            Self::Plan(error) => ("Plan", error),
+            Self::Engine(error) => ("Engine", error),
+            Self::Launch(error) => ("Launch", error),
+            Self::Bottle(error) => ("Bottle", error),
+            Self::Journal(error) => ("Journal", error),
+            Self::Supervise(error) => ("Supervise", error),
+            Self::Teardown(error) => ("Teardown", error),
+        };
+        f.debug_tuple(variant).field(error).finish()
+    }
+}
+
 fn manifest_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ManifestError> {
     let of_plan = |error: &'a PlanError| match error {
         PlanError::Manifest(error) => Some(error),
@@ -346,6 +368,22 @@ mod tests {
             writeln!(shown, "{family}: {}", report(&*error)).unwrap();
         }
         insta::assert_snapshot!(shown);
+    }
+
+    #[test]
+    fn a_main_that_returns_an_error_prints_the_report() {
+        let launch = || {
+            let cause = LaunchCause::from(WorkspaceError::NotADirectory { path: "/home/me/file".into() });
+            Error::from(LaunchError::new(Step::BuildImages, cause))
+        };
+        let text = "failed to build the images: pack the workspace `/home/me/file`: it is not a directory";
+        assert_eq!(format!("Error: {:?}", launch()), format!("Error: {text}"));
+        assert_eq!(report(&launch()).to_string(), text);
+        // Passed on as another type of error, it is still the report.
+        let boxed: Box<dyn StdError + Send + Sync> = Box::new(launch());
+        assert_eq!(format!("{boxed:?}"), text);
+        let fields = format!("{:#?}", launch());
+        assert!(fields.starts_with("Launch(\n    LaunchError {\n        step: BuildImages,"), "{fields}");
     }
 
     #[test]
