@@ -107,7 +107,9 @@ fn environment(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Variable> {
     variables.extend(bundles.map(|name| Variable::set(name, AGENT_CA_BUNDLE)));
     // Node's own `fetch` reads the proxy variables since release 24, and only if this is set.
     variables.push(Variable::set("NODE_USE_ENV_PROXY", "1"));
-    variables.push(Variable::set("BOTTLE_PROMPT_FILE", AGENT_PROMPT));
+    if agent.prompt.is_some() {
+        variables.push(Variable::set("BOTTLE_PROMPT_FILE", AGENT_PROMPT));
+    }
     variables.extend(access.iter().flat_map(|access| access.environment.iter().cloned()));
     variables.extend(agent.literals.iter().map(|(name, value)| Variable::set(name.as_str(), value)));
     let mut bare: Vec<&str> = agent.forwarded.keys().chain(agent.placeholders.keys()).map(AsRef::as_ref).collect();

@@ -42,3 +42,16 @@ fn configuration() {
     insta::assert_snapshot!("git_gate_upstreams", git_gate::upstreams(gate));
     insta::assert_snapshot!("git_gate_known_hosts", git_gate::known_hosts(gate));
 }
+
+#[test]
+fn the_variable_with_the_prompt_s_path_is_set_only_if_there_is_a_prompt() {
+    for (prompt, expected) in [("", None), (", prompt: Be brief.", Some("/home/agent/.bottle/prompt.md"))] {
+        let text = format!("bottles: {{dev: {{}}}}\nagents: {{demo: {{bottle: dev, command: [id]{prompt}}}}}");
+        let plan = bottle_testing::plans::plan(&bottle_plan::Manifest::parse(&text).unwrap());
+        let plan = bottle_testing::plans::resolve(plan, std::path::Path::new("/state"));
+        let yaml = document(&plan).to_yaml();
+        let line = yaml.lines().find(|line| line.contains("BOTTLE_PROMPT_FILE"));
+        assert_eq!(line.is_some(), expected.is_some(), "{yaml}");
+        assert!(line.zip(expected).is_none_or(|(line, path)| line.contains(path)), "{line:?}");
+    }
+}

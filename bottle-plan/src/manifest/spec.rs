@@ -506,7 +506,7 @@ pub enum Provider {
     Claude,
     /// Codex.
     Codex,
-    /// Any command. `$BOTTLE_PROMPT_FILE` holds the path of the prompt file.
+    /// Any command. With a prompt, `$BOTTLE_PROMPT_FILE` holds the path of its file.
     #[default]
     Custom,
 }
