@@ -1,6 +1,6 @@
 //! The differences between two postures, in words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -70,14 +70,21 @@ impl Posture {
     /// Route names and the order of lists are ignored.
     pub fn diff(&self, other: &Self) -> PostureDiff {
         let mut changes = Changes::default();
-        changes.reach(self, other);
+        let (allowed, allowed_by_other) = (Allowed::of(self), Allowed::of(other));
+        changes.reach(&allowed, &allowed_by_other);
         changes.sets(&injections(self), &injections(other), |(credential, place)| {
             [
                 format!("adds {credential} to requests to {place}"),
                 format!("no longer adds {credential} to requests to {place}"),
             ]
         });
-        changes.inspection(self, other);
+        changes.inspection(&allowed, &allowed_by_other);
+        let (before, after) = (self.scan_requests, other.scan_requests);
+        if before != after {
+            // The variants are ordered by strictness.
+            let effect = if after < before { Effect::Widening } else { Effect::Narrowing };
+            changes.add(effect, format!("scans requests with `{after}` instead of `{before}`"));
+        }
         changes.git(self, other);
         changes.environment(self, other);
         changes.workspace(self, other);
@@ -120,13 +127,9 @@ impl Changes {
     }
 
     /// Compares the allowed requests host by host, because a route limits a host that would be open without it.
-    fn reach(&mut self, old: &Posture, new: &Posture) {
-        let hosts = |posture: &Posture| -> Vec<HostPattern> {
-            posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host)).cloned().collect()
-        };
-        let hosts: BTreeSet<HostPattern> = hosts(old).into_iter().chain(hosts(new)).collect();
-        for host in &hosts {
-            let (before, after) = (reaches(old, host), reaches(new, host));
+    fn reach(&mut self, old: &Allowed<'_>, new: &Allowed<'_>) {
+        for host in old.hosts().union(&new.hosts()) {
+            let (before, after) = (old.reaches(host), new.reaches(host));
             let missing = |reach: &&Reach, others: &[Reach]| !others.iter().any(|other| other.covers(reach));
             for reach in after.iter().filter(|reach| missing(reach, &before)) {
                 self.add(Effect::Widening, format!("opens {host}{reach}"));
@@ -145,13 +148,10 @@ impl Changes {
 
     /// Compares the inspection by pipelock, host by host. Only hosts that both postures allow are compared. A host that
     /// becomes allowed is already listed as such.
-    fn inspection(&mut self, old: &Posture, new: &Posture) {
-        let hosts = |posture: &Posture| -> BTreeSet<HostPattern> {
-            posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host)).cloned().collect()
-        };
-        for host in hosts(old).union(&hosts(new)) {
-            let both = !reaches(old, host).is_empty() && !reaches(new, host).is_empty();
-            match (inspects(old, host), inspects(new, host)) {
+    fn inspection(&mut self, old: &Allowed<'_>, new: &Allowed<'_>) {
+        for host in old.hosts().union(&new.hosts()) {
+            let both = !old.reaches(host).is_empty() && !new.reaches(host).is_empty();
+            match (old.inspects(host), new.inspects(host)) {
                 (Inspect::Content, Inspect::Connection) if both => {
                     self.add(Effect::Widening, format!("inspects {host} by connection instead of content"));
                 }
@@ -160,12 +160,6 @@ impl Changes {
                 }
                 _ => {}
             }
-        }
-        let (before, after) = (old.scan_requests, new.scan_requests);
-        if before != after {
-            // The variants are ordered by strictness.
-            let effect = if after < before { Effect::Widening } else { Effect::Narrowing };
-            self.add(effect, format!("scans requests with `{after}` instead of `{before}`"));
         }
     }
 
@@ -434,18 +428,67 @@ impl fmt::Display for Reach {
     }
 }
 
-/// Returns the allowed requests to a host: those of its routes if it has routes, every request if it is open, and else
-/// none.
-fn reaches(posture: &Posture, host: &HostPattern) -> Vec<Reach> {
-    // A route for exactly this host hides every wildcard that matches it.
-    let own = posture.routes.iter().filter(|route| route.host == *host).collect::<Vec<_>>();
-    let wild = || posture.routes.iter().filter(|route| below_wildcard(&route.host, host)).collect();
-    let routes = if own.is_empty() { wild() } else { own };
-    if !routes.is_empty() {
-        return routes.into_iter().flat_map(parts).collect();
+/// The hosts of a posture, by their patterns. A bottle may have thousands of them.
+struct Allowed<'a> {
+    open: BTreeSet<&'a str>,
+    routes: BTreeMap<&'a str, Vec<&'a RoutePosture>>,
+    content: BTreeSet<&'a str>,
+    hosts: BTreeSet<&'a HostPattern>,
+}
+
+impl<'a> Allowed<'a> {
+    fn of(posture: &'a Posture) -> Self {
+        let mut routes: BTreeMap<&str, Vec<&RoutePosture>> = BTreeMap::new();
+        for route in &posture.routes {
+            routes.entry(route.host.as_str()).or_default().push(route);
+        }
+        Self {
+            open: posture.open_hosts.iter().map(HostPattern::as_str).collect(),
+            content: posture.content.iter().map(HostPattern::as_str).collect(),
+            hosts: posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host)).collect(),
+            routes,
+        }
     }
-    let open = posture.open_hosts.iter().any(|pattern| opened(pattern, host));
-    if open { vec![Reach::EVERYTHING] } else { Vec::new() }
+
+    fn hosts(&self) -> BTreeSet<&'a HostPattern> {
+        self.hosts.clone()
+    }
+
+    /// Returns the allowed requests to a host: those of its routes if it has routes, every request if it is open, and
+    /// else none.
+    fn reaches(&self, host: &HostPattern) -> Vec<Reach> {
+        // A route's wildcard stands for exactly one label. A route for exactly this host hides it.
+        let wildcard = || self.routes.get(format!("*.{}", host.as_str().split_once('.')?.1).as_str());
+        if let Some(routes) = self.routes.get(host.as_str()).or_else(wildcard) {
+            return routes.iter().flat_map(|route| parts(route)).collect();
+        }
+        let open = covering(host).any(|pattern| self.open.contains(pattern.as_str()));
+        if open { vec![Reach::EVERYTHING] } else { Vec::new() }
+    }
+
+    /// Returns the kind of inspection for a host. The pattern for exactly this host decides, or else a wildcard that
+    /// covers it. A wildcard with `connection` never covers a host with `content`.
+    fn inspects(&self, host: &HostPattern) -> Inspect {
+        let is_content = |pattern: &String| self.content.contains(pattern.as_str());
+        let is_named =
+            |pattern: &String| self.open.contains(pattern.as_str()) || self.routes.contains_key(pattern.as_str());
+        if self.content.contains(host.as_str())
+            || !covering(host).any(|pattern| is_named(&pattern) && !is_content(&pattern))
+                && covering(host).any(|pattern| is_content(&pattern))
+        {
+            Inspect::Content
+        } else {
+            Inspect::Connection
+        }
+    }
+}
+
+/// Returns the open patterns that cover a host: its own, and every wildcard that matches it. An open wildcard matches the
+/// domain itself and every name below it.
+fn covering(host: &HostPattern) -> impl Iterator<Item = String> {
+    let name = host.wildcard_base().unwrap_or(host.as_str());
+    let domains = std::iter::successors(Some(name), |name| Some(name.split_once('.')?.1));
+    std::iter::once(host.to_string()).chain(domains.map(|domain| format!("*.{domain}")))
 }
 
 fn parts(route: &RoutePosture) -> impl Iterator<Item = Reach> {
@@ -457,31 +500,4 @@ fn parts(route: &RoutePosture) -> impl Iterator<Item = Reach> {
         let methods = methods.clone();
         methods.into_iter().map(move |method| Reach { port: Some(route.port), path: path.clone(), method })
     })
-}
-
-/// Returns `true` if a route's wildcard, which stands for exactly one label, matches this host.
-fn below_wildcard(pattern: &HostPattern, host: &HostPattern) -> bool {
-    let below = |base: &str| host.as_str().split_once('.').is_some_and(|(_, rest)| rest == base);
-    pattern.wildcard_base().is_some_and(below)
-}
-
-/// Returns the kind of inspection for a host. The pattern for exactly this host decides, or else a wildcard that covers
-/// it. A wildcard with `connection` never covers a host with `content`.
-fn inspects(posture: &Posture, host: &HostPattern) -> Inspect {
-    let named = posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host));
-    let passed = |pattern: &&HostPattern| !posture.content.contains(pattern) && opened(pattern, host);
-    if posture.content.contains(host)
-        || !named.clone().any(|pattern| passed(&pattern)) && posture.content.iter().any(|pattern| opened(pattern, host))
-    {
-        Inspect::Content
-    } else {
-        Inspect::Connection
-    }
-}
-
-/// Returns `true` if an open pattern covers this host. Its wildcard matches the domain itself and every name below it.
-fn opened(pattern: &HostPattern, host: &HostPattern) -> bool {
-    let name = host.wildcard_base().unwrap_or(host.as_str());
-    let covers = |base: &str| name.strip_suffix(base).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    pattern == host || pattern.wildcard_base().is_some_and(covers)
 }

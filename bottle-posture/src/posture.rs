@@ -296,14 +296,15 @@ impl fmt::Display for Posture {
         if self.open_hosts.is_empty() && self.routes.is_empty() {
             writeln!(f, "  nothing")?;
         }
-        let inspect = |host| if self.content.contains(host) { Inspect::Content } else { Inspect::Connection };
+        let content: BTreeSet<_> = self.content.iter().collect();
+        let inspect = |host| if content.contains(host) { Inspect::Content } else { Inspect::Connection };
         for host in &self.open_hosts {
             writeln!(f, "  {host}, every port, path and method; inspected by {}", inspect(host))?;
         }
         for route in &self.routes {
             writeln!(f, "  {route}; inspected by {}", inspect(&route.host))?;
         }
-        self.inspection(f)?;
+        self.inspection(f, &content)?;
         writeln!(f, "\nIt may use the git repositories:")?;
         if self.git.is_empty() {
             writeln!(f, "  none")?;
@@ -355,12 +356,12 @@ impl fmt::Display for Posture {
 
 impl Posture {
     /// Describes each kind of inspection that is in use, with its cost.
-    fn inspection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn inspection(&self, f: &mut fmt::Formatter<'_>, content: &BTreeSet<&HostPattern>) -> fmt::Result {
         let hosts = self.open_hosts.iter().chain(self.routes.iter().map(|route| &route.host));
-        if hosts.clone().any(|host| !self.content.contains(host)) {
+        if hosts.clone().any(|host| !content.contains(host)) {
             writeln!(f, "  By connection: pipelock checks host, address and TLS server name, and decrypts nothing.")?;
         }
-        if hosts.clone().any(|host| self.content.contains(host)) {
+        if hosts.clone().any(|host| content.contains(host)) {
             writeln!(f, "  By content: pipelock decrypts, and scans URLs and answers (2 s per MiB, at most 1 MiB).")?;
             writeln!(f, "  Egress is in front of pipelock and bounds how many answers it scans at once.")?;
         }

@@ -169,3 +169,21 @@ fn what_widens_one_way_narrows_or_widens_the_other() {
         assert_eq!(there.changes.is_empty(), back.changes.is_empty(), "{what}");
     }
 }
+
+/// Comparing every host with every other takes minutes for this many.
+#[test]
+fn thousands_of_hosts_are_compared_in_a_moment() {
+    let hosts =
+        |from: usize| -> String { (from..from + 9_000).map(|number| format!("h{number}.example.com,")).collect() };
+    let manifest = |from| format!("egress: {{allow: [{}]}}", hosts(from));
+    let (old, new) = (of(&manifest(0)), of(&manifest(1)));
+    let began = std::time::Instant::now();
+    let diff = old.diff(&new);
+    let text = new.to_string();
+    let took = began.elapsed();
+    let words: Vec<_> = diff.changes.iter().map(|change| change.words.as_str()).collect();
+    let all = "on every port, for everything";
+    assert_eq!(words, [format!("opens h9000.example.com {all}"), format!("closes h0.example.com {all}")]);
+    assert_eq!(text.matches("inspected by connection").count(), 9_000);
+    assert!(took < std::time::Duration::from_secs(3), "{took:?}");
+}

@@ -66,7 +66,8 @@ pub(super) fn edit(plan: &BottlePlan, launched: Option<&BottlePlan>, proposal: &
     };
     match outcome {
         Ok((when, mut note)) => {
-            let opened: Vec<_> = edited.proxy.allow.iter().filter(|host| !before.contains(host)).cloned().collect();
+            let opened: Vec<_> =
+                edited.proxy.allow.iter().filter(|host| before.binary_search(host).is_err()).cloned().collect();
             for host in &opened {
                 inspect(&mut edited, launched, host, &mut note);
             }
