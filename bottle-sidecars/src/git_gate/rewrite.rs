@@ -43,9 +43,13 @@ pub fn agent_git_config(plan: &GitGatePlan) -> String {
     text
 }
 
+/// Writes a value of a git configuration file between quotes.
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// Appends one section.
 fn section<'a>(text: &mut String, url: &str, instead_of: impl IntoIterator<Item = &'a String>) {
-    let quoted = |url: &str| format!("\"{}\"", url.replace('\\', "\\\\").replace('"', "\\\""));
     text.extend(["[url ", &quoted(url), "]\n"]);
     for spelling in instead_of {
         text.extend(["\tinsteadOf = ", &quoted(spelling), "\n"]);
@@ -214,7 +218,7 @@ mod tests {
             let mut config = std::fs::read_to_string(dir.path().join(".git/config")).unwrap();
             config.push_str("[remote \"all\"]\n");
             for url in urls {
-                config.push_str(&format!("\turl = \"{}\"\n", url.replace('\\', "\\\\").replace('"', "\\\"")));
+                config.extend(["\turl = ", &quoted(url), "\n"]);
             }
             std::fs::write(dir.path().join(".git/config"), config).unwrap();
             let resolved: Vec<_> = git(&["remote", "get-url", "--all", "all"]).lines().map(str::to_owned).collect();
