@@ -78,7 +78,7 @@
 //! | agent `depends_on` every sidecar | with `condition: service_healthy` | the agent's first request must not fail |
 //! | binds in the long form | the same, with `create_host_path: false` | the engine would create a missing source as a directory owned by root |
 //! | | `read_only`, `cap_drop: [ALL]`, `no-new-privileges`, `user`, `pids_limit`, `mem_limit`, `tmpfs`, `logging` | the page of [`sidecar::sidecar_service`] gives the reason for each |
-//! | | `restart: on-failure:5` of each sidecar | a sidecar that is killed, such as for its memory use, must not cut the agent off permanently |
+//! | | `restart: on-failure:5` of each sidecar, and `on-failure` once the bottle is up | a sidecar that is killed, such as for its memory use, must not cut the agent off permanently; one that cannot start must make the launch fail |
 //! | | `healthcheck` of each sidecar | the only sign that a bottle is ready |
 //! | | `labels` | recovery after a killed launcher finds objects by them |
 //! | JSON in a file named `.yml` | YAML, a `$` doubled wherever Compose would interpolate | paths may hold a `$`, and people read the file |

@@ -157,9 +157,12 @@ pub(crate) fn no_ipv6() -> BTreeMap<String, String> {
 
 pub(crate) const NO_NEW_PRIVILEGES: &str = "no-new-privileges:true";
 
-/// Restart policy of sidecars. A killed sidecar is running again within a second. One that cannot start still makes the
-/// launch fail.
-const RESTART: &str = "on-failure:5";
+/// Restart policy of sidecars while the bottle starts: one that cannot start makes the launch fail.
+pub const RESTART: &str = "on-failure:5";
+
+/// Restart policy of sidecars from then on. A sidecar that dies is running again within a second, however often. The
+/// engine never resets the count of a bounded policy.
+pub const RESTART_ONCE_UP: &str = "on-failure";
 
 /// Time between SIGTERM and SIGKILL, enough for each sidecar to stop cleanly.
 pub(crate) const STOP_GRACE: &str = "2s";

@@ -201,6 +201,20 @@ impl Engine {
         self.run(&command.with_label(format!("send {signal} to {container}"))).map(drop)
     }
 
+    /// Sets the restart policy of containers, such as `on-failure`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when one of the containers does not exist, or the engine cannot change the policy.
+    pub fn set_restart_policy<'a>(
+        &self,
+        containers: impl IntoIterator<Item = &'a str>,
+        policy: &'a str,
+    ) -> Result<(), EngineError> {
+        let command = self.change(["update", "--restart", policy].into_iter().chain(containers));
+        self.run(&command.with_label("set the restart policy")).map(drop)
+    }
+
     /// Returns the output of a container since a time, bounded, each line after its timestamp. The time is one of those
     /// timestamps, by the engine's clock; lines of that very time are included. Without a time: all output.
     ///

@@ -14,6 +14,7 @@ mod write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bottle_compose::sidecar::{RESTART, RESTART_ONCE_UP};
 use bottle_compose::{ComposeFile, render};
 use bottle_engine::ComposeProject;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
@@ -102,8 +103,11 @@ impl Launch<'_> {
             Ok(self.plan.clone().resolve(launch)?)
         })?;
         let document = self.step(Step::WriteCompose, || self.write_compose(&resolved))?;
-        let project = ComposeProject::new(document.name, self.state.dir(), self.state.compose_file());
-        self.step(Step::Up, || self.up(&project))?;
+        let project = ComposeProject::new(document.name.clone(), self.state.dir(), self.state.compose_file());
+        self.step(Step::Up, || {
+            self.up(&project)?;
+            self.restart_always(&document)
+        })?;
         self.step(Step::Provision, || {
             let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
             let agent = AgentContainer { engine: self.engine(), plan: &resolved, authority: &trusted.certificate };
@@ -122,6 +126,17 @@ impl Launch<'_> {
         let document = render(plan, &sidecars)?;
         write::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
+    }
+
+    /// Lets the engine restart a sidecar however often it dies.
+    fn restart_always(&self, document: &ComposeFile) -> Result<(), LaunchCause> {
+        let services = document.services.iter().map(|(_, service)| service);
+        let sidecars = services.filter(|service| service.restart.as_deref() == Some(RESTART));
+        let names: Vec<&str> = sidecars.map(|service| service.container_name.as_str()).collect();
+        if !names.is_empty() {
+            self.engine().set_restart_policy(names, RESTART_ONCE_UP)?;
+        }
+        Ok(())
     }
 
     fn up(&self, project: &ComposeProject) -> Result<(), LaunchCause> {
