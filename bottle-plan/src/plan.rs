@@ -419,6 +419,16 @@ impl BottlePlan {
         self.limits.sidecar.memory.unwrap_or(ByteSize::mib(1024))
     }
 
+    /// Returns the maximum number of simultaneous connections to pipelock, one for each 8 MiB of its memory limit: 128 by
+    /// default, and at least 8. Where pipelock is the agent's proxy, the seal makes a further connection wait.
+    ///
+    /// So much memory takes one answer of 1 MiB while it is scanned, including garbage that is not yet collected. 128
+    /// answers at once peaked at 805 MiB, 256 exceeded 1 GiB.
+    pub fn max_connections(&self) -> u32 {
+        const BYTES_PER_CONNECTION: u64 = 8 << 20;
+        u32::try_from(self.sidecar_memory().bytes() / BYTES_PER_CONNECTION).unwrap_or(u32::MAX).max(8)
+    }
+
     /// Returns every variable that Compose must find in its environment, with the host's variable that fills it and the
     /// manifest key that needs it. Placeholders are not included, because their values are in the plan.
     pub fn wanted_variables(&self) -> Vec<WantedVariable> {

@@ -35,6 +35,10 @@ pub struct Posture {
     /// over plain HTTP.
     #[serde(default)]
     pub scan_requests: RequestScan,
+    /// Maximum number of simultaneous connections to pipelock, where the agent reaches it directly. A further connection
+    /// waits until one of them ends. `None` if egress is in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
     /// The git repositories that the agent may use.
     pub git: Vec<GitPosture>,
     /// The part of the host's environment that the agent sees.
@@ -181,6 +185,7 @@ impl Posture {
             routes: routes.map(route).collect(),
             content: content(plan),
             scan_requests: plan.proxy.scan_requests,
+            max_connections: plan.egress.is_none().then(|| plan.max_connections()),
             git: git(plan),
             environment: EnvironmentPosture {
                 forwarded: agent.forwarded.clone(),
@@ -364,6 +369,9 @@ impl Posture {
         if hosts.clone().any(|host| content.contains(host)) {
             writeln!(f, "  By content: pipelock decrypts, and scans URLs and answers (2 s per MiB, at most 1 MiB).")?;
             writeln!(f, "  Egress is in front of pipelock and bounds how many answers it scans at once.")?;
+        }
+        if let Some(limit) = self.max_connections.filter(|_| hosts.clone().next().is_some()) {
+            writeln!(f, "  It may have {limit} connections at once. A further one waits until one of them ends.")?;
         }
         let scanned = "  Headers and bodies of requests that pipelock can read are scanned (2.4 s per MB);";
         match self.scan_requests {

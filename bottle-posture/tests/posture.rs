@@ -170,6 +170,21 @@ fn what_widens_one_way_narrows_or_widens_the_other() {
     }
 }
 
+#[test]
+fn the_limit_of_connections_is_named_where_the_agent_reaches_pipelock_itself() {
+    let limit = "It may have 128 connections at once. A further one waits until one of them ends.";
+    for (bottle, expected) in [
+        ("egress: {allow: [a.example.com]}", Some(limit)),
+        ("egress: {allow: [a.example.com]}, limits: {sidecar: {memory: 256MiB}}", Some("It may have 32 connections")),
+        ("egress: {routes: [{host: a.example.com}]}", None),
+        ("", None),
+    ] {
+        let text = of(bottle).to_string();
+        assert_eq!(text.contains("connections at once"), expected.is_some(), "{text}");
+        assert!(expected.is_none_or(|expected| text.contains(expected)), "{text}");
+    }
+}
+
 /// Comparing every host with every other takes minutes for this many.
 #[test]
 fn thousands_of_hosts_are_compared_in_a_moment() {

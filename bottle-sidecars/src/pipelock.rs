@@ -86,7 +86,12 @@ impl Sidecar for Pipelock {
         AgentAccess {
             proxy: Some(url(&plan.plan().names)),
             ports: vec![PORT],
-            max_connections: Some(max_connections(plan.plan())),
+            // Over plain HTTP a connection has one answer at a time. Over HTTP/2, which pipelock 2.3.0 offers where it
+            // decrypts and has no option to limit, it has up to 250, and some 2,000 answers at once exhaust its memory.
+            // (`GODEBUG=http2server=0` does not help: pipelock still offers HTTP/2 and then fails every request.) The
+            // agent therefore never reaches a pipelock that decrypts: with `inspect: content` egress is in between. It
+            // uses HTTP/1.1 and limits the number of requests; see `max_inspected`.
+            max_connections: Some(plan.plan().max_connections()),
             ..AgentAccess::default()
         }
     }
@@ -169,29 +174,13 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
 /// answer is refused. Over plain HTTP, pipelock silently truncates a larger answer.
 pub const MAX_RESPONSE_BYTES: u32 = 1 << 20;
 
-/// Memory that one answer of [`MAX_RESPONSE_BYTES`] takes while it is scanned, including garbage that is not yet
-/// collected. 128 answers at once peaked at 805 MiB, 256 exceeded 1 GiB.
-const BYTES_PER_CONNECTION: u64 = 8 << 20;
-
-/// Returns the maximum number of simultaneous connections of the agent to pipelock, so that pipelock has enough memory
-/// for what it scans: 128 with the default limit of 1 GiB. The seal enforces it.
-///
-/// Over plain HTTP a connection has one answer at a time. Over HTTP/2 it has up to 250. Pipelock 2.3.0 offers HTTP/2 where
-/// it decrypts and has no option to limit it, and some 2,000 answers at once exhaust its memory. `GODEBUG=http2server=0`
-/// does not help: pipelock still offers HTTP/2 and then fails every request over it. The agent therefore never reaches a
-/// pipelock that decrypts: with `inspect: content` egress is in between. It uses HTTP/1.1 and limits the number of
-/// requests; see `max_inspected`.
-fn max_connections(plan: &BottlePlan) -> u32 {
-    u32::try_from(plan.sidecar_memory().bytes() / BYTES_PER_CONNECTION).unwrap_or(u32::MAX).max(8)
-}
-
 /// Returns the maximum number of simultaneous requests from egress that pipelock buffers and scans: those over plain
 /// HTTP and those to hosts with `inspect: content`. It is 48 with the default limit of 1 GiB, each with a body of 1 MiB
 /// and an answer of 1 MiB.
 ///
 /// Egress itself is a single client of pipelock, whose connections the seal does not count.
 pub(crate) fn max_inspected(plan: &BottlePlan) -> u32 {
-    max_connections(plan) / 8 * 3
+    plan.max_connections() / 8 * 3
 }
 
 /// Returns the number of threads that run Go code at once: 64 with the default memory limit, more than there are scans.
@@ -199,7 +188,7 @@ pub(crate) fn max_inspected(plan: &BottlePlan) -> u32 {
 /// A scan keeps its thread busy for seconds. With a thread for each processor, a request to another host waited its turn
 /// behind 48 scans at every step, 18 s in all. A free thread lets the kernel run it at once: 0.5 s.
 fn go_threads(plan: &BottlePlan) -> u32 {
-    max_connections(plan) / 2
+    plan.max_connections() / 2
 }
 
 /// Returns the soft memory limit of Go's garbage collector in bytes: three quarters of the container's limit.

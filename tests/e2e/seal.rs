@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use bottle::exec::engine::Exec;
 use bottle::plan::Service;
 use bottle::{Bottle, ServiceHealth};
 
@@ -158,6 +159,69 @@ fn an_agent_that_ends_its_own_container_is_sealed_when_it_is_started_again() {
     let through = knock(&bottle, &host);
     assert!(through.contains("connected to pipelock") && through.contains("sent to the host"), "{through}");
     assert!(host.arrived() > 0);
+    lab.close(&bottle);
+}
+
+/// Opens tunnels through pipelock. Prints whether a further one waits, and how long after the end of an earlier one it
+/// gets through.
+///
+/// Argument: the number of tunnels.
+const CROWD: &str = "\
+import os, socket, sys, threading, time, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ['HTTPS_PROXY'])
+def tunnel(patience):
+    opened = socket.create_connection((proxy.hostname, proxy.port), patience)
+    opened.sendall(b'CONNECT outside.test:443 HTTP/1.1\\r\\nHost: outside.test:443\\r\\n\\r\\n')
+    opened.settimeout(20)
+    answer = opened.recv(4096)
+    assert b' 200 ' in answer, answer
+    return opened
+all = [tunnel(20) for _ in range(int(sys.argv[1]))]
+try:
+    all.append(tunnel(2))
+    print('goes through', flush=True)
+except TimeoutError:
+    print('waits', flush=True)
+    through = []
+    waiting = threading.Thread(target=lambda: through.append(tunnel(30)))
+    waiting.start()
+    time.sleep(2)
+    assert not through
+    all.pop().close()
+    closed = time.monotonic()
+    waiting.join()
+    assert through
+    print(f'got through after {time.monotonic() - closed:.1f} s', flush=True)
+";
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_connection_to_pipelock_beyond_the_limit_waits_until_another_ends() {
+    let lab = Lab::new("crowd");
+    let bottle = lab.launch("egress: {allow: [outside.test]}", "");
+    let seal = bottle.names().container(Service::Seal);
+    if docker(["logs", &seal]).stderr.contains("cannot count connections") {
+        bottle_testing::lab::not_run("needs a kernel that counts connections (nft_connlimit)");
+    }
+    let limit = lab.options().posture(bottle.slug()).unwrap().max_connections.unwrap();
+    assert_eq!(limit, 128);
+    let crowd = |count: u32| {
+        let exec = Exec::new(["python3", "-c", CROWD, &count.to_string()]).with_timeout(Duration::from_secs(120));
+        let output = bottle.exec(exec).unwrap();
+        assert!(output.status.is_success(), "{}", output.stderr.text());
+        output.stdout.text()
+    };
+    assert_eq!(crowd(limit - 1).trim(), "goes through");
+    let said = crowd(limit);
+    assert!(said.starts_with("waits\ngot through after "), "{said}");
+    println!("figure: connection {}: {}", limit + 1, said.replace('\n', " "));
+
+    // Without the rule, the same attempt gets through at once: the test can fail.
+    let rules = docker(["exec", &seal, "/usr/sbin/nft", "--handle", "list", "table", "inet", "bottle"]).stdout;
+    let rule = rules.lines().find(|line| line.contains("ct count over 128")).unwrap_or_else(|| panic!("{rules}"));
+    let handle = rule.rsplit(' ').next().unwrap();
+    docker(["exec", &seal, "/usr/sbin/nft", "delete", "rule", "inet", "bottle", "output", "handle", handle]);
+    assert_eq!(crowd(limit).trim(), "goes through");
     lab.close(&bottle);
 }
 
