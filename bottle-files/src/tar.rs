@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -71,6 +71,41 @@ impl Source {
     }
 }
 
+/// Pipes, sockets and devices that were met while a tree was copied, and left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Skipped {
+    first: Vec<PathBuf>,
+    count: usize,
+}
+
+impl Skipped {
+    /// Number of names that are kept.
+    const KEPT: usize = 20;
+
+    /// Adds a path.
+    pub fn add(&mut self, path: &Path) {
+        if self.count < Self::KEPT {
+            self.first.push(path.to_owned());
+        }
+        self.count += 1;
+    }
+
+    /// Returns the number of paths.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Returns a sentence that names at most 20 of the paths. `None` if everything was copied.
+    pub fn warning(&self) -> Option<String> {
+        let names: Vec<String> =
+            self.first.iter().map(|path| format!("`{}`", path.to_string_lossy().escape_debug())).collect();
+        let more = self.count - names.len();
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        (self.count > 0)
+            .then(|| format!("not copied, since only files, directories and links are: {}{more}", names.join(", ")))
+    }
+}
+
 /// A tar stream that is being written. Entries keep modes, times and owners of the files unless it is told otherwise.
 pub struct Packer<W: Write> {
     builder: Builder<W>,
@@ -112,20 +147,23 @@ impl<W: Write> Packer<W> {
         self
     }
 
-    /// Adds a file or a directory with everything in it under `name`. Symbolic links stay links.
+    /// Adds a file or a directory with everything in it under `name`. Symbolic links stay links. Returns the pipes,
+    /// sockets and devices in the directory, which are left out.
     ///
     /// # Errors
     ///
-    /// Returns an error, with the path, when something cannot be read or is not a file, a directory or a link, or when a
-    /// file becomes shorter while it is read.
-    pub fn add_tree(&mut self, from: &Path, name: &Path) -> io::Result<()> {
+    /// Returns an error, with the path, when something cannot be read, `from` itself is not a file, a directory or a link,
+    /// or a file becomes shorter while it is read.
+    pub fn add_tree(&mut self, from: &Path, name: &Path) -> io::Result<Skipped> {
         let (parent, base) = match (from.parent(), from.file_name()) {
             (Some(parent), Some(base)) if parent.as_os_str().is_empty() => (Path::new("."), base),
             (Some(parent), Some(base)) => (parent, base),
             _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path ends without a file name")),
         };
         let parent = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        self.add_below(parent.as_fd(), base, from, name, 0)
+        let mut skipped = Skipped::default();
+        self.add_below(parent.as_fd(), base, from, name, 0, &mut skipped)?;
+        Ok(skipped)
     }
 
     /// Adds one entry under `name`: of a directory nothing of its content.
@@ -213,9 +251,16 @@ impl<W: Write> Packer<W> {
         from: &Path,
         name: &Path,
         depth: usize,
+        skipped: &mut Skipped,
     ) -> io::Result<()> {
         let failed = |error: io::Error| io::Error::new(error.kind(), format!("`{}`: {error}", from.display()));
-        let source = open(directory, base).map_err(failed)?;
+        let source = match open(directory, base) {
+            Err(error) if depth > 0 && error.kind() == io::ErrorKind::Unsupported => {
+                skipped.add(from);
+                return Ok(());
+            }
+            source => source.map_err(failed)?,
+        };
         self.add(name, &source).map_err(failed)?;
         let Opened::File(inside) = &source.opened else { return Ok(()) };
         if !source.is_directory() {
@@ -232,9 +277,9 @@ impl<W: Write> Packer<W> {
             }
         }
         names.sort();
-        names
-            .iter()
-            .try_for_each(|base| self.add_below(inside.as_fd(), base, &from.join(base), &name.join(base), depth + 1))
+        names.iter().try_for_each(|base| {
+            self.add_below(inside.as_fd(), base, &from.join(base), &name.join(base), depth + 1, skipped)
+        })
     }
 
     #[allow(clippy::useless_conversion, reason = "the mode has 16 bits on macOS")]
@@ -250,24 +295,30 @@ impl<W: Write> Packer<W> {
 }
 
 /// Unpacks files, directories and links below a directory that is there; nothing is written outside it, and neither
-/// devices nor set-user-id bits are made. The owner is whoever unpacks.
+/// devices nor set-user-id bits are made. The owner is whoever unpacks. Returns the pipes and devices of the stream, which
+/// are left out.
 ///
 /// # Errors
 ///
 /// Returns an error when an entry cannot be written or leads out of the directory.
-pub fn unpack(tar: &File, into: &Path) -> io::Result<()> {
+pub fn unpack(tar: &File, into: &Path) -> io::Result<Skipped> {
+    let mut skipped = Skipped::default();
     let mut archive = Archive::new(tar);
     archive.set_preserve_permissions(true);
     archive.set_mask(0o7000);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
+        if kind.is_fifo() || kind.is_character_special() || kind.is_block_special() {
+            skipped.add(&entry.path()?);
+            continue;
+        }
         if (kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link()) && !entry.unpack_in(into)? {
             let path = entry.path()?.display().to_string();
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("`{path}` is outside the directory")));
         }
     }
-    Ok(())
+    Ok(skipped)
 }
 
 /// Opens an entry of a directory without following a link, or reads the link.
@@ -349,7 +400,7 @@ mod tests {
             assert_eq!((entry.header().uid().unwrap(), entry.header().gid().unwrap()), (7, 8));
         }
         tar.seek(SeekFrom::Start(0)).unwrap();
-        unpack(&tar, target.path()).unwrap();
+        assert_eq!(unpack(&tar, target.path()).unwrap(), Skipped::default());
         let back = target.path().join("renamed");
         assert_eq!(fs::read_to_string(back.join("link")).unwrap(), "#!/bin/sh\n");
         assert_eq!(fs::read_link(back.join("link")).unwrap(), Path::new("sub/run"));
@@ -508,6 +559,45 @@ mod tests {
         assert_eq!(entries[0].0, Path::new("dir"));
         assert_eq!(entries[1], (Path::new("dir/file").to_owned(), 7, 0o755, "xy".to_owned()));
         assert_eq!(entries.len(), 2);
+    }
+
+    #[test]
+    fn pipes_sockets_and_devices_in_a_tree_are_left_out_and_named() {
+        let root = tempfile::tempdir().unwrap();
+        let tree = root.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("file"), "x").unwrap();
+        for number in 0..24 {
+            let pipe = tree.join(format!("pipe{number:02}"));
+            assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        }
+        let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
+        let mut packer = Packer::new(Vec::new());
+        let skipped = packer.add_tree(&tree, Path::new("tree")).unwrap();
+        let warning = skipped.warning().unwrap();
+        assert_eq!(skipped.count(), 25);
+        assert!(warning.contains("/tree/pipe00`, ") && warning.contains("pipe19` and 5 more"), "{warning}");
+        let tar = packer.finish().unwrap();
+        let mut archive = Archive::new(tar.as_slice());
+        let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+        assert_eq!(names.collect::<Vec<_>>(), [Path::new("tree"), Path::new("tree/file")]);
+
+        // From a container, whose names may hold what controls a terminal.
+        let mut builder = Builder::new(tempfile::tempfile().unwrap());
+        for (name, kind) in [("a\u{1b}[2J", EntryType::Fifo), ("null", EntryType::Char), ("file", EntryType::Regular)] {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, io::empty()).unwrap();
+        }
+        let mut tar = builder.into_inner().unwrap();
+        tar.seek(SeekFrom::Start(0)).unwrap();
+        let target = tempfile::tempdir().unwrap();
+        let warning = unpack(&tar, target.path()).unwrap().warning().unwrap();
+        assert_eq!(warning, "not copied, since only files, directories and links are: `a\\u{1b}[2J`, `null`");
+        assert_eq!(fs::read_dir(target.path()).unwrap().count(), 1);
+        assert_eq!(Skipped::default().warning(), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bottle_engine::{Engine, EngineError, Exec};
 use bottle_exec::{Control, Observer, Output, Stdin, chain};
-use bottle_files::tar::{self, Packer};
+use bottle_files::tar::{self, Packer, Skipped};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 
 use crate::handle::Handle;
@@ -189,13 +189,15 @@ impl Bottle {
     /// name. Symbolic links and modes are kept. Everything belongs to `owner` (user and group), by default to the
     /// agent's user.
     ///
+    /// Returns the pipes, sockets and devices in a directory, which are left out.
+    ///
     /// Under gVisor ([`CopyMethod::Tar`](bottle_engine::CopyMethod::Tar)) the owner writes the files, so that user
     /// needs permission to write there.
     ///
     /// # Errors
     ///
     /// Returns an error when the file cannot be read or the directory cannot be written.
-    pub fn cp_in(&self, from: &Path, directory: &str, owner: Option<(u32, u32)>) -> Result<(), BottleError> {
+    pub fn cp_in(&self, from: &Path, directory: &str, owner: Option<(u32, u32)>) -> Result<Skipped, BottleError> {
         let failed = |source| BottleError::Copy { path: from.to_owned(), source };
         let name = from.file_name().ok_or_else(|| failed(io::Error::other("it has no name")))?;
         let owner = match owner {
@@ -204,8 +206,10 @@ impl Bottle {
         };
         let tar = tempfile::NamedTempFile::new_in(self.scratch()).map_err(failed)?;
         let mut packer = Packer::new(tar.as_file()).with_owner(owner);
-        packer.add_tree(from, Path::new(name)).and_then(|()| packer.finish()).map_err(failed)?;
-        self.unpack(directory, Stdin::File(tar.path().to_owned()), Some(owner))
+        let skipped = packer.add_tree(from, Path::new(name)).map_err(failed)?;
+        packer.finish().map_err(failed)?;
+        self.unpack(directory, Stdin::File(tar.path().to_owned()), Some(owner))?;
+        Ok(skipped)
     }
 
     /// Returns the agent's user and group ids, as `id` prints them in the container.
@@ -245,15 +249,20 @@ impl Bottle {
     }
 
     /// Copies a file or a directory of the agent's container into an existing directory of this host, under its own
-    /// name. Modes are kept. Set-user-id bits and devices are dropped. The caller becomes the owner. Nothing is written
-    /// outside the directory. Symbolic links are kept as the agent made them, so do not follow them.
+    /// name. Modes are kept, without set-user-id bits. The caller becomes the owner. Nothing is written outside the
+    /// directory. Symbolic links are kept as the agent made them, so do not follow them. Returns the pipes and devices in a
+    /// directory, which are left out. Sockets are left out by the engine, and not returned.
     ///
     /// # Errors
     ///
     /// Returns an error when the path does not exist, or the directory cannot be written.
-    pub fn cp_out(&self, path: &str, into: &Path) -> Result<(), BottleError> {
+    pub fn cp_out(&self, path: &str, into: &Path) -> Result<Skipped, BottleError> {
         let failed = |source| BottleError::Copy { path: into.to_owned(), source };
-        let tar = tempfile::NamedTempFile::new_in(into).map_err(failed)?;
+        if !std::fs::metadata(into).map_err(failed)?.is_dir() {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
+        }
+        // Without the name of the temporary file, which is nobody's concern.
+        let tar = tempfile::NamedTempFile::new_in(into).map_err(|error| failed(error.kind().into()))?;
         let user = self.handle.user.as_deref();
         self.engine.cp_out(&self.handle.container, path, tar.path(), self.handle.copy, user)?;
         // The engine wrote the file by its name, so it is opened again.

@@ -13,6 +13,7 @@ mod teardown;
 mod undo;
 
 pub use bottle::{Bottle, BottleError};
+pub use bottle_files::tar::Skipped;
 pub use handle::Handle;
 pub use health::{ServiceHealth, ServiceImage, images};
 pub use home::{Foreign, root_id};

@@ -203,6 +203,9 @@ fn pack(launch: &Launch<'_>, owner: UserIds) -> Result<PathBuf, LaunchCause> {
         file.replace().map_err(failed)?;
         let message = format!("the workspace has {} files, {} KiB", packed.files, packed.bytes.div_ceil(1024));
         launch.bottles.observer.event(&Event::Note { message });
+        if let Some(message) = packed.skipped.warning() {
+            launch.bottles.observer.event(&Event::Warning { message });
+        }
         if let Some(message) = packed.left_out() {
             launch.bottles.observer.event(&Event::Note { message });
         }

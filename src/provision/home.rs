@@ -138,7 +138,8 @@ impl Archive {
     fn add_skill(&mut self, directory: &str, skill: &Path) -> io::Result<()> {
         let name = skill.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
         // The skill may be a link to where it is kept. In it, links stay links.
-        self.0.add_tree(&skill.canonicalize()?, &Path::new(directory).join(name))
+        let skipped = self.0.add_tree(&skill.canonicalize()?, &Path::new(directory).join(name))?;
+        skipped.warning().map_or(Ok(()), |warning| Err(io::Error::other(warning)))
     }
 
     /// Returns the archive with the checksums of its files, or nothing when it has no file.

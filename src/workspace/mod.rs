@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bottle_files::tar::{Packer, Source};
+use bottle_files::tar::{Packer, Skipped, Source};
 use bottle_plan::UserIds;
 use bottle_plan::plan::WorkspacePlan;
 use credentials::is_credential_file;
@@ -27,6 +27,8 @@ pub struct Packed {
     pub credential_files: BTreeSet<PathBuf>,
     /// Keys of git configurations that were left out, such as `http.extraheader`.
     pub git_keys: BTreeSet<String>,
+    /// Pipes, sockets and devices, which were left out, relative to the workspace.
+    pub skipped: Skipped,
 }
 
 impl Packed {
@@ -78,7 +80,7 @@ pub enum WorkspaceError {
 /// Files that a `.gitignore`, `.git/info/exclude` or the workspace's `.dockerignore` excludes are left out. So are files that
 /// usually hold credentials, such as `.env` and `.npmrc`, unless the plan includes them. The repository itself (`.git`) is
 /// always included. Of a git configuration, only keys are copied that hold no credential and name no program, and URLs
-/// lose their passwords. The summary names what was left out. Symbolic links are kept as links. Sockets and devices are left out. Entries
+/// lose their passwords. The summary names what was left out. Symbolic links are kept as links. Pipes, sockets and devices are left out. Entries
 /// are sorted by name, so the same files give the same tar.
 ///
 /// # Errors
@@ -175,8 +177,10 @@ impl<W: Write> Packing<'_, W> {
         let name = Path::new(self.target.trim_start_matches('/')).join(relative);
         let source = match Source::open(path) {
             Ok(source) => source,
-            // A socket or a device.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.packed.skipped.add(relative);
+                return Ok(());
+            }
             Err(error) => return Err(unreadable(error)),
         };
         if source.is_directory() {
@@ -213,13 +217,17 @@ mod tests {
 
     use super::*;
 
-    fn packed(root: &Path, include_credential_files: bool) -> BTreeMap<String, (u32, Vec<u8>)> {
-        let plan = WorkspacePlan {
+    fn plan_of(root: &Path, include_credential_files: bool) -> WorkspacePlan {
+        WorkspacePlan {
             mode: WorkspaceMode::Copy,
             source: root.to_owned(),
             target: "/workspace".parse().unwrap(),
             include_credential_files,
-        };
+        }
+    }
+
+    fn packed(root: &Path, include_credential_files: bool) -> BTreeMap<String, (u32, Vec<u8>)> {
+        let plan = plan_of(root, include_credential_files);
         let mut bytes = Vec::new();
         pack(&plan, UserIds { uid: 1234, gid: 5678 }, &mut bytes).unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());
@@ -303,6 +311,12 @@ mod tests {
         assert_eq!(entries["workspace/run.sh"].0, 0o755);
         assert!(entries["workspace/link"].1.is_empty() && entries.contains_key("workspace/dangling"));
         assert!(!entries.contains_key("workspace/socket"));
+        let plan = plan_of(dir.path(), false);
+        let summary = pack(&plan, UserIds { uid: 1, gid: 1 }, io::sink()).unwrap();
+        assert_eq!(
+            summary.skipped.warning().unwrap(),
+            "not copied, since only files, directories and links are: `socket`"
+        );
         assert_eq!(entries[&format!("workspace/{long}/{long}")].1, b"long");
     }
 
