@@ -4,14 +4,14 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bottle::exec::engine::Exec;
-use bottle::exec::{CancelToken, Control, Event, Outcome, Stdin, Stream, Subprocess};
-use bottle::lifecycle::TeardownReport;
+use bottle::exec::{CancelToken, Control, Event, Outcome, OutputSink, Stdin, Stream, Subprocess};
 use bottle::plan::{Prefix, Slug, StateRoot};
 use bottle::{Bottles, Engine, EngineChoice, Host};
 use clap::{Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags};
 
 /// List and manage bottles.
 #[derive(Parser)]
@@ -92,7 +92,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match run(Args::parse(), &cancel) {
+    let output = Output { cancel: cancel.clone(), reader_left: Arc::default() };
+    let result = run(Args::parse(), &cancel, &output);
+    if output.reader_left.load(Ordering::Relaxed) {
+        return ExitCode::from(BROKEN_PIPE);
+    }
+    match result {
         Ok(status) => ExitCode::from(status),
         Err(message) => {
             let status = if cancel.is_cancelled() { 130 } else { 1 };
@@ -102,7 +107,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
+fn run(args: Args, cancel: &CancelToken, output: &Output) -> Result<u8, String> {
     let host = Host::current().map_err(|error| text(bottle::Error::Host(error)))?;
     let backend = Arc::new(Subprocess::new(host.environment()));
     // The first Ctrl-C also stops a teardown. The next `down` removes what is left.
@@ -119,16 +124,16 @@ fn run(args: Args, cancel: &CancelToken) -> Result<u8, String> {
             Ok(0)
         }
         Action::Logs { follow, slug } => {
-            site.logs(&slug, follow, Arc::new(print)).map_err(text)?;
+            if follow {
+                output.watch_reader();
+            }
+            site.logs(&slug, follow, Arc::new(output.clone())).map_err(text)?;
             Ok(0)
         }
         // The first Ctrl-C stops the command, and then the processes that it started in the container.
-        Action::Exec { slug, command } => exec(&site, &slug, command, Control::cancelled_by(cancel.clone())),
+        Action::Exec { slug, command } => exec(&site, &slug, command, output),
         Action::Cp { from, to } => copy(&site, &from, &to),
-        Action::Down { slugs } => {
-            let reports = slugs.iter().map(|slug| site.down(slug).map_err(text));
-            finish(&reports.collect::<Result<Vec<_>, _>>()?)
-        }
+        Action::Down { slugs } => down(&site, &slugs, cancel),
         Action::Prune { dry_run } => {
             let report = if dry_run { site.prunable() } else { site.prune() }.map_err(text)?;
             for (what, all) in [("image", &report.images), ("state", &report.states)] {
@@ -183,14 +188,15 @@ fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
 }
 
 /// Runs a command: at the terminal if there is one, otherwise with separate output streams.
-fn exec(site: &Bottles, slug: &Slug, command: Vec<String>, control: Control) -> Result<u8, String> {
+fn exec(site: &Bottles, slug: &Slug, command: Vec<String>, output: &Output) -> Result<u8, String> {
     let bottle = site.attach(slug).map_err(text)?;
     let exec = if command.is_empty() { bottle.agent() } else { Some(Exec::new(command)) };
     let exec = exec.ok_or_else(|| format!("run the agent of bottle `{slug}`: nothing tells its command"))?;
+    let control = Control::cancelled_by(output.cancel.clone()).with_sink(Arc::new(output.clone()));
     let output = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         bottle.exec_agent(exec, true)
     } else {
-        bottle.exec_streaming(exec.with_stdin(Stdin::Inherit), control.with_sink(Arc::new(print)))
+        bottle.exec_streaming(exec.with_stdin(Stdin::Inherit), control)
     };
     Ok(u8::try_from(output.map_err(text)?.status.as_shell_code()).unwrap_or(1))
 }
@@ -200,20 +206,41 @@ fn copy(site: &Bottles, from: &str, to: &str) -> Result<u8, String> {
         let (slug, path) = place.split_once(':')?;
         Some((slug.parse::<Slug>().ok()?, path.to_owned()))
     };
-    match (remote(from), remote(to)) {
+    let skipped = match (remote(from), remote(to)) {
         (None, Some((slug, directory))) => {
             site.attach(&slug).and_then(|bottle| bottle.cp_in(Path::new(from), &directory, None))
         }
         (Some((slug, path)), None) => site.attach(&slug).and_then(|bottle| bottle.cp_out(&path, Path::new(to))),
         _ => return Err(format!("copy `{from}` to `{to}`: exactly one of them is SLUG:PATH")),
+    };
+    if let Some(warning) = skipped.map_err(text)?.warning() {
+        complain(&format!("warning: {warning}"));
     }
-    .map_err(text)?;
     Ok(0)
 }
 
-fn finish(reports: &[TeardownReport]) -> Result<u8, String> {
-    let failed: Vec<String> = reports.iter().filter(|it| !it.is_clean()).map(ToString::to_string).collect();
-    if failed.is_empty() { Ok(0) } else { Err(format!("undo everything: {}", failed.join("\n"))) }
+/// Takes down every bottle, also after one that could not be taken down.
+fn down(site: &Bottles, slugs: &[Slug], cancel: &CancelToken) -> Result<u8, String> {
+    let mut failures = Vec::new();
+    for slug in slugs {
+        match site.down(slug) {
+            Ok(report) if report.is_clean() => {}
+            Ok(report) => failures.push(format!("undo everything of bottle `{slug}`: {report}")),
+            Err(error) => failures.push(text(error)),
+        }
+        if cancel.is_cancelled() {
+            break;
+        }
+    }
+    match failures.split_last() {
+        None => Ok(0),
+        Some((last, others)) => {
+            for failure in others {
+                complain(&format!("error: failed to {failure}"));
+            }
+            Err(last.clone())
+        }
+    }
 }
 
 fn progress(event: &Event) {
@@ -223,12 +250,47 @@ fn progress(event: &Event) {
     }
 }
 
-fn print(stream: Stream, bytes: &[u8]) {
-    // A closed output must not stop the program.
-    let _ = match stream {
-        Stream::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
-        Stream::Stderr => std::io::stderr().write_all(bytes),
-    };
+/// Status of a program that a closed pipe has ended, as a shell reports it.
+const BROKEN_PIPE: u8 = 141;
+
+/// The output of a command in a bottle. If nobody reads it any more, as after `| head`, the command is cancelled.
+#[derive(Clone)]
+struct Output {
+    cancel: CancelToken,
+    reader_left: Arc<AtomicBool>,
+}
+
+impl Output {
+    fn cancel(&self) {
+        self.reader_left.store(true, Ordering::Relaxed);
+        self.cancel.cancel();
+    }
+
+    /// Cancels as soon as the reader of standard output has left, even if nothing more is printed.
+    fn watch_reader(&self) {
+        let output = self.clone();
+        std::thread::spawn(move || {
+            let stdout = std::io::stdout();
+            // Without events to wait for, it waits for an error, which a pipe without a reader is.
+            let mut pipe = [PollFd::new(&stdout, PollFlags::empty())];
+            while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut pipe, None) {}
+            if pipe[0].revents().contains(PollFlags::ERR) {
+                output.cancel();
+            }
+        });
+    }
+}
+
+impl OutputSink for Output {
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        let written = match stream {
+            Stream::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+            Stream::Stderr => std::io::stderr().write_all(bytes),
+        };
+        if written.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            self.cancel();
+        }
+    }
 }
 
 /// Prints a line. A closed output, as with `| head`, must not stop the program.

@@ -1,6 +1,7 @@
 //! The methods of a handle, for a launched and for an attached bottle, under runc and runsc.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -184,6 +185,62 @@ fn the_tool_lists_uses_and_removes_a_bottle_of_another_process() {
     let gone = run(tool(&place).args(["down", "tool"]));
     assert!(gone.code == 1 && gone.stderr.contains("find bottle `tool`"), "{gone:?}");
     assert!(!run(tool(&place).args(["list", "--json"])).ok().contains("\"tool\""));
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn the_tool_ends_when_its_reader_leaves_and_names_what_it_does_not_copy() {
+    let place = Place::new();
+    let bottle = options(engine(), &place.state()).launch(plan(SMALL, "reader")).unwrap();
+    bottle.keep().unwrap();
+    // The bottle's services print nothing more: only the missing reader can end the following.
+    for args in [&["exec", "reader", "--", "yes"][..], &["logs", "--follow", "reader"]] {
+        let mut child = tool(&place).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let left = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if left.elapsed() > Duration::from_secs(20) {
+                child.kill().unwrap();
+                panic!("{args:?} goes on after {line:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(status.code(), Some(141), "{args:?}");
+        println!("figure: {} ends {:?} after its reader has left", args[0], left.elapsed());
+    }
+    assert!(!sh(&bottle, "cat /proc/[0-9]*/comm").ok().contains("yes"));
+
+    let tree = place.root.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "copied\n").unwrap();
+    run(Command::new("mkfifo").arg(tree.join("pipe"))).ok();
+    let copied = run(tool(&place).arg("cp").arg(&tree).arg("reader:/workspace"));
+    let warning = "warning: not copied, since only files, directories and links are: `";
+    assert!(copied.code == 0 && copied.stderr.contains(warning), "{copied:?}");
+    assert!(copied.stderr.contains("/tree/pipe`"), "{copied:?}");
+    sh(&bottle, "mkfifo /workspace/tree/other").ok();
+    let back = place.root.path().join("back");
+    fs::create_dir(&back).unwrap();
+    let copied = run(tool(&place).args(["cp", "reader:/workspace/tree"]).arg(&back));
+    assert!(copied.code == 0 && copied.stderr.contains(warning), "{copied:?}");
+    assert!(copied.stderr.contains("tree/other`"), "{copied:?}");
+    assert_eq!(fs::read_to_string(back.join("tree/file")).unwrap(), "copied\n");
+    let missing = place.root.path().join("no/such");
+    let refused = run(tool(&place).args(["cp", "reader:/workspace/tree"]).arg(&missing));
+    let expected = format!("error: failed to copy `{}`: No such file or directory", missing.display());
+    assert!(refused.code == 1 && refused.stderr.contains(&expected) && !refused.stderr.contains(".tmp"), "{refused:?}");
+
+    // One bottle that is not there does not keep the others up.
+    let down = run(tool(&place).args(["down", "nosuch", "reader", "none"]));
+    assert_eq!(down.code, 1, "{down:?}");
+    for missing in ["nosuch", "none"] {
+        assert!(down.stderr.contains(&format!("error: failed to find bottle `{missing}`")), "{down:?}");
+    }
+    place.nothing_is_left("reader");
 }
 
 #[test]
