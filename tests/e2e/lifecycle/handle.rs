@@ -205,7 +205,7 @@ fn the_tool_ends_when_its_reader_leaves_and_names_what_it_does_not_copy() {
             }
             if left.elapsed() > Duration::from_secs(20) {
                 child.kill().unwrap();
-                panic!("{args:?} goes on after {line:?}");
+                panic!("{args:?} is still running after {line:?}");
             }
             std::thread::sleep(Duration::from_millis(20));
         };
@@ -234,7 +234,7 @@ fn the_tool_ends_when_its_reader_leaves_and_names_what_it_does_not_copy() {
     let expected = format!("error: failed to copy `{}`: No such file or directory", missing.display());
     assert!(refused.code == 1 && refused.stderr.contains(&expected) && !refused.stderr.contains(".tmp"), "{refused:?}");
 
-    // One bottle that is not there does not keep the others up.
+    // An unknown slug does not keep the other bottles up.
     let down = run(tool(&place).args(["down", "nosuch", "reader", "none"]));
     assert_eq!(down.code, 1, "{down:?}");
     for missing in ["nosuch", "none"] {
