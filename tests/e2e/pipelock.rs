@@ -349,7 +349,7 @@ fn kill(container: &str, program: &str) {
     let line = top.lines().find(|line| line.split_whitespace().nth(1).is_some_and(|args| args.contains(program)));
     let pid = line.and_then(|line| line.split_whitespace().next()).unwrap_or_else(|| panic!("{top}"));
     if run(Command::new("kill").args(["-KILL", pid])).code != 0 {
-        not_run("needs an engine on this machine, and root");
+        not_run("needs root, and an engine on this machine");
     }
 }
 

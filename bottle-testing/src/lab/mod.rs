@@ -33,6 +33,15 @@ pub fn not_run(why: &str) -> ! {
     panic!("not run: {why}")
 }
 
+/// Ends the test as not run if the engine does not have the runtime.
+#[track_caller]
+pub fn needs_runtime(name: &str) {
+    let known = docker(["info", "--format", "{{range $name, $_ := .Runtimes}}{{$name}} {{end}}"]).stdout;
+    if known.split_whitespace().all(|other| other != name) {
+        not_run(&format!("needs the runtime {name}; the engine has {}", known.trim_end()));
+    }
+}
+
 /// Resources of one test: a slug, a state directory, two subnets, an outside host, and a bottle that reaches it.
 ///
 /// Subnets are /28 blocks of 198.51.100.0/24 (TEST-NET-2, RFC 5737). Pipelock's SSRF guard treats these addresses as

@@ -11,7 +11,7 @@ use bottle::plan::Slug;
 use bottle::{Bottle, Bottles};
 
 use super::{Place, SMALL, options, plan, prefix};
-use bottle_testing::lab::{docker, engine, example, run, sh};
+use bottle_testing::lab::{docker, engine, example, needs_runtime, run, sh};
 
 pub(super) fn slug(text: &str) -> Slug {
     text.parse().unwrap()
@@ -86,6 +86,7 @@ fn provisioned(bottle: &Bottle) {
 }
 
 fn life_under(runtime: &str) {
+    needs_runtime(runtime);
     let place = Place::new();
     let name = format!("handle-{runtime}");
     let skill = place.root.path().join("greet");

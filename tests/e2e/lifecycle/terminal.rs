@@ -11,7 +11,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::{Place, SMALL, manifest};
-use bottle_testing::lab::{example, scratch};
+use bottle_testing::lab::{example, needs_runtime, scratch};
 
 /// A program in its own pseudo-terminal.
 pub(crate) struct Terminal {
@@ -125,6 +125,7 @@ fn launch(place: &Place, runtime: &str, slug: &str, script: &str) -> Command {
 }
 
 fn session_under(runtime: &str) {
+    needs_runtime(runtime);
     let place = Place::new();
     let slug = format!("terminal-{runtime}");
     // The engine's client sets the terminal size shortly after the command has started.
