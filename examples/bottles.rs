@@ -244,9 +244,13 @@ fn down(site: &Bottles, slugs: &[Slug], cancel: &CancelToken) -> Result<u8, Stri
 }
 
 fn progress(event: &Event) {
-    if let Event::StepFinished { step, duration, outcome } = event {
-        let failed = if matches!(outcome, Outcome::Failed { .. }) { ": failed" } else { "" };
-        complain(&format!("[{:>7.3} s] {step}{failed}", duration.as_secs_f64()));
+    match event {
+        Event::StepFinished { step, duration, outcome } => {
+            let failed = if matches!(outcome, Outcome::Failed { .. }) { ": failed" } else { "" };
+            complain(&format!("[{:>7.3} s] {step}{failed}", duration.as_secs_f64()));
+        }
+        Event::Warning { message } => complain(&format!("warning: {message}")),
+        _ => {}
     }
 }
 

@@ -278,6 +278,13 @@ mod tests {
                 },
             ),
             boxed("BottleError", BottleError::Launching { slug: slug(), pid: 7 }),
+            boxed(
+                "BottleError",
+                BottleError::Unsealed {
+                    slug: slug(),
+                    problem: "its agent lost its network: `seal` was removed".into(),
+                },
+            ),
             boxed("BottleError", BottleError::Copy { path: path(), source: denied() }),
             boxed("UndoError", UndoError::Engine(engine())),
             boxed("UndoError", UndoError::File { path: path(), source: denied() }),

@@ -149,6 +149,16 @@ impl Engine {
         Ok(found.into_iter().map(|(object, value)| (object.name, ContainerState::read(&value))).collect())
     }
 
+    /// Returns the states of these containers, by name. Names without a container are skipped.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine cannot be queried or its answer cannot be parsed.
+    pub fn containers_named(&self, names: &[&str]) -> Result<BTreeMap<String, ContainerState>, EngineError> {
+        let found = self.look_at(ObjectKind::Container, names)?;
+        Ok(found.into_iter().map(|(object, value)| (object.name, ContainerState::read(&value))).collect())
+    }
+
     /// Lists images that match a filter.
     ///
     /// # Errors
@@ -270,7 +280,7 @@ impl Engine {
         }))
     }
 
-    /// Inspects objects by id and skips those that were removed in the meantime.
+    /// Inspects objects by id or name and skips those that were removed in the meantime.
     fn look_at(&self, kind: ObjectKind, ids: &[&str]) -> Result<Vec<(Object, Value)>, EngineError> {
         if ids.is_empty() {
             return Ok(Vec::new());

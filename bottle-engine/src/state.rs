@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The method for copying files into and out of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,6 +38,8 @@ pub struct ContainerState {
     pub oom_killed: bool,
     /// Number of times that the engine has restarted it.
     pub restarts: u64,
+    /// Time of its last start. `None` if it was never started, or the engine does not tell.
+    pub started: Option<SystemTime>,
     /// Reference of its image, as it was given.
     pub image: String,
     /// Id of its image, such as `sha256:…`, which says what the reference was resolved to.
@@ -80,6 +85,7 @@ impl ContainerState {
             exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
             oom_killed: state["OOMKilled"].as_bool().unwrap_or_default(),
             restarts: value["RestartCount"].as_u64().unwrap_or_default(),
+            started: start_time(&state["StartedAt"]),
             image: text(&config["Image"]),
             image_id: text(&value["Image"]),
             labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
@@ -97,5 +103,25 @@ impl ContainerState {
     /// Returns the method for copying files into and out of it.
     pub fn copy_method(&self) -> CopyMethod {
         if self.runtime.contains("runsc") { CopyMethod::Tar } else { CopyMethod::Engine }
+    }
+}
+
+/// Parses the time of a start. The engines write the year 1 for a container that was never started.
+fn start_time(value: &Value) -> Option<SystemTime> {
+    let time = SystemTime::from(OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()?);
+    (time > UNIX_EPOCH).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_times_of_docker_and_podman_can_be_compared() {
+        let time = |text: &str| start_time(&text.into());
+        let docker = time("2026-03-01T12:00:00.123456789Z").unwrap();
+        let podman = time("2026-03-01T13:00:00.123456788+01:00").unwrap();
+        assert!(podman < docker);
+        assert_eq!((time("0001-01-01T00:00:00Z"), time("soon"), start_time(&Value::Null)), (None, None, None));
     }
 }

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bottle_engine::{Engine, EngineError, Exec};
-use bottle_exec::{Control, Observer, Output, Stdin, chain};
+use bottle_exec::{Control, Event, Observer, Output, Stdin, chain};
 use bottle_files::tar::{self, Packer, Skipped};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 
@@ -53,6 +53,14 @@ pub enum BottleError {
         /// Process id of the launcher.
         pid: u32,
     },
+    /// The agent lost its network, or its firewall rules may be missing.
+    #[error("run a command in bottle `{slug}`: {problem}")]
+    Unsealed {
+        /// Slug of the bottle.
+        slug: Slug,
+        /// State of the seal, and what to do.
+        problem: String,
+    },
     /// A file of this host cannot be read or written.
     #[error("copy `{}`", .path.display())]
     Copy {
@@ -63,6 +71,9 @@ pub enum BottleError {
     },
 }
 
+/// Time for which a seal that was found in order is not checked again.
+const CHECKED_FOR: Duration = Duration::from_secs(5);
+
 /// A running bottle. A launched bottle is taken down when it is dropped. An attached bottle is left running.
 #[derive(Debug)]
 pub struct Bottle {
@@ -70,6 +81,8 @@ pub struct Bottle {
     names: Names,
     handle: Handle,
     ownership: Ownership,
+    /// Time of the last check that found the seal in order.
+    sealed: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -92,11 +105,15 @@ impl Bottle {
             journal.handle = Some(handle.clone());
         })?;
         let names = guard.journal().names();
-        Ok(Self { engine, names, handle, ownership: Ownership::Owned(guard) })
+        let sealed = Mutex::new(Some(Instant::now()));
+        Ok(Self { engine, names, handle, ownership: Ownership::Owned(guard), sealed })
     }
 
     /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
     /// its container.
+    ///
+    /// If the agent lost its network, the observer of `options` receives a warning. The handle then runs no commands, but
+    /// files can still be copied.
     ///
     /// # Errors
     ///
@@ -115,7 +132,13 @@ impl Bottle {
             Some(handle) => handle,
             None => Handle::from_container(&engine, root, &names)?,
         };
-        Ok(Self { engine, names, handle, ownership: Ownership::Attached { root: root.clone(), layout, options } })
+        let observer = Arc::clone(&options.observer);
+        let ownership = Ownership::Attached { root: root.clone(), layout, options };
+        let bottle = Self { engine, names, handle, ownership, sealed: Mutex::default() };
+        if let Err(BottleError::Unsealed { slug, problem }) = bottle.check_seal() {
+            observer.event(&Event::Warning { message: format!("bottle `{slug}`: {problem}") });
+        }
+        Ok(bottle)
     }
 
     /// Returns the agent's own command. `None` if neither journal nor labels provide it.
@@ -149,7 +172,10 @@ impl Bottle {
     /// # Errors
     ///
     /// Returns an error when the command could not be run to its end. A failure status is not an error.
+    /// [`BottleError::Unsealed`] when the agent lost its network; the command is then not run. A seal that was in order
+    /// is not checked again for five seconds.
     pub fn exec(&self, exec: impl Into<Exec>) -> Result<Output, BottleError> {
+        self.check_seal()?;
         Ok(self.engine.exec(&self.handle.container, &self.with_defaults(exec.into()))?)
     }
 
@@ -160,6 +186,7 @@ impl Bottle {
     ///
     /// As [`exec`](Bottle::exec).
     pub fn exec_streaming(&self, exec: impl Into<Exec>, control: Control) -> Result<Output, BottleError> {
+        self.check_seal()?;
         let engine = self.engine.clone().with_control(control);
         Ok(engine.exec_streaming(&self.handle.container, &self.with_defaults(exec.into()))?)
     }
@@ -171,6 +198,7 @@ impl Bottle {
     ///
     /// As [`exec`](Bottle::exec).
     pub fn exec_agent(&self, exec: impl Into<Exec>, tty: bool) -> Result<Output, BottleError> {
+        self.check_seal()?;
         Ok(self.engine.exec_interactive(&self.handle.container, &self.with_defaults(exec.into()), tty)?)
     }
 
@@ -214,7 +242,8 @@ impl Bottle {
 
     /// Returns the agent's user and group ids, as `id` prints them in the container.
     fn agent_ids(&self) -> Result<(u32, u32), BottleError> {
-        let output = self.exec(Exec::new(["sh", "-c", "id -u; id -g"]).with_workdir("/"))?;
+        let exec = self.with_defaults(Exec::new(["sh", "-c", "id -u; id -g"]).with_workdir("/"));
+        let output = self.engine.exec(&self.handle.container, &exec)?;
         let text = output.stdout.text();
         let mut ids = text.lines().map(|line| line.trim().parse().ok());
         match (ids.next().flatten(), ids.next().flatten()) {
@@ -381,6 +410,20 @@ impl Bottle {
             Ownership::Attached { layout, .. } => layout.dir(),
         };
         if own.is_dir() { own } else { Path::new("/tmp") }
+    }
+
+    /// Returns an error if the agent lost its network or its seal is unhealthy.
+    fn check_seal(&self) -> Result<(), BottleError> {
+        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        if sealed.is_some_and(|checked| checked.elapsed() < CHECKED_FOR) {
+            return Ok(());
+        }
+        if let Some(problem) = health::seal_problem(&self.engine, &self.names)? {
+            *sealed = None;
+            return Err(BottleError::Unsealed { slug: self.slug().clone(), problem });
+        }
+        *sealed = Some(Instant::now());
+        Ok(())
     }
 
     fn with_defaults(&self, exec: Exec) -> Exec {

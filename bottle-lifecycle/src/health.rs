@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bottle_engine::{ContainerState, Engine, EngineError, Filter};
 use bottle_exec::{Event, Observer};
-use bottle_plan::{LabelKey, Names};
+use bottle_plan::{LabelKey, Names, Service};
 use serde::{Deserialize, Serialize};
 
 /// State of one service: whether its container runs, is healthy or was restarted, or why it ended.
@@ -26,6 +26,9 @@ pub struct ServiceHealth {
     pub oom_killed: bool,
     /// Number of times that the engine has restarted the container.
     pub restarts: u64,
+    /// True for an agent that runs without a network, because the seal, which owns its network namespace, ended or was
+    /// started again after it.
+    pub lost_network: bool,
     /// Image of the container. Absent when the container was removed.
     pub image: Option<ServiceImage>,
     /// State in words, such as `exited with status 137 (killed: out of memory)`.
@@ -33,9 +36,11 @@ pub struct ServiceHealth {
 }
 
 impl ServiceHealth {
-    /// Returns true if the service runs and, if it has a health check, is healthy.
+    /// Returns true if the service runs, is healthy if it has a health check, and has not lost its network.
     pub fn is_up(&self) -> bool {
-        self.status == "running" && self.health.as_deref().is_none_or(|health| health == "healthy")
+        self.status == "running"
+            && self.health.as_deref().is_none_or(|health| health == "healthy")
+            && !self.lost_network
     }
 
     fn new(service: String, state: &ContainerState) -> Self {
@@ -47,6 +52,7 @@ impl ServiceHealth {
             exit_code: is_over.then_some(state.exit_code),
             oom_killed: state.oom_killed,
             restarts: state.restarts,
+            lost_network: false,
             image: Some(ServiceImage::of(state)),
             summary: state.to_string(),
         }
@@ -60,6 +66,7 @@ impl ServiceHealth {
             exit_code: None,
             oom_killed: false,
             restarts: 0,
+            lost_network: false,
             image: None,
             summary: "was removed".to_owned(),
         }
@@ -111,11 +118,52 @@ pub(super) fn services<'a>(
             services.insert(service.to_owned(), ServiceHealth::missing(service));
         }
     }
+    let (mut agent, mut seal) = (None, None);
     for (name, state) in containers {
         let service = state.labels.get(SERVICE).map_or(name, String::as_str);
         services.insert(service.to_owned(), ServiceHealth::new(service.to_owned(), state));
+        if service == Service::Agent.as_str() {
+            agent = Some(state);
+        } else if service == Service::Seal.as_str() {
+            seal = Some(state);
+        }
+    }
+    if let Some(loss) = agent.and_then(|agent| network_loss(agent, seal))
+        && let Some(agent) = services.get_mut(Service::Agent.as_str())
+    {
+        agent.lost_network = true;
+        agent.summary = format!("lost its network: {loss}");
     }
     services.into_values().collect()
+}
+
+/// Returns the reason why a running agent has no network, and the remedy. `None` if it has one, or does not run.
+fn network_loss(agent: &ContainerState, seal: Option<&ContainerState>) -> Option<String> {
+    if agent.status != "running" {
+        return None;
+    }
+    match seal {
+        None => Some("`seal` was removed; launch the bottle again".to_owned()),
+        Some(seal) if !matches!(seal.status.as_str(), "running" | "paused") => {
+            Some(format!("`seal` {seal}; launch the bottle again"))
+        }
+        Some(seal) if seal.started.zip(agent.started).is_some_and(|(seal, agent)| seal > agent) => Some(
+            "`seal` was started again after it; restart the agent's container or launch the bottle again".to_owned(),
+        ),
+        Some(_) => None,
+    }
+}
+
+/// Returns the reason why no command should run in the agent's container: the agent has no network, or its seal is
+/// unhealthy. `None` if there is no such container.
+pub(super) fn seal_problem(engine: &Engine, names: &Names) -> Result<Option<String>, EngineError> {
+    let [agent, seal] = [Service::Agent, Service::Seal].map(|service| names.container(service));
+    let states = engine.containers_named(&[&agent, &seal])?;
+    let Some(agent) = states.get(&agent) else { return Ok(None) };
+    let seal = states.get(&seal);
+    let loss = network_loss(agent, seal).map(|loss| format!("its agent lost its network: {loss}"));
+    let unhealthy = seal.filter(|seal| seal.health.as_deref() == Some("unhealthy"));
+    Ok(loss.or_else(|| unhealthy.map(|seal| format!("`seal` {seal}, so the agent's firewall rules may be missing"))))
 }
 
 /// Returns the image of every service of a bottle, by the service's name.
@@ -162,6 +210,8 @@ pub(super) fn watch(
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn state(status: &str, labels: &[(&str, &str)]) -> ContainerState {
@@ -181,9 +231,42 @@ mod tests {
         let shown: Vec<String> = services.iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
-            ["agent is running", "pipelock exited with status 137 (killed: out of memory)", "seal was removed"]
+            [
+                "agent lost its network: `seal` was removed; launch the bottle again",
+                "pipelock exited with status 137 (killed: out of memory)",
+                "seal was removed"
+            ]
         );
         let up: Vec<bool> = services.iter().map(ServiceHealth::is_up).collect();
-        assert_eq!(up, [true, false, false]);
+        assert_eq!(up, [false, false, false]);
+    }
+
+    #[test]
+    fn an_agent_has_lost_its_network_when_its_seal_ended_or_started_after_it() {
+        let at = |status: &str, service: &str, seconds: u64| {
+            let mut state = state(status, &[(SERVICE, service), (DEPENDS_ON, "seal:service_healthy:true")]);
+            state.started = Some(UNIX_EPOCH + Duration::from_secs(seconds));
+            state
+        };
+        let told = |agent: ContainerState, seal: Option<ContainerState>| {
+            let all: Vec<_> = [Some(agent), seal].into_iter().flatten().collect();
+            let services = services(all.iter().map(|state| ("name", state)));
+            let agent = services.iter().find(|service| service.service == "agent").unwrap();
+            assert_eq!(agent.lost_network, !agent.is_up() && agent.status == "running");
+            agent.summary.clone()
+        };
+        let agent = || at("running", "agent", 20);
+        for seal in [at("running", "seal", 10), at("paused", "seal", 10), state("running", &[(SERVICE, "seal")])] {
+            assert_eq!(told(agent(), Some(seal)), "is running");
+        }
+        let remedy = "launch the bottle again";
+        assert_eq!(told(agent(), None), format!("lost its network: `seal` was removed; {remedy}"));
+        let ended = at("exited", "seal", 10);
+        assert_eq!(told(agent(), Some(ended)), format!("lost its network: `seal` exited with status 0; {remedy}"));
+        assert_eq!(
+            told(agent(), Some(at("running", "seal", 21))),
+            format!("lost its network: `seal` was started again after it; restart the agent's container or {remedy}")
+        );
+        assert_eq!(told(at("exited", "agent", 20), Some(at("running", "seal", 21))), "exited with status 0");
     }
 }

@@ -2,13 +2,15 @@
 
 use std::net::UdpSocket;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bottle::exec::Event;
 use bottle::exec::engine::Exec;
 use bottle::plan::Service;
 use bottle::{Bottle, ServiceHealth};
 
-use bottle_testing::lab::{Lab, OUTSIDE, docker, run, sh};
+use bottle_testing::lab::{Lab, OUTSIDE, docker, example, run, sh};
 
 /// With a route, egress is in front of pipelock, whose port is then closed to the agent.
 const BOTTLE: &str = "\
@@ -225,30 +227,84 @@ fn a_connection_to_pipelock_beyond_the_limit_waits_until_another_ends() {
     lab.close(&bottle);
 }
 
+/// Runs a command in the agent's container, also if the bottle would refuse to.
+fn in_container(bottle: &Bottle, command: &[&str]) -> String {
+    let container = bottle.names().container(Service::Agent);
+    let output = bottle.engine().exec(&container, &Exec::new(command.iter().copied())).unwrap();
+    assert!(output.status.is_success(), "{}", output.stderr.text());
+    output.stdout.text().trim().to_owned()
+}
+
+/// Attaches to a bottle anew. Returns the result of a command, and the warnings that the observer received.
+fn attach(lab: &Lab, bottle: &Bottle) -> (Result<String, String>, Vec<String>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&events);
+    let observer = move |event: &Event| {
+        if let Event::Warning { message } = event {
+            seen.lock().unwrap().push(message.clone());
+        }
+    };
+    let attached = lab.options().with_observer(Arc::new(observer)).attach(bottle.slug()).unwrap();
+    let result = attached.exec(["echo", "ran"]);
+    let warnings = events.lock().unwrap().clone();
+    (result.map(|output| output.stdout.text()).map_err(|error| error.to_string()), warnings)
+}
+
 #[test]
 #[ignore = "needs a container engine"]
-fn without_its_seal_the_agent_has_only_loopback_and_the_bottle_says_so() {
+fn an_agent_that_lost_its_network_is_reported_and_runs_no_command() {
     let lab = Lab::new("unsealed");
     let bottle = lab.launch(BOTTLE, "");
     let seal = bottle.names().container(Service::Seal);
     let health = bottle.health().unwrap();
     assert!(health.iter().all(ServiceHealth::is_up), "{health:#?}");
-    let interfaces = |bottle: &Bottle| sh(bottle, "ls /sys/class/net").ok().to_owned();
+    let interfaces = |bottle: &Bottle| in_container(bottle, &["ls", "/sys/class/net"]);
     assert!(interfaces(&bottle).contains("eth0"));
+    assert_eq!(attach(&lab, &bottle), (Ok("ran\n".to_owned()), Vec::new()));
 
-    docker(["kill", &seal]);
-    assert_eq!(interfaces(&bottle), "lo");
-    let found = |bottle: &Bottle, service: Service| {
-        let health = bottle.health().unwrap();
+    let found = |service: Service| {
+        let health = lab.options().list().unwrap().remove(bottle.slug()).unwrap().services;
+        assert_eq!(health, bottle.health().unwrap());
         health.into_iter().find(|health| health.service == service.as_str()).unwrap()
     };
-    let ended = found(&bottle, Service::Seal);
+    let assert_lost = |why: &str| {
+        assert_eq!(interfaces(&bottle), "lo");
+        let agent = found(Service::Agent);
+        assert!(agent.lost_network && !agent.is_up(), "{agent:#?}");
+        assert_eq!(agent.summary, format!("lost its network: {why}"));
+        let problem = format!("bottle `{}`: its agent lost its network: {why}", bottle.slug());
+        let error = format!("run a command in {problem}");
+        assert_eq!(attach(&lab, &bottle), (Err(error.clone()), vec![problem]));
+        // A handle that found the seal in order looks again after five seconds.
+        let until = Instant::now() + Duration::from_secs(8);
+        let refused = loop {
+            match bottle.exec(["true"]) {
+                Err(error) => break error.to_string(),
+                Ok(_) => assert!(Instant::now() < until, "the command still runs"),
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        assert_eq!(refused, error);
+        let listed = run(example("bottles").arg("--state-dir").arg(lab.state_root().path()).arg("list"));
+        assert!(listed.ok().contains(&format!("    agent lost its network: {why}")), "{listed:?}");
+    };
+    docker(["kill", &seal]);
+    let ended = found(Service::Seal);
     assert!(!ended.is_up() && ended.summary == "exited with status 137", "{ended:#?}");
+    assert_lost("`seal` exited with status 137; launch the bottle again");
+    // The agent's work can still be fetched.
+    in_container(&bottle, &["sh", "-c", "echo work >/tmp/kept"]);
+    bottle.cp_out("/tmp/kept", lab.root.path()).unwrap();
+    assert_eq!(std::fs::read_to_string(lab.root.path().join("kept")).unwrap(), "work\n");
+    bottle.cp_in(&lab.root.path().join("kept"), "/tmp", None).unwrap();
 
     // A seal that is back has a namespace of its own; the agent joins it when it is started again.
     docker(["start", &seal]);
-    assert_eq!(interfaces(&bottle), "lo");
+    assert_lost("`seal` was started again after it; restart the agent's container or launch the bottle again");
     docker(["restart", "--time", "1", &bottle.names().project()]);
+    let agent = found(Service::Agent);
+    assert!(agent.is_up(), "{agent:#?}");
+    assert_eq!(attach(&lab, &bottle), (Ok("ran\n".to_owned()), Vec::new()));
     let host = HostService::start();
     assert_eq!((knock(&bottle, &host).as_str(), host.arrived()), ("", 0));
     sh(&bottle, &format!("curl -fsS https://{OUTSIDE}/echo")).ok();

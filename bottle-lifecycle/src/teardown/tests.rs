@@ -294,8 +294,10 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
     assert_eq!(
         backend.lines().into_iter().map(unmarked).collect::<Vec<_>>(),
         [
+            "docker container inspect claude-bottle-demo claude-bottle-seal-demo",
             "docker exec --user agent --workdir /work claude-bottle-demo id",
             "docker exec --interactive --user root --workdir / claude-bottle-demo id",
+            "docker container inspect claude-bottle-demo claude-bottle-seal-demo",
             "docker network rm n"
         ]
     );
