@@ -11,7 +11,7 @@ use bottle_engine::Engine;
 use bottle_exec::{Observer, step};
 use bottle_plan::manifest::Forge as Kind;
 use bottle_plan::plan::{DeployKey, Upstream};
-use bottle_plan::value::EnvName;
+use bottle_plan::value::CredentialName;
 use bottle_plan::{BottlePlan, SecretValue};
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ pub struct DeployKeyError {
     /// The forge's interface.
     pub api_url: String,
     /// The variable that holds the token.
-    pub variable: EnvName,
+    pub variable: CredentialName,
     /// Error of the forge, or of the connection to it.
     pub source: ForgeError,
 }
@@ -55,7 +55,7 @@ struct Entry {
     /// Algorithm and key, as the forge lists them too.
     public_key: String,
     /// The host's variable that holds the token.
-    token: EnvName,
+    token: CredentialName,
     /// Time of the request to the forge, in seconds since 1970.
     asked: u64,
     /// Id of the key at the forge. `None` until its response was read.
@@ -136,7 +136,7 @@ impl Registrar<'_> {
 }
 
 /// Returns the token in the host's environment. `None` if it is missing or empty.
-fn token(host: &Host, variable: &EnvName) -> Option<SecretValue> {
+fn token(host: &Host, variable: &CredentialName) -> Option<SecretValue> {
     let text = host.variable(variable.as_str())?.to_str()?.trim();
     (!text.is_empty()).then(|| SecretValue::new(text))
 }

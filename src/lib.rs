@@ -30,11 +30,26 @@
 //!
 //! # How do I let the agent reach a host?
 //!
-//! Add it to the allowlist: `egress.allow` in a manifest. `*.example.com` allows `example.com` and every name below it.
+//! Add it to the allowlist: `egress.allow` in a manifest. There, `*.example.org` is a *domain wildcard*: it allows
+//! `example.org` and every name below it, at any depth.
 //!
 //! ```
 //! # use bottle::prelude::*;
 //! let dev = BottleSpec::default().with_allow("example.com")?.with_allow("*.example.org")?;
+//! # Ok::<(), bottle::Error>(())
+//! ```
+//!
+//! # How do I limit what the agent may ask of a host?
+//!
+//! Add a route instead, with paths, methods, or both. As the host of a route, `*.example.net` is a *label wildcard*: it
+//! covers the names exactly one label below `example.net`.
+//!
+//! ```
+//! # use bottle::prelude::*;
+//! let read = RouteSpec::new("*.example.net")?.with_path("/v1/")?.with_method("GET")?;
+//! assert!(read.host.matches("api.example.net"));
+//! assert!(!read.host.matches("example.net") && !read.host.matches("a.b.example.net"));
+//! let dev = BottleSpec::default().with_route(read);
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!

@@ -17,8 +17,8 @@ use crate::manifest::{
 };
 use crate::name::{AgentName, BottleName, Names};
 use crate::value::{
-    ByteSize, ContainerPath, DebianPackage, EntryName, EnvName, GitUrl, HeaderName, HostName, HostPattern, ImageRef,
-    Method, NpmVersion, PathPrefix, Span,
+    AllowedHost, ByteSize, ContainerPath, CredentialName, DebianPackage, EntryName, EnvName, GitUrl, HeaderName,
+    HostName, ImageRef, Method, NpmVersion, PathPrefix, RouteHost, Span,
 };
 
 /// The plan of one bottle, without the facts that only a launch can know.
@@ -87,12 +87,12 @@ impl std::fmt::Display for UserIds {
 /// The hosts that pipelock allows, and its inspection of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyPlan {
-    /// The hosts that the agent may reach: those in the manifest's list and those of its routes, sorted, without
+    /// The hosts that pipelock lets pass: those in the manifest's list and those of its routes, sorted, without
     /// duplicates. Empty: none.
-    pub allow: Vec<HostPattern>,
+    pub allow: Vec<AllowedHost>,
     /// The hosts of `allow` whose content pipelock inspects, sorted. Empty: pipelock decrypts nothing.
     #[serde(default)]
-    pub content: Vec<HostPattern>,
+    pub content: Vec<AllowedHost>,
     /// The scan of headers and bodies of the requests that pipelock can read.
     #[serde(default)]
     pub scan_requests: RequestScan,
@@ -101,10 +101,10 @@ pub struct ProxyPlan {
 impl ProxyPlan {
     /// Returns the hosts of `allow` that pipelock passes without decrypting them. A wildcard is left out if it covers a
     /// host whose content is inspected, because pipelock would pass that host too.
-    pub fn passed(&self) -> impl Iterator<Item = &HostPattern> {
+    pub fn passed(&self) -> impl Iterator<Item = &AllowedHost> {
         let mut decrypted: BTreeSet<String> = self.content.iter().map(ToString::to_string).collect();
         for host in &self.content {
-            let mut domain = Some(host.wildcard_base().unwrap_or(host.as_str()));
+            let mut domain = Some(host.domain().unwrap_or(host.as_str()));
             while let Some(name) = domain {
                 decrypted.insert(format!("*.{name}"));
                 domain = name.split_once('.').map(|(_, parent)| parent);
@@ -129,7 +129,7 @@ pub struct EgressPlan {
 
 impl EgressPlan {
     /// Returns every token slot with the host's variable that fills it, sorted by slot, without duplicates.
-    pub fn token_slots(&self) -> BTreeMap<EnvName, EnvName> {
+    pub fn token_slots(&self) -> BTreeMap<EnvName, CredentialName> {
         let injections = self.routes.iter().filter_map(|route| route.inject.as_ref());
         injections.map(|inject| (inject.slot.clone(), inject.token.clone())).collect()
     }
@@ -143,7 +143,7 @@ pub struct Route {
     /// The manifest key of the entry, for error messages.
     pub key: String,
     /// The host, or a wildcard for exactly one label.
-    pub host: HostPattern,
+    pub host: RouteHost,
     /// The port.
     pub port: u16,
     /// The allowed path prefixes. Empty: all.
@@ -158,7 +158,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Injection {
     /// The host's environment variable that holds the token.
-    pub token: EnvName,
+    pub token: CredentialName,
     /// The environment variable of the egress container that holds the token.
     pub slot: EnvName,
     /// The header that carries the credential.
@@ -202,7 +202,7 @@ impl GitGatePlan {
     }
 
     /// Returns every token slot with the host's variable that fills it, sorted by slot, without duplicates.
-    pub fn token_slots(&self) -> BTreeMap<EnvName, EnvName> {
+    pub fn token_slots(&self) -> BTreeMap<EnvName, CredentialName> {
         let slot = |upstream: &Upstream| match &upstream.auth {
             GitAuth::Token { token, slot, .. } => Some((slot.clone(), token.clone())),
             GitAuth::IdentityFile(_) | GitAuth::DeployKey(_) | GitAuth::Anonymous => None,
@@ -241,7 +241,7 @@ pub enum GitAuth {
     /// A token over https.
     Token {
         /// The host's environment variable that holds the token.
-        token: EnvName,
+        token: CredentialName,
         /// The environment variable of the git-gate container that holds the token.
         slot: EnvName,
         /// The user name that is sent with the token.
@@ -259,7 +259,7 @@ pub struct DeployKey {
     /// The base URL of the API, without a trailing `/`.
     pub api_url: String,
     /// The host's environment variable that holds a token which may administer keys.
-    pub token: EnvName,
+    pub token: CredentialName,
     /// The repository's name at the forge.
     pub repository: String,
     /// `true` if the key has read-only access. This is so when pushes are disabled.
@@ -444,9 +444,9 @@ impl BottlePlan {
                 may_be_empty: true,
             });
         }
-        let mut slot = |name: &EnvName, source: &EnvName, key: String, purpose: String| {
+        let mut slot = |name: &EnvName, source: &CredentialName, key: String, purpose: String| {
             if !wanted.iter().any(|earlier| earlier.name == *name) {
-                let (name, source) = (name.clone(), source.clone());
+                let (name, source) = (name.clone(), source.variable().clone());
                 wanted.push(WantedVariable { name, source, key, purpose, may_be_empty: false });
             }
         };

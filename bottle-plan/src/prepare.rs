@@ -13,7 +13,9 @@ use crate::plan::{
     InjectionValue, PlanSource, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
     WorkspacePlan,
 };
-use crate::value::{ContainerPath, EnvName, GitTransport, HeaderName, HostPattern, ImageRef, NpmVersion};
+use crate::value::{
+    AllowedHost, ContainerPath, CredentialName, EnvName, GitTransport, HeaderName, ImageRef, NpmVersion,
+};
 
 /// The default Debian image that built images are based on.
 const BASE_IMAGE: &str = "debian:trixie-slim";
@@ -253,13 +255,9 @@ impl Paths<'_> {
 
 fn proxy(bottle: &BottleSpec) -> ProxyPlan {
     let egress = &bottle.egress;
-    let routed = egress.routes.iter().map(|route| &route.host);
-    let allow: BTreeSet<&HostPattern> = egress.allow.iter().map(|entry| &entry.host).chain(routed).collect();
-    ProxyPlan {
-        allow: allow.into_iter().cloned().collect(),
-        content: egress.content(),
-        scan_requests: egress.scan_requests,
-    }
+    let routed = egress.routes.iter().map(|route| route.host.to_allowed());
+    let allow: BTreeSet<AllowedHost> = egress.allow.iter().map(|entry| entry.host.clone()).chain(routed).collect();
+    ProxyPlan { allow: allow.into_iter().collect(), content: egress.content(), scan_requests: egress.scan_requests }
 }
 
 fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
@@ -319,8 +317,8 @@ fn username(given: Option<&str>) -> String {
 
 /// Returns the sidecar's variable for a token. It differs from the token's own variable because all services share one
 /// Compose environment, in which the agent's placeholder often has that name.
-fn slot(prefix: &'static str, token: &EnvName) -> EnvName {
-    EnvName::prefixed(prefix, token)
+fn slot(prefix: &'static str, token: &CredentialName) -> EnvName {
+    token.prefixed(prefix)
 }
 
 fn git_gate(bottle: &BottleSpec, key: &str, paths: &Paths<'_>) -> Option<GitGatePlan> {

@@ -84,7 +84,8 @@ fn both(key: &str, text: &str, validator: &jsonschema::Validator) -> (bool, bool
     let mut manifest = json!({"bottles": {"dev": {}}, "agents": {"demo": {"bottle": "dev", "command": ["id"]}}});
     let bottle = &mut manifest["bottles"]["dev"];
     match key {
-        "host" => bottle["egress"]["allow"] = json!([text]),
+        "allowed" => bottle["egress"]["allow"] = json!([text]),
+        "routed" => bottle["egress"]["routes"] = json!([{"host": text}]),
         "path" => bottle["egress"]["routes"] = json!([{"host": "example.com", "paths": [text]}]),
         "method" => bottle["egress"]["routes"] = json!([{"host": "example.com", "methods": [text]}]),
         "token" => bottle["egress"]["routes"] = json!([{"host": "example.com", "inject": {"token": text}}]),
@@ -132,7 +133,8 @@ proptest! {
     #[test]
     fn parser_and_schema_agree_on_single_values(
         (key, text) in prop_oneof![
-            (Just("host"), "(\\*\\.)?[a-z0-9.*-]{1,10}"),
+            (Just("allowed"), "(\\*\\.)?[a-z0-9.*-]{1,10}"),
+            (Just("routed"), "(\\*\\.)?[a-z0-9.*-]{1,10}"),
             (Just("path"), "/?[a-z./%-]{0,8}"),
             (Just("method"), "[A-Zg]{1,5}|CONNECT|TRACE"),
             (Just("token"), "[A-Za-z0-9_$-]{1,12}"),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture};
 use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, WorkspaceMode};
 use bottle_plan::name::Service;
-use bottle_plan::value::{Glob, HostPattern, Method, PathPrefix};
+use bottle_plan::value::{AllowedHost, Glob, Method, PathPrefix};
 
 /// The direction of a change: whether the bottle may do more or less than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ impl Changes {
 
     /// Compares the allowed requests host by host, because a route limits a host that would be open without it.
     fn reach(&mut self, old: &Allowed<'_>, new: &Allowed<'_>) {
-        for host in old.hosts().union(&new.hosts()) {
+        for host in old.hosts.union(&new.hosts) {
             let (before, after) = (old.reaches(host), new.reaches(host));
             let missing = |reach: &&Reach, others: &[Reach]| !others.iter().any(|other| other.covers(reach));
             for reach in after.iter().filter(|reach| missing(reach, &before)) {
@@ -149,7 +149,7 @@ impl Changes {
     /// Compares the inspection by pipelock, host by host. Only hosts that both postures allow are compared. A host that
     /// becomes allowed is already listed as such.
     fn inspection(&mut self, old: &Allowed<'_>, new: &Allowed<'_>) {
-        for host in old.hosts().union(&new.hosts()) {
+        for host in old.hosts.union(&new.hosts) {
             let both = !old.reaches(host).is_empty() && !new.reaches(host).is_empty();
             match (old.inspects(host), new.inspects(host)) {
                 (Inspect::Content, Inspect::Connection) if both => {
@@ -433,7 +433,7 @@ struct Allowed<'a> {
     open: BTreeSet<&'a str>,
     routes: BTreeMap<&'a str, Vec<&'a RoutePosture>>,
     content: BTreeSet<&'a str>,
-    hosts: BTreeSet<&'a HostPattern>,
+    hosts: BTreeSet<AllowedHost>,
 }
 
 impl<'a> Allowed<'a> {
@@ -443,20 +443,21 @@ impl<'a> Allowed<'a> {
             routes.entry(route.host.as_str()).or_default().push(route);
         }
         Self {
-            open: posture.open_hosts.iter().map(HostPattern::as_str).collect(),
-            content: posture.content.iter().map(HostPattern::as_str).collect(),
-            hosts: posture.open_hosts.iter().chain(posture.routes.iter().map(|route| &route.host)).collect(),
+            open: posture.open_hosts.iter().map(AllowedHost::as_str).collect(),
+            content: posture.content.iter().map(AllowedHost::as_str).collect(),
+            hosts: posture
+                .open_hosts
+                .iter()
+                .cloned()
+                .chain(posture.routes.iter().map(|route| route.host.to_allowed()))
+                .collect(),
             routes,
         }
     }
 
-    fn hosts(&self) -> BTreeSet<&'a HostPattern> {
-        self.hosts.clone()
-    }
-
     /// Returns the allowed requests to a host: those of its routes if it has routes, every request if it is open, and
     /// else none.
-    fn reaches(&self, host: &HostPattern) -> Vec<Reach> {
+    fn reaches(&self, host: &AllowedHost) -> Vec<Reach> {
         // A route's wildcard stands for exactly one label. A route for exactly this host hides it.
         let wildcard = || self.routes.get(format!("*.{}", host.as_str().split_once('.')?.1).as_str());
         if let Some(routes) = self.routes.get(host.as_str()).or_else(wildcard) {
@@ -468,7 +469,7 @@ impl<'a> Allowed<'a> {
 
     /// Returns the kind of inspection for a host. The pattern for exactly this host decides, or else a wildcard that
     /// covers it. A wildcard with `connection` never covers a host with `content`.
-    fn inspects(&self, host: &HostPattern) -> Inspect {
+    fn inspects(&self, host: &AllowedHost) -> Inspect {
         let is_content = |pattern: &String| self.content.contains(pattern.as_str());
         let is_named =
             |pattern: &String| self.open.contains(pattern.as_str()) || self.routes.contains_key(pattern.as_str());
@@ -485,8 +486,8 @@ impl<'a> Allowed<'a> {
 
 /// Returns the open patterns that cover a host: its own, and every wildcard that matches it. An open wildcard matches the
 /// domain itself and every name below it.
-fn covering(host: &HostPattern) -> impl Iterator<Item = String> {
-    let name = host.wildcard_base().unwrap_or(host.as_str());
+fn covering(host: &AllowedHost) -> impl Iterator<Item = String> {
+    let name = host.domain().unwrap_or(host.as_str());
     let domains = std::iter::successors(Some(name), |name| Some(name.split_once('.')?.1));
     std::iter::once(host.to_string()).chain(domains.map(|domain| format!("*.{domain}")))
 }

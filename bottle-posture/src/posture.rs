@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use bottle_plan::manifest::{Inspect, LimitsSpec, NetworkMode, PushSpec, RequestScan, Runtime, WorkspaceMode};
 use bottle_plan::name::{AgentName, Service, Slug};
 use bottle_plan::plan::{BottlePlan, GitAuth, InjectionValue, Route};
-use bottle_plan::value::{EntryName, EnvName, HeaderName, HostPattern, ImageRef, Method, PathPrefix, Span};
+use bottle_plan::value::{
+    AllowedHost, CredentialName, EntryName, EnvName, HeaderName, ImageRef, Method, PathPrefix, RouteHost, Span,
+};
 
 /// The posture of a bottle: what it may do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,13 +26,13 @@ pub struct Posture {
     /// The kernel capabilities of the agent. Empty, because the renderer drops all of them.
     pub capabilities: Vec<String>,
     /// Hosts that the agent may reach on every port, with every path and method.
-    pub open_hosts: Vec<HostPattern>,
+    pub open_hosts: Vec<AllowedHost>,
     /// Hosts that the agent may reach only as a route allows. Any other request to one of these hosts is denied.
     pub routes: Vec<RoutePosture>,
     /// Hosts of the two lists above whose content pipelock inspects. For the others, pipelock inspects only the
     /// connection.
     #[serde(default)]
-    pub content: Vec<HostPattern>,
+    pub content: Vec<AllowedHost>,
     /// The scan of request headers and bodies by pipelock. It covers requests to the hosts in `content` and requests
     /// over plain HTTP.
     #[serde(default)]
@@ -72,7 +74,7 @@ pub struct RoutePosture {
     /// The route's name.
     pub name: String,
     /// The host. A wildcard matches exactly one label.
-    pub host: HostPattern,
+    pub host: RouteHost,
     /// The port.
     pub port: u16,
     /// The allowed path prefixes. Empty: every path.
@@ -87,7 +89,7 @@ pub struct RoutePosture {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CredentialPosture {
     /// The host's environment variable that holds the credential.
-    pub variable: EnvName,
+    pub variable: CredentialName,
     /// The header that carries the credential.
     pub header: HeaderName,
     /// The user name, for basic authentication. `None` for other schemes.
@@ -121,12 +123,12 @@ pub enum GitCredential {
         /// The repository.
         repository: String,
         /// The host's environment variable that holds a token which may register keys.
-        variable: EnvName,
+        variable: CredentialName,
         /// `true` if the key has read-only access.
         read_only: bool,
     },
     /// A token, by the host's environment variable that holds it.
-    Token(EnvName),
+    Token(CredentialName),
     /// No credential.
     None,
 }
@@ -172,7 +174,7 @@ impl Posture {
     /// Creates the posture of a plan.
     pub fn of(plan: &BottlePlan) -> Self {
         let routes = plan.egress.iter().flat_map(|egress| &egress.routes);
-        let hosts_of_routes: BTreeSet<_> = routes.clone().map(|route| &route.host).collect();
+        let hosts_of_routes: BTreeSet<_> = routes.clone().map(|route| route.host.to_allowed()).collect();
         let agent = &plan.agent;
         let mut images = plan.images.ready.clone();
         images.insert(Service::Pipelock, plan.images.pipelock.clone());
@@ -226,7 +228,7 @@ fn shown(path: &Path) -> String {
 }
 
 /// Returns the hosts that pipelock decrypts, as in its configuration.
-fn content(plan: &BottlePlan) -> Vec<HostPattern> {
+fn content(plan: &BottlePlan) -> Vec<AllowedHost> {
     let passed: BTreeSet<_> = plan.proxy.passed().collect();
     plan.proxy.allow.iter().filter(|host| !passed.contains(host)).cloned().collect()
 }
@@ -302,12 +304,12 @@ impl fmt::Display for Posture {
             writeln!(f, "  nothing")?;
         }
         let content: BTreeSet<_> = self.content.iter().collect();
-        let inspect = |host| if content.contains(host) { Inspect::Content } else { Inspect::Connection };
+        let inspect = |host: &AllowedHost| if content.contains(host) { Inspect::Content } else { Inspect::Connection };
         for host in &self.open_hosts {
             writeln!(f, "  {host}, every port, path and method; inspected by {}", inspect(host))?;
         }
         for route in &self.routes {
-            writeln!(f, "  {route}; inspected by {}", inspect(&route.host))?;
+            writeln!(f, "  {route}; inspected by {}", inspect(&route.host.to_allowed()))?;
         }
         self.inspection(f, &content)?;
         writeln!(f, "\nIt may use the git repositories:")?;
@@ -361,16 +363,23 @@ impl fmt::Display for Posture {
 
 impl Posture {
     /// Describes each kind of inspection that is in use, with its cost.
-    fn inspection(&self, f: &mut fmt::Formatter<'_>, content: &BTreeSet<&HostPattern>) -> fmt::Result {
-        let hosts = self.open_hosts.iter().chain(self.routes.iter().map(|route| &route.host));
-        if hosts.clone().any(|host| !content.contains(host)) {
+    fn inspection(&self, f: &mut fmt::Formatter<'_>, content: &BTreeSet<&AllowedHost>) -> fmt::Result {
+        if self.open_hosts.iter().any(|host| host.domain().is_some()) {
+            writeln!(f, "  A `*.` without a port covers the domain after it, and every name below that domain.")?;
+        }
+        if self.routes.iter().any(|route| route.host.domain().is_some()) {
+            writeln!(f, "  A `*.` with a port covers the names exactly one label below the domain after it.")?;
+        }
+        let hosts: Vec<AllowedHost> =
+            self.open_hosts.iter().cloned().chain(self.routes.iter().map(|route| route.host.to_allowed())).collect();
+        if hosts.iter().any(|host| !content.contains(host)) {
             writeln!(f, "  By connection: pipelock checks host, address and TLS server name, and decrypts nothing.")?;
         }
-        if hosts.clone().any(|host| content.contains(host)) {
+        if hosts.iter().any(|host| content.contains(host)) {
             writeln!(f, "  By content: pipelock decrypts, and scans URLs and answers (2 s per MiB, at most 1 MiB).")?;
             writeln!(f, "  Egress is in front of pipelock and bounds how many answers it scans at once.")?;
         }
-        if let Some(limit) = self.max_connections.filter(|_| hosts.clone().next().is_some()) {
+        if let Some(limit) = self.max_connections.filter(|_| !hosts.is_empty()) {
             writeln!(f, "  It may have {limit} connections at once. A further one waits until one of them ends.")?;
         }
         let scanned = "  Headers and bodies of requests that pipelock can read are scanned (2.4 s per MB);";

@@ -213,7 +213,7 @@ fn passthrough(plan: &BottlePlan) -> Vec<&str> {
     let mut names = BTreeSet::new();
     for host in plan.proxy.passed() {
         names.insert(host.as_str());
-        names.extend(host.wildcard_base());
+        names.extend(host.domain());
     }
     names.into_iter().collect()
 }
@@ -224,7 +224,7 @@ fn passthrough(plan: &BottlePlan) -> Vec<&str> {
 fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
     let passed: BTreeSet<_> = plan.proxy.passed().collect();
     let routes = plan.egress.iter().flat_map(|egress| &egress.routes);
-    routes.filter(|route| route.inject.is_some()).any(|route| !passed.contains(&route.host))
+    routes.filter(|route| route.inject.is_some()).any(|route| !passed.contains(&route.host.to_allowed()))
 }
 
 /// The configuration file. A key that is not listed here keeps pipelock's default.

@@ -4,7 +4,10 @@ use std::fmt::{self, Write as _};
 
 use bottle_plan::manifest::PushSpec;
 use bottle_plan::plan::{EgressPlan, GitAuth, GitGatePlan, Injection, InjectionValue, Route, Upstream};
-use bottle_plan::value::{DebianPackage, EntryName, EnvName, GitTransport, GitUrl, HostPattern, Method, PathPrefix};
+use bottle_plan::value::{
+    AllowedHost, CredentialName, DebianPackage, EntryName, GitTransport, GitUrl, HeaderName, Method, PathPrefix,
+    RouteHost,
+};
 use bottle_plan::{BottlePlan, Service};
 use bottle_sidecars::pipelock;
 
@@ -83,8 +86,8 @@ type Edited = Result<(When, String), String>;
 /// Sets how pipelock inspects a newly allowed host. If the launch has a host with `inspect: content`, a reload cannot make
 /// pipelock pass a further host without decrypting it, so a host that the launch did not pass is inspected by content
 /// until the next launch. Otherwise pipelock decrypts no host.
-fn inspect(plan: &mut BottlePlan, launched: Option<&BottlePlan>, host: &HostPattern, note: &mut String) {
-    let covers = |pattern: &HostPattern| pattern == host || pattern.claims(host);
+fn inspect(plan: &mut BottlePlan, launched: Option<&BottlePlan>, host: &AllowedHost, note: &mut String) {
+    let covers = |pattern: &AllowedHost| pattern.covers(host);
     // The next launch inspects the host as the wildcard that covers it.
     let at_launch = plan.proxy.content.iter().any(covers);
     let decrypted = |launched: &BottlePlan| launched.proxy.decrypts() && !launched.proxy.passed().any(covers);
@@ -108,8 +111,8 @@ fn inspect(plan: &mut BottlePlan, launched: Option<&BottlePlan>, host: &HostPatt
     }
 }
 
-fn allow_host(plan: &mut BottlePlan, host: &HostPattern) -> Edited {
-    let claims = |route: &Route| route.host == *host || route.host.claims(host);
+fn allow_host(plan: &mut BottlePlan, host: &AllowedHost) -> Edited {
+    let claims = |route: &Route| route.host.to_allowed() == *host || route.host.claims(host);
     if plan.egress.iter().flat_map(|egress| &egress.routes).any(claims) {
         return Err(format!("routes limit what may be asked of {host}; a route has to be proposed"));
     }
@@ -125,10 +128,10 @@ fn allow_host(plan: &mut BottlePlan, host: &HostPattern) -> Edited {
 fn route(
     plan: &mut BottlePlan,
     key: String,
-    host: &HostPattern,
+    host: &RouteHost,
     paths: &[PathPrefix],
     methods: &[Method],
-    credential: Option<&EnvName>,
+    credential: Option<&CredentialName>,
 ) -> Edited {
     let has_egress = plan.egress.is_some();
     let routes = &mut plan.egress.get_or_insert_with(EgressPlan::default).routes;
@@ -137,7 +140,7 @@ fn route(
         Some(token) => {
             // A credential that egress already holds is injected as in its other routes.
             let known = routes.iter().filter_map(|route| route.inject.as_ref()).find(|inject| inject.token == *token);
-            (Some(known.cloned().map_or_else(|| bearer(token.clone()), Ok)?), known.is_some())
+            (Some(known.cloned().unwrap_or_else(|| bearer(token.clone()))), known.is_some())
         }
     };
     let route = Route {
@@ -157,8 +160,9 @@ fn route(
         return Err(format!("the route `{}` describes some of these requests as well", other.name));
     }
     routes.push(route);
-    if let Err(place) = plan.proxy.allow.binary_search(host) {
-        plan.proxy.allow.insert(place, host.clone());
+    let allowed = host.to_allowed();
+    if let Err(place) = plan.proxy.allow.binary_search(&allowed) {
+        plan.proxy.allow.insert(place, allowed);
     }
     Ok(match (has_egress, has_value, credential) {
         (true, true, _) => (When::Now, String::new()),
@@ -171,16 +175,12 @@ fn route(
 }
 
 /// Returns the injection, by a manifest's default scheme, of a credential that no route uses yet.
-fn bearer(token: EnvName) -> Result<Injection, String> {
-    Ok(Injection {
-        slot: parse(&format!("EGRESS_TOKEN_{token}"))?,
-        token,
-        header: parse("authorization")?,
-        value: InjectionValue::Template("Bearer {token}".into()),
-    })
+fn bearer(token: CredentialName) -> Injection {
+    let value = InjectionValue::Template("Bearer {token}".into());
+    Injection { slot: token.prefixed("EGRESS_TOKEN_"), token, header: HeaderName::constant("authorization"), value }
 }
 
-fn free_name(routes: &[Route], host: &HostPattern) -> String {
+fn free_name(routes: &[Route], host: &RouteHost) -> String {
     let base = host.as_str().replace('*', "any");
     let numbered = (2..=routes.len() + 2).map(|number| format!("{base}-{number}"));
     let mut names = std::iter::once(base.clone()).chain(numbered);
@@ -231,10 +231,6 @@ fn packages(plan: &mut BottlePlan, names: &[DebianPackage]) -> (When, String) {
     packages.sort();
     packages.dedup();
     (When::NextLaunch, "the agent's image is built with them then".into())
-}
-
-fn parse<T: std::str::FromStr<Err = bottle_plan::NameError>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: bottle_plan::NameError| error.to_string())
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use bottle_values::name::{NameError, Slug};
-use bottle_values::value::{DebianPackage, EntryName, EnvName, GitUrl, HostPattern, Method, PathPrefix};
+use bottle_values::value::{
+    AllowedHost, CredentialName, DebianPackage, EntryName, GitUrl, Method, PathPrefix, RouteHost,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -48,19 +50,19 @@ pub struct Proposal {
 pub enum Change {
     /// Allow requests to a host.
     AllowHost {
-        /// Host, or a wildcard for a name and everything below it.
-        host: HostPattern,
+        /// Host, or a domain wildcard for a name and everything below it.
+        host: AllowedHost,
     },
     /// Add a route through egress.
     Route {
-        /// Host, or a wildcard for every name exactly one label below a name.
-        host: HostPattern,
+        /// Host, or a label wildcard for every name exactly one label below a name.
+        host: RouteHost,
         /// Path prefixes. Empty: every path.
         paths: Vec<PathPrefix>,
         /// Methods. Empty: every method.
         methods: Vec<Method>,
         /// Name of the credential to inject. Absent: none.
-        credential: Option<EnvName>,
+        credential: Option<CredentialName>,
     },
     /// Serve a repository through git-gate.
     GitUpstream {
@@ -101,9 +103,9 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AllowHost { host } => write!(f, "allow the host {host}"),
+            Self::AllowHost { host } => write!(f, "allow the host {}", host.in_words()),
             Self::Route { host, paths, methods, credential } => {
-                write!(f, "route {host}")?;
+                write!(f, "route {}", host.in_words())?;
                 list(f, "paths", paths)?;
                 list(f, "methods", methods)?;
                 match credential {
@@ -245,10 +247,8 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
         }
         "route" => {
             let RouteFields { host, paths, methods, credential } = fields(value)?;
-            let not_a_name = "`credential` is not the name of a credential";
-            let credential = credential.map(|name| parse::<EnvName>(&name, not_a_name)).transpose()?;
-            let is_token = credential.as_ref().is_some_and(|name| name.check_not_a_token().is_err());
-            require(!is_token, not_a_name)?;
+            let credential =
+                credential.map(|name| parse(&name, "`credential` is not the name of a credential")).transpose()?;
             Ok(Change::Route {
                 host: parse(&host, "`host` is not a host")?,
                 paths: parse_set(&paths, MAX_PATHS, "`paths` are not paths")?,
@@ -326,12 +326,21 @@ mod tests {
     #[test]
     fn every_kind_is_read() {
         for (kind, change, words) in [
-            ("allow_host", json!({"host": "*.a.example"}), "allow the host *.a.example"),
+            (
+                "allow_host",
+                json!({"host": "*.a.example"}),
+                "allow the host *.a.example (a.example and every name below it)",
+            ),
             ("route", json!({"host": "a.example"}), "route a.example, all paths, all methods, without a credential"),
             (
                 "route",
                 json!({"host": "a.example", "paths": ["/a", "/b"], "methods": ["GET"], "credential": "T"}),
                 "route a.example, paths /a /b, methods GET, with the credential T",
+            ),
+            (
+                "route",
+                json!({"host": "*.a.example"}),
+                "route *.a.example (names exactly one label below a.example), all paths, all methods, without a credential",
             ),
             ("git_upstream", json!({"name": "x", "url": "git@a.example:x"}), "serve git@a.example:x as x"),
             ("image_change", json!({"packages": ["jq"]}), "install jq"),

@@ -28,7 +28,8 @@ fn manifest(value: &str, text: &str) -> bool {
         json!({"git": {"upstreams": [upstream]}})
     };
     let bottle = match value {
-        "host" => json!({"egress": {"allow": [text]}}),
+        "allowed_host" => json!({"egress": {"allow": [text]}}),
+        "route_host" => json!({"egress": {"routes": [{"host": text}]}}),
         "path" => route("paths", json!([text])),
         "method" => route("methods", json!([text])),
         "credential" => route("inject", json!({"token": text})),
@@ -36,6 +37,8 @@ fn manifest(value: &str, text: &str) -> bool {
         "upstream" => upstream(text, "https://git.example.com/a"),
         "git_url" => upstream("app", text),
         "package" => json!({"images": {"packages": [text]}}),
+        // A plan's slug comes from the launch.
+        "slug" => return text.parse::<bottle_values::name::Slug>().is_ok(),
         other => panic!("no such value: {other}"),
     };
     let manifest = json!({"bottles": {"dev": bottle}, "agents": {"demo": {"bottle": "dev", "command": ["id"]}}});
@@ -50,9 +53,12 @@ fn manifest(value: &str, text: &str) -> bool {
 
 /// Returns true if a proposal with the text in its place parses. `None` for a value that no proposal has.
 fn proposal(value: &str, text: &str) -> Option<bool> {
+    let slug = if value == "slug" { text } else { "demo-1" };
     let (kind, change) = match value {
         "header" => return None,
-        "host" => ("allow_host", json!({"host": text})),
+        "slug" => ("allow_host", json!({"host": "api.example.com"})),
+        "allowed_host" => ("allow_host", json!({"host": text})),
+        "route_host" => ("route", json!({"host": text})),
         "path" => ("route", json!({"host": "api.example.com", "paths": [text]})),
         "method" => ("route", json!({"host": "api.example.com", "methods": [text]})),
         "credential" => ("route", json!({"credential": text, "host": "api.example.com"})),
@@ -64,7 +70,8 @@ fn proposal(value: &str, text: &str) -> Option<bool> {
     // The keys are sorted, as canonical JSON requires.
     let id = "1700000000000-aaaaaaaaaaaaaaaa";
     let file = format!(
-        r#"{{"agent_reason":"x","change":{change},"created":"2026-01-02T03:04:05.678Z","id":"{id}","kind":"{kind}","slug":"demo-1","version":1}}"#
+        r#"{{"agent_reason":"x","change":{change},"created":"2026-01-02T03:04:05.678Z","id":"{id}","kind":"{kind}","slug":{},"version":1}}"#,
+        json!(slug)
     );
     Some(Proposal::parse(file.as_bytes()).is_ok())
 }
@@ -108,6 +115,20 @@ fn manifest_proposal_and_patterns_agree() {
     assert!(wrong.is_empty(), "manifest, proposal, patterns:\n{}", wrong.join("\n"));
 }
 
+#[test]
+fn the_table_has_the_longest_text_of_each_grammar_and_one_that_is_a_character_longer() {
+    let grammars: Value = serde_json::from_str(&bottle_values::export::json()).unwrap();
+    let table = table();
+    for (name, grammar) in grammars.as_object().unwrap() {
+        let longest = usize::try_from(grammar["max_length"].as_u64().unwrap()).unwrap();
+        for (length, is_accepted) in [(longest, true), (longest + 1, false)] {
+            let fits = |row: &&(String, String, bool)| row.0 == *name && row.1.chars().count() == length;
+            let verdicts: Vec<bool> = table.iter().filter(fits).map(|row| row.2).collect();
+            assert!(verdicts.contains(&is_accepted), "no row for {name} of {length} characters: {verdicts:?}");
+        }
+    }
+}
+
 /// Git-gate checks the canonical form.
 #[test]
 fn the_canonical_form_of_each_git_url_is_accepted_too() {
@@ -133,7 +154,7 @@ proptest! {
     /// Random texts that are similar to accepted ones.
     #[test]
     fn proposals_and_patterns_agree_on_random_texts(
-        value in prop::sample::select(&["host", "path", "method", "credential", "upstream", "git_url", "package"][..]),
+        value in prop::sample::select(&["allowed_host", "route_host", "path", "method", "credential", "upstream", "git_url", "package", "slug"][..]),
         text in prop::collection::vec(
             prop::sample::select(&[
                 "a", "B", "0", "1", "9", ".", "..", "-", "_", "*", "*.", "/", "//", ":", "@", "+", "g++", "~", ";", "%", "#", "é",

@@ -215,7 +215,7 @@ fn upstream() -> impl Strategy<Value = UpstreamSpec> {
         let url = if kind < 2 { "git@git.example.com:team/repo.git" } else { "https://git.example.com:8443/team/repo" };
         let spec = UpstreamSpec::new(&name, url).unwrap();
         let [enabled, force, delete, tags, scan] = flags;
-        let token: bottle_plan::value::EnvName = token.parse().unwrap();
+        let token: bottle_plan::value::CredentialName = token.parse().unwrap();
         let known_hosts = vec!["git.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5".to_owned()];
         let deploy_key = DeployKeySpec { forge: Forge::Github, api_url: None, token: token.clone(), repository: None };
         UpstreamSpec {

@@ -3,30 +3,29 @@
 use serde_json::{Map, Value, json};
 
 use crate::grammar::Grammar;
-use crate::mask;
 use crate::name::Slug;
-use crate::value::{DebianPackage, EntryName, EnvName, GitUrl, HeaderName, HostPattern, Method, PathPrefix};
+use crate::value::{
+    AllowedHost, CredentialName, DebianPackage, EntryName, GitUrl, HeaderName, Method, PathPrefix, RouteHost,
+};
 
 /// Returns the grammars that the sidecars load, as JSON with one object per value. `cargo xtask schema` writes it to
 /// `bottle-sidecars/images/shared/sidecar/grammar.json`.
 pub fn json() -> String {
     let values = [
-        ("credential", EnvName::GRAMMAR, Some(mask::token_pattern())),
-        ("git_url", GitUrl::GRAMMAR, None),
-        ("header", HeaderName::GRAMMAR, None),
-        ("host", HostPattern::GRAMMAR, None),
-        ("method", Method::GRAMMAR, None),
-        ("package", DebianPackage::GRAMMAR, None),
-        ("path", PathPrefix::GRAMMAR, None),
-        ("slug", Slug::GRAMMAR, None),
-        ("upstream", EntryName::GRAMMAR, None),
+        ("allowed_host", AllowedHost::GRAMMAR),
+        ("credential", CredentialName::GRAMMAR),
+        ("git_url", GitUrl::GRAMMAR),
+        ("header", HeaderName::GRAMMAR),
+        ("method", Method::GRAMMAR),
+        ("package", DebianPackage::GRAMMAR),
+        ("path", PathPrefix::GRAMMAR),
+        ("route_host", RouteHost::GRAMMAR),
+        ("slug", Slug::GRAMMAR),
+        ("upstream", EntryName::GRAMMAR),
     ];
-    let entry = |(name, grammar, never): (&str, Grammar, Option<String>)| {
-        let never = never.or_else(|| grammar.never.map(ToOwned::to_owned));
-        let entry = json!({
-            "accepted": grammar.accepted, "max_length": grammar.max_length, "never": never, "pattern": grammar.pattern
-        });
-        (name.to_owned(), entry)
+    let entry = |(name, grammar): (&str, Grammar)| {
+        let Grammar { accepted, max_length, never, pattern } = grammar;
+        (name.to_owned(), json!({"accepted": accepted, "max_length": max_length, "never": never, "pattern": pattern}))
     };
     let values: Map<String, Value> = values.into_iter().map(entry).collect();
     format!("{:#}\n", Value::Object(values))

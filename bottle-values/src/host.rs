@@ -1,5 +1,6 @@
 //! Host names and wildcards.
 
+use crate::mask::begins_like_a_token;
 use crate::name::{check_characters, name_type};
 
 /// Checks that a text is a DNS name in lower case (RFC 1123 section 2.1). An IPv4 address is not accepted.
@@ -35,45 +36,157 @@ name_type! {
     check check_dns_name
 }
 
-name_type! {
-    /// A DNS name, or a wildcard. `*.example.com` matches the names below `example.com`. Whether it also matches
-    /// `example.com` itself, and at which depth, depends on where it is used.
-    ///
-    /// A wildcard for a whole top-level domain (`*.com`) is not accepted, because it would allow nearly every host.
-    HostPattern, "a host",
-    longest 255, pattern r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", never r"^[^*].{253,}$|(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$",
-    accepted "a DNS name in lower case, or `*.` and a name of at least two labels, without scheme, port or path",
-    check |text| match text.strip_prefix("*.") {
+/// A DNS name, or `*.` and a DNS name.
+const NAME_OR_WILDCARD: &str = r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$";
+
+/// A name longer than 253 characters, a number or an address, or a single label that looks like a token.
+const NEVER_A_HOST: &str = r"^[^*].{253,}$|(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$|^(?:glpat-|sk-|xoxb-|xoxp-|pypi-)[^.]{12,}$";
+
+/// Checks a DNS name, or `*.` and a DNS name. A wildcard for a whole top-level domain (`*.com`) is not accepted, because
+/// it would allow nearly every host. Nor is a single label that looks like a token, because an agent or a person may have
+/// put a secret in the wrong place, and hosts are logged.
+fn check_name_or_wildcard(text: &str) -> Result<(), String> {
+    match text.strip_prefix("*.") {
         Some(rest) if !rest.contains('.') && check_dns_name(rest).is_ok() => {
             Err("the wildcard covers a whole top-level domain".into())
         }
         Some(rest) => check_dns_name(rest),
+        None if !text.contains('.') && begins_like_a_token(text, 12) => Err("it looks like a token".into()),
         None => check_dns_name(text),
     }
 }
 
-impl HostPattern {
+name_type! {
+    /// An entry of an allowlist: a DNS name, or a domain wildcard. The domain wildcard `*.example.com` covers
+    /// `example.com` and every name below it, at any depth.
+    ///
+    /// [`RouteHost`] has the same spelling, but its wildcard covers exactly one label.
+    ///
+    /// ```
+    /// # use bottle_values::value::AllowedHost;
+    /// let allowed: AllowedHost = "*.example.com".parse()?;
+    /// assert_eq!(allowed.domain(), Some("example.com"));
+    /// for name in ["example.com", "api.example.com", "a.b.example.com"] {
+    ///     assert!(allowed.covers(&name.parse()?));
+    /// }
+    /// assert!("*.com".parse::<AllowedHost>().is_err());
+    /// # Ok::<(), bottle_values::name::NameError>(())
+    /// ```
+    AllowedHost, "a host",
+    longest 255, pattern NAME_OR_WILDCARD, never NEVER_A_HOST,
+    accepted "a DNS name in lower case such as `api.example.com`, or a domain wildcard such as `*.example.com` for `example.com` and every name below it; no scheme, port, path or IP address",
+    check check_name_or_wildcard
+}
+
+name_type! {
+    /// The host of a route: a DNS name, or a label wildcard. The label wildcard `*.example.com` covers the names exactly
+    /// one label below `example.com`, such as `api.example.com`, but neither `example.com` nor `a.b.example.com`.
+    ///
+    /// [`AllowedHost`] has the same spelling, but its wildcard covers the whole domain.
+    ///
+    /// ```
+    /// # use bottle_values::value::RouteHost;
+    /// let host: RouteHost = "*.example.com".parse()?;
+    /// assert!(host.matches("api.example.com"));
+    /// assert!(!host.matches("example.com") && !host.matches("a.b.example.com"));
+    /// # Ok::<(), bottle_values::name::NameError>(())
+    /// ```
+    RouteHost, "a route's host",
+    longest 255, pattern NAME_OR_WILDCARD, never NEVER_A_HOST,
+    accepted "a DNS name in lower case such as `api.example.com`, or a label wildcard such as `*.example.com` for the names exactly one label below `example.com`; no scheme, port, path or IP address",
+    check check_name_or_wildcard
+}
+
+impl AllowedHost {
     /// Returns the domain after `*.`, or `None` if this is not a wildcard.
-    pub fn wildcard_base(&self) -> Option<&str> {
+    pub fn domain(&self) -> Option<&str> {
         self.as_str().strip_prefix("*.")
     }
 
-    /// Returns `true` if this is a wildcard and `other` is its domain or below it at any depth. A route for such a
-    /// wildcard claims the whole domain: only routes can then allow a host in it.
+    /// Returns `true` if this entry covers every name that `other` covers.
     ///
     /// ```
-    /// # use bottle_values::value::HostPattern;
-    /// let claims = |wildcard: &str, other: &str| -> Result<bool, bottle_values::name::NameError> {
-    ///     Ok(wildcard.parse::<HostPattern>()?.claims(&other.parse()?))
+    /// # use bottle_values::value::AllowedHost;
+    /// let covers = |one: &str, other: &str| -> Result<bool, bottle_values::name::NameError> {
+    ///     Ok(one.parse::<AllowedHost>()?.covers(&other.parse()?))
     /// };
-    /// assert!(claims("*.example.com", "a.b.example.com")? && claims("*.example.com", "example.com")?);
-    /// assert!(!claims("*.example.com", "notexample.com")? && !claims("example.com", "a.example.com")?);
+    /// assert!(covers("*.example.com", "*.a.example.com")? && covers("example.com", "example.com")?);
+    /// assert!(!covers("*.example.com", "notexample.com")? && !covers("example.com", "*.example.com")?);
     /// # Ok::<(), bottle_values::name::NameError>(())
     /// ```
-    pub fn claims(&self, other: &Self) -> bool {
-        let name = other.wildcard_base().unwrap_or(other.as_str());
+    pub fn covers(&self, other: &Self) -> bool {
+        let name = other.domain().unwrap_or(other.as_str());
         let below = |domain| name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        self.wildcard_base().is_some_and(below)
+        self == other || self.domain().is_some_and(below)
+    }
+
+    /// Returns the entry with the meaning of a wildcard in words, for a person.
+    ///
+    /// ```
+    /// # use bottle_values::value::AllowedHost;
+    /// let shown = |text: &str| text.parse::<AllowedHost>().map(|host| host.in_words());
+    /// assert_eq!(shown("*.example.com")?, "*.example.com (example.com and every name below it)");
+    /// assert_eq!(shown("example.com")?, "example.com");
+    /// # Ok::<(), bottle_values::name::NameError>(())
+    /// ```
+    pub fn in_words(&self) -> String {
+        match self.domain() {
+            Some(domain) => format!("{self} ({domain} and every name below it)"),
+            None => self.to_string(),
+        }
+    }
+}
+
+impl RouteHost {
+    /// Returns the domain after `*.`, or `None` if this is not a wildcard.
+    pub fn domain(&self) -> Option<&str> {
+        self.as_str().strip_prefix("*.")
+    }
+
+    /// Returns `true` if the route is for a host name in lower case.
+    pub fn matches(&self, name: &str) -> bool {
+        match self.domain() {
+            Some(domain) => name.split_once('.').is_some_and(|(label, parent)| !label.is_empty() && parent == domain),
+            None => name == self.as_str(),
+        }
+    }
+
+    /// Returns the entry of an allowlist that has the same spelling, and with which pipelock lets the route's requests
+    /// pass. For a wildcard it covers more than the route: the domain itself and deeper names. Egress denies those.
+    pub fn to_allowed(&self) -> AllowedHost {
+        AllowedHost(self.0.clone())
+    }
+
+    /// Returns `true` if this is a wildcard and `other` is in its domain, at any depth. A route for a wildcard claims the
+    /// whole domain: only routes can then allow a host in it.
+    ///
+    /// ```
+    /// # use bottle_values::value::RouteHost;
+    /// let claims = |wildcard: &str, other: &str| -> Result<bool, bottle_values::name::NameError> {
+    ///     Ok(wildcard.parse::<RouteHost>()?.claims(&other.parse()?))
+    /// };
+    /// assert!(claims("*.example.com", "a.b.example.com")? && claims("*.example.com", "example.com")?);
+    /// assert!(!claims("*.example.com", "notexample.com")? && !claims("example.com", "example.com")?);
+    /// # Ok::<(), bottle_values::name::NameError>(())
+    /// ```
+    pub fn claims(&self, other: &AllowedHost) -> bool {
+        self.domain().is_some() && self.to_allowed().covers(other)
+    }
+
+    /// Returns the host with the meaning of a wildcard in words, for a person.
+    ///
+    /// ```
+    /// # use bottle_values::value::RouteHost;
+    /// let shown = |text: &str| text.parse::<RouteHost>().map(|host| host.in_words());
+    /// assert_eq!(shown("*.example.com")?, "*.example.com (names exactly one label below example.com)");
+    /// assert_eq!(shown("example.com")?, "example.com");
+    /// # Ok::<(), bottle_values::name::NameError>(())
+    /// ```
+    pub fn in_words(&self) -> String {
+        match self.domain() {
+            Some(domain) => format!("{self} (names exactly one label below {domain})"),
+            None => self.to_string(),
+        }
     }
 }
 
@@ -84,7 +197,7 @@ mod tests {
     #[test]
     fn hosts_are_dns_names_and_wildcards_leave_the_top_level_alone() {
         for good in ["a", "localhost", "api.example.com", "*.example.com", "xn--bcher-kva.example", "1e100.net"] {
-            assert!(good.parse::<HostPattern>().is_ok(), "{good}");
+            assert!(good.parse::<AllowedHost>().is_ok() && good.parse::<RouteHost>().is_ok(), "{good}");
         }
         for bad in [
             "",
@@ -105,7 +218,26 @@ mod tests {
             "[::1]",
             "*example.com",
         ] {
-            assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
+            assert!(bad.parse::<AllowedHost>().is_err() && bad.parse::<RouteHost>().is_err(), "{bad}");
+        }
+    }
+    /// The two meanings of one spelling.
+    #[test]
+    fn a_wildcard_covers_a_domain_in_an_allowlist_and_one_label_in_a_route() {
+        let (allowed, route): (AllowedHost, RouteHost) =
+            ("*.example.com".parse().unwrap(), "*.example.com".parse().unwrap());
+        for (name, is_allowed, is_routed) in [
+            ("example.com", true, false),
+            ("api.example.com", true, true),
+            ("a.b.example.com", true, false),
+            ("notexample.com", false, false),
+            ("com", false, false),
+        ] {
+            assert_eq!(
+                (allowed.covers(&name.parse().unwrap()), route.matches(name)),
+                (is_allowed, is_routed),
+                "{name}"
+            );
         }
     }
 }

@@ -2,10 +2,10 @@
 //! Parsing a text is the only way to create a value of most of these types.
 //!
 //! ```
-//! use bottle_values::value::HostPattern;
+//! use bottle_values::value::HostName;
 //!
-//! let host: HostPattern = "*.example.com".parse()?;
-//! assert!("*.Example.com".parse::<HostPattern>().is_err());
+//! let host: HostName = "api.example.com".parse()?;
+//! assert!("Api.Example.com".parse::<HostName>().is_err());
 //! # Ok::<(), bottle_values::name::NameError>(())
 //! ```
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 pub use crate::git_url::{GitTransport, GitUrl};
-pub use crate::host::{HostName, HostPattern};
+pub use crate::host::{AllowedHost, HostName, RouteHost};
 use crate::mask;
 use crate::name::{NameError, check_characters, name_type, name_type_traits};
 pub use crate::quantity::{ByteSize, CpuCount, Span};
@@ -28,25 +28,31 @@ impl FromStr for EnvName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let fits = |place, c: char| c == '_' || c.is_ascii_alphabetic() || (c.is_ascii_digit() && place > 0);
-        check_characters(text, 128, fits).map(|()| Self(text.to_owned())).map_err(|reason| {
-            let (shown, reason) = if looks_like_a_token(text) {
-                (Self::excerpt(text), Self::TOKEN.to_owned())
-            } else {
-                (text.to_owned(), reason)
-            };
-            NameError::new("the name of an environment variable", &shown, reason, Self::ACCEPTED)
-        })
+        let reason = match check_variable(text, 128) {
+            Ok(()) => return Ok(Self(text.to_owned())),
+            Err(_) if looks_like_a_token(text) => Self::TOKEN.to_owned(),
+            Err(reason) => reason,
+        };
+        Err(NameError::new(VARIABLE, &shown(text), reason, Self::ACCEPTED))
     }
+}
+
+/// The kind of name in an error.
+const VARIABLE: &str = "the name of an environment variable";
+
+/// Checks the characters of a variable's name.
+fn check_variable(text: &str, longest: usize) -> Result<(), String> {
+    let fits = |place, c: char| c == '_' || c.is_ascii_alphabetic() || (c.is_ascii_digit() && place > 0);
+    check_characters(text, longest, fits)
+}
+
+/// Returns a text for an error. Of a possible token, these are the first four characters and `…`.
+fn shown(text: &str) -> String {
+    if looks_like_a_token(text) { text.chars().take(4).chain(['…']).collect() } else { text.to_owned() }
 }
 
 impl EnvName {
     const TOKEN: &'static str = "it looks like a token itself; give the name of the variable that holds it";
-
-    /// Returns the first four characters of a possible token, followed by `…`.
-    fn excerpt(text: &str) -> String {
-        text.chars().take(4).chain(['…']).collect()
-    }
 
     /// Checks that the name does not look like a credential. Use it for names that a person wrote, at the keys where a
     /// variable's name is expected, and not for the names that a plan derives from them.
@@ -56,20 +62,66 @@ impl EnvName {
     /// If the name starts with the token prefix of a well-known service, or looks random.
     pub fn check_not_a_token(&self) -> Result<(), NameError> {
         if looks_like_a_token(&self.0) {
-            let (kind, shown) = ("the name of an environment variable", Self::excerpt(&self.0));
-            return Err(NameError::new(kind, &shown, Self::TOKEN, Self::ACCEPTED));
+            return Err(NameError::new(VARIABLE, &shown(&self.0), Self::TOKEN, Self::ACCEPTED));
         }
         Ok(())
-    }
-
-    /// Returns the variable `<prefix><name>`. The prefix must hold only letters and underscores.
-    #[doc(hidden)]
-    pub fn prefixed(prefix: &'static str, name: &Self) -> Self {
-        Self(format!("{prefix}{name}"))
     }
 }
 
 name_type_traits!(EnvName, "the name of an environment variable", longest 128, pattern "^[A-Za-z_][A-Za-z0-9_]{0,127}$",);
+
+/// The name of the environment variable that holds a credential: an [`EnvName`] of at most 100 characters that does not
+/// look like a credential itself.
+///
+/// A sidecar gets the credential in a variable with a longer name, such as `EGRESS_TOKEN_<name>`, which must be an
+/// [`EnvName`] as well.
+///
+/// ```
+/// # use bottle_values::value::CredentialName;
+/// assert!("API_TOKEN".parse::<CredentialName>().is_ok());
+/// assert!("ghp_0123456789abcdefABCD".parse::<CredentialName>().is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CredentialName(EnvName);
+
+impl CredentialName {
+    /// Description of what is accepted.
+    pub const ACCEPTED: &'static str = "1 to 100 letters, digits and underscores, not beginning with a digit";
+
+    /// Returns the name as text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Returns the variable that holds the credential.
+    pub const fn variable(&self) -> &EnvName {
+        &self.0
+    }
+
+    /// Returns the variable `<prefix><name>`. The prefix must be at most 28 letters and underscores.
+    #[doc(hidden)]
+    pub fn prefixed(&self, prefix: &'static str) -> EnvName {
+        EnvName(format!("{prefix}{self}"))
+    }
+}
+
+impl FromStr for CredentialName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let reason = match check_variable(text, 100) {
+            _ if looks_like_a_token(text) => EnvName::TOKEN.to_owned(),
+            Ok(()) => return Ok(Self(EnvName(text.to_owned()))),
+            Err(reason) => reason,
+        };
+        Err(NameError::new(VARIABLE, &shown(text), reason, Self::ACCEPTED))
+    }
+}
+
+name_type_traits!(
+    CredentialName, "the name of an environment variable",
+    longest 100, pattern "^[A-Za-z_][A-Za-z0-9_]{0,99}$", never mask::TOKEN_PATTERN,
+);
 
 /// Returns `true` if a text looks more like a credential than like a variable's name. Each part between `_` is checked
 /// on its own, because names are made of words.

@@ -51,21 +51,22 @@ impl Manifest {
 }
 
 impl BottleSpec {
-    /// Allows a host, such as `api.example.com` or `*.example.com`.
+    /// Allows a host, such as `api.example.com`, or a domain: `*.example.com` stands for `example.com` and every name
+    /// below it.
     ///
     /// # Errors
     ///
-    /// If `host` is neither a host name nor a wildcard.
+    /// If `host` is neither a host name nor a domain wildcard.
     pub fn with_allow(mut self, host: &str) -> Result<Self, NameError> {
         self.egress.allow.push(AllowSpec { host: host.parse()?, inspect: None });
         Ok(self)
     }
 
-    /// Allows a host and sets its inspection by pipelock.
+    /// Allows a host or a domain, as [`with_allow`](Self::with_allow), and sets its inspection by pipelock.
     ///
     /// # Errors
     ///
-    /// If `host` is neither a host name nor a wildcard.
+    /// If `host` is neither a host name nor a domain wildcard.
     pub fn with_inspected(mut self, host: &str, inspect: Inspect) -> Result<Self, NameError> {
         self.egress.allow.push(AllowSpec { host: host.parse()?, inspect: Some(inspect) });
         Ok(self)
@@ -104,11 +105,12 @@ impl BottleSpec {
 }
 
 impl RouteSpec {
-    /// Creates a route to port 443 of `host`, without limits and without a credential.
+    /// Creates a route to port 443 of `host`, without limits and without a credential. The label wildcard `*.example.com`
+    /// stands for the names exactly one label below `example.com`.
     ///
     /// # Errors
     ///
-    /// If `host` is neither a host name nor a wildcard.
+    /// If `host` is neither a host name nor a label wildcard.
     pub fn new(host: &str) -> Result<Self, NameError> {
         let (paths, methods) = (Vec::new(), Vec::new());
         Ok(Self { name: None, host: host.parse()?, port: https_port(), paths, methods, inject: None, inspect: None })

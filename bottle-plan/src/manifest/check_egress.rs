@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::rule::{Check, check_token, check_username, err, need, one_line};
+use super::rule::{Check, check_username, err, need, one_line};
 use super::{EgressSpec, InjectScheme, InjectSpec, Inspect, RouteSpec};
-use crate::value::{Method, PathPrefix};
+use crate::value::{AllowedHost, Method, PathPrefix};
 
 impl EgressSpec {
     pub(super) fn check(&self, all: &mut Check, key: &str) {
@@ -65,7 +65,7 @@ fn check_allowed(all: &mut Check, egress: &EgressSpec, key: &str) {
             all.add(err(
                 format!("{key}[{index}]"),
                 format!(
-                    "`{allowed}` lies in the domain of the route for `{}`, where routes alone say what is open; accepted: a \
+                    "`{allowed}` is in the domain of the route for `{}`, in which only routes can allow a host; accepted: a \
                      route for it",
                     route.host
                 ),
@@ -78,9 +78,9 @@ fn check_allowed(all: &mut Check, egress: &EgressSpec, key: &str) {
 /// `connection` covers, so the content of such a host cannot be inspected.
 fn check_inspect(all: &mut Check, egress: &EgressSpec, key: &str) {
     // The place and the inspection of each host. For a host without an inspection, it is the place of its first entry.
-    let mut known: BTreeMap<&str, (String, Option<Inspect>)> = BTreeMap::new();
+    let mut known: BTreeMap<AllowedHost, (String, Option<Inspect>)> = BTreeMap::new();
     for (place, host, inspect) in egress.inspections() {
-        match known.get(host.as_str()) {
+        match known.get(&host) {
             Some((earlier, Some(other))) => {
                 if let Some(inspect) = inspect.filter(|inspect| inspect != other) {
                     all.add(err(
@@ -93,14 +93,15 @@ fn check_inspect(all: &mut Check, egress: &EgressSpec, key: &str) {
                 }
             }
             Some((_, None)) if inspect.is_none() => {}
-            Some((_, None)) | None => drop(known.insert(host.as_str(), (place, inspect))),
+            Some((_, None)) | None => drop(known.insert(host, (place, inspect))),
         }
     }
     for (host, (place, _)) in known.iter().filter(|(_, (_, inspect))| *inspect == Some(Inspect::Content)) {
-        let mut domain = host.strip_prefix("*.").or(Some(host));
+        let mut domain = host.domain().or(Some(host.as_str()));
         while let Some(name) = domain {
             let wildcard = format!("*.{name}");
-            let wide = known.get(wildcard.as_str()).filter(|_| wildcard != **host);
+            let wide = wildcard.parse().ok().filter(|wildcard| wildcard != host);
+            let wide = wide.and_then(|wildcard: AllowedHost| known.get(&wildcard));
             if let Some((wide, _)) = wide.filter(|(_, inspect)| inspect.unwrap_or_default() == Inspect::Connection) {
                 all.add(err(
                     format!("{key}.{place}"),
@@ -121,7 +122,6 @@ fn or_any<T>(items: &[T]) -> Vec<Option<&T>> {
 }
 
 fn check_inject(all: &mut Check, inject: &InjectSpec, key: &str) {
-    all.add(check_token(&inject.token, &format!("{key}.token")));
     let header = inject.scheme == InjectScheme::Header;
     all.add(need(header || inject.header.is_none(), || format!("{key}.header"), "only scheme `header` has a header"));
     all.add(need(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::known_hosts::names_host;
-use super::rule::{Check, Checked, check_token, check_username, err, need, one_line, usable_path};
+use super::rule::{Check, Checked, check_username, err, need, one_line, usable_path};
 use super::{DeployKeySpec, Forge, GitSpec, UpstreamSpec};
 use crate::value::{ByteSize, GitTransport, HostName};
 
@@ -82,9 +82,6 @@ impl UpstreamSpec {
         if let Some(path) = &self.identity_file {
             all.add(usable_path(path, || format!("{key}.identity_file")));
         }
-        if let Some(token) = &self.token {
-            all.add(check_token(token, &format!("{key}.token")));
-        }
         if let Some(username) = &self.username {
             all.add(check_username(username, &format!("{key}.username")));
             all.add(need(self.token.is_some(), || format!("{key}.username"), "it has no effect without `token`"));
@@ -114,7 +111,6 @@ fn check_known_host(line: &str, key: &str) -> Checked {
 
 impl DeployKeySpec {
     fn check(&self, all: &mut Check, key: &str) {
-        all.add(check_token(&self.token, &format!("{key}.token")));
         match &self.api_url {
             Some(url) => all.add(check_api_url(url, &format!("{key}.api_url"))),
             None => all.add(need(

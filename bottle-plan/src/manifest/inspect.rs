@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::value::HostPattern;
+use crate::value::AllowedHost;
 
 /// Inspection of the encrypted connections to a host by pipelock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -65,14 +65,14 @@ impl fmt::Display for RequestScan {
 /// An entry of `egress.allow`: a host as text, or `{host: HOST, inspect: connection|content}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowSpec {
-    /// The host, or a wildcard for a domain and every name below it.
-    pub host: HostPattern,
+    /// The host, or a domain wildcard: `*.example.com` covers `example.com` and every name below it.
+    pub host: AllowedHost,
     /// The host's inspection by pipelock. `None`: the value of another entry for the same host, else `connection`.
     pub inspect: Option<Inspect>,
 }
 
-impl From<HostPattern> for AllowSpec {
-    fn from(host: HostPattern) -> Self {
+impl From<AllowedHost> for AllowSpec {
+    fn from(host: AllowedHost) -> Self {
         Self { host, inspect: None }
     }
 }
@@ -90,8 +90,8 @@ impl AllowSpec {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AllowForm {
-    /// The host, or a wildcard for a domain and every name below it.
-    host: HostPattern,
+    /// The host, or a domain wildcard: `*.example.com` covers `example.com` and every name below it.
+    host: AllowedHost,
     /// The host's inspection by pipelock. Default: the value of another entry for the same host, else `connection`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inspect: Option<Inspect>,
@@ -119,7 +119,7 @@ impl<'de> Deserialize<'de> for AllowSpec {
             }
 
             fn visit_str<E: de::Error>(self, host: &str) -> Result<AllowSpec, E> {
-                HostPattern::deserialize(host.into_deserializer()).map(AllowSpec::from)
+                AllowedHost::deserialize(host.into_deserializer()).map(AllowSpec::from)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<AllowSpec, A::Error> {
@@ -138,7 +138,7 @@ impl JsonSchema for AllowSpec {
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let (host, mapping) = (generator.subschema_for::<HostPattern>(), generator.subschema_for::<AllowForm>());
+        let (host, mapping) = (generator.subschema_for::<AllowedHost>(), generator.subschema_for::<AllowForm>());
         schemars::json_schema!({
             "description": "A host as text, or `{host: HOST, inspect: connection|content}`.",
             "anyOf": [host, mapping],

@@ -57,12 +57,6 @@ pub(super) fn check_variable(name: &EnvName, key: &str) -> Checked {
     name.check_not_a_token().or_else(|error| err(key, error.to_string()))
 }
 
-/// Checks a token's variable. It becomes part of a sidecar's variable name, which leaves room for 100 characters.
-pub(super) fn check_token(token: &EnvName, key: &str) -> Checked {
-    check_variable(token, key)?;
-    need(token.as_str().len() <= 100, || key.to_owned(), "it is too long; accepted: at most 100 characters")
-}
-
 /// Checks the user name of basic authentication, which must not contain a colon (RFC 7617 section 2).
 pub(super) fn check_username(username: &str, key: &str) -> Checked {
     one_line(username, || key.to_owned())?;

@@ -13,8 +13,8 @@ use super::networks::{self, NetworksSpec};
 use super::shorthand::{self, EnvSpec, Toggle};
 use crate::name::{AgentName, BottleName};
 use crate::value::{
-    ByteSize, ContainerPath, CpuCount, DebianPackage, EntryName, EnvName, GitUrl, Glob, HeaderName, HostName,
-    HostPattern, ImageRef, Method, NpmVersion, PathPrefix, Span,
+    AllowedHost, ByteSize, ContainerPath, CpuCount, CredentialName, DebianPackage, EntryName, EnvName, GitUrl, Glob,
+    HeaderName, HostName, ImageRef, Method, NpmVersion, PathPrefix, RouteHost, Span,
 };
 
 /// A manifest: bottles, and the agents that run in them.
@@ -78,8 +78,8 @@ pub struct BottleSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressSpec {
-    /// Hosts that the agent may reach without limits: `api.example.com`, or `*.example.com` for `example.com` and every
-    /// name below it.
+    /// Hosts that the agent may reach without limits: `api.example.com`, or the domain wildcard `*.example.com` for
+    /// `example.com` and every name below it.
     #[schemars(example = serde_json::json!(["packages.example.com", {"host": "*.example.com", "inspect": "content"}]))]
     pub allow: Vec<AllowSpec>,
     /// Routes: hosts for which requests are limited or given a credential. A route's host need not be in `allow`.
@@ -89,23 +89,21 @@ pub struct EgressSpec {
 }
 
 impl EgressSpec {
-    /// Returns every entry that names a host, first those of `allow`, then the routes: its key below `egress`, the
-    /// host, and its inspection.
-    pub(super) fn inspections(&self) -> impl Iterator<Item = (String, &HostPattern, Option<Inspect>)> {
+    /// Returns every entry that names a host, first those of `allow`, then the routes: its key below `egress`, its entry
+    /// of pipelock's allowlist, and its inspection.
+    pub(super) fn inspections(&self) -> impl Iterator<Item = (String, AllowedHost, Option<Inspect>)> {
         let allow = self.allow.iter().enumerate();
-        let allow = allow.map(|(index, entry)| (format!("allow[{index}]"), &entry.host, entry.inspect));
+        let allow = allow.map(|(index, entry)| (format!("allow[{index}]"), entry.host.clone(), entry.inspect));
         let routes = self.routes.iter().enumerate();
-        let routes = routes.map(|(index, route)| (format!("routes[{index}]"), &route.host, route.inspect));
+        let routes = routes.map(|(index, route)| (format!("routes[{index}]"), route.host.to_allowed(), route.inspect));
         allow.chain(routes)
     }
 
     /// Returns the hosts whose content pipelock inspects, sorted, without duplicates.
-    pub(crate) fn content(&self) -> Vec<HostPattern> {
-        let said = self.allow.iter().map(|entry| (&entry.host, entry.inspect));
-        let said = said.chain(self.routes.iter().map(|route| (&route.host, route.inspect)));
-        let content: BTreeSet<_> =
-            said.filter(|(_, said)| *said == Some(Inspect::Content)).map(|(host, _)| host).collect();
-        content.into_iter().cloned().collect()
+    pub(crate) fn content(&self) -> Vec<AllowedHost> {
+        let content = self.inspections().filter(|(_, _, inspect)| *inspect == Some(Inspect::Content));
+        let content: BTreeSet<AllowedHost> = content.map(|(_, host, _)| host).collect();
+        content.into_iter().collect()
     }
 }
 
@@ -121,8 +119,10 @@ pub struct RouteSpec {
     /// The route's name in error responses and in the audit log. Default: the host, with `any` for `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<EntryName>,
-    /// The host. In a route, `*.example.com` stands for exactly one label below `example.com`.
-    pub host: HostPattern,
+    /// The host, or a label wildcard: in a route, `*.example.com` covers the names exactly one label below `example.com`,
+    /// and neither `example.com` nor `a.b.example.com`.
+    #[schemars(example = &"*.example.com")]
+    pub host: RouteHost,
     /// The port. Default: 443.
     #[serde(default = "https_port")]
     #[schemars(range(min = 1))]
@@ -151,7 +151,7 @@ pub(super) const fn https_port() -> u16 {
 pub struct InjectSpec {
     /// The variable of the host's environment that holds the token. The manifest never holds the token itself.
     #[schemars(example = &"ANTHROPIC_API_KEY")]
-    pub token: EnvName,
+    pub token: CredentialName,
     /// The scheme: `bearer` and `basic` use the header `authorization`, `header` uses a header of your choice. Default:
     /// `bearer`.
     #[serde(default)]
@@ -231,7 +231,7 @@ pub struct UpstreamSpec {
     pub extra_hosts: BTreeMap<HostName, IpAddr>,
     /// The variable of the host's environment that holds the token for https.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<EnvName>,
+    pub token: Option<CredentialName>,
     /// The user name that is sent with the token for https. Default: `x-access-token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f:]+$"))]
@@ -256,7 +256,7 @@ pub struct DeployKeySpec {
     #[schemars(regex(pattern = r"^(?:https://|http://(?:127\.0\.0\.1|localhost|\[::1\])(?:[:/]|$))[^@?# ]*$"))]
     pub api_url: Option<String>,
     /// The variable of the host's environment that holds a token which may administer the repository's keys.
-    pub token: EnvName,
+    pub token: CredentialName,
     /// The repository's name at the forge. Default: the URL's path without `.git`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9._/-]*/[A-Za-z0-9._/-]*$"))]

@@ -164,7 +164,7 @@ def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
         raise RoutesError(f"{where}.port: must be a number from 1 to 65535")
     return Route(
         name=_text(keys["name"], f"{where}.name", _NAME, "letters, digits, `.`, `_` and `-`, 300 at most"),
-        host=_value("host", keys["host"], f"{where}.host"),
+        host=_value("route_host", keys["host"], f"{where}.host"),
         port=port,
         paths=_paths(keys["paths"], f"{where}.paths") if "paths" in keys else None,
         methods=_methods(keys["methods"], f"{where}.methods") if "methods" in keys else None,

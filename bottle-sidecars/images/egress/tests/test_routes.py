@@ -27,7 +27,7 @@ class Grammar(unittest.TestCase):
     def test_the_table_that_manifest_and_proposal_read_as_well(self) -> None:
         cases = json.loads((Path(__file__).resolve().parents[2] / "shared/tests/grammar_cases.json").read_text())
         places = {
-            "host": lambda text: {"host": text},
+            "route_host": lambda text: {"host": text},
             "path": lambda text: {"host": "a.example", "paths": [text]},
             "method": lambda text: {"host": "a.example", "methods": [text]},
             "header": lambda text: {

@@ -98,11 +98,11 @@ def _values(kind: str, field: str, texts: list[str]) -> list[str]:
 
 
 def _allow_host(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"host": _value("host", "host", arguments["host"])}
+    return {"host": _value("allowed_host", "host", arguments["host"])}
 
 
 def _route(arguments: dict[str, Any]) -> dict[str, Any]:
-    change: dict[str, Any] = _allow_host(arguments)
+    change: dict[str, Any] = {"host": _value("route_host", "host", arguments["host"])}
     if paths := arguments.get("paths"):
         change["paths"] = _values("path", "paths", paths)
     if methods := arguments.get("methods"):
@@ -139,16 +139,8 @@ _REASON = {
     "maxLength": MAX_REASON,
     "description": "Why the work needs this, in words that a person can judge.",
 }
-_HOST = _string(
-    "host",
-    "A DNS name in lower case such as api.example.com, or a wildcard: *.example.com allows example.com and every name"
-    " below it, at any depth. No scheme, port, path or IP address.",
-)
-_ROUTE_HOST = _string(
-    "host",
-    "A DNS name in lower case such as api.example.com, or a wildcard: in a route *.example.com matches names exactly"
-    " one label below example.com, such as api.example.com, and neither example.com nor a.b.example.com.",
-)
+_HOST = _string("allowed_host", "The host: " + GRAMMARS["allowed_host"].accepted + ".")
+_ROUTE_HOST = _string("route_host", "The host: " + GRAMMARS["route_host"].accepted + ".")
 _PATHS = {
     "type": "array",
     "minItems": 1,

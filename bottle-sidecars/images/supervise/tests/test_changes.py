@@ -5,6 +5,7 @@ import unittest
 from pathlib import Path
 
 from supervise.changes import KINDS, MAX_PATCH_BYTES, MAX_REASON, Invalid
+from supervise.settings import Settings, SettingsError
 
 _KINDS = {kind.kind: kind for kind in KINDS}
 
@@ -25,20 +26,22 @@ class ChangesTest(unittest.TestCase):
         )
         self.assertGreaterEqual(len(cases), 100)
         places = {
-            "host": lambda text: parse("allow_host", host=text),
+            "allowed_host": lambda text: parse("allow_host", host=text),
+            "route_host": lambda text: parse("route", host=text),
             "path": lambda text: parse("route", host="a.example", paths=[text]),
             "method": lambda text: parse("route", host="a.example", methods=[text]),
             "credential": lambda text: parse("route", host="a.example", credential=text),
             "upstream": lambda text: parse("git_upstream", name=text, url="https://git.example/a"),
             "git_url": lambda text: parse("git_upstream", name="a", url=text),
             "package": lambda text: parse("image_change", packages=[text]),
+            "slug": lambda text: Settings.from_env({"SUPERVISE_BOTTLE_SLUG": text}),
         }
         # No proposal has a header.
         for case in (case for case in cases if case["value"] != "header"):
             with self.subTest(**case):
                 try:
                     places[case["value"]](case["text"])
-                except Invalid:
+                except (Invalid, SettingsError):
                     accepted = False
                 else:
                     accepted = True
@@ -55,8 +58,8 @@ class ChangesTest(unittest.TestCase):
     def test_a_secret_given_for_a_name_is_refused_and_not_repeated(self) -> None:
         for secret in ("sk-live-abcdef0123456789", "xyz_0123456789abcdefABCDEF0123456789", "Bearer abcdef0123456789"):
             self.assertNotIn(secret, self.refused("route", host="a.example", credential=secret))
-            if secret != secret.lower():
-                self.assertNotIn(secret, self.refused("allow_host", host=secret))
+            self.assertNotIn(secret, self.refused("allow_host", host=secret))
+            self.assertNotIn(secret, self.refused("route", host=secret))
             self.assertNotIn(secret, self.refused("route", host="a.example", methods=[secret]))
             self.assertNotIn(secret, self.refused("allow_host", host="a.example", **{secret: 1}))
 
