@@ -184,7 +184,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             self._turn_of = connection
             try:
                 connection.timestamp_start = time.time()
-                reader, writer = await asyncio.open_connection(*connection.address)
+                reader, writer = await self.firewall.connect(connection.address)
                 connection.timestamp_tcp_setup = time.time()
                 connection.state = ConnectionState.OPEN
                 connection.peername = writer.get_extra_info("peername")

@@ -10,6 +10,8 @@ Address = tuple[str, int]
 
 # An abandoned request counts for as long as pipelock keeps its connection open, but no longer than this.
 _ABANDONED_SECONDS = 300.0
+# Time limit for a connection to the address that the last look-up gave.
+_KNOWN_SECONDS = 1.0
 # Hosts that are remembered as inspected.
 _MAX_HOSTS = 1024
 
@@ -27,6 +29,25 @@ class Firewall:
         self._places = asyncio.Semaphore(max_inspected)
         self._inspected: dict[Address, None] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
+        self._known: dict[Address, str] = {}
+
+    async def connect(self, address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Opens a connection to pipelock.
+
+        A name is looked up the first time, and again when its last address does not answer: a look-up takes longer than
+        the connection.
+        """
+        name, port = address
+        known = self._known.get(address)
+        if known is not None:
+            try:
+                async with asyncio.timeout(_KNOWN_SECONDS):
+                    return await asyncio.open_connection(known, port)
+            except OSError:
+                self._known.pop(address, None)
+        reader, writer = await asyncio.open_connection(name, port)
+        self._known[address] = writer.get_extra_info("peername")[0]
+        return reader, writer
 
     def remember(self, host: Address, *, inspected: bool) -> None:
         """Notes whether pipelock decrypts a host."""
