@@ -6,7 +6,7 @@ use bottle_engine::EngineError;
 use bottle_plan::{ManifestError, NameError, PlanError};
 use bottle_supervise::SuperviseError;
 
-use crate::LaunchError;
+use crate::launch_error::LaunchError;
 use crate::lifecycle::{BottleError, JournalError, TeardownError};
 
 /// Any error of this crate, for programs that pass errors on with `?`.

@@ -1,4 +1,4 @@
-//! What a plan takes from the host: variables and files. All mistakes in them are found before anything is created.
+//! Inputs of a plan from the host: variables and files. All mistakes in them are found before anything is created.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -49,7 +49,7 @@ impl Host {
     }
 }
 
-/// What a plan takes from the host, as a launch needs it.
+/// Inputs of a plan from the host, as a launch needs them.
 #[derive(Default)]
 pub(crate) struct Inputs {
     /// Every value that Compose must find in its environment.

@@ -28,7 +28,7 @@ pub struct PruneReport {
     pub images: Vec<Pruned>,
     /// State directories of bottles of which nothing else is left, with their logs.
     pub states: Vec<Pruned>,
-    /// What could not be removed, and why.
+    /// Objects that could not be removed, each with the reason.
     pub problems: Vec<String>,
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 
 use bottle_plan::{ManifestError, NameError, PlanError};
 
-use crate::launch::LaunchCause;
-use crate::{Error, LaunchError};
+use crate::Error;
+use crate::launch_error::{LaunchCause, LaunchError};
 
 /// Reports an error to a person: "failed to", the error, and every cause behind it. A mistake of a manifest is drawn below
 /// its source line, and a launch that could not be undone says what is left.
@@ -125,12 +125,12 @@ mod tests {
     use bottle_plan::{Manifest, ResolveError, Service, Slug};
     use bottle_supervise::{AuditError, Proposal, ProposalId, QueueError, SuperviseError};
     use bottle_tls::{BundleInput, TlsError};
+    use bottle_workspace::WorkspaceError;
 
     use super::*;
     use crate::ProvisionError;
-    use crate::launch::Step;
+    use crate::launch_error::Step;
     use crate::lifecycle::{BottleError, Foreign, JournalError, Owner, TeardownError, TeardownReport, UndoError};
-    use crate::workspace::WorkspaceError;
 
     /// Every variant of every public error. `cargo xtask check` finds one that is missing from this file.
     fn every() -> Vec<(&'static str, Box<dyn StdError>)> {

@@ -58,8 +58,8 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     let names: Vec<String> = applying.iter().map(|sidecar| sidecar.name().to_owned()).collect();
     let mut services: Vec<_> =
         applying.iter().map(|sidecar| (sidecar.name().to_owned(), sidecar.service(plan))).collect();
-    let doors = names.iter().map(String::as_str).zip(&access);
-    services.push((Name::Seal.as_str().to_owned(), seal_service(plan, &doors.collect::<Vec<_>>())));
+    let endpoints = names.iter().map(String::as_str).zip(&access);
+    services.push((Name::Seal.as_str().to_owned(), seal_service(plan, &endpoints.collect::<Vec<_>>())));
     services.push((Name::Agent.as_str().to_owned(), agent_service(plan, &access, &names)));
     let file = ComposeFile {
         name: plan.plan().names.project(),

@@ -1,4 +1,4 @@
-//! What a bottle may do and how two bottles differ in it, as a person reads it.
+//! Postures of bottles and the differences of two, as a person reads them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot make its own plan has failed")]
 

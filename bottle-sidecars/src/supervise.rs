@@ -21,7 +21,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "supervise/__main__.py",
         "supervise/audit.py",
         "supervise/changes.py",
-        "supervise/door.py",
+        "supervise/http_server.py",
         "supervise/proposals.py",
         "supervise/settings.py",
         "supervise/tools.py",

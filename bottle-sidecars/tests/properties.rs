@@ -101,9 +101,9 @@ proptest! {
         let document = document(&plan);
         for (name, service) in &document.services {
             let on = |network: &str| service.networks.iter().any(|(known, _)| known == network);
-            let door = ["pipelock", "egress", "git-gate"].contains(&name.as_str());
+            let has_egress = ["pipelock", "egress", "git-gate"].contains(&name.as_str());
             prop_assert_eq!(on("internal"), name != "agent", "{}", name);
-            prop_assert_eq!(on("egress"), door, "{}", name);
+            prop_assert_eq!(on("egress"), has_egress, "{}", name);
             prop_assert_eq!(service.network_mode.as_deref(), (name == "agent").then_some("service:seal"));
             prop_assert_eq!(&service.cap_add, if name == "seal" { &["NET_ADMIN"][..] } else { &[] }, "{}", name);
             prop_assert_eq!(&service.cap_drop, &["ALL"]);

@@ -99,7 +99,7 @@ impl FromStr for Span {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let refuse = |reason: &str| NameError::new("a span of time", text, reason, Self::ACCEPTED);
+        let refuse = |reason: &str| NameError::new("a duration", text, reason, Self::ACCEPTED);
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         let number: u64 = number.parse().map_err(|_| refuse("it does not begin with a whole number in range"))?;
@@ -178,7 +178,7 @@ macro_rules! measure_traits {
 }
 
 measure_traits!(ByteSize, "a size", pattern "^[0-9]+(?:[KMGT]iB|[kKmMgGtTbB])?$", never "^0+[A-Za-z]*$");
-measure_traits!(Span, "a span of time", pattern "^[0-9]+[smhd]$", never "^0+[a-z]*$");
+measure_traits!(Span, "a duration", pattern "^[0-9]+[smhd]$", never "^0+[a-z]*$");
 
 /// A number of processors, such as `0.5` or `2`, with at most three decimals. It can be written as a string or a
 /// number.

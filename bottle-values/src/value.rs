@@ -139,7 +139,7 @@ name_type! {
             c.is_ascii_lowercase() || c.is_ascii_digit() || (place > 0 && matches!(c, '.' | '_' | '-'))
         })?;
         if text.ends_with(['.', '_', '-']) {
-            return Err("it ends with a sign".into());
+            return Err("it ends with `.`, `_` or `-`".into());
         }
         // The name becomes a repository's directory, and these endings have a meaning for git.
         let ends = |tail: &str| text.rsplit_once('.').is_some_and(|(_, end)| end == tail);
@@ -236,7 +236,7 @@ fn check_image(text: &str) -> Result<(), String> {
     if let Some(tag) = tag {
         let first = tag.chars().next();
         if tag.len() > 128 || !first.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err("its tag is empty, too long or begins with a sign".into());
+            return Err("its tag is empty, too long or begins with `.` or `-`".into());
         }
     }
     let (registry, repository) = match path.split_once('/') {
@@ -271,7 +271,7 @@ name_type! {
         })?;
         // apt reads a `-` or `+` at the end of a name as a request to remove or install the package.
         if text.len() < 2 || text.ends_with(['-', '+']) && text != "g++" {
-            return Err("it is too short or ends with a sign".into());
+            return Err("it is too short, or ends with `+` or `-`".into());
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ pub(crate) fn read<T: DeserializeOwned>(
     }
 }
 
-/// What was done about a problem.
+/// Outcome of handling a problem.
 struct Repair {
     /// `true` if the problem only follows from an earlier one.
     spurious: bool,

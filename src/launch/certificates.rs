@@ -6,8 +6,8 @@ use bottle_plan::Service;
 use bottle_tls::{CaFiles, CaRole, CaSpec, CertificateAuthority, SystemRandom};
 
 use super::context::Launch;
-use super::error::LaunchCause;
 use super::write::make_dir;
+use crate::launch_error::LaunchCause;
 
 /// Locations of the certificate authorities.
 pub(super) struct Authorities {

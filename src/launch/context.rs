@@ -5,9 +5,9 @@ use bottle_exec::step;
 use bottle_plan::resolved::EngineFacts;
 use bottle_plan::{BottlePlan, StateLayout};
 
-use super::error::{LaunchCause, LaunchError, Step};
 use crate::Bottles;
 use crate::inputs::Inputs;
+use crate::launch_error::{LaunchCause, LaunchError, Step};
 use crate::lifecycle::{Owner, TeardownGuard};
 
 /// Runs one step and reports its start and end, unless the launch was cancelled.
@@ -36,7 +36,7 @@ pub(super) struct Launch<'a> {
 pub(super) struct Ready {
     /// Capabilities of the engine.
     pub(super) engine: EngineFacts,
-    /// What the plan takes from the host.
+    /// Inputs of the plan from the host.
     pub(super) inputs: Inputs,
 }
 

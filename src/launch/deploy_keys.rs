@@ -7,7 +7,7 @@ use bottle_plan::{BottlePlan, Service, StateLayout};
 
 #[cfg(feature = "deploy-keys")]
 use super::context::Launch;
-use super::error::LaunchCause;
+use crate::launch_error::LaunchCause;
 
 /// Returns the upstreams that need a deploy key.
 pub(super) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &DeployKey)> {

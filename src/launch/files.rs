@@ -7,8 +7,8 @@ use bottle_sidecars::{egress, git_gate, pipelock};
 use ipnet::Ipv4Net;
 
 use super::context::Launch;
-use super::error::LaunchCause;
 use super::write::{make_dir, write};
+use crate::launch_error::LaunchCause;
 
 pub(super) fn upstream_ca(state: &StateLayout) -> PathBuf {
     state.service_dir(Service::Pipelock).join("upstream-ca.pem")

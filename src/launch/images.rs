@@ -13,12 +13,12 @@ use bottle_plan::resolved::{BuildFacts, BuiltImage};
 use bottle_plan::value::ImageRef;
 use bottle_plan::{LabelKey, Service, UserIds};
 use bottle_sidecars::{BuildContext, agent, egress, git_gate, seal, supervise};
+use bottle_workspace as workspace;
 
 use super::context::Launch;
-use super::error::LaunchCause;
 use super::write::{make_dir, write};
+use crate::launch_error::LaunchCause;
 use crate::lifecycle::Undo;
-use crate::workspace;
 
 /// The images of a bottle.
 pub(super) struct Images {

@@ -3,7 +3,6 @@
 mod certificates;
 mod context;
 mod deploy_keys;
-mod error;
 mod facts;
 mod files;
 mod images;
@@ -20,7 +19,7 @@ use bottle_engine::ComposeProject;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
 
-pub use error::{LaunchCause, LaunchError, Step};
+pub use crate::launch_error::{LaunchCause, LaunchError, Step};
 
 use context::{Launch, in_step};
 

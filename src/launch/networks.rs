@@ -5,7 +5,7 @@ use bottle_plan::manifest::NetworkMode;
 use bottle_plan::resolved::NetworkFacts;
 
 use super::context::Launch;
-use super::error::LaunchCause;
+use crate::launch_error::LaunchCause;
 use crate::lifecycle::Undo;
 
 pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {

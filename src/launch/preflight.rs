@@ -8,9 +8,9 @@ use bottle_plan::{BottlePlan, Service};
 use super::context::Ready;
 #[cfg(not(feature = "deploy-keys"))]
 use super::deploy_keys;
-use super::error::LaunchCause;
 use crate::Bottles;
 use crate::inputs::Inputs;
+use crate::launch_error::LaunchCause;
 
 pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, LaunchCause> {
     #[cfg(not(feature = "deploy-keys"))]

@@ -4,7 +4,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::error::LaunchCause;
+use crate::launch_error::LaunchCause;
 
 /// Creates a directory and its parents. An existing directory keeps its mode.
 pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {

@@ -179,7 +179,7 @@ fn load() -> String {
 /// The running host with the packages. It is removed with this value.
 struct Packages(String);
 
-/// What has reached it: the number of answers of each status to each URL, and of connections.
+/// Requests that have reached it: the number of answers of each status to each URL, and of connections.
 #[derive(Debug, Default)]
 struct Asked {
     answers: BTreeMap<String, usize>,

@@ -14,7 +14,7 @@ pub fn served_url(upstream: &Upstream) -> String {
     format!("git://{}/{}.git", Service::GitGate, upstream.name)
 }
 
-/// What can follow a URL's beginning: the printable characters of ASCII.
+/// Characters that can follow a URL's beginning: the printable characters of ASCII.
 const NEXT: std::ops::RangeInclusive<u8> = b' '..=b'~';
 
 /// Returns the rules for every upstream, as a git configuration file.

@@ -1,4 +1,4 @@
-//! What the agent tries in order to approve its own proposals.
+//! Attempts of the agent to approve its own proposals.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-"""What happened, one JSON object a line, for the test to read with `docker exec … cat /data/events.jsonl`."""
+"""Log of events, one JSON object a line, for the test to read with `docker exec … cat /data/events.jsonl`."""
 
 import json
 import os

@@ -44,7 +44,7 @@ def start_sshd(data, names):
 
 
 def allowed(header):
-    """Whether an Authorization header shows the token."""
+    """Return true if an Authorization header has the token."""
     if not TOKEN:
         return True
     scheme, _, value = (header or "").partition(" ")

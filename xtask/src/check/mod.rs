@@ -24,8 +24,12 @@ pub(crate) fn run() -> Result<()> {
     let shown = errors::shown(&root)?;
     for member in &crates {
         let tree = source::Tree::read(&member.root)?;
-        println!("{:>6} lines  {}", tree.lines(), member.name);
-        problems.extend(size::problem(&member.name, &tree));
+        let mut lines = tree.lines();
+        for example in &member.examples {
+            lines += source::Tree::read(example)?.lines();
+        }
+        println!("{lines:>6} lines  {}", member.name);
+        problems.extend(size::problem(&member.name, lines));
         problems.extend(circles::problems(&member.name, &tree));
         problems.extend(errors::problems(&member.name, &tree, &shown));
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::spanned::Spanned;
+use syn::visit::Visit;
 use syn::{Attribute, Item};
 
 use crate::process::Result;
@@ -46,29 +47,64 @@ impl Tree {
         let parsed =
             syn::parse_file(&text).map_err(|error| format!("failed to parse `{}`: {error}", file.display()))?;
         self.lines += text.lines().count();
-        self.add(parsed.items, dir, path)
+        let mut module = Module::default();
+        self.add(parsed.items, &mut module, file, dir, &path)?;
+        self.modules.insert(path, module);
+        Ok(())
     }
 
-    fn add(&mut self, items: Vec<Item>, dir: &Path, path: ModulePath) -> Result<()> {
-        let mut module = Module::default();
+    /// Adds the items of a module, and its submodules.
+    fn add(&mut self, items: Vec<Item>, module: &mut Module, file: &Path, dir: &Path, path: &ModulePath) -> Result<()> {
         for item in items {
             if is_test(attributes(&item)) {
                 self.lines -= lines_of(&item);
                 continue;
             }
             let Item::Mod(declared) = item else {
+                let mut included = Included::default();
+                included.visit_item(&item);
                 module.items.push(item);
+                for name in included.0 {
+                    self.include(&file.with_file_name(name), module, dir, path)?;
+                }
                 continue;
             };
             let name = declared.ident.to_string();
             let (child, below) = ([path.clone(), vec![name.clone()]].concat(), dir.join(&name));
             match declared.content {
-                Some((_, items)) => self.add(items, &below, child)?,
+                Some((_, items)) => {
+                    let mut inner = Module::default();
+                    self.add(items, &mut inner, file, &below, &child)?;
+                    self.modules.insert(child, inner);
+                }
                 None => self.read_file(&file_of(&below), &below, child)?,
             }
         }
-        self.modules.insert(path, module);
         Ok(())
+    }
+
+    /// Adds a file that is included into a module: items, or an expression, of which only the lines count.
+    fn include(&mut self, file: &Path, module: &mut Module, dir: &Path, path: &ModulePath) -> Result<()> {
+        let text = fs::read_to_string(file).map_err(|error| format!("failed to read `{}`: {error}", file.display()))?;
+        self.lines += text.lines().count();
+        match syn::parse_file(&text) {
+            Ok(parsed) => self.add(parsed.items, module, file, dir, path),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The files that `include!` names, relative to the file that includes them. A file that a build generates is not ours.
+#[derive(Default)]
+struct Included(Vec<String>);
+
+impl<'ast> Visit<'ast> for Included {
+    fn visit_macro(&mut self, called: &'ast syn::Macro) {
+        if called.path.segments.last().is_some_and(|name| name.ident == "include")
+            && let Ok(name) = called.parse_body::<syn::LitStr>()
+        {
+            self.0.push(name.value());
+        }
     }
 }
 
@@ -122,6 +158,21 @@ pub(super) mod tests {
             fs::write(path, text).expect("a file");
         }
         Tree::read(&dir.path().join("lib.rs")).expect("a crate that parses")
+    }
+
+    #[test]
+    fn included_files_count() {
+        let tree = tree(&[
+            ("lib.rs", "include!(\"text/items.rs\");\nfn f() -> u8 {\n    include!(\"text/number.rs\")\n}\nmod a;\n"),
+            ("text/items.rs", "/// Text.\nfn g() {}\n#[cfg(test)]\nmod tests {\n}\ninclude!(\"deeper.rs\");\n"),
+            ("text/deeper.rs", "fn h() {}\n"),
+            ("text/number.rs", "{\n7\n}\n"),
+            ("a.rs", "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\n"),
+        ]);
+        assert_eq!(tree.lines(), 5 + 3 + 1 + 3 + 1);
+        let functions =
+            |path: &ModulePath| tree.modules[path].items.iter().filter(|item| matches!(item, Item::Fn(_))).count();
+        assert_eq!((functions(&Vec::new()), functions(&vec!["a".to_owned()])), (3, 0));
     }
 
     #[test]

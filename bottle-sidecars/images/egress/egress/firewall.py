@@ -1,4 +1,4 @@
-"""What all upstream connections share: how much is asked of pipelock at once."""
+"""State that all upstream connections share: the number of requests that pipelock handles at once."""
 
 import asyncio
 import contextlib

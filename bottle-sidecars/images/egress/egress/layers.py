@@ -246,7 +246,7 @@ class Stream(http.HttpStream):
         yield from super().handle_protocol_error(event)
 
     def _died_of_age(self, event: http.ResponseProtocolError) -> bool:
-        """Whether a kept connection ended before any byte of the answer, to a request that may be sent again."""
+        """Return true if a kept connection ended before any byte of the answer, to a request that may be sent again."""
         return (
             self.reused
             and not self.repeated

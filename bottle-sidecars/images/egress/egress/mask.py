@@ -20,7 +20,7 @@ class Mask:
         return data
 
     def feed(self, chunk: bytes) -> bytes:
-        """What may be passed on now. An empty chunk is the end and gives what was held."""
+        """Return the bytes that may be passed on now. An empty chunk is the end, and returns what was held."""
         data = self.whole(self._held + chunk)
         keep = max((_overlap(data, secret) for secret in self._secrets), default=0) if chunk else 0
         self._held = data[len(data) - keep :]
@@ -40,7 +40,7 @@ class FrameMask:
         self._left = 0
 
     def feed(self, data: bytes) -> bytes:
-        """What may be passed on now."""
+        """Return the bytes that may be passed on now."""
         passed = []
         while data:
             if self._left == 0:
@@ -75,7 +75,7 @@ def _frame_header(data: bytes) -> tuple[int, int] | None:
 
 
 def _overlap(data: bytes, secret: bytes) -> int:
-    """How many bytes at the end of the data begin the secret."""
+    """Return the number of bytes at the end of the data with which the secret begins."""
     at = max(len(data) - len(secret) + 1, 0)
     while (at := data.find(secret[:1], at)) >= 0:
         if secret.startswith(data[at:]):

@@ -1,4 +1,4 @@
-"""How a request's path is read, so that no spelling of it is matched as one thing and served as another."""
+"""Canonical form of a request's path, so that no spelling of it is matched as one thing and served as another."""
 
 import re
 
@@ -48,5 +48,5 @@ def readings(target: str) -> tuple[str, str]:
 
 
 def is_below(path: str, prefix: str) -> bool:
-    """Whether the prefix covers the path, on a segment's boundary: `/v1` covers `/v1` and `/v1/x`, not `/v10`."""
+    """Return true if the prefix covers the path, on a segment's boundary: `/v1` covers `/v1` and `/v1/x`, not `/v10`."""
     return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")

@@ -1,4 +1,4 @@
-"""What may pass: judges one request's head against the tunnel that it came through and the routing table. Pure."""
+"""Policy: judges one request's head against the tunnel that it came through and the routing table. Pure."""
 
 import re
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ _ONCE = ("host", "content-length", "transfer-encoding", "content-type", "expect"
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """What a CONNECT and the TLS inside it asked for. The host is canonical; the server name is as it was sent."""
+    """Target of a CONNECT and of the TLS inside it. The host is canonical; the server name is as it was sent."""
 
     host: str
     port: int
@@ -66,7 +66,7 @@ class Passage:
 
 
 def judge_connect(method: str, authority: str, headers: Headers) -> tuple[str, int] | Refusal:
-    """Where a CONNECT leads."""
+    """Target of a CONNECT."""
     place = split_authority(authority, None)
     if place is None or method != "CONNECT":
         return Refusal(400, "connect", "CONNECT must name one host and a port")
@@ -78,7 +78,7 @@ def judge_connect(method: str, authority: str, headers: Headers) -> tuple[str, i
 
 
 def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
-    """Whether the request may pass, and what is sent then."""
+    """Decision about a request, with what is sent if it may pass."""
     if malformed := _malformed(head):
         return malformed
     place = _place_in_tunnel(head, tunnel) if tunnel else _place_of_plain(head)

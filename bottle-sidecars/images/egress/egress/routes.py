@@ -39,7 +39,7 @@ class Injection:
     header: str
     value: bytes = field(repr=False)
     secrets: tuple[bytes, ...] = field(repr=False)
-    """What must not come back: the token, and the form that it is sent in where that does not contain it."""
+    """Return what must not come back: the token, and the form that it is sent in where that does not contain it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def _injection(value: object, where: str, environment: Mapping[str, str]) -> Inj
 
 
 def _clash(one: Route, other: Route) -> str | None:
-    """What both routes claim with equal right, in words."""
+    """Describe what both routes claim with equal right."""
     if (one.host, one.port) != (other.host, other.port) or (one.methods is None) != (other.methods is None):
         return None
     methods = None if one.methods is None else one.methods & (other.methods or frozenset())

@@ -1,4 +1,4 @@
-"""What the container is given: the environment and the mounted files, checked before anything listens."""
+"""Settings of the container: the environment and the mounted files, checked before anything listens."""
 
 import hashlib
 import os

@@ -472,7 +472,7 @@ class Failing(Proxy):
 
 
 class Alone(unittest.TestCase):
-    """What needs a proxy of its own."""
+    """Tests that need a proxy of their own."""
 
     def egress(self, routes: str = ROUTES, port: int = 1, tokens: dict[str, str] = TOKENS, **extra: str) -> Egress:
         made = Egress(port, Authority("outer"), routes, tokens, **extra)

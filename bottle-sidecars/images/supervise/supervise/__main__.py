@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from .door import Door, server
+from .http_server import Application, server
 from .proposals import Queue, QueueError
 from .settings import Settings, SettingsError
 
@@ -29,7 +29,7 @@ def main() -> int:
 
 async def _serve(settings: Settings, queue: Queue) -> int:
     endpoint = asyncio.get_running_loop().create_future()
-    http = server(Door(endpoint), settings.port)
+    http = server(Application(endpoint), settings.port)
 
     def stop(*_: object) -> None:
         http.should_exit = True

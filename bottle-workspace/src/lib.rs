@@ -153,7 +153,7 @@ fn dockerignore(root: &Path) -> Result<Gitignore, WorkspaceError> {
 struct Packing<'a, W: Write> {
     root: &'a Path,
     target: &'a str,
-    /// Whether files that usually hold credentials are packed.
+    /// True if files that usually hold credentials are packed.
     include: bool,
     tar: Packer<W>,
     packed: Packed,
@@ -196,7 +196,7 @@ impl<W: Write> Packing<'_, W> {
         self.packed.files += 1;
         let is_config = relative.file_name().is_some_and(|name| name == "config" || name == "config.worktree");
         if source.is_file() && in_git && is_config {
-            // What git cannot parse either has nothing to keep.
+            // A configuration that git cannot parse either has nothing to keep.
             let reduced = git_config::reduce(&source.read().map_err(unreadable)?).unwrap_or_default();
             self.packed.git_keys.extend(reduced.left_out);
             self.packed.bytes += reduced.text.len() as u64;

@@ -16,7 +16,7 @@ _DISCARD_SECONDS = 5
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Door:
+class Application:
     """Application that answers `/healthz` at once and `/mcp` when the endpoint is loaded."""
 
     def __init__(self, endpoint: "asyncio.Future[App]") -> None:

@@ -10,12 +10,12 @@ use bottle_exec::ExecError;
 use bottle_plan::{ManifestError, ResolveError};
 use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
+use bottle_workspace::WorkspaceError;
 
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::DeployKeyError;
 use crate::lifecycle::{BottleError, JournalError, TeardownReport};
 use crate::provision::ProvisionError;
-use crate::workspace::WorkspaceError;
 
 /// A step of the launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl LaunchError {
         Self { step, cause: Box::new(cause), teardown: None }
     }
 
-    pub(super) fn with_teardown(mut self, report: TeardownReport) -> Self {
+    pub(crate) fn with_teardown(mut self, report: TeardownReport) -> Self {
         self.teardown = Some(report);
         self
     }
