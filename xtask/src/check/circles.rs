@@ -274,13 +274,14 @@ fn child(path: &ModulePath, name: &str) -> ModulePath {
 }
 
 /// One imported name.
-struct Import {
-    path: Vec<String>,
+pub(super) struct Import {
+    pub(super) path: Vec<String>,
     /// `None` for an import with `*`.
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
-fn imports(tree: &UseTree) -> Vec<Import> {
+/// Returns every name that a `use` imports.
+pub(super) fn imports(tree: &UseTree) -> Vec<Import> {
     fn walk(tree: &UseTree, path: &[String], found: &mut Vec<Import>) {
         let with = |name: &dyn ToString| {
             let name = name.to_string();

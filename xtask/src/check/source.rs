@@ -121,14 +121,15 @@ fn lines_of(item: &Item) -> usize {
 }
 
 /// Returns true if the item is compiled for tests only.
-fn is_test(attributes: &[Attribute]) -> bool {
+pub(super) fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
             && attribute.parse_args::<syn::Path>().is_ok_and(|condition| condition.is_ident("test"))
     })
 }
 
-fn attributes(item: &Item) -> &[Attribute] {
+/// Returns the attributes of the item. Empty for a kind of item that no check looks at.
+pub(super) fn attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Const(item) => &item.attrs,
         Item::Enum(item) => &item.attrs,
