@@ -19,7 +19,7 @@ use crate::lifecycle::{BottleError, JournalError, TeardownError};
 #[non_exhaustive]
 pub enum Error {
     /// This process has no home or working directory.
-    #[error("look at the host")]
+    #[error("find the home directory and the working directory")]
     Host(#[source] io::Error),
     /// A name or a value is malformed.
     #[error("parse a name or value")]

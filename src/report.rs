@@ -49,7 +49,7 @@ impl fmt::Display for Report<'_> {
             between = "parse a name or value: ";
         }
         loop {
-            if let Some(manifest) = manifest_error(error) {
+            if let Some(manifest) = manifest_error(error).filter(|manifest| !manifest.is_unreadable()) {
                 let drawn = manifest.drawn(self.color);
                 return write!(f, "{between}{}\n\n{}", manifest.summary(), drawn.trim_end());
             }
@@ -122,7 +122,7 @@ mod tests {
     use bottle_compose::RenderError;
     use bottle_engine::EngineError;
     use bottle_exec::ExecError;
-    use bottle_plan::{Manifest, ResolveError, Service, Slug};
+    use bottle_plan::{HostFacts, Manifest, PlanRequest, ResolveError, Service, Slug, UserIds};
     use bottle_supervise::{AuditError, Malformed, Proposal, ProposalId, QueueError, SuperviseError};
     use bottle_tls::{BundleInput, TlsError};
     use bottle_workspace::WorkspaceError;
@@ -131,7 +131,8 @@ mod tests {
     use crate::ProvisionError;
     use crate::launch_error::Step;
     use crate::lifecycle::{
-        BottleError, Foreign, JournalError, Owner, OwnerError, TeardownError, TeardownReport, UndoError,
+        BottleError, Foreign, JournalError, Owner, OwnerError, TeardownError, TeardownReport, Undo, UndoError,
+        UndoOutcome,
     };
 
     /// Every variant of every public error. `cargo xtask check` finds one that is not constructed here.
@@ -151,9 +152,10 @@ mod tests {
         let malformed = || -> Malformed { Proposal::parse(b"{").unwrap_err() };
         let owner = || -> OwnerError { "7".parse::<Owner>().unwrap_err() };
         let (known, what) = ("`demo`", "the workspace");
-        let launch = |cause| Box::new(LaunchError::new(Step::Prepare, cause)) as Box<dyn StdError>;
         let mut all: Vec<(&str, Box<dyn StdError>)> = vec![
             ("ManifestError", Box::new(manifest())),
+            ("ManifestError", Box::new(Manifest::read("/nowhere/bottle.yaml").unwrap_err())),
+            ("ManifestError", Box::new(Manifest::read("/").unwrap_err())),
             ("NameError", Box::new(name())),
             ("Malformed", Box::new(malformed())),
             ("PlanError", Box::new(PlanError::UnknownAgent { wanted: "x".into(), known: known.into() })),
@@ -174,23 +176,39 @@ mod tests {
             ("WorkspaceError", Box::new(WorkspaceError::Write(denied()))),
         ];
         let causes = [
-            LaunchCause::Cancelled,
-            LaunchCause::Manifest(manifest()),
-            LaunchCause::Unusable { what: what.into(), path: path(), problem: "is not a directory".into() },
-            LaunchCause::Write { path: path(), source: denied() },
-            LaunchCause::Workspace(WorkspaceError::Write(denied())),
-            LaunchCause::Tls(bundle()),
-            LaunchCause::Resolve(ResolveError::UpstreamCa),
-            LaunchCause::Render(RenderError::DuplicateService { name: "agent".into() }),
-            LaunchCause::Supervise(SuperviseError::Malformed { path: path(), reason: "no plan".into() }),
-            LaunchCause::Engine(unsupported()),
-            LaunchCause::Exec(ExecError::Cancelled { command: "docker ps".into() }),
-            LaunchCause::Journal(JournalError::NotUndone { slug: "demo".parse().unwrap() }),
-            LaunchCause::NoDeployKeys { upstream: "app".into(), key: "bottles.dev.git.upstreams[0]".into() },
-            LaunchCause::Provision(ProvisionError::Custom(Box::new(denied()))),
-            LaunchCause::Bottle(BottleError::Engine(unsupported())),
+            (Step::Up, LaunchCause::Cancelled),
+            (Step::Prepare, LaunchCause::Manifest(manifest())),
+            (
+                Step::Prepare,
+                LaunchCause::Unusable { what: what.into(), path: path(), problem: "is not a directory".into() },
+            ),
+            (Step::WriteConfiguration, LaunchCause::Write { path: path(), source: denied() }),
+            (Step::BuildImages, LaunchCause::Workspace(WorkspaceError::Write(denied()))),
+            (Step::MintCertificates, LaunchCause::Tls(bundle())),
+            (Step::Resolve, LaunchCause::Resolve(ResolveError::UpstreamCa)),
+            (Step::WriteCompose, LaunchCause::Render(RenderError::DuplicateService { name: "agent".into() })),
+            (
+                Step::WriteConfiguration,
+                LaunchCause::Supervise(SuperviseError::Malformed { path: path(), reason: "no plan".into() }),
+            ),
+            (Step::CreateNetworks, LaunchCause::Engine(unsupported())),
+            (Step::Up, LaunchCause::Exec(ExecError::Cancelled { command: "docker ps".into() })),
+            (Step::Prepare, LaunchCause::Journal(JournalError::NotUndone { slug: "demo".parse().unwrap() })),
+            (
+                Step::Prepare,
+                LaunchCause::NoDeployKeys { upstream: "app".into(), key: "bottles.dev.git.upstreams[0]".into() },
+            ),
+            (Step::Provision, LaunchCause::Provision(ProvisionError::Custom(Box::new(denied())))),
+            (Step::HandOut, LaunchCause::Bottle(BottleError::Engine(unsupported()))),
         ];
-        all.extend(causes.into_iter().map(|cause| ("LaunchError", launch(cause))));
+        all.extend(
+            causes
+                .into_iter()
+                .map(|(step, cause)| ("LaunchError", Box::new(LaunchError::new(step, cause)) as Box<dyn StdError>)),
+        );
+        let with_rest = LaunchError::new(Step::Up, LaunchCause::Cancelled).with_teardown(incomplete_teardown().report);
+        all.push(("LaunchError", Box::new(with_rest)));
+        all.push(("TeardownError", Box::new(incomplete_teardown())));
         let errors = [
             Error::Host(denied()),
             Error::Name(name()),
@@ -201,13 +219,24 @@ mod tests {
             Error::Bottle(BottleError::NotFound { slug: "demo".parse().unwrap() }),
             Error::Journal(JournalError::NotUndone { slug: "demo".parse().unwrap() }),
             Error::Supervise(SuperviseError::NotSupervised("demo".parse().unwrap())),
-            Error::Teardown(TeardownError { report: TeardownReport::default() }),
+            Error::Teardown(incomplete_teardown()),
         ];
         all.extend(errors.into_iter().map(|error| ("Error", Box::new(error) as Box<dyn StdError>)));
         all.push(("OwnerError", Box::new(owner())));
         all.extend(of_the_engine());
         all.extend(of_a_bottle());
         all
+    }
+
+    /// A teardown of which two parts failed.
+    fn incomplete_teardown() -> TeardownError {
+        let failed = |undo, error: &str| UndoOutcome { undo, error: Some(error.into()), duration: Duration::ZERO };
+        let steps = vec![
+            failed(Undo::RemoveNetwork { name: "claude-bottle-demo".into() }, "it has active endpoints"),
+            UndoOutcome { undo: Undo::RemoveImage { tag: "x".into() }, error: None, duration: Duration::ZERO },
+            failed(Undo::RemoveFiles { paths: vec!["keys".into()] }, "permission denied"),
+        ];
+        TeardownReport { steps, ..TeardownReport::default() }.into_result().unwrap_err()
     }
 
     /// Every variant of the errors of the engine and of the commands that it runs.
@@ -271,7 +300,7 @@ mod tests {
             boxed("JournalError", JournalError::NotUndone { slug: slug() }),
             boxed("BottleError", BottleError::Engine(engine())),
             boxed("BottleError", BottleError::Journal(JournalError::NotUndone { slug: slug() })),
-            boxed("BottleError", BottleError::Teardown(TeardownError { report: TeardownReport::default() })),
+            boxed("BottleError", BottleError::Teardown(incomplete_teardown())),
             boxed("BottleError", BottleError::NotFound { slug: slug() }),
             boxed("BottleError", BottleError::Foreign { slug: slug(), foreign: Foreign::NoRoot }),
             boxed(
@@ -398,8 +427,24 @@ mod tests {
     }
 
     #[test]
+    fn an_error_of_a_plan_is_passed_on_and_printed_as_a_report() {
+        fn plan(text: &str) -> crate::Result<()> {
+            let facts = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 7, gid: 7 } };
+            Manifest::parse(text)?.plan(PlanRequest::new(&facts, [0; 5]))?;
+            Ok(())
+        }
+        let agent = "{bottle: dev, command: [id]}";
+        let error = plan(&format!("bottles: {{dev: {{}}}}\nagents: {{one: {agent}, two: {agent}}}")).unwrap_err();
+        let text = "failed to choose an agent: the manifest does not have exactly one; accepted: `one`, `two`";
+        assert_eq!(format!("{error:?}"), text);
+    }
+
+    #[test]
     fn an_error_chain_repeats_no_text() {
-        for (family, error) in every() {
+        let mut all = every();
+        #[cfg(feature = "deploy-keys")]
+        all.extend(of_a_forge());
+        for (family, error) in all {
             let mut said: Vec<String> = Vec::new();
             let mut next: Option<&dyn StdError> = Some(&*error);
             while let Some(error) = next {

@@ -46,7 +46,7 @@ pub enum BottleError {
         foreign: Foreign,
     },
     /// The bottle is being launched by a living process, which takes it down when it is stopped.
-    #[error("take down bottle `{slug}`: it is being launched by pid {pid}, which can be stopped")]
+    #[error("take down bottle `{slug}`: process {pid} is still launching it; stop that process instead")]
     Launching {
         /// Slug of the bottle.
         slug: Slug,

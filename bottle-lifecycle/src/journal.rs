@@ -127,7 +127,7 @@ pub enum JournalError {
         owner: Option<Owner>,
     },
     /// An earlier bottle of that name was not completely removed.
-    #[error("lock bottle `{slug}`: it was not completely removed earlier; recover it first")]
+    #[error("lock bottle `{slug}`: an earlier bottle of this name was not removed completely; run `recover` first")]
     NotUndone {
         /// Slug of the bottle.
         slug: Slug,
@@ -352,7 +352,7 @@ mod tests {
         let undo = Undo::RemoveNetwork { name: "n".into() };
         file.record(undo.clone()).unwrap();
         let error = JournalFile::create(&layout, journal()).unwrap_err().to_string();
-        assert!(error.ends_with("recover it first"), "{error}");
+        assert!(error.ends_with("run `recover` first"), "{error}");
         file.mark_done(&undo).unwrap();
         JournalFile::create(&layout, journal()).unwrap();
     }

@@ -21,8 +21,8 @@ pub struct ManifestError {
     pub file: Option<PathBuf>,
     /// The mistakes.
     pub mistakes: Vec<ManifestMistake>,
-    /// The manifest's text, with secrets masked. Empty if there is no text to show.
-    shown: Arc<str>,
+    /// The manifest's text, with secrets masked. Empty if there is no text to show, `None` if the file could not be read.
+    shown: Option<Arc<str>>,
 }
 
 /// One mistake in a manifest.
@@ -120,17 +120,17 @@ impl ManifestError {
         mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
         mistakes.truncate(MAX_MISTAKES);
         let shown = String::from_utf8(shown).unwrap_or_default();
-        Self { file: None, mistakes, shown: shown.into() }
+        Self { file: None, mistakes, shown: Some(shown.into()) }
     }
 
     /// Creates the error for a file that cannot be read as text.
     pub(crate) fn unreadable(file: &Path, problem: &str) -> Self {
-        Self { file: Some(file.to_owned()), mistakes: vec![ManifestMistake::new("", problem)], shown: "".into() }
+        Self { file: Some(file.to_owned()), mistakes: vec![ManifestMistake::new("", problem)], shown: None }
     }
 
     /// Creates the error for a manifest whose text is not available.
     pub(crate) fn without_text(mistakes: Vec<ManifestMistake>) -> Self {
-        Self { file: None, mistakes, shown: "".into() }
+        Self { file: None, mistakes, shown: Some("".into()) }
     }
 
     pub(crate) fn in_file(mut self, file: &Path) -> Self {
@@ -160,8 +160,9 @@ impl ManifestError {
                 key => format!("{key}: {}", mistake.problem),
             };
             let mut group = Group::with_title(Level::ERROR.primary_title(&title));
-            if let Some(span) = mistake.span.clone().filter(|span| self.shown.get(span.clone()).is_some()) {
-                let mut snippet = Snippet::source(&*self.shown);
+            let text = self.shown.as_deref().unwrap_or_default();
+            if let Some(span) = mistake.span.clone().filter(|span| text.get(span.clone()).is_some()) {
+                let mut snippet = Snippet::source(text);
                 if let Some(file) = &file {
                     snippet = snippet.path(file.as_str());
                 }
@@ -196,6 +197,11 @@ fn is_reference(value: &str) -> bool {
 }
 
 impl ManifestError {
+    /// Returns `true` if the file could not be read. The only mistake is then the reason, and has no place in the file.
+    pub const fn is_unreadable(&self) -> bool {
+        self.shown.is_none()
+    }
+
     /// Returns the error without its mistakes: the file and the number of mistakes.
     pub fn summary(&self) -> String {
         let (count, mistakes) = (self.mistakes.len(), if self.mistakes.len() == 1 { "mistake" } else { "mistakes" });

@@ -26,7 +26,7 @@ pub fn read_file(path: &Path) -> Result<String, ManifestError> {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
-    let describe = |error: std::io::Error| format!("it could not be read: {error}");
+    let describe = |error: std::io::Error| error.to_string();
     // The file type is checked first, because opening a named pipe would block until another process writes to it.
     if !std::fs::metadata(path).map_err(describe)?.is_file() {
         return Err("it is not a regular file".into());

@@ -45,7 +45,7 @@ pub enum ProvisionError {
         reason: String,
     },
     /// A [`Provisioner`](super::Provisioner) of the caller failed.
-    #[error("provision the agent")]
+    #[error("run the caller's provisioner")]
     Custom(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

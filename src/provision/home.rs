@@ -50,12 +50,12 @@ pub(super) fn files(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<u8>, P
     archive.finish().map_err(failed(Path::new(CHECKSUMS)))
 }
 
-/// Returns true if, according to the plan, the agent's image has Claude Code.
+/// Returns true if the plan installs Claude Code in the agent's image.
 fn has_claude(plan: &BottlePlan) -> bool {
     plan.agent.provider == Provider::Claude || plan.images.agent.claude_code.is_some()
 }
 
-/// Returns true if, according to the plan, the agent's image has Codex.
+/// Returns true if the plan installs Codex in the agent's image.
 pub(super) fn has_codex(plan: &BottlePlan) -> bool {
     plan.agent.provider == Provider::Codex || plan.images.agent.codex.is_some()
 }
