@@ -205,7 +205,35 @@
 //!
 //! # How do I put my own files into the agent's container?
 //!
-//! Implement [`Provisioner`], and pass [`Builtin.then(yours)`](Provisioner::then) to [`Bottles::with_provisioner`].
+//! Implement [`Provisioner`], and pass [`Builtin.then(yours)`](Provisioner::then) to [`Bottles::with_provisioner`]. The
+//! launch runs it after the agent's container has started, and before it returns the bottle. If it returns an error, the
+//! launch fails and removes the bottle. This one writes a file to the agent's home directory:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use bottle::exec::Stdin;
+//! use bottle::prelude::*;
+//!
+//! #[derive(Debug)]
+//! struct Notes {
+//!     text: &'static str,
+//! }
+//!
+//! impl Provisioner for Notes {
+//!     fn provision(&self, agent: &AgentContainer<'_>) -> Result<(), ProvisionError> {
+//!         let write = Exec::new(["sh", "-c", "cat > /home/agent/notes.md"]);
+//!         agent.run("write the notes", write.with_stdin(Stdin::Bytes(self.text.into())))?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # let manifest = Manifest::parse("{bottles: {dev: {}}, agents: {coder: {bottle: dev, command: [sh]}}}")?;
+//! let notes = Notes { text: "Run the tests before you push.\n" };
+//! let bottles = Bottles::local()?.with_provisioner(Arc::new(Builtin.then(notes)));
+//! let bottle = bottles.launch(manifest.plan(&bottles)?)?;
+//! print!("{}", bottle.exec(["cat", "/home/agent/notes.md"])?.stdout_text());
+//! # Ok::<(), bottle::Error>(())
+//! ```
 //!
 //! # How do I swap the backend?
 //!
@@ -277,10 +305,13 @@ pub mod exec {
 /// The names that most programs need: `use bottle::prelude::*;`.
 pub mod prelude {
     pub use bottle_engine::Exec;
-    pub use bottle_plan::manifest::{AgentSpec, BottleSpec, InjectSpec, RouteSpec, UpstreamSpec};
+    pub use bottle_plan::manifest::{
+        AgentSpec, BottleSpec, EnvSpec, InjectSpec, Inspect, PromptMode, RouteSpec, UpstreamSpec,
+    };
     pub use bottle_plan::{BottlePlan, Manifest, PlanRequest, Slug};
 
-    pub use crate::{Bottle, Bottles, Error, Host};
+    pub use crate::report::report;
+    pub use crate::{AgentContainer, Bottle, Bottles, Builtin, Error, Host, ProvisionError, Provisioner, Result};
 }
 
 #[doc = include_str!("../README.md")]

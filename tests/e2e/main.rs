@@ -5,6 +5,7 @@
 mod agents;
 mod compose_config;
 mod egress;
+mod extend;
 mod git;
 mod install;
 mod launch;

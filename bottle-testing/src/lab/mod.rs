@@ -95,7 +95,11 @@ impl Lab {
 
     /// Returns the plan of a whole manifest.
     pub fn plan_of(&self, manifest: &str) -> BottlePlan {
-        let manifest = Manifest::parse(manifest).unwrap();
+        self.plan_from(&Manifest::parse(manifest).unwrap())
+    }
+
+    /// Returns the plan of a manifest that was changed in code.
+    pub fn plan_from(&self, manifest: &Manifest) -> BottlePlan {
         let host = host();
         let request = PlanRequest {
             agent: None,
