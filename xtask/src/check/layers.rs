@@ -122,12 +122,16 @@ pub(super) struct Crate {
     foreign: BTreeMap<String, String>,
 }
 
-/// Returns every crate of the workspace at `root`.
-pub(super) fn crates(root: &Path) -> Result<Vec<Crate>> {
+/// Returns the answer of `cargo metadata` for the workspace at `root`.
+pub(super) fn metadata(root: &Path) -> Result<Value> {
     let mut command = Command::new("cargo");
     command.current_dir(root).args(["metadata", "--locked", "--all-features", "--format-version", "1"]);
-    let metadata: Value = serde_json::from_str(&output(&mut command)?)?;
-    let crates = parse(&metadata).filter(|crates| !crates.is_empty());
+    Ok(serde_json::from_str(&output(&mut command)?)?)
+}
+
+/// Returns every crate of the workspace.
+pub(super) fn crates(metadata: &Value) -> Result<Vec<Crate>> {
+    let crates = parse(metadata).filter(|crates| !crates.is_empty());
     crates.ok_or_else(|| "failed to parse the output of `cargo metadata`".into())
 }
 

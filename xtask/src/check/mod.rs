@@ -3,6 +3,7 @@
 mod circles;
 mod errors;
 mod layers;
+mod packages;
 mod size;
 mod source;
 mod words;
@@ -19,8 +20,10 @@ use crate::process::{Result, output, root};
 /// Returns an error if a check finds something, or cannot read the tree.
 pub(crate) fn run() -> Result<()> {
     let root = root();
-    let crates = layers::crates(&root)?;
+    let metadata = layers::metadata(&root)?;
+    let crates = layers::crates(&metadata)?;
     let mut problems = layers::problems(&crates);
+    problems.extend(packages::problems(&metadata));
     let shown = errors::shown(&root)?;
     for member in &crates {
         let tree = source::Tree::read(&member.root)?;
