@@ -1,7 +1,7 @@
 //! The built-in provisioner.
 //!
-//! It runs three commands: one reads the agent's existing configuration, one writes system files as root, and one
-//! writes the agent's files as its user. The container has no capability, so root cannot write the agent's files. Each
+//! It runs up to four commands: one reads the agent's existing configuration, one installs the certificates as root, one
+//! writes the git rules as root, and one writes the agent's files as its user. The container has no capability, so root cannot write the agent's files. Each
 //! task checks its own result.
 
 use std::path::Path;
@@ -35,26 +35,31 @@ pub(super) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
     }
     let files = home::files(&target, bottle)?;
     let agent_script = agent_script(bottle, &certificates, !files.is_empty());
-    target.run("0", &system_script(bottle), certificates)?;
+    target.run("0", &certificate_script(), certificates)?;
+    if let Some(gate) = &bottle.git_gate {
+        target.run("0", &git_rules_script(), git_gate::agent_git_config(gate).into_bytes())?;
+    }
     target.run(agent::USER, &agent_script, files)
 }
 
-/// Returns the tasks of root. The script reads the certificates from standard input.
-fn system_script(plan: &BottlePlan) -> Script {
+/// Returns the task of root that reads the certificates from standard input.
+fn certificate_script() -> Script {
     let mut script = Script::default();
     script.add(CERTIFICATE, agent::INSTALL_CA);
-    if let Some(gate) = &plan.git_gate {
-        // In a separate file, so that the agent's own git settings stay readable.
-        let rules = quote_text(&git_gate::agent_git_config(gate));
-        script.add(
-            "write the git rules",
-            &format!(
-                "umask 022; mkdir -p /etc/bottle; printf '%s' {rules} > /etc/bottle/git-gate.gitconfig
-                git config --system --get-all include.path | grep -qxF /etc/bottle/git-gate.gitconfig ||
-                git config --system --add include.path /etc/bottle/git-gate.gitconfig"
-            ),
-        );
-    }
+    script
+}
+
+/// Returns the task of root that reads the git rules from standard input. There are some 300 KB for each upstream, more
+/// than an argument may have.
+fn git_rules_script() -> Script {
+    let mut script = Script::default();
+    // In a separate file, so that the agent's own git settings stay readable.
+    script.add(
+        "write the git rules",
+        "umask 022; mkdir -p /etc/bottle; cat > /etc/bottle/git-gate.gitconfig
+        git config --system --get-all include.path | grep -qxF /etc/bottle/git-gate.gitconfig ||
+        git config --system --add include.path /etc/bottle/git-gate.gitconfig",
+    );
     script
 }
 
