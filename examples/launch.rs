@@ -141,6 +141,9 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
         };
         Failure(status, format!("{}{hint}", reported(&error)))
     })?;
+    if rehearsal.is_none() {
+        bottle.watch_health(console.clone());
+    }
     let asked = !args.command.is_empty();
     let exec = if args.command.is_empty() { agent } else { Exec::new(args.command) };
     let result = run_command(&bottle, exec, &control, console);
@@ -342,6 +345,9 @@ impl Observer for Console {
             }
             Event::Note { message } => self.line(&format!("            {message}")),
             Event::Warning { message } => self.line(&format!("warning: {message}")),
+            Event::ServiceChanged { service, is_up, state } => {
+                self.line(&format!("{}{service} {state}", if *is_up { "            " } else { "warning: " }));
+            }
             _ => {}
         }
     }

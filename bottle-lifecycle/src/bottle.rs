@@ -16,6 +16,7 @@ use crate::home::{Foreign, Home};
 use crate::journal::{Journal, JournalError, JournalFile, Status};
 use crate::owner::Liveness;
 use crate::recover::remove;
+use crate::watch::HealthWatch;
 use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 
 /// An error of a running bottle.
@@ -80,6 +81,8 @@ pub struct Bottle {
     engine: Engine,
     names: Names,
     handle: Handle,
+    /// Dropped before the owner, so that it reports nothing of the teardown.
+    watch: Mutex<Option<HealthWatch>>,
     ownership: Ownership,
     /// Time of the last check that found the seal in order.
     sealed: Mutex<Option<Instant>>,
@@ -106,7 +109,7 @@ impl Bottle {
         })?;
         let names = guard.journal().names();
         let sealed = Mutex::new(Some(Instant::now()));
-        Ok(Self { engine, names, handle, ownership: Ownership::Owned(guard), sealed })
+        Ok(Self { engine, names, handle, watch: Mutex::default(), ownership: Ownership::Owned(guard), sealed })
     }
 
     /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
@@ -134,7 +137,7 @@ impl Bottle {
         };
         let observer = Arc::clone(&options.observer);
         let ownership = Ownership::Attached { root: root.clone(), layout, options };
-        let bottle = Self { engine, names, handle, ownership, sealed: Mutex::default() };
+        let bottle = Self { engine, names, handle, watch: Mutex::default(), ownership, sealed: Mutex::default() };
         if let Err(BottleError::Unsealed { slug, problem }) = bottle.check_seal() {
             observer.event(&Event::Warning { message: format!("bottle `{slug}`: {problem}") });
         }
@@ -317,20 +320,19 @@ impl Bottle {
         Ok(health::health(&self.engine, &self.names)?)
     }
 
-    /// Reports every change of a service's state to `observer`, as
-    /// [`ServiceChanged`](bottle_exec::Event::ServiceChanged). First reports every service that is not up. Queries the
-    /// engine every `interval`, in the caller's thread, until `cancelled` returns true.
+    /// Reports the services that go down or are up again to `observer`, as
+    /// [`ServiceChanged`](bottle_exec::Event::ServiceChanged), first those that are already down. Each incident is two
+    /// events at most.
     ///
-    /// # Errors
-    ///
-    /// Returns an error when the engine cannot be queried.
-    pub fn watch_health(
-        &self,
-        observer: &dyn Observer,
-        interval: Duration,
-        cancelled: impl FnMut() -> bool,
-    ) -> Result<(), BottleError> {
-        Ok(health::watch(&self.engine, &self.names, observer, interval, cancelled)?)
+    /// A thread follows the event stream of the engine until the handle is closed or dropped, and calls `observer`. A
+    /// second call replaces the observer.
+    pub fn watch_health(&self, observer: Arc<dyn Observer>) {
+        let watch = HealthWatch::start(&self.engine, &self.names, observer);
+        drop(self.replace_watch(Some(watch)));
+    }
+
+    fn replace_watch(&self, watch: Option<HealthWatch>) -> Option<HealthWatch> {
+        std::mem::replace(&mut *self.watch.lock().unwrap_or_else(PoisonError::into_inner), watch)
     }
 
     /// Removes the bottle, also one that this process did not launch but attached to. Its owner then has nothing left
@@ -342,6 +344,7 @@ impl Bottle {
     ///
     /// [`TeardownError`] when something could not be removed. [`recover`](crate::recover) tries again.
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
+        drop(self.replace_watch(None));
         let report = match &self.ownership {
             Ownership::Owned(guard) => guard.close(),
             Ownership::Attached { root, options, .. } => undo_all(&self.engine, root, &self.names, options)

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::thread;
-use std::time::Duration;
 
 use bottle_engine::{ContainerState, Engine, EngineError, Filter};
-use bottle_exec::{Event, Observer};
 use bottle_plan::{LabelKey, Names, Service};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +40,7 @@ impl ServiceHealth {
             && !self.lost_network
     }
 
-    fn new(service: String, state: &ContainerState) -> Self {
+    pub(crate) fn new(service: String, state: &ContainerState) -> Self {
         let is_over = matches!(state.status.as_str(), "exited" | "dead");
         Self {
             service,
@@ -101,7 +98,7 @@ impl fmt::Display for ServiceImage {
 }
 
 /// Labels that Compose gives to every container.
-const SERVICE: &str = "com.docker.compose.service";
+pub(crate) const SERVICE: &str = "com.docker.compose.service";
 const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 
 /// Returns the state of every service of one bottle, given its containers, sorted by name. The agent depends on every
@@ -177,40 +174,15 @@ pub fn images(engine: &Engine, names: &Names) -> Result<BTreeMap<String, Service
 }
 
 /// Returns the state of every service of a bottle.
-pub(super) fn health(engine: &Engine, names: &Names) -> Result<Vec<ServiceHealth>, EngineError> {
+pub(crate) fn health(engine: &Engine, names: &Names) -> Result<Vec<ServiceHealth>, EngineError> {
     let label = LabelKey::Slug.under(names.prefix());
     let containers = engine.containers(&Filter::LabelValue(label, names.slug().to_string()))?;
     Ok(services(containers.iter().map(|(name, state)| (name.as_str(), state))))
 }
 
-/// Queries the engine every `interval` and reports changes, in the caller's thread.
-pub(super) fn watch(
-    engine: &Engine,
-    names: &Names,
-    observer: &dyn Observer,
-    interval: Duration,
-    mut cancelled: impl FnMut() -> bool,
-) -> Result<(), EngineError> {
-    let mut known: BTreeMap<String, ServiceHealth> = BTreeMap::new();
-    let mut is_first = true;
-    while !cancelled() {
-        for health in health(engine, names)? {
-            let before = known.insert(health.service.clone(), health.clone());
-            let is_news = if is_first { !health.is_up() } else { before.as_ref() != Some(&health) };
-            if is_news {
-                let is_up = health.is_up();
-                observer.event(&Event::ServiceChanged { service: health.service, is_up, state: health.summary });
-            }
-        }
-        is_first = false;
-        thread::sleep(interval);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 

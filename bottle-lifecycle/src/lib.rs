@@ -11,6 +11,7 @@ mod owner;
 mod recover;
 mod teardown;
 mod undo;
+mod watch;
 
 pub use bottle::{Bottle, BottleError};
 pub use bottle_files::tar::Skipped;

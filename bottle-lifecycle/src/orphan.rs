@@ -7,6 +7,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use bottle_engine::PROJECT_LABEL;
 use rustix::process::{Pid, Signal};
 
 use crate::owner::{Liveness, Owner};
@@ -26,6 +27,7 @@ pub(crate) fn stop(project: &str, images: &[&str], grace: Duration) {
 }
 
 fn find(project: &str, images: &[&str]) -> Vec<Owner> {
+    let of_project = format!("label={PROJECT_LABEL}={project}");
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|&pid| pid != std::process::id())
@@ -37,6 +39,7 @@ fn find(project: &str, images: &[&str]) -> Vec<Owner> {
                 |option: &str, value: &str| args.windows(2).any(|pair| pair == [option.as_bytes(), value.as_bytes()]);
             let builds = |image: &&str| args.contains(&b"build".as_slice()) && has("--tag", image);
             (has("--project-name", project) && args.contains(&b"--project-directory".as_slice()))
+                || (has("--filter", &of_project) && args.contains(&b"events".as_slice()))
                 || images.iter().any(builds)
         })
         .collect()
@@ -67,10 +70,12 @@ mod tests {
         let mut stopped = [
             start(&["compose", "--project-name", &project, "--project-directory", "/s", "up"]),
             start(&["build", "--tag", &image, "-"]),
+            start(&["events", "--filter", &format!("label={PROJECT_LABEL}={project}")]),
         ];
         let mut left = [
             start(&["compose", "--project-name", &format!("{project}-2"), "--project-directory", "/s", "up"]),
             start(&["logs", &project]),
+            start(&["ps", "--filter", &format!("label={PROJECT_LABEL}={project}")]),
             start(&["build", "--tag", "other:1", "-"]),
         ];
         stop(&project, &[&image], Duration::from_millis(500));
