@@ -157,6 +157,7 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
         request_body_scanning: RequestBodyScanning {
             enabled: scan != RequestScan::Off,
             action: if scan == RequestScan::Block { "block" } else { "warn" },
+            max_body_bytes: MAX_REQUEST_BYTES,
             scan_headers: !injects_where_pipelock_reads(launched),
         },
         response_scanning: ResponseScanning {
@@ -173,6 +174,10 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
 /// Maximum size of an answer that pipelock buffers and scans, in bytes. From a host with `inspect: content`, a larger
 /// answer is refused. Over plain HTTP, pipelock silently truncates a larger answer.
 pub const MAX_RESPONSE_BYTES: u32 = 1 << 20;
+
+/// Maximum size of a request body that pipelock buffers and scans, in bytes. A larger one is refused with 403. It has no
+/// effect with `scan_requests: off`: the body is then passed on as it arrives.
+pub const MAX_REQUEST_BYTES: u32 = 1 << 20;
 
 /// Returns the maximum number of simultaneous requests from egress that pipelock buffers and scans: those over plain
 /// HTTP and those to hosts with `inspect: content`. It is 48 with the default limit of 1 GiB, each with a body of 1 MiB
@@ -241,6 +246,7 @@ fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
 /// | `request_body_scanning` | on, `warn` | off, unless the manifest asks for it | 2.4 s per MB with every request |
 /// | `sse_streaming.action` | `block` | `warn`, as for other answers | a model's answer that quotes an instruction would be cut |
 /// | `sse_streaming.max_event_bytes` | 64 KiB | 1 MiB | a model's tool call or final event is larger, and the stream would end |
+/// | `max_body_bytes` | 5 MiB | 1 MiB | 48 bodies of 5 MiB at once ended pipelock at 1 GiB of memory |
 /// | `max_response_bytes`, `max_response_mb` | 5 MiB, 10 MiB | 1 MiB | 20 answers of 5 MiB at once ended pipelock at 1 GiB of memory |
 /// | `metrics_listen` | the port that the agent sees | loopback | the agent must not read them |
 ///
@@ -306,6 +312,7 @@ struct TlsInterception<'a> {
 struct RequestBodyScanning {
     enabled: bool,
     action: &'static str,
+    max_body_bytes: u32,
     scan_headers: bool,
 }
 

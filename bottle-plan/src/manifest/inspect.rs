@@ -38,7 +38,7 @@ impl fmt::Display for Inspect {
 /// `inspect: content`, and those over plain HTTP.
 ///
 /// A scan takes about 2.4 s per MB for every request, and an agent sends its whole conversation with every turn. When
-/// the scan is on, compressed bodies and bodies above 5 MiB are denied. Headers are not scanned if egress injects a
+/// the scan is on, compressed bodies and bodies above 1 MiB are denied. Headers are not scanned if egress injects a
 /// credential into such a request, because the scan would find that credential.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -153,6 +153,32 @@ fn hundreds_of_inspected_requests_at_once_leave_pipelock_alive() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn hundreds_of_scanned_bodies_at_once_leave_pipelock_alive() {
+    // Behind egress, and alone, where the seal lets 128 connections through.
+    for (test, manifest, count) in [
+        ("bodies-two", "egress: {scan_requests: warn, allow: [outside.test], routes: [{host: forbidden.test}]}", 150),
+        ("bodies-one", "egress: {scan_requests: warn, allow: [outside.test, forbidden.test]}", 120),
+    ] {
+        let lab = Lab::new(test);
+        let bottle = lab.launch(manifest, "");
+        let url = format!("http://{OUTSIDE}/upload");
+        // Bodies of 5 MiB, which pipelock would scan by default, and the largest that it scans here.
+        for kib in [5 << 10, 1 << 10] {
+            let flood = [url.as_str(), &count.to_string(), "20", &kib.to_string()];
+            let told = python(&bottle, include_str!("flood.py"), &flood);
+            figure(&format!("{test}: {count} bodies of {kib} KiB: {}", told.ok()));
+            let other = sh(&bottle, &format!("curl -fsS -m 20 https://{FORBIDDEN}/echo"));
+            other.ok();
+            figure(&format!("a request to another host takes {:?}", other.duration));
+            assert!(other.duration < Duration::from_secs(5), "{other:?}");
+        }
+        assert!(assert_alive(&bottle, Service::Pipelock, 850) > 100, "the flood is none");
+        lab.close(&bottle);
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn no_agent_floods_a_pipelock_that_decrypts_over_http2() {
     let lab = Lab::new("http2");
     let began = Instant::now();
