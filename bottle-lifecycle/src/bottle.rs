@@ -16,8 +16,8 @@ use crate::home::{Foreign, Home};
 use crate::journal::{Journal, JournalError, JournalFile, Status};
 use crate::owner::Liveness;
 use crate::recover::remove;
-use crate::watch::HealthWatch;
 use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
+use crate::watch::HealthWatch;
 
 /// An error of a running bottle.
 #[derive(Debug, thiserror::Error)]

@@ -173,13 +173,13 @@ mod tests {
         let up = ["egress true is running, healthy, restarted 3 times"];
         assert_eq!(news(&[ContainerChange::Other], service("running", "healthy", 3)), up);
         assert_eq!(news(&[], service("running", "healthy", 3)), [""; 0]);
-        assert_eq!(news(&[], service("running", "unhealthy", 3)), ["egress false is running, unhealthy, restarted 3 times"]);
+        assert_eq!(
+            news(&[], service("running", "unhealthy", 3)),
+            ["egress false is running, unhealthy, restarted 3 times"]
+        );
         assert_eq!(news(&[], service("running", "healthy", 3)), up);
         // It died while there was no event stream.
-        assert_eq!(
-            news(&[], service("running", "healthy", 4)),
-            ["egress true is running, healthy, restarted 4 times"]
-        );
+        assert_eq!(news(&[], service("running", "healthy", 4)), ["egress true is running, healthy, restarted 4 times"]);
     }
 
     #[test]

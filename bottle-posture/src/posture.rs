@@ -382,7 +382,8 @@ impl Posture {
         if let Some(limit) = self.max_connections.filter(|_| !hosts.is_empty()) {
             writeln!(f, "  It may have {limit} connections at once. A further one waits until one of them ends.")?;
         }
-        let scanned = "  Headers and bodies of requests that pipelock can read are scanned (2.4 s per MB, at most 1 MiB);";
+        let scanned =
+            "  Headers and bodies of requests that pipelock can read are scanned (2.4 s per MB, at most 1 MiB);";
         match self.scan_requests {
             RequestScan::Off => {}
             RequestScan::Warn => writeln!(f, "{scanned} findings are logged.")?,

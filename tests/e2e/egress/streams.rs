@@ -69,3 +69,35 @@ fn a_websocket_passes_if_only_the_connection_is_inspected() {
     assert_eq!((&refused["status"], &refused["rule"]), (&json!(403), &json!("path")));
     lab.close(&bottle);
 }
+
+#[test]
+#[ignore = "needs a container engine"]
+fn without_routes_a_websocket_passes_over_tls_and_is_refused_clearly_elsewhere() {
+    // Pipelock alone, and behind egress, which is there because of a host with `inspect: content`.
+    for (test, manifest, is_behind_egress) in [
+        ("socket-one", "egress: {allow: [outside.test]}", false),
+        ("socket-two", "egress: {allow: [outside.test, {host: forbidden.test, inspect: content}]}", true),
+    ] {
+        let lab = Lab::new(test);
+        let whole = lab.manifest(manifest, "").replace("python3-requests]", "python3-requests, python3-websockets]");
+        let bottle = lab.options().launch(lab.plan_of(&whole)).unwrap_or_else(|error| panic!("{error}"));
+        lab.outside.connect(&bottle.names().egress_network());
+        let talk = |url: &str| {
+            let printed = python(&bottle, include_str!("websocket.py"), &[url, PLACEHOLDER]);
+            println!("{test} {url}: {printed:?}");
+            serde_json::from_str::<Value>(printed.ok()).unwrap()
+        };
+        assert_eq!(talk(&format!("wss://{OUTSIDE}/ws"))["status"], 101);
+        // Clients open a tunnel for `ws:` too. Pipelock passes it unread, and egress allows only TLS in one.
+        let plain = talk(&format!("ws://{OUTSIDE}/ws"));
+        if is_behind_egress {
+            assert_eq!((&plain["status"], &plain["rule"]), (&json!(403), &json!("not-tls")), "{plain}");
+            let read = talk(&format!("wss://{FORBIDDEN}/ws"));
+            assert_eq!((&read["status"], &read["rule"]), (&json!(426), &json!("websocket")), "{read}");
+            assert!(read["refused_ms"].as_f64().unwrap() < 2000.0, "{read}");
+        } else {
+            assert_eq!(plain["status"], 101, "{plain}");
+        }
+        lab.close(&bottle);
+    }
+}

@@ -81,11 +81,23 @@ fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     wait_for(&bottle, Service::Supervise, "was removed");
     std::thread::sleep(Duration::from_millis(600));
     println!("figure: time until the event, with the command that caused it: {figures:?}");
-    let reported: Vec<(String, bool)> = events.lock().unwrap().iter().map(|(_, event)| match event {
-        Event::ServiceChanged { service, is_up, .. } => (service.clone(), *is_up),
-        other => panic!("{other:?}"),
-    }).collect();
-    let once = [("egress", false), ("git-gate", false), ("git-gate", true), ("seal", false), ("agent", false), ("supervise", false)];
+    let reported: Vec<(String, bool)> = events
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(_, event)| match event {
+            Event::ServiceChanged { service, is_up, .. } => (service.clone(), *is_up),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let once = [
+        ("egress", false),
+        ("git-gate", false),
+        ("git-gate", true),
+        ("seal", false),
+        ("agent", false),
+        ("supervise", false),
+    ];
     assert_eq!(reported, once.map(|(service, is_up)| (service.to_owned(), is_up)));
     let listed = place.site().list().unwrap();
     let dead: Vec<&str> =
@@ -184,7 +196,8 @@ fn a_restarted_sidecar_is_reached_again_also_at_another_address() {
     let containers = services.map(|service| bottle.names().container(service));
     let network = bottle.names().internal_network();
     let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
-    let addresses = || containers.each_ref().map(|container| docker(["inspect", "--format", &format, container]).stdout);
+    let addresses =
+        || containers.each_ref().map(|container| docker(["inspect", "--format", &format, container]).stdout);
     let before = addresses();
     for container in &containers {
         docker(["stop", "--time", "2", container]);

@@ -16,7 +16,7 @@ _KEY = "egress"
 _MASK = "egress-mask"
 
 
-# mitmproxy logs what an add-on raises, and continues with the request. So each begins refused.
+# mitmproxy logs an add-on's exception and continues with the request. Therefore each request starts as refused.
 _UNJUDGED = Refusal(500, "internal", "the request could not be judged")
 
 
@@ -38,7 +38,7 @@ class Gate:
             flow.response = None
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
-        """Mostly an agent's program that does not trust this bottle's authority."""
+        """Records a failed handshake. The usual cause is a program that does not trust this bottle's authority."""
         host, port = data.context.server.address or (None, None)
         audit.Record("CONNECT", host, port, None, error="client-tls").write()
 
@@ -88,7 +88,7 @@ class Gate:
             return
         switched = response.status_code == 101
         if switched and (WEBSOCKET not in flow.metadata or not _is_websocket(response)):
-            # Nobody asked for it.
+            # The request did not ask for it.
             record.error = "upstream-switched-protocols"
             flow.kill()
             return
@@ -104,7 +104,7 @@ class Gate:
             return
 
         def masked(chunk: bytes) -> list[bytes]:
-            # No chunk rather than an empty one, which would end a chunked body.
+            # An empty chunk would end a chunked body.
             passed = mask.feed(chunk)
             return [record.count_down(passed)] if passed else []
 
@@ -161,5 +161,5 @@ def _is_websocket(response: http.Response) -> bool:
 
 
 def _method(request: http.Request) -> str:
-    """The method as it was sent and will be sent on; mitmproxy's own accessor gives it in upper case."""
+    """Returns the method as it was sent. mitmproxy's own accessor gives it in upper case."""
     return request.data.method.decode("latin-1")

@@ -1,4 +1,4 @@
-"""The agent's connections: how many there may be, how much of one is held in memory, and how long it may take."""
+"""The agent's connections, with limits on their number, their memory and their time."""
 
 import asyncio
 import contextlib
@@ -25,23 +25,23 @@ from .policy import Refusal
 
 logger = logging.getLogger(__name__)
 
-# Connections of the agent at once. With all of them stalled in mid-transfer, memory stays well below the sidecar's
-# default limit of 1 GiB (a test measures it).
+# Maximum number of simultaneous connections of the agent. If all of them stall during a transfer, memory stays well
+# below the sidecar's default limit of 1 GiB (a test measures it).
 MAX_CLIENTS = 1536
 
-# A connection that waits for its first request, for the TLS handshake after its CONNECT, or for the rest of a request's
-# head, is closed after this.
+# Time limit for a connection's first request, for the TLS handshake after a CONNECT, and for the rest of a request's
+# head. The connection is closed after it.
 HANDSHAKE_SECONDS = 60.0
 # Time limit for the connection to the firewall and the TLS handshake with the host. A request that pipelock inspects
 # waits at most as long for its turn.
 CONNECT_SECONDS = 90.0
 
-# Upstream connections that are made at once; more wait for their turn. Pipelock looks each name up, and of a thousand
-# look-ups at once the engine's resolver loses some.
+# Maximum number of upstream connections that are opened at once. More wait. Pipelock resolves each name, and the
+# engine's resolver loses some of a thousand simultaneous queries.
 MAX_CONNECTING = 32
 
-# A few connections read in large pieces, which costs the least time for each byte. Many read in small ones, so that
-# what they hold in memory is bounded.
+# Up to `_FEW` connections read in large pieces, which takes the least time for each byte. More connections read in
+# small pieces, to bound their memory.
 _FEW = 48
 _LARGE = 256 * 1024
 _SMALL = 16 * 1024
@@ -75,15 +75,15 @@ class Handler(mode_servers.ProxyConnectionHandler):
         self.firewall = firewall
         self._turn_of: Connection | None = None
         self.admitted = False
-        """The current request is one of the few that pipelock may inspect at once."""
+        """True if the current request has a place among those that pipelock inspects."""
         self._admitted_on: Connection | None = None
         self._admitting: asyncio.Task[None] | None = None
         self.requesting = False
-        """A request was received, and its exchange is not over."""
+        """True from the head of a request until the end of its exchange."""
         self.intercepted = False
-        """The far side of the current upstream connection is pipelock itself, not the host."""
+        """True if pipelock, and not the host, terminates TLS of the current upstream connection."""
         self.timed_out = False
-        """The current upstream connection was given up for taking too long."""
+        """True if the current upstream connection could not be opened in time."""
         self.idle_since = time.monotonic()
 
     async def handle_client(self) -> None:
@@ -99,7 +99,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             self.leave()
             del _handlers[self.client.id]
 
-    # Reading: in pieces whose size suits the number of connections, and only when what was read before has gone on.
+    # Reading: the size of a read depends on the number of connections, and a read waits until earlier data was written.
 
     async def handle_connection(self, connection: Connection) -> None:
         io = self.transports[connection]
@@ -111,7 +111,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             await super().handle_connection(connection)
         except asyncio.CancelledError:
             if connection in self.transports:
-                # Closed while it waited for its turn to pass on data, which mitmproxy does not expect.
+                # Closed while it waited in `before_read`, which mitmproxy does not expect.
                 connection.state = ConnectionState.CLOSED
                 await self.server_event(events.ConnectionClosed(connection))
                 io.writer.close()
@@ -124,11 +124,11 @@ class Handler(mode_servers.ProxyConnectionHandler):
     async def before_read(self, connection: Connection) -> None:
         """Waits until earlier data of this connection has been written to the other side.
 
-        For the agent's connection it also waits for data in the other direction: an agent could cause refusals and
-        never read them.
+        For the agent's connection it also waits for data in the other direction, because an agent could cause refusals
+        and never read them.
         """
         if connection is self.client:
-            # What arrives while the upstream connection is made would be kept in a queue.
+            # Data that arrives while the upstream connection is opened would be queued without a limit.
             await self._connected.wait()
         for other, io in list(self.transports.items()):
             if io.writer is None or (connection is not self.client and other is not self.client):
@@ -140,7 +140,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
                     io.handler.cancel(f"Error sending data: {error}")
 
     async def drain_writers(self) -> None:
-        """Does nothing: `before_read` waits, and not for what does not concern the connection."""
+        """Does nothing, because `before_read` waits for the writers that concern the connection."""
 
     def arrived(self) -> None:
         if not self.requesting and self._deadline is None:
@@ -169,14 +169,14 @@ class Handler(mode_servers.ProxyConnectionHandler):
             io.writer.transport.abort()
 
     def connect_began(self) -> None:
-        """An upstream connection is being made: nothing more is read from the agent until it is there."""
+        """Notes that an upstream connection is being opened. Nothing is read from the agent until it is open."""
         self.connect_ended()
         self.intercepted = self.timed_out = False
         self._connected.clear()
         self._connecting = asyncio.get_running_loop().call_later(CONNECT_SECONDS, self._connect_too_slow)
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
-        """Opens a connection to the firewall, when it is its turn, and serves it. Replaces mitmproxy's own method."""
+        """Waits for a free place, opens a connection to the firewall and serves it. Replaces mitmproxy's method."""
         connection = command.connection
         assert connection.address is not None
         try:
@@ -209,7 +209,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             self.firewall.turns.release()
 
     def connect_ended(self) -> None:
-        """The upstream connection is there, or has failed."""
+        """Notes that the upstream connection is open or has failed."""
         self._end_turn()
         self._connected.set()
         if self._connecting is not None:
@@ -222,13 +222,13 @@ class Handler(mode_servers.ProxyConnectionHandler):
             if connection is not self.client and io.handler is not None:
                 io.handler.cancel("timed out")
 
-    # Requests that pipelock inspects: few at once.
+    # Requests that pipelock inspects: their number is limited.
 
     async def hook_task(self, hook: commands.StartHook) -> None:
         if not isinstance(hook, AdmitHook):
             await super().hook_task(hook)
             return
-        # The end of the agent's connection waits for it, since the layers then go on with the request.
+        # `handle_client` waits for this task, because the layers then continue with the request.
         self._admitting = asyncio.current_task()
         try:
             await super().hook_task(hook)
@@ -238,7 +238,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
     async def _admit(self) -> None:
         if self.admitted:
             return
-        # Nothing more of the request is read until it can be sent on.
+        # Nothing more of the request is read until it can be sent.
         self._connected.clear()
         self.admitted = await self.firewall.enter(CONNECT_SECONDS, self.has_left)
         self._connected.set()
@@ -246,7 +246,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             self.leave()
 
     def has_left(self) -> bool:
-        """Returns whether the agent has closed its side, which nobody sees while nothing is read from it."""
+        """Returns true if the agent has closed its side. While nothing is read from it, only a poll can tell."""
         io = self.transports.get(self.client)
         if io is None or io.writer is None or io.writer.is_closing():
             return True
@@ -255,17 +255,17 @@ class Handler(mode_servers.ProxyConnectionHandler):
         return bool(poll.poll(0))
 
     def sent_on(self, connection: Connection) -> None:
-        """The admitted request goes over this connection, whose end is also its end."""
+        """Notes the connection that carries the admitted request. The request ends with it."""
         self._admitted_on = connection
 
     def leave(self) -> None:
-        """The request is answered, or never was sent to pipelock."""
+        """Releases the place of a request that was answered or never sent to pipelock."""
         if self.admitted:
             self.admitted, self._admitted_on = False, None
             self.firewall.leave()
 
     def _leave_after(self, writer: asyncio.StreamWriter) -> None:
-        """The request was not answered, and its connection is being closed."""
+        """Releases the place of an unanswered request once pipelock has closed its connection."""
         try:
             duplicate = writer.get_extra_info("socket").dup()
         except OSError:
@@ -278,7 +278,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
     # Events.
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
-        """Calls the add-ons. None of them waits, so that mitmproxy's own way, which allows for it, is not needed."""
+        """Calls the add-ons. They are plain functions, so mitmproxy's slower call of coroutines is not needed."""
         if isinstance(hook, AdmitHook):
             await self._admit()
             return
@@ -295,7 +295,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
             try:
                 function(data)
             except Exception:
-                # The request continues, and began as refused.
+                # The request continues as refused, its state at the start.
                 logger.exception("an add-on failed")
         if hook.name in ("response", "error") and isinstance(data, HTTPFlow):
             switched = hook.name == "response" and data.response is not None and data.response.status_code == 101
@@ -305,18 +305,18 @@ class Handler(mode_servers.ProxyConnectionHandler):
             self.idle_since = time.monotonic()
 
     def is_alive(self, connection: Connection) -> bool:
-        """Returns false if the far side has closed the connection, or has sent what nobody asked for."""
+        """Returns false if the far side has closed the connection or has sent unsolicited data."""
         io = self.transports.get(connection)
         return io is not None and isinstance(io.reader, _Reader) and io.reader.is_quiet()
 
 
 @dataclass
 class AdmitHook(commands.StartHook):
-    """Waits until the current request may be sent to pipelock to inspect it. `Handler.admitted` says whether it may."""
+    """Waits until pipelock may inspect the current request. `Handler.admitted` then tells the result."""
 
 
 class _Reader:
-    """Stands before a stream's reader: holds back where that is needed, and reads in pieces of the right size."""
+    """Reader of a stream that applies back pressure and chooses the size of each read."""
 
     def __init__(
         self,
@@ -334,7 +334,7 @@ class _Reader:
 
     def _resize(self) -> None:
         size = _LARGE if len(_handlers) <= _FEW else _SMALL
-        # The size of one read from the socket, and of the stream's buffer. asyncio has no option for either.
+        # Sizes of one read from the socket and of the stream's buffer. asyncio has no option for either.
         self._transport.max_size = size  # type: ignore[attr-defined]
         self._reader._limit = size // 2  # type: ignore[attr-defined]
         self._size = size
@@ -346,8 +346,8 @@ class _Reader:
         data = await self._reader.read(self._size)
         if data and self._connection is self._handler.client:
             self._handler.arrived()
-            # Some clients (urllib3 through a proxy) send a body only once its head is acknowledged, which the kernel
-            # would put off for 40 ms. The option does not last.
+            # Some clients (urllib3 through a proxy) send a body only after the acknowledgement of its head, which the
+            # kernel delays by up to 40 ms. The kernel resets the option, so it is set after each read.
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return data
@@ -355,7 +355,7 @@ class _Reader:
     def is_quiet(self) -> bool:
         if self._reader.at_eof() or self._transport.is_closing() or self._reader._buffer:  # type: ignore[attr-defined]
             return False
-        # What the event loop has not yet seen: the peer's end of the connection makes the socket readable.
+        # The event loop may not have seen it yet: the end of the connection makes the socket readable.
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return not poll.poll(0)
@@ -364,7 +364,7 @@ class _Reader:
 class Listener(Proxyserver):
     """Accepts the agent's connections. mitmproxy's own server sets no limit to their number."""
 
-    # What mitmproxy's core looks it up by.
+    # Name under which mitmproxy's core looks it up.
     name = "proxyserver"
 
     _server: asyncio.Server | None = None
@@ -374,7 +374,7 @@ class Listener(Proxyserver):
         self._max_inspected = max_inspected
 
     async def setup_servers(self) -> bool:
-        """Does nothing: `listen` is called by the runner, which wants to know whether it worked."""
+        """Does nothing. The runner calls `listen`, because it needs the result."""
         return True
 
     async def listen(self, host: str, port: int) -> None:
@@ -408,7 +408,7 @@ class Listener(Proxyserver):
             await handler.handle_client()
 
     def _make_room(self) -> bool:
-        """Drops the connection that has been idle for longest, if one is."""
+        """Closes the connection that has been idle for longest. Returns false if none is idle."""
         handlers = cast("list[Handler]", list(self.connections.values()))
         idle = [handler for handler in handlers if not handler.requesting]
         if not idle:
@@ -418,7 +418,7 @@ class Listener(Proxyserver):
 
 
 def _hooks(addons: list[object]) -> dict[str, list[Callable[..., Any]]]:
-    """The functions of the add-ons that take part in an exchange, by the event's name."""
+    """Returns the public functions of the add-ons, by the name of the event that they handle."""
     found: dict[str, list[Callable[..., Any]]] = defaultdict(list)
     for addon in addons:
         for name in dir(addon):

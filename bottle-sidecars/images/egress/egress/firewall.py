@@ -1,4 +1,4 @@
-"""State that all upstream connections share: the number of requests that pipelock handles at once."""
+"""The limits on simultaneous work of pipelock, which all upstream connections share."""
 
 import asyncio
 import contextlib
@@ -17,15 +17,15 @@ _MAX_HOSTS = 1024
 
 
 class Firewall:
-    """Pipelock, with the limits that keep it alive whatever the agent asks for.
+    """Pipelock, with the limits that keep it alive.
 
-    Pipelock holds the whole of what it inspects: a request over plain HTTP, and one to a host that it decrypts. So only
-    `max_inspected` of these are sent to it at once.
+    Pipelock buffers everything that it inspects: requests over plain HTTP, requests to hosts that it decrypts, and the
+    answers. Therefore only `max_inspected` of these requests are sent to it at once.
     """
 
     def __init__(self, max_connecting: int, max_inspected: int) -> None:
         self.turns = asyncio.Semaphore(max_connecting)
-        """Upstream connections that may be made at once."""
+        """Places for upstream connections that are being opened."""
         self._places = asyncio.Semaphore(max_inspected)
         self._inspected: dict[Address, None] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
@@ -50,7 +50,7 @@ class Firewall:
         return reader, writer
 
     def remember(self, host: Address, *, inspected: bool) -> None:
-        """Notes whether pipelock decrypts a host."""
+        """Notes for a host if pipelock decrypts it."""
         self._inspected.pop(host, None)
         if inspected:
             self._inspected[host] = None
@@ -58,13 +58,13 @@ class Firewall:
                 del self._inspected[next(iter(self._inspected))]
 
     def inspects(self, host: Address) -> bool:
-        """Returns whether pipelock decrypted this host at the last connection."""
+        """Returns true if pipelock decrypted this host at the last connection."""
         return host in self._inspected
 
     async def enter(self, seconds: float, given_up: Callable[[], bool]) -> bool:
         """Waits for one of the places for inspected requests.
 
-        Returns false if none was free in time, or if `given_up` said so, which is asked once a second.
+        Returns false if none was free in time, or if `given_up`, which is called once a second, returned true.
         """
         if not self._places.locked():
             return await self._places.acquire()
@@ -85,7 +85,7 @@ class Firewall:
         self._places.release()
 
     def leave_after(self, connection: socket.socket) -> None:
-        """Releases a place when pipelock has ended this connection, on which nobody waits for the answer any more.
+        """Releases a place when pipelock has closed this connection, whose client has left.
 
         Pipelock continues to scan an answer after its client has left. Without this wait, an agent that gives up and
         retries could make it hold any number of answers.

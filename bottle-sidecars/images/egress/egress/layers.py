@@ -1,7 +1,7 @@
-"""The protocol stack of a connection: mitmproxy's layers, made as strict as this place needs.
+"""The protocol stack of a connection: mitmproxy's layers, made stricter.
 
-What may follow what is fixed: the agent's connection is HTTP; inside a CONNECT there is TLS; inside that, HTTP/1.1.
-Nothing is guessed and nothing else is forwarded, in particular no raw TCP.
+The order of the protocols is fixed: the agent's connection carries HTTP, a CONNECT carries TLS, and TLS carries
+HTTP/1.1. Anything else is refused, including raw TCP.
 """
 
 import re
@@ -24,30 +24,32 @@ from .connections import AdmitHook, handler_of
 from .mask import FrameMask
 from .policy import Refusal
 
-# A message's head may be this long, as may a chunk's header, trailers, and what a client sends ahead while its request
-# is being answered.
+# Maximum length in bytes of a message's head, a chunk's header, the trailers, and the bytes that a client sends before
+# its previous request is answered.
 HEAD_LIMIT = 128 * 1024
-# Three times what the largest real one has (post-quantum key shares). TLS itself allows for 16 MiB.
+# Maximum length in bytes: three times the largest real one, which has post-quantum key shares. TLS allows 16 MiB.
 CLIENT_HELLO_LIMIT = 16 * 1024
 
-# A request that cannot be repeated goes over a kept connection only if that was in use this recently: servers close
-# idle ones after five seconds and more, and one that is just being closed would lose the request.
+# Maximum time that a kept connection may have been idle, for a request that cannot be repeated. Servers close idle
+# connections after five seconds or more. A request on a connection that is being closed would be lost.
 FRESH_SECONDS = 3.0
 _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
+_REQUEST_LINE = re.compile(rb"[A-Z]{3,}(?: /|\Z)")
+_NOT_TLS = Refusal(403, "not-tls", "a tunnel must carry TLS; use https or wss, or send plain http without CONNECT")
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r]")
 _CLOSED_UNANSWERED = "server closed connection"
 
-# Set in a flow's metadata when it was the agent's side that broke it.
+# Key in a flow's metadata: true if the agent's side broke the exchange.
 CLIENT_FAILED = "egress-client-failed"
-# Set in a flow's metadata when what comes back may be compressed, unless pipelock has to read it: the agent's header.
+# Key in a flow's metadata: the agent's own header, if the answer may be compressed unless pipelock inspects it.
 ACCEPT_ENCODING = "egress-accept-encoding"
-# Set in a flow's metadata when the request asks for a WebSocket and may have one: the record, and the mask if any.
+# Key in a flow's metadata: record and secrets of an allowed WebSocket handshake.
 WEBSOCKET = "egress-websocket"
 
 
 class NextLayer:
-    """The add-on that mitmproxy asks for a connection's next layer."""
+    """Add-on that chooses a connection's next layer."""
 
     def next_layer(self, asked: layer.NextLayer) -> None:
         context = asked.context
@@ -66,25 +68,30 @@ class NextLayer:
                     tls.child_layer = ClientTls(context)
                     asked.layer = tls
                 elif len(first) >= 3:
-                    asked.layer = End(context, "not-tls")
+                    # A client of a WebSocket without TLS opens a tunnel for it, and can read this.
+                    is_http = _REQUEST_LINE.match(first)
+                    asked.layer = End(context, "not-tls", answers.closing_message(_NOT_TLS) if is_http else b"")
 
 
 class End(layer.Layer):
-    """Ends a connection that holds something else than it should."""
+    """Ends a connection that carries the wrong protocol, after sending an answer if there is one."""
 
-    def __init__(self, context: Context, rule: str) -> None:
+    def __init__(self, context: Context, rule: str, answer: bytes = b"") -> None:
         super().__init__(context)
         self._rule = rule
+        self._answer = answer
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
             host, port = self.context.server.address or (None, None)
             audit.Record("CONNECT" if host else "", host, port, None, refused=self._rule).write()
+            if self._answer:
+                yield commands.SendData(self.context.client, self._answer)
             yield commands.CloseConnection(self.context.client)
 
 
 class ClientTls(ClientTLSLayer):
-    """TLS of the agent's side, with a bound on what is collected of a ClientHello."""
+    """TLS with the agent, with a limit on the size of a ClientHello."""
 
     def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
         if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > CLIENT_HELLO_LIMIT:
@@ -93,7 +100,7 @@ class ClientTls(ClientTLSLayer):
 
 
 class Http(http.HttpLayer):
-    """HTTP whose client side is `Server` and whose requests are `Stream`, over at most one upstream connection."""
+    """HTTP over at most one upstream connection, with `Server` for the agent's side and `Stream` for each request."""
 
     def __init__(self, context: Context, mode: http.HTTPMode) -> None:
         super().__init__(context, mode)
@@ -112,7 +119,7 @@ class Http(http.HttpLayer):
             self._forget(event.connection)
 
     def _forget(self, closed: Connection) -> None:
-        """Drops what belonged to closed connections. mitmproxy keeps it for as long as the agent's connection lasts."""
+        """Drops the layers of closed connections. mitmproxy would keep them until the agent's connection ends."""
         if stack := self.connections.get(closed):
             if isinstance(stack, http.HttpStream):  # which also has the other connections of its tunnel
                 del self.connections[closed]
@@ -164,16 +171,16 @@ class Http(http.HttpLayer):
 
 
 class Stream(http.HttpStream):
-    """One exchange. The body of a refused request is read and dropped, instead of being held until its end."""
+    """One exchange. The body of a refused request is read and dropped instead of buffered."""
 
     def __init__(self, context: Context, stream_id: int, parent: Http) -> None:
         super().__init__(context, stream_id)
         self._parent = parent
         self._has_body = True
         self.reused = False
-        """The request went over a connection that an earlier one had used."""
+        """True if the request was sent on a connection that an earlier request had used."""
         self.repeated = False
-        """The request was sent a second time."""
+        """True if the request was sent a second time."""
 
     def is_repeatable(self) -> bool:
         return not self._has_body and self.flow.request.data.method in _REPEATABLE
@@ -200,7 +207,7 @@ class Stream(http.HttpStream):
         if ACCEPT_ENCODING in self.flow.metadata and not inspected:
             self.flow.request.headers["Accept-Encoding"] = self.flow.metadata[ACCEPT_ENCODING]
         if WEBSOCKET in self.flow.metadata and handler.intercepted:
-            # Pipelock would leave the upgrade out, and the host would answer as to any request.
+            # Pipelock would remove the upgrade, and the host would answer as if it were an ordinary request.
             record, _ = self.flow.metadata.pop(WEBSOCKET)
             refusal = answers.UPGRADE_IMPOSSIBLE
             record.status, record.refused = refusal.status, refusal.rule
@@ -218,7 +225,7 @@ class Stream(http.HttpStream):
         return True
 
     def _be_admitted(self) -> layer.CommandGenerator[bool]:
-        """Waits for the turn of a request that pipelock inspects, or fails it."""
+        """Waits until pipelock may inspect the request. Returns false if the request failed."""
         yield AdmitHook()  # type: ignore[no-untyped-call]
         handler = handler_of(self.context.client)
         if handler.admitted:
@@ -246,7 +253,7 @@ class Stream(http.HttpStream):
         yield from super().handle_protocol_error(event)
 
     def _died_of_age(self, event: http.ResponseProtocolError) -> bool:
-        """Return true if a kept connection ended before any byte of the answer, to a request that may be sent again."""
+        """Returns true if a kept connection ended before the answer began, and the request may be repeated."""
         return (
             self.reused
             and not self.repeated
@@ -270,7 +277,7 @@ class Stream(http.HttpStream):
 
 
 class WebSocket(layer.Layer):
-    """The bytes of a WebSocket, passed on as they come. The line of its request is written when it ends."""
+    """A WebSocket. Its bytes are passed on as they arrive, and its audit line is written when it ends."""
 
     def __init__(self, context: Context, record: audit.Record, secrets: Iterable[bytes]) -> None:
         super().__init__(context)
@@ -292,9 +299,9 @@ class WebSocket(layer.Layer):
 
 
 class Tunnel(_upstream_proxy.HttpUpstreamProxy):
-    """The CONNECT to the firewall. It also reads the body of a refusal, which is where its reason is."""
+    """The CONNECT to the firewall. It also reads the body of a refusal, because the reason is there."""
 
-    _refusal: tuple[int, int] | None = None  # the status, and how long the body is
+    _refusal: tuple[int, int] | None = None  # the status, and the length of the body
 
     def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
         if not self.send_connect:
@@ -322,7 +329,7 @@ class Tunnel(_upstream_proxy.HttpUpstreamProxy):
 
 
 class Server(_http1.Http1Server):
-    """The agent's side of HTTP/1: bounded in what it holds, and answering in this proxy's own words."""
+    """HTTP/1 with the agent, with limits on what is buffered and with this proxy's own error messages."""
 
     def send(self, event: http.HttpEvent) -> layer.CommandGenerator[None]:
         if not isinstance(event, http.ResponseProtocolError):
@@ -357,7 +364,7 @@ class Server(_http1.Http1Server):
 
 
 class Client(_http1.Http1Client):
-    """The next proxy's side of HTTP/1. Interim answers are passed over: mitmproxy would take the first for the last."""
+    """HTTP/1 with the firewall. Interim answers are skipped: mitmproxy would take the first for the final one."""
 
     def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
         while self.request and _INTERIM.match(bytes(self.buf)):
@@ -374,13 +381,13 @@ class Client(_http1.Http1Client):
     def mark_done(self, *, request: bool = False, response: bool = False) -> layer.CommandGenerator[None]:
         yield from super().mark_done(request=request, response=response)
         if self.state == self.read_headers and self.stream_id is None and handler_of(self.context.client).intercepted:
-            # Pipelock closes its end after each answer, without saying so in a header.
+            # Pipelock closes its side after each answer, without a `Connection: close`.
             yield commands.CloseConnection(self.conn)
             self.state = self.done
 
 
 def _bound_body(side: Server | Client, reading: object) -> layer.CommandGenerator[None]:
-    """Ends a message whose chunk headers or trailers do not end. Data does not stay in the buffer."""
+    """Ends a message with an endless chunk header or trailer. Only these stay in the buffer; data does not."""
     if side.state == reading and len(side.buf) > HEAD_LIMIT:
         yield from _give_up(side, "a chunk's header or the trailers are too large")
 
@@ -394,7 +401,7 @@ def _give_up(side: Server | Client, message: str) -> layer.CommandGenerator[None
 
 
 class TrailerlessReader(ChunkedReader):
-    """A chunked body whose trailers are dropped, as a proxy may do. mitmproxy would break off the connection."""
+    """Reader of a chunked body that drops trailers, as a proxy may do. mitmproxy would close the connection."""
 
     def __call__(self, buffer: _http1.ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
         read = super().__call__(buffer)
@@ -409,7 +416,7 @@ def _error_response(status: int, message: str = "") -> bytes:
     return answers.closing_message(answers.failure(status, message))
 
 
-# What no subclass reaches is put in the place of mitmproxy's own. The release is pinned, and tests see each at work.
+# These replace parts of mitmproxy that no subclass can replace. The release is pinned, and each replacement has a test.
 _make_body_reader = _http1.make_body_reader
 _http1.make_body_reader = _body_reader  # type: ignore[assignment]
 _http1.make_error_response = _error_response  # type: ignore[assignment]

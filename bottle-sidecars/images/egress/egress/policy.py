@@ -66,7 +66,7 @@ class Passage:
 
 
 def judge_connect(method: str, authority: str, headers: Headers) -> tuple[str, int] | Refusal:
-    """Target of a CONNECT."""
+    """Returns the host and port of a CONNECT, or its refusal."""
     place = split_authority(authority, None)
     if place is None or method != "CONNECT":
         return Refusal(400, "connect", "CONNECT must name one host and a port")
@@ -78,7 +78,7 @@ def judge_connect(method: str, authority: str, headers: Headers) -> tuple[str, i
 
 
 def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
-    """Decision about a request, with what is sent if it may pass."""
+    """Returns the request as it is sent upstream, or its refusal."""
     if malformed := _malformed(head):
         return malformed
     place = _place_in_tunnel(head, tunnel) if tunnel else _place_of_plain(head)
@@ -164,9 +164,9 @@ def _asks_for_websocket(head: Head) -> bool:
 
 
 def _malformed_upgrade(head: Head, secure: bool) -> Refusal | None:
-    """RFC 6455, section 4.1. One meaning only: what is not plainly a handshake is not made one here."""
+    """Returns the refusal of a handshake that is not exactly what RFC 6455, section 4.1, requires."""
     if not secure:
-        # Pipelock leaves the upgrade out of plain requests.
+        # Pipelock removes the upgrade from plain requests.
         return Refusal(426, "websocket", "WebSocket is possible over TLS only; use plain requests")
     tokens = [token.strip().lower() for token in (_header(head, "connection") or "").split(",")]
     length = _header(head, "content-length")
@@ -214,7 +214,7 @@ def _choose(head: Head, port: int, secure: bool, routed: Host) -> Route | Refusa
 def _rewrite(
     headers: Headers, authority: str, stripped: frozenset[str], route: Route | None, websocket: bool
 ) -> Headers:
-    """The headers that go on: what was judged, what is injected, and nothing that steers a single hop."""
+    """Returns the headers to send: those that were judged and the injected one, without hop-by-hop headers."""
     if websocket and route and route.injection:
         # Compressed frames could not be searched for the credential.
         stripped |= {"sec-websocket-extensions"}

@@ -1,4 +1,4 @@
-"""The runner: mitmproxy's core with the few add-ons that this sidecar needs, and no other."""
+"""The runner: mitmproxy's core with only the add-ons that this sidecar needs."""
 
 import asyncio
 import logging
@@ -23,15 +23,15 @@ from .names import join_authority
 from .settings import Settings
 from .status import Current
 
-# Longer than a model thinks before its first word. An idle connection costs a few kilobytes.
+# Longer than a model takes until its first token. An idle connection costs a few kilobytes.
 IDLE_SECONDS = 3600
 
 
 async def serve(settings: Settings, current: Current, confdir: Path, trust: Path) -> int:
-    """Run until SIGTERM or SIGINT; reload the routes on SIGHUP. Returns the exit status."""
+    """Serves until SIGTERM or SIGINT, and reloads the routes on SIGHUP. Returns the exit status."""
     _quiet()
     host, port = settings.upstream
-    # mitmproxy makes an authority of its own if it is not told at once where there is one.
+    # Without this directory from the start, mitmproxy would create an authority of its own.
     master = Master(options.Options(confdir=str(confdir)))
     listener = Listener(settings.max_inspected)
     firewall = x509.load_pem_x509_certificate(settings.upstream_ca.read_bytes())
@@ -41,10 +41,10 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
         listen_host="0.0.0.0",
         listen_port=settings.listen_port,
         ssl_verify_upstream_trusted_ca=str(trust),
-        # Nothing is sent on before a request was judged: no early connection, no look at the real certificate.
+        # Nothing is sent upstream before a request was judged: no early connection, no fetch of the real certificate.
         connection_strategy="lazy",
         upstream_cert=False,
-        # One protocol on either side: what is judged is what is sent, without a translation between versions.
+        # The same protocol on both sides: a request is sent as it was judged, without a translation between versions.
         http2=False,
         http3=False,
         websocket=False,
@@ -68,7 +68,7 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
 
 
 class Tls(TlsConfig):
-    """mitmproxy's TLS, less the revocation list that it would serve under a path of every host."""
+    """mitmproxy's TLS, without the revocation list that it would serve under a path of every host."""
 
     def __init__(self, firewall: x509.Name) -> None:
         self._firewall = firewall
@@ -77,7 +77,7 @@ class Tls(TlsConfig):
         pass
 
     def tls_established_server(self, data: tls.TlsData) -> None:
-        """Notes whether the far side is the host, or pipelock with a certificate of its own."""
+        """Notes if pipelock's authority issued the certificate, which means that pipelock decrypts the host."""
         chain = data.conn.certificate_list
         issued_by_firewall = bool(chain) and chain[0].to_cryptography().issuer == self._firewall
         handler = handler_of(data.context.client)
@@ -87,7 +87,7 @@ class Tls(TlsConfig):
 
 
 class _AsLines(logging.Handler):
-    """Warnings of the libraries as lines of the audit: where and what kind, since their words quote messages."""
+    """Handler that writes the libraries' warnings as audit lines, without their text, because it quotes messages."""
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None

@@ -380,7 +380,12 @@ class Refusing(Proxy):
                 plain.sendall(b"CONNECT api.test:443 HTTP/1.1\r\n\r\n")
                 self.assertTrue(plain.recv(4096).startswith(b"HTTP/1.1 200"))
                 plain.sendall(first)
-                self.assertEqual(plain.recv(4096), b"")
+                received = b"".join(iter(lambda: plain.recv(4096), b""))
+                if first.startswith(b"GET"):
+                    # An HTTP client, such as one of a WebSocket without TLS, is told why.
+                    self.assertTrue(received.startswith(b"HTTP/1.1 403 ") and b"X-Egress-Refused: not-tls" in received)
+                else:
+                    self.assertEqual(received, b"")
         self.assertEqual(self.line().get("reason"), "not-tls")
         self.assertEqual(self.outer.connects, [])
 
