@@ -1,4 +1,4 @@
-"""`python -m egress`: check everything, then listen; or say in one line why not."""
+"""`python -m egress`: checks the settings, then listens, or prints one line with the reason and exits with status 2."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from .status import Current
 
 
 def main() -> int:
-    # A reload asked for during the start waits for its handler, instead of ending the process.
+    # A SIGHUP during the start waits for its handler instead of ending the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         settings = Settings.read(os.environ)
@@ -21,7 +21,7 @@ def main() -> int:
     except SettingsError as error:
         audit.emit("refused-to-start", outcome="failed", reason=str(error))
         return 2
-    # Not before: it takes most of the time to start.
+    # Imported last, because it takes most of the start time.
     from .proxy import serve
 
     return asyncio.run(serve(settings, current, confdir, trust))

@@ -24,7 +24,7 @@ def headers(rule: str) -> dict[str, str]:
 
 
 def body(refusal: Refusal) -> bytes:
-    """Return JSON that clients of the common model APIs show unchanged."""
+    """Returns JSON that clients of the common model APIs show unchanged."""
     error = {"type": "egress_refused", "rule": refusal.rule, "message": f"egress: {refusal.message}"}
     return json.dumps({"type": "error", "error": error}).encode() + b"\n"
 
@@ -35,7 +35,7 @@ def response(refusal: Refusal) -> http.Response:
 
 
 def closing_message(refusal: Refusal) -> bytes:
-    """Return a complete response for a connection that is closed after it."""
+    """Returns a complete response for a connection that is closed after it."""
     answer = http.Response.make(refusal.status, body(refusal), headers(refusal.rule) | {"Connection": "close"})
     answer.reason = status_codes.RESPONSES.get(refusal.status, "Refused")
     message: bytes = http1.assemble_response(answer)
@@ -43,12 +43,12 @@ def closing_message(refusal: Refusal) -> bytes:
 
 
 def connect_refused(status: int, reason: bytes) -> str:
-    """Return the text for a CONNECT that the firewall refused. `failure` parses it."""
+    """Returns the text for a CONNECT that the firewall refused. `failure` parses it."""
     return f"CONNECT refused: {status} {reason.decode('latin-1')}"
 
 
 def failure(status: int, message: str) -> Refusal:
-    """Return the answer for a failure inside the proxy. Its own text can contain addresses and is not passed on."""
+    """Returns the answer for a failure inside the proxy. Its own text can contain addresses and is not passed on."""
     if refused := _CONNECT_REFUSED.match(message):
         return _refused_by_firewall(int(refused[1]), refused[2])
     if status < 500:
@@ -65,7 +65,7 @@ def failure(status: int, message: str) -> Refusal:
 
 
 def _refused_by_firewall(status: int, reason: str) -> Refusal:
-    """Return the answer for a CONNECT that pipelock 2.3.0 refused.
+    """Returns the answer for a CONNECT that pipelock 2.3.0 refused.
 
     Pipelock answers 403 to a failed name lookup too, which is not a decision about the host, so that becomes 502. A
     decision keeps its status: clients retry after a 502 and should not retry after a 403.

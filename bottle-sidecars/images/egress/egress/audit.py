@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from sidecar import audit_line
 from sidecar.audit_line import Outcome
 
-# Longer paths are cut, so that a line cannot carry data out.
+# Longer paths are cut, to bound the length of a line.
 _PATH_LIMIT = 1024
 
 
@@ -38,7 +38,7 @@ class Record:
         return chunk
 
     def write(self) -> None:
-        """Write the line, once."""
+        """Writes the line. A second call does nothing."""
         if self.written:
             return
         self.written = True
@@ -62,6 +62,6 @@ class Record:
 
 
 def emit(event: str, *, outcome: Outcome | None = None, reason: str | None = None, **details: object) -> None:
-    """Write one audit line."""
+    """Writes one audit line."""
     sys.stdout.write(audit_line.encode("egress", event, outcome=outcome, reason=reason, **details) + "\n")
     sys.stdout.flush()

@@ -1,12 +1,12 @@
-"""Keeps a credential out of what comes back. Some services echo what they were sent; an error message is enough."""
+"""Masks a credential in answers, because some services echo parts of a request, for example in an error message."""
 
 from collections.abc import Iterable
 
 
 class Mask:
-    """Overwrites the secrets in a stream of chunks by as many asterisks.
+    """Overwrites the secrets in a stream of chunks with asterisks, without a change of length.
 
-    A chunk's end is held back only where it could be the beginning of a secret, so that events pass at once.
+    The end of a chunk is held back only if a secret could begin there, so that events pass at once.
     """
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
@@ -20,7 +20,7 @@ class Mask:
         return data
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return the bytes that may be passed on now. An empty chunk is the end, and returns what was held."""
+        """Returns the bytes that may be passed on now. An empty chunk is the end, and returns what was held."""
         data = self.whole(self._held + chunk)
         keep = max((_overlap(data, secret) for secret in self._secrets), default=0) if chunk else 0
         self._held = data[len(data) - keep :]
@@ -28,10 +28,10 @@ class Mask:
 
 
 class FrameMask:
-    """A mask for what a WebSocket server sends: a frame is passed on whole as soon as its end is there.
+    """A mask for the frames of a WebSocket server. A frame is passed on completely as soon as its end has arrived.
 
-    Frames from a server are sent as they are (RFC 6455, section 5.1), and asterisks take as much room as the secret, so
-    that a frame's header stays true. A secret that is spread over two frames is not seen.
+    A server does not encode its frames (RFC 6455, section 5.1), and a mask does not change the length, so that a
+    frame's header stays valid. A secret that is split over two frames is not recognised.
     """
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
@@ -40,7 +40,7 @@ class FrameMask:
         self._left = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Return the bytes that may be passed on now."""
+        """Returns the bytes that may be passed on now."""
         passed = []
         while data:
             if self._left == 0:
@@ -62,20 +62,20 @@ class FrameMask:
 
 
 def _frame_header(data: bytes) -> tuple[int, int] | None:
-    """The lengths of a frame's header and of its payload (RFC 6455, section 5.2); None if the header is not whole."""
+    """Returns the lengths of a frame's header and payload (RFC 6455, section 5.2). None if the header is incomplete."""
     if len(data) < 2:
         return None
     length, end = data[1] & 0x7F, 2
     if length >= 126:
         end = 4 if length == 126 else 10
         length = int.from_bytes(data[2:end], "big")
-    if data[1] & 0x80:  # a server must not, but then its key is part of the header
+    if data[1] & 0x80:  # a server must not set it, but then a key of four bytes follows
         end += 4
     return (end, length) if len(data) >= end else None
 
 
 def _overlap(data: bytes, secret: bytes) -> int:
-    """Return the number of bytes at the end of the data with which the secret begins."""
+    """Returns the number of bytes at the end of the data with which the secret begins."""
     at = max(len(data) - len(secret) + 1, 0)
     while (at := data.find(secret[:1], at)) >= 0:
         if secret.startswith(data[at:]):

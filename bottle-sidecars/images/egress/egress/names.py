@@ -1,4 +1,4 @@
-"""Host names and authorities, in the one form that is compared, matched and sent on."""
+"""Canonical form of host names and authorities, which is compared, matched and sent."""
 
 import ipaddress
 import re
@@ -9,10 +9,10 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 
 
 def canonical_host(text: str) -> str | None:
-    """The host in lower case without an IPv6 literal's brackets, or None for what is not plainly one host.
+    """Returns the host in lower case, an IPv6 literal without its brackets. None if the text is not exactly one host.
 
-    A trailing dot, an empty label, a character outside ASCII and the many other spellings of an IPv4 address
-    (`127.1`, `0x7f.0.0.1`) name the same host to some and another to others: none is a host here.
+    Programs disagree on a trailing dot, an empty label, a character outside ASCII and other spellings of an IPv4
+    address (`127.1`, `0x7f.0.0.1`), so none of them is accepted.
     """
     if not text.isascii() or len(text) > 253:
         return None
@@ -34,7 +34,7 @@ def canonical_host(text: str) -> str | None:
 
 
 def split_authority(text: str, default_port: int | None) -> tuple[str, int] | None:
-    """`host[:port]` as a canonical host and a port, or None for anything else (user information included)."""
+    """Parses `host[:port]`. Returns None for anything else, such as an authority with user information."""
     if text.startswith("["):
         literal, bracket, rest = text.partition("]")
         name = literal + bracket
@@ -55,6 +55,6 @@ def split_authority(text: str, default_port: int | None) -> tuple[str, int] | No
 
 
 def join_authority(host: str, port: int, default_port: int | None) -> str:
-    """The shortest `host[:port]` that `split_authority` reads back."""
+    """Returns the shortest `host[:port]` that `split_authority` parses to this host and port."""
     name = f"[{host}]" if ":" in host else host
     return name if port == default_port else f"{name}:{port}"

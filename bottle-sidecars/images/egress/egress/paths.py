@@ -5,23 +5,23 @@ import re
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MANY_SLASHES = re.compile(r"/{2,}")
-# Nobody escapes an escape more often than this for a good reason.
+# Maximum number of times that a path may have been escaped.
 _ROUNDS = 4
 
 
 class AmbiguousPath(ValueError):
-    """The path has more than one meaning; the message says which feature of it."""
+    """Error of a path with more than one meaning. The message names the reason."""
 
 
 def readings(target: str) -> tuple[str, str]:
-    """The two extreme readings of a request target's path (query left off).
+    """Returns the strictest and the most lenient reading of a request target's path, without the query.
 
-    The first is the path as it stands. The second is what the most forgiving server could make of it: every escape
-    undone, however often it was escaped, back-slashes turned, runs of slashes made one, `;parameters` dropped. A rule
-    may be applied only if it says the same of both. Segments `.` and `..`, in any disguise, have no place in either.
+    The first is the path as it is written. The second is the path as the most lenient server could read it: all escapes
+    decoded repeatedly, `\\` read as `/`, repeated slashes merged, `;parameters` removed. A rule applies only if both
+    readings match it. The segments `.` and `..` are refused in every encoding.
 
     Raises:
-        AmbiguousPath: what no reading could make safe.
+        AmbiguousPath: the path is refused whatever the rules are.
     """
     path = target.split("?", 1)[0]
     if not path.startswith("/"):
@@ -48,5 +48,5 @@ def readings(target: str) -> tuple[str, str]:
 
 
 def is_below(path: str, prefix: str) -> bool:
-    """Return true if the prefix covers the path, on a segment's boundary: `/v1` covers `/v1` and `/v1/x`, not `/v10`."""
+    """Returns true if the prefix covers the path up to a segment's end: `/v1` covers `/v1` and `/v1/x`, not `/v10`."""
     return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")

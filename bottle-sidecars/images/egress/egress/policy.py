@@ -13,12 +13,12 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
 _TARGET = re.compile(r"[!-\"$-~\u0080-\U0010ffff]+\Z")
 
-# One hop's business (RFC 9110, section 7.6.1): they end here. `connection` is written anew, so that the agent cannot
-# name the injected header in it and have the next hop drop it.
+# Hop-by-hop headers (RFC 9110, section 7.6.1), which are removed. `connection` is written anew, because the agent could
+# name the injected header in it, and the next hop would remove that header.
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "upgrade"}
 )
-# Read by many servers in the place of the method or the path that the rules were applied to.
+# Headers that many servers use in place of the method or the path, to which the rules were applied.
 _OVERRIDES = frozenset(
     {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
 )
@@ -109,7 +109,7 @@ def _malformed(head: Head) -> Refusal | None:
     if not _TOKEN.match(head.method.encode("latin-1", "replace")):
         return Refusal(400, "method", "the method is not a token")
     if head.method.upper() in ("TRACE", "TRACK"):
-        # It would send the injected credential back.
+        # The answer would contain the injected credential.
         return Refusal(405, "trace", "TRACE is never passed on")
     if head.method.upper() in ("CONNECT", "HEAD") and head.method != "HEAD":
         # These two change how the answer is framed, and not every server agrees on what their other spellings do.

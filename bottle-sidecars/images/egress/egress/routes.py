@@ -1,9 +1,8 @@
-"""The routing table: read from `routes.yaml`, checked whole, then asked. Pure: the caller gives text and tokens.
+"""The routing table, parsed from `routes.yaml` as a whole. Without I/O: the caller passes the text and the tokens.
 
-Precedence. A host named exactly hides every wildcard that would cover it, whatever the ports. Within a host, of the
-routes that allow both path and method, the one with the longest path prefix wins, then one with methods over one
-without. Two routes that this leaves undecided are an error of the table. What a routed host's routes do not allow is
-refused: routes are an allowlist of what may be done there.
+An exact host takes precedence over every wildcard that covers it, whatever the ports. Of a host's routes that allow the
+path and the method, the one with the longest path prefix wins, then one with methods over one without. Two equal routes
+are an error. A request to a routed host that no route allows is refused.
 """
 
 import base64
@@ -18,20 +17,20 @@ from sidecar.grammar import GRAMMARS
 
 from .paths import is_below
 
-# Where credentials are usually carried. On a host for which egress holds one, none of the agent's own passes: an
-# agent that brought another account's key could carry data out to that account.
+# Headers that usually carry credentials. On a host for which egress injects one, the agent's own are removed: with the
+# key of another account, the agent could send data to that account.
 CREDENTIAL_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"}
 )
 
-# Room for a host with a number after it, which is what a route without a name is called.
+# The default name of a route is its host and a number, which the length allows for.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,299}\Z")
 _SLOT = re.compile(r"EGRESS_TOKEN_[A-Za-z0-9_]+\Z")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 
 
 class RoutesError(ValueError):
-    """The table cannot be used. The message is one line, names the key, and holds no token."""
+    """Error of an invalid table. The message is one line, names the key, and contains no token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Injection:
     header: str
     value: bytes = field(repr=False)
     secrets: tuple[bytes, ...] = field(repr=False)
-    """Return what must not come back: the token, and the form that it is sent in where that does not contain it."""
+    """Texts to mask in answers: the token, and its encoded form for basic authentication."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Route:
     injection: Injection | None
 
     def prefix_for(self, path: str) -> str | None:
-        """The longest of its prefixes that covers the path; the empty one if it has none; None if it is not covered."""
+        """Returns the longest prefix that covers the path. Empty: every path is allowed. None: no prefix covers it."""
         if self.paths is None:
             return ""
         return max((prefix for prefix in self.paths if is_below(path, prefix)), key=len, default=None)
@@ -69,7 +68,7 @@ class Host:
         return sorted({route.port for route in self.routes})
 
     def stripped(self) -> frozenset[str]:
-        """Names of the headers that the agent may not bring here, in the form that `header_key` gives."""
+        """Returns the names of the agent's headers that are removed, in the form of `header_key`."""
         injected = {header_key(route.injection.header) for route in self.routes if route.injection}
         return frozenset(injected | CREDENTIAL_HEADERS) if injected else frozenset()
 
@@ -88,12 +87,12 @@ class Host:
         return chosen
 
     def covering(self, port: int, path: str) -> list[str]:
-        """Names of the routes that cover the path, whatever the method."""
+        """Returns the names of the routes that cover the path, whatever the method."""
         return [r.name for r in self.routes if r.port == port and r.prefix_for(path) is not None]
 
 
 class Table:
-    """A whole routing table, and the only way to ask it."""
+    """A routing table."""
 
     def __init__(self, routes: list[Route]) -> None:
         patterns: dict[str, list[Route]] = {}
@@ -109,7 +108,7 @@ class Table:
         return self._hosts.get(f"*.{parent}") if label and dot else None
 
     def claimed(self, host: str) -> str | None:
-        """Return the wildcard route whose domain contains a host that has no route.
+        """Returns the wildcard route whose domain contains a host that has no route.
 
         Pipelock's wildcard is wider than a route's: it would also allow the domain itself and deeper names.
         """
@@ -118,15 +117,15 @@ class Table:
 
 
 def header_key(name: str) -> str:
-    """A header's name as a careless server sees it: CGI and its heirs cannot tell `_` from `-`."""
+    """Returns a header's name as a lenient server reads it: CGI cannot tell `_` from `-`."""
     return name.lower().replace("_", "-")
 
 
 def parse(text: str, environment: Mapping[str, str]) -> Table:
-    """Read a table and fill its token slots.
+    """Parses a table and fills its token slots.
 
     Raises:
-        RoutesError: anything unknown, missing, of the wrong type, duplicate or ambiguous; a slot without a token.
+        RoutesError: anything is unknown, missing, of the wrong type, duplicate or ambiguous; a slot without a token.
     """
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -206,7 +205,7 @@ def _injection(value: object, where: str, environment: Mapping[str, str]) -> Inj
 
 
 def _clash(one: Route, other: Route) -> str | None:
-    """Describe what both routes claim with equal right."""
+    """Describes a request that both routes match equally. None if there is none."""
     if (one.host, one.port) != (other.host, other.port) or (one.methods is None) != (other.methods is None):
         return None
     methods = None if one.methods is None else one.methods & (other.methods or frozenset())

@@ -23,7 +23,7 @@ _KEY = re.compile(r"-----BEGIN (?:EC )?PRIVATE KEY-----\n.+?\n-----END (?:EC )?P
 
 
 class SettingsError(ValueError):
-    """The sidecar cannot start. The message is one line and holds no secret."""
+    """Error that prevents the start. The message is one line and contains no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
-        """The settings; the paths of the mounted files can be moved for a test.
+        """Reads the settings. Three variables change the port and the paths of mounted files, for tests.
 
         Raises:
             SettingsError: a variable is missing or cannot be used.
@@ -69,10 +69,10 @@ class Settings:
 
 
 def read_routes(path: Path, environment: Mapping[str, str]) -> tuple[str, Table | RoutesError]:
-    """The file's hash, and its table or what is wrong with it.
+    """Returns the file's hash, and its table or the error in it.
 
     Raises:
-        SettingsError: the file cannot be read at all.
+        SettingsError: the file cannot be read.
     """
     raw = _read(path, "the routes", _ROUTES_LIMIT)
     digest = hashlib.sha256(raw).hexdigest()
@@ -85,12 +85,12 @@ def read_routes(path: Path, environment: Mapping[str, str]) -> tuple[str, Table 
 
 
 def lay_out(settings: Settings, where: Path) -> tuple[Path, Path]:
-    """Make mitmproxy's directory (holding the authority under its name) and the bundle of trusted roots.
+    """Creates mitmproxy's directory, with the authority under mitmproxy's name for it, and the bundle of trusted roots.
 
-    Everything is written for its owner alone.
+    Only the owner can read the files.
 
     Raises:
-        SettingsError: a file is missing, or does not hold what it should.
+        SettingsError: a file is missing or has other content.
     """
     authority = _read(settings.authority, "the certificate authority").decode("ascii", "replace")
     key, certificate = _KEY.search(authority), _CERTIFICATE.search(authority)
@@ -111,7 +111,7 @@ def lay_out(settings: Settings, where: Path) -> tuple[Path, Path]:
 
 
 def _certificates(path: Path, what: str) -> str:
-    """The certificates of a bundle and nothing else of it."""
+    """Returns the certificates of a bundle, without its other text."""
     found = _CERTIFICATE.findall(_read(path, what).decode("ascii", "replace").replace("\r\n", "\n"))
     if not found:
         raise SettingsError(f"{path}: holds no certificate ({what})")

@@ -1,4 +1,4 @@
-"""The routing table in force, its reload, and the file that says which one it is."""
+"""The routing table in force, its reload, and the status file."""
 
 import json
 import os
@@ -18,7 +18,7 @@ class Current:
     """The table in force. A reload that fails changes nothing but the status."""
 
     def __init__(self, path: Path, environment: Mapping[str, str], status: Path = STATUS) -> None:
-        """Load the table for the first time.
+        """Loads the table for the first time.
 
         Raises:
             SettingsError: the file cannot be used.
@@ -33,7 +33,7 @@ class Current:
         return self._table
 
     def reload(self) -> None:
-        """Read the file again and take it if it is right."""
+        """Reads the file again and replaces the table if the file is valid."""
         try:
             digest, loaded = read_routes(self._path, self._environment)
         except SettingsError as error:
@@ -54,8 +54,11 @@ class Current:
         self._write_status(digest, None)
 
     def _write_status(self, seen: str | None, error: str | None) -> None:
-        """`routes_sha256` is of the table in force, `seen_sha256` of the file that was read last: they differ, and
-        `error` says why, when the file was not taken."""
+        """Writes the status file.
+
+        `routes_sha256` is the hash of the table in force, `seen_sha256` that of the file read last. If that file was
+        invalid, `error` has the reason.
+        """
         status = {
             "routes_sha256": self._digest,
             "loaded_at": self._loaded_at,
