@@ -131,7 +131,7 @@ impl Compose<'_> {
             .with_timeout(self.engine.limits.change)
             .with_output(OutputPolicy::Stream)
             .with_label("save the services' logs");
-        let failed = |source| ExecError::Io { command: command.to_string(), doing: "save the output", source };
+        let failed = |source| ExecError::Io { command: command.brief(), doing: "save the output", source };
         let log = Arc::new(LogFile::create(file).map_err(failed)?);
         let control = self.engine.control.clone().with_sink(log.clone()).with_plain_text();
         self.engine.clone().with_control(control).run(&command)?;

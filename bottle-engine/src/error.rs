@@ -90,7 +90,7 @@ impl EngineError {
         if answer.trim().chars().nth(Self::EXCERPT).is_some() {
             shown.push('…');
         }
-        Self::Answer { command: command.to_string(), reason: command.scrub(reason), answer: format!("`{shown}`") }
+        Self::Answer { command: command.brief(), reason: command.scrub(reason), answer: format!("`{shown}`") }
     }
 
     /// Returns true if the caller's own token cancelled the command.

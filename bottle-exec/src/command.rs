@@ -145,6 +145,9 @@ impl Command {
     /// Number of bytes kept of a streamed output: 64 KiB.
     pub const STREAM_KEEP: usize = 64 << 10;
 
+    /// Length of a script in an error message, in characters.
+    const BRIEF: usize = 60;
+
     /// Returns a command without arguments, with empty input, both streams captured and no timeout.
     ///
     /// A program without a `/` is searched in the `PATH` of the backend.
@@ -367,10 +370,31 @@ impl Command {
             std::iter::once(&self.program).chain(&self.args).any(|arg| arg.to_string_lossy().contains(secret))
         })
     }
-}
 
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Returns the command line for an error message. It is like [`Display`](fmt::Display), but of a script among the
+    /// arguments it has only the beginning.
+    ///
+    /// ```
+    /// use bottle_exec::Command;
+    /// let command = Command::new("sh").with_args(["-c", "set -eu\nmake all"]);
+    /// assert_eq!(command.brief(), "sh -c 'set -eu…'");
+    /// ```
+    pub fn brief(&self) -> String {
+        self.line(|arg| {
+            // Redacted first, because half of a secret would not be recognized.
+            let text = self.scrub(&arg.to_string_lossy());
+            let first = text.lines().next().unwrap_or_default();
+            let is_long = text.chars().nth(Self::BRIEF).is_some() && text.contains(char::is_whitespace);
+            if first.len() == text.len() && !is_long {
+                return quote(arg);
+            }
+            let beginning: String = first.chars().take(Self::BRIEF).collect();
+            quote(OsStr::new(&(beginning + "…")))
+        })
+    }
+
+    /// Returns the command line, redacted, with each argument as `show` formats it.
+    fn line(&self, show: impl Fn(&OsStr) -> String) -> String {
         let mut words: Vec<String> = Vec::new();
         if let Some(cwd) = &self.cwd {
             words.extend(["cd".into(), quote(cwd.as_os_str()), "&&".into()]);
@@ -388,7 +412,7 @@ impl fmt::Display for Command {
             words.push(format!("{name}={value}"));
         }
         words.push(quote(&self.program));
-        words.extend(self.args.iter().map(|arg| quote(arg)));
+        words.extend(self.args.iter().map(|arg| show(arg)));
         if let Stdin::File(path) = &self.stdin {
             words.push(format!("<{}", quote(path.as_os_str())));
         }
@@ -411,7 +435,13 @@ impl fmt::Display for Command {
         if let Stdin::Bytes(bytes) = &self.stdin {
             words.push(format!("# reads {} bytes", bytes.len()));
         }
-        f.write_str(&self.scrub(&words.join(" ")))
+        self.scrub(&words.join(" "))
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line(quote))
     }
 }
 
@@ -446,6 +476,20 @@ mod tests {
         let (line, debug) = (command.to_string(), format!("{command:?}"));
         assert_eq!(line, "env TOKEN='<redacted>' weird.name=v x '--token=<redacted>' <redacted> # reads 6 bytes");
         assert!(!debug.contains("staple") && !debug.contains("SecretValue(\""), "{debug}");
+    }
+
+    #[test]
+    fn an_error_shows_the_beginning_of_a_script_and_no_part_of_a_secret() {
+        let long = format!("echo {}", "x".repeat(100));
+        let secret = SecretValue::new(format!("start {}", "y".repeat(100)));
+        let path = format!("/{}", "z".repeat(100));
+        let args = ["one\ntwo", &long, secret.expose(), &path, "a b", "-"];
+        let command = Command::new("x").with_args(args).with_env("TOKEN", secret.clone());
+        let wanted = format!(
+            "TOKEN='<redacted>' x 'one…' 'echo {}…' '<redacted>' {path} 'a b' - # reads 3 bytes",
+            "x".repeat(55)
+        );
+        assert_eq!(command.with_stdin(Stdin::Bytes(b"two".into())).brief(), wanted);
     }
 
     #[cfg(unix)]

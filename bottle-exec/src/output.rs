@@ -127,7 +127,7 @@ impl Output {
         if self.status.is_success() {
             return Ok(self);
         }
-        Err(ExecError::Failed { command: command.to_string(), status: self.status, stderr: self.error_text(command) })
+        Err(ExecError::Failed { command: command.brief(), status: self.status, stderr: self.error_text(command) })
     }
 
     /// Returns the last lines of standard error, or of standard output if standard error is empty, scrubbed.

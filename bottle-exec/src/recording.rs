@@ -111,7 +111,7 @@ impl RecordingBackend {
 
 impl Backend for RecordingBackend {
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
-        let line = || command.to_string();
+        let line = || command.brief();
         if control.cancel().is_cancelled() {
             return Err(ExecError::Cancelled { command: line() });
         }
@@ -234,7 +234,7 @@ pub enum Fault {
 
 impl Fault {
     fn happen(self, command: &Command, control: &Control) -> Result<Output, ExecError> {
-        let line = command.to_string();
+        let line = command.brief();
         match self {
             Self::Exit(code) => Ok(Output::ended(ExitStatus::Code(code)).with_stderr(b"injected fault\n".to_vec())),
             Self::Signal(signal) => Ok(Output::ended(ExitStatus::Signal(signal))),

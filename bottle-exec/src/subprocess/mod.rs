@@ -66,14 +66,14 @@ impl Subprocess {
         }
         let path = self.environment.find(program).ok_or_else(|| ExecError::NotFound {
             program: command.scrub(&program.to_string_lossy()),
-            command: command.to_string(),
+            command: command.brief(),
         })?;
         resolved.insert(program.to_owned(), path.clone());
         Ok(path)
     }
 
     fn prepare(&self, command: &Command, program: &Path) -> Result<std::process::Command, ExecError> {
-        let failed = |doing| move |source| ExecError::Io { command: command.to_string(), doing, source };
+        let failed = |doing| move |source| ExecError::Io { command: command.brief(), doing, source };
         let mut process = std::process::Command::new(program);
         process.args(command.args()).env_clear().envs(self.environment.variables());
         process.envs(command.env().iter().map(|(name, value)| (OsStr::new(name), value.expose())));
@@ -107,14 +107,14 @@ impl Subprocess {
 impl Backend for Subprocess {
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
         if control.cancel().is_cancelled() {
-            return Err(ExecError::Cancelled { command: command.to_string() });
+            return Err(ExecError::Cancelled { command: command.brief() });
         }
         if command.has_secret_argument() {
-            return Err(ExecError::SecretInArguments { command: command.to_string() });
+            return Err(ExecError::SecretInArguments { command: command.brief() });
         }
         let program = self.resolve(command)?;
         let mut prepared = self.prepare(command, &program)?;
-        let child = prepared.spawn().map_err(|source| ExecError::Spawn { command: command.to_string(), source })?;
+        let child = prepared.spawn().map_err(|source| ExecError::Spawn { command: command.brief(), source })?;
         // The prepared command holds the files that it opened for the child.
         drop(prepared);
         let streams = Streams::of(command, control);

@@ -75,7 +75,7 @@ impl Process {
         if !matches!(result, Ok((None, _))) {
             self.signal(Signal::KILL);
         }
-        let failed = |doing| move |source| ExecError::Io { command: command.to_string(), doing, source };
+        let failed = |doing| move |source| ExecError::Io { command: command.brief(), doing, source };
         self.reaped = true;
         self.child.wait().map_err(failed("wait for the end"))?;
         let (stop, status) = result.map_err(failed("attend to the pipes"))?;
@@ -83,10 +83,10 @@ impl Process {
         // A Ctrl-C at the terminal can reach the command before it has a process group of its own.
         let interrupted = control.cancel().is_cancelled() && !status.is_success();
         match stop {
-            None | Some(Stop::Lingering) if interrupted => Err(ExecError::Cancelled { command: command.to_string() }),
-            Some(Stop::Cancelled) => Err(ExecError::Cancelled { command: command.to_string() }),
+            None | Some(Stop::Lingering) if interrupted => Err(ExecError::Cancelled { command: command.brief() }),
+            Some(Stop::Cancelled) => Err(ExecError::Cancelled { command: command.brief() }),
             Some(Stop::TimedOut(limit)) => {
-                Err(ExecError::TimedOut { command: command.to_string(), limit, stderr: output.error_text(command) })
+                Err(ExecError::TimedOut { command: command.brief(), limit, stderr: output.error_text(command) })
             }
             None | Some(Stop::Lingering) => Ok(output),
         }
