@@ -18,8 +18,9 @@ impl Engine {
     /// Runs a command in a container and captures its output, whatever its status.
     ///
     /// After a timeout or a cancellation, the command and everything that it started are also stopped in the container:
-    /// by SIGTERM, and by SIGKILL half a second later. They are found by the variable `BOTTLE_EXEC`, which the command
-    /// gets and its children inherit.
+    /// by SIGTERM, and by SIGKILL half a second later. They are found by a random number that the command gets and its
+    /// children inherit, in the variable `BOTTLE_EXEC` and as the limit of file locks. A shell sets the limit before it
+    /// becomes the command, so the container needs `sh`. Some shells drop variables whose names they cannot assign.
     ///
     /// # Errors
     ///
@@ -84,8 +85,10 @@ impl Engine {
         if let Some(mark) = mark {
             command = command.with_args(["--env", mark.as_entry()]);
         }
+        let prologue = mark.into_iter().flat_map(|_| Mark::prologue());
         let mut command = pass_env(command, "--env", exec.env.clone())?
             .with_arg(container)
+            .with_args(prologue)
             .with_args(&exec.argv)
             .with_stdin(exec.stdin.clone())
             .with_label(format!("run {} in {container}", exec.argv.first().map_or("nothing", String::as_str)));

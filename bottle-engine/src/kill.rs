@@ -1,8 +1,8 @@
 //! Ends processes in a container.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bottle_exec::{Command, ExecError, ExitStatus, Output, Stdin, chain};
+use bottle_exec::{Command, Control, ExecError, ExitStatus, Output, Stdin, chain};
 
 use crate::client::Engine;
 use crate::error::EngineError;
@@ -14,10 +14,21 @@ const KILL: &str = include_str!("kill.sh");
 /// The environment variable that identifies the processes of one exec.
 const MARK: &str = "BOTTLE_EXEC";
 
+/// The script, for `sh -c`, that becomes the command in its arguments. Before, it sets the limit of file locks to the
+/// number of the exec. Linux has ignored that limit since 2.6, every child inherits it, and without a capability no
+/// process can raise it again. The option is `-x` in Bash and `-w` in dash and `BusyBox`. gVisor refuses to set it.
+const MARKED: &str = r#"ulimit -x "$BOTTLE_EXEC" 2>/dev/null || ulimit -w "$BOTTLE_EXEC" 2>/dev/null; exec "$@""#;
+
 /// Timeout for ending processes. The script takes 1.5 s if they ignore SIGTERM, and longer under gVisor.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A random entry in the environment of one exec, which its children inherit.
+/// Age up to which the engine may not yet have started the process of an exec.
+const YOUNG: Duration = Duration::from_secs(5);
+
+/// Number of times that the script looks, at intervals of 0.1 s, for the process of an exec of that age.
+const LOOKS: &str = "10";
+
+/// The random number of one exec, which its processes carry in their environment and in a resource limit.
 pub(crate) struct Mark(String);
 
 impl Mark {
@@ -27,11 +38,18 @@ impl Mark {
             let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
             u64::from(std::process::id()) << 32 ^ u64::from(since.unwrap_or_default().subsec_nanos())
         });
-        Self(format!("{MARK}={number:016x}"))
+        // 18 digits fit in a resource limit.
+        Self(format!("{MARK}={}", 10_u64.pow(17) + number % (9 * 10_u64.pow(17))))
     }
 
+    /// Returns the entry of the environment.
     pub(crate) fn as_entry(&self) -> &str {
         &self.0
+    }
+
+    /// Returns the arguments in front of a command that give it the limit.
+    pub(crate) const fn prologue() -> [&'static str; 4] {
+        ["sh", "-c", MARKED, "sh"]
     }
 }
 
@@ -44,8 +62,14 @@ impl Engine {
         mark: &Mark,
         command: &Command,
     ) -> Result<Output, EngineError> {
-        let started = !self.control.cancel().is_cancelled();
-        let result = self.run_any(command);
+        let was_cancelled = self.control.cancel().is_cancelled();
+        let started = Instant::now();
+        let result = match self.run_any(command) {
+            Ok(_) if command.interactive() && self.was_interrupted() => {
+                Err(ExecError::Cancelled { command: command.brief() }.into())
+            }
+            result => result,
+        };
         let interrupted = match &result {
             Ok(output) => matches!(output.status, ExitStatus::Signal(_)),
             Err(EngineError::Exec(error)) => {
@@ -53,10 +77,11 @@ impl Engine {
             }
             Err(_) => false,
         };
-        if !started || !interrupted {
+        if was_cancelled || !interrupted {
             return result;
         }
-        match self.end(container, user, Some(mark.as_entry())) {
+        let looks = if started.elapsed() < YOUNG { LOOKS } else { "0" };
+        match self.end(container, user, &[mark.as_entry(), looks]) {
             Ok(()) => result,
             Err(reason) => {
                 let was_cancelled = matches!(&result, Err(error) if error.is_cancelled());
@@ -70,6 +95,16 @@ impl Engine {
         }
     }
 
+    /// Returns true if the token is cancelled. A signal to a terminal's process group also reaches the client, which ends
+    /// with status 0 at SIGTERM and SIGINT, perhaps before the caller has cancelled the token.
+    fn was_interrupted(&self) -> bool {
+        let token = self.control.cancel();
+        if !token.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        token.is_cancelled()
+    }
+
     /// Ends every process of a user in a container except the container's own command: first with SIGTERM, then with
     /// SIGKILL. Without a user, it is the container's own user. Processes of other users, including root, keep running.
     ///
@@ -77,16 +112,19 @@ impl Engine {
     ///
     /// Returns an error when a process survives, or the container has no `sh`.
     pub fn kill_all(&self, container: &str, user: Option<&str>) -> Result<(), EngineError> {
-        self.end(container, user, None)
+        self.end(container, user, &[])
     }
 
-    fn end(&self, container: &str, user: Option<&str>, mark: Option<&str>) -> Result<(), EngineError> {
-        let mut exec = Exec::new(["sh", "-s"].into_iter().chain(mark)).with_timeout(PATIENCE);
+    /// Runs the script. It is not stopped by a token that is cancelled already, since that one interrupted the exec.
+    fn end(&self, container: &str, user: Option<&str>, args: &[&str]) -> Result<(), EngineError> {
+        let mut exec = Exec::new(["sh", "-s"].iter().chain(args).copied()).with_timeout(PATIENCE);
         exec.user = user.map(str::to_owned);
         exec.stdin = Stdin::Bytes(KILL.into());
         let command = self.exec_command(container, &exec, None, false)?;
         let command = command.with_label(format!("end processes in {container}"));
-        let engine = self.clone().with_control(self.control.for_cleanup());
+        let control = self.control.for_cleanup();
+        let control = if control.cancel().is_cancelled() { Control::default() } else { control };
+        let engine = self.clone().with_control(control);
         engine.run(&command).map(drop)
     }
 }

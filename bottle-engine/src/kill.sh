@@ -1,8 +1,11 @@
-# Read by a shell from standard input. Ends processes of this container: SIGTERM, half a second, then SIGKILL. "$1" is an environment entry; its processes are
-# those that have the entry, and everything below them, whatever their session. Without "$1" it is every process but the
-# first one, the container's own command below it, and this shell.
+# Read by a shell from standard input. Ends processes of this container: SIGTERM, half a second, then SIGKILL. "$1" is the
+# environment entry of one exec, NAME=NUMBER. Its processes are those that have the entry, those whose limit of file locks
+# is the number, and everything below them, whatever their session. If there is none, the script looks "$2" times more,
+# because the engine may still be starting it. Without "$1" it ends every process but the first one, the container's own
+# command below it, and this shell.
 #
-# A process that cleared its environment and lost its parents before the first look is only found without "$1".
+# gVisor has no such limit. There, a process that cleared its environment and lost its parents before the first look is
+# only found without "$1".
 set -u
 targets=' '
 
@@ -23,9 +26,14 @@ look() {
         done 2>/dev/null <"$status"
     done
     if [ -n "${1-}" ]; then
-        for environ in $(grep -lszF -- "$1" /proc/[0-9]*/environ); do
-            environ=${environ#/proc/}
-            add "${environ%%/*}"
+        # Under gVisor, all execs of a container share their limits. This shell is not part of the exec.
+        limit="^Max file locks .* ${1#*=} "
+        for file in $(
+            grep -lszF -- "$1" /proc/[0-9]*/environ
+            grep -qs -- "$limit" "/proc/$$/limits" || grep -ls -- "$limit" /proc/[0-9]*/limits
+        ); do
+            file=${file#/proc/}
+            add "${file%%/*}"
         done
     else
         own=
@@ -55,6 +63,11 @@ add() {
     case $targets in *" $1 "*) ;; *) targets="$targets$1 " ;; esac
 }
 
+looks=${2-0}
+while look "$@" && [ -z "$alive" ] && [ "$looks" -gt 0 ]; do
+    looks=$((looks - 1))
+    sleep 0.1
+done
 for try in TERM 0 0 0 0 0 KILL KILL KILL KILL KILL KILL KILL KILL KILL KILL; do
     look "$@"
     [ -n "$alive" ] || exit 0

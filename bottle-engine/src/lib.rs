@@ -13,7 +13,7 @@
 //! engine.exec("claude-bottle-demo", &Exec::new(["id"]).with_user("agent"))?;
 //! // `BOTTLE_EXEC` is a random number that identifies an interrupted command in the container.
 //! let line = backend.lines().pop().unwrap_or_default();
-//! assert!(line.starts_with("docker exec --user agent --env BOTTLE_EXEC=") && line.ends_with(" claude-bottle-demo id"));
+//! assert!(line.starts_with("docker exec --user agent --env BOTTLE_EXEC=") && line.ends_with(" sh id"));
 //! # Ok::<(), bottle_engine::EngineError>(())
 //! ```
 

@@ -180,7 +180,7 @@ fn a_copy_that_copies_nothing_is_an_error_that_names_the_missing_files() {
 /// Returns the recorded lines without the random mark of each exec.
 fn without_marks(backend: &RecordingBackend) -> Vec<String> {
     let plain = |line: String| match line.split_once("BOTTLE_EXEC=") {
-        Some((before, after)) => format!("{before}BOTTLE_EXEC={}", &after[16..]),
+        Some((before, after)) => format!("{before}BOTTLE_EXEC={}", &after[18..]),
         None => line,
     };
     backend.lines().into_iter().map(plain).collect()
@@ -197,9 +197,9 @@ fn an_interrupted_exec_is_stopped_in_the_container_by_its_mark_and_user() {
         assert_eq!(commands.len(), 2, "{fault:?}");
         let word = |command: &Command, at: usize| command.args()[at].to_string_lossy().into_owned();
         let mark = word(&commands[0], 4);
-        assert!(mark.starts_with("BOTTLE_EXEC=") && mark.len() == 28, "{mark}");
+        assert!(mark.starts_with("BOTTLE_EXEC=") && mark.len() == 30, "{mark}");
         let line = commands[1].to_string();
-        let wanted = format!("docker exec --interactive --user agent box sh -s {mark} # reads ");
+        let wanted = format!("docker exec --interactive --user agent box sh -s {mark} 10 # reads ");
         assert!(line.starts_with(&wanted), "{line}");
     }
     // An exec that ends by itself, or was never started, needs no further command.

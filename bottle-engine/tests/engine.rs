@@ -22,6 +22,12 @@ fn engine() -> Engine {
     Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default()).expect("an engine that answers")
 }
 
+/// Ends a test that needs a runtime which the engine does not have. `cargo xtask e2e` counts it as not run.
+fn require(engine: &Engine, runtime: &str) {
+    let has_runtime = engine.require(&Capability::Runtime(runtime.into())).is_ok();
+    assert!(has_runtime, "not run: needs the runtime {runtime}");
+}
+
 /// A project of one idle service, under a name that no other test uses.
 struct Project {
     engine: Engine,
@@ -35,7 +41,7 @@ impl Project {
         let file = directory.path().join("docker-compose.yml");
         let text = format!(
             "name: {name}\nservices:\n  agent:\n    image: {IMAGE}\n    command: [sleep, infinity]\n    init: true\n    \
-             container_name: {name}\n    network_mode: none\n    environment: [TOKEN]\n    labels: {{exec-e2e: {name}}}\n\
+             container_name: {name}\n    network_mode: none\n    environment: [TOKEN]\n    labels: {{bottle-e2e.slug: {name}}}\n\
              {service}"
         );
         std::fs::write(&file, text).unwrap();
@@ -67,7 +73,7 @@ fn tar_stream() -> Vec<u8> {
 
 fn life_of_a_container(name: &str, runtime: &str, method: CopyMethod) {
     let engine = engine();
-    engine.require(&Capability::Runtime(runtime.into())).unwrap();
+    require(&engine, runtime);
     let project = Project::up(engine.clone(), name, &format!("    runtime: {runtime}\n"));
     let services = engine.compose(&project.compose).unwrap().ps().unwrap();
     assert_eq!((services[0].service.as_str(), services[0].state.as_str()), ("agent", "running"));
@@ -104,7 +110,7 @@ fn life_of_a_container(name: &str, runtime: &str, method: CopyMethod) {
     assert!(found.contains(&("kept/file".to_owned(), 1234, 0o640)), "{found:?}");
     assert!(engine.cp_out(name, "/nowhere", &archive, method, None).is_err());
 
-    let labelled = Filter::LabelValue("exec-e2e".into(), name.into());
+    let labelled = Filter::LabelValue("bottle-e2e.slug".into(), name.into());
     assert_eq!(engine.list(ObjectKind::Container, &labelled).unwrap()[0].name, name);
     engine.kill(name, "HUP").unwrap();
     let log = directory.path().join("compose.log");
@@ -118,13 +124,13 @@ fn life_of_a_container(name: &str, runtime: &str, method: CopyMethod) {
 #[test]
 #[ignore = "needs a container engine"]
 fn a_container_from_up_to_down() {
-    life_of_a_container("exec-e2e-runc", "runc", CopyMethod::Engine);
+    life_of_a_container("bottle-e2e-exec-runc", "runc", CopyMethod::Engine);
 }
 
 #[test]
 #[ignore = "needs a container engine with the runtime runsc"]
 fn a_sandboxed_container_from_up_to_down() {
-    life_of_a_container("exec-e2e-runsc", "runsc", CopyMethod::Tar);
+    life_of_a_container("bottle-e2e-exec-runsc", "runsc", CopyMethod::Tar);
 }
 
 /// Starts three children that are hard to stop: one ignores SIGTERM, one has its own session, one has no environment
@@ -135,13 +141,18 @@ const STUBBORN: &str = "trap '' TERM
     setsid sh -c 'sleep 3105 & env -i setsid sh -c \"sleep 3106; sleep 3107\" & wait' &
     echo started; sleep 3108; sleep 3109";
 
+/// Returns the commands `sleep 3…` that run in a container, sorted.
+fn running(engine: &Engine, name: &str) -> String {
+    let script = "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$p; echo; done 2>/dev/null | \
+                  grep -o 'sleep 3[0-9]*$\\|sleep 3[0-9]* ' | sort -u";
+    engine.exec(name, &Exec::new(["sh", "-c", script])).unwrap().stdout.text()
+}
+
 fn interrupted_execs(name: &str, runtime: &str) {
     let engine = engine();
+    require(&engine, runtime);
     let project = Project::up(engine.clone(), name, &format!("    user: '1234'\n    runtime: {runtime}\n"));
-    let running = || {
-        let script = "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$p; echo; done 2>/dev/null | grep -o 'sleep 3[0-9]*$\\|sleep 3[0-9]* ' | sort -u";
-        engine.exec(name, &Exec::new(["sh", "-c", script])).unwrap().stdout.text()
-    };
+    let running = || running(&engine, name);
     std::thread::scope(|scope| {
         // Another exec in the same container, which must keep running.
         let other =
@@ -183,20 +194,80 @@ fn interrupted_execs(name: &str, runtime: &str) {
 #[test]
 #[ignore = "needs a container engine"]
 fn an_interrupted_exec_leaves_no_process_and_stops_no_other_exec() {
-    interrupted_execs("exec-e2e-kill", "runc");
+    interrupted_execs("bottle-e2e-exec-kill", "runc");
 }
 
 #[test]
 #[ignore = "needs a container engine with the runtime runsc"]
 fn an_interrupted_exec_leaves_no_process_in_a_sandbox() {
-    interrupted_execs("exec-e2e-kill-runsc", "runsc");
+    interrupted_execs("bottle-e2e-exec-kill-runsc", "runsc");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_interrupted_exec_leaves_no_process_without_environment_and_parents() {
+    let name = "bottle-e2e-exec-cleared";
+    let engine = engine();
+    let project = Project::up(engine.clone(), name, "    user: '1234'\n");
+    for script in
+        ["exec env -i sleep 3201", "(exec env -i setsid sleep 3202 &); sleep 3203", "exec env -i setsid sleep 3204"]
+    {
+        for shell in ["sh", "bash"] {
+            let exec = Exec::new([shell, "-c", script]).with_timeout(Duration::from_secs(1));
+            engine.exec(name, &exec).unwrap_err();
+            assert_eq!(running(&engine, name), "", "{shell}: {script}");
+        }
+    }
+    // The limit is only a mark. The other limits and the environment are the container's own.
+    let printed = |argv: &[&str]| engine.exec(name, &Exec::from(argv)).unwrap().stdout.text();
+    let other_limits =
+        |text: &str| text.lines().filter(|line| !line.contains("file locks")).map(str::to_owned).collect();
+    let limits: Vec<String> = other_limits(&printed(&["cat", "/proc/self/limits"]));
+    let plain = |argv: &[&str]| {
+        let output = Process::new("docker").args(["exec", name]).args(argv).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(limits, other_limits(&plain(&["cat", "/proc/self/limits"])));
+    let sorted =
+        |text: &str| text.lines().filter(|line| !line.starts_with("BOTTLE_EXEC=")).map(str::to_owned).collect();
+    let mut environment: std::collections::BTreeSet<String> = sorted(&printed(&["env"]));
+    environment.remove("PWD=/");
+    assert_eq!(environment, sorted(&plain(&["env"])));
+    assert_eq!(engine.exec(name, &Exec::new(["no-such-program"])).unwrap().status, ExitStatus::Code(127));
+    assert_eq!(engine.exec(name, &Exec::new(["/etc"])).unwrap().status, ExitStatus::Code(126));
+    drop(project);
+}
+
+/// The engine starts the process of an exec some time after its client.
+#[test]
+#[ignore = "needs a container engine"]
+fn an_exec_that_is_interrupted_while_it_starts_leaves_no_process() {
+    let name = "bottle-e2e-exec-early";
+    let engine = engine();
+    let project = Project::up(engine.clone(), name, "    user: '1234'\n");
+    for moment in (0..300).step_by(15) {
+        let token = bottle_exec::CancelToken::new();
+        // One token for everything, as in a program that ends at the first Ctrl-C.
+        let control = Control::cancelled_by(token.clone()).with_abort(token.clone());
+        let cancelled = engine.clone().with_control(control);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(moment));
+                token.cancel();
+            });
+            let error = cancelled.exec(name, &Exec::new(["sleep", "3301"])).unwrap_err();
+            assert!(error.is_cancelled(), "{moment} ms: {error}");
+        });
+        assert_eq!(running(&engine, name), "", "after {moment} ms");
+    }
+    drop(project);
 }
 
 /// The mark of an exec must not slow it down.
 #[test]
 #[ignore = "needs a container engine"]
 fn an_exec_takes_no_longer_than_the_client_itself() {
-    let name = "exec-e2e-latency";
+    let name = "bottle-e2e-exec-latency";
     let engine = engine();
     let project = Project::up(engine.clone(), name, "");
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
@@ -221,17 +292,17 @@ fn an_exec_takes_no_longer_than_the_client_itself() {
 #[ignore = "needs a container engine"]
 fn a_network_is_created_inspected_and_removed() {
     let engine = engine();
-    let name = "exec-e2e-net";
+    let name = "bottle-e2e-exec-net";
     let network = NewNetwork {
         name: name.into(),
         internal: true,
-        labels: [("exec-e2e".into(), "a=b, c".into())].into(),
+        labels: [("bottle-e2e.slug".into(), "a=b, c".into())].into(),
         driver_options: [("com.docker.network.bridge.inhibit_ipv4".into(), "true".into())].into(),
         subnet: Some("198.18.77.0/28".into()),
     };
     engine.create_network(&network).unwrap();
     let info = engine.network(name).unwrap().unwrap();
-    let listed = engine.list(ObjectKind::Network, &Filter::NamePrefix("exec-e2e-n".into())).unwrap();
+    let listed = engine.list(ObjectKind::Network, &Filter::NamePrefix("bottle-e2e-exec-n".into())).unwrap();
     assert!(engine.create_network(&network).is_err(), "the name is taken");
     assert!(engine.remove(ObjectKind::Network, name).unwrap());
     assert!(!engine.remove(ObjectKind::Network, name).unwrap(), "it is gone already");
@@ -244,7 +315,7 @@ fn a_network_is_created_inspected_and_removed() {
 #[ignore = "needs a container engine"]
 fn an_image_from_a_tar_on_standard_input() {
     let engine = engine();
-    let tag = "exec-e2e-image:1";
+    let tag = "bottle-e2e-exec-image:1";
     let mut builder = tar::Builder::new(Vec::new());
     let dockerfile = format!("FROM {IMAGE}\nARG GREETING\nRUN echo $GREETING >/greeting && cat /greeting\n");
     let mut header = tar::Header::new_gnu();
@@ -253,11 +324,11 @@ fn an_image_from_a_tar_on_standard_input() {
     builder.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
     let mut build = Build::new(tag, BuildContext::Tar(builder.into_inner().unwrap()));
     build.args.insert("GREETING".into(), "hello there".into());
-    build.labels.insert("exec-e2e".into(), "image".into());
+    build.labels.insert("bottle-e2e.slug".into(), "image".into());
     engine.build(&build).unwrap();
     assert!(engine.exists(ObjectKind::Image, tag).unwrap());
-    let listed = engine.list(ObjectKind::Image, &Filter::NamePrefix("exec-e2e-".into())).unwrap();
-    assert_eq!((listed[0].name.as_str(), listed[0].labels["exec-e2e"].as_str()), (tag, "image"));
+    let listed = engine.list(ObjectKind::Image, &Filter::NamePrefix("bottle-e2e-exec-image".into())).unwrap();
+    assert_eq!((listed[0].name.as_str(), listed[0].labels["bottle-e2e.slug"].as_str()), (tag, "image"));
     assert!(engine.remove(ObjectKind::Image, tag).unwrap());
     assert!(!engine.remove(ObjectKind::Image, tag).unwrap(), "it is gone already");
 
@@ -274,12 +345,12 @@ fn an_error_of_compose_is_quoted() {
     let engine = engine();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("docker-compose.yml");
-    std::fs::write(&file, "services: {agent: {image: 'exec-e2e.invalid/none:0', network_mode: none}}\n").unwrap();
-    let project = ComposeProject::new("exec-e2e-refused", directory.path(), &file);
+    std::fs::write(&file, "services: {agent: {image: 'bottle-e2e.invalid/none:0', network_mode: none}}\n").unwrap();
+    let project = ComposeProject::new("bottle-e2e-exec-refused", directory.path(), &file);
     let compose = engine.compose(&project).unwrap();
-    assert_eq!(compose.config().unwrap()["services"]["agent"]["image"], "exec-e2e.invalid/none:0");
+    assert_eq!(compose.config().unwrap()["services"]["agent"]["image"], "bottle-e2e.invalid/none:0");
     let error = compose.up(Duration::from_secs(5), []).unwrap_err().to_string();
-    assert!(error.contains("exec-e2e.invalid"), "{error}");
+    assert!(error.contains("bottle-e2e.invalid"), "{error}");
     compose.down(Duration::from_secs(1)).unwrap();
     std::fs::write(&file, "services: [").unwrap();
     let error = compose.config().unwrap_err().to_string();
@@ -291,7 +362,7 @@ fn an_error_of_compose_is_quoted() {
 #[ignore = "is started by another test of this file"]
 #[expect(clippy::disallowed_methods, reason = "this is how the other test speaks to it")]
 #[expect(clippy::exit, reason = "the status is what the other test looks at")]
-fn at_a_terminal() {
+fn child_at_a_terminal() {
     use std::io::IsTerminal as _;
 
     let Ok(container) = std::env::var("ENGINE_TEST_CONTAINER") else { return };
@@ -301,14 +372,15 @@ fn at_a_terminal() {
     std::process::exit(output.status.as_shell_code());
 }
 
-/// Starts [`at_a_terminal`] in a pseudo-terminal of 33 rows and 101 columns, types, and checks what is shown.
+/// Starts [`child_at_a_terminal`] in a pseudo-terminal of 33 rows and 101 columns, types, and checks what is shown.
 #[test]
 #[ignore = "needs a container engine"]
 fn a_person_at_a_terminal() {
-    let name = "exec-e2e-tty";
+    let name = "bottle-e2e-exec-tty";
     let project = Project::up(engine(), name, "");
     let myself = std::env::current_exe().unwrap();
-    let start = format!("stty rows 33 cols 101; exec {} --ignored --exact at_a_terminal --nocapture", myself.display());
+    let start =
+        format!("stty rows 33 cols 101; exec {} --ignored --exact child_at_a_terminal --nocapture", myself.display());
     let mut terminal = Process::new("timeout")
         .args(["--foreground", "60", "script", "--quiet", "--return", "--command", &start, "/dev/null"])
         .env("ENGINE_TEST_CONTAINER", name)
@@ -338,8 +410,8 @@ fn a_person_at_a_terminal() {
     drop(project);
 
     let without = Process::new(myself)
-        .args(["--ignored", "--exact", "at_a_terminal", "--nocapture"])
-        .env("ENGINE_TEST_CONTAINER", "exec-e2e-no-such-container")
+        .args(["--ignored", "--exact", "child_at_a_terminal", "--nocapture"])
+        .env("ENGINE_TEST_CONTAINER", "bottle-e2e-exec-no-such-container")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

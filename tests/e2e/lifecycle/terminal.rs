@@ -386,6 +386,17 @@ fn an_interrupted_exec_of_the_example_leaves_no_process() {
         assert_eq!(child.wait().unwrap().code(), Some(130), "SIG{signal}");
         assert_eq!(processes(), "0", "SIG{signal}");
     }
+    // At a terminal, a signal may reach the tool only, or the engine's client as well.
+    for (signal, group) in [("INT", ""), ("TERM", ""), ("INT", "-"), ("TERM", "-"), ("HUP", "-")] {
+        let mut command = super::handle::tool(&place);
+        command.args(["exec", "interrupted", "--", "sh", "-c", "echo ready; exec sleep 3917"]).current_dir("/");
+        let mut terminal = Terminal::start(&command, 24, 80);
+        terminal.wait_for("ready");
+        let target = format!("{group}{}", terminal.child.id());
+        bottle_testing::lab::run(Command::new("kill").args(["-s", signal, "--", &target])).ok();
+        let (code, shown) = terminal.status();
+        assert_eq!((code, processes().as_str()), (Some(130), "0"), "SIG{signal} to {target}: {shown}");
+    }
     bottle.close().unwrap();
     place.nothing_is_left("interrupted");
 }
