@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bottle_plan::manifest::NetworkMode;
+use bottle_plan::value::Subnet;
 use bottle_plan::{ResolvedPlan, Service as Name};
 
 use crate::agent::agent_service;
@@ -143,7 +144,7 @@ fn egress(plan: &ResolvedPlan) -> Network {
     }
 }
 
-fn ipam(subnet: ipnet::Ipv4Net) -> Ipam {
+fn ipam(subnet: Subnet) -> Ipam {
     Ipam { config: vec![IpamConfig { subnet: subnet.to_string() }] }
 }
 

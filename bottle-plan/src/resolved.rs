@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::name::Service;
 use crate::plan::{BottlePlan, GitAuth};
-use crate::value::{EntryName, ImageRef};
+use crate::value::{EntryName, ImageRef, Subnet};
 
 /// A plan with the facts of a launch, checked against each other.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +90,7 @@ pub struct NetworkFacts {
     /// The egress network's name.
     pub egress: String,
     /// The internal network's subnet as reported by the engine. `None` unless the network mode is `external`.
-    pub internal_cidr: Option<Ipv4Net>,
+    pub internal_cidr: Option<Subnet>,
 }
 
 /// An image of a service.

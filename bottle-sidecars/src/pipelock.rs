@@ -30,8 +30,8 @@ use bottle_compose::document::{Bind, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service};
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
 use bottle_plan::manifest::RequestScan;
+use bottle_plan::value::Subnet;
 use bottle_plan::{BottlePlan, Names, ResolvedPlan, Service as Name};
-use ipnet::Ipv4Net;
 use serde::Serialize;
 
 /// The port of the pipelock proxy.
@@ -110,7 +110,7 @@ fn listen_address() -> String {
 ///
 /// `internal_cidr` is the internal network's subnet, if the launcher created the network. Pipelock's SSRF guard then
 /// allows that subnet. The file has only keys that release 2.3.0 knows, because pipelock refuses a file with any other.
-pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
+pub fn config(plan: &BottlePlan, internal_cidr: Option<Subnet>) -> String {
     live_config(plan, plan, internal_cidr)
 }
 
@@ -126,7 +126,7 @@ pub fn config(plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
 ///
 /// If the plan of the launch has no host with `inspect: content`, pipelock decrypts nothing, and a host that is approved
 /// later is inspected by connection.
-pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Option<Ipv4Net>) -> String {
+pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Option<Subnet>) -> String {
     let scan = launched.proxy.scan_requests;
     let config = Config {
         version: 1,

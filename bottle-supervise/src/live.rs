@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use bottle_engine::{ContainerState, Engine, EngineError, Exec};
 use bottle_exec::chain;
 use bottle_plan::manifest::NetworkMode;
+use bottle_plan::value::Subnet;
 use bottle_plan::{BottlePlan, Service, StateLayout};
 use bottle_sidecars::{egress, pipelock};
 use bottle_values::digest::sha256;
-use ipnet::Ipv4Net;
 
 use answer::Answer;
 
@@ -153,7 +153,7 @@ impl Live<'_> {
         Ok(routes.into_iter().chain([pipelock]).collect())
     }
 
-    fn internal_cidr(&self, plan: &BottlePlan) -> Result<Option<Ipv4Net>, LiveError> {
+    fn internal_cidr(&self, plan: &BottlePlan) -> Result<Option<Subnet>, LiveError> {
         if plan.networks.mode == NetworkMode::Compose {
             return Ok(None);
         }

@@ -21,6 +21,7 @@ pub mod name;
 mod quantity;
 mod secret;
 mod state;
+mod subnet;
 pub mod value;
 
 pub use secret::{SecretValue, Secrets};

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use bottle_plan::value::Subnet;
 use bottle_plan::{Service, StateLayout};
 use bottle_sidecars::{egress, git_gate, pipelock};
-use ipnet::Ipv4Net;
 
 use super::context::Launch;
 use super::write::{make_dir, write};
@@ -15,7 +15,7 @@ pub(super) fn upstream_ca(state: &StateLayout) -> PathBuf {
 }
 
 /// Writes the configuration of every sidecar that the plan has.
-pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Ipv4Net>) -> Result<(), LaunchCause> {
+pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Subnet>) -> Result<(), LaunchCause> {
     let (plan, state) = (&launch.plan, &launch.state);
     if let Some(certificates) = &launch.ready.inputs.upstream_ca {
         write(&upstream_ca(state), certificates.as_bytes(), 0o644)?;

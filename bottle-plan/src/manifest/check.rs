@@ -215,11 +215,11 @@ impl NetworksSpec {
                 "it is too large or too small; accepted: a prefix length from 8 to 29",
             ));
             all.add(need(
-                subnet.trunc() == subnet,
+                !subnet.has_host_bits(),
                 key,
                 "its host bits are not zero; accepted: a network such as `10.99.0.0/28`",
             ));
-            let first = subnet.network();
+            let first = subnet.address();
             all.add(need(
                 !first.is_loopback() && !first.is_link_local() && !first.is_multicast() && !first.is_unspecified(),
                 key,
@@ -227,8 +227,11 @@ impl NetworksSpec {
             ));
         }
         if let (Some(internal), Some(egress)) = (self.internal_subnet, self.egress_subnet) {
-            let overlap = internal.contains(&egress) || egress.contains(&internal);
-            all.add(need(!overlap, || format!("{key}.egress_subnet"), "it overlaps `internal_subnet`"));
+            all.add(need(
+                !internal.overlaps(egress),
+                || format!("{key}.egress_subnet"),
+                "it overlaps `internal_subnet`",
+            ));
         }
     }
 }

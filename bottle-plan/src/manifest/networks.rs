@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::shorthand;
+use crate::value::Subnet;
 
 /// The owner and the subnets of the bottle's networks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -16,13 +15,12 @@ pub struct NetworksSpec {
     /// The owner, which creates and removes the networks. Default: `compose`.
     pub mode: NetworkMode,
     /// The internal network's subnet. Default: the engine picks one.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
-    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9.]+/(?:[89]|[12][0-9])$"), example = &"10.99.0.0/28")]
-    pub internal_subnet: Option<Ipv4Net>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"10.99.0.0/28")]
+    pub internal_subnet: Option<Subnet>,
     /// The egress network's subnet. Default: the engine picks one.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "shorthand::subnet")]
-    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9.]+/(?:[89]|[12][0-9])$"))]
-    pub egress_subnet: Option<Ipv4Net>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress_subnet: Option<Subnet>,
 }
 
 /// The owner of a bottle's networks, which creates and removes them.

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
-use std::str::FromStr;
 
-use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -301,51 +299,34 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Toggle<T> {
     }
 }
 
-/// Deserializes an optional subnet.
-pub(super) fn subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Net>, D::Error> {
-    Ok(Option::<Address<Ipv4Net>>::deserialize(deserializer)?.map(|address| address.0))
-}
-
 /// Deserializes a map from host names to IP addresses.
 pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<HostName, IpAddr>, D::Error> {
-    let map: BTreeMap<HostName, Address<IpAddr>> = unique_map(deserializer)?;
+    let map: BTreeMap<HostName, Address> = unique_map(deserializer)?;
     Ok(map.into_iter().map(|(host, address)| (host, address.0)).collect())
 }
 
-/// A type that an [`Address`] can hold.
-trait Addressing: FromStr {
-    const ACCEPTED: &str;
-}
+/// An IP address whose errors say what is accepted.
+struct Address(IpAddr);
 
-impl Addressing for IpAddr {
-    const ACCEPTED: &str = "an IP address as text, such as `198.51.100.7`";
-}
-
-impl Addressing for Ipv4Net {
-    const ACCEPTED: &str = "an IPv4 network as text, such as `10.99.0.0/28`";
-}
-
-/// An address whose errors say what is accepted.
-struct Address<T>(T);
-
-impl<'de, T: Addressing> Deserialize<'de> for Address<T> {
+impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Form<T>(PhantomData<T>);
+        struct Form;
 
-        impl<T: Addressing> Visitor<'_> for Form<T> {
-            type Value = Address<T>;
+        const ACCEPTED: &str = "an IP address as text, such as `198.51.100.7`";
+
+        impl Visitor<'_> for Form {
+            type Value = Address;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(T::ACCEPTED)
+                f.write_str(ACCEPTED)
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Address<T>, E> {
-                text.parse()
-                    .map(Address)
-                    .map_err(|_| E::custom(format_args!("it is no such address; accepted: {}", T::ACCEPTED)))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Address, E> {
+                let address = text.parse().map(Address);
+                address.map_err(|_| E::custom(format_args!("it is not an IP address; accepted: {ACCEPTED}")))
             }
         }
 
-        deserializer.deserialize_str(Form(PhantomData))
+        deserializer.deserialize_str(Form)
     }
 }
