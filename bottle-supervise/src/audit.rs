@@ -267,7 +267,7 @@ impl Link {
         }
         let mut value: Value = serde_json::from_slice(line).map_err(|_| "is not JSON")?;
         if canonical(&value).is_none_or(|text| text.as_bytes() != line) {
-            return Err("is not spelled canonically");
+            return Err("is not canonical JSON");
         }
         let fields: Line = serde_json::from_value(value.clone()).map_err(|_| "has not the fields of an entry")?;
         if let Some(object) = value.as_object_mut() {

@@ -19,7 +19,7 @@ use crate::{Change, Proposal};
 pub enum When {
     /// At once, in the running bottle.
     Now,
-    /// When the proxy that does not run is started again, or at the next launch.
+    /// At the next start of the proxy that is stopped, or at the next launch.
     NextStart,
     /// At the next launch with [`Supervisor::next_plan`](super::Supervisor::next_plan).
     NextLaunch,

@@ -85,7 +85,7 @@ pub enum Change {
 
 /// Reason why a file is not a proposal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("parse it as a proposal: {0}")]
+#[error("parse the proposal: {0}")]
 pub struct Malformed(pub(super) &'static str);
 
 impl Change {
@@ -140,7 +140,7 @@ impl Proposal {
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let value: Value = serde_json::from_slice(bytes).map_err(|_| Malformed("it is not JSON"))?;
         if canonical(&value).is_none_or(|text| text.as_bytes() != bytes) {
-            return Err(Malformed("it is not spelled canonically"));
+            return Err(Malformed("it is not canonical JSON"));
         }
         let file: ProposalFile = fields(value)?;
         require(file.version == 1, "its version is not 1")?;
@@ -243,16 +243,17 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
     match kind {
         "allow_host" => {
             let AllowHostFields { host } = fields(value)?;
-            Ok(Change::AllowHost { host: parse(&host, "`host` is not a host")? })
+            Ok(Change::AllowHost { host: parse(&host, "`host` is neither a DNS name nor a domain wildcard")? })
         }
         "route" => {
             let RouteFields { host, paths, methods, credential } = fields(value)?;
-            let credential =
-                credential.map(|name| parse(&name, "`credential` is not the name of a credential")).transpose()?;
+            let credential = credential
+                .map(|name| parse(&name, "`credential` is not the name of a credential's variable"))
+                .transpose()?;
             Ok(Change::Route {
-                host: parse(&host, "`host` is not a host")?,
-                paths: parse_set(&paths, MAX_PATHS, "`paths` are not paths")?,
-                methods: parse_set(&methods, MAX_METHODS, "`methods` are not methods")?,
+                host: parse(&host, "`host` is neither a DNS name nor a label wildcard")?,
+                paths: parse_set(&paths, MAX_PATHS, "`paths` is not a sorted list of path prefixes")?,
+                methods: parse_set(&methods, MAX_METHODS, "`methods` is not a sorted list of methods")?,
                 credential,
             })
         }
@@ -274,9 +275,13 @@ fn change(kind: &str, value: Value) -> Result<Change, Malformed> {
             }
             ImageChangeFields { dockerfile_patch: None, packages: Some(names) } => {
                 require(!names.is_empty(), "`packages` is empty")?;
-                Ok(Change::Packages(parse_set(&names, MAX_PACKAGES, "`packages` are not packages")?))
+                Ok(Change::Packages(parse_set(
+                    &names,
+                    MAX_PACKAGES,
+                    "`packages` is not a sorted list of Debian packages",
+                )?))
             }
-            _ => Err(Malformed("it has not exactly one of `dockerfile_patch` and `packages`")),
+            _ => Err(Malformed("it needs either `dockerfile_patch` or `packages`, and not both")),
         },
         _ => Err(Malformed("its kind is unknown")),
     }

@@ -139,7 +139,7 @@ fn check_inject(all: &mut Check, inject: &InjectSpec, key: &str) {
         all.add(need(
             fits_header(template) && template.matches("{token}").count() == 1,
             || format!("{key}.template"),
-            "it does not fit; accepted: ASCII text that holds `{token}` once and neither begins nor ends with a blank",
+            "it does not fit; accepted: ASCII text that holds `{token}` once and neither begins nor ends with a space",
         ));
     }
     if let Some(username) = &inject.username {
@@ -147,7 +147,7 @@ fn check_inject(all: &mut Check, inject: &InjectSpec, key: &str) {
         all.add(need(
             fits_header(username),
             || format!("{key}.username"),
-            "it does not fit a header; accepted: ASCII text without a blank at its ends",
+            "it does not fit a header; accepted: ASCII text that neither begins nor ends with a space",
         ));
     }
 }

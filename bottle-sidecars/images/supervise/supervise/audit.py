@@ -132,7 +132,7 @@ def parse_chain(content: bytes) -> list[Entry]:
         if not isinstance(fields, dict) or {k: type(v) for k, v in fields.items()} != _FIELDS:
             raise AuditError(f"line {number} does not have the fields of an entry")
         if not spelled_well:
-            raise AuditError(f"line {number} is not spelled canonically")
+            raise AuditError(f"line {number} is not canonical JSON")
         claimed = fields.pop("hash")
         if fields["seq"] != number or fields["prev"] != prev or claimed != digest(canonical(fields)):
             raise AuditError(f"line {number} does not continue the chain")

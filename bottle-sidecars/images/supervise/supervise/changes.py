@@ -40,7 +40,7 @@ class Kind:
         return object_schema({**self.properties, "reason": _REASON}, (*self.required, "reason"))
 
     def parse(self, arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """The change in its one form, and the agent's reason for it."""
+        """Return the change in the form in which it is queued, and the agent's reason."""
         check(self.schema, arguments)
         reason = _text("reason", arguments["reason"].strip())
         if not reason:
@@ -54,7 +54,7 @@ def object_schema(properties: dict[str, Any], required: tuple[str, ...] = ()) ->
 
 
 def check(schema: dict[str, Any], arguments: dict[str, Any]) -> None:
-    """Raise what is wrong with the arguments, in words."""
+    """Raise `Invalid` with a description of each problem of the arguments."""
     errors = islice(Draft202012Validator(schema).iter_errors(arguments), 8)
     if problems := dict.fromkeys(_explain(error, schema) for error in errors):
         raise Invalid("; ".join(problems))
@@ -81,7 +81,7 @@ def _explain(error: Any, schema: dict[str, Any]) -> str:
 
 
 def _text(field: str, text: str) -> str:
-    # A person reads this in a terminal: nothing that moves its cursor, hides or turns the direction of text.
+    # A person reads this in a terminal, so it must not move the cursor, hide text or change its direction.
     if any(unicodedata.category(c) in _INVISIBLE and c not in "\n\t" for c in text):
         raise Invalid(f"`{field}` has control or invisible characters")
     return text
@@ -182,9 +182,9 @@ KINDS = (
         "propose_allow_host",
         "allow_host",
         "Propose a host",
-        "Propose to allow HTTP and HTTPS requests to a host. The answer says from when an approved host can be used:"
-        " usually at once. Until the next launch its responses are scanned, which takes about 2 s per MiB, and large"
-        " ones are refused." + _DECISION,
+        "Propose to allow HTTP and HTTPS requests to a host. The answer says when an approved host can be used,"
+        " which is usually at once. Until the next launch its responses may be scanned, which takes about 2 s per MiB;"
+        " large ones are then refused." + _DECISION,
         {"host": _HOST},
         ("host",),
         _allow_host,
@@ -213,7 +213,7 @@ KINDS = (
         "propose_image_change",
         "image_change",
         "Propose an image change",
-        "Propose Debian packages, or a change of this machine's Dockerfile; give exactly one of the two. It takes"
+        "Propose Debian packages, or a change of the image's Dockerfile; give exactly one of the two. It takes"
         " effect at the next launch of the bottle." + _DECISION,
         {"dockerfile_patch": _PATCH, "packages": _PACKAGES},
         (),
