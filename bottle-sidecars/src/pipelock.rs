@@ -6,6 +6,9 @@
 //! scans a response as for a host with `inspect: content`. A response above [`MAX_RESPONSE_BYTES`] is truncated there,
 //! and the client sees it as complete. Release 2.3.0 has no option to prevent this. Use HTTPS for large files.
 //!
+//! It also removes the upgrade of a WebSocket from such a request. Without egress, a WebSocket works over `ws:` if the
+//! client opens a tunnel for it, as most do.
+//!
 //! # Emergency stop
 //!
 //! `docker kill --signal USR1 <pipelock's container>` makes pipelock refuse every request and close open connections. A

@@ -1,4 +1,4 @@
-"""Sends many requests over plain HTTP at once, and leaves those that are not answered in time.
+"""Sends many requests through the proxy at once, and leaves those that are not answered in time.
 
 Arguments: the URL, how many, after how many seconds they are given up, and the size of a request's body in KiB. Without a
 body it asks for answers of 1 MiB. Prints how often each status, or kind of failure, was the answer, as JSON.
@@ -9,10 +9,11 @@ import collections
 import contextlib
 import json
 import os
+import ssl
 import sys
 import urllib.parse
 
-URL, COUNT, SECONDS = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+URL, COUNT, SECONDS = urllib.parse.urlsplit(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 BODY = int(sys.argv[4]) << 10 if len(sys.argv) > 4 else 0
 PROXY = urllib.parse.urlsplit(os.environ["http_proxy"])
 PIECE = b"no secret in here "[:16] * 4096
@@ -31,9 +32,14 @@ async def one(ready):
     sending = None
     try:
         await ready.wait()
-        host = urllib.parse.urlsplit(URL).netloc
+        host, target = URL.netloc, URL.geturl()
         async with asyncio.timeout(SECONDS):
-            head = f"{'POST' if BODY else 'GET'} {URL} HTTP/1.1\r\nHost: {host}\r\n"
+            if URL.scheme == "https":
+                writer.write(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+                await reader.readuntil(b"\r\n\r\n")
+                await writer.start_tls(ssl._create_unverified_context(), server_hostname=host)
+                target = target.removeprefix(f"https://{host}")
+            head = f"{'POST' if BODY else 'GET'} {target} HTTP/1.1\r\nHost: {host}\r\n"
             length = f"Content-Type: text/plain\r\nContent-Length: {BODY}\r\n" if BODY else ""
             writer.write(f"{head}{length}\r\n".encode())
             sending = asyncio.create_task(send(writer))
