@@ -53,6 +53,8 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
             Runtime::Runc => None,
             Runtime::Runsc => Some("runsc".into()),
         },
+        // Processes of the agent cannot signal it, so that no `kill -9 -1` ends the container. It has no capability either.
+        user: Some("0:0".into()),
         init: true,
         network_mode: Some(format!("service:{}", Name::Seal)),
         environment: environment(plan, access),

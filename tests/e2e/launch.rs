@@ -202,6 +202,38 @@ fn the_agent_is_an_ordinary_user_without_capabilities() {
     lab.close(&bottle);
 }
 
+/// The container's own command belongs to root, whom the agent cannot signal.
+fn kills_everything(runtime: &str) {
+    let lab = Lab::new(&format!("kills-{runtime}"));
+    let bottle = lab.launch(&format!("runtime: {runtime}\n{EGRESS}"), "");
+    let container = bottle.names().project();
+    let state = || docker(["inspect", "--format", "{{.State.StartedAt}} {{.State.Running}}", &container]).stdout;
+    let before = state();
+    assert!(before.trim().ends_with("true"), "{before}");
+    sh(&bottle, "sleep 3401 & kill -9 -1; kill -9 1; for pid in /proc/[0-9]*; do kill -9 ${pid#/proc/}; done; exit 0");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(state(), before);
+    let script = "set --; for pid in /proc/[0-9]*; do [ \"$(cat $pid/comm)\" != sleep ] || set -- \"$@\" $pid; done
+        echo $#; for key in Uid CapEff CapBnd; do grep ^$key: $1/status; done";
+    let shown = sh(&bottle, script).ok().to_owned();
+    let none = "0000000000000000";
+    assert_eq!(shown, format!("1\nUid:\t0\t0\t0\t0\nCapEff:\t{none}\nCapBnd:\t{none}"));
+    assert_eq!(sh(&bottle, "id -un").ok(), "agent");
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_agent_that_kills_every_process_does_not_end_its_container() {
+    kills_everything("runc");
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn an_agent_that_kills_every_process_does_not_end_its_container_under_gvisor() {
+    kills_everything("runsc");
+}
+
 #[test]
 #[ignore = "needs a container engine"]
 fn a_served_leaf_passes_strict_verification_and_keys_are_private() {
