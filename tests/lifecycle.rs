@@ -35,7 +35,7 @@ fn engine_with(control: Control) -> Engine {
 
 /// Returns a prefix for each test, because recovery removes every abandoned bottle of its prefix.
 fn prefix(slug: &str) -> Prefix {
-    format!("exec-{}", slug.split('-').next().unwrap_or_default()).parse().unwrap()
+    format!("bottle-e2e-{}", slug.split('-').next().unwrap_or_default()).parse().unwrap()
 }
 
 fn options() -> TeardownOptions {
@@ -122,7 +122,7 @@ fn launch(engine: Engine, root: &StateRoot, slug: &str, point: impl Fn(&str)) ->
 /// Not a test: the launcher that the tests start and kill.
 #[test]
 #[ignore = "is started by the other tests of this file"]
-fn launcher() {
+fn child_launcher() {
     let (Some(root), Some(slug), Some(stop)) = (
         std::env::var_os("LIFECYCLE_ROOT"),
         std::env::var("LIFECYCLE_SLUG").ok(),
@@ -145,7 +145,7 @@ fn launcher() {
 
 fn start_launcher(root: &Path, slug: &str, point: &str) -> Child {
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "launcher"])
+        .args(["--ignored", "--exact", "child_launcher"])
         .env("LIFECYCLE_ROOT", root)
         .env("LIFECYCLE_SLUG", slug)
         .env("LIFECYCLE_POINT", point)

@@ -37,9 +37,13 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         command.current_dir(&root).args(arguments).stdin(Stdio::null());
         command
     };
-    checked(&mut cargo(&["build", "--quiet", "--examples"]))?;
-    let mut list = cargo(&["test", "--quiet", "--test", "e2e", "--", "--ignored", "--list"]);
-    let packages = if output(list.args(args.filter.as_deref()))?.lines().any(|test| test.starts_with("install::")) {
+    checked(&mut cargo(&["build", "--quiet", "--workspace", "--examples"]))?;
+    let select = |options: &[&str]| {
+        let mut tests = cargo(&TESTS);
+        tests.args(["--", "--ignored", "--skip", CHILD]).args(options).args(args.filter.as_deref());
+        tests
+    };
+    let packages = if output(&mut select(&["--list"]))?.lines().any(|test| test.starts_with("install::")) {
         // It takes a minute or more the first time, and the registries of pip and npm.
         build_image(&root, "packages").unwrap_or_else(|error| {
             eprintln!("warning: the tests that install packages are not run: {error}");
@@ -48,9 +52,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     } else {
         String::new()
     };
-    let mut tests = cargo(&["test", "--test", "e2e", "--", "--ignored", "--format=pretty"]);
-    tests.args(args.filter.as_deref());
-    tests.arg(format!("--test-threads={}", args.threads));
+    let mut tests = select(&["--format=pretty", &format!("--test-threads={}", args.threads)]);
     tests.env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
     tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", outside);
     tests.env("BOTTLE_E2E_PACKAGES", packages);
@@ -69,6 +71,12 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     }
     Ok(())
 }
+
+/// The arguments of cargo that run the tests of every crate. Those that need an engine are ignored by default.
+const TESTS: [&str; 4] = ["test", "--workspace", "--tests", "--no-fail-fast"];
+
+/// Beginning of the names of ignored tests that are the second half of another test, which starts them.
+const CHILD: &str = "child_";
 
 /// The variable that names a test bed: a program that brings up an engine (`engine`), the base image (`base`) and
 /// pipelock's image (`pipelock`) where there is none.
@@ -107,7 +115,7 @@ pub(crate) fn prepare(root: &Path) -> Result<Option<String>> {
 struct Report {
     passed: usize,
     /// Failed tests.
-    failed: BTreeSet<String>,
+    failed: Vec<String>,
     /// Tests that ended with "not run: " and the reason. libtest counts them as failed.
     not_run: BTreeMap<String, String>,
 }
@@ -127,31 +135,63 @@ impl Report {
             }
         }
         let status = child.wait()?;
-        Self::read(&printed).ok_or_else(|| format!("the tests ended with {status} and no result").into())
+        let report = Self::read(&printed)?;
+        if !status.success() && report.failed.is_empty() && report.not_run.is_empty() {
+            return Err(format!("the tests ended with {status}, and none of them failed").into());
+        }
+        Ok(report)
     }
 
-    /// Parses the output of a run. Returns `None` if it has no result line, or one that contradicts the tests that it
-    /// lists.
-    fn read(printed: &str) -> Option<Self> {
-        let result = printed.lines().rev().find_map(|line| line.strip_prefix("test result: "))?;
+    /// Parses the output of all test programs and adds up their results.
+    fn read(printed: &str) -> Result<Self> {
+        let mut report = Self::default();
+        let mut lines: Vec<&str> = Vec::new();
+        for line in printed.lines() {
+            // Below "failures:" is what the failed tests printed, which may be the output of a test program.
+            if is_start(line) && lines.iter().any(|line| is_start(line)) && !lines.contains(&"failures:") {
+                break;
+            }
+            lines.push(line);
+            if let Some(result) = line.strip_prefix("test result: ") {
+                report.add(&lines, result)?;
+                lines.clear();
+            }
+        }
+        match lines.iter().find(|line| is_start(line)) {
+            Some(start) => Err(format!("a test program said `{start}` and ended without a result").into()),
+            None if report == Self::default() => Err("no test was run".into()),
+            None => Ok(report),
+        }
+    }
+
+    /// Adds the results of one test program.
+    fn add(&mut self, lines: &[&str], result: &str) -> Result<()> {
         let count = |what: &str| {
             let words: Vec<&str> = result.split([' ', ';']).collect();
             let place = words.iter().position(|word| *word == what)?;
             words.get(place.checked_sub(1)?)?.parse::<usize>().ok()
         };
-        let mut report = Self { passed: count("passed")?, ..Self::default() };
+        let (Some(passed), Some(failed)) = (count("passed"), count("failed")) else {
+            return Err(format!("the result `{result}` has no number of passed and failed tests").into());
+        };
+        let mut names = BTreeSet::new();
+        let mut not_run = BTreeMap::new();
         let mut current = None;
-        for line in printed.lines() {
+        for line in lines {
             if let Some(name) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
-                report.failed.insert(name.to_owned());
+                names.insert(name.to_owned());
                 current = Some(name);
             } else if let (Some(name), Some(why)) = (current, line.strip_prefix("not run: ")) {
-                report.not_run.insert(name.to_owned(), why.to_owned());
+                not_run.insert(name.to_owned(), why.to_owned());
             }
         }
-        (report.failed.len() == count("failed")?).then_some(())?;
-        report.failed.retain(|name| !report.not_run.contains_key(name));
-        Some(report)
+        if names.len() != failed {
+            return Err(format!("{failed} tests failed, but the output is that of {}", names.len()).into());
+        }
+        self.passed += passed;
+        self.failed.extend(names.into_iter().filter(|name| !not_run.contains_key(name)));
+        self.not_run.extend(not_run);
+        Ok(())
     }
 
     /// Returns an error if a test was not run that this machine could have run. A reason that only a person can remove does
@@ -174,6 +214,12 @@ impl fmt::Display for Report {
         writeln!(f, "{} passed, {} failed, {} not run", self.passed, self.failed.len(), self.not_run.len())?;
         self.not_run.iter().try_for_each(|(name, why)| writeln!(f, "not run: {name}: {why}"))
     }
+}
+
+/// Returns true for the first line of a test program.
+fn is_start(line: &str) -> bool {
+    let words: Vec<&str> = line.split(' ').collect();
+    matches!(words[..], ["running", count, "test" | "tests"] if count.parse::<usize>().is_ok())
 }
 
 /// Builds `tests/images/<name>`, tagged with the hash of its files, unless the image exists.
@@ -207,7 +253,9 @@ fn leftovers(root: &Path) -> Result<Vec<String>> {
     let mut left = Vec::new();
     for prefix in PREFIXES {
         let (label, names) = (format!("label={prefix}.slug"), format!("name=^{prefix}-"));
-        let derived = format!("reference={prefix}-workspace");
+        // The other images of bottles are a cache.
+        let own = if prefix == "bottle-e2e" { "*" } else { "workspace" };
+        let derived = format!("reference={prefix}-{own}");
         let queries: [&[&str]; 6] = [
             &["ps", "--all", "--filter", &label, "--format", "container {{.Names}}"],
             &["ps", "--all", "--filter", &names, "--format", "container {{.Names}}"],
@@ -282,15 +330,30 @@ test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 9 filtered out; 
     fn a_test_that_could_not_run_does_not_count_as_failed() {
         let report = Report::read(PRINTED).unwrap();
         assert_eq!(report.passed, 2);
-        assert_eq!(report.failed, BTreeSet::from(["b::three".to_owned()]));
+        assert_eq!(report.failed, ["b::three"]);
         assert_eq!(report.not_run, BTreeMap::from([("a::two".to_owned(), "needs podman".to_owned())]));
         assert_eq!(report.to_string(), "2 passed, 1 failed, 1 not run\nnot run: a::two: needs podman\n");
     }
 
     #[test]
-    fn output_without_a_result_line_is_refused() {
-        assert_eq!(Report::read("running 4 tests\ntest a::one ... ok\n"), None);
-        assert_eq!(Report::read(&PRINTED.replace("2 failed", "3 failed")), None);
+    fn results_of_several_programs_are_added_up() {
+        let other = "\nrunning 1 test\ntest c ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+        let none = "\nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored\n";
+        let report = Report::read(&[PRINTED, none, other, PRINTED].concat()).unwrap();
+        // Two programs may each have a test of the same name.
+        assert_eq!((report.passed, report.failed.len(), report.not_run.len()), (5, 2, 1));
+    }
+
+    #[test]
+    fn a_program_without_a_result_is_an_error() {
+        let aborted = "running 4 tests\ntest a::one ... ok\n";
+        let error = |printed: &str| Report::read(printed).unwrap_err().to_string();
+        assert_eq!(error(""), "no test was run");
+        for printed in [aborted.to_owned(), aborted.to_owned() + PRINTED, PRINTED.to_owned() + aborted] {
+            assert_eq!(error(&printed), "a test program said `running 4 tests` and ended without a result");
+        }
+        let text = error(&PRINTED.replace("2 failed", "3 failed"));
+        assert_eq!(text, "3 tests failed, but the output is that of 2");
     }
 
     #[test]
