@@ -304,6 +304,38 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
 }
 
 #[test]
+fn a_handle_runs_no_command_while_the_seal_is_unhealthy() {
+    let fixture = fixture();
+    for (health, problem) in [
+        ("healthy", None),
+        ("unhealthy", Some("`seal` is running, unhealthy, so the agent's firewall rules may be missing")),
+    ] {
+        let container = |name: &str, state: serde_json::Value| serde_json::json!({"Name": format!("/claude-bottle-{name}"), "State": state, "Config": {}});
+        let seal = serde_json::json!({"Status": "running", "Health": {"Status": health}});
+        let states = [container("demo", serde_json::json!({"Status": "running"})), container("seal-demo", seal)];
+        let states = serde_json::Value::from(states.to_vec()).to_string();
+        let answers = Matcher::prefix(["container", "inspect"]);
+        let (backend, engine) = engine(RecordingBackend::new().with_answer(answers, Answer::stdout(states)));
+        let journal = fixture.journal(Owner::of_process(std::process::id()));
+        let guard = TeardownGuard::new(engine.clone(), journal, fixture.lock(), options());
+        let handle = handle(fixture.names.container(bottle_plan::Service::Agent));
+        Bottle::launched(engine.clone(), guard, handle).unwrap().keep().unwrap();
+
+        let warnings = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&warnings);
+        let observer = Arc::new(move |event: &Event| seen.lock().unwrap().push(event.clone()));
+        let bottle = Bottle::attach(engine, &fixture.root, fixture.names.clone(), options().with_observer(observer));
+        let result = bottle.unwrap().exec(["id"]).map(drop).map_err(|error| error.to_string());
+        let message = problem.map(|problem| format!("bottle `demo`: {problem}"));
+        let expected = message.clone().map_or(Ok(()), |message| Err(format!("run a command in {message}")));
+        assert_eq!(result, expected);
+        let warned: Vec<Event> = message.into_iter().map(|message| Event::Warning { message }).collect();
+        assert_eq!(*warnings.lock().unwrap(), warned);
+        assert_eq!(backend.lines().iter().any(|line| line.starts_with("docker exec ")), problem.is_none());
+    }
+}
+
+#[test]
 fn without_its_state_a_bottle_is_found_by_the_labels_of_its_container() {
     let fixture = fixture();
     let labels = serde_json::json!({
