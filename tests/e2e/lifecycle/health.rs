@@ -81,6 +81,8 @@ fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     wait_for(&bottle, Service::Supervise, "was removed");
     std::thread::sleep(Duration::from_millis(600));
     println!("figure: time until the event, with the command that caused it: {figures:?}");
+    let late = |(cause, time): &&(&str, Duration)| *cause != "restarted" && *time > Duration::from_secs(2);
+    assert_eq!(figures.iter().find(late), None, "a second for the event, and one for the command");
     let reported: Vec<(String, bool)> = events
         .lock()
         .unwrap()
