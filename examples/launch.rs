@@ -1,11 +1,12 @@
 //! Launches an agent in a bottle: `cargo run --example launch -- [OPTIONS] [-- COMMAND...]`.
 //!
-//! Progress goes to standard error; standard output and the exit status are the command's own.
+//! Progress goes to standard error; standard output and the exit status are the command's own. If standard
+//! output cannot be written, the command is stopped; the status is 141 if nobody reads it any more, as after `| head`.
 //!
 //! The first Ctrl-C stops the launch or the command and takes the bottle down. A second one stops the teardown too;
 //! `cargo run --example bottles -- down SLUG` then removes what is left.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -169,19 +170,30 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
 /// Runs the command on our own streams: with a terminal if we have one, otherwise with separate output streams.
 fn run_command(bottle: &Bottle, exec: Exec, control: &Control, console: &Arc<Console>) -> Result<u8, Failure> {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let lost: Arc<Mutex<Option<std::io::Error>>> = Arc::default();
     let output = if terminal {
         bottle.exec_agent(exec, true)
     } else {
-        let out = console.clone();
+        let (out, first, cancel) = (console.clone(), Arc::clone(&lost), control.cancel().clone());
         let sink = move |stream: Stream, bytes: &[u8]| match stream {
-            // A closed output must not stop the program.
-            Stream::Stdout => drop(std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush())),
+            Stream::Stdout => {
+                if let Err(error) = std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()) {
+                    first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    cancel.cancel();
+                }
+            }
             Stream::Stderr => out.command_error(bytes),
         };
         let control = control.clone().with_sink(Arc::new(sink));
         bottle.exec_streaming(exec.with_stdin(Stdin::Inherit), control)
     };
     console.end_of_command();
+    match lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // As a shell reports a program that SIGPIPE has ended.
+        Some(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(141),
+        Some(error) => return Err(Failure(1, format!("failed to write standard output: {error}"))),
+        None => {}
+    }
     match output {
         Ok(_) if control.cancel().is_cancelled() => Ok(130),
         Ok(output) => Ok(u8::try_from(output.status.as_shell_code()).unwrap_or(1)),

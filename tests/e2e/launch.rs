@@ -316,6 +316,29 @@ fn the_example_passes_on_output_and_status_and_keeps_the_log() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn a_command_whose_output_nobody_reads_ends_with_status_141_and_leaves_nothing_behind() {
+    let lab = Lab::new("reader");
+    bottle_testing::lab::host();
+    let stderr = std::fs::File::create(lab.root.path().join("stderr")).unwrap();
+    let mut child = example_launch(&lab)
+        .args(["--", "yes"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    assert_eq!(line, "y\n");
+    let left = Instant::now();
+    wait_until("the launch to end", || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    assert!(left.elapsed() < Duration::from_secs(30), "{:?}", left.elapsed());
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn a_signal_during_up_or_a_command_leaves_nothing_behind() {
     let lab = Lab::new("signal");
     bottle_testing::lab::host();
