@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bottle::Host;
-use bottle_testing::lab::{Lab, docker, example, host, pipelock_image, run, scratch};
+use bottle_testing::lab::{Lab, docker, example, figure, host, pipelock_image, run, scratch};
 use serde_json::Value;
 
 use session::Session;
@@ -186,7 +186,11 @@ impl Stage {
         let asked = Instant::now();
         session.wait_for(ANSWER, TURN);
         println!("{}", session.contents());
-        println!("figure: {}: an answer after {:.2} s in a session", self.client.name, asked.elapsed().as_secs_f64());
+        figure(format_args!(
+            "{}: an answer after {:.2} s in a session",
+            self.client.name,
+            asked.elapsed().as_secs_f64()
+        ));
         self.lab.outside.disconnect(&self.network());
         session.enter(self.client.exit);
         let (status, printed) = session.status();
@@ -218,10 +222,10 @@ impl Stage {
             }
         }
         let (inside, outside) = (median(inside), median(outside));
-        println!(
-            "figure: {}: prompt to answer {inside:.2} s in a bottle, {outside:.2} s without one (medians of {PAIRS} pairs)",
+        figure(format_args!(
+            "{}: prompt to answer {inside:.2} s in a bottle, {outside:.2} s without one (medians of {PAIRS} pairs)",
             self.client.name
-        );
+        ));
         assert!(inside < outside + 2.0, "{inside:.2} s in a bottle, {outside:.2} s without");
         // The plain container uses the derived image.
         drop(plain);

@@ -1,5 +1,6 @@
 //! Compose accepts every document and reads every string unchanged.
 
+use bottle_testing::lab::figure;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -40,7 +41,7 @@ fn compose_accepts_every_document_and_reads_every_string_unchanged() {
         let shown = halved(serde_json::from_str(&shown).unwrap());
         strings += compare(&name, &document, &shown);
     }
-    println!("{strings} strings are what they were");
+    figure(format_args!("{strings} strings are what they were"));
 }
 
 fn document(plan: &ResolvedPlan) -> ComposeFile {

@@ -14,7 +14,7 @@ use bottle::plan::Service;
 use bottle::{Bottle, Bottles, Host};
 use serde_json::{Value, json};
 
-use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, base64, docker, host, sh};
+use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, base64, docker, figure, host, sh};
 
 /// The routed host. `OUTSIDE` is allowed without a route.
 const API: &str = "api.anthropic.com";
@@ -108,11 +108,6 @@ pub(crate) fn header(event: &Value, name: &str) -> Vec<String> {
     let pairs = event["headers"].as_array().into_iter().flatten();
     let named = pairs.filter(|pair| pair[0].as_str().is_some_and(|text| text.eq_ignore_ascii_case(name)));
     named.filter_map(|pair| pair[1].as_str().map(ToOwned::to_owned)).collect()
-}
-
-#[expect(clippy::print_stderr, reason = "figures that a person asked for")]
-pub(crate) fn figure(text: &str) {
-    eprintln!("figure: {text}");
 }
 
 fn egress_container(bottle: &Bottle) -> String {

@@ -9,9 +9,9 @@ use bottle::exec::engine::Exec;
 use bottle::plan::Service;
 use serde_json::{Value, json};
 
-use super::egress::{arrived, figure, header, host_with};
+use super::egress::{arrived, header, host_with};
 use super::sidecar_state::assert_alive;
-use bottle_testing::lab::{Lab, docker, not_run, run, sh, variable};
+use bottle_testing::lab::{Lab, docker, figure, not_run, run, sh, variable};
 
 /// The names of the host with the packages, which its pages and the certificate have as well.
 const NAMES: [&str; 3] = ["pypi.example.com", "files.example.com", "npm.example.com"];
@@ -103,7 +103,7 @@ fn pip_and_npm_installs_take_at_most_half_longer_than_direct() {
             // The same requests, each answered, and none of them twice.
             assert!(asked.requests() >= fewest, "{what}: {asked:?}");
             assert_eq!(asked.answers, asked_through.answers, "{what}");
-            figure(&format!(
+            figure(format_args!(
                 "{what}, round {round}: direct {plain} ms, through the bottle {bottled} ms; {} requests over {} and {} connections; {}",
                 asked.requests(),
                 asked.connections,
@@ -114,7 +114,7 @@ fn pip_and_npm_installs_take_at_most_half_longer_than_direct() {
             through.push(bottled);
         }
         let ratio = median(&through) / median(&without);
-        figure(&format!(
+        figure(format_args!(
             "{what}: direct {} ms, through the bottle {} ms, ratio {ratio:.2} (medians of {ROUNDS} rounds)",
             median(&without),
             median(&through)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bottle::plan::Service;
 use bottle::sidecars::pipelock;
 use bottle::tls::{CaRole, CaSpec, CertificateAuthority, SystemRandom};
-use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, not_run, pipelock_image, run, sh};
+use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, figure, not_run, pipelock_image, run, sh};
 
 /// Two names of one outside host: one with `inspect: connection`, one with `inspect: content`.
 const MANIFEST: &str = "egress: {allow: [outside.test, {host: forbidden.test, inspect: content}]}";
@@ -270,7 +270,11 @@ fn only_a_pipelock_that_decrypts_can_be_ended_over_http2() {
         let flood = ["python3", "-c", include_str!("pipelock/http2.py"), &proxy, "https://forbidden.test/big?mb=1"];
         let exec = ["exec", bed.lab.outside.container()].into_iter().chain(flood).chain(["4", "250", "20"]);
         let protocols = docker(exec).stdout;
-        println!("figure: a flood of 1,000 answers: {}, then {}", protocols.trim(), bed.inspect("{{.State.Status}}"));
+        figure(format_args!(
+            "a flood of 1,000 answers: {}, then {}",
+            protocols.trim(),
+            bed.inspect("{{.State.Status}}")
+        ));
         assert_eq!(protocols.contains("\"h2\""), is_ended, "{protocols}");
         let state = if is_ended { "exited true" } else { "running false" };
         assert_eq!(bed.inspect("{{.State.Status}} {{.State.OOMKilled}}"), state, "{manifest}");
@@ -370,7 +374,7 @@ fn a_sidecar_that_dies_eight_times_is_restarted_each_time() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    println!("figure: killed and restarted eight times within {:?}", began.elapsed());
+    figure(format_args!("killed and restarted eight times within {:?}", began.elapsed()));
     sh(&bottle, "curl --silent --show-error --fail --max-time 20 https://outside.test/").ok();
     lab.close(&bottle);
 }
@@ -400,7 +404,7 @@ fn a_killed_sidecar_is_restarted_at_once_and_the_agent_reaches_it() {
         }
         let back = killed.elapsed();
         sh(&bottle, asks).ok();
-        println!("restart {round}: healthy again after {back:?}");
+        figure(format_args!("restart {round}: healthy again after {back:?}"));
     }
     lab.close(&bottle);
 }

@@ -10,7 +10,7 @@ use bottle::exec::engine::Exec;
 use bottle::plan::Service;
 use bottle::{Bottle, ServiceHealth};
 
-use bottle_testing::lab::{Lab, OUTSIDE, docker, example, run, sh};
+use bottle_testing::lab::{Lab, OUTSIDE, docker, example, figure, run, sh};
 
 /// With a route, egress is in front of pipelock, whose port is then closed to the agent.
 const BOTTLE: &str = "\
@@ -216,7 +216,7 @@ fn a_connection_to_pipelock_beyond_the_limit_waits_until_another_ends() {
     assert_eq!(crowd(limit - 1).trim(), "goes through");
     let said = crowd(limit);
     assert!(said.starts_with("waits\ngot through after "), "{said}");
-    println!("figure: connection {}: {}", limit + 1, said.replace('\n', " "));
+    figure(format_args!("connection {}: {}", limit + 1, said.replace('\n', " ")));
 
     // Without the rule, the same attempt gets through at once: the test can fail.
     let rules = docker(["exec", &seal, "/usr/sbin/nft", "--handle", "list", "table", "inet", "bottle"]).stdout;

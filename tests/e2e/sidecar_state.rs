@@ -2,7 +2,7 @@
 
 use bottle::Bottle;
 use bottle::plan::Service;
-use bottle_testing::lab::docker;
+use bottle_testing::lab::{docker, figure};
 
 /// Fails unless a sidecar has run without a break, with a peak of memory below this many MiB. Returns the peak.
 #[track_caller]
@@ -11,7 +11,7 @@ pub(crate) fn assert_alive(bottle: &Bottle, service: Service, below_mib: u64) ->
     let state = docker(["inspect", "--format", format, &bottle.names().container(service)]).stdout;
     assert_eq!(state.trim(), "running false 0", "{service}");
     let peak = peak_memory(bottle, service);
-    println!("figure: peak memory of {service}: {peak} MiB");
+    figure(format_args!("peak memory of {service}: {peak} MiB"));
     assert!(peak < below_mib, "{service} took {peak} MiB, and {below_mib} MiB is the bound");
     peak
 }

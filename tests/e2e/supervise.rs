@@ -20,7 +20,7 @@ use bottle::supervise::{
 use bottle::{Bottle, Host};
 use serde_json::{Value, json};
 
-use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, engine, example, run, sh};
+use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, engine, example, figure, run, sh};
 
 /// Supervise and pipelock only, with calls that wait only briefly.
 const SMALL: &str = "supervise: {wait: 2s}\negress: {allow: [outside.test]}";

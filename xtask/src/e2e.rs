@@ -55,9 +55,12 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     let mut tests = select(&["--format=pretty", &format!("--test-threads={}", args.threads)]);
     tests.env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
     tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", outside);
-    tests.env("BOTTLE_E2E_PACKAGES", packages);
+    let figures = root.join("target/e2e-figures.txt");
+    fs::write(&figures, "")?;
+    tests.env("BOTTLE_E2E_PACKAGES", packages).env("BOTTLE_E2E_FIGURES", &figures);
     let report = Report::of(&mut tests)?;
     let left = leftovers(&root)?;
+    eprint!("{}", fs::read_to_string(&figures)?);
     eprint!("{report}");
     if !left.is_empty() {
         return Err(format!("the tests left behind:\n{}", left.join("\n")).into());

@@ -1,7 +1,11 @@
 //! Running programs.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A program that ended.
@@ -46,6 +50,19 @@ pub fn example(name: &str) -> Command {
     let tests = std::env::current_exe().unwrap();
     let target = tests.ancestors().nth(2).unwrap();
     Command::new(target.join("examples").join(name))
+}
+
+/// Records something that a test measured. `cargo xtask e2e` prints it at the end, also for a test that passed.
+#[expect(clippy::disallowed_methods, reason = "how xtask tells the tests where it reads the figures")]
+#[expect(clippy::print_stdout, reason = "figures are for a person to read")]
+pub fn figure(text: impl Display) {
+    let thread = thread::current();
+    let line = format!("figure: {}: {text}\n", thread.name().unwrap_or("main"));
+    print!("{line}");
+    if let Some(path) = std::env::var_os("BOTTLE_E2E_FIGURES") {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).unwrap();
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "how xtask tells the tests what it prepared")]

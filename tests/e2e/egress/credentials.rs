@@ -32,7 +32,7 @@ requests.get(sys.argv[1], headers={'x-api-key': key, 'Authorization': 'Bearer ' 
     python(&bottle, requests, &[&format!("https://{API}/echo?by=requests")]).ok();
     let claude = sh(&bottle, "timeout 100 claude -p hello < /dev/null");
     assert_eq!(claude.ok(), "Hello from outside.", "{claude:?}");
-    figure(&format!("`claude -p hello` prints the answer after {:.1} s", claude.duration.as_secs_f64()));
+    figure(format_args!("`claude -p hello` prints the answer after {:.1} s", claude.duration.as_secs_f64()));
 
     for by in ["by=curl", "by=node", "by=requests", "/v1/messages"] {
         let seen = arrived(&lab, by);

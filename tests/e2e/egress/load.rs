@@ -50,7 +50,7 @@ fn the_two_proxies_add_a_bounded_time() {
     }
     for (what, [direct, open, injected]) in &measured {
         let unit = if what.contains("MiB") { "MB/s" } else { "ms" };
-        figure(&format!(
+        figure(format_args!(
             "{what}: direct {:.1} {unit}, through both proxies {:.1}, with a credential {:.1} (median of {})",
             median(direct),
             median(open),
@@ -110,7 +110,7 @@ fn twenty_large_transfers_at_once_leave_every_sidecar_alive() {
         let finished = many(&bottle, "large", &format!("https://{host}/big?mb=100"), 20);
         let rate = 20.0 * 104.8576 / finished.1.as_secs_f64();
         assert_eq!(finished.0, json!({"200": 20}));
-        figure(&format!("20 downloads of 100 MiB at once from {host}: {rate:.0} MB/s together"));
+        figure(format_args!("20 downloads of 100 MiB at once from {host}: {rate:.0} MB/s together"));
     }
     // Clients that stop reading: their answers are not buffered.
     let stalled = "import os, socket, ssl, sys, time, urllib.parse
@@ -138,11 +138,11 @@ fn hundreds_of_inspected_requests_at_once_leave_pipelock_alive() {
     for wave in 1..=2 {
         let url = format!("http://{OUTSIDE}/big?mb=1");
         let finished = python(&bottle, include_str!("flood.py"), &[&url, "600", "15"]);
-        figure(&format!("wave {wave} of 600 answers of 1 MiB over plain HTTP: {}", finished.ok()));
+        figure(format_args!("wave {wave} of 600 answers of 1 MiB over plain HTTP: {}", finished.ok()));
         // Requests to hosts that are not decrypted do not wait for the others.
         let other = sh(&bottle, &format!("curl -fsS -m 20 https://{API}/echo"));
         other.ok();
-        figure(&format!("a request to another host takes {:?}", other.duration));
+        figure(format_args!("a request to another host takes {:?}", other.duration));
     }
     let memory = ["inspect", "--format", "{{.HostConfig.Memory}}", &bottle.names().container(Service::Pipelock)];
     assert_eq!(docker(memory).stdout.trim(), (1 << 30).to_string());
@@ -173,10 +173,10 @@ fn hundreds_of_large_bodies_at_once_leave_pipelock_alive() {
         for kib in [5 << 10, 1 << 10] {
             let flood = [url.as_str(), &count.to_string(), "20", &kib.to_string()];
             let told = python(&bottle, include_str!("flood.py"), &flood);
-            figure(&format!("{test}: {count} bodies of {kib} KiB: {}", told.ok()));
+            figure(format_args!("{test}: {count} bodies of {kib} KiB: {}", told.ok()));
             let other = sh(&bottle, &format!("curl -fsS -m 20 https://{FORBIDDEN}/echo"));
             other.ok();
-            figure(&format!("a request to another host takes {:?}", other.duration));
+            figure(format_args!("a request to another host takes {:?}", other.duration));
             assert!(other.duration < Duration::from_secs(5), "{other:?}");
         }
         let peak = assert_alive(&bottle, Service::Pipelock, if is_scanned { 850 } else { 300 });
@@ -191,17 +191,17 @@ fn no_agent_floods_a_pipelock_that_decrypts_over_http2() {
     let lab = Lab::new("http2");
     let began = Instant::now();
     let bottle = lab.launch("egress: {allow: [forbidden.test, {host: outside.test, inspect: content}]}", "");
-    figure(&format!("a bottle with one host inspected by content and no route is up after {:?}", began.elapsed()));
+    figure(format_args!("a bottle with one host inspected by content and no route is up after {:?}", began.elapsed()));
     assert_alive(&bottle, Service::Egress, 300);
     let url = format!("https://{OUTSIDE}/big?mb=1");
     for wave in 1..=2 {
         let flood = ["egress:9099", &url, "64", "250", "20"];
         let protocols = python(&bottle, include_str!("../pipelock/http2.py"), &flood);
-        figure(&format!("wave {wave}: {}", protocols.ok()));
+        figure(format_args!("wave {wave}: {}", protocols.ok()));
         assert_eq!(protocols.stdout.trim(), "{\"http/1.1\": 64}");
         let other = sh(&bottle, &format!("curl -fsS -m 20 https://{FORBIDDEN}/echo"));
         other.ok();
-        figure(&format!("a request to another host takes {:?}", other.duration));
+        figure(format_args!("a request to another host takes {:?}", other.duration));
         assert!(other.duration < Duration::from_secs(5), "{other:?}");
     }
     assert!(assert_alive(&bottle, Service::Pipelock, 850) > 100, "the flood is none");
@@ -226,7 +226,7 @@ fn slow_and_oversized_requests_leave_the_proxies_alive_and_other_requests_fast()
         let url = format!("https://{OUTSIDE}/echo");
         let arguments = [&place, &connections.to_string(), "20", &url];
         let told = python(&bottle, include_str!("slow.py"), &arguments);
-        figure(&format!("{connections} slow connections to {proxy}: {}", told.ok()));
+        figure(format_args!("{connections} slow connections to {proxy}: {}", told.ok()));
         let told: Value = serde_json::from_str(&told.stdout).unwrap();
         assert!(told["open"].as_u64().unwrap() >= connections * 9 / 10, "the slow connections are none: {told}");
         assert_eq!(told["failed"], 0, "{told}");
@@ -263,7 +263,11 @@ fn no_request_is_lost_to_a_kept_connection() {
         for _ in 0..parts {
             let (answers, duration) = many(&bottle, mode, &format!("https://{host}/status/200"), count / parts);
             assert_eq!(answers, json!({"200": count / parts}), "{host} {mode}");
-            figure(&format!("{} requests {mode} to {host}: {:.1} s, each 200", count / parts, duration.as_secs_f64()));
+            figure(format_args!(
+                "{} requests {mode} to {host}: {:.1} s, each 200",
+                count / parts,
+                duration.as_secs_f64()
+            ));
         }
     }
     assert_all_alive(&bottle);

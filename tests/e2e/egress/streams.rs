@@ -15,7 +15,7 @@ fn events_arrive_as_they_are_sent() {
     assert!(first_received < last_sent, "{events:?}");
     let mut delays: Vec<f64> = events.iter().map(|(sent, received)| (received - sent) * 1000.0).collect();
     delays.sort_by(f64::total_cmp);
-    figure(&format!(
+    figure(format_args!(
         "an event is received {:.1} ms after it is sent (median of 10; worst {:.1} ms); the first {:.0} ms before the last is sent",
         delays[5],
         delays[9],
@@ -43,7 +43,7 @@ fn a_websocket_passes_if_only_the_connection_is_inspected() {
 
     let talked = talk(&format!("wss://{API}/ws?by=library"));
     assert_eq!(talked["status"], 101, "{talked}");
-    figure(&format!(
+    figure(format_args!(
         "a WebSocket opens in {:.0} ms; an echoed message takes {:.1} ms (median of 20, worst {:.1})",
         talked["opened_ms"].as_f64().unwrap(),
         talked["median_ms"].as_f64().unwrap(),
@@ -63,7 +63,7 @@ fn a_websocket_passes_if_only_the_connection_is_inspected() {
     let refused = talk(&format!("wss://{OUTSIDE}/ws?by=inspected"));
     assert_eq!((&refused["status"], &refused["rule"]), (&json!(426), &json!("websocket")));
     let took = refused["refused_ms"].as_f64().unwrap();
-    figure(&format!("where the content is inspected, 426 comes after {took:.0} ms"));
+    figure(format_args!("where the content is inspected, 426 comes after {took:.0} ms"));
     assert!(took < 2000.0 && arrived(&lab, "by=inspected").is_empty(), "{refused}");
     let refused = talk(&format!("wss://{API}/elsewhere"));
     assert_eq!((&refused["status"], &refused["rule"]), (&json!(403), &json!("path")));

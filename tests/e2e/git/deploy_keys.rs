@@ -13,7 +13,7 @@ use bottle::{Bottle, BottlePlan, Bottles, Host, Manifest};
 
 use super::{git_section, known_host};
 use bottle_testing::forge::{FakeForge, Moment, REPOSITORY, TOKEN};
-use bottle_testing::lab::{Lab, OUTSIDE, docker, engine, host, run, scratch, sh};
+use bottle_testing::lab::{Lab, OUTSIDE, docker, engine, figure, host, run, scratch, sh};
 
 const VARIABLE: &str = "E2E_FORGE_TOKEN";
 
@@ -146,7 +146,7 @@ fn a_launcher_killed_at_any_point_leaves_no_deploy_key_after_recovery() {
         release.join().unwrap();
         assert!(report.is_clean(), "{name}: {report:?}");
         assert_eq!(forge.keys(), [], "{name}: {:?}", forge.log());
-        println!("{name}: made {}, recovered in {took:.1?}", forge.made());
+        figure(format_args!("{name}: made {}, recovered in {took:.1?}", forge.made()));
         let expected = u64::from(number > 1);
         assert_eq!(forge.made(), expected, "{name}: {:?}", forge.log());
         let again = site.recover().unwrap();

@@ -8,7 +8,7 @@ use bottle::exec::engine::Exec;
 use bottle::plan::{Names, Prefix};
 
 use super::{git_section, lab_with, launch, options, ssh_upstream};
-use bottle_testing::lab::{Finished, Lab, OUTSIDE, docker, run, sh};
+use bottle_testing::lab::{Finished, Lab, OUTSIDE, docker, figure, run, sh};
 
 /// Runs a shell script as the agent, with more time than usual.
 fn patiently(bottle: &Bottle, script: &str) -> Finished {
@@ -54,10 +54,10 @@ fn a_large_repository_and_a_large_push_take_bounded_time() {
         (sh(&bottle, "git -C /tmp/big rev-parse HEAD"), lab.outside.as_git("git -C big.git rev-parse agent"));
     assert_eq!(inside.ok(), outside.trim());
 
-    println!(
+    figure(format_args!(
         "clone of 200 MB: direct {:.1?}, first through git-gate {:.1?}, second {:.1?}; push of 50 MB: direct {:.1?}, through git-gate {:.1?}",
         direct_clone.duration, first.duration, second.duration, direct_push.duration, push.duration
-    );
+    ));
     // Git-gate fetches into its mirror and serves from there. It unpacks and scans each push.
     let slowest = Duration::from_secs(30);
     assert!(first.duration < direct_clone.duration * 6 + slowest, "{first:?}");

@@ -11,7 +11,7 @@ use bottle::plan::Slug;
 use bottle::{Bottle, Bottles};
 
 use super::{Place, SMALL, options, plan, prefix};
-use bottle_testing::lab::{docker, engine, example, needs_runtime, run, sh};
+use bottle_testing::lab::{docker, engine, example, figure, needs_runtime, run, sh};
 
 pub(super) fn slug(text: &str) -> Slug {
     text.parse().unwrap()
@@ -211,7 +211,7 @@ fn the_tool_ends_when_its_reader_leaves_and_names_what_it_does_not_copy() {
             std::thread::sleep(Duration::from_millis(20));
         };
         assert_eq!(status.code(), Some(141), "{args:?}");
-        println!("figure: {} ends {:?} after its reader has left", args[0], left.elapsed());
+        figure(format_args!("{} ends {:?} after its reader has left", args[0], left.elapsed()));
     }
     assert!(!sh(&bottle, "cat /proc/[0-9]*/comm").ok().contains("yes"));
 

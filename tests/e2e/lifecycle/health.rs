@@ -10,7 +10,7 @@ use bottle::{Bottle, ServiceHealth};
 
 use super::handle::{slug, tool};
 use super::{FULL, Place, options, plan};
-use bottle_testing::lab::{Lab, docker, engine, example, run, sh};
+use bottle_testing::lab::{Lab, docker, engine, example, figure, run, sh};
 
 /// Waits until a service has a state, given as its summary.
 fn wait_for(bottle: &Bottle, service: Service, summary: &str) -> ServiceHealth {
@@ -80,7 +80,7 @@ fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     figures.push(("removed", told(since, "supervise", false, "exited with status 137")));
     wait_for(&bottle, Service::Supervise, "was removed");
     std::thread::sleep(Duration::from_millis(600));
-    println!("figure: time until the event, with the command that caused it: {figures:?}");
+    figure(format_args!("time until the event, with the command that caused it: {figures:?}"));
     let late = |(cause, time): &&(&str, Duration)| *cause != "restarted" && *time > Duration::from_secs(2);
     assert_eq!(figures.iter().find(late), None, "a second for the event, and one for the command");
     let reported: Vec<(String, bool)> = events
@@ -192,7 +192,7 @@ fn a_restarted_sidecar_is_reached_again_also_at_another_address() {
         let restarted = Instant::now();
         wait_for(&bottle, service, "is running, healthy");
         assert_reached(&bottle, &services);
-        println!("figure: every sidecar is reached {:?} after the restart of {service}", restarted.elapsed());
+        figure(format_args!("every sidecar is reached {:?} after the restart of {service}", restarted.elapsed()));
     }
     // Down together and up in another order, they get each other's addresses.
     let containers = services.map(|service| bottle.names().container(service));

@@ -56,10 +56,10 @@ fn an_approval_takes_effect_in_the_running_bottle_and_keeps_connections_open() {
             "{knocked}"
         );
         let passed = knocked["answered"].as_f64().unwrap() - seconds(began);
-        println!(
+        figure(format_args!(
             "from approval: first allowed request answered after {passed:.3} s, approve returned after {:.3} s, the agent told after {known:.3} s",
             took.as_secs_f64()
-        );
+        ));
         assert!(passed < 3.0, "{passed}");
         assert_eq!(stream.join().unwrap().ok().matches("event: tick").count(), 36);
         assert_eq!(slow.join().unwrap().ok(), "ok");

@@ -59,7 +59,7 @@ fn try_everything(it: &Supervised, call: &dyn Fn(u64, &str, &Value) -> Value, wa
     let began = Instant::now();
     let scanned = sh(&it.bottle, &format!("python3 /tmp/scan.py {}", services.join(" ")));
     let found: Value = serde_json::from_str(scanned.ok()).unwrap();
-    println!("4 x 65535 ports in {:.1} s: {found}", began.elapsed().as_secs_f64());
+    figure(format_args!("4 x 65535 ports in {:.1} s: {found}", began.elapsed().as_secs_f64()));
     let ports: [&[u16]; 4] = [&[], &[9418], &[9099], &[9100]];
     let expected = services.iter().cloned().zip(ports).collect::<std::collections::BTreeMap<_, _>>();
     assert_eq!(found, json!(expected));

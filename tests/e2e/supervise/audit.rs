@@ -49,12 +49,12 @@ fn tampered_logs_are_detected_and_a_killed_sidecar_loses_no_decision() {
         assert_eq!(status(&told), expected, "{told}");
     }
     let verified = it.supervisor.verify().unwrap();
-    println!(
+    figure(format_args!(
         "{} decisions over 4 kills, {} lines of the sidecar's log, {} of the host's",
         decided.len(),
         verified.queue.head.seq,
         verified.decisions.head.seq
-    );
+    ));
 
     it.ask(&json!([["propose_allow_host", {"host": "last.example.com", "reason": "x"}]]));
     let review = it.pending(1).remove(0);

@@ -219,7 +219,7 @@ fn a_proxy_that_does_not_answer_fails_the_approval_in_bounded_time() {
     let decision = it.supervisor.approve(&review, "").unwrap();
     let took = began.elapsed();
     docker(["kill", "--signal", "CONT", &pipelock]);
-    println!("an application without an answer is given up after {:.1} s", took.as_secs_f64());
+    figure(format_args!("an application without an answer is given up after {:.1} s", took.as_secs_f64()));
     assert!(took < Duration::from_secs(30), "{took:?}");
     assert_eq!(applied(&decision).0, ApplyStatus::Failed, "{decision:?}");
     let detail = applied(&decision).1;
@@ -302,7 +302,7 @@ fn simultaneous_approvals_all_take_effect_and_pipelock_never_reads_a_partial_fil
     let log = docker(["logs", &pipelock]);
     let log = format!("{}{}", log.stdout, log.stderr);
     let reloads = log.matches("\"event\":\"config_reload\"").count();
-    println!("{reloads} reloads while {} approvals were applied", names.len());
+    figure(format_args!("{reloads} reloads while {} approvals were applied", names.len()));
     assert!(reloads >= names.len(), "{log}");
     assert!(!log.contains("config reload failed") && !log.contains("CONFIG_RELOAD"), "{log}");
     it.supervisor.verify().unwrap();
@@ -360,7 +360,10 @@ fn an_approved_host_answers_within_a_second() {
         });
     }
     latencies.sort_by(f64::total_cmp);
-    println!("from approval to the first allowed request, 10 times: {latencies:.3?} s, p50 {:.3} s", latencies[5]);
+    figure(format_args!(
+        "from approval to the first allowed request, 10 times: {latencies:.3?} s, p50 {:.3} s",
+        latencies[5]
+    ));
     assert!(latencies[5] < 1.0 && latencies[9] < 3.0, "{latencies:?}");
     it.close();
 }
