@@ -1,13 +1,21 @@
 # Read by a shell from standard input. Ends processes of this container: SIGTERM, half a second, then SIGKILL. "$1" is the
 # environment entry of one exec, NAME=NUMBER. Its processes are those that have the entry, those whose limit of file locks
 # is the number, and everything below them, whatever their session. If there is none, the script looks "$2" times more,
-# because the engine may still be starting it. Without "$1" it ends every process but the first one, the container's own
-# command below it, and this shell.
+# because the engine may still be starting it. Without "$1" it ends every process of this shell's user but the first one,
+# the container's own command below it, and this shell.
 #
 # gVisor has no such limit. There, a process that cleared its environment and lost its parents before the first look is
 # only found without "$1".
 set -u
 targets=' '
+
+# Sets `uid` to the user of process "$1".
+user_of() {
+    while read -r key uid _; do
+        [ "$key" != Uid: ] || return 0
+    done 2>/dev/null <"/proc/$1/status"
+    uid=
+}
 
 # Sets `alive` to the targets that run. Only built-in commands look at processes, so no helper is among them.
 look() {
@@ -42,7 +50,8 @@ look() {
             if [ "${pair#*:}" = 1 ] && { [ -z "$own" ] || [ "$pid" -lt "$own" ]; }; then own=$pid; fi
         done
         for pair in $pairs; do
-            case ${pair%:*} in 1 | "$$" | "$own") ;; *) add "${pair%:*}" ;; esac
+            user_of "${pair%:*}"
+            case ${pair%:*} in 1 | "$$" | "$own") ;; *) [ "$uid" != "$self" ] || add "${pair%:*}" ;; esac
         done
     fi
     grown=yes
@@ -63,6 +72,8 @@ add() {
     case $targets in *" $1 "*) ;; *) targets="$targets$1 " ;; esac
 }
 
+user_of "$$"
+self=$uid
 looks=${2-0}
 while look "$@" && [ -z "$alive" ] && [ "$looks" -gt 0 ]; do
     looks=$((looks - 1))

@@ -185,7 +185,12 @@ fn interrupted_execs(name: &str, runtime: &str) {
     });
     // A process that an exec left running on purpose stays until everything is stopped.
     assert_eq!(running().trim(), "sleep 3900");
+    let mut of_root = Exec::new(["sh", "-c", "setsid sleep 3950 >/dev/null 2>&1 &"]);
+    of_root.user = Some("root".into());
+    engine.exec(name, &of_root).unwrap();
     engine.kill_all(name, None).unwrap();
+    assert_eq!(running().trim(), "sleep 3950", "another user's process keeps running");
+    engine.kill_all(name, Some("root")).unwrap();
     assert_eq!(running(), "");
     assert!(engine.container(name).unwrap().unwrap().is_ready(), "the container itself still runs");
     drop(project);
