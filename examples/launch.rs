@@ -9,6 +9,7 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bottle::exec::engine::Exec;
@@ -45,7 +46,8 @@ struct Args {
     /// there becomes events too.
     #[arg(long, value_enum, default_value = "text")]
     events: Format,
-    /// Also write progress as JSON lines to a file, or to an open file descriptor if it is a number.
+    /// Also write progress as JSON lines to a file, or to an open file descriptor if it is a number. If that fails, a
+    /// warning is printed once, and a status of 0 becomes 1.
     #[arg(long, value_name = "FILE|FD")]
     events_file: Option<String>,
     /// Command to run in place of the agent's own.
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         }
     };
     match run(args, &console) {
+        Ok(0) if console.is_incomplete.load(Ordering::Relaxed) => ExitCode::FAILURE,
         Ok(status) => ExitCode::from(status),
         Err(Failure(status, message)) => {
             console.fail(status, &message);
@@ -270,6 +273,8 @@ struct Console {
     format: Format,
     /// JSON on standard error, JSON in a file.
     logs: Vec<EventLog>,
+    /// True after the file could not be written.
+    is_incomplete: AtomicBool,
     /// Bytes of the command's standard error since the last newline.
     rest: Mutex<Vec<u8>>,
 }
@@ -280,7 +285,7 @@ impl Console {
             Format::Text => Vec::new(),
             Format::Json => vec![EventLog::new(std::io::stderr())],
         };
-        Self { format, logs, rest: Mutex::default() }
+        Self { format, logs, is_incomplete: AtomicBool::default(), rest: Mutex::default() }
     }
 
     fn new(format: Format, file: Option<&str>) -> std::io::Result<Self> {
@@ -344,6 +349,13 @@ impl Console {
 
     fn log(&self, event: &Event) {
         self.logs.iter().for_each(|log| log.event(event));
+        // A reader that has left wants no more events.
+        let error = self.logs.last().and_then(EventLog::error).filter(|error| *error != ErrorKind::BrokenPipe);
+        if let Some(error) = error.filter(|_| !self.is_incomplete.swap(true, Ordering::Relaxed)) {
+            let message = format!("failed to write the events file: {error}; it has no later events");
+            self.line(&format!("warning: {message}"));
+            self.log(&Event::Warning { message });
+        }
     }
 }
 

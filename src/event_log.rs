@@ -1,7 +1,7 @@
 //! Events as lines of JSON.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -41,11 +41,12 @@ pub struct EventRecord {
 
 /// An observer that writes each event as one line of JSON, an [`EventRecord`], and flushes it.
 ///
-/// A line that cannot be written is dropped, because a reader that has exited must not stop a teardown.
+/// The first error ends the log, because a reader that has exited must not stop a teardown.
 pub struct EventLog(Mutex<Lines>);
 
 struct Lines {
     out: Box<dyn Write + Send>,
+    error: Option<ErrorKind>,
     slug: Option<String>,
     state_dir: Option<PathBuf>,
     steps: Vec<String>,
@@ -54,7 +55,12 @@ struct Lines {
 impl EventLog {
     /// Returns a log that writes to `out`.
     pub fn new(out: impl Write + Send + 'static) -> Self {
-        Self(Mutex::new(Lines { out: Box::new(out), slug: None, state_dir: None, steps: Vec::new() }))
+        Self(Mutex::new(Lines { out: Box::new(out), error: None, slug: None, state_dir: None, steps: Vec::new() }))
+    }
+
+    /// Returns the error that has ended the log.
+    pub fn error(&self) -> Option<ErrorKind> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).error
     }
 
     /// Sets the bottle that the following events are about.
@@ -86,10 +92,11 @@ impl Observer for EventLog {
         {
             state.steps.remove(at);
         }
-        if let Ok(mut line) = serde_json::to_vec(&record) {
+        if let (Ok(mut line), None) = (serde_json::to_vec(&record), state.error) {
             line.push(b'\n');
             // In one write, so that lines of two processes in one file do not mix.
-            _ = state.out.write_all(&line).and_then(|()| state.out.flush());
+            let written = state.out.write_all(&line).and_then(|()| state.out.flush());
+            state.error = written.err().map(|error| error.kind());
         }
     }
 }

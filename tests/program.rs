@@ -183,6 +183,19 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn an_events_file_that_cannot_be_written_is_one_warning_and_turns_success_into_status_1() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("bottle.yaml"), MANIFEST).unwrap();
+    let args = ["--manifest", "bottle.yaml", "--engine", "rehearse", "--events-file", "/dev/full"];
+    for format in ["text", "json"] {
+        let output = launch(home.path(), &[&args[..], &["--events", format]].concat());
+        let stderr = text(&output.stderr);
+        let warning = "failed to write the events file: no storage space";
+        assert_eq!((output.status.code(), stderr.matches(warning).count()), (Some(1), 1), "{stderr}");
+    }
+}
+
+#[test]
 fn with_json_events_standard_error_and_the_events_file_contain_only_json() {
     use bottle::EventRecord;
     use bottle::exec::Event;
