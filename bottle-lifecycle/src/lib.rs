@@ -1,6 +1,7 @@
 //! The lifecycle of a running bottle: its handle, the journal of what was created, teardown and recovery.
 
 mod bottle;
+mod event_log;
 mod handle;
 mod health;
 mod home;
@@ -15,6 +16,7 @@ mod watch;
 
 pub use bottle::{Bottle, BottleError};
 pub use bottle_files::tar::Skipped;
+pub use event_log::{EventLog, EventRecord};
 pub use handle::Handle;
 pub use health::{ServiceHealth, ServiceImage, images};
 pub use home::{Foreign, root_id};

@@ -15,7 +15,7 @@ use bottle_exec::{Event, Observer};
 /// One line of an [`EventLog`].
 ///
 /// ```
-/// use bottle::EventRecord;
+/// use bottle_lifecycle::EventRecord;
 /// let line = r#"{"time":"2026-01-02T03:04:05.678Z","slug":"demo","step":"start the services","event":"note","message":"hi"}"#;
 /// let record: EventRecord = serde_json::from_str(line)?;
 /// assert_eq!(record.step.as_deref(), Some("start the services"));
