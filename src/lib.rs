@@ -89,7 +89,8 @@
 //! # How do I see the logs?
 //!
 //! [`Bottles::logs`] passes the output of all services to a sink. It also works from another process, and for a bottle
-//! that was removed. [`Bottles::list`] returns the state of every service, including one that was killed.
+//! that was removed. [`Bottles::list`] returns the state of every service, including one that was killed, and
+//! [`Bottle::watch_health`] tells an observer when one goes down.
 //!
 //! ```no_run
 //! use std::io::Write;
