@@ -264,6 +264,7 @@ mod tests {
             EngineError::Unsupported { engine: "docker".into(), wanted },
             EngineError::Remote { address: "ssh://host.example.com".into() },
             EngineError::ReservedName { name: "DOCKER_HOST".into() },
+            EngineError::NotRunning { container: "claude-bottle-demo".into(), state: "is paused".into() },
             EngineError::StillRunning {
                 container: container(),
                 cause: "run `docker exec`: cancelled".into(),

@@ -24,9 +24,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the command is interrupted, and [`EngineError::StillRunning`] when one of its processes
-    /// survives. A missing container or program is no error but an exit status (1, 126 or 127), because the engines
-    /// report it that way.
+    /// Returns an error when the command is interrupted, [`EngineError::StillRunning`] when one of its processes
+    /// survives, and [`EngineError::NotRunning`] when the container does not run. A missing program is no error but an
+    /// exit status (126 or 127), because the engines report it that way.
     pub fn exec(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
         self.run_exec(container, exec, false, |command| command)
     }

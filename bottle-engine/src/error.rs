@@ -1,6 +1,6 @@
 //! Errors of a container engine.
 
-use bottle_exec::{Command, ExecError, Output};
+use bottle_exec::{Command, ExecError, ExitStatus, Output};
 
 /// An error of a container engine.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,14 @@ pub enum EngineError {
     ReservedName {
         /// Name of the variable.
         name: String,
+    },
+    /// A command was not run, because its container does not run.
+    #[error("run a command in container `{container}`: it {state}")]
+    NotRunning {
+        /// Name of the container.
+        container: String,
+        /// State of the container, such as `is paused` or `does not exist`.
+        state: String,
     },
     /// An exec was interrupted, and a process that it started in the container could not be ended.
     #[error("end what an interrupted command left in container `{container}`: {reason}; the command: {cause}")]
@@ -119,4 +127,12 @@ pub(crate) fn says_not_there(output: &Output) -> bool {
             || (line.contains("network") && line.ends_with("not found"))
     };
     !lines.is_empty() && lines.iter().all(not_there)
+}
+
+/// Returns true if the status may be that of the engine's client, which could not start a command in a container, and not
+/// that of the command. At a terminal only the user sees what the client said.
+pub(crate) fn may_be_of_client(output: &Output, is_interactive: bool) -> bool {
+    let says = |words: &str| output.stderr.text().lines().any(|line| line.contains(words));
+    output.status == ExitStatus::Code(1)
+        && (is_interactive || says("Error response from daemon: ") || says("No such container: "))
 }

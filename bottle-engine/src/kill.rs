@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bottle_exec::{Command, Control, ExecError, ExitStatus, Output, Stdin, chain};
 
 use crate::client::Engine;
-use crate::error::EngineError;
+use crate::error::{EngineError, may_be_of_client};
 use crate::exec::Exec;
 
 /// The script that finds and ends processes, for the standard input of a shell. It needs `sh`, `grep`, `sleep` and `/proc`.
@@ -78,7 +78,12 @@ impl Engine {
             Err(_) => false,
         };
         if was_cancelled || !interrupted {
-            return result;
+            return match result {
+                Ok(output) if may_be_of_client(&output, command.interactive()) => {
+                    self.require_running(container).map(|()| output)
+                }
+                result => result,
+            };
         }
         let looks = if started.elapsed() < YOUNG { LOOKS } else { "0" };
         match self.end(container, user, &[mark.as_entry(), looks]) {
@@ -93,6 +98,15 @@ impl Engine {
                 Err(EngineError::StillRunning { container, cause, reason, was_cancelled })
             }
         }
+    }
+
+    fn require_running(&self, container: &str) -> Result<(), EngineError> {
+        let state = match self.container(container)? {
+            Some(state) if state.status == "running" => return Ok(()),
+            Some(state) => state.to_string(),
+            None => "does not exist".to_owned(),
+        };
+        Err(EngineError::NotRunning { container: container.to_owned(), state })
     }
 
     /// Returns true if the token is cancelled. A signal to a terminal's process group also reaches the client, which ends

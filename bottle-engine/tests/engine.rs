@@ -210,6 +210,39 @@ fn an_interrupted_exec_leaves_no_process_in_a_sandbox() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn a_command_for_a_container_that_does_not_run_is_an_error_and_no_status() {
+    let name = "bottle-e2e-exec-ended";
+    let engine = engine();
+    let project = Project::up(engine.clone(), name, "");
+    let docker =
+        |args: &[&str]| assert!(Process::new("docker").args(args).arg(name).output().unwrap().status.success());
+    let said = || engine.exec(name, &Exec::new(["true"])).unwrap_err().to_string();
+    let ended = |state: &str| format!("run a command in container `{name}`: it {state}");
+    docker(&["pause"]);
+    assert_eq!(said(), ended("is paused"));
+    docker(&["unpause"]);
+    docker(&["kill"]);
+    assert_eq!(said(), ended("exited with status 137"));
+    let streamed = engine.exec_streaming(name, &Exec::new(["true"])).unwrap_err().to_string();
+    assert_eq!(streamed, ended("exited with status 137"));
+    docker(&["rm"]);
+    assert_eq!(said(), ended("does not exist"));
+    drop(project);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_command_may_print_what_the_client_prints() {
+    let name = "bottle-e2e-exec-says";
+    let engine = engine();
+    let project = Project::up(engine.clone(), name, "");
+    let exec = Exec::new(["sh", "-c", "echo Error response from daemon: no >&2; exit 1"]);
+    assert_eq!(engine.exec(name, &exec).unwrap().status, ExitStatus::Code(1));
+    drop(project);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn an_interrupted_exec_leaves_no_process_without_environment_and_parents() {
     let name = "bottle-e2e-exec-cleared";
     let engine = engine();

@@ -101,8 +101,8 @@ impl fmt::Display for ServiceImage {
 pub(crate) const SERVICE: &str = "com.docker.compose.service";
 const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 
-/// Returns the state of every service of one bottle, given its containers, sorted by name. The agent depends on every
-/// sidecar and its container says so, so a sidecar whose container was removed is known as well.
+/// Returns the state of every service of one bottle, given its containers, sorted by name. Every bottle has an agent,
+/// which depends on every sidecar, and its container says so. So a service whose container was removed is known as well.
 pub(super) fn services<'a>(
     containers: impl IntoIterator<Item = (&'a str, &'a ContainerState)> + Clone,
 ) -> Vec<ServiceHealth> {
@@ -114,6 +114,10 @@ pub(super) fn services<'a>(
         for service in wanted.filter(|service| !service.is_empty()) {
             services.insert(service.to_owned(), ServiceHealth::missing(service));
         }
+    }
+    if containers.clone().into_iter().next().is_some() {
+        let agent = Service::Agent.as_str();
+        services.insert(agent.to_owned(), ServiceHealth::missing(agent));
     }
     let (mut agent, mut seal) = (None, None);
     for (name, state) in containers {
@@ -211,6 +215,14 @@ mod tests {
         );
         let up: Vec<bool> = services.iter().map(ServiceHealth::is_up).collect();
         assert_eq!(up, [false, false, false]);
+    }
+
+    #[test]
+    fn an_agent_whose_container_was_removed_is_listed() {
+        let pipelock = state("running", &[(SERVICE, "pipelock")]);
+        let shown: Vec<String> = services([("x", &pipelock)]).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["agent was removed", "pipelock is running"]);
+        assert_eq!(services([]), []);
     }
 
     #[test]
