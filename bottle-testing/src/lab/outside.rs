@@ -23,12 +23,12 @@ pub struct Outside {
 impl Outside {
     /// Starts it, with additional arguments of `docker run`.
     pub fn start_with(slug: &str, subnet: Subnet, arguments: &[&str]) -> Self {
+        let image = variable("BOTTLE_E2E_OUTSIDE");
         let (container, network) = (format!("bottle-e2e-outside-{slug}"), format!("bottle-e2e-{slug}"));
         docker(["network", "create", "--subnet", &subnet.net().to_string(), &network]);
         let names = format!("OUTSIDE_NAMES={},localhost", NAMES.join(","));
         let mut command = vec!["run", "--detach", "--name", &container, "--network", &network, "--env", &names];
         command.extend(arguments);
-        let image = variable("BOTTLE_E2E_OUTSIDE");
         command.push(&image);
         docker(command);
         let mut outside = Self { container, network, visited: Mutex::default(), _subnet: subnet, ca: String::new() };
