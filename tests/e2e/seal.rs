@@ -83,17 +83,6 @@ fn knock(bottle: &Bottle, host: &HostService) -> String {
     through.to_owned()
 }
 
-/// Waits for the agent's container to run, and starts it should it have ended.
-fn start_agent_again(bottle: &Bottle) {
-    let agent = bottle.names().project();
-    let until = Instant::now() + Duration::from_secs(20);
-    while docker(["inspect", "--format", "{{.State.Running}}", &agent]).stdout.trim() == "true" {
-        assert!(Instant::now() < until, "the agent's container never ended");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    docker(["start", &agent]);
-}
-
 #[test]
 #[ignore = "needs a container engine"]
 fn an_image_s_own_entry_point_never_runs_unsealed() {
@@ -140,15 +129,25 @@ fn an_image_s_own_entry_point_never_runs_unsealed() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_agent_that_ends_its_own_container_is_sealed_when_it_is_started_again() {
+fn an_agent_that_signals_its_container_or_is_killed_and_started_again_stays_sealed() {
     let lab = Lab::new("again");
     let host = HostService::start();
     let bottle = lab.launch(BOTTLE, "");
+    let agent = bottle.names().project();
+    let started_at = || docker(["inspect", "--format", "{{.State.StartedAt}} {{.State.Running}}", &agent]).stdout;
+    let mut before = started_at();
+    assert!(before.trim().ends_with("true"), "{before}");
     assert_eq!(knock(&bottle, &host), "");
     for round in 0..3 {
-        // Process 1 is the agent's own, so that it can end its container.
-        sh(&bottle, "kill -KILL -1; kill -TERM 1");
-        start_agent_again(&bottle);
+        sh(&bottle, "kill -KILL -1; kill -TERM 1; kill -KILL 1");
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(started_at(), before, "round {round}");
+        assert_eq!(knock(&bottle, &host), "", "round {round}");
+        docker(["kill", &agent]);
+        docker(["start", &agent]);
+        let now = started_at();
+        assert!(now != before && now.trim().ends_with("true"), "round {round}: {now}");
+        before = now;
         assert_eq!(knock(&bottle, &host), "", "round {round}");
         // It still has what it is allowed.
         sh(&bottle, &format!("curl -fsS https://{OUTSIDE}/echo")).ok();
