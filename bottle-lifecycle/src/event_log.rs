@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 
 use bottle_exec::{Event, Observer};
 
@@ -25,7 +26,7 @@ use bottle_exec::{Event, Observer};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EventRecord {
-    /// Time of the event, RFC 3339 in UTC with milliseconds.
+    /// Time of the event, RFC 3339 in UTC with three digits of milliseconds, so that times sort as text.
     pub time: String,
     /// Slug of the bottle. `None` before it is known.
     pub slug: Option<String>,
@@ -78,7 +79,7 @@ impl Observer for EventLog {
             state.steps.push(step.clone());
         }
         let record = EventRecord {
-            time: now(),
+            time: timestamp(SystemTime::now().into()),
             slug: state.slug.clone(),
             step: match event {
                 Event::StepFinished { step, .. } => Some(step.clone()),
@@ -107,9 +108,12 @@ impl fmt::Debug for EventLog {
     }
 }
 
-fn now() -> String {
-    let now = OffsetDateTime::from(SystemTime::now());
-    now.replace_millisecond(now.millisecond()).unwrap_or(now).format(&Rfc3339).unwrap_or_default()
+const TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// Formats a time in UTC.
+fn timestamp(time: OffsetDateTime) -> String {
+    time.format(TIME).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -117,8 +121,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::*;
     use bottle_exec::{ExitStatus, Outcome, Stream, step};
+    use time::format_description::well_known::Rfc3339;
+    use time::macros::datetime;
+
+    use super::*;
 
     #[derive(Clone, Default)]
     struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -131,6 +138,13 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_time_has_three_digits_of_milliseconds() {
+        assert_eq!(timestamp(datetime!(2026-01-02 03:04:05.678_9 UTC)), "2026-01-02T03:04:05.678Z");
+        assert_eq!(timestamp(datetime!(2026-01-02 03:04:05.67 UTC)), "2026-01-02T03:04:05.670Z");
+        assert_eq!(timestamp(datetime!(2026-01-02 03:04:05 UTC)), "2026-01-02T03:04:05.000Z");
     }
 
     #[test]
@@ -173,6 +187,7 @@ mod tests {
         for (record, line) in records.iter().zip(text.lines()) {
             assert_eq!(serde_json::to_string(record).unwrap(), line);
             OffsetDateTime::parse(&record.time, &Rfc3339).unwrap();
+            assert_eq!(record.time.len(), "2026-01-02T03:04:05.678Z".len());
         }
         assert_eq!((&records[0].slug, &records[0].step, &records[0].state_dir), (&None, &None, &None));
         assert_eq!(records[1].state_dir.as_deref(), Some(Path::new("/state/demo")));
