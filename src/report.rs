@@ -171,6 +171,10 @@ mod tests {
             ("RenderError", Box::new(RenderError::DuplicateService { name: "agent".into() })),
             ("RenderError", Box::new(RenderError::Dangling { service: "clock".into(), missing: "moon".into() })),
             ("RenderError", Box::new(RenderError::NoPorts { sidecar: "clock".into(), given: "its proxy".into() })),
+            (
+                "RenderError",
+                Box::new(RenderError::ClosedPort { sidecar: "clock".into(), port: 8888, proxy: "pipelock".into() }),
+            ),
             ("WorkspaceError", Box::new(WorkspaceError::NotADirectory { path: path() })),
             ("WorkspaceError", Box::new(WorkspaceError::Read { path: path(), source: denied() })),
             ("WorkspaceError", Box::new(WorkspaceError::Write(denied()))),

@@ -8,7 +8,7 @@ use bottle_plan::{ResolvedPlan, Service as Name};
 
 use crate::agent::agent_service;
 use crate::document::{ComposeFile, Ipam, IpamConfig, Network, Variable};
-use crate::seal::seal_service;
+use crate::seal::{open_and_closed, seal_service};
 use crate::sidecar::{AgentAccess, EGRESS, INTERNAL, Sidecar, labels};
 
 /// Error of rendering a Compose document.
@@ -40,6 +40,20 @@ pub enum RenderError {
         /// Setting that the agent gets: its proxy, an entry of `no_proxy`, or the value of a variable.
         given: String,
     },
+    /// A sidecar opens a port that is also the port of a proxy that is closed to the agent. The seal opens each port at
+    /// the addresses of all sidecars, because they may swap addresses when they are restarted.
+    #[error(
+        "render sidecar `{sidecar}`: its port {port} is also that of proxy `{proxy}`, which is closed to the agent; accepted: \
+         another port"
+    )]
+    ClosedPort {
+        /// The sidecar.
+        sidecar: String,
+        /// The port.
+        port: u16,
+        /// The proxy, which the agent may not reach.
+        proxy: String,
+    },
 }
 
 /// Renders the document of a bottle: the sidecars that apply, in the order given, the seal, the agent, and the networks.
@@ -48,8 +62,8 @@ pub enum RenderError {
 ///
 /// # Errors
 ///
-/// Returns an error if two sidecars share a name, if one refers to something that the document does not have, or if one
-/// is announced to the agent without a port. The four sidecars of `bottle-sidecars` never cause these errors.
+/// Returns an error if two sidecars share a name, if one refers to something that the document does not have, if one is
+/// announced to the agent without a port, or if one opens the port of a proxy that is closed to the agent. The four sidecars of `bottle-sidecars` never cause these errors.
 pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeFile, RenderError> {
     let applying: Vec<_> = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan())).collect();
     let access: Vec<AgentAccess> = applying.iter().map(|sidecar| sidecar.agent_access(plan)).collect();
@@ -59,8 +73,9 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     let names: Vec<String> = applying.iter().map(|sidecar| sidecar.name().to_owned()).collect();
     let mut services: Vec<_> =
         applying.iter().map(|sidecar| (sidecar.name().to_owned(), sidecar.service(plan))).collect();
-    let endpoints = names.iter().map(String::as_str).zip(&access);
-    services.push((Name::Seal.as_str().to_owned(), seal_service(plan, &endpoints.collect::<Vec<_>>())));
+    let endpoints: Vec<_> = names.iter().map(String::as_str).zip(&access).collect();
+    check_ports(&endpoints)?;
+    services.push((Name::Seal.as_str().to_owned(), seal_service(plan, &endpoints)));
     services.push((Name::Agent.as_str().to_owned(), agent_service(plan, &access, &names)));
     let file = ComposeFile {
         name: plan.plan().names.project(),
@@ -95,6 +110,20 @@ fn check_access(name: &str, access: &AgentAccess) -> Result<(), RenderError> {
         Some(given) => Err(RenderError::NoPorts { sidecar: name.to_owned(), given }),
         None => Ok(()),
     }
+}
+
+/// Rejects an open port that is also the port of a closed proxy.
+fn check_ports(access: &[(&str, &AgentAccess)]) -> Result<(), RenderError> {
+    let (open, closed) = open_and_closed(access);
+    for (sidecar, own) in open {
+        for (proxy, other) in &closed {
+            if let Some(port) = own.ports.iter().find(|port| other.ports.contains(port)) {
+                let (sidecar, proxy) = (sidecar.to_owned(), (*proxy).to_owned());
+                return Err(RenderError::ClosedPort { sidecar, port: *port, proxy });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check(file: &ComposeFile) -> Result<(), RenderError> {

@@ -1,7 +1,5 @@
 //! The seal's service, which owns the agent's network namespace.
 
-use std::collections::BTreeSet;
-
 use bottle_plan::{ResolvedPlan, Service as Name};
 
 use crate::document::{Attachment, Condition, Dependency, Service};
@@ -57,23 +55,29 @@ pub(crate) fn seal_service(plan: &ResolvedPlan, access: &[(&str, &AgentAccess)])
 /// Returns the arguments of the seal's program, one for each port that the agent may reach.
 ///
 /// An argument is `<service>:<port>`, or `<service>:<port>:<connections>` if the number of connections is limited. A
-/// service without an open port is given by its name alone. If several sidecars are a proxy, the agent uses the last,
-/// and the ports of the others stay closed.
+/// service without an open port is given by its name alone.
 ///
 /// A sidecar that the engine restarts gets the lowest free address of the network. After two restarts at once that may
 /// be the other sidecar's old address. The program therefore opens each port at the address of every service in its
-/// arguments. A service whose own closed port is an open port of another service is left out.
-fn endpoints(access: &[(&str, &AgentAccess)]) -> Vec<String> {
-    let proxy = access.iter().rposition(|(_, access)| access.proxy.is_some());
-    let is_open = |place: usize| access[place].1.proxy.is_none() || Some(place) == proxy;
-    let (open, shut): (Vec<_>, Vec<_>) = (0..access.len()).partition(|place| is_open(*place));
-    let ports: BTreeSet<u16> = open.iter().flat_map(|place| access[*place].1.ports.clone()).collect();
-    let open = open.into_iter().flat_map(|place| {
-        let (name, access) = access[place];
+/// arguments. The renderer refuses an open port that is also a closed proxy's.
+fn endpoints(access: &[Access<'_>]) -> Vec<String> {
+    let (open, closed) = open_and_closed(access);
+    let open = open.into_iter().flat_map(|(name, access)| {
         let limit = access.max_connections.map(|limit| format!(":{limit}")).unwrap_or_default();
         access.ports.iter().map(move |port| format!("{name}:{port}{limit}"))
     });
-    let shut = shut.into_iter().map(|place| access[place]);
-    let shut = shut.filter(|(_, access)| access.ports.iter().all(|port| !ports.contains(port)));
-    open.chain(shut.map(|(name, _)| name.to_owned())).collect()
+    open.chain(closed.into_iter().map(|(name, _)| name.to_owned())).collect()
+}
+
+/// A sidecar's name and the agent's access to it.
+type Access<'a> = (&'a str, &'a AgentAccess);
+
+/// Splits the sidecars into those that the agent may reach, and the proxies whose ports stay closed. If several sidecars
+/// are a proxy, the agent uses the last.
+pub(crate) fn open_and_closed<'a>(access: &[Access<'a>]) -> (Vec<Access<'a>>, Vec<Access<'a>>) {
+    let proxy = access.iter().rposition(|(_, access)| access.proxy.is_some());
+    let is_open = |place: usize| access[place].1.proxy.is_none() || Some(place) == proxy;
+    let (open, closed): (Vec<_>, Vec<_>) = (0..access.len()).partition(|place| is_open(*place));
+    let named = |places: Vec<usize>| places.into_iter().map(|place| access[place]).collect();
+    (named(open), named(closed))
 }

@@ -1,7 +1,8 @@
 //! Snapshots of the document of every topology, and of the configuration file of every sidecar.
 
-use bottle_compose::{ComposeFile, Sidecar, render};
-use bottle_plan::ResolvedPlan;
+use bottle_compose::document::Service;
+use bottle_compose::{AgentAccess, ComposeFile, RenderError, Sidecar, render};
+use bottle_plan::{BottlePlan, ResolvedPlan};
 use bottle_sidecars::{egress, git_gate, pipelock};
 
 fn document(plan: &ResolvedPlan) -> ComposeFile {
@@ -54,4 +55,43 @@ fn the_variable_with_the_prompt_s_path_is_set_only_if_there_is_a_prompt() {
         assert_eq!(line.is_some(), expected.is_some(), "{yaml}");
         assert!(line.zip(expected).is_none_or(|(line, path)| line.contains(path)), "{line:?}");
     }
+}
+
+/// A caller's own sidecar with one port.
+#[derive(Debug)]
+struct Clock(u16);
+
+impl Sidecar for Clock {
+    fn name(&self) -> &'static str {
+        "clock"
+    }
+
+    fn applies(&self, _: &BottlePlan) -> bool {
+        true
+    }
+
+    fn service(&self, _: &ResolvedPlan) -> Service {
+        Service::default()
+    }
+
+    fn agent_access(&self, _: &ResolvedPlan) -> AgentAccess {
+        AgentAccess { ports: vec![self.0], ..AgentAccess::default() }
+    }
+}
+
+#[test]
+fn a_sidecar_cannot_open_the_port_of_a_closed_proxy() {
+    let topologies = bottle_testing::plans::topologies();
+    let render = |topology: &str, port| {
+        let (_, plan) = topologies.iter().find(|(name, _)| name == topology).unwrap();
+        let sidecars = bottle_sidecars::all();
+        let clock = Clock(port);
+        let sidecars = sidecars.iter().map(|sidecar| &**sidecar).chain([&clock as &dyn Sidecar]);
+        render(plan, &sidecars.collect::<Vec<_>>()).map(|document| document.service("seal").unwrap().command.clone())
+    };
+    let expected = RenderError::ClosedPort { sidecar: "clock".into(), port: pipelock::PORT, proxy: "pipelock".into() };
+    assert_eq!(render("egress__plain", pipelock::PORT), Err(expected));
+    assert_eq!(render("egress__plain", 8889).unwrap(), ["egress:9099", "clock:8889", "pipelock"]);
+    // Without egress, pipelock is open to the agent.
+    assert_eq!(render("alone__plain", pipelock::PORT).unwrap(), ["pipelock:8888:128", "clock:8888"]);
 }
