@@ -56,6 +56,8 @@ pub(crate) struct Inputs {
     pub(crate) compose_environment: Secrets,
     /// The environment file, if it has content.
     pub(crate) env_file: Option<PathBuf>,
+    /// Problems that do not prevent a launch.
+    pub(crate) warnings: Vec<String>,
     /// The certificates of `tls.upstream_ca`.
     pub(crate) upstream_ca: Option<String>,
 }
@@ -107,8 +109,12 @@ impl Inputs {
             add(plan.bottle_key("tls.upstream_ca"), path, read);
         }
         if let Some(path) = &plan.agent.env_file {
+            let key = plan.bottle_key("env_file");
+            if matches!(path.try_exists(), Ok(false)) {
+                self.warnings.push(format!("{key}: `{}` does not exist; no variable is read from it", path.display()));
+            }
             let read = env_file::check(path).map(|has_content| self.env_file = has_content.then(|| path.clone()));
-            add(plan.bottle_key("env_file"), path, read);
+            add(key, path, read);
         }
         for upstream in plan.git_gate.iter().flat_map(|gate| &gate.upstreams) {
             if let GitAuth::IdentityFile(path) = &upstream.auth {

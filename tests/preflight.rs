@@ -1,9 +1,9 @@
 //! Checks of an engine before a launch creates anything. The engine is rehearsed: no process is started.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use bottle::exec::{Answer, Control, Matcher, RecordingBackend, rehearsal};
+use bottle::exec::{Answer, Control, Event, Matcher, Observer, RecordingBackend, rehearsal};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
 use bottle::{Bottles, Engine, EngineChoice, Host, Manifest};
 
@@ -133,4 +133,38 @@ agents: {demo: {bottle: dev, command: [sh], skills: [no-skill]}}";
         assert!(text.contains(&format!("error: {key}: `{path}` cannot be used: ")), "{text}");
     }
     assert!(!state.exists());
+}
+
+#[derive(Debug, Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Observer for Warnings {
+    fn event(&self, event: &Event) {
+        if let Event::Warning { message } = event {
+            self.0.lock().unwrap().push(message.clone());
+        }
+    }
+}
+
+#[test]
+fn an_environment_file_that_does_not_exist_is_a_warning() {
+    let root = tempfile::tempdir().unwrap();
+    let facts = HostFacts { home: root.path().into(), cwd: root.path().into(), user: UserIds { uid: 1000, gid: 1000 } };
+    let manifest = "bottles: {dev: {env_file: missing.env, workspace: {mode: none}}}
+agents: {demo: {bottle: dev, command: [sh]}}";
+    let launch = || {
+        let plan = Manifest::parse(manifest).unwrap().plan(PlanRequest::new(&facts, [0; 5])).unwrap();
+        let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
+        let warnings = Arc::new(Warnings::default());
+        let bottles = Bottles::new(engine, Host::new(facts.clone(), []));
+        let bottles = bottles.with_state_root(StateRoot::at(root.path().join("state"))).with_observer(warnings.clone());
+        bottles.launch(plan).unwrap().close().unwrap();
+        let warnings = warnings.0.lock().unwrap().clone();
+        warnings.into_iter().filter(|warning| warning.contains("env_file")).collect::<Vec<_>>()
+    };
+    let path = root.path().join("missing.env");
+    let warning = format!("bottles.dev.env_file: `{}` does not exist; no variable is read from it", path.display());
+    assert_eq!(launch(), [warning]);
+    std::fs::write(&path, "").unwrap();
+    assert_eq!(launch(), [""; 0]);
 }

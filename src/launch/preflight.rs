@@ -1,6 +1,7 @@
 //! Checks that run before anything is created.
 
 use bottle_engine::{Capability, ObjectKind};
+use bottle_exec::Event;
 use bottle_plan::manifest::Runtime;
 use bottle_plan::resolved::{EngineFacts, HostGateway};
 use bottle_plan::{BottlePlan, Service};
@@ -18,7 +19,13 @@ pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, Launc
     let engine = check_engine(plan, bottles)?;
     let (inputs, mut mistakes) = Inputs::read(plan, &bottles.host);
     mistakes.extend(check_images(plan, bottles)?);
-    if mistakes.is_empty() { Ok(Ready { engine, inputs }) } else { Err(plan.error_at(mistakes).into()) }
+    if !mistakes.is_empty() {
+        return Err(plan.error_at(mistakes).into());
+    }
+    for message in &inputs.warnings {
+        bottles.observer.event(&Event::Warning { message: message.clone() });
+    }
+    Ok(Ready { engine, inputs })
 }
 
 /// Returns an error for a protection that the engine does not support. It is never dropped silently.
@@ -28,7 +35,7 @@ fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, Lau
     engine.require(&Capability::LocalFiles)?;
     engine.require(&Capability::SealedResolver)?;
     if let Some(message) = engine.info().clock_warning() {
-        bottles.observer.event(&bottle_exec::Event::Warning { message });
+        bottles.observer.event(&Event::Warning { message });
     }
     if plan.agent.runtime == Runtime::Runsc {
         engine.require(&Capability::Runtime("runsc".into()))?;

@@ -48,7 +48,8 @@ pub struct BottleSpec {
     #[serde(deserialize_with = "shorthand::unique_map", skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(example = serde_json::json!({"EDITOR": "vi", "LANG": {"forward": true}}))]
     pub env: BTreeMap<EnvName, EnvSpec>,
-    /// A file of `NAME=value` lines for the agent's environment. It is ignored if it is absent or empty.
+    /// A file of `NAME=value` lines for the agent's environment. No variable is read from an empty one, or from one that
+    /// does not exist, which is a warning at the launch.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub env_file: Option<PathBuf>,
