@@ -319,3 +319,69 @@ pub fn write_launched_plan(plan: &BottlePlan, layout: &StateLayout) -> Result<()
     }
     Record::new(plan.clone()).write(layout)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use bottle_engine::{EngineChoice, rehearsal};
+    use bottle_exec::Control;
+    use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, UserIds};
+
+    fn plan(egress: &str) -> BottlePlan {
+        let manifest = format!(
+            "bottles: {{dev: {{egress: {egress}, supervise: true}}}}\nagents: {{demo: {{bottle: dev, command: [id]}}}}\n"
+        );
+        let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };
+        let request = PlanRequest {
+            agent: None,
+            slug: Some("demo-1".parse().unwrap()),
+            prefix: Prefix::default(),
+            manifest_dir: None,
+            host: &host,
+            random: [0; 5],
+        };
+        Manifest::parse(&manifest).unwrap().plan(request).unwrap()
+    }
+
+    #[test]
+    fn an_approval_is_refused_if_its_consequence_has_changed_or_it_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = StateRoot::at(dir.path());
+        let slug: Slug = "demo-1".parse().unwrap();
+        let layout = root.bottle(&slug);
+        let proposals = layout.supervise_queue().join("proposals");
+        for dir in [&layout.current_config(), &layout.supervise_decisions(), &proposals] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        write_launched_plan(&plan("{allow: [b.example.com]}"), &layout).unwrap();
+        let id: ProposalId = "1700000000000-aaaaaaaaaaaaaaaa".parse().unwrap();
+        let proposal = format!(
+            r#"{{"agent_reason":"x","change":{{"host":"a.example.com"}},"created":"2026-01-02T03:04:05.678Z","id":"{id}","kind":"allow_host","slug":"demo-1","version":1}}"#
+        );
+        fs::write(proposals.join(format!("{id}.json")), proposal).unwrap();
+        let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
+        let supervisor = Supervisor::open(engine, &root, &slug).unwrap();
+
+        let stale = supervisor.show(&id).unwrap();
+        assert_eq!(stale.consequence().when, When::Now);
+        // A route now limits what may be asked of the host.
+        let routed = plan("{allow: [b.example.com], routes: [{host: a.example.com, paths: [/v1/]}]}");
+        write_launched_plan(&routed, &layout).unwrap();
+        let refused = supervisor.approve(&stale, "");
+        assert!(matches!(&refused, Err(SuperviseError::ConsequenceChanged(of)) if *of == id), "{refused:?}");
+
+        let fresh = supervisor.show(&id).unwrap();
+        assert_eq!(fresh.consequence().when, When::Never);
+        let refused = supervisor.approve(&fresh, "");
+        assert!(
+            matches!(&refused, Err(SuperviseError::NotPossible { id: of, why }) if *of == id && *why == fresh.consequence().note),
+            "{refused:?}"
+        );
+
+        // Nothing was decided.
+        assert_eq!(supervisor.pending().unwrap().len(), 1);
+        assert_eq!(supervisor.plan().unwrap(), routed);
+    }
+}
