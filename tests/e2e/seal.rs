@@ -21,10 +21,10 @@ egress:
 
 /// Tries for two seconds, as often as it can, to reach what the rules forbid. Prints what got through, and the number of attempts.
 ///
-/// Arguments: pipelock's name, an address of the host, and a UDP port there.
+/// Arguments: a container's name or address, an address of the host, and a UDP port there.
 const KNOCK: &str = "\
 import socket, sys, time
-pipelock, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+container, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 until, attempts, through = time.monotonic() + 2, 0, set()
 while time.monotonic() < until:
     attempts += 1
@@ -42,8 +42,8 @@ while time.monotonic() < until:
                 attempt.settimeout(1)
                 if device:
                     attempt.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
-                attempt.connect((pipelock, 8888))
-                through.add(f'connected to pipelock {device}')
+                attempt.connect((container, 8888))
+                through.add(f'connected to the container {device}')
         except OSError:
             pass
 print(*sorted(through), 'attempts:', attempts, flush=True)
@@ -72,15 +72,67 @@ impl HostService {
     }
 }
 
-/// Runs the attempts in a bottle and returns what got through, as printed.
-fn knock(bottle: &Bottle, host: &HostService) -> String {
-    let pipelock = bottle.names().container(Service::Pipelock);
-    let output = bottle.exec(["python3", "-c", KNOCK, &pipelock, &host.address, &host.port]).unwrap();
-    assert!(output.status.is_success(), "{}", output.stderr.text());
-    let text = output.stdout.text();
-    let (through, attempts) = text.rsplit_once("attempts: ").unwrap();
-    assert!(attempts.trim().parse::<u32>().unwrap() > 10, "{text}");
+/// Accepts connections on pipelock's port, and closes them.
+const LISTEN: &str = "\
+import socket
+server = socket.create_server(('', 8888), backlog=128)
+for _ in range(1000000):
+    server.accept()[0].close()
+";
+
+/// A container that listens on pipelock's port and is no sidecar.
+struct Neighbor {
+    address: String,
+    _container: Removed,
+}
+
+impl Neighbor {
+    fn start(lab: &Lab, image: &str, network: &str) -> Self {
+        let name = format!("bottle-e2e-neighbor-{}", lab.slug);
+        let run_it = ["run", "--detach", "--name", &name, "--network", network, image];
+        docker(run_it.into_iter().chain(["python3", "-c", LISTEN]));
+        let container = Removed(name);
+        let name = container.0.as_str();
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let address = docker(["inspect", "--format", format, name]).stdout.trim().to_owned();
+        let connect = "import socket; socket.create_connection(('127.0.0.1', 8888), 1)";
+        let listens = || run(Command::new("docker").args(["exec", name, "python3", "-c", connect])).code == 0;
+        assert!((0..50).any(|_| listens()), "{:?}", docker(["logs", name]));
+        Self { address, _container: container }
+    }
+}
+
+/// The name of a container, which is removed with this value.
+struct Removed(String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        run(Command::new("docker").args(["rm", "--force", &self.0]));
+    }
+}
+
+/// Returns the id of a service's image.
+fn image_id(bottle: &Bottle, service: Service) -> String {
+    docker(["inspect", "--format", "{{.Image}}", &bottle.names().container(service)]).stdout.trim().to_owned()
+}
+
+/// Returns what got through, from the output of at least `least` attempts.
+fn got_through(output: &str, least: u32) -> String {
+    let (through, attempts) = output.rsplit_once("attempts: ").unwrap();
+    assert!(attempts.trim().parse::<u32>().unwrap() >= least, "{output}");
     through.to_owned()
+}
+
+/// Runs the attempts in a bottle, against a container and the host, and returns what got through.
+fn knock_at(bottle: &Bottle, container: &str, host: &HostService) -> String {
+    let output = bottle.exec(["python3", "-c", KNOCK, container, &host.address, &host.port]).unwrap();
+    assert!(output.status.is_success(), "{}", output.stderr.text());
+    got_through(&output.stdout.text(), 10)
+}
+
+/// Runs the attempts in a bottle, against pipelock and the host, and returns what got through.
+fn knock(bottle: &Bottle, host: &HostService) -> String {
+    knock_at(bottle, &bottle.names().container(Service::Pipelock), host)
 }
 
 #[test]
@@ -158,8 +210,70 @@ fn an_agent_that_signals_its_container_or_is_killed_and_started_again_stays_seal
     let seal = bottle.names().container(Service::Seal);
     docker(["exec", &seal, "/usr/sbin/nft", "delete", "table", "inet", "bottle"]);
     let through = knock(&bottle, &host);
-    assert!(through.contains("connected to pipelock") && through.contains("sent to the host"), "{through}");
+    assert!(through.contains("connected to the container") && through.contains("sent to the host"), "{through}");
     assert!(host.arrived() > 0);
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_open_port_is_closed_at_an_address_that_is_no_sidecar_s() {
+    let lab = Lab::new("neighbor");
+    let host = HostService::start();
+    let bottle = lab.launch("egress: {allow: [outside.test]}", "");
+    let neighbor = Neighbor::start(&lab, &image_id(&bottle, Service::Agent), &bottle.names().internal_network());
+    assert_eq!(knock_at(&bottle, &neighbor.address, &host), "");
+    // The same port of pipelock is open.
+    assert!(knock(&bottle, &host).starts_with("connected to the container"));
+    sh(&bottle, &format!("curl -fsS https://{OUTSIDE}/echo")).ok();
+
+    // Without the rules, the same attempts get through: the test can fail.
+    let seal = bottle.names().container(Service::Seal);
+    docker(["exec", &seal, "/usr/sbin/nft", "delete", "table", "inet", "bottle"]);
+    let through = knock_at(&bottle, &neighbor.address, &host);
+    assert!(through.contains("connected to the container"), "{through}");
+    drop(neighbor);
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn nothing_leaves_the_namespace_while_an_endpoint_has_no_address() {
+    let lab = Lab::new("unresolved");
+    let bottle = lab.launch("egress: {allow: [outside.test]}", "");
+    let (image, agent) = (image_id(&bottle, Service::Seal), image_id(&bottle, Service::Agent));
+
+    // A network with a route, so that only the seal stops the attempts.
+    let host = HostService::start();
+    let neighbor = Neighbor::start(&lab, &agent, lab.outside.network());
+    let closed = Removed(format!("bottle-e2e-unresolved-{}", lab.slug));
+    let name = closed.0.as_str();
+    let network = ["--network", lab.outside.network(), "--dns=127.0.0.1", "--dns-search=."];
+    let run_seal =
+        ["run", "--detach", "--cap-drop=ALL", "--cap-add=NET_ADMIN", "--name", name].into_iter().chain(network);
+    docker(run_seal.chain([image.as_str(), "unresolvable:8888"]));
+    let nft = |arguments: &[&str]| {
+        run(Command::new("docker")
+            .args(["exec", name, "/usr/sbin/nft"])
+            .args(arguments)
+            .args(["table", "inet", "closed"]))
+    };
+    assert!((0..50).any(|_| nft(&["list"]).code == 0), "{:?}", docker(["logs", name]));
+    let joined = format!("container:{name}");
+    let knock = || {
+        let python = ["run", "--rm", "--network", &joined, &agent, "python3", "-c", KNOCK];
+        got_through(&docker(python.into_iter().chain([&*neighbor.address, &host.address, &host.port])).stdout, 1)
+    };
+    // A packet that is dropped takes the whole second.
+    assert_eq!(knock(), "");
+    assert_eq!(host.arrived(), 0);
+
+    // Without its table, the same attempts get through: the test can fail.
+    assert_eq!(nft(&["delete"]).code, 0);
+    let through = knock();
+    assert!(through.contains("connected to the container") && through.contains("sent to the host"), "{through}");
+    assert!(host.arrived() > 0);
+    drop((closed, neighbor));
     lab.close(&bottle);
 }
 
