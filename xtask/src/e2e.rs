@@ -52,13 +52,26 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     } else {
         String::new()
     };
-    let mut tests = select(&["--format=pretty", &format!("--test-threads={}", args.threads)]);
-    tests.env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
-    tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", outside);
     let figures = root.join("target/e2e-figures.txt");
     fs::write(&figures, "")?;
-    tests.env("BOTTLE_E2E_PACKAGES", packages).env("BOTTLE_E2E_FIGURES", &figures);
-    let report = Report::of(&mut tests)?;
+    let threads = format!("--test-threads={}", args.threads);
+    // Others at the same time would be measured as well.
+    let measured = MEASURED.iter().copied();
+    let passes: Vec<Vec<&str>> = match &args.filter {
+        Some(_) => vec![vec![&threads]],
+        None => vec![
+            measured.clone().flat_map(|name| ["--skip", name]).chain([threads.as_str()]).collect(),
+            measured.chain(["--test-threads=1"]).collect(),
+        ],
+    };
+    let mut report = Report::default();
+    for pass in &passes {
+        let mut tests = select(pass);
+        tests.arg("--format=pretty").env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
+        tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", &outside);
+        tests.env("BOTTLE_E2E_PACKAGES", &packages).env("BOTTLE_E2E_FIGURES", &figures);
+        report.extend(Report::of(&mut tests)?);
+    }
     let left = leftovers(&root)?;
     eprint!("{}", fs::read_to_string(&figures)?);
     eprint!("{report}");
@@ -77,6 +90,9 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
 
 /// The arguments of cargo that run the tests of every crate. Those that need an engine are ignored by default.
 const TESTS: [&str; 4] = ["test", "--workspace", "--tests", "--no-fail-fast"];
+
+/// Parts of the names of tests that compare times with a bound. They run one after the other, after all others.
+const MEASURED: [&str; 4] = ["egress::load::", "install::", "agents::an_answer_", "an_exec_takes_no_longer"];
 
 /// Beginning of the names of ignored tests that are the second half of another test, which starts them.
 const CHILD: &str = "child_";
@@ -165,6 +181,12 @@ impl Report {
             None if report == Self::default() => Err("no test was run".into()),
             None => Ok(report),
         }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.not_run.extend(other.not_run);
     }
 
     /// Adds the results of one test program.
