@@ -35,7 +35,7 @@ fn engine_with(control: Control) -> Engine {
 
 /// Returns a prefix for each test, because recovery removes every abandoned bottle of its prefix.
 fn prefix(slug: &str) -> Prefix {
-    format!("bottle-e2e-{}", slug.split('-').next().unwrap_or_default()).parse().unwrap()
+    format!("e2e-{}", slug.split('-').next().unwrap_or_default()).parse().unwrap()
 }
 
 fn options() -> TeardownOptions {
@@ -94,8 +94,8 @@ fn launch(engine: Engine, root: &StateRoot, slug: &str, point: impl Fn(&str)) ->
     let document = format!(
         "name: {}\nservices:\n{}{}networks:\n  net:\n    name: {}\n    external: true\nvolumes:\n  data: {{}}\n",
         names.project(),
-        service(Service::Pipelock),
-        service(Service::Agent) + "    depends_on: {pipelock: {condition: service_healthy}}\n",
+        service(Service::Seal),
+        service(Service::Agent) + "    depends_on: {seal: {condition: service_healthy}}\n",
         names.internal_network(),
     );
     fs::write(layout.compose_file(), document).unwrap();

@@ -406,8 +406,13 @@ fn child_at_a_terminal() {
     let Ok(container) = std::env::var("ENGINE_TEST_CONTAINER") else { return };
     let tty = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let script = "stty size; trap 'echo caught' INT; echo ready; read line; echo \"<$line>\"; tty; exit 9";
-    let output = engine().exec_interactive(&container, &Exec::new(["bash", "-c", script]), tty).unwrap();
-    std::process::exit(output.status.as_shell_code());
+    match engine().exec_interactive(&container, &Exec::new(["bash", "-c", script]), tty) {
+        Ok(output) => std::process::exit(output.status.as_shell_code()),
+        Err(error) => {
+            println!("{error}");
+            std::process::exit(77);
+        }
+    }
 }
 
 /// Starts [`child_at_a_terminal`] in a pseudo-terminal of 33 rows and 101 columns, types, and checks what is shown.
@@ -451,8 +456,8 @@ fn a_person_at_a_terminal() {
         .args(["--ignored", "--exact", "child_at_a_terminal", "--nocapture"])
         .env("ENGINE_TEST_CONTAINER", "bottle-e2e-exec-no-such-container")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert_eq!(without.unwrap().code(), Some(1), "the engine's own status for a missing container");
+        .output()
+        .unwrap();
+    assert_eq!(without.status.code(), Some(77));
+    assert!(String::from_utf8_lossy(&without.stdout).contains("it does not exist"), "{without:?}");
 }

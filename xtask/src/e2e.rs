@@ -271,7 +271,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 }
 
 /// Prefixes of the names of the tests' bottles and of everything else that the tests start.
-const PREFIXES: [&str; 3] = ["claude-bottle", "bottle-life", "bottle-e2e"];
+const PREFIXES: [&str; 4] = ["claude-bottle", "bottle-life", "bottle-e2e", "e2e"];
 
 /// Returns everything that bottles left behind, found by label, by name, and among the files.
 fn leftovers(root: &Path) -> Result<Vec<String>> {
@@ -279,7 +279,11 @@ fn leftovers(root: &Path) -> Result<Vec<String>> {
     for prefix in PREFIXES {
         let (label, names) = (format!("label={prefix}.slug"), format!("name=^{prefix}-"));
         // The other images of bottles are a cache.
-        let own = if prefix == "bottle-e2e" { "*" } else { "workspace" };
+        let own = match prefix {
+            "bottle-e2e" => "*",
+            "e2e" => "*-workspace",
+            _ => "workspace",
+        };
         let derived = format!("reference={prefix}-{own}");
         let queries: [&[&str]; 6] = [
             &["ps", "--all", "--filter", &label, "--format", "container {{.Names}}"],
