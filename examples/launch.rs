@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         }
     };
     match run(args, &console) {
-        Ok(0) if console.is_incomplete.load(Ordering::Relaxed) => ExitCode::FAILURE,
+        Ok(0) if console.file_error().is_some() => ExitCode::FAILURE,
         Ok(status) => ExitCode::from(status),
         Err(Failure(status, message)) => {
             console.fail(status, &message);
@@ -271,21 +271,20 @@ fn no_engine(why: &str) -> String {
 /// Output of progress and errors. Write errors are ignored: a closed terminal must not keep a bottle up.
 struct Console {
     format: Format,
-    /// JSON on standard error, JSON in a file.
-    logs: Vec<EventLog>,
-    /// True after the file could not be written.
-    is_incomplete: AtomicBool,
+    /// JSON on standard error.
+    stderr: Option<EventLog>,
+    /// JSON in the events file.
+    file: Option<EventLog>,
+    /// True after the warning that the file cannot be written.
+    has_warned: AtomicBool,
     /// Bytes of the command's standard error since the last newline.
     rest: Mutex<Vec<u8>>,
 }
 
 impl Console {
     fn of(format: Format) -> Self {
-        let logs = match format {
-            Format::Text => Vec::new(),
-            Format::Json => vec![EventLog::new(std::io::stderr())],
-        };
-        Self { format, logs, is_incomplete: AtomicBool::default(), rest: Mutex::default() }
+        let stderr = (format == Format::Json).then(|| EventLog::new(std::io::stderr()));
+        Self { format, stderr, file: None, has_warned: AtomicBool::default(), rest: Mutex::default() }
     }
 
     fn new(format: Format, file: Option<&str>) -> std::io::Result<Self> {
@@ -297,13 +296,22 @@ impl Console {
             options.append(true).create(!is_number);
             let opened =
                 options.open(&path).map_err(|error| std::io::Error::new(error.kind(), format!("`{file}`: {error}")));
-            this.logs.push(EventLog::new(opened?));
+            this.file = Some(EventLog::new(opened?));
         }
         Ok(this)
     }
 
     fn set_bottle(&self, slug: &str, state_dir: &Path) {
-        self.logs.iter().for_each(|log| log.set_bottle(slug, state_dir));
+        self.logs().for_each(|log| log.set_bottle(slug, state_dir));
+    }
+
+    fn logs(&self) -> impl Iterator<Item = &EventLog> {
+        self.stderr.iter().chain(&self.file)
+    }
+
+    /// Returns the error that ended the events file. `None` also if its reader has left and wants no more events.
+    fn file_error(&self) -> Option<ErrorKind> {
+        self.file.as_ref().and_then(EventLog::error).filter(|error| *error != ErrorKind::BrokenPipe)
     }
 
     fn note(&self, message: &str) {
@@ -348,10 +356,8 @@ impl Console {
     }
 
     fn log(&self, event: &Event) {
-        self.logs.iter().for_each(|log| log.event(event));
-        // A reader that has left wants no more events.
-        let error = self.logs.last().and_then(EventLog::error).filter(|error| *error != ErrorKind::BrokenPipe);
-        if let Some(error) = error.filter(|_| !self.is_incomplete.swap(true, Ordering::Relaxed)) {
+        self.logs().for_each(|log| log.event(event));
+        if let Some(error) = self.file_error().filter(|_| !self.has_warned.swap(true, Ordering::Relaxed)) {
             let message = format!("failed to write the events file: {error}; it has no later events");
             self.line(&format!("warning: {message}"));
             self.log(&Event::Warning { message });

@@ -11,17 +11,21 @@ const TOKEN: &str = "a-token-that-nobody-may-see";
 /// Runs `examples/launch`, which `cargo test` builds with the tests, with no engine in PATH and a private state
 /// directory.
 fn launch(home: &Path, args: &[&str]) -> Output {
+    command(home, args).output().unwrap()
+}
+
+fn command(home: &Path, args: &[&str]) -> Command {
     let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/launch");
-    Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         .current_dir(home)
         .env_clear()
         .env("HOME", home)
         .env("PATH", home.join("no-programs"))
         .env("API_TOKEN", TOKEN)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -193,6 +197,21 @@ fn an_events_file_that_cannot_be_written_is_one_warning_and_turns_success_into_s
         let warning = "failed to write the events file: no storage space";
         assert_eq!((output.status.code(), stderr.matches(warning).count()), (Some(1), 1), "{stderr}");
     }
+}
+
+#[test]
+fn standard_error_that_cannot_be_written_is_no_failure_and_loses_no_line_of_the_events_file() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("bottle.yaml"), MANIFEST).unwrap();
+    let args = ["--manifest", "bottle.yaml", "--engine", "rehearse", "--events", "json"];
+    for file in [&[][..], &["--events-file", "events"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let status =
+            command(home.path(), &[&args[..], file].concat()).stdout(Stdio::null()).stderr(full).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{file:?}");
+    }
+    let events = fs::read_to_string(home.path().join("events")).unwrap();
+    assert!(events.lines().count() > 10 && !events.contains("failed"), "{events}");
 }
 
 #[test]
