@@ -3,7 +3,18 @@
 use std::io;
 use std::path::Path;
 
-/// Returns true if the file exists and sets at least one variable.
+/// Content of an environment file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// There is no such file.
+    Absent,
+    /// The file has nothing but spaces and line ends.
+    Empty,
+    /// The file has lines.
+    Lines,
+}
+
+/// Returns the kind of content that the file has.
 ///
 /// Compose interpolates `$NAME`, and takes the value of a bare `NAME` from its own environment. That environment holds
 /// every token of the bottle, so `A=${EGRESS_TOKEN_X}` would pass a token to the agent. Such lines are refused.
@@ -11,19 +22,20 @@ use std::path::Path;
 /// # Errors
 ///
 /// Returns the problem if the file cannot be read, is not UTF-8, or has such a line.
-pub(crate) fn check(path: &Path) -> Result<bool, String> {
+pub(crate) fn check(path: &Path) -> Result<Content, String> {
     // Reading a named pipe would wait for its writer.
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Err("is not a regular file; accepted: a file of `NAME=value` lines".into());
     }
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Absent),
         Err(error) => return Err(format!("cannot be read: {error}; accepted: a file of `NAME=value` lines")),
     };
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
     match first_reach(&text) {
-        None => Ok(!text.trim().is_empty()),
+        None if text.trim().is_empty() => Ok(Content::Empty),
+        None => Ok(Content::Lines),
         Some((line, what)) => Err(format!(
             "holds {what} in line {line}, which would take a value from the launcher's environment; accepted: \
              `NAME=value`, with `$` in single quotes or as `$$`"
@@ -126,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_empty_file_is_none() {
+    fn a_missing_an_empty_and_a_full_file_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.env");
-        assert!(!check(&path).unwrap());
+        assert_eq!(check(&path), Ok(Content::Absent));
         std::fs::write(&path, "\n").unwrap();
-        assert!(!check(&path).unwrap());
+        assert_eq!(check(&path), Ok(Content::Empty));
         std::fs::write(&path, "A=1\n").unwrap();
-        assert!(check(&path).unwrap());
+        assert_eq!(check(&path), Ok(Content::Lines));
         std::fs::write(&path, "A=1\nB=${HOME}\n").unwrap();
         let error = check(&path).unwrap_err();
         assert!(error.contains("holds a `$` in line 2, which would take"), "{error}");

@@ -11,7 +11,8 @@ use bottle_plan::plan::{GitAuth, PromptSource};
 use bottle_plan::{BottlePlan, ManifestError, PlanError, PlanRequest, SecretValue, Secrets};
 use bottle_tls::TlsError;
 
-use crate::{Host, env_file};
+use crate::Host;
+use crate::env_file::{self, Content};
 
 impl Host {
     /// Reads a manifest and makes the plan of one bottle. All mistakes are in one error: those of the manifest, variables
@@ -110,10 +111,13 @@ impl Inputs {
         }
         if let Some(path) = &plan.agent.env_file {
             let key = plan.bottle_key("env_file");
-            if matches!(path.try_exists(), Ok(false)) {
-                self.warnings.push(format!("{key}: `{}` does not exist; no variable is read from it", path.display()));
-            }
-            let read = env_file::check(path).map(|has_content| self.env_file = has_content.then(|| path.clone()));
+            let read = env_file::check(path).map(|content| match content {
+                Content::Absent => self
+                    .warnings
+                    .push(format!("{key}: `{}` does not exist; no variable is read from it", path.display())),
+                Content::Empty => {}
+                Content::Lines => self.env_file = Some(path.clone()),
+            });
             add(key, path, read);
         }
         for upstream in plan.git_gate.iter().flat_map(|gate| &gate.upstreams) {

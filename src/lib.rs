@@ -24,9 +24,10 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
-//! An empty [`BottleSpec`](prelude::BottleSpec) reaches no host. The launch copies the working directory into the bottle, as `/workspace`,
-//! without the files that `.gitignore` excludes. [`Bottles::local`] finds the engine and the state directory. All other
-//! options have a default and a `with_*` method. [`Manifest::read`] reads the same from a YAML file.
+//! An empty [`BottleSpec`](prelude::BottleSpec) reaches no host. The launch copies the working directory into the
+//! bottle, as `/workspace`, without the files that `.gitignore` excludes. [`Bottles::local`] finds the engine and the
+//! state directory. All other options have a default and a `with_*` method. [`Manifest::read`] reads the same from a
+//! YAML file.
 //!
 //! # How do I let the agent reach a host?
 //!

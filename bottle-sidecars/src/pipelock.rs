@@ -249,7 +249,7 @@ fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
 /// | `request_body_scanning` | on, `warn` | off, unless the manifest asks for it | 2.4 s per MB with every request |
 /// | `sse_streaming.action` | `block` | `warn`, as for other answers | a model's answer that quotes an instruction would be cut |
 /// | `sse_streaming.max_event_bytes` | 64 KiB | 1 MiB | a model's tool call or final event is larger, and the stream would end |
-/// | `max_body_bytes` | 5 MiB | 1 MiB | 48 bodies of 5 MiB at once ended pipelock at 1 GiB of memory |
+/// | `max_body_bytes` | 5 MiB | 1 MiB | 120 bodies of 5 MiB at once made a request to another host wait for 7 s |
 /// | `max_response_bytes`, `max_response_mb` | 5 MiB, 10 MiB | 1 MiB | 20 answers of 5 MiB at once ended pipelock at 1 GiB of memory |
 /// | `metrics_listen` | the port that the agent sees | loopback | the agent must not read them |
 ///

@@ -236,21 +236,13 @@ fn packages(plan: &mut BottlePlan, names: &[DebianPackage]) -> (When, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, UserIds};
+    use bottle_plan::Manifest;
     use bottle_posture::Posture;
+    use bottle_testing::plans;
 
     fn plan(bottle: &str) -> BottlePlan {
         let manifest = format!("bottles: {{dev: {bottle}}}\nagents: {{demo: {{bottle: dev, command: [id]}}}}\n");
-        let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };
-        let request = PlanRequest {
-            agent: None,
-            slug: Some("demo-1".parse().unwrap()),
-            prefix: Prefix::default(),
-            manifest_dir: None,
-            host: &host,
-            random: [0; 5],
-        };
-        Manifest::parse(&manifest).unwrap().plan(request).unwrap()
+        plans::plan(&Manifest::parse(&manifest).unwrap())
     }
 
     fn asked(kind: &str, change: &str) -> Proposal {

@@ -327,22 +327,14 @@ mod tests {
 
     use bottle_engine::{EngineChoice, rehearsal};
     use bottle_exec::Control;
-    use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, UserIds};
+    use bottle_plan::Manifest;
+    use bottle_testing::plans;
 
     fn plan(egress: &str) -> BottlePlan {
         let manifest = format!(
             "bottles: {{dev: {{egress: {egress}, supervise: true}}}}\nagents: {{demo: {{bottle: dev, command: [id]}}}}\n"
         );
-        let host = HostFacts { home: "/home/me".into(), cwd: "/src".into(), user: UserIds { uid: 1000, gid: 1000 } };
-        let request = PlanRequest {
-            agent: None,
-            slug: Some("demo-1".parse().unwrap()),
-            prefix: Prefix::default(),
-            manifest_dir: None,
-            host: &host,
-            random: [0; 5],
-        };
-        Manifest::parse(&manifest).unwrap().plan(request).unwrap()
+        plans::plan(&Manifest::parse(&manifest).unwrap())
     }
 
     #[test]

@@ -221,6 +221,7 @@ mod tests {
             assert!(bad.parse::<AllowedHost>().is_err() && bad.parse::<RouteHost>().is_err(), "{bad}");
         }
     }
+
     /// The two meanings of one spelling.
     #[test]
     fn a_wildcard_covers_a_domain_in_an_allowlist_and_one_label_in_a_route() {

@@ -80,8 +80,8 @@ pub enum WorkspaceError {
 /// Files that a `.gitignore`, `.git/info/exclude` or the workspace's `.dockerignore` excludes are left out. So are files that
 /// usually hold credentials, such as `.env` and `.npmrc`, unless the plan includes them. The repository itself (`.git`) is
 /// always included. Of a git configuration, only keys are copied that hold no credential and name no program, and URLs
-/// lose their passwords. The summary names what was left out. Symbolic links are kept as links. Pipes, sockets and devices are left out. Entries
-/// are sorted by name, so the same files give the same tar.
+/// lose their passwords. The summary names what was left out. Symbolic links are kept as links. Pipes, sockets and devices
+/// are left out. Entries are sorted by name, so the same files give the same tar.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! The built-in provisioner.
 //!
 //! It runs up to four commands: one reads the agent's existing configuration, one installs the certificates as root, one
-//! writes the git rules as root, and one writes the agent's files as its user. The container has no capability, so root cannot write the agent's files. Each
-//! task checks its own result.
+//! writes the git rules as root, and one writes the agent's files as its user. The container has no capability, so root
+//! cannot write the agent's files. Each task checks its own result.
 
 use std::path::Path;
 use std::time::Duration;
@@ -49,8 +49,8 @@ fn certificate_script() -> Script {
     script
 }
 
-/// Returns the task of root that reads the git rules from standard input. There are some 300 KB for each upstream, more
-/// than an argument may have.
+/// Returns the task of root that reads the git rules from standard input. The rules of ten upstreams are longer than one
+/// argument may be.
 fn git_rules_script() -> Script {
     let mut script = Script::default();
     // In a separate file, so that the agent's own git settings stay readable.

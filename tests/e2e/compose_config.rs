@@ -1,6 +1,5 @@
 //! Compose accepts every document and reads every string unchanged.
 
-use bottle_testing::lab::figure;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -9,6 +8,7 @@ use std::process::{Command, Stdio};
 use bottle::compose::document::{Service, Variable};
 use bottle::compose::{ComposeFile, Sidecar, render};
 use bottle::plan::{LaunchFacts, ResolvedPlan};
+use bottle_testing::lab::figure;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
