@@ -1,6 +1,6 @@
 //! The end-to-end tests: prepares engine and images, runs the tests, and checks that nothing is left behind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
@@ -129,12 +129,15 @@ pub(crate) fn prepare(root: &Path) -> Result<Option<String>> {
     Ok(pulled.is_ok().then(|| PIPELOCK_IMAGE.to_owned()))
 }
 
+/// Most characters of a panic's message in the summary.
+const MESSAGE: usize = 600;
+
 /// Results of the tests, parsed from libtest's output.
 #[derive(Debug, Default, PartialEq)]
 struct Report {
     passed: usize,
-    /// Failed tests.
-    failed: Vec<String>,
+    /// Failed tests, each with the beginning of its panic's message.
+    failed: Vec<(String, String)>,
     /// Tests that ended with "not run: " and the reason. libtest counts them as failed.
     not_run: BTreeMap<String, String>,
 }
@@ -199,22 +202,29 @@ impl Report {
         let (Some(passed), Some(failed)) = (count("passed"), count("failed")) else {
             return Err(format!("the result `{result}` has no number of passed and failed tests").into());
         };
-        let mut names = BTreeSet::new();
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
         let mut not_run = BTreeMap::new();
         let mut current = None;
-        for line in lines {
+        let mut rest = lines.iter();
+        while let Some(line) = rest.next() {
             if let Some(name) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----")) {
-                names.insert(name.to_owned());
+                names.insert(name.to_owned(), String::new());
                 current = Some(name);
             } else if let (Some(name), Some(why)) = (current, line.strip_prefix("not run: ")) {
                 not_run.insert(name.to_owned(), why.to_owned());
+            } else if line.starts_with("thread '")
+                && line.contains(" panicked at ")
+                && let Some(message) = current.and_then(|name| names.get_mut(name)).filter(|message| message.is_empty())
+            {
+                let text = rest.as_slice().iter().take_while(|line| !line.is_empty() && !line.starts_with("note: "));
+                *message = text.copied().collect::<Vec<_>>().join(" ").chars().take(MESSAGE).collect();
             }
         }
         if names.len() != failed {
             return Err(format!("{failed} tests failed, but the output is that of {}", names.len()).into());
         }
         self.passed += passed;
-        self.failed.extend(names.into_iter().filter(|name| !not_run.contains_key(name)));
+        self.failed.extend(names.into_iter().filter(|(name, _)| !not_run.contains_key(name)));
         self.not_run.extend(not_run);
         Ok(())
     }
@@ -237,6 +247,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} passed, {} failed, {} not run", self.passed, self.failed.len(), self.not_run.len())?;
+        self.failed.iter().try_for_each(|(name, message)| writeln!(f, "failed: {name}: {message}"))?;
         self.not_run.iter().try_for_each(|(name, why)| writeln!(f, "not run: {name}: {why}"))
     }
 }
@@ -359,9 +370,10 @@ test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 9 filtered out; 
     fn a_test_that_could_not_run_does_not_count_as_failed() {
         let report = Report::read(PRINTED).unwrap();
         assert_eq!(report.passed, 2);
-        assert_eq!(report.failed, ["b::three"]);
+        assert_eq!(report.failed, [("b::three".to_owned(), "no".to_owned())]);
         assert_eq!(report.not_run, BTreeMap::from([("a::two".to_owned(), "needs podman".to_owned())]));
-        assert_eq!(report.to_string(), "2 passed, 1 failed, 1 not run\nnot run: a::two: needs podman\n");
+        let text = "2 passed, 1 failed, 1 not run\nfailed: b::three: no\nnot run: a::two: needs podman\n";
+        assert_eq!(report.to_string(), text);
     }
 
     #[test]
