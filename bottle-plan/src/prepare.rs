@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use bottle_values::mask::elided;
+use bottle_yaml::words::listed;
+
 use crate::manifest::{
     AgentSpec, BottleSpec, EnvSpec, GitIdentity, InjectScheme, InjectSpec, Manifest, ManifestError, ManifestMistake,
     Provider, RouteSpec, UpstreamSpec,
@@ -212,12 +215,12 @@ impl Manifest {
     }
 
     fn choose(&self, wanted: Option<&AgentName>) -> Result<(&AgentName, &AgentSpec), PlanError> {
-        let known = || self.agents.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let known = || elided(&listed(self.agents.keys()));
         match wanted {
             Some(name) => self
                 .agents
                 .get_key_value(name)
-                .ok_or_else(|| PlanError::UnknownAgent { wanted: name.to_string(), known: known() }),
+                .ok_or_else(|| PlanError::UnknownAgent { wanted: elided(name.as_str()), known: known() }),
             None => match self.agents.iter().next() {
                 Some(only) if self.agents.len() == 1 => Ok(only),
                 _ => Err(PlanError::AgentNotChosen { known: known() }),

@@ -40,7 +40,7 @@ name_type! {
 const NAME_OR_WILDCARD: &str = r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$";
 
 /// A name longer than 253 characters, a number or an address, or a single label that looks like a token.
-const NEVER_A_HOST: &str = r"^[^*].{253,}$|(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$|^(?:glpat-|sk-|xoxb-|xoxp-|pypi-)[^.]{12,}$";
+const NEVER_A_HOST: &str = r"^[^*].{253,}$|(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)$|^(?:glpat-|sk-|xapp-|xoxa-|xoxb-|xoxe-|xoxp-|xoxr-|xoxs-|pypi-)[^.]{12,}$";
 
 /// Checks a DNS name, or `*.` and a DNS name. A wildcard for a whole top-level domain (`*.com`) is not accepted, because
 /// it would allow nearly every host. Nor is a single label that looks like a token, because an agent or a person may have

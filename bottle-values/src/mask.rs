@@ -14,8 +14,13 @@ const BEGINNINGS: &[&str] = &[
     "sk-",
     "sk_live_",
     "sk_test_",
+    "xapp-",
+    "xoxa-",
     "xoxb-",
+    "xoxe-",
     "xoxp-",
+    "xoxr-",
+    "xoxs-",
     "npm_",
     "AKIA",
     "ASIA",
@@ -33,7 +38,7 @@ pub fn begins_like_a_token(text: &str, more: usize) -> bool {
 
 /// Regular expression for names that look like a token: a known prefix with 12 more characters, or a part that
 /// [`is_random`].
-pub(crate) const TOKEN_PATTERN: &str = r"^(?:ghp_|gho_|ghu_|ghs_|ghr_|github_pat_|glpat-|sk-|sk_live_|sk_test_|xoxb-|xoxp-|npm_|AKIA|ASIA|AIza|ya29\.|eyJ|hf_|pypi-).{12,}|(?:^|_)(?=[^_]*[a-z])(?=[^_]*[A-Z])(?=[^_]*[0-9])[^_]{20,}";
+pub(crate) const TOKEN_PATTERN: &str = r"^(?:ghp_|gho_|ghu_|ghs_|ghr_|github_pat_|glpat-|sk-|sk_live_|sk_test_|xapp-|xoxa-|xoxb-|xoxe-|xoxp-|xoxr-|xoxs-|npm_|AKIA|ASIA|AIza|ya29\.|eyJ|hf_|pypi-).{12,}|(?:^|_)(?=[^_]*[a-z])(?=[^_]*[A-Z])(?=[^_]*[0-9])[^_]{20,}";
 
 /// Returns `true` if a part of a name has at least 20 bytes and mixes lower case, upper case and digits. Names made of
 /// words do not.
@@ -42,12 +47,27 @@ pub fn is_random(part: &str) -> bool {
     part.len() >= 20 && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && has(char::is_ascii_digit)
 }
 
+/// Returns the number of places in a word at which the kind of character changes between lower case, upper case and
+/// digits. Other characters are skipped. Words of a language have few such places, random text has many.
+fn changes(word: &str) -> usize {
+    let kind = |b: u8| (b.is_ascii_lowercase(), b.is_ascii_digit());
+    let kinds: Vec<_> = word.bytes().filter(u8::is_ascii_alphanumeric).map(kind).collect();
+    kinds.windows(2).filter(|pair| pair[0] != pair[1]).count()
+}
+
 /// Returns the byte ranges of a text that may be secrets: tokens with a known prefix, words that look random, passwords
 /// in URLs, and the content of private keys.
 fn secrets(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     words(text, |c| c.is_ascii_alphanumeric() || "_-.".contains(c), &mut |at, word| {
-        if begins_like_a_token(word, 4) {
+        let mut starts = (0..word.len()).filter(|start| !word[..*start].ends_with(|c: char| c.is_ascii_alphanumeric()));
+        if let Some(start) = starts.find(|start| begins_like_a_token(&word[*start..], 4)) {
+            found.push(at + start..at + word.len());
+        }
+    });
+    words(text, |c| c.is_ascii_alphanumeric() || "_-".contains(c), &mut |at, word| {
+        let long = word.len() >= 32 && changes(word) > word.len() / 6 && !word.contains(['_', '-']);
+        if long || is_random(word) && changes(word) > word.len() / 3 {
             found.push(at..at + word.len());
         }
     });
@@ -146,6 +166,9 @@ mod tests {
             ("url: https://user:hunter2@git.example.com/a", "url: https://user:*******@git.example.com/a"),
             ("k: aB3dE5fG7hI9jK1lM3nO5pQ7", "k: ************************"),
             ("k: 0123456789abcdef0123456789abcdef", "k: ********************************"),
+            ("bottles.xoxb-7281639450-kdhw.env", "bottles.************************"),
+            ("k: aB3dE5-G7hI9jK_lM3nO5pQ7", "k: ************************"),
+            ("k: kz7wqx2lrtd9vbnf4hs6jc1mg8py3ra5uewo", "k: ************************************"),
             ("\"-----BEGIN EC PRIVATE KEY-----\\nMHcC\"", "\"-----BEGIN EC PRIVATE KEY-----*******"),
             (
                 "-----BEGIN PRIVATE KEY-----\nab\n-----END PRIVATE KEY-----\nx: y",
@@ -173,6 +196,8 @@ mod tests {
             "- api.example.com",
             "base: debian:trixie-slim",
             "path: /home/me/Projects/Application2/source",
+            "name: Application2-my-Project-2024-source",
+            "risk-task-desk-1234 disk-sk",
             "-----BEGIN CERTIFICATE-----",
             "ünïcödé: 多い",
         ] {

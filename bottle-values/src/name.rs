@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::mask::elided;
+
 /// Error of parsing a text as a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is not {kind}: {reason}; accepted: {accepted}")]
@@ -15,7 +17,7 @@ pub struct NameError {
     pub kind: &'static str,
     /// The text, shortened to 80 characters, with possible secrets left out.
     pub value: String,
-    /// Description of what is wrong with the text.
+    /// Description of what is wrong with the text, with possible secrets left out.
     pub reason: String,
     /// Description of what is accepted.
     pub accepted: &'static str,
@@ -26,12 +28,12 @@ const EXCERPT: usize = 80;
 
 impl NameError {
     pub(crate) fn new(kind: &'static str, value: &str, reason: impl Into<String>, accepted: &'static str) -> Self {
-        let value = &crate::mask::elided(value);
+        let value = &elided(value);
         let mut shown: String = value.chars().take(EXCERPT).flat_map(char::escape_debug).collect();
         if value.chars().nth(EXCERPT).is_some() {
             shown.push('…');
         }
-        Self { kind, value: shown, reason: reason.into(), accepted }
+        Self { kind, value: shown, reason: elided(&reason.into()), accepted }
     }
 }
 

@@ -12,8 +12,8 @@ use bottle_values::mask;
 
 /// The mistakes in a manifest, in the order of the file. There is at least one.
 ///
-/// `Display` writes one line for each mistake. [`drawn`](Self::drawn) also shows the source lines. Neither repeats a
-/// value that looks like a secret.
+/// `Display` writes one line for each mistake. [`drawn`](Self::drawn) also shows the source lines. Neither they nor
+/// `Debug` repeat text that looks like a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ManifestError {
@@ -76,6 +76,14 @@ impl ManifestMistake {
         self
     }
 
+    /// Removes what may be a secret. Any rule may quote a name that is one, such as the name of a bottle.
+    fn leave_secrets_out(&mut self) {
+        for text in [&mut self.key, &mut self.problem].into_iter().chain(&mut self.accepted).chain(&mut self.suggestion)
+        {
+            *text = mask::elided(text);
+        }
+    }
+
     /// Sets the word that was probably meant.
     #[must_use]
     pub fn with_suggestion(mut self, suggestion: Option<String>) -> Self {
@@ -117,6 +125,7 @@ impl ManifestError {
                 shown[span].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b'*');
             }
         }
+        mistakes.iter_mut().for_each(ManifestMistake::leave_secrets_out);
         mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
         mistakes.truncate(MAX_MISTAKES);
         let shown = String::from_utf8(shown).unwrap_or_default();
@@ -129,7 +138,8 @@ impl ManifestError {
     }
 
     /// Creates the error for a manifest whose text is not available.
-    pub(crate) fn without_text(mistakes: Vec<ManifestMistake>) -> Self {
+    pub(crate) fn without_text(mut mistakes: Vec<ManifestMistake>) -> Self {
+        mistakes.iter_mut().for_each(ManifestMistake::leave_secrets_out);
         Self { file: None, mistakes, shown: Some("".into()) }
     }
 

@@ -11,11 +11,12 @@ const KEY_EXCERPT: usize = 12;
 /// because it may hold a secret.
 pub(crate) fn shown(key: &str) -> String {
     let usual = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let safe = mask::elided(key);
     if key.len() <= 64 && key.chars().all(usual) {
-        return mask::elided(key);
+        return safe;
     }
-    let start: String = key.chars().take(KEY_EXCERPT).flat_map(char::escape_debug).collect();
-    if key.chars().nth(KEY_EXCERPT).is_some() { start + "…" } else { mask::elided(&start) }
+    let start: String = safe.chars().take(KEY_EXCERPT).flat_map(char::escape_debug).collect();
+    if safe.chars().nth(KEY_EXCERPT).is_some() { start + "…" } else { start }
 }
 
 /// Returns the names in backticks, separated by commas.
