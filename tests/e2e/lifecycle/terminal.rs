@@ -128,9 +128,10 @@ fn session_under(runtime: &str) {
     needs_runtime(runtime);
     let place = Place::new();
     let slug = format!("terminal-{runtime}");
-    // The engine's client sets the terminal size shortly after the command has started.
-    let script = "trap 'echo \"caught it\"' INT; for _ in $(seq 100); do [ \"$(stty size)\" = '0 0' ] || break; sleep 0.05; done; \
-                  stty size; echo ready; read line; echo \"<$line>\"; stty size; \
+    // The engine's client sets the terminal's size shortly after the command has started, and a new size with a delay.
+    let script = "trap 'echo \"caught it\"' INT; \
+                  differs() { for _ in $(seq 400); do [ \"$(stty size)\" = \"$1\" ] || break; sleep 0.05; done; }; \
+                  differs '0 0'; stty size; echo ready; read line; echo \"<$line>\"; differs '33 101'; stty size; \
                   [ -t 0 ] && [ -t 1 ] && echo both; exit 9";
     let mut terminal = Terminal::start(&launch(&place, runtime, &slug, script), 33, 101);
     terminal.wait_for("33 101");
@@ -139,8 +140,6 @@ fn session_under(runtime: &str) {
     terminal.press("\x03");
     terminal.wait_for("caught it");
     resize(&terminal.slave, 44, 122);
-    // The engine's client forwards the new size with a delay.
-    std::thread::sleep(Duration::from_millis(700));
     terminal.press("typed\r");
     terminal.wait_for("<typed>");
     terminal.wait_for("44 122");
