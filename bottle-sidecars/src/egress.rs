@@ -27,6 +27,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/connections.py",
         "egress/firewall.py",
         "egress/layers.py",
+        "egress/headers.py",
         "egress/lean.py",
         "egress/mask.py",
         "egress/names.py",

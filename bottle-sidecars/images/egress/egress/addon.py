@@ -8,12 +8,15 @@ from mitmproxy.connection import ConnectionState
 from . import answers, audit
 from .layers import ACCEPT_ENCODING, CLIENT_FAILED, WEBSOCKET
 from .mask import Mask
-from .policy import Head, Refusal, Tunnel, judge, judge_connect
+from .policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
 from .routes import Table
 
 HEALTH_PATH = "/.egress/health"
 _KEY = "egress"
 _MASK = "egress-mask"
+# Limits on the lines about removed headers: their number, and the length of a name in characters.
+_MAX_TOLD = 256
+_NAME_LIMIT = 64
 
 
 # mitmproxy logs an add-on's exception and continues with the request. Therefore each request starts as refused.
@@ -25,6 +28,7 @@ class Gate:
 
     def __init__(self, table: Callable[[], Table]) -> None:
         self._table = table
+        self._told: set[tuple[str, str]] = set()
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         request = flow.request
@@ -77,9 +81,18 @@ class Gate:
         request.data.host, request.data.port = verdict.host, verdict.port
         request.data.authority = b"" if tunnel else verdict.authority.encode("ascii")
         request.headers = http.Headers(verdict.headers)
+        self._tell_removed(verdict)
         request.stream = record.count_up
         record.status = record.refused = None
         flow.response = None
+
+    def _tell_removed(self, passage: Passage) -> None:
+        """Writes a line for each header that was removed, once for each host. A header's name is the agent's choice."""
+        for name in passage.removed:
+            removed = passage.host, name[:_NAME_LIMIT]
+            if removed not in self._told and len(self._told) < _MAX_TOLD:
+                self._told.add(removed)
+                audit.emit("header-removed", host=removed[0], header=removed[1])
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         record: audit.Record = flow.metadata[_KEY]

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from .headers import passes, without_credentials
 from .names import join_authority, split_authority
 from .paths import AmbiguousPath, readings
 from .routes import Host, Route, Table, header_key
@@ -63,6 +64,8 @@ class Passage:
     headers: Headers = field(repr=False)  # with the credential
     route: Route | None
     websocket: bool = False
+    removed: tuple[str, ...] = ()
+    """Names of the agent's headers that may not pass, without those in whose place a credential is injected."""
 
 
 def judge_connect(method: str, authority: str, headers: Headers) -> tuple[str, int] | Refusal:
@@ -94,13 +97,14 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
     if routed is None:
         if pattern := table.claimed(host):
             return Refusal(403, "host", f"{pattern} stands for one label more, and no other route is for this host")
-        headers = _rewrite(head.headers, authority, frozenset(), None, websocket)
+        headers = _rewrite(head.headers, authority, None, websocket)
         return Passage(host, port, authority, headers, None, websocket)
     route = _choose(head, port, tunnel is not None, routed)
     if isinstance(route, Refusal):
         return route
-    headers = _rewrite(head.headers, authority, routed.stripped(), route, websocket)
-    return Passage(host, port, authority, headers, route, websocket)
+    passing, removed = _limit(head.headers, routed.injected())
+    headers = _rewrite(passing, authority, route, websocket)
+    return Passage(host, port, authority, headers, route, websocket, removed)
 
 
 def _malformed(head: Head) -> Refusal | None:
@@ -211,13 +215,24 @@ def _choose(head: Head, port: int, secure: bool, routed: Host) -> Route | Refusa
     return Refusal(403, "path", f"no route of {routed.pattern} allows this path")
 
 
-def _rewrite(
-    headers: Headers, authority: str, stripped: frozenset[str], route: Route | None, websocket: bool
-) -> Headers:
+def _limit(headers: Headers, injected: frozenset[str]) -> tuple[Headers, tuple[str, ...]]:
+    """Returns the headers that may pass to a host for which these are injected, and the names of the others."""
+    if not injected:
+        return headers, ()
+    passing: list[tuple[bytes, bytes]] = []
+    removed: list[str] = []
+    for name, value in headers:
+        key = header_key(_latin(name))
+        sent = without_credentials(value) if key == "sec-websocket-protocol" else value
+        if key in _HOP_BY_HOP or (key not in injected and passes(key) and (sent or not value)):
+            passing.append((name, sent))
+        elif key not in injected:
+            removed.append(key)
+    return tuple(passing), tuple(removed)
+
+
+def _rewrite(headers: Headers, authority: str, route: Route | None, websocket: bool) -> Headers:
     """Returns the headers to send: those that were judged and the injected one, without hop-by-hop headers."""
-    if websocket and route and route.injection:
-        # Compressed frames could not be searched for the credential.
-        stripped |= {"sec-websocket-extensions"}
     keep: list[tuple[bytes, bytes]] = [(b"Host", authority.encode("ascii"))]
     close = False
     for name, value in headers:
@@ -226,7 +241,7 @@ def _rewrite(
             close = close or "close" in [token.strip().lower() for token in _latin(value).split(",")]
         # Compressed answers are not requested: pipelock cannot scan them and refuses them, and a credential could
         # not be masked in one. Where neither applies, `layers` restores the agent's own header.
-        if key not in _HOP_BY_HOP and key not in stripped and key not in ("host", "accept-encoding"):
+        if key not in _HOP_BY_HOP and key not in ("host", "accept-encoding"):
             keep.append((name, value))
     keep.append((b"Accept-Encoding", b"identity"))
     if websocket:

@@ -17,12 +17,6 @@ from sidecar.grammar import GRAMMARS
 
 from .paths import is_below
 
-# Headers that usually carry credentials. On a host for which egress injects one, the agent's own are removed: with the
-# key of another account, the agent could send data to that account.
-CREDENTIAL_HEADERS = frozenset(
-    {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"}
-)
-
 # The default name of a route is its host and a number, which the length allows for.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,299}\Z")
 _SLOT = re.compile(r"EGRESS_TOKEN_[A-Za-z0-9_]+\Z")
@@ -67,10 +61,9 @@ class Host:
     def ports(self) -> list[int]:
         return sorted({route.port for route in self.routes})
 
-    def stripped(self) -> frozenset[str]:
-        """Returns the names of the agent's headers that are removed, in the form of `header_key`."""
-        injected = {header_key(route.injection.header) for route in self.routes if route.injection}
-        return frozenset(injected | CREDENTIAL_HEADERS) if injected else frozenset()
+    def injected(self) -> frozenset[str]:
+        """Returns the names of the headers that are injected for this host, in the form of `header_key`."""
+        return frozenset(header_key(route.injection.header) for route in self.routes if route.injection)
 
     def choose(self, port: int, path: str, method: str) -> Route | None:
         best: tuple[int, bool] | None = None

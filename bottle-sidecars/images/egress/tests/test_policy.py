@@ -72,14 +72,49 @@ class Injecting(Base):
                         (b"AUTHORIZATION", b"Bearer dummy"),
                         (b"Proxy-Authorization", b"Basic dummy"),
                         (b"X-Goog-Api-Key", b"dummy"),
-                        (b"X-Kept", b"1"),
+                        (b"X-Stainless-Lang", b"1"),
                     ]
                 )
             )
         )
         self.assertEqual(sent["x-api-key"], [b"token-a"])
-        self.assertEqual(sent["x-kept"], [b"1"])
+        self.assertEqual(sent["x-stainless-lang"], [b"1"])
         self.assertFalse([value for values in sent.values() for value in values if b"dummy" in value])
+
+    def test_no_other_credential_passes(self) -> None:
+        names = """
+            Authentication Cookie Cookie2 X-Auth-Token X-Access-Token X-Api-Token X-Apikey ApiKey X-Auth-Key
+            X-Auth-Email Private-Token Job-Token Deploy-Token X-Vault-Token X-Amz-Security-Token
+            X-Goog-Iam-Authorization-Token X-Goog-Authenticated-User-Email X-Github-Token X-Github-Otp Npm-Otp
+            X-Shopify-Access-Token DD-Api-Key Ocp-Apim-Subscription-Key X-MS-Access-Token X-Litellm-Api-Key
+            X-Forwarded-Access-Token X-Csrf-Token X-Registry-Auth Xi-Api-Key Sudo Openai-Api-Key Anthropic-Auth-Token
+            X-Forwarded-For X_Auth_Token Destination X-Whatever
+        """.split()
+        verdict = through(head(headers=[(name.encode(), b"dummy") for name in names]))
+        sent = self.passes(verdict)
+        self.assertEqual(sent.keys(), {"host", "accept-encoding", "x-api-key"})
+        self.assertEqual(verdict.removed, tuple(name.lower().replace("_", "-") for name in names))
+        request = head("/open/x", headers=[(b"Cookie", b"own"), (b"X-Whatever", b"own")], host="limited.example")
+        verdict = through(request, "limited.example", server_name="limited.example")
+        self.assertEqual((self.passes(verdict)["cookie"], verdict.removed), ([b"own"], ()))
+
+    def test_what_clients_send_passes(self) -> None:
+        names = """
+            Accept Accept-Language Content-Type Content-Encoding User-Agent Range If-None-Match If-Modified-Since
+            Expect Origin Referer Cache-Control Pragma Prefer Priority Sec-Fetch-Mode Sec-CH-UA Traceparent Tracestate
+            Baggage Sentry-Trace X-Request-Id Idempotency-Key anthropic-version anthropic-beta x-app
+            anthropic-dangerous-direct-browser-access X-Claude-Code-Session-Id x-stainless-retry-count
+            x-stainless-helper-method OpenAI-Beta OpenAI-Organization OpenAI-Project originator version session_id
+            conversation_id x-codex-turn-metadata x-client-request-id x-goog-api-client x-goog-user-project
+            X-GitHub-Api-Version GraphQL-Features Time-Zone Git-Protocol npm-command npm-session npm-auth-type
+            pacote-version pacote-req-type Docker-Distribution-Api-Version Mcp-Session-Id Mcp-Protocol-Version
+            Last-Event-Id Notion-Version Stripe-Version X-Amz-Target amz-sdk-invocation-id x-ms-version HTTP-Referer
+            X-Title Connect-Protocol-Version Grpc-Timeout X-Atlassian-Token X-Requested-With
+        """.split()
+        verdict = through(head(headers=[(name.encode(), b"1") for name in names]))
+        sent = self.passes(verdict)
+        self.assertEqual({name for name, values in sent.items() if values == [b"1"]}, {name.lower() for name in names})
+        self.assertEqual(verdict.removed, ())
 
     def test_the_most_specific_route_decides_the_credential(self) -> None:
         sent = self.passes(through(head("/v1/admin/x", headers=[(b"x-api-key", b"dummy")])))
@@ -187,6 +222,13 @@ class Limits(Base):
         self.assertNotIn(b"Sec-WebSocket-Extensions", sent, "a compressed credential could not be seen")
         self.assertNotIn(b"own", sent.values())
         self.refused(through(head("/elsewhere", headers=handshake())), 403, "path")
+        for protocols, kept in (
+            (b"realtime, openai-insecure-api-key.sk-own", b"realtime"),
+            (b"base64url.bearer.authorization.k8s.io.own", None),
+            (b"graphql-transport-ws,graphql-ws", b"graphql-transport-ws, graphql-ws"),
+        ):
+            chosen = through(head(headers=handshake(Sec_WebSocket_Protocol=protocols)))
+            self.assertEqual(dict(chosen.headers).get(b"Sec-WebSocket-Protocol"), kept)
         for broken in (
             handshake(Upgrade=b"h2c, websocket"),
             handshake(Connection=b"keep-alive"),

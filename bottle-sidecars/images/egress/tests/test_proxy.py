@@ -105,6 +105,18 @@ class Passing(Proxy):
         )
         self.assertNotIn("in-query", json.dumps(line))
 
+    def test_a_removed_header_is_named_once(self) -> None:
+        with self.egress.tunnel("api.test:443") as tunnel:
+            for _ in range(2):
+                own = ("Cookie: session=own", "X-Own: own", f"X-{'a' * 100}: own", "X-Api-Key: own", "X-Request-Id: 1")
+                head = ask(tunnel, get("/v1/x", "api.test", *own)).json()["head"]
+                self.assertNotIn("own", head)
+                self.assertIn("X-Request-Id: 1\r\n", head)
+        lines = [line for line in self.egress.lines() if line["event"] == "header-removed"]
+        told = [(line["host"], line["header"]) for line in lines]
+        self.assertEqual(told, [("api.test", name) for name in ("cookie", "x-own", f"x-{'a' * 62}")])
+        self.assertNotIn("own", [value for line in lines for value in line.values()])
+
     def test_basic_on_a_wildcard(self) -> None:
         with self.egress.tunnel("one.git.test:443") as tunnel:
             ask(tunnel, get("/x", "one.git.test", "Authorization: Basic ZHVtbXk=")).body()
