@@ -11,6 +11,7 @@ use std::time::Duration;
 use bottle_compose::Sidecar;
 use bottle_engine::{ComposeProject, Engine, EngineChoice, EngineError};
 use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, PlainText, Stream, Subprocess};
+use bottle_files::{PrivateDir, resolved_path};
 use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
 use bottle_posture::Posture;
 use bottle_supervise::{SuperviseError, Supervisor};
@@ -19,8 +20,8 @@ use crate::Host;
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::{Forges, HttpForges, revoking};
 use crate::lifecycle::{
-    self, Bottle, BottleError, BottleSummary, JournalFile, RecoveryReport, TeardownOptions, TeardownReport,
-    UndoHandlers,
+    self, Bottle, BottleError, BottleSummary, JournalError, JournalFile, RecoveryReport, TeardownOptions,
+    TeardownReport, UndoHandlers,
 };
 use crate::provision::{Builtin, Provisioner};
 
@@ -87,7 +88,7 @@ impl Bottles {
     /// Returns an entry point for this engine and this host, with the default of every other option.
     pub fn new(engine: Engine, host: Host) -> Self {
         Self {
-            state_root: host.state_root(),
+            state_root: resolved(&host.state_root()),
             engine,
             host,
             prefix: Prefix::default(),
@@ -110,9 +111,15 @@ impl Bottles {
     }
 
     /// Sets the directory where bottles keep their state. Default: [`Host::state_root`].
+    ///
+    /// The path is made absolute and its links are resolved now, once. The directory and all directories of bottles must
+    /// belong to this user, and nobody else may write them. A link must belong to this user or to root, and so must each
+    /// parent, which others may write only with the sticky bit. Otherwise nothing in it is used, and each method fails or
+    /// reports the reason. What is missing is created with mode 0700.
     #[must_use]
     pub fn with_state_root(mut self, root: StateRoot) -> Self {
         self.state_root = root;
+        self.state_root = resolved(&self.state_root);
         self
     }
 
@@ -205,8 +212,8 @@ impl Bottles {
     ///
     /// # Errors
     ///
-    /// Returns an error if the engine cannot be queried.
-    pub fn list(&self) -> Result<BTreeMap<Slug, BottleSummary>, EngineError> {
+    /// Returns an error if the engine cannot be queried, or another user could change the state root.
+    pub fn list(&self) -> Result<BTreeMap<Slug, BottleSummary>, BottleError> {
         lifecycle::list(&self.engine, &self.state_root, &self.prefix)
     }
 
@@ -255,9 +262,16 @@ impl Bottles {
     ///
     /// # Errors
     ///
-    /// [`BottleError::NotFound`] when neither the bottle nor a saved log exists.
+    /// [`BottleError::NotFound`] when neither the bottle nor a saved log exists, [`BottleError::Journal`] when another user
+    /// could have changed the bottle's state.
     pub fn logs(&self, slug: &Slug, follow: bool, sink: Arc<dyn OutputSink>) -> Result<(), BottleError> {
         let (names, layout) = (self.names(slug), self.state_root.bottle(slug));
+        match PrivateDir::open_with_parent(layout.dir()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(JournalError::Io { doing: "open", path: layout.dir().to_owned(), source }.into());
+            }
+            _ => {}
+        }
         if self.engine.container(&names.container(Service::Agent))?.is_none() {
             return saved_log(&layout.compose_log(), slug, &*sink);
         }
@@ -306,6 +320,10 @@ impl<'a> From<&'a Bottles> for PlanRequest<'a> {
     fn from(bottles: &'a Bottles) -> Self {
         bottles.host.plan_request().with_prefix(bottles.prefix.clone())
     }
+}
+
+fn resolved(root: &StateRoot) -> StateRoot {
+    StateRoot::at(resolved_path(root.path()))
 }
 
 fn saved_log(path: &Path, slug: &Slug, sink: &dyn OutputSink) -> Result<(), BottleError> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bottle_engine::{EngineError, Filter, ObjectKind};
 use bottle_exec::chain;
-use bottle_files::FileLock;
+use bottle_files::{FileLock, PrivateDir};
 use bottle_plan::{LabelKey, Slug};
 use bottle_sidecars::{BuildContext, agent, egress, git_gate, seal, supervise};
 use serde::Serialize;
@@ -68,11 +68,19 @@ impl Bottles {
 
     fn prune_with(&self, remove: bool) -> Result<PruneReport, EngineError> {
         let mut report = PruneReport::default();
-        self.prune_states(remove, &mut report);
         let path = self.state_root.images_lock();
         // Without this directory nothing was launched here, so there is nobody to wait for.
+        let is_used = match PrivateDir::open_with_parent(path.parent().unwrap_or(&path)) {
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                report.problems.push(error.to_string());
+                return Ok(report);
+            }
+        };
+        self.prune_states(remove, &mut report);
         let mut lock = None;
-        if remove && path.parent().is_some_and(Path::is_dir) {
+        if remove && is_used {
             lock = match FileLock::wait_unless(&path, || self.cancel.is_cancelled()) {
                 Ok(Some(lock)) => Some(lock),
                 other => {

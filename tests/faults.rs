@@ -310,3 +310,32 @@ fn a_read_only_state_directory_is_reported_and_nothing_is_created() {
     assert!(error.contains("prepare the launch") && error.contains(SLUG), "{error}");
     assert_eq!(backend.lines(), Vec::<String>::new());
 }
+
+#[test]
+fn a_state_that_another_user_could_have_planted_is_refused_by_every_method() {
+    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for (dir, mode) in [("state", 0o777), ("state/faulty", 0o777), ("state/images", 0o770)] {
+        let place = Place::new();
+        let (backend, engine) = engine(rehearsal());
+        fs::create_dir_all(place.path(dir)).unwrap();
+        chmod(&place.path(dir), mode);
+        let bottles = options(&place, engine, &Seen::default());
+        let problem = format!("{dir}` can be written by other users (mode {mode:04o}); accepted: what belongs to user");
+        let refused = |message: String| assert!(message.contains(&problem), "{message}");
+        refused(bottle::report(&bottles.launch(place.plan()).unwrap_err()).to_string());
+        assert!(!backend.lines().iter().any(|line| line.contains(" build ")), "{:?}", backend.lines());
+        let slug = SLUG.parse().unwrap();
+        if dir != "state/images" {
+            let logs = bottles.logs(&slug, false, Arc::new(|_: bottle::exec::Stream, _: &[u8]| {}));
+            refused(bottle::report(&logs.unwrap_err()).to_string());
+            refused(bottle::report(&bottles.posture(&slug).unwrap_err()).to_string());
+            refused(bottle::report(&bottles.supervise(&slug).unwrap_err()).to_string());
+            assert!(fs::read_dir(place.path(dir)).unwrap().next().is_none(), "nothing is created in {dir}");
+        }
+        if dir != "state/faulty" {
+            let report = bottles.prune().unwrap();
+            assert_eq!(report.problems.len(), 1);
+            refused(report.problems[0].clone());
+        }
+    }
+}

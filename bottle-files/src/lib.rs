@@ -1,8 +1,10 @@
-//! Files of the host: atomic writes, locks, and tar streams of files that somebody else may be changing.
+//! Files of the host: atomic writes, locks, private directories, and tar streams of files that somebody else may be changing.
 
 mod lock;
+mod private;
 pub mod tar;
 mod write;
 
 pub use lock::FileLock;
+pub use private::{PrivateDir, real_path, resolved_path};
 pub use write::{NewFile, rewrite, sync_directory, write};

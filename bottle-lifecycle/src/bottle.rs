@@ -121,7 +121,7 @@ impl Bottle {
     /// # Errors
     ///
     /// [`BottleError::NotFound`] when there is neither, [`BottleError::Foreign`] when the container belongs to another
-    /// state root.
+    /// state root, [`BottleError::Journal`] when another user could have changed the state.
     pub fn attach(
         engine: Engine,
         root: &StateRoot,
@@ -129,8 +129,7 @@ impl Bottle {
         options: TeardownOptions,
     ) -> Result<Self, BottleError> {
         let layout = root.bottle(names.slug());
-        let journal = JournalFile::open(&layout).ok().map(|file| file.journal());
-        let journal = journal.filter(|journal| journal.names() == names && journal.status != Status::Closed);
+        let journal = journal(&layout, &names)?.filter(|journal| journal.status != Status::Closed);
         let handle = match journal.and_then(|journal| journal.handle) {
             Some(handle) => handle,
             None => Handle::from_container(&engine, root, &names)?,
@@ -371,8 +370,7 @@ impl Bottle {
         options: &TeardownOptions,
     ) -> Result<TeardownReport, BottleError> {
         let layout = root.bottle(names.slug());
-        let journal = JournalFile::open(&layout).ok().map(|file| file.journal());
-        let journal = journal.filter(|journal| journal.names() == *names);
+        let journal = journal(&layout, names)?;
         if let Some(Journal { status: Status::Launching, owner, slug, .. }) = &journal
             && owner.liveness(engine.info().endpoint.is_local) != Liveness::Gone
         {
@@ -438,6 +436,15 @@ impl Bottle {
     }
 }
 
+/// Returns the bottle's journal, unless it is lost or malformed.
+fn journal(layout: &StateLayout, names: &Names) -> Result<Option<Journal>, JournalError> {
+    match JournalFile::open(layout) {
+        Ok(file) => Ok(Some(file.journal()).filter(|journal| journal.names() == *names)),
+        Err(error) if error.is_refused() => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Undoes by the journal, or by labels if the journal is lost or empty.
 fn undo_all(
     engine: &Engine,
@@ -449,6 +456,7 @@ fn undo_all(
         Ok(file) if file.journal().names() == *names && file.journal().status != Status::Closed => {
             Ok(tear_down(engine, &file, options))
         }
+        Err(error) if error.is_refused() => Err(error.into()),
         _ => {
             let engine = engine.clone().with_control(engine.control().for_cleanup());
             let found = Home::new(&engine, root, names.prefix()).objects_of(&engine, names)?;

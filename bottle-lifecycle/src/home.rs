@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bottle_engine::{Engine, EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
+use bottle_files::real_path;
 use bottle_plan::digest::sha256;
 use bottle_plan::{LabelKey, Names, Prefix, StateRoot};
 use serde::Serialize;
@@ -20,17 +21,6 @@ pub fn root_id(root: &StateRoot) -> String {
     let mut digest = sha256(real_path(root.path()).as_os_str().as_encoded_bytes());
     digest.truncate(16);
     digest
-}
-
-fn real_path(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let resolved = absolute.ancestors().find_map(|ancestor| {
-        let real = fs::canonicalize(ancestor).ok()?;
-        let rest = absolute.strip_prefix(ancestor).ok()?;
-        // An empty rest would add a slash.
-        Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
-    });
-    resolved.unwrap_or(absolute)
 }
 
 /// The reason why an object on the engine does not belong to the state root in use.

@@ -1,14 +1,13 @@
 //! The journal: what was created and must be undone. It is written to disk before anything is created.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bottle_files::{FileLock, NewFile, sync_directory};
-use bottle_plan::{AgentName, Names, Prefix, Slug, StateLayout};
+use bottle_files::{FileLock, NewFile, PrivateDir, sync_directory};
+use bottle_plan::{AgentName, Names, Prefix, Slug, StateLayout, StateRoot};
 use serde::{Deserialize, Serialize};
 
 use crate::handle::Handle;
@@ -134,6 +133,18 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// Returns true if there is no journal.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Returns true if another user could have changed the journal, or only another user may read it.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 fn owned_by(owner: Option<&Owner>) -> String {
     owner.map_or_else(|| "another process".to_owned(), |owner| format!("process {}", owner.pid))
 }
@@ -141,6 +152,9 @@ fn owned_by(owner: Option<&Owner>) -> String {
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     move |source| JournalError::Io { doing, path: path.to_owned(), source }
 }
+
+/// Name of the journal in the bottle's directory.
+const METADATA: &str = "metadata.json";
 
 /// A journal on disk. Every method that changes it returns after the change is in the file. All changes except
 /// [`mark_done`] are also synced to disk.
@@ -161,15 +175,15 @@ impl JournalFile {
     ///
     /// Returns an error when it cannot be written, or the earlier bottle was not completely undone.
     pub fn create(layout: &StateLayout, journal: Journal) -> Result<Self, JournalError> {
-        make_private_dir(layout.dir())?;
+        let dir = create_dir(layout)?;
         match Self::open(layout) {
             Ok(earlier) if earlier.lock().undo.is_empty() => {}
             Ok(_) => return Err(JournalError::NotUndone { slug: journal.slug }),
-            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.is_not_found() => {}
             // Its content may be the only record of what is left.
             Err(error) => return Err(error),
         }
-        let this = Self { path: layout.metadata(), state_dir: layout.dir().to_owned(), journal: Mutex::new(journal) };
+        let this = Self::at(&dir, journal);
         this.write(&this.lock(), Durability::Disk)?;
         Ok(this)
     }
@@ -178,13 +192,19 @@ impl JournalFile {
     ///
     /// # Errors
     ///
-    /// Returns an error when the file does not exist or is not a journal.
+    /// Returns an error when the file does not exist, is not a journal, or another user could have changed it.
     pub fn open(layout: &StateLayout) -> Result<Self, JournalError> {
         let path = layout.metadata();
-        let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
+        let dir = PrivateDir::open_with_parent(layout.dir()).map_err(io_error("open", layout.dir()))?;
+        let text = dir.read(METADATA).map_err(io_error("read", &path))?;
         let journal = serde_json::from_str(&text)
             .map_err(|error| JournalError::Malformed { path: path.clone(), reason: error.to_string() })?;
-        Ok(Self { path, state_dir: layout.dir().to_owned(), journal: Mutex::new(journal) })
+        Ok(Self::at(&dir, journal))
+    }
+
+    fn at(dir: &PrivateDir, journal: Journal) -> Self {
+        let state_dir = dir.path().to_owned();
+        Self { path: state_dir.join(METADATA), state_dir, journal: Mutex::new(journal) }
     }
 
     /// Returns the current content.
@@ -276,8 +296,16 @@ enum Durability {
     Disk,
 }
 
-fn make_private_dir(path: &Path) -> Result<(), JournalError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))
+/// Checks that a state root, if there is one, belongs to this user alone.
+pub(crate) fn open_root(root: &StateRoot) -> Result<(), JournalError> {
+    match PrivateDir::open_root(root.path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map(drop).map_err(io_error("open", root.path())),
+    }
+}
+
+fn create_dir(layout: &StateLayout) -> Result<PrivateDir, JournalError> {
+    PrivateDir::create_with_parent(layout.dir()).map_err(io_error("create", layout.dir()))
 }
 
 /// The lock for launching a bottle or taking it down, held by one process at a time. It is released when this value is
@@ -294,7 +322,7 @@ impl BottleLock {
     ///
     /// [`JournalError::AlreadyRunning`] at once when another process has it.
     pub fn acquire(layout: &StateLayout, slug: &Slug, owner: &Owner) -> Result<Self, JournalError> {
-        make_private_dir(layout.dir())?;
+        create_dir(layout)?;
         let path = layout.lock();
         let Some(lock) = FileLock::try_take(&path).map_err(io_error("lock", &path))? else {
             let owner = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
@@ -309,8 +337,6 @@ impl BottleLock {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
-
-    use bottle_plan::StateRoot;
 
     use super::*;
 
@@ -362,7 +388,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());
         assert!(matches!(JournalFile::open(&layout), Err(JournalError::Io { .. })));
-        make_private_dir(layout.dir()).unwrap();
+        create_dir(&layout).unwrap();
         fs::write(layout.metadata(), "{\"slug\": \"No\"}").unwrap();
         let error = JournalFile::open(&layout).unwrap_err().to_string();
         assert!(error.contains("metadata.json") && error.contains("not a slug"), "{error}");

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use bottle_engine::{ContainerState, Engine, EngineError, Filter};
+use bottle_engine::{ContainerState, Engine, Filter};
 use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
+use crate::bottle::BottleError;
 use crate::health::{ServiceHealth, services};
 use crate::home::Home;
-use crate::journal::{JournalFile, Status};
+use crate::journal::{JournalFile, Status, open_root};
 use crate::owner::{Liveness, Owner};
 
 /// A bottle that is known by its journal, its containers or both.
@@ -37,9 +38,10 @@ pub struct BottleSummary {
 ///
 /// # Errors
 ///
-/// Returns an error when the engine cannot be queried. A journal that cannot be read is skipped; its bottle is then
+/// Returns an error when the engine cannot be queried, or another user could change the root. A journal that cannot be read is skipped; its bottle is then
 /// listed by its containers only.
-pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeMap<Slug, BottleSummary>, EngineError> {
+pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeMap<Slug, BottleSummary>, BottleError> {
+    open_root(root)?;
     let mut bottles: BTreeMap<Slug, BottleSummary> = BTreeMap::new();
     let entries = fs::read_dir(root.path()).into_iter().flatten().flatten();
     for slug in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<Slug>().ok()) {

@@ -10,7 +10,7 @@ use bottle_plan::{LabelKey, Names, Prefix, Slug, StateLayout, StateRoot};
 use serde::Serialize;
 
 use crate::home::{Foreign, Home};
-use crate::journal::{BottleLock, JournalError, JournalFile, Status};
+use crate::journal::{BottleLock, JournalError, JournalFile, Status, open_root};
 use crate::orphan;
 use crate::owner::{Liveness, Owner};
 use crate::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
@@ -43,6 +43,8 @@ impl RecoveryReport {
 /// Removes every bottle of `prefix` whose owner is gone: by the journals under `root`, then by the labels on the engine
 /// for bottles whose journal is lost. A second run does nothing.
 ///
+/// A root that another user could change is refused: the report then has this problem alone.
+///
 /// By labels, it removes only objects of this state root, and objects of a bottle whose state directory no longer
 /// exists. All others are in the report with the reason.
 ///
@@ -59,6 +61,10 @@ pub fn recover(
     let engine = engine.clone().with_control(control);
     let recovery = Recovery { engine: &engine, root, prefix, options };
     let mut report = RecoveryReport::default();
+    if let Err(problem) = open_root(root) {
+        report.problems.push(chain(&problem));
+        return Ok(report);
+    }
     recovery.by_journals(&mut report);
     recovery.by_labels(&mut report)?;
     Ok(report)
@@ -74,8 +80,8 @@ pub(crate) fn remove(
     let state_dir = Some(layout.dir());
     let undoer = Undoer { engine, state_dir, handlers: &options.handlers, grace: options.grace };
     let mut undo: Vec<Undo> = objects.into_iter().map(|object| Undo::of_object(object.kind, object.name)).collect();
-    let paths = Undo::key_dirs(layout);
-    if paths.iter().any(|path| fs::symlink_metadata(path).is_ok()) {
+    let paths = Undo::key_dirs();
+    if paths.iter().any(|path| fs::symlink_metadata(layout.dir().join(path)).is_ok()) {
         undo.push(Undo::RemoveFiles { paths });
     }
     let steps = undo.into_iter().map(|undo| attempt(&undoer, undo, &*options.observer)).collect();
@@ -99,7 +105,8 @@ impl Recovery<'_> {
                 return;
             }
         };
-        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        // A link is not followed. It is reported, as it is no bottle's directory.
+        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_file()));
         let slugs = directories.filter_map(|entry| entry.file_name().to_str()?.parse::<Slug>().ok());
         for slug in slugs.collect::<BTreeSet<_>>() {
             if let Err(error) = self.by_journal(&slug, report) {
@@ -110,10 +117,10 @@ impl Recovery<'_> {
 
     fn by_journal(&self, slug: &Slug, report: &mut RecoveryReport) -> Result<(), JournalError> {
         let layout = self.root.bottle(slug);
-        if !fs::exists(layout.metadata()).unwrap_or(true) {
-            return Ok(());
-        }
-        let journal = JournalFile::open(&layout)?.journal();
+        let journal = match JournalFile::open(&layout) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => other?.journal(),
+        };
         if journal.prefix != *self.prefix || (journal.undo.is_empty() && journal.status == Status::Closed) {
             return Ok(());
         }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
-use bottle_plan::{Service, StateLayout};
+use bottle_files::PrivateDir;
+use bottle_plan::Service;
 use serde::{Deserialize, Serialize};
 
 /// An undo of one thing that was created. It is data, so that another process can run it. Every undo can be repeated
@@ -102,9 +103,9 @@ impl Undo {
         }
     }
 
-    /// Returns the directories of a bottle's state that contain keys or a copy of the workspace.
-    pub fn key_dirs(layout: &StateLayout) -> Vec<PathBuf> {
-        [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| layout.service_dir(it)).to_vec()
+    /// Returns the directories that contain keys or a copy of the workspace, relative to the bottle's state directory.
+    pub fn key_dirs() -> Vec<PathBuf> {
+        [Service::Pipelock, Service::Egress, Service::GitGate, Service::Agent].map(|it| it.as_str().into()).to_vec()
     }
 
     /// Returns true if a failed undo should be retried. Saving logs is not: the next undo removes their containers.
@@ -247,20 +248,26 @@ impl Undoer<'_> {
         if inner.as_os_str().is_empty() || !inner.components().all(is_plain) {
             return Err(outside());
         }
+        let failed = |source| UndoError::File { path: full.clone(), source };
+        let dir = match PrivateDir::open_with_parent(state_dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(failed)?,
+        };
         // A symbolic link among the directories could lead outside.
         for parent in inner.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-            if fs::symlink_metadata(state_dir.join(parent)).is_ok_and(|metadata| metadata.is_symlink()) {
+            if fs::symlink_metadata(dir.path().join(parent)).is_ok_and(|metadata| metadata.is_symlink()) {
                 return Err(outside());
             }
         }
-        let removed = match fs::symlink_metadata(&full) {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&full),
-            Ok(_) => fs::remove_file(&full),
+        let real = dir.path().join(inner);
+        let removed = match fs::symlink_metadata(&real) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&real),
+            Ok(_) => fs::remove_file(&real),
             Err(error) => Err(error),
         };
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| UndoError::File { path: full, source }),
+            other => other.map_err(failed),
         }
     }
 }

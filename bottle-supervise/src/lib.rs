@@ -49,7 +49,7 @@ use std::time::{Duration, SystemTime};
 
 use bottle_engine::Engine;
 use bottle_exec::chain;
-use bottle_files::FileLock;
+use bottle_files::{FileLock, resolved_path};
 use bottle_plan::{BottlePlan, Service, Slug, StateLayout, StateRoot};
 use bottle_posture::Posture;
 
@@ -81,7 +81,7 @@ impl Supervisor {
     ///
     /// Returns an error if there is no such bottle, or it is not supervised.
     pub fn open(engine: Engine, root: &StateRoot, slug: &Slug) -> Result<Self, SuperviseError> {
-        let layout = root.bottle(slug);
+        let layout = StateRoot::at(resolved_path(root.path())).bottle(slug);
         if Record::read(&layout)?.plan.supervise.is_none() {
             return Err(SuperviseError::NotSupervised(slug.clone()));
         }

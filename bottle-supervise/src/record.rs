@@ -1,9 +1,9 @@
 //! The plan of a bottle on disk, and the posture that the bottle can read.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use bottle_files::PrivateDir;
 use bottle_plan::{BottlePlan, StateLayout};
 use bottle_posture::Posture;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,8 @@ impl Record {
 
     pub(super) fn read(layout: &StateLayout) -> Result<Self, SuperviseError> {
         let path = layout.plan();
-        let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+        let dir = PrivateDir::open_with_parent(layout.dir()).map_err(failed("open", layout.dir()))?;
+        let text = dir.read("plan.json").map_err(failed("read", &path))?;
         let malformed = |reason: String| SuperviseError::Malformed { path: path.clone(), reason };
         let record: Self = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
         match record.version {
@@ -88,6 +89,7 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use bottle_plan::{HostFacts, Manifest, PlanRequest, Prefix, StateRoot, UserIds};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bottle_engine::{Build, BuildContext as EngineContext, Exec, ObjectKind};
 use bottle_exec::{Event, Stdin, step};
-use bottle_files::{FileLock, NewFile};
+use bottle_files::{FileLock, NewFile, PrivateDir};
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::resolved::{BuildFacts, BuiltImage};
 use bottle_plan::value::ImageRef;
@@ -107,15 +107,16 @@ fn parse_reference(tag: &str) -> Result<ImageRef, LaunchCause> {
 
 /// Writes a build context to its directory, completely or not at all.
 fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> {
-    if dir.is_dir() {
-        return Ok(());
-    }
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| LaunchCause::Write { path, source }
     };
     let parent = dir.parent().unwrap_or(dir);
     make_dir(parent, 0o700)?;
+    match PrivateDir::open(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => return other.map(drop).map_err(failed(dir)),
+    }
     let fresh = tempfile::Builder::new().prefix(".context-").tempdir_in(parent).map_err(failed(parent))?;
     for file in context.files {
         let path = fresh.path().join(file.path);

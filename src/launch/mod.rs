@@ -65,7 +65,7 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
     let file = Arc::new(JournalFile::create(state, journal)?);
     let guard = TeardownGuard::new(bottles.engine.clone(), file, lock, bottles.teardown_options());
     // Files that hold a key are removed last.
-    guard.record(Undo::RemoveFiles { paths: Undo::key_dirs(state) })?;
+    guard.record(Undo::RemoveFiles { paths: Undo::key_dirs() })?;
     Ok((guard, owner))
 }
 

@@ -1,15 +1,16 @@
 //! Writes of files and directories whose failure ends the launch.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+
+use bottle_files::PrivateDir;
 
 use crate::launch_error::LaunchCause;
 
-/// Creates a directory and its parents. An existing directory keeps its mode.
+/// Creates a directory and its parents. An existing directory keeps its mode, and must belong to this user alone.
 pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {
-    let result = DirBuilder::new().recursive(true).mode(mode).create(path);
-    result.map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
+    PrivateDir::create_with_mode(path, mode)
+        .map(drop)
+        .map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
 }
 
 /// Writes a file completely or not at all, with its mode from the start.
