@@ -42,7 +42,7 @@ pub fn agent_argv(plan: &BottlePlan) -> Vec<String> {
 pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecars: &[String]) -> Service {
     let bottle = plan.plan();
     let limits = &bottle.limits.agent;
-    let memory = limits.memory.map(bottle_plan::value::ByteSize::bytes);
+    let memory = plan.agent_memory();
     Service {
         image: plan.launch().agent.image.to_string(),
         // A ready image may be pulled from a registry. An image that the launcher built must not be.

@@ -112,6 +112,7 @@ impl Probe<'_> {
             os: info.os_type,
             arch: info.architecture,
             runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+            memory: info.mem_total,
             clock_ahead: info.system_time.as_deref().and_then(clock_ahead),
         })
     }
@@ -135,6 +136,7 @@ impl Probe<'_> {
             os: info.host.os,
             arch: info.host.arch,
             runtimes: info.host.oci_runtime.map(|runtime| runtime.name).into_iter().collect(),
+            memory: info.host.mem_total,
             clock_ahead: None,
         })
     }
@@ -213,6 +215,7 @@ struct DockerInfo {
     #[serde(default)]
     architecture: String,
     system_time: Option<String>,
+    mem_total: Option<u64>,
     security_options: Option<Vec<String>>,
     runtimes: Option<BTreeMap<String, serde_json::Value>>,
     client_info: Option<ClientInfo>,
@@ -242,6 +245,7 @@ struct PodmanInfo {
 struct PodmanHost {
     os: String,
     arch: String,
+    mem_total: Option<u64>,
     /// `None` if Podman cannot start its runtime.
     oci_runtime: Option<PodmanRuntime>,
     remote_socket: Option<PodmanSocket>,

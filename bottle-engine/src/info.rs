@@ -111,6 +111,9 @@ pub struct EngineInfo {
     pub arch: String,
     /// Names of the runtimes that a service can use.
     pub runtimes: BTreeSet<String>,
+    /// Memory that the containers share, in bytes. `None` if the engine does not report it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Seconds by which the engine's clock is ahead of this host's; negative when it is behind. `None` when the engine
     /// does not tell its time.
     #[serde(skip_serializing_if = "Option::is_none")]

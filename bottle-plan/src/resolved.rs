@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::Service;
 use crate::plan::{BottlePlan, GitAuth};
-use crate::value::{EntryName, ImageRef, Subnet};
+use crate::value::{ByteSize, EntryName, ImageRef, Subnet};
 
 /// A plan with the facts of a launch, checked against each other.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +53,8 @@ pub struct EngineFacts {
     pub host_gateway: HostGateway,
     /// `true` if health checks can probe faster while a container starts (`start_interval`, Engine 25 and later).
     pub start_interval: bool,
+    /// The memory that the engine's containers share, in bytes. `None` if the engine does not report it.
+    pub memory: Option<u64>,
 }
 
 /// The option that keeps an internal network free of an address of the host.
@@ -305,6 +307,13 @@ impl ResolvedPlan {
     /// Returns the plan.
     pub const fn plan(&self) -> &BottlePlan {
         &self.plan
+    }
+
+    /// Returns the memory limit of the agent in bytes: that of the manifest, or else half of the engine's memory, but at
+    /// least 2 GiB, or all of it where the engine has less. `None` if the engine does not report its memory.
+    pub fn agent_memory(&self) -> Option<u64> {
+        let share = |all: u64| (all / 2).max(ByteSize::mib(2048).bytes()).min(all);
+        self.plan.limits.agent.memory.map(ByteSize::bytes).or_else(|| self.launch.engine.memory.map(share))
     }
 
     /// Returns the facts of the launch.

@@ -341,10 +341,11 @@ impl fmt::Display for Posture {
         }
         let limits = self.limits.agent;
         let or = |value: Option<String>, none: &str| value.unwrap_or_else(|| none.to_owned());
-        let memory = or(limits.memory.map(|memory| memory.to_string()), "all");
+        let memory = or(limits.memory.map(|memory| memory.to_string()), "half, but at least 2GiB,");
         let cpus = or(limits.cpus.map(|cpus| cpus.to_string()), "all");
         let pids = or(limits.pids.map(|pids| pids.to_string()), "4096");
         writeln!(f, "  may take {memory} of the memory, {cpus} of the processors, {pids} processes")?;
+        writeln!(f, "  may fill the engine's disk: its files have no limit")?;
         if let Some(path) = &self.upstream_ca {
             writeln!(f, "\nUpstream connections also trust the certificates in {path}.")?;
         }

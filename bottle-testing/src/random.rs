@@ -23,7 +23,7 @@ pub fn resolved_plan() -> impl Strategy<Value = ResolvedPlan> {
         let plan = crate::plans::plan(&manifest);
         let mut facts = crate::plans::facts(&plan, &root);
         let host_gateway = if isolated { HostGateway::Isolated } else { HostGateway::InhibitIpv4 };
-        facts.engine = EngineFacts { host_gateway, start_interval };
+        facts.engine = EngineFacts { host_gateway, start_interval, memory: Some(8 << 30) };
         plan.resolve(facts).unwrap()
     })
 }

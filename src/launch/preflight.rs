@@ -47,7 +47,7 @@ fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, Lau
         engine.require(&Capability::InhibitIpv4)?;
         HostGateway::InhibitIpv4
     };
-    Ok(EngineFacts { host_gateway, start_interval: capabilities.start_interval })
+    Ok(EngineFacts { host_gateway, start_interval: capabilities.start_interval, memory: engine.info().memory })
 }
 
 /// Checks each image that is named by a digest against the image that the engine has. One that it does not have is pulled

@@ -435,3 +435,26 @@ fn a_second_launch_of_a_slug_is_refused_at_once() {
     sh(&bottle, "true").ok();
     lab.close(&bottle);
 }
+
+#[test]
+#[ignore = "needs a container engine"]
+fn an_agent_cannot_take_more_memory_than_its_limit() {
+    let total: u64 = docker(["info", "--format", "{{.MemTotal}}"]).stdout.trim().parse().unwrap();
+    let inspected = |bottle: &bottle::Bottle| {
+        let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}}";
+        docker(["inspect", "--format", format, &bottle.names().project()]).stdout.trim().to_owned()
+    };
+    let take = "python3 -c \"print(len(b'x' * (400 << 20)))\"";
+    for (limits, bytes) in
+        [("", (total / 2).max(2 << 30).min(total)), ("\nlimits: {agent: {memory: 256MiB}}", 256 << 20)]
+    {
+        let lab = Lab::new("memory");
+        let bottle = lab.launch(&format!("{EGRESS}{limits}"), "");
+        assert_eq!(inspected(&bottle), format!("{bytes} {bytes} 4096"));
+        let taken = sh(&bottle, take);
+        // The same command works within the default limit, so only the limit ends it.
+        assert_eq!((taken.code, taken.stdout.trim()), if limits.is_empty() { (0, "419430400") } else { (137, "") });
+        sh(&bottle, "true").ok();
+        lab.close(&bottle);
+    }
+}

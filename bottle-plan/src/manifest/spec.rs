@@ -426,7 +426,8 @@ pub enum WorkspaceMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    /// The agent's container. Default: no memory or processor limit, 4096 processes.
+    /// The agent's container. Default: half of the engine's memory, but at least 2 GiB; all processors,
+    /// which Linux divides among the containers; 4096 processes. Its disk space is not limited.
     pub agent: ContainerLimits,
     /// Each sidecar's container. Default: 1 GiB of memory, 256 processes. Pipelock accepts one connection of the agent
     /// for each 8 MiB of its memory, which is 128 by default. More connections wait.
