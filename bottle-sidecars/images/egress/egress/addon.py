@@ -71,12 +71,12 @@ class Gate:
             record.route = verdict.route.name
             if injection := verdict.route.injection:
                 record.injected = True
-                flow.metadata[_MASK] = Mask(injection.secrets)
+                flow.metadata[_MASK] = Mask(injection.spellings)
         if not record.injected and "Accept-Encoding" in request.headers:
             flow.metadata[ACCEPT_ENCODING] = request.headers["Accept-Encoding"]
         if verdict.websocket:
             injection = verdict.route.injection if verdict.route else None
-            flow.metadata[WEBSOCKET] = record, injection.secrets if injection else ()
+            flow.metadata[WEBSOCKET] = record, injection.spellings if injection else None
         record.host, record.port = verdict.host, verdict.port
         request.data.host, request.data.port = verdict.host, verdict.port
         request.data.authority = b"" if tunnel else verdict.authority.encode("ascii")

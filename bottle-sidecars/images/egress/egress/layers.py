@@ -6,7 +6,6 @@ HTTP/1.1. Anything else is refused, including raw TCP.
 
 import re
 import time
-from collections.abc import Iterable
 
 import h11
 from h11._readers import ChunkedReader
@@ -21,7 +20,7 @@ from mitmproxy.proxy.tunnel import TunnelLayer
 
 from . import answers, audit
 from .connections import AdmitHook, handler_of
-from .mask import FrameMask
+from .mask import FrameMask, Spellings
 from .policy import Refusal
 
 # Maximum length in bytes of a message's head, a chunk's header, the trailers, and the bytes that a client sends before
@@ -44,7 +43,7 @@ _CLOSED_UNANSWERED = "server closed connection"
 CLIENT_FAILED = "egress-client-failed"
 # Key in a flow's metadata: the agent's own header, if the answer may be compressed unless pipelock inspects it.
 ACCEPT_ENCODING = "egress-accept-encoding"
-# Key in a flow's metadata: record and secrets of an allowed WebSocket handshake.
+# Key in a flow's metadata: record and credential of an allowed WebSocket handshake.
 WEBSOCKET = "egress-websocket"
 
 
@@ -279,10 +278,10 @@ class Stream(http.HttpStream):
 class WebSocket(layer.Layer):
     """A WebSocket. Its bytes are passed on as they arrive, and its audit line is written when it ends."""
 
-    def __init__(self, context: Context, record: audit.Record, secrets: Iterable[bytes]) -> None:
+    def __init__(self, context: Context, record: audit.Record, spellings: Spellings | None) -> None:
         super().__init__(context)
         self._record = record
-        self._mask = FrameMask(secrets) if secrets else None
+        self._mask = FrameMask(spellings) if spellings else None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.DataReceived):

@@ -1,6 +1,7 @@
 """Canonical form of a request's path, so that no spelling of it is matched as one thing and served as another."""
 
 import re
+import unicodedata
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -18,7 +19,8 @@ def readings(target: str) -> tuple[str, str]:
 
     The first is the path as it is written. The second is the path as the most lenient server could read it: all escapes
     decoded repeatedly, `\\` read as `/`, repeated slashes merged, `;parameters` removed. A rule applies only if both
-    readings match it. The segments `.` and `..` are refused in every encoding.
+    readings match it. The segments `.` and `..` are refused in every encoding. So is text that is not UTF-8, which
+    servers repair in different ways, and text that Unicode's normalization NFKC changes: `\uff0f` becomes a slash.
 
     Raises:
         AmbiguousPath: the path is refused whatever the rules are.
@@ -37,6 +39,7 @@ def readings(target: str) -> tuple[str, str]:
         if undone == loose:
             break
         loose = undone
+        _check_text(loose)
     else:
         raise AmbiguousPath("it is escaped over and over")
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in loose):
@@ -45,6 +48,16 @@ def readings(target: str) -> tuple[str, str]:
     if "." in segments or ".." in segments:
         raise AmbiguousPath("it holds a dot segment")
     return path, _MANY_SLASHES.sub("/", "/".join(segments))
+
+
+def _check_text(decoded: str) -> None:
+    """Checks a path after a round of decoding. Each character stands for a byte."""
+    try:
+        text = decoded.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        raise AmbiguousPath("it is not UTF-8 when it is decoded") from None
+    if not unicodedata.is_normalized("NFKC", text):
+        raise AmbiguousPath("it holds a character that Unicode's normalization (NFKC) changes")
 
 
 def is_below(path: str, prefix: str) -> bool:

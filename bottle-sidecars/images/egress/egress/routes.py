@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from sidecar.grammar import GRAMMARS
 
+from .mask import Spellings
 from .paths import is_below
 
 # The default name of a route is its host and a number, which the length allows for.
@@ -31,8 +32,8 @@ class RoutesError(ValueError):
 class Injection:
     header: str
     value: bytes = field(repr=False)
-    secrets: tuple[bytes, ...] = field(repr=False)
-    """Texts to mask in answers: the token, and its encoded form for basic authentication."""
+    spellings: Spellings = field(repr=False)
+    """Texts to mask in answers: those of the token, and of its encoded form for basic authentication."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +190,12 @@ def _injection(value: object, where: str, environment: Mapping[str, str]) -> Inj
         template = _text(keys["template"], f"{where}.template", _VALUE, "printable ASCII")
         if template.count("{token}") != 1:
             raise RoutesError(f"{where}.template: must hold {{token}} once")
-        return Injection(header, template.replace("{token}", token).encode("ascii"), (token.encode("ascii"),))
+        return Injection(header, template.replace("{token}", token).encode("ascii"), Spellings([token.encode("ascii")]))
     username = _text(keys["basic_username"], f"{where}.basic_username", _VALUE, "printable ASCII")
     if ":" in username:
         raise RoutesError(f"{where}.basic_username: must not hold a colon")
     encoded = base64.b64encode(f"{username}:{token}".encode("ascii"))
-    return Injection(header, b"Basic " + encoded, (token.encode("ascii"), encoded))
+    return Injection(header, b"Basic " + encoded, Spellings([token.encode("ascii"), encoded]))
 
 
 def _clash(one: Route, other: Route) -> str | None:

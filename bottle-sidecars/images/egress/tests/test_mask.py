@@ -1,10 +1,18 @@
+import base64
+import html
+import json
+import random
+import time
 import unittest
+import urllib.parse
 
-from egress.mask import FrameMask, Mask
+from egress.mask import FrameMask, Mask, Spellings
+
+TOKEN = b"sk/proj-Zx9+Qw_7Rt5Kp2/aB-" + b"cD3eF4gH5iJ6" * 3
 
 
 def through(text: bytes, size: int, *secrets: bytes) -> bytes:
-    mask = Mask(secrets)
+    mask = Mask(Spellings(secrets))
     chunks = [text[at : at + size] for at in range(0, len(text), size)]
     return b"".join(mask.feed(chunk) for chunk in [*chunks, b""])
 
@@ -21,11 +29,78 @@ class Masking(unittest.TestCase):
             self.assertNotIn(b"aab", through(text, size, b"aab", b"abab"))
             self.assertEqual(len(through(text, size, b"aab", b"abab")), len(text))
 
+    def test_a_secret_that_was_encoded(self) -> None:
+        for secret in (TOKEN, b"ghp_16C7e42F292c6912E7710c838347Ae178B4a", b"sk-ant-api03-Q9_x&y+z=="):
+            text = secret.decode()
+            spelled = {
+                "case": text.swapcase(),
+                "JSON": json.dumps(text)[1:-1].replace("/", "\\/"),
+                "JSON, all": "".join(f"\\u{ord(character):04X}" for character in text),
+                "JSON, dash": text.replace("-", "\\u002d").replace("_", "\\u005F"),
+                "URL": urllib.parse.quote(text, safe=""),
+                "URL, lower case": urllib.parse.quote(text, safe="").lower(),
+                "URL, twice": urllib.parse.quote(urllib.parse.quote(text, safe=""), safe=""),
+                "URL, all": "".join(f"%{ord(character):02x}" for character in text),
+                "HTML": html.escape(text).replace("/", "&#x2F;"),
+                "HTML, decimal": text.replace("/", "&#47;").replace("-", "&#45;"),
+                "HTML, names": text.replace("/", "&sol;").replace("+", "&plus;").replace("_", "&lowbar;"),
+                "HTML, all": "".join(f"&#{ord(character)};" for character in text),
+                "HTML, all, hexadecimal": "".join(f"&#X{ord(character):x};" for character in text),
+                "Markdown": text.replace("_", "\\_").replace("-", "\\-"),
+                "hexadecimal": secret.hex(),
+                "HEXADECIMAL": secret.hex().upper(),
+            }
+            for name, spelling in spelled.items():
+                raw = spelling.encode()
+                for size in (1, 3, 7, len(raw) + 9):
+                    masked = through(b"'" + raw + b"' and", size, secret)
+                    self.assertEqual(masked, b"'" + b"*" * len(raw) + b"' and", (name, size))
+
+    def test_a_secret_inside_base64(self) -> None:
+        for before in (b"", b"x", b"xy", b"user:", b'{"key": "'):
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                for change in (bytes, lambda encoded: encoded.replace(b"/", b"\\/"), urllib.parse.quote_from_bytes):
+                    encoded = encode(before + TOKEN + b'"} and more')
+                    text = change(encoded)
+                    text = text.encode() if isinstance(text, str) else text
+                    for size in (1, 5, len(text)):
+                        masked = through(b"<" + text + b">", size, TOKEN)
+                        self.assertEqual(len(masked), len(text) + 2)
+                        # At most one character at each end is also one of what is before or after.
+                        left = len(masked) - masked.count(b"*") - 2
+                        around = len(encode(before + b'"} and more'))
+                        self.assertLessEqual(left, around + 8, (before, masked))
+                        self.assertIn(b"*" * (len(TOKEN) * 4 // 3 - 2), masked, (before, size))
+
+    def test_other_text_is_left_alone(self) -> None:
+        generator = random.Random(1)
+        spellings = Spellings([TOKEN])
+        for text in (
+            generator.randbytes(100_000),
+            base64.b64encode(generator.randbytes(100_000)),
+            b"%2F\\/&#47;" * 9_000,
+        ):
+            for size in (13, 4096, len(text)):
+                mask = Mask(spellings)
+                passed = b"".join(mask.feed(text[at : at + size]) for at in range(0, len(text), size)) + mask.feed(b"")
+                self.assertEqual(passed, text)
+
+    def test_the_time_that_it_takes(self) -> None:
+        text = random.Random(1).randbytes(8 << 20)
+        mask = Mask(Spellings([TOKEN]))
+        began = time.process_time()
+        for at in range(0, len(text), 1 << 16):
+            mask.feed(text[at : at + (1 << 16)])
+        rate = len(text) / 1e6 / (time.process_time() - began)
+        print(f"\n  masking: {rate:.0f} MB/s")
+        self.assertGreater(rate, 100)
+
     def test_nothing_is_held_without_need(self) -> None:
-        mask = Mask([b"secret"])
+        mask = Mask(Spellings([b"secret"]))
         self.assertEqual(mask.feed(b"data: 1\n\n"), b"data: 1\n\n")
         self.assertEqual(mask.feed(b"data: sec"), b"data: ")
         self.assertEqual(mask.feed(b"ond\n\n"), b"second\n\n")
+        self.assertEqual(mask.feed(b"secret"), b"******")
         self.assertEqual(mask.feed(b"s"), b"")
         self.assertEqual(mask.feed(b""), b"s")
 
@@ -46,12 +121,12 @@ class MaskingFrames(unittest.TestCase):
         text = b"".join(map(frame, self.FRAMES))
         masked = b"".join(frame(payload.replace(b"secret", b"******")) for payload in self.FRAMES)
         for size in (1, 2, 3, 7, 130, 65_536, len(text)):
-            mask = FrameMask([b"secret"])
+            mask = FrameMask(Spellings([b"secret"]))
             self.assertEqual(
                 b"".join(mask.feed(text[at : at + size]) for at in range(0, len(text), size)), masked, size
             )
 
     def test_a_frame_is_never_held_back(self) -> None:
-        mask = FrameMask([b"secret"])
+        mask = FrameMask(Spellings([b"secret"]))
         for payload in (b"it ends with s", b"secre", b"", b"s"):
             self.assertEqual(mask.feed(frame(payload)), frame(payload))

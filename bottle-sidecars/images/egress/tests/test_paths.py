@@ -60,6 +60,26 @@ class Readings(unittest.TestCase):
             with self.assertRaises(AmbiguousPath, msg=target):
                 readings(target)
 
+    def test_text_that_servers_read_differently(self) -> None:
+        for escaped, reason in (
+            ("%ff", "UTF-8"),
+            ("%c3%28", "UTF-8"),
+            ("%c0%af", "UTF-8"),  # an overlong slash
+            ("%ed%a0%80", "UTF-8"),  # a surrogate
+            ("%e2%82", "UTF-8"),
+            ("%25ff", "UTF-8"),
+            ("%c3%25a9", "UTF-8"),  # valid after the second round only
+            ("%ef%bc%8f", "NFKC"),  # a wide slash
+            ("%e2%80%a4%e2%80%a4", "NFKC"),  # two one-dot leaders
+            ("%ef%bd%81dmin", "NFKC"),
+            ("%25ef%25bc%258f", "NFKC"),
+            ("e%cc%81", "NFKC"),  # a letter and its accent
+        ):
+            with self.assertRaisesRegex(AmbiguousPath, reason, msg=escaped):
+                readings(f"/v1/{escaped}/x")
+        for escaped in ("%c3%a9", "%e2%82%ac", "%f0%9f%98%80", "%25c3%25a9", "%e6%97%a5"):
+            readings(f"/v1/{escaped}/x")
+
 
 class Below(unittest.TestCase):
     def test_segment_boundary(self) -> None:
