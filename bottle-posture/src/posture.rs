@@ -321,6 +321,14 @@ impl fmt::Display for Posture {
         }
         writeln!(f, "\nIt sees of the host:")?;
         writeln!(f, "  {}", self.workspace)?;
+        if self.workspace.mode == WorkspaceMode::BindRw {
+            // Its `.git` may name commands that git runs for `git status`, with a `commondir` file even where `config` is
+            // untouched, or in a repository below it.
+            writeln!(
+                f,
+                "  Its `.git` and editor settings stay writable: git and editors on the host may run its commands."
+            )?;
+        }
         write!(f, "{}", self.environment)?;
         for mount in self.mounts.iter().filter(|mount| mount.service != Service::Agent) {
             writeln!(f, "  {} is bound into {}, read-only", mount.source, mount.service)?;
