@@ -130,7 +130,8 @@ impl Bottle {
     ) -> Result<Self, BottleError> {
         let layout = root.bottle(names.slug());
         let journal = journal(&layout, &names)?.filter(|journal| journal.status != Status::Closed);
-        let handle = match journal.and_then(|journal| journal.handle) {
+        let container = names.container(Service::Agent);
+        let handle = match journal.and_then(|journal| journal.handle).filter(|handle| handle.container == container) {
             Some(handle) => handle,
             None => Handle::from_container(&engine, root, &names)?,
         };

@@ -197,8 +197,11 @@ impl JournalFile {
         let path = layout.metadata();
         let dir = PrivateDir::open_with_parent(layout.dir()).map_err(io_error("open", layout.dir()))?;
         let text = dir.read(METADATA).map_err(io_error("read", &path))?;
-        let journal = serde_json::from_str(&text)
-            .map_err(|error| JournalError::Malformed { path: path.clone(), reason: error.to_string() })?;
+        let malformed = |reason: String| JournalError::Malformed { path: path.clone(), reason };
+        let journal: Journal = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        if layout.dir().file_name() != Some(journal.slug.as_str().as_ref()) {
+            return Err(malformed(format!("it is the journal of another bottle, `{}`", journal.slug)));
+        }
         Ok(Self::at(&dir, journal))
     }
 

@@ -84,7 +84,7 @@ pub(crate) fn remove(
     if paths.iter().any(|path| fs::symlink_metadata(layout.dir().join(path)).is_ok()) {
         undo.push(Undo::RemoveFiles { paths });
     }
-    let steps = undo.into_iter().map(|undo| attempt(&undoer, undo, &*options.observer)).collect();
+    let steps = undo.into_iter().map(|undo| attempt(&undoer, undo, None, &*options.observer)).collect();
     TeardownReport { steps, ..TeardownReport::default() }
 }
 
@@ -147,21 +147,15 @@ impl Recovery<'_> {
             report.live.insert(slug.clone());
             return Ok(());
         }
-        self.stop_orphans(slug, &file.journal().undo);
+        self.stop_orphans(slug);
         report.recovered.insert(slug.clone(), tear_down(self.engine, &file, self.options));
         Ok(())
     }
 
     /// Stops engine clients that a dead launcher left running, before they create more.
-    fn stop_orphans(&self, slug: &Slug, undo: &[Undo]) {
+    fn stop_orphans(&self, slug: &Slug) {
         let names = Names::new(self.prefix.clone(), slug.clone());
-        let derived = names.derived_image();
-        let mut images = vec![derived.as_str()];
-        images.extend(undo.iter().filter_map(|undo| match undo {
-            Undo::RemoveImage { tag } => Some(tag.as_str()),
-            _ => None,
-        }));
-        orphan::stop(&names.project(), &images, self.options.grace);
+        orphan::stop(&names.project(), &[&names.derived_image()], self.options.grace);
     }
 
     fn by_labels(&self, report: &mut RecoveryReport) -> Result<(), EngineError> {
@@ -197,7 +191,7 @@ impl Recovery<'_> {
         for slug in abandoned.into_iter().filter(|slug| !report.live.contains(slug) && !report.kept.contains(slug)) {
             let names = Names::new(self.prefix.clone(), slug.clone());
             if !report.foreign.contains_key(&slug) {
-                self.stop_orphans(&slug, &[]);
+                self.stop_orphans(&slug);
             }
             let found = home.objects_of(self.engine, &names)?;
             let removed = remove(self.engine, found.own, &self.root.bottle(&slug), self.options);

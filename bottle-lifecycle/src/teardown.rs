@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bottle_engine::Engine;
 use bottle_exec::{Event, Observer, Outcome, chain};
+use bottle_plan::Names;
 use serde::Serialize;
 
 use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
@@ -123,7 +124,7 @@ pub struct TeardownError {
     pub report: TeardownReport,
 }
 
-/// Runs the undos of a journal in reverse order. A failed undo does not stop the others. Each finished undo is removed
+/// Runs the undos of a journal in reverse order. An undo that names something that is not this bottle's is refused. A failed undo does not stop the others. Each finished undo is removed
 /// from the journal, so that another process can continue from there.
 pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions) -> TeardownReport {
     let mut report = TeardownReport::default();
@@ -133,6 +134,7 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
         }
     };
     let journal = file.journal();
+    let names = journal.names();
     if !journal.undo.is_empty() {
         note(&mut report, file.set_status(Status::Closing));
     }
@@ -144,7 +146,7 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
         grace: options.grace,
     };
     for undo in journal.undo.into_iter().rev() {
-        let outcome = attempt(&undoer, undo, &*options.observer);
+        let outcome = attempt(&undoer, undo, Some(&names), &*options.observer);
         if outcome.error.is_none() || !outcome.undo.is_retried() {
             note(&mut report, file.mark_done(&outcome.undo));
         }
@@ -156,12 +158,13 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
     report
 }
 
-/// Runs one undo between its two events.
-pub(crate) fn attempt(undoer: &Undoer<'_>, undo: Undo, observer: &dyn Observer) -> UndoOutcome {
+/// Runs one undo between its two events. The undo of a journal is first checked against the names of its bottle.
+pub(crate) fn attempt(undoer: &Undoer<'_>, undo: Undo, names: Option<&Names>, observer: &dyn Observer) -> UndoOutcome {
     let step = undo.to_string();
     observer.event(&Event::StepStarted { step: step.clone() });
     let started = Instant::now();
-    let error = undoer.undo(&undo).err().map(|error| chain(&error));
+    let checked = names.map_or(Ok(()), |names| undoer.check(&undo, names));
+    let error = checked.and_then(|()| undoer.undo(&undo)).err().map(|error| chain(&error));
     let duration = started.elapsed();
     let outcome = error.clone().map_or(Outcome::Done, |error| Outcome::Failed { error });
     observer.event(&Event::StepFinished { step, duration, outcome });

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
-use bottle_files::PrivateDir;
-use bottle_plan::Service;
+use bottle_files::{PrivateDir, real_path};
+use bottle_plan::{Names, Service};
 use serde::{Deserialize, Serialize};
 
 /// An undo of one thing that was created. It is data, so that another process can run it. Every undo can be repeated
@@ -164,6 +164,14 @@ pub enum UndoError {
         /// Path of the file.
         path: PathBuf,
     },
+    /// A journal entry names something that is not this bottle's.
+    #[error("undo an entry for `{found}`: it is not this bottle's; accepted: {accepted}")]
+    Foreign {
+        /// Name or path in the journal.
+        found: String,
+        /// Names or path that this bottle has.
+        accepted: String,
+    },
     /// No handler is registered under the name.
     #[error("undo `{handler}`: no handler of that name is registered")]
     NoHandler {
@@ -191,6 +199,47 @@ pub(crate) struct Undoer<'a> {
 }
 
 impl Undoer<'_> {
+    /// Checks that an entry of a journal names nothing but this bottle's objects and files.
+    pub(crate) fn check(&self, undo: &Undo, names: &Names) -> Result<(), UndoError> {
+        let project = names.project();
+        let own = |found: &str, exact: &[String]| {
+            // A slug has neither of these characters, so no other bottle of this prefix has such a name.
+            let below = found.strip_prefix(&project).is_some_and(|rest| rest.starts_with(['.', '_']));
+            if below || exact.iter().any(|name| name == found) {
+                return Ok(());
+            }
+            let accepted = [exact, &[format!("{project}.*"), format!("{project}_*")]].concat().join("`, `");
+            Err(UndoError::Foreign { found: found.to_owned(), accepted: format!("`{accepted}`") })
+        };
+        let at = |found: &Path, name: &str| {
+            let wanted = self.state_dir.unwrap_or(Path::new("")).join(name);
+            if found == wanted || real_path(found) == wanted {
+                return Ok(());
+            }
+            let accepted = format!("`{}`", wanted.display());
+            Err(UndoError::Foreign { found: found.display().to_string(), accepted })
+        };
+        let compose = |found: &str, compose_file: &Path, project_dir: &Path| {
+            if found != project {
+                return Err(UndoError::Foreign { found: found.to_owned(), accepted: format!("`{project}`") });
+            }
+            at(compose_file, "docker-compose.yml")?;
+            at(&project_dir.join("docker-compose.yml"), "docker-compose.yml")
+        };
+        match undo {
+            Undo::ComposeDown { project, compose_file, project_dir } => compose(project, compose_file, project_dir),
+            Undo::DumpLogs { project, compose_file, project_dir, log } => {
+                compose(project, compose_file, project_dir)?;
+                at(log, "compose.log")
+            }
+            Undo::RemoveContainer { name } | Undo::RemoveVolume { name } => own(name, &[]),
+            Undo::RemoveNetwork { name } => own(name, &[names.internal_network(), names.egress_network()]),
+            Undo::RemoveImage { tag } => own(tag, &[names.derived_image()]),
+            // Checked when they are removed. Handlers check their own data.
+            Undo::RemoveFiles { .. } | Undo::Extension { .. } => Ok(()),
+        }
+    }
+
     pub(crate) fn undo(&self, undo: &Undo) -> Result<(), UndoError> {
         match undo {
             Undo::ComposeDown { project, compose_file, project_dir } => {

@@ -219,7 +219,7 @@ fn a_state_directory_that_cannot_be_written_stops_no_step() {
     assert!(matches!(failed[..], [Undo::DumpLogs { .. }]), "only the log has no place: {report}");
     assert!(!report.is_clean() && report.journal_errors[0].starts_with("write `"), "{report}");
     assert!(backend.lines().contains(&"docker image rm claude-bottle-workspace:demo".to_owned()));
-    let made = file.record(Undo::RemoveNetwork { name: "n".into() });
+    let made = file.record(Undo::RemoveNetwork { name: "claude-bottle-net-demo".into() });
     assert!(made.is_err(), "what cannot be recorded must not be made");
 }
 
@@ -230,12 +230,12 @@ fn a_panic_takes_the_bottle_down() {
     let file = fixture.journal(Owner::of_process(std::process::id()));
     let guard = TeardownGuard::new(engine, file.clone(), fixture.lock(), options());
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        guard.record(Undo::RemoveNetwork { name: "n".into() }).unwrap();
+        guard.record(Undo::RemoveNetwork { name: "claude-bottle-net-demo".into() }).unwrap();
         let _guard = guard;
         panic!("the caller's own");
     }));
     assert!(result.is_err());
-    assert_eq!(backend.lines(), ["docker network rm n"]);
+    assert_eq!(backend.lines(), ["docker network rm claude-bottle-net-demo"]);
     assert_eq!(file.journal().status, Status::Closed);
     drop(fixture.lock());
 }
@@ -246,9 +246,9 @@ fn a_cancelled_launch_is_taken_down() {
     let (backend, engine) = engine(RecordingBackend::new());
     engine.control().cancel().cancel();
     let file = fixture.journal(dead());
-    file.record(Undo::RemoveNetwork { name: "n".into() }).unwrap();
+    file.record(Undo::RemoveNetwork { name: "claude-bottle-net-demo".into() }).unwrap();
     assert!(tear_down(&engine, &file, &options()).is_clean());
-    assert_eq!(backend.lines(), ["docker network rm n"]);
+    assert_eq!(backend.lines(), ["docker network rm claude-bottle-net-demo"]);
 }
 
 fn handle(container: String) -> Handle {
@@ -271,11 +271,11 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
     let handle = handle(fixture.names.container(bottle_plan::Service::Agent));
     let launch = || {
         let guard = TeardownGuard::new(engine.clone(), fixture.journal(owner()), fixture.lock(), options());
-        guard.record(Undo::RemoveNetwork { name: "n".into() }).unwrap();
+        guard.record(Undo::RemoveNetwork { name: "claude-bottle-net-demo".into() }).unwrap();
         Bottle::launched(engine.clone(), guard, handle.clone()).unwrap()
     };
     drop(launch());
-    assert_eq!(backend.lines(), ["docker network rm n"]);
+    assert_eq!(backend.lines(), ["docker network rm claude-bottle-net-demo"]);
 
     backend.clear();
     launch().keep().unwrap();
@@ -298,7 +298,7 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
             "docker exec --user agent --workdir /work: id",
             "docker exec --interactive --user root --workdir /: id",
             "docker container inspect claude-bottle-demo claude-bottle-seal-demo",
-            "docker network rm n"
+            "docker network rm claude-bottle-net-demo"
         ]
     );
 }
