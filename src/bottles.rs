@@ -15,6 +15,7 @@ use bottle_files::{PrivateDir, resolved_path};
 use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
 use bottle_posture::Posture;
 use bottle_supervise::{SuperviseError, Supervisor};
+use bottle_verify::Verify;
 
 use crate::Host;
 #[cfg(feature = "deploy-keys")]
@@ -50,6 +51,7 @@ pub struct Bottles {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) cancel: CancelToken,
     pub(crate) wait: Duration,
+    pub(crate) verify: Verify,
     pub(crate) handlers: UndoHandlers,
     #[cfg(feature = "deploy-keys")]
     pub(crate) forges: Arc<dyn Forges>,
@@ -97,6 +99,7 @@ impl Bottles {
             observer: Arc::new(|_: &Event| {}),
             cancel: CancelToken::default(),
             wait: Duration::from_secs(120),
+            verify: Verify::default(),
             handlers: UndoHandlers::default(),
             #[cfg(feature = "deploy-keys")]
             forges: Arc::new(HttpForges::default()),
@@ -170,6 +173,14 @@ impl Bottles {
     #[must_use]
     pub const fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
+        self
+    }
+
+    /// Sets how much of a bottle is attacked before it is handed out. A missing protection fails the launch. Default:
+    /// [`Verify::Quick`], which takes about a quarter of a second.
+    #[must_use]
+    pub const fn with_verification(mut self, level: Verify) -> Self {
+        self.verify = level;
         self
     }
 

@@ -10,6 +10,7 @@ use bottle_exec::ExecError;
 use bottle_plan::{ManifestError, ResolveError};
 use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
+use bottle_verify::VerifyError;
 use bottle_workspace::WorkspaceError;
 
 #[cfg(feature = "deploy-keys")]
@@ -41,6 +42,8 @@ pub enum Step {
     Up,
     /// Provisions the agent's container after its start.
     Provision,
+    /// Attacks the bottle, and compares what holds with what was planned.
+    Verify,
     /// Creates the handle.
     HandOut,
 }
@@ -59,6 +62,7 @@ impl Step {
             Self::WriteCompose => "write the Compose file",
             Self::Up => "start the services",
             Self::Provision => "provision the agent",
+            Self::Verify => "verify the protections",
             Self::HandOut => "hand out the bottle",
         }
     }
@@ -187,6 +191,9 @@ pub enum LaunchCause {
     /// The agent's container could not be provisioned.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
+    /// A protection is missing, or could not be probed.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// The handle could not be created.
     #[error(transparent)]
     Bottle(#[from] BottleError),

@@ -287,6 +287,7 @@ pub use bottle_posture as posture;
 pub use bottle_sidecars as sidecars;
 pub use bottle_supervise as supervise;
 pub use bottle_tls as tls;
+pub use bottle_verify::{self as verify, Verification, Verify};
 pub use bottle_workspace as workspace;
 pub use bottles::Bottles;
 pub use error::{Error, Result};

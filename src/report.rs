@@ -125,6 +125,7 @@ mod tests {
     use bottle_plan::{HostFacts, Manifest, PlanRequest, ResolveError, Service, Slug, UserIds};
     use bottle_supervise::{AuditError, Malformed, Proposal, ProposalId, QueueError, SuperviseError};
     use bottle_tls::{BundleInput, TlsError};
+    use bottle_verify::{Outcome, Probe, VerifyError};
     use bottle_workspace::WorkspaceError;
 
     use super::*;
@@ -179,6 +180,11 @@ mod tests {
             ("WorkspaceError", Box::new(WorkspaceError::Read { path: path(), source: denied() })),
             ("WorkspaceError", Box::new(WorkspaceError::Write(denied()))),
         ];
+        let unprotected = || {
+            let detail = "the seal has none: No such file or directory".to_owned();
+            let probe = Probe { protection: "firewall rules", outcome: Outcome::Failed, detail };
+            VerifyError::Unprotected { failed: vec![probe] }
+        };
         let causes = [
             (Step::Up, LaunchCause::Cancelled),
             (Step::Prepare, LaunchCause::Manifest(manifest())),
@@ -203,6 +209,10 @@ mod tests {
                 LaunchCause::NoDeployKeys { upstream: "app".into(), key: "bottles.dev.git.upstreams[0]".into() },
             ),
             (Step::Provision, LaunchCause::Provision(ProvisionError::Custom(Box::new(denied())))),
+            (Step::Verify, LaunchCause::Verify(unprotected())),
+            (Step::Verify, LaunchCause::Verify(VerifyError::Engine(unsupported()))),
+            (Step::Verify, LaunchCause::Verify(VerifyError::Program(denied()))),
+            (Step::Verify, LaunchCause::Verify(VerifyError::Unknown)),
             (Step::HandOut, LaunchCause::Bottle(BottleError::Engine(unsupported()))),
         ];
         all.extend(
@@ -304,6 +314,7 @@ mod tests {
             boxed("JournalError", JournalError::AlreadyRunning { slug: slug(), owner: None }),
             boxed("JournalError", JournalError::NotUndone { slug: slug() }),
             boxed("BottleError", BottleError::Engine(engine())),
+            boxed("BottleError", BottleError::Verify(VerifyError::Unknown)),
             boxed("BottleError", BottleError::Journal(JournalError::NotUndone { slug: slug() })),
             boxed("BottleError", BottleError::Teardown(incomplete_teardown())),
             boxed("BottleError", BottleError::NotFound { slug: slug() }),

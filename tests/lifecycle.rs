@@ -112,8 +112,14 @@ fn launch(engine: Engine, root: &StateRoot, slug: &str, point: impl Fn(&str)) ->
     engine.compose(&project)?.up(Duration::from_secs(60), [("TOKEN".to_owned(), SecretValue::new("inside only"))])?;
     let container = names.container(Service::Agent);
     let copy = engine.container(&container)?.ok_or("the container is gone")?.copy_method();
-    let handle =
-        Handle { container, user: Some("65534".into()), workdir: Some("/tmp".into()), agent: vec!["id".into()], copy };
+    let handle = Handle {
+        container,
+        user: Some("65534".into()),
+        workdir: Some("/tmp".into()),
+        agent: vec!["id".into()],
+        copy,
+        expected: None,
+    };
     let bottle = Bottle::launched(engine, guard, handle)?;
     point("ready");
     Ok(bottle)

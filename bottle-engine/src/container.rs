@@ -31,6 +31,16 @@ impl Engine {
         self.run_exec(container, exec, false, |command| command)
     }
 
+    /// Runs a command that ends by itself, in a container that may have no shell. After a timeout or a cancellation it is
+    /// not stopped in the container.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the command is interrupted. A container that does not run is an exit status.
+    pub fn exec_bare(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
+        self.run_any(&self.exec_command(container, exec, None, false)?)
+    }
+
     /// Like [`exec`](Engine::exec), but passes the output to the control's sink as it arrives.
     ///
     /// # Errors

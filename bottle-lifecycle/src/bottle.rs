@@ -9,6 +9,7 @@ use bottle_engine::{Engine, EngineError, Exec};
 use bottle_exec::{Control, Event, Observer, Output, Stdin, chain};
 use bottle_files::tar::{self, Packer, Skipped};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
+use bottle_verify::{Verification, Verify, VerifyError};
 
 use crate::handle::Handle;
 use crate::health::{self, ServiceHealth};
@@ -32,6 +33,9 @@ pub enum BottleError {
     /// Part of the bottle could not be removed.
     #[error(transparent)]
     Teardown(#[from] TeardownError),
+    /// The protections could not be probed.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// The bottle does not exist.
     #[error("find bottle `{slug}`: neither its journal nor its container is there")]
     NotFound {
@@ -320,6 +324,21 @@ impl Bottle {
         Ok(health::health(&self.engine, &self.names)?)
     }
 
+    /// Attacks the bottle and returns whether each of its protections holds. A launch does the same before it hands out the
+    /// bottle, and also searches for the values of the secrets, which this handle does not have.
+    ///
+    /// The program that attacks runs as the agent's user, so an agent that is running could tamper with it. What the
+    /// engine and the seal say stays true.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the probes cannot be run, or the journal that says what to expect is lost. A missing
+    /// protection is in the result.
+    pub fn verify(&self, level: Verify) -> Result<Verification, BottleError> {
+        let expected = self.handle.expected.as_ref().ok_or(VerifyError::Unknown)?;
+        Ok(bottle_verify::verify(&self.engine, expected, level, &[])?)
+    }
+
     /// Reports the services that go down or are up again to `observer`, as
     /// [`ServiceChanged`](bottle_exec::Event::ServiceChanged), first those that are already down. Each incident is two
     /// events at most.
@@ -490,6 +509,7 @@ impl Handle {
             agent: label("command").and_then(|argv| serde_json::from_str(&argv).ok()).unwrap_or_default(),
             copy: state.copy_method(),
             container,
+            expected: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The data of a handle to a running bottle.
 
 use bottle_engine::CopyMethod;
+use bottle_verify::Expected;
 use serde::{Deserialize, Serialize};
 
 /// The data that a handle needs besides the names of the bottle.
@@ -17,4 +18,7 @@ pub struct Handle {
     pub agent: Vec<String>,
     /// Method for copying files into and out of the container.
     pub copy: CopyMethod,
+    /// Protections that the bottle was launched with. `None` if unknown: the journal is lost.
+    #[serde(default)]
+    pub expected: Option<Expected>,
 }

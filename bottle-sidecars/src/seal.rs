@@ -5,4 +5,4 @@ use crate::context::embedded;
 
 /// The build context of its image.
 pub const CONTEXT: BuildContext =
-    BuildContext { name: "seal", files: embedded!("seal": ["Dockerfile", "seal.c"], programs: []) };
+    BuildContext { name: "seal", files: embedded!("seal": ["Dockerfile", "probe.c", "seal.c"], programs: []) };

@@ -1,4 +1,4 @@
-//! The launch: nine steps from a plan to a running bottle. Each is recorded before it creates anything.
+//! The launch: twelve steps from a plan to a running bottle. Each is recorded before it creates anything.
 
 mod certificates;
 mod context;
@@ -13,11 +13,14 @@ mod write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bottle_compose::document::Variable;
 use bottle_compose::sidecar::{RESTART, RESTART_ONCE_UP};
 use bottle_compose::{ComposeFile, render};
 use bottle_engine::ComposeProject;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
-use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
+use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
+use bottle_sidecars::agent;
+use bottle_verify::{Expected, Verify, VerifyError};
 
 pub use crate::launch_error::{LaunchCause, LaunchError, Step};
 
@@ -112,8 +115,13 @@ impl Launch<'_> {
             let agent = AgentContainer { engine: self.engine(), plan: &resolved, authority: &trusted.certificate };
             Ok(self.bottles.provisioner.provision(&agent)?)
         })?;
+        let expected = Expected::of(&document, agent::USER).ok_or(VerifyError::Unknown);
+        let expected = expected.map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
+        if self.bottles.verify != Verify::Off {
+            self.step(Step::Verify, || self.verify(&document, &expected))?;
+        }
         self.step(Step::HandOut, || {
-            let handle = provision::handle(self.engine(), &resolved)?;
+            let handle = provision::handle(self.engine(), &resolved, expected)?;
             let images = crate::lifecycle::images(self.engine(), &self.plan.names)?;
             self.guard.file().change(|journal| journal.images = images)?;
             Ok(handle)
@@ -125,6 +133,18 @@ impl Launch<'_> {
         let document = render(plan, &sidecars)?;
         write::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
+    }
+
+    /// Attacks the bottle. Every value that only sidecars get is searched for in what the agent can read.
+    fn verify(&self, document: &ComposeFile, expected: &Expected) -> Result<(), LaunchCause> {
+        let agent = document.service(Service::Agent.as_str()).into_iter().flat_map(|agent| &agent.environment);
+        let own: Vec<&str> = agent.map(Variable::name).collect();
+        let secrets = self.ready.inputs.compose_environment.iter();
+        let secrets = secrets.filter(|(name, _)| !own.contains(&name.as_str())).map(|(_, value)| value.expose());
+        let secrets: Vec<&str> = secrets.collect();
+        let found = bottle_verify::verify(self.engine(), expected, self.bottles.verify, &secrets)?;
+        found.into_result()?;
+        Ok(())
     }
 
     /// Lets the engine restart a sidecar however often it dies.

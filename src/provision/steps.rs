@@ -14,6 +14,7 @@ use bottle_plan::manifest::Runtime;
 use bottle_plan::plan::GitGatePlan;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service};
 use bottle_sidecars::{agent, git_gate};
+use bottle_verify::Expected;
 
 use super::error::ProvisionError;
 use super::script::Script;
@@ -119,7 +120,7 @@ fn git_rules_check(gate: &GitGatePlan) -> String {
 }
 
 /// Returns the handle of the running agent's container.
-pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, EngineError> {
+pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan, expected: Expected) -> Result<Handle, EngineError> {
     let bottle = plan.plan();
     let container = bottle.names.container(Service::Agent);
     engine.wait_ready(&container, Duration::from_secs(10))?;
@@ -132,5 +133,6 @@ pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan) -> Result<Handle, Eng
             Runtime::Runc => CopyMethod::Engine,
             Runtime::Runsc => CopyMethod::Tar,
         },
+        expected: Some(expected),
     })
 }

@@ -15,3 +15,4 @@ mod seal;
 mod sidecar_state;
 mod sidecars;
 mod supervise;
+mod verify;

@@ -258,6 +258,7 @@ fn handle(container: String) -> Handle {
         workdir: Some("/work".into()),
         agent: vec!["claude".into()],
         copy: CopyMethod::Engine,
+        expected: None,
     }
 }
 
@@ -359,6 +360,7 @@ fn without_its_state_a_bottle_is_found_by_the_labels_of_its_container() {
         workdir: Some("/w".into()),
         agent: vec!["claude".into(), "two words".into()],
         copy: CopyMethod::Tar,
+        expected: None,
     };
     assert_eq!(bottle.handle(), &wanted);
     assert_eq!(bottle.agent().unwrap().argv, wanted.agent);

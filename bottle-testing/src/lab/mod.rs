@@ -114,7 +114,12 @@ impl Lab {
 
     /// Returns the launch options of the tests, with the lab's own state directory.
     pub fn options(&self) -> Bottles {
-        Bottles::new(engine(), host()).with_state_root(self.state_root())
+        self.options_of(engine())
+    }
+
+    /// Returns the launch options of the tests for an engine.
+    pub fn options_of(&self, engine: Engine) -> Bottles {
+        Bottles::new(engine, host()).with_state_root(self.state_root())
     }
 
     pub fn state_root(&self) -> StateRoot {

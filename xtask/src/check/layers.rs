@@ -23,7 +23,8 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-forge", Some(&["bottle-plan"])),
     ("bottle-workspace", Some(&["bottle-plan", "bottle-files"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
-    ("bottle-lifecycle", Some(&["bottle-plan", "bottle-exec", "bottle-engine", "bottle-files"])),
+    ("bottle-verify", Some(&["bottle-compose", "bottle-exec", "bottle-engine"])),
+    ("bottle-lifecycle", Some(&["bottle-plan", "bottle-exec", "bottle-engine", "bottle-files", "bottle-verify"])),
     (
         "bottle-supervise",
         Some(&[
@@ -52,6 +53,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-supervise",
             "bottle-forge",
             "bottle-workspace",
+            "bottle-verify",
         ]),
     ),
     ("bottle-testing", None),

@@ -1,0 +1,337 @@
+/*
+ * probe: attacks the protections of the container that it runs in, as the user that it runs as.
+ *
+ *   probe CHECK...
+ *
+ * Prints one line for each CHECK, in their order: `held` or `failed`, and what happened.
+ *
+ *   tcp:HOST:PORT                  no connection is made, and no packet leaves
+ *   udp:HOST:PORT                  no datagram leaves, from a socket bound to an interface neither
+ *   scan:HOST:PORT,PORT...         no TCP port accepts a connection, except these
+ *   open:HOST:PORT                 a connection is made
+ *   names:NAME                     the resolver asks nobody about NAME
+ *   proxy:HOST:PORT:TARGET         the proxy refuses a request for http://TARGET/ with status 403
+ *   ipv6                           no datagram leaves over IPv6
+ *   raw                            no raw and no packet socket can be created
+ *   process                        no capability, no new privileges
+ *   seccomp                        a filter is loaded, and refuses new user namespaces
+ *   sockets                        no socket of a container engine is there
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { REFUSED_WITHIN = 250, ANSWERED_WITHIN = 5000 }; /* milliseconds */
+
+static int outcome(const char *word, const char *format, va_list arguments) {
+    printf("%s ", word);
+    vprintf(format, arguments);
+    putchar('\n');
+    return 0;
+}
+
+static int held(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    outcome("held", format, arguments);
+    va_end(arguments);
+    return 1;
+}
+
+static int failed(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    outcome("failed", format, arguments);
+    va_end(arguments);
+    return 0;
+}
+
+/* Resolves an IPv4 host. Returns false if it has no address. Each name is asked for once: without a network, that takes seconds. */
+static int address_of(const char *host, long port, struct sockaddr_in *address) {
+    static struct { char host[256]; int found; struct sockaddr_in address; } known[32];
+    static int count;
+    int at = 0;
+    while (at < count && strcmp(known[at].host, host) != 0) at++;
+    if (at == count) {
+        if (count == sizeof known / sizeof *known || strlen(host) >= sizeof known[0].host) return 0;
+        const struct addrinfo wanted = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+        struct addrinfo *found = NULL;
+        strcpy(known[count].host, host);
+        known[count].found = getaddrinfo(host, NULL, &wanted, &found) == 0;
+        if (known[count].found) known[count].address = *(const struct sockaddr_in *)found->ai_addr;
+        if (found != NULL) freeaddrinfo(found);
+        count++;
+    }
+    *address = known[at].address;
+    address->sin_port = htons(port);
+    return known[at].found;
+}
+
+/* Connects. Returns the socket, or -1 with errno; ETIMEDOUT if nothing answered in time. */
+static int connected(const struct sockaddr_in *address, int milliseconds) {
+    const int made = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (made < 0) return -1;
+    int error = connect(made, (const struct sockaddr *)address, sizeof *address) == 0 ? 0 : errno;
+    if (error == EINPROGRESS) {
+        struct pollfd wait = {.fd = made, .events = POLLOUT};
+        socklen_t size = sizeof error;
+        error = ETIMEDOUT;
+        if (poll(&wait, 1, milliseconds) == 1) getsockopt(made, SOL_SOCKET, SO_ERROR, &error, &size);
+    }
+    if (error == 0) return made;
+    close(made);
+    errno = error;
+    return -1;
+}
+
+static int check_tcp(const char *host, long port) {
+    struct sockaddr_in address;
+    if (!address_of(host, port, &address)) return failed("`%s` has no address", host);
+    const int made = connected(&address, REFUSED_WITHIN);
+    if (made >= 0) {
+        close(made);
+        return failed("connected to %s:%ld", host, port);
+    }
+    if (errno == ETIMEDOUT) return failed("nothing refused a packet to %s:%ld within %d ms", host, port, REFUSED_WITHIN);
+    return held("%s:%ld: %s", host, port, strerror(errno));
+}
+
+static int check_open(const char *host, long port) {
+    struct sockaddr_in address;
+    if (!address_of(host, port, &address)) return failed("`%s` has no address", host);
+    const int made = connected(&address, ANSWERED_WITHIN);
+    if (made < 0) return failed("%s:%ld: %s", host, port, strerror(errno));
+    close(made);
+    return held("connected to %s:%ld", host, port);
+}
+
+/* Sends a datagram, from a socket bound to the interface if there is one. Returns true if it was sent. */
+static int sent(const void *address, socklen_t size, int family, const char *interface) {
+    const int made = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (made < 0) return 0;
+    int done = 0;
+    if (interface == NULL || setsockopt(made, SOL_SOCKET, SO_BINDTODEVICE, interface, strlen(interface)) == 0)
+        done = sendto(made, "probe", 5, MSG_DONTWAIT, address, size) >= 0;
+    const int error = errno;
+    close(made);
+    errno = error;
+    return done;
+}
+
+static int check_udp(const char *host, long port) {
+    struct sockaddr_in address;
+    if (!address_of(host, port, &address)) return failed("`%s` has no address", host);
+    if (sent(&address, sizeof address, AF_INET, NULL)) return failed("sent a datagram to %s:%ld", host, port);
+    const int error = errno;
+    int bound = 0;
+    struct if_nameindex *interfaces = if_nameindex();
+    for (struct if_nameindex *at = interfaces; at != NULL && at->if_name != NULL && bound < 16; at++) {
+        if (strcmp(at->if_name, "lo") == 0) continue;
+        if (sent(&address, sizeof address, AF_INET, at->if_name))
+            return failed("sent a datagram to %s:%ld over %s", host, port, at->if_name);
+        bound++;
+    }
+    if_freenameindex(interfaces);
+    return held("%s:%ld: %s, and bound to %d interfaces", host, port, strerror(error), bound);
+}
+
+static int check_ipv6(void) {
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(53)};
+    inet_pton(AF_INET6, "2001:db8::1", &address.sin6_addr);
+    if (sent(&address, sizeof address, AF_INET6, NULL)) return failed("sent a datagram over IPv6");
+    const int error = errno;
+    inet_pton(AF_INET6, "ff02::1", &address.sin6_addr);
+    struct if_nameindex *interfaces = if_nameindex();
+    for (struct if_nameindex *at = interfaces; at != NULL && at->if_name != NULL; at++) {
+        if (strcmp(at->if_name, "lo") == 0) continue;
+        address.sin6_scope_id = at->if_index;
+        if (sent(&address, sizeof address, AF_INET6, NULL)) return failed("sent a datagram over IPv6 and %s", at->if_name);
+    }
+    if_freenameindex(interfaces);
+    return held("%s", strerror(error));
+}
+
+static int is_in(long port, const char *list) {
+    for (const char *at = list; at != NULL && *at != '\0'; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (atol(at) == port) return 1;
+    return 0;
+}
+
+static int check_scan(const char *host, const char *except) {
+    struct sockaddr_in address;
+    if (!address_of(host, 0, &address)) return failed("`%s` has no address", host);
+    for (long port = 1; port <= 65535; port++) {
+        if (is_in(port, except)) continue;
+        address.sin_port = htons(port);
+        const int made = connected(&address, REFUSED_WITHIN);
+        if (made >= 0) {
+            close(made);
+            return failed("connected to %s:%ld", host, port);
+        }
+        if (errno == ETIMEDOUT) return failed("nothing refused a packet to %s:%ld within %d ms", host, port, REFUSED_WITHIN);
+    }
+    return held("%s refuses every TCP port but %s", host, *except == '\0' ? "none" : except);
+}
+
+/* Reads the first name server's address. */
+static int name_server(struct sockaddr_in *address) {
+    FILE *file = fopen("/etc/resolv.conf", "re");
+    char line[256], host[64];
+    int found = 0;
+    while (file != NULL && !found && fgets(line, sizeof line, file) != NULL)
+        found = sscanf(line, "nameserver %63s", host) == 1 && inet_pton(AF_INET, host, &address->sin_addr) == 1;
+    if (file != NULL) fclose(file);
+    address->sin_family = AF_INET;
+    address->sin_port = htons(53);
+    return found;
+}
+
+static int check_names(const char *name) {
+    struct sockaddr_in server = {0};
+    if (!name_server(&server)) return held("there is no name server");
+    unsigned char query[300] = {0x62, 0x74, 1, 0, 0, 1};
+    size_t used = 12;
+    for (const char *label = name; *label != '\0';) {
+        const size_t length = strcspn(label, ".");
+        if (length == 0 || length > 63 || used + length + 6 > sizeof query) return failed("`%s` is no name", name);
+        query[used++] = length;
+        memcpy(query + used, label, length);
+        used += length;
+        label += length + (label[length] == '.');
+    }
+    query[used + 2] = 1; /* the root label, then type A */
+    query[used + 4] = 1; /* class IN */
+    used += 5;
+    const int made = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct pollfd wait = {.fd = made, .events = POLLIN};
+    unsigned char answer[1500];
+    if (made < 0 || sendto(made, query, used, 0, (struct sockaddr *)&server, sizeof server) < 0) {
+        if (made >= 0) close(made);
+        return held("the resolver is not reached: %s", strerror(errno));
+    }
+    const ssize_t length = poll(&wait, 1, ANSWERED_WITHIN) == 1 ? recv(made, answer, sizeof answer, 0) : -1;
+    close(made);
+    if (length < 12) return held("the resolver does not answer");
+    const int code = answer[3] & 15; /* 2: it could ask nobody. 5: refused. */
+    if (code == 2 || code == 5) return held("the resolver answers with code %d", code);
+    return failed("the resolver answers with code %d, so it asked another server", code);
+}
+
+static int check_proxy(const char *host, long port, const char *target) {
+    struct sockaddr_in address;
+    char request[1024], answer[256];
+    if (!address_of(host, port, &address)) return failed("`%s` has no address", host);
+    const int made = connected(&address, ANSWERED_WITHIN);
+    if (made < 0) return failed("%s:%ld: %s", host, port, strerror(errno));
+    const int length = snprintf(request, sizeof request, "GET http://%s/ HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
+                                target, target);
+    struct pollfd wait = {.fd = made, .events = POLLIN};
+    ssize_t got = -1;
+    int status = 0;
+    if (length < (int)sizeof request && send(made, request, length, MSG_NOSIGNAL) == length && poll(&wait, 1, ANSWERED_WITHIN) == 1)
+        got = recv(made, answer, sizeof answer - 1, 0);
+    close(made);
+    answer[got > 0 ? got : 0] = '\0';
+    if (sscanf(answer, "HTTP/1.%*d %d", &status) != 1) return failed("%s:%ld does not answer", host, port);
+    if (status != 403) return failed("%s:%ld answers with status %d to a request for a host that is not allowed", host, port, status);
+    return held("%s:%ld answers with status 403", host, port);
+}
+
+static int check_raw(void) {
+    const int raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP);
+    if (raw >= 0) return failed("created a raw socket");
+    const int error = errno;
+    const int packet = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    if (packet >= 0) return failed("created a packet socket");
+    return held("%s, %s", strerror(error), strerror(errno));
+}
+
+/* Reads a line of this process's status. Returns false if there is none of this name. */
+static int status_of(const char *name, char *value, size_t size) {
+    FILE *file = fopen("/proc/self/status", "re");
+    char line[256];
+    int found = 0;
+    while (file != NULL && !found && fgets(line, sizeof line, file) != NULL) {
+        const size_t length = strlen(name);
+        if (strncmp(line, name, length) == 0 && line[length] == ':') {
+            snprintf(value, size, "%s", line + length + 1 + strspn(line + length + 1, " \t"));
+            value[strcspn(value, "\n")] = '\0';
+            found = 1;
+        }
+    }
+    if (file != NULL) fclose(file);
+    return found;
+}
+
+static int check_process(void) {
+    const char *sets[] = {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"};
+    char value[256];
+    if (getuid() == 0 || geteuid() == 0) return failed("the user is root");
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        if (!status_of(sets[i], value, sizeof value)) continue; /* gVisor has no CapAmb */
+        if (strspn(value, "0") != strlen(value)) return failed("%s is %s", sets[i], value);
+    }
+    if (!status_of("CapEff", value, sizeof value)) return failed("the capabilities cannot be read");
+    /* gVisor does not show it, and sets it for every process that has it in the container's configuration. */
+    if (status_of("NoNewPrivs", value, sizeof value) && strcmp(value, "1") != 0) return failed("NoNewPrivs is %s", value);
+    return held("user %d, no capability", (int)getuid());
+}
+
+static int check_seccomp(void) {
+    char value[256];
+    if (!status_of("Seccomp", value, sizeof value)) return failed("the filter's state cannot be read");
+    if (strcmp(value, "2") != 0) return failed("Seccomp is %s", value);
+    const pid_t child = fork();
+    if (child == 0) _exit(unshare(CLONE_NEWUSER) == 0);
+    int status = 0;
+    if (child < 0 || waitpid(child, &status, 0) != child) return failed("cannot start a process: %s", strerror(errno));
+    if (status != 0) return failed("a new user namespace was created");
+    return held("filter loaded, no user namespace");
+}
+
+static int check_sockets(void) {
+    const char *paths[] = {"/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock"};
+    struct stat found;
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        if (stat(paths[i], &found) == 0) return failed("%s is there", paths[i]);
+    return held("none of %d paths", (int)(sizeof paths / sizeof *paths));
+}
+
+int main(int count, char **arguments) {
+    int all = 1;
+    for (int i = 1; i < count; i++) {
+        char text[512], *parts[4] = {"", "", "", ""}, *rest = text;
+        snprintf(text, sizeof text, "%s", arguments[i]);
+        for (int part = 0; part < 4 && rest != NULL; part++) parts[part] = strsep(&rest, ":");
+        const char *check = parts[0], *host = parts[1];
+        const long port = atol(parts[2]);
+        if (strcmp(check, "tcp") == 0) all &= check_tcp(host, port);
+        else if (strcmp(check, "udp") == 0) all &= check_udp(host, port);
+        else if (strcmp(check, "scan") == 0) all &= check_scan(host, parts[2]);
+        else if (strcmp(check, "open") == 0) all &= check_open(host, port);
+        else if (strcmp(check, "names") == 0) all &= check_names(host);
+        else if (strcmp(check, "proxy") == 0) all &= check_proxy(host, port, parts[3]);
+        else if (strcmp(check, "ipv6") == 0) all &= check_ipv6();
+        else if (strcmp(check, "raw") == 0) all &= check_raw();
+        else if (strcmp(check, "process") == 0) all &= check_process();
+        else if (strcmp(check, "seccomp") == 0) all &= check_seccomp();
+        else if (strcmp(check, "sockets") == 0) all &= check_sockets();
+        else all &= failed("`%s` is no check", arguments[i]);
+        fflush(stdout);
+    }
+    return all ? 0 : 1;
+}

@@ -1,0 +1,324 @@
+//! The engine's own description of the containers and the network.
+
+use std::collections::BTreeSet;
+
+use bottle_engine::{Engine, EngineError, ObjectKind};
+use serde_json::Value;
+
+use crate::expected::Expected;
+use crate::holds_secret;
+use crate::report::Probe;
+
+/// Descriptions by the engine. Null: there is no such object.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    agent: Value,
+    seal: Value,
+    network: Value,
+}
+
+/// Asks the engine.
+pub(crate) fn facts(engine: &Engine, expected: &Expected) -> Result<Facts, EngineError> {
+    let describe = |kind, name| Ok::<_, EngineError>(engine.inspect(kind, name)?.unwrap_or_default());
+    Ok(Facts {
+        agent: describe(ObjectKind::Container, &expected.agent)?,
+        seal: describe(ObjectKind::Container, &expected.seal)?,
+        network: describe(ObjectKind::Network, &expected.network)?,
+    })
+}
+
+impl Facts {
+    /// Returns the addresses of the containers on the agent's network, without the seal's.
+    pub(crate) fn addresses(&self) -> BTreeSet<String> {
+        let containers = self.network["Containers"].as_object().into_iter().flatten();
+        let own = self.seal["Id"].as_str();
+        let others = containers.filter(|(id, _)| Some(id.as_str()) != own);
+        let address = |container: &Value| Some(container["IPv4Address"].as_str()?.split('/').next()?.to_owned());
+        others.filter_map(|(_, container)| address(container)).collect()
+    }
+}
+
+/// Compares the descriptions with what the document promises.
+pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Vec<Probe> {
+    vec![
+        network_namespace(facts),
+        internal_network(facts, expected),
+        capabilities(facts),
+        host_namespaces(facts),
+        mounts(facts, expected),
+        limits(facts, expected),
+        configuration(facts, secrets),
+    ]
+}
+
+fn network_namespace(facts: &Facts) -> Probe {
+    let mut problems = Vec::new();
+    let mode = text(&facts.agent["HostConfig"]["NetworkMode"]);
+    let seal = text(&facts.seal["Id"]);
+    if seal.is_empty() || mode != format!("container:{seal}") {
+        problems.push(format!("the agent's network mode is `{mode}`, which is not the seal's namespace"));
+    }
+    if keys(&facts.agent["NetworkSettings"]["Networks"]).next().is_some() {
+        problems.push("the agent is attached to a network of its own".to_owned());
+    }
+    for (name, container) in [("agent", &facts.agent), ("seal", &facts.seal)] {
+        if text(&container["State"]["Status"]) != "running" {
+            problems.push(format!("the {name}'s container does not run"));
+        }
+    }
+    // The engine's times have the same form, so that they compare as texts.
+    let started = |container: &Value| text(&container["State"]["StartedAt"]).trim_end_matches('Z').to_owned();
+    if started(&facts.seal) > started(&facts.agent) {
+        problems.push("the seal was started after the agent, which is in an earlier namespace".to_owned());
+    }
+    Probe::of("network namespace", &problems, "the agent is in the seal's")
+}
+
+fn internal_network(facts: &Facts, expected: &Expected) -> Probe {
+    let mut problems = Vec::new();
+    let attached: Vec<&str> = keys(&facts.seal["NetworkSettings"]["Networks"]).collect();
+    if attached != [expected.network.as_str()] {
+        problems.push(format!("the seal is attached to {attached:?}, not only to `{}`", expected.network));
+    }
+    if facts.network["Internal"] != true {
+        problems.push(format!("the network `{}` is not internal", expected.network));
+    }
+    if facts.network["EnableIPv6"] == true {
+        problems.push(format!("the network `{}` has IPv6", expected.network));
+    }
+    Probe::of("internal network", &problems, format!("`{}` has no route to the outside", expected.network))
+}
+
+fn capabilities(facts: &Facts) -> Probe {
+    let mut problems = Vec::new();
+    for (name, container, may_add) in [("agent", &facts.agent, &[][..]), ("seal", &facts.seal, &["NET_ADMIN"][..])] {
+        let host = &container["HostConfig"];
+        if host["Privileged"] == true {
+            problems.push(format!("the {name} is privileged"));
+        }
+        let bare = |value: &Value| text(value).trim_start_matches("CAP_").to_owned();
+        if !list(&host["CapDrop"]).any(|dropped| bare(dropped).eq_ignore_ascii_case("ALL")) {
+            problems.push(format!("the {name} does not drop all capabilities"));
+        }
+        let added: Vec<String> = list(&host["CapAdd"]).map(bare).filter(|added| !may_add.contains(&&**added)).collect();
+        if !added.is_empty() {
+            problems.push(format!("the {name} has the capabilities {}", added.join(", ")));
+        }
+        let options: Vec<String> = list(&host["SecurityOpt"]).map(|option| text(option).to_owned()).collect();
+        if !options.iter().any(|option| matches!(option.as_str(), "no-new-privileges:true" | "no-new-privileges")) {
+            problems.push(format!("the {name} may gain privileges"));
+        }
+        if let Some(option) = options.iter().find(|option| option.contains("unconfined") || option.contains("disable"))
+        {
+            problems.push(format!("the {name} has the security option `{option}`"));
+        }
+    }
+    Probe::of("capabilities", &problems, "all dropped, no new privileges")
+}
+
+fn host_namespaces(facts: &Facts) -> Probe {
+    let mut problems = Vec::new();
+    let host = &facts.agent["HostConfig"];
+    for key in ["PidMode", "IpcMode", "UTSMode", "UsernsMode"] {
+        let mode = text(&host[key]);
+        if !matches!(mode, "" | "private" | "shareable") {
+            problems.push(format!("{key} is `{mode}`"));
+        }
+    }
+    for key in ["Devices", "DeviceRequests", "DeviceCgroupRules"] {
+        if list(&host[key]).next().is_some() {
+            problems.push(format!("{key} is not empty"));
+        }
+    }
+    Probe::of("host namespaces", &problems, "none, and no device")
+}
+
+fn mounts(facts: &Facts, expected: &Expected) -> Probe {
+    let mut problems = Vec::new();
+    for mount in list(&facts.agent["Mounts"]) {
+        let target = text(&mount["Destination"]);
+        match text(&mount["Type"]) {
+            "bind" => match expected.binds.iter().find(|(known, _)| known == target) {
+                None => problems.push(format!("`{target}` is mounted from the host")),
+                Some((_, true)) if mount["RW"] != false => problems.push(format!("`{target}` can be written")),
+                Some(_) => {}
+            },
+            // A `VOLUME` of the image, and what the document mounts in memory.
+            "volume" | "tmpfs" => {}
+            kind => problems.push(format!("`{target}` is a mount of the kind `{kind}`")),
+        }
+    }
+    let there: Vec<&str> = list(&facts.agent["Mounts"]).map(|mount| text(&mount["Destination"])).collect();
+    for (target, _) in expected.binds.iter().filter(|(target, _)| !there.contains(&target.as_str())) {
+        problems.push(format!("`{target}` is not mounted"));
+    }
+    Probe::of("mounts", &problems, format!("{} from the host, as planned", expected.binds.len()))
+}
+
+fn limits(facts: &Facts, expected: &Expected) -> Probe {
+    let host = &facts.agent["HostConfig"];
+    let mut problems = Vec::new();
+    let wanted = [
+        ("PidsLimit", expected.pids.map(u64::from)),
+        ("Memory", expected.memory),
+        ("MemorySwap", expected.memory),
+        ("NanoCpus", expected.nano_cpus),
+    ];
+    for (key, wanted) in wanted {
+        if let Some(wanted) = wanted
+            && host[key].as_u64() != Some(wanted)
+        {
+            problems.push(format!("{key} is {}, not {wanted}", host[key]));
+        }
+    }
+    let count = wanted.iter().filter(|(_, wanted)| wanted.is_some()).count();
+    Probe::of("limits", &problems, format!("{count} limits, as planned"))
+}
+
+fn configuration(facts: &Facts, secrets: &[&str]) -> Probe {
+    const PROTECTION: &str = "configuration";
+    if secrets.is_empty() {
+        return Probe::not_run(PROTECTION, "no secret is known to search for");
+    }
+    let shown = [&facts.agent, &facts.seal, &facts.network].map(|value| value.to_string()).concat();
+    // A value with a quote or a backslash is escaped there.
+    let escaped: Vec<String> = secrets.iter().map(|secret| Value::from(*secret).to_string()).collect();
+    let escaped: Vec<&str> = escaped.iter().map(|secret| secret.trim_matches('"')).collect();
+    let problems: &[String] = if holds_secret(shown.as_bytes(), &escaped) {
+        &["the engine shows a secret in the description of the agent, the seal or their network".to_owned()]
+    } else {
+        &[]
+    };
+    Probe::of(PROTECTION, problems, format!("no secret in {} bytes of the engine's description", shown.len()))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn keys(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_object().into_iter().flatten().map(|(key, _)| key.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::report::Outcome;
+
+    fn described() -> (Facts, Expected) {
+        let security = json!({
+            "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "IpcMode": "private", "PidsLimit": 4096,
+            "Memory": 1 << 30, "MemorySwap": 1 << 30, "NanoCpus": 2_000_000_000_u64, "NetworkMode": "container:5ea1",
+        });
+        let mut seal = security.clone();
+        seal["CapAdd"] = json!(["CAP_NET_ADMIN"]);
+        let facts = Facts {
+            agent: json!({
+                "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.5Z"}, "HostConfig": security,
+                "Mounts": [{"Type": "bind", "Destination": "/etc/bottle", "RW": false}],
+                "NetworkSettings": {"Networks": {}}, "Config": {"Env": ["A=b"]},
+            }),
+            seal: json!({
+                "Id": "5ea1", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.25Z"}, "HostConfig": seal,
+                "NetworkSettings": {"Networks": {"bottle-int": {}}},
+            }),
+            network: json!({
+                "Internal": true, "EnableIPv6": false,
+                "Containers": {"5ea1": {"IPv4Address": "172.20.0.3/16"}, "feed": {"IPv4Address": "172.20.0.2/16"}},
+            }),
+        };
+        let expected = Expected {
+            agent: "a".into(),
+            user: "agent".into(),
+            seal: "s".into(),
+            containers: vec!["a".into(), "s".into()],
+            network: "bottle-int".into(),
+            open: vec![("pipelock".into(), 8888)],
+            closed: Vec::new(),
+            proxy: Some(("pipelock".into(), 8888)),
+            binds: vec![("/etc/bottle".into(), true)],
+            pids: Some(4096),
+            memory: Some(1 << 30),
+            nano_cpus: Some(2_000_000_000),
+            is_gvisor: false,
+        };
+        (facts, expected)
+    }
+
+    #[test]
+    fn a_bottle_as_planned_holds() {
+        let (facts, expected) = described();
+        for probe in probes(&facts, &expected, &["hunter2hunter2"]) {
+            assert_eq!(probe.outcome, Outcome::Held, "{probe}");
+        }
+        assert_eq!(facts.addresses(), BTreeSet::from(["172.20.0.2".to_owned()]));
+    }
+
+    #[test]
+    fn every_weakening_is_found_by_one_probe() {
+        let agent = |path: &'static str, value: Value| ("agent", path, value);
+        let seal = |path: &'static str, value: Value| ("seal", path, value);
+        let network = |path: &'static str, value: Value| ("network", path, value);
+        let weakened = [
+            (agent("/HostConfig/NetworkMode", json!("bridge")), "network namespace"),
+            (agent("/HostConfig/NetworkMode", json!("container:")), "network namespace"),
+            (agent("/NetworkSettings/Networks", json!({"bridge": {}})), "network namespace"),
+            (seal("/State/StartedAt", json!("2026-03-01T12:00:02Z")), "network namespace"),
+            (seal("/State/Status", json!("exited")), "network namespace"),
+            (seal("/NetworkSettings/Networks", json!({"bottle-int": {}, "bridge": {}})), "internal network"),
+            (network("/Internal", json!(false)), "internal network"),
+            (network("/EnableIPv6", json!(true)), "internal network"),
+            (agent("/HostConfig/Privileged", json!(true)), "capabilities"),
+            (agent("/HostConfig/CapDrop", json!([])), "capabilities"),
+            (agent("/HostConfig/CapAdd", json!(["CAP_NET_ADMIN"])), "capabilities"),
+            (seal("/HostConfig/CapAdd", json!(["NET_ADMIN", "SYS_ADMIN"])), "capabilities"),
+            (agent("/HostConfig/SecurityOpt", json!([])), "capabilities"),
+            (agent("/HostConfig/SecurityOpt", json!(["no-new-privileges:true", "seccomp=unconfined"])), "capabilities"),
+            (agent("/HostConfig/PidMode", json!("host")), "host namespaces"),
+            (agent("/HostConfig/IpcMode", json!("host")), "host namespaces"),
+            (agent("/HostConfig/Devices", json!([{"PathOnHost": "/dev/kvm"}])), "host namespaces"),
+            (agent("/Mounts/0/RW", json!(true)), "mounts"),
+            (agent("/Mounts/0/Destination", json!("/var/run/docker.sock")), "mounts"),
+            (agent("/Mounts", json!([])), "mounts"),
+            (agent("/HostConfig/PidsLimit", json!(0)), "limits"),
+            (agent("/HostConfig/Memory", json!(0)), "limits"),
+            (agent("/HostConfig/MemorySwap", json!(-1)), "limits"),
+            (agent("/Config/Env/0", json!("TOKEN=hunter2\"hunter2")), "configuration"),
+        ];
+        for ((object, path, value), protection) in weakened {
+            let (mut facts, expected) = described();
+            let described = match object {
+                "agent" => &mut facts.agent,
+                "seal" => &mut facts.seal,
+                _ => &mut facts.network,
+            };
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            let parent = described.pointer_mut(parent).unwrap();
+            match key.parse::<usize>() {
+                Ok(index) => parent[index] = value,
+                Err(_) => parent[key] = value,
+            }
+            let probes = probes(&facts, &expected, &["hunter2\"hunter2"]);
+            let failed: Vec<_> = probes.iter().filter(|probe| probe.outcome == Outcome::Failed).collect();
+            assert_eq!(failed.len(), 1, "{object}{path}: {failed:?}");
+            assert_eq!(failed[0].protection, protection, "{object}{path}");
+            assert!(!failed[0].detail.contains("hunter2"), "{}", failed[0]);
+        }
+    }
+
+    #[test]
+    fn without_objects_every_protection_is_missing_that_needs_them() {
+        let (_, expected) = described();
+        let none = Facts { agent: Value::Null, seal: Value::Null, network: Value::Null };
+        let probes = probes(&none, &expected, &[]);
+        let failed: Vec<_> =
+            probes.iter().filter(|probe| probe.outcome == Outcome::Failed).map(|probe| probe.protection).collect();
+        assert_eq!(failed, ["network namespace", "internal network", "capabilities", "mounts", "limits"]);
+    }
+}

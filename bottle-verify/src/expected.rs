@@ -1,0 +1,108 @@
+//! The protections that a Compose document promises.
+
+use std::collections::BTreeSet;
+
+use bottle_compose::ComposeFile;
+use serde::{Deserialize, Serialize};
+
+/// The protections of one bottle, as its Compose document promises them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Name of the agent's container.
+    pub agent: String,
+    /// User that the agent runs as.
+    pub user: String,
+    /// Name of the seal's container.
+    pub seal: String,
+    /// Names of all containers, the agent's and the seal's included.
+    pub containers: Vec<String>,
+    /// Name of the agent's network on the engine.
+    pub network: String,
+    /// Ports that the agent may reach, each with its sidecar's host name.
+    pub open: Vec<(String, u16)>,
+    /// Host names of the proxies that the agent may not reach.
+    pub closed: Vec<String>,
+    /// Host name and port of the agent's proxy. `None` if it has none.
+    pub proxy: Option<(String, u16)>,
+    /// Bind mounts of the agent: target, and true if the agent may only read it.
+    pub binds: Vec<(String, bool)>,
+    /// Maximum number of processes of the agent.
+    pub pids: Option<u32>,
+    /// Memory limit of the agent in bytes.
+    pub memory: Option<u64>,
+    /// Number of processors of the agent, in billionths.
+    pub nano_cpus: Option<u64>,
+    /// True if the agent runs in gVisor, whose own kernel does not show a system call filter.
+    pub is_gvisor: bool,
+}
+
+impl Expected {
+    /// Reads a document whose agent runs as `user`. Returns `None` for a document without an agent or a seal, which
+    /// [`render`](bottle_compose::render) never makes.
+    pub fn of(document: &ComposeFile, user: &str) -> Option<Self> {
+        let (agent, seal) = (document.service("agent")?, document.service("seal")?);
+        let (mut open, mut closed) = (Vec::new(), Vec::new());
+        for endpoint in &seal.command {
+            let mut parts = endpoint.split(':');
+            let host = parts.next()?.to_owned();
+            match parts.next() {
+                Some(port) => open.push((host, port.parse().ok()?)),
+                None => closed.push(host),
+            }
+        }
+        let (internal, _) = seal.networks.first()?;
+        let (_, network) = document.networks.iter().find(|(name, _)| name == internal)?;
+        let proxy = agent.environment.iter().find_map(|variable| match variable {
+            bottle_compose::document::Variable::Set(name, url) if name == "HTTP_PROXY" => {
+                let (host, port) = url.strip_prefix("http://")?.trim_end_matches('/').rsplit_once(':')?;
+                Some((host.to_owned(), port.parse().ok()?))
+            }
+            _ => None,
+        });
+        Some(Self {
+            agent: agent.container_name.clone(),
+            user: user.to_owned(),
+            seal: seal.container_name.clone(),
+            containers: document.services.iter().map(|(_, service)| service.container_name.clone()).collect(),
+            network: network.name.clone(),
+            open,
+            closed,
+            proxy,
+            binds: agent.volumes.iter().map(|bind| (bind.target.clone(), bind.read_only)).collect(),
+            pids: agent.pids_limit,
+            memory: agent.mem_limit,
+            nano_cpus: agent.cpus.as_deref().and_then(billionths),
+            is_gvisor: agent.runtime.as_deref() == Some("runsc"),
+        })
+    }
+
+    /// Returns the ports that are open, each once.
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        self.open.iter().map(|(_, port)| *port).collect()
+    }
+
+    /// Returns the host names of all sidecars, each once.
+    pub(crate) fn hosts(&self) -> BTreeSet<&str> {
+        self.open.iter().map(|(host, _)| host.as_str()).chain(self.closed.iter().map(String::as_str)).collect()
+    }
+}
+
+/// Reads a number of processors, such as `1.5`.
+fn billionths(cpus: &str) -> Option<u64> {
+    let (whole, fraction) = cpus.split_once('.').unwrap_or((cpus, ""));
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(digits.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_read_as_the_engine_counts_them() {
+        assert_eq!(billionths("2"), Some(2_000_000_000));
+        assert_eq!(billionths("0.5"), Some(500_000_000));
+        assert_eq!(billionths("1.25"), Some(1_250_000_000));
+        assert_eq!(billionths("many"), None);
+    }
+}

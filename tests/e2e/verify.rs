@@ -1,0 +1,297 @@
+//! The verification: a launch attacks its own bottle, and every weakened bottle is refused.
+
+use std::sync::Arc;
+
+use bottle::exec::engine::Exec;
+use bottle::exec::{Backend, Command, Control, ExecError, Output};
+use bottle::plan::Service;
+use bottle::verify::{Outcome, VerifyError};
+use bottle::{AgentContainer, Builtin, Host, ProvisionError, Provisioner, Verification, Verify};
+use bottle_testing::lab::{self, Lab, docker, figure, needs_runtime};
+
+/// Every protection of a bottle with egress in front of pipelock.
+const BOTTLE: &str = "\
+supervise: true
+limits: {agent: {memory: 1GiB, cpus: 1.5}}
+egress:
+  allow: [outside.test]
+  routes:
+    - host: api.example.com
+      inject: {token: VERIFY_TOKEN}";
+
+/// Value of the token, which no agent may hold.
+const TOKEN: &str = "verify-token-0123456789abcdef";
+
+/// Returns a host whose environment has the token.
+fn host_with_token() -> Host {
+    let host = lab::host();
+    let token = ("VERIFY_TOKEN".into(), TOKEN.into());
+    Host::new(host.facts.clone(), host.environment().chain([token]).collect::<Vec<_>>())
+}
+
+/// Returns the protections that a verification found.
+fn protections(verification: &Verification, outcome: Outcome) -> Vec<&'static str> {
+    let probes = verification.probes.iter().filter(|probe| probe.outcome == outcome);
+    probes.map(|probe| probe.protection).collect()
+}
+
+fn holds_under(runtime: &str) {
+    needs_runtime(runtime);
+    for (topology, manifest) in [("routes", BOTTLE), ("plain", "egress: {allow: [outside.test]}"), ("closed", "{}")] {
+        let lab = Lab::new(&format!("verify-{topology}-{runtime}"));
+        let options = lab.options().with_host(host_with_token());
+        let manifest =
+            if manifest == "{}" { format!("runtime: {runtime}") } else { format!("runtime: {runtime}\n{manifest}") };
+        let bottle = options.launch(lab.plan(&manifest, "")).unwrap();
+        for level in [Verify::Quick, Verify::Full] {
+            let found = bottle.verify(level).unwrap();
+            assert!(found.holds(), "{topology}: {found}");
+            figure(format_args!(
+                "{topology} under {runtime}: {level:?}: {} probes in {} ms",
+                found.probes.len(),
+                found.took.as_millis()
+            ));
+            // Only the launch knows the values to search for.
+            let mut not_run = vec!["configuration", "environment"];
+            if runtime == "runsc" {
+                not_run.insert(1, "system call filter");
+            }
+            assert_eq!(protections(&found, Outcome::NotRun), not_run);
+            let shown = found.to_string();
+            for protection in ["firewall rules", "outside host, UDP", "name resolution", "proxy"] {
+                assert!(shown.lines().any(|line| line.starts_with(protection) && line.contains("  held")), "{shown}");
+            }
+        }
+        // Another process verifies it by its journal.
+        let attached = options.attach(bottle.slug()).unwrap();
+        assert!(attached.verify(Verify::Quick).unwrap().holds());
+        assert!(bottle.close().unwrap().is_clean());
+        lab.assert_nothing_left();
+        assert!(!attached.verify(Verify::Quick).unwrap().holds(), "nothing is left that could hold");
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn every_protection_of_a_bottle_holds() {
+    holds_under("runc");
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn every_protection_of_a_bottle_holds_under_gvisor() {
+    holds_under("runsc");
+}
+
+/// Launches a weakened bottle, and returns the protections that the launch found missing. Nothing is left of it.
+fn found_missing(lab: &Lab, bottles: &bottle::Bottles, what: &str) -> Vec<&'static str> {
+    let error = match bottles.launch(lab.plan(BOTTLE, "")) {
+        Ok(bottle) => {
+            bottle.close().unwrap();
+            panic!("{what}: the weakened bottle was handed out");
+        }
+        Err(error) => error,
+    };
+    let bottle::launch::LaunchCause::Verify(VerifyError::Unprotected { failed }) = &*error.cause else {
+        panic!("{what}: {}", bottle::report(&error));
+    };
+    let text = bottle::report(&error).to_string();
+    assert!(!text.contains(TOKEN), "{what}: the error shows the token");
+    assert!(error.teardown.as_ref().is_some_and(|report| report.is_clean()), "{what}: {text}");
+    lab.assert_nothing_left();
+    failed.iter().map(|probe| probe.protection).collect()
+}
+
+/// Weakens a bottle after its start, with the engine's own command line.
+#[derive(Debug)]
+struct Weakened(fn(&AgentContainer<'_>));
+
+impl Provisioner for Weakened {
+    fn provision(&self, agent: &AgentContainer<'_>) -> Result<(), ProvisionError> {
+        self.0(agent);
+        Ok(())
+    }
+}
+
+/// Runs nft in the seal's container.
+fn nft(agent: &AgentContainer<'_>, arguments: &[&str]) {
+    let seal = agent.plan().plan().names.container(Service::Seal);
+    docker(["exec", seal.as_str(), "/usr/sbin/nft"].into_iter().chain(arguments.iter().copied()));
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_bottle_weakened_after_its_start_is_not_handed_out() {
+    let cases: [(&str, &str, fn(&AgentContainer<'_>)); 12] = [
+        ("no rules", "firewall rules", |agent| nft(agent, &["delete", "table", "inet", "bottle"])),
+        ("a policy that accepts", "firewall rules", |agent| {
+            nft(agent, &["add chain inet bottle output { policy accept; }"]);
+        }),
+        ("a rule that accepts everything", "firewall rules", |agent| {
+            nft(agent, &["insert rule inet bottle output accept"]);
+        }),
+        ("a rule for one outside host", "firewall rules", |agent| {
+            nft(agent, &["insert rule inet bottle output ip daddr 198.51.100.1 tcp dport 443 accept"]);
+        }),
+        ("a rule for the closed proxy", "firewall rules", |agent| {
+            nft(agent, &["insert rule inet bottle output tcp dport 8888 accept"]);
+        }),
+        ("a network with a route", "internal network", |agent| {
+            docker(["network", "connect", "bridge", &agent.plan().plan().names.container(Service::Seal)]);
+        }),
+        ("a seal that was started again", "network namespace", |agent| {
+            docker(["restart", "--time", "0", &agent.plan().plan().names.container(Service::Seal)]);
+        }),
+        ("no limit of processes", "limits", |agent| {
+            docker(["update", "--pids-limit", "-1", &agent.name()]);
+        }),
+        ("a higher limit of memory", "limits", |agent| {
+            docker(["update", "--memory", "4g", "--memory-swap", "4g", &agent.name()]);
+        }),
+        ("a token in a process's environment", "environment", |agent| {
+            let token = format!("LEAKED={TOKEN}");
+            docker(["exec", "--detach", "--user", "agent", "--env", &token, &agent.name(), "sleep", "60"]);
+        }),
+        ("a token on a command line", "environment", |agent| {
+            docker(["exec", "--detach", "--user", "0", &agent.name(), "sh", "-c", "sleep 60", TOKEN]);
+        }),
+        ("a resolver that asks others", "name resolution", |agent| {
+            docker(["exec", "--detach", "--user", "0", &agent.name(), "python3", "-c", RESOLVER]);
+            let answers = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.connect(('127.0.0.1', 53)); s.settimeout(1); \
+                           s.send(b'xx' + bytes(10)); s.recv(99)";
+            let asked = Exec::new([
+                "sh",
+                "-c",
+                "for _ in $(seq 50); do python3 -c \"$0\" && exit; sleep 0.1; done; exit 1",
+                answers,
+            ]);
+            agent.run("wait for the resolver", asked).unwrap();
+        }),
+    ];
+    let lab = Lab::new("weakened-after");
+    for (what, protection, weaken) in cases {
+        let bottles =
+            lab.options().with_host(host_with_token()).with_provisioner(Arc::new(Builtin.then(Weakened(weaken))));
+        let missing = found_missing(&lab, &bottles, what);
+        assert!(missing.contains(&protection), "{what}: {missing:?}");
+    }
+}
+
+/// Answers every query with "no such name", as the server of a resolver that is open.
+const RESOLVER: &str = "\
+import socket
+server = socket.socket(type=socket.SOCK_DGRAM)
+server.bind(('127.0.0.1', 53))
+for _ in range(1000):
+    query, sender = server.recvfrom(1500)
+    server.sendto(query[:2] + b'\\x81\\x83' + query[4:], sender)
+";
+
+/// Part of a Compose file.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Seal,
+    Agent,
+    Networks,
+}
+
+/// Changes the Compose file before Compose reads it.
+#[derive(Debug)]
+struct Changing {
+    backend: Arc<dyn Backend>,
+    part: Part,
+    from: &'static str,
+    to: String,
+}
+
+impl Backend for Changing {
+    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+        let words: Vec<String> = command.args().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        if words.iter().any(|word| word == "up") {
+            let file = words.iter().find(|word| word.ends_with("docker-compose.yml")).unwrap();
+            let text = std::fs::read_to_string(file).unwrap();
+            let places = ["\n  seal:\n", "\n  agent:\n", "\nnetworks:\n"].map(|start| text.find(start).unwrap());
+            let (start, end) = match self.part {
+                Part::Seal => (places[0], places[1]),
+                Part::Agent => (places[1], places[2]),
+                Part::Networks => (places[2], text.len()),
+            };
+            let part = &text[start..end];
+            assert!(part.contains(self.from), "{:?} has no {:?}:\n{part}", self.part, self.from);
+            let changed = [&text[..start], &part.replacen(self.from, &self.to, 1), &text[end..]].concat();
+            std::fs::write(file, changed).unwrap();
+        }
+        self.backend.run(command, control)
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
+    const JOINS: &str = "    network_mode: service:seal\n";
+    const VOLUMES: &str = "    volumes:\n";
+    let added = |line: &str| format!("{JOINS}    {line}\n");
+    let mounted = |line: &str| format!("{VOLUMES}      - {line}\n");
+    let agent = [
+        ("capabilities are kept", "capabilities", "    cap_drop:\n      - ALL\n", String::new()),
+        ("a capability is added", "capabilities", JOINS, added("cap_add: [NET_RAW]")),
+        ("it is privileged", "capabilities", JOINS, added("privileged: true")),
+        (
+            "it may gain privileges",
+            "capabilities",
+            "    security_opt:\n      - no-new-privileges:true\n",
+            String::new(),
+        ),
+        (
+            "no system call filter",
+            "system call filter",
+            "    security_opt:\n",
+            "    security_opt:\n      - seccomp:unconfined\n".to_owned(),
+        ),
+        ("the host's processes", "host namespaces", JOINS, added("pid: host")),
+        ("the host's IPC", "host namespaces", JOINS, added("ipc: host")),
+        ("a device", "host namespaces", JOINS, added("devices: ['/dev/null:/dev/other']")),
+        ("the network with a route", "network namespace", JOINS, "    networks: [egress]\n".to_owned()),
+        ("the host's network", "network namespace", JOINS, "    network_mode: host\n".to_owned()),
+        ("the engine's socket", "mounts", VOLUMES, mounted("/var/run/docker.sock:/var/run/docker.sock")),
+        ("a directory of the host", "mounts", VOLUMES, mounted("/etc:/host")),
+        ("a mount that can be written", "mounts", "        read_only: true\n", "        read_only: false\n".to_owned()),
+        ("a token", "configuration", "    environment:\n", format!("    environment:\n      - LEAKED={TOKEN}\n")),
+        ("no limit of processes", "limits", "    pids_limit: 4096\n", String::new()),
+        ("no limit of memory", "limits", "    mem_limit: 1073741824\n    memswap_limit: 1073741824\n", String::new()),
+        ("no limit of processors", "limits", "    cpus: \"1.5\"\n", String::new()),
+    ];
+    let agent = agent.into_iter().map(|(what, protection, from, to)| (Part::Agent, what, protection, from, to));
+    let others = [
+        (
+            Part::Seal,
+            "a capability of the seal",
+            "capabilities",
+            "      - NET_ADMIN\n",
+            "      - NET_ADMIN\n      - SYS_ADMIN\n".to_owned(),
+        ),
+        (
+            Part::Seal,
+            "a second network",
+            "internal network",
+            "      internal: null\n",
+            "      internal: null\n      egress: null\n".to_owned(),
+        ),
+        (
+            Part::Seal,
+            "egress can be bypassed",
+            "firewall rules",
+            "      - pipelock\n",
+            "      - pipelock:8888\n".to_owned(),
+        ),
+        (Part::Networks, "a network that is not internal", "internal network", "    internal: true\n", String::new()),
+    ];
+    let lab = Lab::new("weakened-file");
+    for (part, what, protection, from, to) in agent.chain(others) {
+        let engine = lab::engine();
+        let backend = Arc::new(Changing { backend: Arc::clone(engine.backend()), part, from, to });
+        let bottles = lab.options_of(engine.with_backend(backend)).with_host(host_with_token());
+        let missing = found_missing(&lab, &bottles, what);
+        assert!(missing.contains(&protection), "{what}: {missing:?}");
+    }
+}
