@@ -32,7 +32,14 @@ fn bottle(root: &StateRoot) -> PathBuf {
     let file = JournalFile::create(&layout, Journal::new(&names(), "dev".parse().unwrap(), owner, "docker")).unwrap();
     file.record(Undo::RemoveFiles { paths: Undo::key_dirs() }).unwrap();
     let container = names().container(Service::Agent);
-    let handle = Handle { container, user: None, workdir: None, agent: vec!["id".into()], copy: CopyMethod::Engine };
+    let handle = Handle {
+        container,
+        user: None,
+        workdir: None,
+        agent: vec!["id".into()],
+        copy: CopyMethod::Engine,
+        expected: None,
+    };
     file.change(|journal| (journal.status, journal.handle) = (Status::Ready, Some(handle))).unwrap();
     let key = layout.service_dir(Service::Pipelock).join("ca.key");
     fs::create_dir(layout.service_dir(Service::Pipelock)).unwrap();
