@@ -177,7 +177,7 @@ impl Bottles {
     }
 
     /// Sets how much of a bottle is attacked before it is handed out. A missing protection fails the launch. Default:
-    /// [`Verify::Quick`], which takes about a quarter of a second.
+    /// [`Verify::Off`]. [`Verify::Quick`] takes about a quarter of a second.
     #[must_use]
     pub const fn with_verification(mut self, level: Verify) -> Self {
         self.verify = level;

@@ -324,8 +324,8 @@ impl Bottle {
         Ok(health::health(&self.engine, &self.names)?)
     }
 
-    /// Attacks the bottle and returns whether each of its protections holds. A launch does the same before it hands out the
-    /// bottle, and also searches for the values of the secrets, which this handle does not have.
+    /// Attacks the bottle and returns whether each of its protections holds. A launch can do the same before it hands out
+    /// the bottle, and then also searches for the values of the secrets, which this handle does not have.
     ///
     /// The program that attacks runs as the agent's user, so an agent that is running could tamper with it. What the
     /// engine and the seal say stays true.

@@ -10,10 +10,10 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
-    /// No probe.
-    Off,
-    /// Every probe that takes milliseconds. The default.
+    /// No probe. The default.
     #[default]
+    Off,
+    /// Every probe that takes milliseconds.
     Quick,
     /// Also a scan of all TCP ports of every sidecar, from the agent's container. It takes seconds, under gVisor half a
     /// minute.
