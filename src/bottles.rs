@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_compose::Sidecar;
 use bottle_engine::{ComposeProject, Engine, EngineChoice, EngineError};
-use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, PlainText, Stream, Subprocess};
+use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, Subprocess};
 use bottle_files::{PrivateDir, resolved_path};
 use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
 use bottle_posture::Posture;
@@ -284,7 +283,7 @@ impl Bottles {
             _ => {}
         }
         if self.engine.container(&names.container(Service::Agent))?.is_none() {
-            return saved_log(&layout.compose_log(), slug, &*sink);
+            return lifecycle::saved_log(&layout.compose_log(), slug, &*sink);
         }
         let document = layout.compose_file();
         let project = if fs::exists(&document).unwrap_or(false) {
@@ -335,25 +334,6 @@ impl<'a> From<&'a Bottles> for PlanRequest<'a> {
 
 fn resolved(root: &StateRoot) -> StateRoot {
     StateRoot::at(resolved_path(root.path()))
-}
-
-fn saved_log(path: &Path, slug: &Slug, sink: &dyn OutputSink) -> Result<(), BottleError> {
-    let failed = |source| BottleError::Copy { path: path.to_owned(), source };
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(BottleError::NotFound { slug: slug.clone() });
-        }
-        other => other.map_err(failed)?,
-    };
-    // A log saved by an earlier version may contain control sequences.
-    let mut plain = PlainText::default();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match io::Read::read(&mut file, &mut buffer).map_err(failed)? {
-            0 => return Ok(()),
-            count => sink.write(Stream::Stdout, plain.push(&buffer[..count]).as_bytes()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use bottle_engine::{Engine, EngineError, ObjectKind};
 use serde_json::Value;
 
 use crate::expected::Expected;
-use crate::holds_secret;
 use crate::report::Probe;
+use crate::secrets::holds_secret;
 
 /// Descriptions by the engine. Null: there is no such object.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ fn configuration(facts: &Facts, secrets: &[&str]) -> Probe {
     if secrets.is_empty() {
         return Probe::not_run(PROTECTION, "no secret is known to search for");
     }
-    let shown = [&facts.agent, &facts.seal, &facts.network].map(|value| value.to_string()).concat();
+    let shown = [&facts.agent, &facts.seal, &facts.network].map(ToString::to_string).concat();
     // A value with a quote or a backslash is escaped there.
     let escaped: Vec<String> = secrets.iter().map(|secret| Value::from(*secret).to_string()).collect();
     let escaped: Vec<&str> = escaped.iter().map(|secret| secret.trim_matches('"')).collect();

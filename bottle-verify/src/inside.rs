@@ -7,8 +7,8 @@ use bottle_engine::{CopyMethod, Engine, Exec};
 use bottle_exec::Stdin;
 
 use crate::expected::Expected;
-use crate::holds_secret;
 use crate::report::{Probe, Verify, VerifyError};
+use crate::secrets::holds_secret;
 
 /// Path of the program in the seal's image.
 const PROGRAM: &str = "/probe";

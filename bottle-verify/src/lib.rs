@@ -12,6 +12,7 @@ mod expected;
 mod inside;
 mod report;
 mod rules;
+mod secrets;
 
 use std::thread;
 use std::time::Instant;
@@ -56,15 +57,7 @@ pub fn verify(
     Ok(Verification { probes, took: start.elapsed() })
 }
 
-/// Returns a thread's result. A panic goes on here.
+/// Returns a thread's result. A panic continues here.
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// Returns true if the bytes hold one of the secrets.
-fn holds_secret(bytes: &[u8], secrets: &[&str]) -> bool {
-    // A value of a few characters is found anywhere.
-    const SHORTEST: usize = 6;
-    let holds = |secret: &[u8]| bytes.windows(secret.len()).any(|window| window == secret);
-    secrets.iter().any(|secret| secret.len() >= SHORTEST && holds(secret.as_bytes()))
 }

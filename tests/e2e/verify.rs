@@ -98,7 +98,7 @@ fn found_missing(lab: &Lab, bottles: &bottle::Bottles, what: &str) -> Vec<&'stat
     };
     let text = bottle::report(&error).to_string();
     assert!(!text.contains(TOKEN), "{what}: the error shows the token");
-    assert!(error.teardown.as_ref().is_some_and(|report| report.is_clean()), "{what}: {text}");
+    assert!(error.teardown.as_ref().is_some_and(bottle::lifecycle::TeardownReport::is_clean), "{what}: {text}");
     lab.assert_nothing_left();
     failed.iter().map(|probe| probe.protection).collect()
 }
@@ -114,6 +114,9 @@ impl Provisioner for Weakened {
     }
 }
 
+/// A weakness in words, the protection that it takes away, and the function that causes it.
+type Case = (&'static str, &'static str, fn(&AgentContainer<'_>));
+
 /// Runs nft in the seal's container.
 fn nft(agent: &AgentContainer<'_>, arguments: &[&str]) {
     let seal = agent.plan().plan().names.container(Service::Seal);
@@ -123,7 +126,7 @@ fn nft(agent: &AgentContainer<'_>, arguments: &[&str]) {
 #[test]
 #[ignore = "needs a container engine"]
 fn a_bottle_weakened_after_its_start_is_not_handed_out() {
-    let cases: [(&str, &str, fn(&AgentContainer<'_>)); 12] = [
+    let cases: [Case; 12] = [
         ("no rules", "firewall rules", |agent| nft(agent, &["delete", "table", "inet", "bottle"])),
         ("a policy that accepts", "firewall rules", |agent| {
             nft(agent, &["add chain inet bottle output { policy accept; }"]);
