@@ -136,6 +136,12 @@ mod tests {
         UndoOutcome,
     };
 
+    fn unprotected() -> VerifyError {
+        let detail = "the seal has none: No such file or directory".to_owned();
+        let probe = Probe { protection: "firewall rules", outcome: Outcome::Failed, detail };
+        VerifyError::Unprotected { failed: vec![probe] }
+    }
+
     /// Every variant of every public error. `cargo xtask check` finds one that is not constructed here.
     fn every() -> Vec<(&'static str, Box<dyn StdError>)> {
         fn path() -> PathBuf {
@@ -180,11 +186,6 @@ mod tests {
             ("WorkspaceError", Box::new(WorkspaceError::Read { path: path(), source: denied() })),
             ("WorkspaceError", Box::new(WorkspaceError::Write(denied()))),
         ];
-        let unprotected = || {
-            let detail = "the seal has none: No such file or directory".to_owned();
-            let probe = Probe { protection: "firewall rules", outcome: Outcome::Failed, detail };
-            VerifyError::Unprotected { failed: vec![probe] }
-        };
         let causes = [
             (Step::Up, LaunchCause::Cancelled),
             (Step::Prepare, LaunchCause::Manifest(manifest())),
