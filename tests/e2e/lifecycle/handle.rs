@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bottle::exec::engine::Exec;
 use bottle::plan::Slug;
-use bottle::{Bottle, Bottles};
+use bottle::{Bottle, Bottles, Verify};
 
 use super::{Place, SMALL, options, plan, prefix};
 use bottle_testing::lab::{docker, engine, example, figure, needs_runtime, run, sh};
@@ -111,7 +111,12 @@ fn life_under(runtime: &str) {
             fs::remove_file(&metadata).unwrap();
         }
         let attached = site.attach(&slug(&name)).unwrap();
-        assert_eq!(attached.handle(), bottle.handle());
+        let mut handle = bottle.handle().clone();
+        if !has_journal {
+            // No label says which protections to expect.
+            assert!(handle.expected.take().is_some() && attached.verify(Verify::Quick).is_err());
+        }
+        assert_eq!(attached.handle(), &handle);
         assert_eq!(attached.agent().unwrap().argv, agent.argv);
         let output = attached.exec(attached.agent().unwrap()).unwrap();
         assert_eq!(output.stdout.text(), "the agent\nagent\n/workspace\n");
