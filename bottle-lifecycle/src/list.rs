@@ -38,8 +38,8 @@ pub struct BottleSummary {
 ///
 /// # Errors
 ///
-/// Returns an error when the engine cannot be queried, or another user could change the root. A journal that cannot be read is skipped; its bottle is then
-/// listed by its containers only.
+/// Returns an error when the engine cannot be queried, or another user could change the root. A journal that cannot be
+/// read is skipped; its bottle is then listed by its containers only.
 pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeMap<Slug, BottleSummary>, BottleError> {
     open_root(root)?;
     let mut bottles: BTreeMap<Slug, BottleSummary> = BTreeMap::new();

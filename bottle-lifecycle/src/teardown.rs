@@ -124,8 +124,9 @@ pub struct TeardownError {
     pub report: TeardownReport,
 }
 
-/// Runs the undos of a journal in reverse order. An undo that names something that is not this bottle's is refused. A failed undo does not stop the others. Each finished undo is removed
-/// from the journal, so that another process can continue from there.
+/// Runs the undos of a journal in reverse order. An undo that names something that is not this bottle's is refused. A
+/// failed undo does not stop the others. Each finished undo is removed from the journal, so that another process can
+/// continue from there.
 pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions) -> TeardownReport {
     let mut report = TeardownReport::default();
     let note = |report: &mut TeardownReport, result: Result<(), JournalError>| {

@@ -237,7 +237,6 @@ mod tests {
             agent: "a".into(),
             user: "agent".into(),
             seal: "s".into(),
-            containers: vec!["a".into(), "s".into()],
             network: "bottle-int".into(),
             open: vec![("pipelock".into(), 8888)],
             closed: Vec::new(),

@@ -14,8 +14,6 @@ pub struct Expected {
     pub user: String,
     /// Name of the seal's container.
     pub seal: String,
-    /// Names of all containers, the agent's and the seal's included.
-    pub containers: Vec<String>,
     /// Name of the agent's network on the engine.
     pub network: String,
     /// Ports that the agent may reach, each with its sidecar's host name.
@@ -63,7 +61,6 @@ impl Expected {
             agent: agent.container_name.clone(),
             user: user.to_owned(),
             seal: seal.container_name.clone(),
-            containers: document.services.iter().map(|(_, service)| service.container_name.clone()).collect(),
             network: network.name.clone(),
             open,
             closed,

@@ -65,7 +65,6 @@ pub(crate) mod tests {
             agent: "a".into(),
             user: "agent".into(),
             seal: "s".into(),
-            containers: vec!["a".into(), "s".into(), "p".into()],
             network: "n".into(),
             open: vec![("pipelock".into(), 8888)],
             closed: Vec::new(),
