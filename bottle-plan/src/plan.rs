@@ -419,14 +419,19 @@ impl BottlePlan {
         self.limits.sidecar.memory.unwrap_or(ByteSize::mib(1024))
     }
 
-    /// Returns the maximum number of simultaneous connections to pipelock, one for each 8 MiB of its memory limit: 128 by
-    /// default, and at least 8. Where pipelock is the agent's proxy, the seal makes a further connection wait.
+    /// Returns the maximum number of simultaneous connections to pipelock: one for each 8 MiB of its memory limit, or for
+    /// each 16 MiB if it scans request bodies, and at least 8. That is 128 or 64 by default. Where pipelock is the agent's
+    /// proxy, the seal makes a further connection wait.
     ///
-    /// So much memory takes one answer of 1 MiB while it is scanned, including garbage that is not yet collected. 128
-    /// answers at once peaked at 805 MiB, 256 exceeded 1 GiB.
+    /// So much memory takes an answer of 1 MiB, or a body of 1 MiB, while it is scanned, including garbage that is not yet
+    /// collected. 128 answers at once peaked at 805 MiB, 256 exceeded 1 GiB. 120 bodies at once peaked at 1,013 MiB.
     pub fn max_connections(&self) -> u32 {
-        const BYTES_PER_CONNECTION: u64 = 8 << 20;
-        u32::try_from(self.sidecar_memory().bytes() / BYTES_PER_CONNECTION).unwrap_or(u32::MAX).max(8)
+        self.sidecar_memory_shares(if self.proxy.scan_requests == RequestScan::Off { 8 } else { 16 }).max(8)
+    }
+
+    /// Returns how many shares of this size in MiB a sidecar's memory limit has.
+    pub fn sidecar_memory_shares(&self, mib: u64) -> u32 {
+        u32::try_from(self.sidecar_memory().bytes() / (mib << 20)).unwrap_or(u32::MAX)
     }
 
     /// Returns every variable that Compose must find in its environment, with the host's variable that fills it and the

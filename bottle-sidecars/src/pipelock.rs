@@ -183,12 +183,12 @@ pub const MAX_RESPONSE_BYTES: u32 = 1 << 20;
 pub const MAX_REQUEST_BYTES: u32 = 1 << 20;
 
 /// Returns the maximum number of simultaneous requests from egress that pipelock buffers and scans: those over plain
-/// HTTP and those to hosts with `inspect: content`. It is 48 with the default limit of 1 GiB, each with a body of 1 MiB
-/// and an answer of 1 MiB.
+/// HTTP and those to hosts with `inspect: content`. It is 32 with the default limit of 1 GiB, each with a body of 1 MiB
+/// and an answer of 1 MiB. With 48, such a flood peaked at 870 MiB.
 ///
 /// Egress itself is a single client of pipelock, whose connections the seal does not count.
 pub(crate) fn max_inspected(plan: &BottlePlan) -> u32 {
-    plan.max_connections() / 8 * 3
+    plan.sidecar_memory_shares(32).max(4)
 }
 
 /// Returns the number of threads that run Go code at once: 64 with the default memory limit, more than there are scans.
@@ -196,7 +196,7 @@ pub(crate) fn max_inspected(plan: &BottlePlan) -> u32 {
 /// A scan keeps its thread busy for seconds. With a thread for each processor, a request to another host waited its turn
 /// behind 48 scans at every step, 18 s in all. A free thread lets the kernel run it at once: 0.5 s.
 fn go_threads(plan: &BottlePlan) -> u32 {
-    plan.max_connections() / 2
+    plan.sidecar_memory_shares(16).max(4)
 }
 
 /// Returns the soft memory limit of Go's garbage collector in bytes: three quarters of the container's limit.

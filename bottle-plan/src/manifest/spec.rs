@@ -430,7 +430,7 @@ pub struct LimitsSpec {
     /// which Linux divides among the containers; 4096 processes. Its disk space is not limited.
     pub agent: ContainerLimits,
     /// Each sidecar's container. Default: 1 GiB of memory, 256 processes. Pipelock accepts one connection of the agent
-    /// for each 8 MiB of its memory, which is 128 by default. More connections wait.
+    /// for each 8 MiB of its memory, or 16 MiB if it scans request bodies: 128 or 64 by default. More connections wait.
     pub sidecar: ContainerLimits,
 }
 
