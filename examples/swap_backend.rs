@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bottle::exec::{Backend, Command, Control, ExecError, Output, OutputPolicy, RecordingBackend, Stdin, Subprocess};
 use bottle::plan::StateRoot;
-use bottle::{Bottles, Engine, EngineChoice, Host};
+use bottle::{Bottles, Engine, EngineChoice, Host, Verify};
 use clap::{Parser, Subcommand};
 
 /// Run a bottle's commands somewhere else.
@@ -220,7 +220,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let engine = Engine::detect(backend, &EngineChoice::Program("docker".into()), Control::default());
     let engine = engine.map_err(|error| text(&error))?;
-    let bottles = Bottles::new(engine, host).with_state_root(root);
+    // A rehearsal runs no probe that could report.
+    let level = if args.run { Verify::default() } else { Verify::Off };
+    let bottles = Bottles::new(engine, host).with_state_root(root).with_verification(level);
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bottle.yaml");
     let plan = bottles.host().read_plan(manifest, &bottles).map_err(|error| wrong(&error))?;
     let bottle = bottles.launch(plan).map_err(|error| text(&error))?;

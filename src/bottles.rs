@@ -176,7 +176,7 @@ impl Bottles {
     }
 
     /// Sets how much of a bottle is attacked before it is handed out. A missing protection fails the launch. Default:
-    /// [`Verify::Off`]. [`Verify::Quick`] takes about a quarter of a second.
+    /// [`Verify::Quick`], which takes about a quarter of a second. An engine that runs nothing needs [`Verify::Off`].
     #[must_use]
     pub const fn with_verification(mut self, level: Verify) -> Self {
         self.verify = level;

@@ -11,7 +11,7 @@ use bottle::deploy_keys::HttpForges;
 use bottle::exec::{Control, Event, rehearsal};
 use bottle::lifecycle::{JournalFile, Status};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
-use bottle::{Bottles, Engine, EngineChoice, Host, LaunchError, Manifest};
+use bottle::{Bottles, Engine, EngineChoice, Host, LaunchError, Manifest, Verify};
 use bottle_testing::forge::{FakeForge, Fault, REPOSITORY, TOKEN};
 
 const KINDS: [&str; 3] = ["github", "gitea", "gitlab"];
@@ -46,7 +46,8 @@ impl Bench {
     fn options(&self) -> Bottles {
         let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default());
         let forges = HttpForges::default().with_timeout(Duration::from_secs(1)).with_settle(Duration::from_secs(4));
-        Bottles::new(engine.unwrap(), self.host()).with_state_root(self.state_root()).with_forges(Arc::new(forges))
+        let bottles = Bottles::new(engine.unwrap(), self.host()).with_state_root(self.state_root());
+        bottles.with_forges(Arc::new(forges)).with_verification(Verify::Off)
     }
 
     fn state_root(&self) -> StateRoot {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bottle::exec::{CancelToken, Control, Event, Fault, Outcome, RecordingBackend, rehearsal};
 use bottle::lifecycle::{Journal, JournalFile, Status, TeardownReport, Undo};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateLayout, StateRoot, UserIds};
-use bottle::{BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
+use bottle::{BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest, Verify};
 
 const MANIFEST: &str = "
 bottles:
@@ -161,6 +161,7 @@ fn options(place: &Place, engine: Engine, seen: &Seen) -> Bottles {
             }
         }))
         .with_cancel(CancelToken::new())
+        .with_verification(Verify::Off)
 }
 
 /// Returns every call of a launch, and of its teardown.

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use bottle_compose::ComposeFile;
+use bottle_compose::document::Variable;
+use bottle_plan::Service;
 use serde::{Deserialize, Serialize};
 
 /// The protections of one bottle, as its Compose document promises them.
@@ -38,7 +40,7 @@ impl Expected {
     /// Reads a document whose agent runs as `user`. Returns `None` for a document without an agent or a seal, which
     /// [`render`](bottle_compose::render) never makes.
     pub fn of(document: &ComposeFile, user: &str) -> Option<Self> {
-        let (agent, seal) = (document.service("agent")?, document.service("seal")?);
+        let (agent, seal) = (document.service(Service::Agent.as_str())?, document.service(Service::Seal.as_str())?);
         let (mut open, mut closed) = (Vec::new(), Vec::new());
         for endpoint in &seal.command {
             let mut parts = endpoint.split(':');
@@ -51,7 +53,7 @@ impl Expected {
         let (internal, _) = seal.networks.first()?;
         let (_, network) = document.networks.iter().find(|(name, _)| name == internal)?;
         let proxy = agent.environment.iter().find_map(|variable| match variable {
-            bottle_compose::document::Variable::Set(name, url) if name == "HTTP_PROXY" => {
+            Variable::Set(name, url) if name == "HTTP_PROXY" => {
                 let (host, port) = url.strip_prefix("http://")?.trim_end_matches('/').rsplit_once(':')?;
                 Some((host.to_owned(), port.parse().ok()?))
             }

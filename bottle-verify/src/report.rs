@@ -10,10 +10,10 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
-    /// No probe. The default.
-    #[default]
+    /// No probe.
     Off,
-    /// Every probe that takes milliseconds.
+    /// Every probe that takes milliseconds. The default.
+    #[default]
     Quick,
     /// Also a scan of all TCP ports of every sidecar, from the agent's container. It takes seconds, under gVisor half a
     /// minute.
@@ -78,9 +78,10 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Returns true if every protection holds.
+    /// Returns true if probes ran and no protection is missing. Returns false for [`Verify::Off`], which proves nothing.
     pub fn holds(&self) -> bool {
-        self.failed().next().is_none()
+        let held = self.probes.iter().any(|probe| probe.outcome == Outcome::Held);
+        held && self.failed().next().is_none()
     }
 
     /// Returns the probes that found a protection missing.
@@ -88,7 +89,7 @@ impl Verification {
         self.probes.iter().filter(|probe| probe.outcome == Outcome::Failed)
     }
 
-    /// Returns the verification, or an error if a protection is missing.
+    /// Returns the verification, or an error if a protection is missing or no probe ran.
     ///
     /// # Errors
     ///
@@ -130,10 +131,32 @@ pub enum VerifyError {
     #[error("read the probe from the seal's image")]
     Program(#[source] std::io::Error),
     /// The protections that the bottle should have are unknown.
-    #[error("find out which protections the bottle should have: its journal is lost; launch the bottle again")]
+    #[error(
+        "determine the bottle's protections: neither its journal nor its Compose document lists them; launch the bottle again"
+    )]
     Unknown,
 }
 
 fn listed(failed: &[Probe]) -> String {
+    if failed.is_empty() {
+        return "no probe ran".to_owned();
+    }
     failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verification_without_a_probe_proves_nothing() {
+        let of = |probes: Vec<Probe>| Verification { probes, took: Duration::ZERO };
+        assert!(of(vec![Probe::held("proxy", "it refuses"), Probe::not_run("environment", "no secret")]).holds());
+        assert!(!of(vec![Probe::held("proxy", "it refuses"), Probe::failed("limits", "none")]).holds());
+        for nothing in [vec![], vec![Probe::not_run("environment", "no secret")]] {
+            let found = of(nothing);
+            assert!(!found.holds());
+            assert_eq!(found.into_result().unwrap_err().to_string(), "prove that each protection holds: no probe ran");
+        }
+    }
 }

@@ -23,7 +23,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-forge", Some(&["bottle-plan"])),
     ("bottle-workspace", Some(&["bottle-plan", "bottle-files"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
-    ("bottle-verify", Some(&["bottle-compose", "bottle-exec", "bottle-engine"])),
+    ("bottle-verify", Some(&["bottle-plan", "bottle-compose", "bottle-exec", "bottle-engine"])),
     ("bottle-lifecycle", Some(&["bottle-plan", "bottle-exec", "bottle-engine", "bottle-files", "bottle-verify"])),
     (
         "bottle-supervise",
