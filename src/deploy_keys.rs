@@ -12,7 +12,7 @@ use bottle_exec::{Observer, step};
 use bottle_plan::manifest::Forge as Kind;
 use bottle_plan::plan::{DeployKey, Upstream};
 use bottle_plan::value::CredentialName;
-use bottle_plan::{BottlePlan, SecretValue};
+use bottle_plan::{BottlePlan, Names, SecretValue};
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::{JournalFile, Undo, UndoHandler, UndoHandlers};
@@ -156,9 +156,13 @@ struct Revoker {
 }
 
 impl UndoHandler for Revoker {
-    fn undo(&self, data: &serde_json::Value, _: &Engine) -> Result<(), String> {
+    fn undo(&self, data: &serde_json::Value, _: &Engine, bottle: &Names) -> Result<(), String> {
         let entry: Entry = serde_json::from_value(data.clone())
             .map_err(|error| format!("the journal's entry is not understood: {error}"))?;
+        let own = format!("{}-", bottle.project());
+        if !entry.title.starts_with(&own) {
+            return Err(format!("the key `{}` is not this bottle's, whose titles begin with `{own}`", entry.title));
+        }
         let Entry { title, repository, api_url, token: variable, .. } = &entry;
         let Some(token) = token(&self.host, variable) else {
             return Err(format!(
@@ -175,13 +179,6 @@ impl UndoHandler for Revoker {
 
 impl Revoker {
     fn revoke(&self, forge: &dyn Forge, entry: &Entry) -> Result<(), ForgeError> {
-        if let Some(id) = entry.id {
-            match forge.delete(&entry.repository, id) {
-                // Either the key is gone, or the token has no access to the repository. The list distinguishes the two.
-                Err(ForgeError::Refused { status: 404, .. }) => {}
-                other => return other,
-            }
-        }
         // A forge that did not answer may still create the key.
         let settle = self.forges.settle();
         let until = (entry.asked + (self.forges.timeout() + settle).as_secs()).min(now() + settle.as_secs());
@@ -189,7 +186,7 @@ impl Revoker {
         loop {
             let mut found = false;
             for key in forge.list(&entry.repository)? {
-                if key.is(&entry.public_key) {
+                if key.title == entry.title && key.is(&entry.public_key) {
                     found = true;
                     match forge.delete(&entry.repository, key.id) {
                         // Somebody else has revoked it.

@@ -340,6 +340,10 @@ mod tests {
             boxed("UndoError", UndoError::File { path: path(), source: denied() }),
             boxed("UndoError", UndoError::Outside { path: path() }),
             boxed("UndoError", UndoError::Foreign { found: "other".into(), accepted: "`claude-bottle-demo.*`".into() }),
+            boxed(
+                "UndoError",
+                UndoError::OtherHome { found: "claude-bottle-net-demo".into(), foreign: Foreign::NoRoot },
+            ),
             boxed("UndoError", UndoError::NoHandler { handler: handler() }),
             boxed("UndoError", UndoError::Handler { handler: handler(), message: "the forge did not answer".into() }),
             boxed("ProvisionError", ProvisionError::Engine { what, source: engine() }),

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use bottle::deploy_keys::HttpForges;
 use bottle::exec::{Control, Event, rehearsal};
-use bottle::lifecycle::{JournalFile, Status};
+use bottle::lifecycle::{JournalFile, Status, Undo};
 use bottle::plan::{HostFacts, PlanRequest, Prefix, StateRoot, UserIds};
 use bottle::{Bottles, Engine, EngineChoice, Host, LaunchError, Manifest, Verify};
 use bottle_testing::forge::{FakeForge, Fault, REPOSITORY, TOKEN};
+use serde_json::json;
 
 const KINDS: [&str; 3] = ["github", "gitea", "gitlab"];
 
@@ -262,6 +263,31 @@ fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
     };
     assert!(report.is_clean(), "{report}");
     bench.assert_nothing_left();
+}
+
+#[test]
+fn a_changed_journal_revokes_no_key_of_somebody_else() {
+    for (field, value, left) in [
+        ("title", json!("claude-bottle-other-app"), 1),
+        ("title", json!("claude-bottle-keys-else"), 1),
+        ("public_key", json!("ssh-ed25519 AAAA"), 1),
+        // The number does not select the key.
+        ("id", json!(4711), 0),
+    ] {
+        let bench = Bench::new("github");
+        bench.launch().unwrap().keep().unwrap();
+        let file = JournalFile::open(&bench.state_root().bottle(&"keys".parse().unwrap())).unwrap();
+        let set = |undo: &mut Undo| {
+            if let Undo::Extension { data, .. } = undo {
+                data[field] = value.clone();
+            }
+        };
+        file.change(|journal| journal.undo.iter_mut().for_each(set)).unwrap();
+        let down = bench.options().down(&"keys".parse().unwrap());
+        let told = down.map_or_else(|error| bottle::report(&error).to_string(), |report| report.to_string());
+        assert_eq!(told.contains("is not this bottle's"), value == "claude-bottle-other-app", "{field}: {told}");
+        assert_eq!(bench.forge.keys().len(), left, "{field}: {told}");
+    }
 }
 
 fn bench_with_token(bench: &mut Bench, token: &'static str, attach: &dyn Fn(&Bench) -> bottle::Bottle) -> String {

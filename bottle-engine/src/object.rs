@@ -209,6 +209,15 @@ impl Engine {
         Ok(found.pop())
     }
 
+    /// Returns an object, or `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine cannot be queried or its output cannot be parsed.
+    pub fn object(&self, kind: ObjectKind, name: &str) -> Result<Option<Object>, EngineError> {
+        Ok(self.look_at(kind, &[name])?.pop().map(|(object, _)| object))
+    }
+
     /// Returns true if the object exists.
     ///
     /// # Errors

@@ -21,6 +21,9 @@ pub struct NewKey<'a> {
 pub struct RegisteredKey {
     /// Id of the key at the forge.
     pub id: u64,
+    /// Title of the key in the forge's list.
+    #[serde(default)]
+    pub title: String,
     /// Algorithm and key, and optionally a comment.
     pub key: String,
 }

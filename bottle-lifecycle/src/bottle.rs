@@ -484,7 +484,7 @@ fn undo_all(
                 Some(foreign) if found.own.is_empty() => {
                     Err(BottleError::Foreign { slug: names.slug().clone(), foreign })
                 }
-                _ => Ok(remove(&engine, found.own, &root.bottle(names.slug()), options)),
+                _ => Ok(remove(&engine, found.own, names, &root.bottle(names.slug()), options)),
             }
         }
     }

@@ -6,14 +6,16 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bottle_engine::Engine;
 use bottle_files::{FileLock, NewFile, PrivateDir, sync_directory};
 use bottle_plan::{AgentName, Names, Prefix, Slug, StateLayout, StateRoot};
 use serde::{Deserialize, Serialize};
 
 use crate::handle::Handle;
 use crate::health::ServiceImage;
+use crate::home::Home;
 use crate::owner::Owner;
-use crate::undo::Undo;
+use crate::undo::{Origin, Undo};
 
 /// The content of a bottle's `metadata.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -164,6 +166,8 @@ const METADATA: &str = "metadata.json";
 pub struct JournalFile {
     path: PathBuf,
     state_dir: PathBuf,
+    /// True if the journal was read, so that it may have been changed by somebody else.
+    is_read: bool,
     journal: Mutex<Journal>,
 }
 
@@ -183,7 +187,7 @@ impl JournalFile {
             // Its content may be the only record of what is left.
             Err(error) => return Err(error),
         }
-        let this = Self::at(&dir, journal);
+        let this = Self::at(&dir, journal, false);
         this.write(&this.lock(), Durability::Disk)?;
         Ok(this)
     }
@@ -202,12 +206,20 @@ impl JournalFile {
         if layout.dir().file_name() != Some(journal.slug.as_str().as_ref()) {
             return Err(malformed(format!("it is the journal of another bottle, `{}`", journal.slug)));
         }
-        Ok(Self::at(&dir, journal))
+        Ok(Self::at(&dir, journal, true))
     }
 
-    fn at(dir: &PrivateDir, journal: Journal) -> Self {
+    fn at(dir: &PrivateDir, journal: Journal, is_read: bool) -> Self {
         let state_dir = dir.path().to_owned();
-        Self { path: state_dir.join(METADATA), state_dir, journal: Mutex::new(journal) }
+        Self { path: state_dir.join(METADATA), state_dir, is_read, journal: Mutex::new(journal) }
+    }
+
+    /// Returns the origin of the journal's undos.
+    pub(crate) fn origin(&self, engine: &Engine) -> Origin {
+        match self.state_dir.parent() {
+            Some(root) if self.is_read => Origin::Disk(Home::new(engine, &StateRoot::at(root), &self.lock().prefix)),
+            _ => Origin::Launch,
+        }
     }
 
     /// Returns the current content.

@@ -14,7 +14,7 @@ use crate::journal::{BottleLock, JournalError, JournalFile, Status, open_root};
 use crate::orphan;
 use crate::owner::{Liveness, Owner};
 use crate::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
-use crate::undo::{Undo, Undoer};
+use crate::undo::{Origin, Undo, Undoer};
 
 /// The result of a recovery.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -74,17 +74,18 @@ pub fn recover(
 pub(crate) fn remove(
     engine: &Engine,
     objects: Vec<Object>,
+    names: &Names,
     layout: &StateLayout,
     options: &TeardownOptions,
 ) -> TeardownReport {
-    let state_dir = Some(layout.dir());
-    let undoer = Undoer { engine, state_dir, handlers: &options.handlers, grace: options.grace };
+    let (state_dir, origin) = (Some(layout.dir()), Origin::Labels);
+    let undoer = Undoer { engine, state_dir, handlers: &options.handlers, names, origin, grace: options.grace };
     let mut undo: Vec<Undo> = objects.into_iter().map(|object| Undo::of_object(object.kind, object.name)).collect();
     let paths = Undo::key_dirs();
     if paths.iter().any(|path| fs::symlink_metadata(layout.dir().join(path)).is_ok()) {
         undo.push(Undo::RemoveFiles { paths });
     }
-    let steps = undo.into_iter().map(|undo| attempt(&undoer, undo, None, &*options.observer)).collect();
+    let steps = undo.into_iter().map(|undo| attempt(&undoer, undo, &*options.observer)).collect();
     TeardownReport { steps, ..TeardownReport::default() }
 }
 
@@ -194,7 +195,7 @@ impl Recovery<'_> {
                 self.stop_orphans(&slug);
             }
             let found = home.objects_of(self.engine, &names)?;
-            let removed = remove(self.engine, found.own, &self.root.bottle(&slug), self.options);
+            let removed = remove(self.engine, found.own, &names, &self.root.bottle(&slug), self.options);
             report.recovered.entry(slug).or_default().steps.extend(removed.steps);
         }
         Ok(())

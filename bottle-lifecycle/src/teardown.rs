@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bottle_engine::Engine;
 use bottle_exec::{Event, Observer, Outcome, chain};
-use bottle_plan::Names;
 use serde::Serialize;
 
 use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
@@ -144,10 +143,12 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
         engine: &engine,
         state_dir: Some(file.state_dir()),
         handlers: &options.handlers,
+        names: &names,
+        origin: file.origin(&engine),
         grace: options.grace,
     };
     for undo in journal.undo.into_iter().rev() {
-        let outcome = attempt(&undoer, undo, Some(&names), &*options.observer);
+        let outcome = attempt(&undoer, undo, &*options.observer);
         if outcome.error.is_none() || !outcome.undo.is_retried() {
             note(&mut report, file.mark_done(&outcome.undo));
         }
@@ -159,13 +160,12 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
     report
 }
 
-/// Runs one undo between its two events. The undo of a journal is first checked against the names of its bottle.
-pub(crate) fn attempt(undoer: &Undoer<'_>, undo: Undo, names: Option<&Names>, observer: &dyn Observer) -> UndoOutcome {
+/// Checks and runs one undo between its two events.
+pub(crate) fn attempt(undoer: &Undoer<'_>, undo: Undo, observer: &dyn Observer) -> UndoOutcome {
     let step = undo.to_string();
     observer.event(&Event::StepStarted { step: step.clone() });
     let started = Instant::now();
-    let checked = names.map_or(Ok(()), |names| undoer.check(&undo, names));
-    let error = checked.and_then(|()| undoer.undo(&undo)).err().map(|error| chain(&error));
+    let error = undoer.check(&undo).and_then(|()| undoer.undo(&undo)).err().map(|error| chain(&error));
     let duration = started.elapsed();
     let outcome = error.clone().map_or(Outcome::Done, |error| Outcome::Failed { error });
     observer.event(&Event::StepFinished { step, duration, outcome });

@@ -8,10 +8,12 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle_engine::{ComposeProject, Engine, EngineError, Filter, ObjectKind, PROJECT_LABEL};
+use bottle_engine::{ComposeProject, Engine, EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
 use bottle_files::{PrivateDir, real_path};
-use bottle_plan::{Names, Service};
+use bottle_plan::{LabelKey, Names, Service};
 use serde::{Deserialize, Serialize};
+
+use crate::home::{Foreign, Home};
 
 /// An undo of one thing that was created. It is data, so that another process can run it. Every undo can be repeated
 /// without harm.
@@ -116,12 +118,13 @@ impl Undo {
 
 /// Undoes what the library does not know, such as a deploy key that was registered at a forge.
 pub trait UndoHandler: Send + Sync {
-    /// Undoes what `data` describes. If it is already gone, the undo has succeeded.
+    /// Undoes what `data` describes. If it is already gone, the undo has succeeded. The data comes from a file: a handler
+    /// undoes nothing that is not of the bottle with these names.
     ///
     /// # Errors
     ///
     /// Returns the reason as text, without a secret. The next teardown retries the undo.
-    fn undo(&self, data: &serde_json::Value, engine: &Engine) -> Result<(), String>;
+    fn undo(&self, data: &serde_json::Value, engine: &Engine, bottle: &Names) -> Result<(), String>;
 }
 
 /// The handlers of [`Undo::Extension`], by name.
@@ -172,6 +175,14 @@ pub enum UndoError {
         /// Names or path that this bottle has.
         accepted: String,
     },
+    /// An object has the bottle's name and belongs to another state root.
+    #[error("remove {found}: {foreign}")]
+    OtherHome {
+        /// Name of the object.
+        found: String,
+        /// Its state root.
+        foreign: Foreign,
+    },
     /// No handler is registered under the name.
     #[error("undo `{handler}`: no handler of that name is registered")]
     NoHandler {
@@ -188,19 +199,36 @@ pub enum UndoError {
     },
 }
 
+/// The origin of undos.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// The journal of a launch by this process.
+    Launch,
+    /// A journal on disk, which may have been changed. An object is removed only if it has the labels of the bottle.
+    Disk(Home),
+    /// Objects that were found by their labels.
+    Labels,
+}
+
 /// The context of an undo.
 #[derive(Debug)]
 pub(crate) struct Undoer<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) state_dir: Option<&'a Path>,
     pub(crate) handlers: &'a UndoHandlers,
+    pub(crate) names: &'a Names,
+    pub(crate) origin: Origin,
     /// Time that a container gets between SIGTERM and SIGKILL.
     pub(crate) grace: Duration,
 }
 
 impl Undoer<'_> {
     /// Checks that an entry of a journal names nothing but this bottle's objects and files.
-    pub(crate) fn check(&self, undo: &Undo, names: &Names) -> Result<(), UndoError> {
+    pub(crate) fn check(&self, undo: &Undo) -> Result<(), UndoError> {
+        if matches!(self.origin, Origin::Labels) {
+            return Ok(());
+        }
+        let names = self.names;
         let project = names.project();
         let own = |found: &str, exact: &[String]| {
             // A slug has neither of these characters, so no other bottle of this prefix has such a name.
@@ -235,7 +263,7 @@ impl Undoer<'_> {
             Undo::RemoveContainer { name } | Undo::RemoveVolume { name } => own(name, &[]),
             Undo::RemoveNetwork { name } => own(name, &[names.internal_network(), names.egress_network()]),
             Undo::RemoveImage { tag } => own(tag, &[names.derived_image()]),
-            // Checked when they are removed. Handlers check their own data.
+            // Checked when they are removed.
             Undo::RemoveFiles { .. } | Undo::Extension { .. } => Ok(()),
         }
     }
@@ -259,7 +287,7 @@ impl Undoer<'_> {
                     return Err(UndoError::NoHandler { handler: handler.clone() });
                 };
                 registered
-                    .undo(data, self.engine)
+                    .undo(data, self.engine, self.names)
                     .map_err(|message| UndoError::Handler { handler: handler.clone(), message })
             }
         }
@@ -268,12 +296,20 @@ impl Undoer<'_> {
     /// Takes a project down and then removes what is left of it. The Compose file can be lost or damaged, Compose can
     /// fail halfway, and a killed `up` can have requested one more container.
     fn compose_down(&self, project: &ComposeProject) -> Result<(), UndoError> {
+        let label = Filter::LabelValue(PROJECT_LABEL.to_owned(), project.name.clone());
+        if let Origin::Disk(home) = &self.origin {
+            for container in self.engine.list(ObjectKind::Container, &label)? {
+                if !self.owns(home, &container)? {
+                    let accepted = format!("containers of project `{}` with the labels of the bottle", project.name);
+                    return Err(UndoError::Foreign { found: container.name, accepted });
+                }
+            }
+        }
         let down = if fs::exists(&project.file).unwrap_or(false) {
             self.engine.compose(project).and_then(|compose| compose.down(self.grace))
         } else {
             Ok(())
         };
-        let label = Filter::LabelValue(PROJECT_LABEL.to_owned(), project.name.clone());
         for kind in [ObjectKind::Container, ObjectKind::Network, ObjectKind::Volume] {
             for object in self.engine.list(kind, &label)? {
                 self.engine.remove(kind, &object.name)?;
@@ -284,8 +320,28 @@ impl Undoer<'_> {
         Ok(())
     }
 
+    /// Removes an object. One that has the name of the bottle's object, but not its labels, is somebody else's and stays.
     fn remove(&self, kind: ObjectKind, name: &str) -> Result<(), UndoError> {
+        if let Origin::Disk(home) = &self.origin {
+            match self.engine.object(kind, name)? {
+                Some(object) if self.owns(home, &object)? => {}
+                _ => return Ok(()),
+            }
+        }
         Ok(self.engine.remove(kind, name).map(drop)?)
+    }
+
+    /// Returns true if the object has the labels of this bottle, and false if it is not a bottle's of this name. One of a
+    /// bottle of this name under another state root is an error, because the bottle's own may have been moved.
+    fn owns(&self, home: &Home, object: &Object) -> Result<bool, UndoError> {
+        let slug = self.names.label(LabelKey::Slug);
+        if object.labels.get(&slug).map(String::as_str) != Some(self.names.slug().as_str()) {
+            return Ok(false);
+        }
+        match home.foreign([&object.labels]) {
+            None => Ok(true),
+            Some(foreign) => Err(UndoError::OtherHome { found: object.name.clone(), foreign }),
+        }
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), UndoError> {

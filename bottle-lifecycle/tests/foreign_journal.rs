@@ -6,9 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use bottle_engine::{Engine, EngineChoice, rehearsal};
-use bottle_exec::{Control, RecordingBackend};
-use bottle_lifecycle::{Bottle, Journal, JournalFile, Owner, Scope, Status, TeardownOptions, Undo, recover};
+use bottle_engine::{Engine, EngineChoice, ObjectKind, rehearsal};
+use bottle_exec::{Answer, Control, Matcher, RecordingBackend};
+use bottle_lifecycle::{Bottle, Journal, JournalFile, Owner, Scope, Status, TeardownOptions, Undo, recover, root_id};
 use bottle_plan::{Names, Prefix, Service, StateRoot};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -119,5 +119,48 @@ proptest! {
     #[test]
     fn no_journal_leads_to_anything_foreign(changes in prop::collection::vec((0usize..64, 0usize..7), 1..8)) {
         check(&changes);
+    }
+}
+
+/// Removes a bottle whose objects have the labels of this slug and state root. Returns what was removed, and whether
+/// everything was.
+fn removed(slug: &str, state_root: &str) -> (Vec<String>, bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let base = fs::canonicalize(directory.path()).unwrap();
+    let root = StateRoot::at(base.join("state"));
+    let labels =
+        json!({"claude-bottle.slug": slug, "claude-bottle.state": root_id(&StateRoot::at(base.join(state_root)))});
+    fs::write(root.bottle(names().slug()).metadata(), journal(&root).to_string()).unwrap();
+    let named = |kind: ObjectKind, name: &str| {
+        let object =
+            json!([{"Id": name, "Name": name, "RepoTags": [name], "Labels": labels, "Config": {"Labels": labels}}]);
+        (Matcher::prefix([kind.as_str(), "inspect", name]), Answer::stdout(object.to_string()))
+    };
+    let project = names().project();
+    let container = names().container(Service::Agent);
+    let mut backend = RecordingBackend::new();
+    for (matcher, answer) in [
+        named(ObjectKind::Container, &format!("{project}.workspace")),
+        named(ObjectKind::Container, &container),
+        named(ObjectKind::Network, &names().internal_network()),
+        named(ObjectKind::Volume, &format!("{project}_data")),
+        named(ObjectKind::Image, &names().derived_image()),
+        (Matcher::prefix(["container", "ls"]), Answer::stdout(format!("{container}\n"))),
+    ] {
+        backend = backend.with_answer(matcher, answer);
+    }
+    let info = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
+    let backend = Arc::new(backend);
+    let down = Bottle::down(&info.with_backend(backend.clone()), &root, &names(), &TeardownOptions::default());
+    let is_removal = |line: &String| [" rm ", " down "].iter().any(|word| line.contains(word));
+    (backend.lines().into_iter().filter(is_removal).collect(), down.is_ok())
+}
+
+#[test]
+fn an_object_with_the_name_but_without_the_labels_of_the_bottle_is_not_removed() {
+    let (own, is_clean) = removed("demo", "state");
+    assert!(is_clean && own.len() >= 6, "{own:?}");
+    for (slug, state_root) in [("", "state"), ("foreign", "state"), ("demo", "other")] {
+        assert_eq!(removed(slug, state_root), (vec![], false), "{slug} {state_root}");
     }
 }

@@ -32,8 +32,15 @@ pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
         },
     ];
     for network in &wanted {
-        launch.guard.record(Undo::RemoveNetwork { name: network.name.clone() })?;
-        launch.engine().create_network(network)?;
+        let removal = Undo::RemoveNetwork { name: network.name.clone() };
+        launch.guard.record(removal.clone())?;
+        launch.engine().create_network(network).or_else(|error| {
+            // A network of somebody else that has the name stays.
+            if launch.engine().network(&network.name)?.is_some_and(|other| other.labels != network.labels) {
+                launch.guard.file().mark_done(&removal)?;
+            }
+            Err(LaunchCause::from(error))
+        })?;
     }
     let info = launch.engine().network(&internal)?;
     let subnets = info.map(|info| info.subnets).unwrap_or_default();

@@ -75,6 +75,14 @@ impl Fixture {
         self.layout.dir().join("pipelock/ca.key")
     }
 
+    /// Returns an answer to `network inspect` with the labels of a bottle under this root.
+    fn network(&self, slug: &str) -> (Matcher, Answer) {
+        let labels = serde_json::json!({"claude-bottle.slug": slug, "claude-bottle.state": crate::root_id(&self.root)});
+        let name = format!("claude-bottle-net-{slug}");
+        let network = serde_json::json!([{"Name": name, "Labels": labels}]);
+        (Matcher::prefix(["network", "inspect", &name]), Answer::stdout(network.to_string()))
+    }
+
     fn lock(&self) -> BottleLock {
         BottleLock::acquire(&self.layout, self.names.slug(), &Owner::of_process(std::process::id())).unwrap()
     }
@@ -89,7 +97,7 @@ impl Fixture {
 struct DeployKeys;
 
 impl UndoHandler for DeployKeys {
-    fn undo(&self, data: &serde_json::Value, _: &Engine) -> Result<(), String> {
+    fn undo(&self, data: &serde_json::Value, _: &Engine, _: &Names) -> Result<(), String> {
         if data["id"] == 7 { Ok(()) } else { Err("another key".to_owned()) }
     }
 }
@@ -267,7 +275,8 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
     use bottle_engine::Exec;
 
     let fixture = fixture();
-    let (backend, engine) = engine(RecordingBackend::new());
+    let (network, labelled) = fixture.network("demo");
+    let (backend, engine) = engine(RecordingBackend::new().with_answer(network, labelled));
     let owner = || Owner::of_process(std::process::id());
     let handle = handle(fixture.names.container(bottle_plan::Service::Agent));
     let launch = || {
@@ -299,6 +308,7 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
             "docker exec --user agent --workdir /work: id",
             "docker exec --interactive --user root --workdir /: id",
             "docker container inspect claude-bottle-demo claude-bottle-seal-demo",
+            "docker network inspect claude-bottle-net-demo",
             "docker network rm claude-bottle-net-demo"
         ]
     );
@@ -429,7 +439,8 @@ fn recovery_removes_bottles_of_dead_owners_and_leaves_live_and_kept_ones() {
     journal("closed", dead()).change(|journal| (journal.undo, journal.status) = (vec![], Status::Closed)).unwrap();
     let unseen = Owner { scope: Scope::here().map(|here| Scope { namespace: here.namespace + 1, ..here }), ..dead() };
     let on_engine = [("kept", dead()), ("live", live.clone()), ("lost", dead()), ("other", live), ("unseen", unseen)];
-    let (backend, engine) = engine(labelled(&fixture.root, &on_engine));
+    let (network, answer) = fixture.network("dead");
+    let (backend, engine) = engine(labelled(&fixture.root, &on_engine).with_answer(network, answer));
     let listed: Vec<String> = crate::list(&engine, &fixture.root, &Prefix::default())
         .unwrap()
         .into_iter()

@@ -53,6 +53,25 @@ fn a_sidecar_that_dies_during_the_start_fails_the_launch_with_its_output() {
     place.nothing_is_left("early");
 }
 
+#[test]
+#[ignore = "needs a container engine"]
+fn a_network_of_somebody_else_with_a_bottles_name_fails_the_launch_and_stays() {
+    let place = Place::new();
+    for name in [names("taken").internal_network(), names("taken").egress_network()] {
+        docker(["network", "create", &name]);
+        let launched = options(engine(), &place.state()).launch(plan(FULL, "taken"));
+        // Removing the state of the failed launch, and recovering, leave it as well.
+        let recovered = place.site().recover();
+        let is_there = docker(["network", "ls", "--quiet", "--filter", &format!("name=^{name}$")]).stdout;
+        docker(["network", "rm", &name]);
+        assert!(!is_there.trim().is_empty(), "{name} was removed");
+        let error = launched.map(drop).unwrap_err();
+        assert!(bottle::report(&error).to_string().contains("already exists"), "{error}");
+        assert!(error.teardown.is_some_and(|report| report.is_clean()) && recovered.is_ok());
+        place.nothing_is_left("taken");
+    }
+}
+
 /// A tmpfs mounted at a directory. It is unmounted when this value is dropped.
 struct Mounted(PathBuf);
 
