@@ -6,7 +6,9 @@ from mitmproxy import http, tls
 from mitmproxy.connection import ConnectionState
 
 from . import answers, audit
-from .layers import ACCEPT_ENCODING, CLIENT_FAILED, WEBSOCKET
+from .dlp import OFF, Target
+from .guard import Guard
+from .layers import ACCEPT_ENCODING, CLIENT_FAILED, GUARD, WEBSOCKET
 from .mask import Mask
 from .policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
 from .routes import Table
@@ -61,11 +63,17 @@ class Gate:
             flow.response = http.Response.make(200, b"ok\n", {"Content-Type": "text/plain"})
             return
 
-        verdict = judge(_head(request), tunnel, self._table())
+        table = self._table()
+        verdict = judge(_head(request), tunnel, table)
         record.host, record.port = (tunnel.host, tunnel.port) if tunnel else (request.host, request.port)
         if isinstance(verdict, Refusal):
             record.status, record.refused = verdict.status, verdict.rule
             flow.response = answers.response(verdict)
+            return
+        guard = _guard(table, verdict, record, request.path)
+        if guard and (refusal := _judge_head(guard, request, verdict)):
+            record.port = verdict.port
+            flow.response = answers.response(refusal)
             return
         if verdict.route:
             record.route = verdict.route.name
@@ -76,11 +84,16 @@ class Gate:
             flow.metadata[ACCEPT_ENCODING] = request.headers["Accept-Encoding"]
         if verdict.websocket:
             injection = verdict.route.injection if verdict.route else None
-            flow.metadata[WEBSOCKET] = record, injection.spellings if injection else None
+            flow.metadata[WEBSOCKET] = record, injection.spellings if injection else None, guard
+        elif guard:
+            flow.metadata[GUARD] = guard
         record.host, record.port = verdict.host, verdict.port
         request.data.host, request.data.port = verdict.host, verdict.port
         request.data.authority = b"" if tunnel else verdict.authority.encode("ascii")
         request.headers = http.Headers(verdict.headers)
+        if verdict.websocket and guard:
+            # Compressed frames cannot be searched.
+            request.headers.pop("Sec-WebSocket-Extensions", None)
         self._tell_removed(verdict)
         request.stream = record.count_up
         record.status = record.refused = None
@@ -146,6 +159,23 @@ class Gate:
             record.error = told.rule
             record.status = record.status or told.status
         record.write()
+
+
+def _guard(table: Table, passage: Passage, record: audit.Record, path: str) -> Guard | None:
+    mode = table.dlp(passage.host, passage.route)
+    if mode == OFF or table.detector is None:
+        return None
+    injection = passage.route.injection if passage.route else None
+    target = Target(passage.host, path.partition("?")[0], injection.token if injection else None)
+    return Guard(table.detector, target, mode, record)
+
+
+def _judge_head(guard: Guard, request: http.Request, passage: Passage) -> Refusal | None:
+    """Judges what the agent itself sends: the credential that egress injects is left out."""
+    injection = passage.route.injection if passage.route else None
+    own = [header for header in passage.headers if not injection or header[1] != injection.value]
+    encoding: str = request.headers.get("content-encoding", "")
+    return guard.head(request.data.path, own, encoding.strip().lower())
 
 
 def _tunnel(flow: http.HTTPFlow) -> Tunnel | None:

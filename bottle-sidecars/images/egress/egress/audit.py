@@ -26,6 +26,8 @@ class Record:
     bytes_down: int = 0
     refused: str | None = None
     error: str | None = None
+    finding: dict[str, str] | None = None
+    """The pattern of a credential that was found, and its place. It holds no part of the credential."""
     started: float = field(default_factory=time.monotonic)
     written: bool = False
 
@@ -57,6 +59,7 @@ class Record:
             status=self.status,
             bytes_up=self.bytes_up,
             bytes_down=self.bytes_down,
+            **({"finding": self.finding} if self.finding else {}),
             ms=round((time.monotonic() - self.started) * 1000, 1),
         )
 

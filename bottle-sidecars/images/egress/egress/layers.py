@@ -20,6 +20,7 @@ from mitmproxy.proxy.tunnel import TunnelLayer
 
 from . import answers, audit
 from .connections import AdmitHook, handler_of
+from .guard import Guard
 from .mask import FrameMask, Spellings
 from .policy import Refusal
 
@@ -43,7 +44,9 @@ _CLOSED_UNANSWERED = "server closed connection"
 CLIENT_FAILED = "egress-client-failed"
 # Key in a flow's metadata: the agent's own header, if the answer may be compressed unless pipelock inspects it.
 ACCEPT_ENCODING = "egress-accept-encoding"
-# Key in a flow's metadata: record and credential of an allowed WebSocket handshake.
+# Key in a flow's metadata: the search for credentials in the body of a request.
+GUARD = "egress-guard"
+# Key in a flow's metadata: record, credential and guard of an allowed WebSocket handshake.
 WEBSOCKET = "egress-websocket"
 
 
@@ -180,6 +183,7 @@ class Stream(http.HttpStream):
         """True if the request was sent on a connection that an earlier request had used."""
         self.repeated = False
         """True if the request was sent a second time."""
+        self._is_cut = False
 
     def is_repeatable(self) -> bool:
         return not self._has_body and self.flow.request.data.method in _REPEATABLE
@@ -192,6 +196,45 @@ class Stream(http.HttpStream):
         if isinstance(event, http.RequestData) and self.flow.response is not None:
             return
         yield from super().state_consume_request_body(event)
+
+    def state_stream_request_body(
+        self, event: http.RequestData | http.RequestEndOfMessage
+    ) -> layer.CommandGenerator[None]:
+        guard: Guard | None = self.flow.metadata.get(GUARD)
+        if guard is None:
+            yield from super().state_stream_request_body(event)
+            return
+        piece = event.data if isinstance(event, http.RequestData) else b""
+        last = not isinstance(event, http.RequestData)
+        passed = guard.body(piece, last=last)
+        if isinstance(passed, Refusal):
+            yield from self._cut(passed)
+            return
+        if passed:
+            yield from super().state_stream_request_body(http.RequestData(self.stream_id, passed))
+        if last:
+            yield from super().state_stream_request_body(event)
+
+    def _cut(self, refusal: Refusal) -> layer.CommandGenerator[None]:
+        """Closes the upstream connection in the middle of a request, and answers the agent at once."""
+        self._is_cut = True
+        cancelled = http.RequestProtocolError(self.stream_id, "refused", http.ErrorCode.CANCEL)
+        yield http.SendHttp(cancelled, self.context.server)
+        if self.server_state == self.state_wait_for_response_headers:
+            self.flow.response = answers.response(refusal)
+            self.client_state = self._drop_request_body
+            yield from self.send_response()
+        else:
+            # The answer has begun, so that only its end can be told.
+            failed = http.ResponseProtocolError(self.stream_id, "refused", http.ErrorCode.GENERIC_SERVER_ERROR)
+            yield from super().handle_protocol_error(failed)
+        self.server_state = self.state_errored
+
+    def _drop_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Reads the rest of a request that was answered already, so that the agent can read the answer."""
+        if isinstance(event, http.RequestEndOfMessage):
+            self.client_state = self.state_done
+            yield from self.flow_done()
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
         handler = handler_of(self.context.client)
@@ -207,7 +250,7 @@ class Stream(http.HttpStream):
             self.flow.request.headers["Accept-Encoding"] = self.flow.metadata[ACCEPT_ENCODING]
         if WEBSOCKET in self.flow.metadata and handler.intercepted:
             # Pipelock would remove the upgrade, and the host would answer as if it were an ordinary request.
-            record, _ = self.flow.metadata.pop(WEBSOCKET)
+            record, *_ = self.flow.metadata.pop(WEBSOCKET)
             refusal = answers.UPGRADE_IMPOSSIBLE
             record.status, record.refused = refusal.status, refusal.rule
             self.flow.response = answers.response(refusal)
@@ -242,6 +285,8 @@ class Stream(http.HttpStream):
     ) -> layer.CommandGenerator[None]:
         if isinstance(event, http.RequestProtocolError):
             self.flow.metadata[CLIENT_FAILED] = True
+        elif self._is_cut:
+            return
         elif self._died_of_age(event):
             self.repeated = True
             if (yield from self.make_server_connection()):
@@ -278,23 +323,37 @@ class Stream(http.HttpStream):
 class WebSocket(layer.Layer):
     """A WebSocket. Its bytes are passed on as they arrive, and its audit line is written when it ends."""
 
-    def __init__(self, context: Context, record: audit.Record, spellings: Spellings | None) -> None:
+    def __init__(
+        self, context: Context, record: audit.Record, spellings: Spellings | None, guard: Guard | None
+    ) -> None:
         super().__init__(context)
         self._record = record
+        self._guard = guard
         self._mask = FrameMask(spellings) if spellings else None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.DataReceived):
             if event.connection == self.context.client:
+                refusal = self._guard.frames(event.data) if self._guard else None
+                if refusal or self._record.written:
+                    yield from self._close(refusal)
+                    return
                 yield commands.SendData(self.context.server, self._record.count_up(event.data))
                 return
             data = self._mask.feed(event.data) if self._mask else event.data
             if data:
                 yield commands.SendData(self.context.client, self._record.count_down(data))
         elif isinstance(event, events.ConnectionClosed) and not self._record.written:
-            self._record.write()
-            for connection in (self.context.server, self.context.client):
-                yield commands.CloseConnection(connection)
+            yield from self._close(None)
+
+    def _close(self, refusal: Refusal | None) -> layer.CommandGenerator[None]:
+        self._record.write()
+        if refusal:
+            # A frame that closes, with the reason (RFC 6455, section 7.4.1: the policy is violated).
+            reason = (1008).to_bytes(2) + f"egress: {refusal.message}".encode()[:123]
+            yield commands.SendData(self.context.client, bytes([0x88, len(reason)]) + reason)
+        for connection in (self.context.server, self.context.client):
+            yield commands.CloseConnection(connection)
 
 
 class Tunnel(_upstream_proxy.HttpUpstreamProxy):

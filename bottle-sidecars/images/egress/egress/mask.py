@@ -199,7 +199,7 @@ class FrameMask:
         while data:
             if self._left == 0:
                 header = self._header + data
-                size = _frame_header(header)
+                size = frame_header(header)
                 if size is None:
                     self._header = header
                     break
@@ -215,7 +215,7 @@ class FrameMask:
         return b"".join(passed)
 
 
-def _frame_header(data: bytes) -> tuple[int, int] | None:
+def frame_header(data: bytes) -> tuple[int, int] | None:
     """Returns the lengths of a frame's header and payload (RFC 6455, section 5.2). None if the header is incomplete."""
     if len(data) < 2:
         return None

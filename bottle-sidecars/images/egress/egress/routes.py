@@ -9,12 +9,14 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from sidecar.grammar import GRAMMARS
 
+from .dlp import MODES, OFF, Detector
 from .mask import Spellings
 from .paths import is_below
 
@@ -31,6 +33,7 @@ class RoutesError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Injection:
     header: str
+    token: bytes = field(repr=False)
     value: bytes = field(repr=False)
     spellings: Spellings = field(repr=False)
     """Texts to mask in answers: those of the token, and of its encoded form for basic authentication."""
@@ -44,6 +47,8 @@ class Route:
     paths: tuple[str, ...] | None
     methods: frozenset[str] | None
     injection: Injection | None
+    dlp: str | None = None
+    """The mode of the search for credentials. None: that of the host."""
 
     def prefix_for(self, path: str) -> str | None:
         """Returns the longest prefix that covers the path. Empty: every path is allowed. None: no prefix covers it."""
@@ -88,12 +93,24 @@ class Host:
 class Table:
     """A routing table."""
 
-    def __init__(self, routes: list[Route]) -> None:
+    def __init__(self, routes: list[Route], dlp: str = OFF, dlp_of_hosts: Mapping[str, str] | None = None) -> None:
         patterns: dict[str, list[Route]] = {}
         for route in routes:
             patterns.setdefault(route.host, []).append(route)
         self._hosts = {pattern: Host(pattern, tuple(of)) for pattern, of in patterns.items()}
         self.routes = tuple(routes)
+        self._dlp, self._dlp_of_hosts = dlp, dict(dlp_of_hosts or {})
+        modes = {dlp, *self._dlp_of_hosts.values(), *(route.dlp for route in routes)}
+        tokens = sorted({route.injection.token for route in routes if route.injection})
+        self.detector = _detector(tuple(tokens)) if modes - {OFF, None} else None
+        """The search for credentials. None if it is off for every host."""
+
+    def dlp(self, host: str, route: Route | None) -> str:
+        """Returns the mode of the search for credentials: that of the route, of the host, of the longest domain."""
+        if route and route.dlp:
+            return route.dlp
+        domains = [f"*.{host}", *(f"*{host[at:]}" for at, character in enumerate(host) if character == ".")]
+        return next((self._dlp_of_hosts[name] for name in (host, *domains) if name in self._dlp_of_hosts), self._dlp)
 
     def lookup(self, host: str) -> Host | None:
         if exact := self._hosts.get(host):
@@ -108,6 +125,11 @@ class Table:
         """
         parents = [host, *(host[at + 1 :] for at, character in enumerate(host) if character == ".")]
         return next((pattern for parent in parents if (pattern := f"*.{parent}") in self._hosts), None)
+
+
+@lru_cache(maxsize=1)
+def _detector(secrets: tuple[bytes, ...]) -> Detector:
+    return Detector(secrets)
 
 
 def header_key(name: str) -> str:
@@ -131,7 +153,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Table:
     except (ValueError, RecursionError):
         raise RoutesError("not YAML") from None
 
-    top = _mapping(document, "the file", {"version", "routes"}, {"version", "routes"})
+    top = _mapping(document, "the file", {"version", "routes", "dlp", "hosts"}, {"version", "routes"})
     if type(top["version"]) is not int or top["version"] != 1:
         raise RoutesError("version: must be 1")
     if not isinstance(top["routes"], list):
@@ -147,11 +169,25 @@ def parse(text: str, environment: Mapping[str, str]) -> Table:
         for other in routes[:index]:
             if clash := _clash(route, other):
                 raise RoutesError(f"routes[{index}]: `{route.name}` and `{other.name}` both claim {clash}")
-    return Table(routes)
+    hosts: dict[str, str] = {}
+    listed = top.get("hosts", [])
+    if not isinstance(listed, list):
+        raise RoutesError("hosts: must be a list")
+    for index, item in enumerate(listed):
+        keys = _mapping(item, f"hosts[{index}]", {"host", "dlp"}, {"host", "dlp"})
+        hosts[_value("allowed_host", keys["host"], f"hosts[{index}].host")] = _mode(keys, f"hosts[{index}]", OFF)
+    return Table(routes, _mode(top, "the file", OFF), hosts)
+
+
+def _mode(keys: dict[str, object], where: str, otherwise: str) -> str:
+    mode = keys.get("dlp", otherwise)
+    if mode not in MODES:
+        raise RoutesError(f"{where}.dlp: must be {', '.join(MODES)}")
+    return str(mode)
 
 
 def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
-    keys = _mapping(item, where, {"name", "host", "port", "paths", "methods", "inject"}, {"name", "host"})
+    keys = _mapping(item, where, {"name", "host", "port", "paths", "methods", "inject", "dlp"}, {"name", "host"})
     port = keys.get("port", 443)
     if type(port) is not int or not 0 < port < 65536:
         raise RoutesError(f"{where}.port: must be a number from 1 to 65535")
@@ -162,6 +198,7 @@ def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
         paths=_paths(keys["paths"], f"{where}.paths") if "paths" in keys else None,
         methods=_methods(keys["methods"], f"{where}.methods") if "methods" in keys else None,
         injection=_injection(keys["inject"], f"{where}.inject", environment) if "inject" in keys else None,
+        dlp=_mode(keys, where, OFF) if "dlp" in keys else None,
     )
 
 
@@ -190,12 +227,13 @@ def _injection(value: object, where: str, environment: Mapping[str, str]) -> Inj
         template = _text(keys["template"], f"{where}.template", _VALUE, "printable ASCII")
         if template.count("{token}") != 1:
             raise RoutesError(f"{where}.template: must hold {{token}} once")
-        return Injection(header, template.replace("{token}", token).encode("ascii"), Spellings([token.encode("ascii")]))
+        value = template.replace("{token}", token).encode("ascii")
+        return Injection(header, token.encode("ascii"), value, Spellings([token.encode("ascii")]))
     username = _text(keys["basic_username"], f"{where}.basic_username", _VALUE, "printable ASCII")
     if ":" in username:
         raise RoutesError(f"{where}.basic_username: must not hold a colon")
     encoded = base64.b64encode(f"{username}:{token}".encode("ascii"))
-    return Injection(header, b"Basic " + encoded, Spellings([token.encode("ascii"), encoded]))
+    return Injection(header, token.encode("ascii"), b"Basic " + encoded, Spellings([token.encode("ascii"), encoded]))
 
 
 def _clash(one: Route, other: Route) -> str | None:

@@ -86,6 +86,29 @@ class Choice(unittest.TestCase):
         self.assertEqual(chosen(t, "a.example", port=8443), "r")
 
 
+class Dlp(unittest.TestCase):
+    def test_the_route_then_the_host_then_the_longest_domain(self) -> None:
+        modes = parse(
+            "version: 1\ndlp: block\nhosts: [{host: '*.a.example', dlp: off}, {host: '*.b.a.example', dlp: warn}, "
+            "{host: c.b.a.example, dlp: block}]\nroutes: [{name: r, host: x.a.example, dlp: 'off'}]\n",
+            TOKENS,
+        )
+        for host, mode in {
+            "example": "block",
+            "a.example": "off",
+            "y.a.example": "off",
+            "b.a.example": "warn",
+            "y.x.b.a.example": "warn",
+            "c.b.a.example": "block",
+        }.items():
+            self.assertEqual(modes.dlp(host, None), mode, host)
+        self.assertEqual(modes.dlp("x.a.example", modes.routes[0]), "off")
+
+    def test_without_a_mode_nothing_is_searched(self) -> None:
+        self.assertIsNone(table("name: r, host: a.example").detector)
+        self.assertIsNotNone(table("name: r, host: a.example, dlp: warn").detector)
+
+
 class Inject(unittest.TestCase):
     def test_template_and_basic(self) -> None:
         t = table(
@@ -130,6 +153,10 @@ class Errors(unittest.TestCase):
         self.check("version: 1\n", "`routes` is missing")
         self.check("version: 1\nroutes: {}\n", "routes: must be a list")
         self.check("version: 1\nroutes: []\nextra: 1\n", "unknown key", "extra")
+        self.check("version: 1\nroutes: []\ndlp: true\n", "dlp: must be off, warn, block")
+        self.check("version: 1\nroutes: []\nhosts: {}\n", "hosts: must be a list")
+        self.check("version: 1\nroutes: []\nhosts: [{host: a.example}]\n", "`dlp` is missing")
+        self.check("version: 1\nroutes: []\nhosts: [{host: 'A.example', dlp: off}]\n", "hosts[0].host")
         self.check("version: 1\nroutes: [x]\n", "routes[0]: must be a mapping")
         self.check("version: 1\nroutes: !!python/object:os.system []\n")
         self.check("\tversion: 1")

@@ -1,0 +1,447 @@
+"""Searches what the agent sends for credentials and private keys.
+
+One automaton (Aho-Corasick) finds the literal text of every pattern in one pass, as it is and encoded. Only there, a
+few hundred bytes are decoded and compared with the pattern. A body is searched in pieces as it passes.
+"""
+
+import base64
+import binascii
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Protocol, cast
+
+import ahocorasick_rs
+import zstandard
+
+from .mask import frame_header
+from .patterns import PATTERNS, Context, Pattern
+
+OFF, WARN, BLOCK = "off", "warn", "block"
+MODES = (OFF, WARN, BLOCK)
+
+# The part of a text that was searched and is searched again together with the next piece.
+_OVERLAP = 4096
+# The last word of a piece is passed on only when its end is known, up to this number of bytes.
+_HELD = 1024
+_WORD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-.%\\:@~"
+# An encoding inside an encoding, at most.
+_MAX_DEPTH = 3
+# Of a compressed body, at most so many bytes are searched.
+_MAX_UNPACKED = 64 << 20
+_UNPACKED_PIECE = 1 << 20
+
+# A shorter secret of the bottle is not searched for: it would be found by chance.
+_MIN_SECRET = 8
+_RUN = re.compile(rb"[A-Za-z0-9]+")
+_MIN_RUN, _MAX_LITERAL = 12, 48
+# Fewer characters of base64 are not searched for, because they are found by chance: so many for base64 in base64.
+_MIN_BASE64, _MIN_TWICE = 4, 6
+
+_CREDENTIAL_HEADERS = frozenset(
+    """authorization proxy-authorization cookie x-api-key api-key x-goog-api-key private-token job-token deploy-token
+    x-auth-token x-access-token x-amz-security-token x-registry-auth x-vault-token x-figma-token""".split()
+)
+# An opaque session, or one whose issuer is not known from it, is sent there by design.
+_SESSION_HEADERS = frozenset({"authorization", "cookie", "x-amz-security-token"})
+_TOKEN_ENDPOINT = re.compile(r"/(?:oauth2?|token|login|auth)\b", re.IGNORECASE)
+
+# The ways in which every character of a text can be escaped.
+_ESCAPES = (
+    *("%%%02x", "%%%02X", "%%25%02x", "%%25%02X", "%%2525%02X"),
+    *("\\u%04x", "\\u%04X", "\\x%02x", "%%5Cu%04x", "&#%d;", "%%26%%23%d%%3B"),
+)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+")
+_BASE64_GAPS = re.compile(rb"\\+[rn]|[\r\n]+[ \t]*|%0[AaDd]")
+_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
+_ESCAPE = re.compile(
+    rb"%(?:25)?([0-9A-Fa-f]{2})|\\+u00([0-9A-Fa-f]{2})|\\+x([0-9A-Fa-f]{2})|\\+(/)|&#(\d{2,3});|&#x([0-9a-fA-F]{2});"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A credential that was found. It holds no part of it."""
+
+    pattern: str
+    place: str
+    """`url`, `header NAME`, `body at byte N`, or `message at byte N` of a WebSocket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Destination of a request, and the secret of the bottle that belongs there."""
+
+    host: str
+    path: str
+    own: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Literal:
+    pattern: Pattern | None
+    secret: bytes | None
+    decode: Callable[[bytes, int], bytes] | None
+    """Returns the decoded text around a place. None: the literal is the text as it is."""
+
+
+class Detector:
+    """The patterns, and the secrets of one bottle."""
+
+    def __init__(self, secrets: Iterable[bytes] = (), clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        literals: dict[bytes, list[_Literal]] = {}
+
+        def add(text: bytes, literal: _Literal) -> None:
+            literals.setdefault(text, []).append(literal)
+
+        for pattern in PATTERNS:
+            for text in pattern.literals:
+                add(text, _Literal(pattern, None, None))
+                for spelling, decode in _encoded(text):
+                    add(spelling, _Literal(pattern, None, decode))
+        for secret in secrets:
+            for text in set(_of_secret(secret)):
+                add(text, _Literal(None, secret, None))
+        self._literals = list(literals.values())
+        self._automaton = ahocorasick_rs.BytesAhoCorasick(
+            list(literals), implementation=ahocorasick_rs.Implementation.DFA
+        )
+
+    def find(self, text: bytes, target: Target, header: str | None = None) -> tuple[str, int] | None:
+        """Returns the name of the first pattern that is found, and its place in the text."""
+        return self._find(text, target, header, 0)
+
+    def _find(self, text: bytes, target: Target, header: str | None, depth: int) -> tuple[str, int] | None:
+        tried: set[tuple[Callable[[bytes, int], bytes], int]] = set()
+        for index, begin, _ in self._automaton.find_matches_as_indexes(text, overlapping=True):
+            for literal in self._literals[index]:
+                if literal.pattern is None:
+                    if literal.secret != target.own:
+                        return "bottle-secret", begin
+                elif literal.decode is None:
+                    if self._is(literal.pattern, text, begin, target, header):
+                        return literal.pattern.name, begin
+                elif depth < _MAX_DEPTH and (literal.decode, begin) not in tried:
+                    tried.add((literal.decode, begin))
+                    if found := self._find(literal.decode(text, begin), target, header, depth + 1):
+                        return found[0], begin
+        return None
+
+    def _is(self, pattern: Pattern, text: bytes, at: int, target: Target, header: str | None) -> bool:
+        if header is not None:
+            if header in _CREDENTIAL_HEADERS and pattern.issued_by(target.host):
+                return False
+            if header in _SESSION_HEADERS and not pattern.in_credential_headers:
+                return False
+        elif pattern.issued_by(target.host) and _TOKEN_ENDPOINT.search(target.path):
+            return False
+        window = text[max(0, at - pattern.before) : at + pattern.ahead]
+        context = Context(window, target.host, self._clock())
+        if any(pattern.check(found, context) for found in pattern.expression.finditer(window)):
+            return True
+        if b"%" not in window and b"\\" not in window and b"&#" not in window:
+            return False
+        plain = unescaped(window)
+        context = Context(plain, target.host, self._clock())
+        return plain != window and any(pattern.check(found, context) for found in pattern.expression.finditer(plain))
+
+
+def unescaped(text: bytes) -> bytes:
+    """Returns the text without the escapes of URLs, JSON and HTML."""
+
+    def character(found: re.Match[bytes]) -> bytes:
+        if found[4]:
+            return found[4]
+        code = int(found[5]) if found[5] else int(found[found.lastindex or 1], 16)
+        return bytes([code]) if code < 256 else b"?"
+
+    return _ESCAPE.sub(character, text)
+
+
+def _encoded(text: bytes) -> Iterator[tuple[bytes, Callable[[bytes, int], bytes]]]:
+    """Returns the encoded forms of a literal, each with the function that decodes what is around it."""
+    for spelling, shift in _base64(text):
+        if len(spelling) >= _MIN_BASE64:
+            yield spelling, _from_base64[shift]
+        for outer, outer_shift in _base64(spelling):
+            if len(outer) >= _MIN_TWICE:
+                yield outer, _from_base64[outer_shift]
+    for spelling in {text.hex().encode(), text.hex().upper().encode()}:
+        yield spelling, _from_hex
+    for form in _ESCAPES:
+        yield "".join(form % byte for byte in text).encode(), _from_escapes
+    for spelling in _with_escaped_signs(text):
+        yield spelling, _from_escapes
+    yield text.decode("latin-1").encode("utf-16-le")[:-1], _from_utf16
+
+
+def _with_escaped_signs(text: bytes) -> set[bytes]:
+    """Returns the forms of a text in which its letters and digits are as they are."""
+    kept = ("", "/", "-_.~", "-_.~/")
+    forms = {
+        "".join(chr(byte) if chr(byte).isalnum() or chr(byte) in safe else form % byte for byte in text).encode()
+        for form in ("%%%02X", "%%%02x", "\\u%04x")
+        for safe in kept
+    }
+    return (forms | {text.replace(b"/", b"\\/")}) - {text}
+
+
+def _base64(text: bytes) -> Iterator[tuple[bytes, int]]:
+    """Returns the characters that every base64 of the text has, for the three positions in which it can begin."""
+    for shift in range(3):
+        encoded = base64.b64encode(bytes(shift) + text)
+        stable = encoded[(shift * 8 + 5) // 6 : (shift + len(text)) * 8 // 6]
+        yield stable, shift
+        if (url_safe := stable.translate(_TO_URL_SAFE)) != stable:
+            yield url_safe, shift
+
+
+_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
+def _base64_decoder(shift: int) -> Callable[[bytes, int], bytes]:
+    first = (shift * 8 + 5) // 6
+
+    def decode(text: bytes, at: int) -> bytes:
+        # The text is decoded from the group of four characters in which the literal begins, and up to 32 groups before.
+        begin = at - first
+        for _ in range(32):
+            if begin < 4 or not _BASE64.fullmatch(text, begin - 4, begin):
+                break
+            begin -= 4
+        begin = begin + 4 if begin < 0 else begin
+        encoded = text[begin : at + 6000]
+        if b"\\" in encoded or b"\n" in encoded or b"%" in encoded:
+            encoded = _BASE64_GAPS.sub(b"", encoded).replace(b"\\/", b"/").replace(b"%2F", b"/").replace(b"%2B", b"+")
+        found = _BASE64.match(encoded)
+        if not found:
+            return b""
+        encoded = found[0].translate(_FROM_URL_SAFE)
+        if len(encoded) % 4 == 1:
+            encoded = encoded[:-1]
+        return binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4))
+
+    return decode
+
+
+_from_base64 = [_base64_decoder(shift) for shift in range(3)]
+
+
+def _from_hex(text: bytes, at: int) -> bytes:
+    begin = at
+    while begin >= 2 and at - begin < 512 and _HEX.fullmatch(text, begin - 2, begin):
+        begin -= 2
+    found = _HEX.match(text, begin, at + 4096)
+    return bytes.fromhex(found[0].decode("ascii")) if found else b""
+
+
+def _from_escapes(text: bytes, at: int) -> bytes:
+    return unescaped(text[max(0, at - 256) : at + 3072])
+
+
+def _from_utf16(text: bytes, at: int) -> bytes:
+    return text[max(0, at - 64) & ~1 | at & 1 : at + 1024].replace(b"\0", b"")
+
+
+def _of_secret(secret: bytes) -> Iterator[bytes]:
+    """Returns the texts by which a secret of the bottle is recognised. Each alone is enough."""
+    if len(secret) < _MIN_SECRET:
+        return
+    run = max((found[0] for found in _RUN.finditer(secret)), key=len, default=b"")
+    # A part of it is enough if that can be no word.
+    part = run if len(run) >= _MIN_RUN and re.search(rb"[0-9]", run) and re.search(rb"[A-Za-z]", run) else secret
+    for text in (part[:_MAX_LITERAL], part[:_MAX_LITERAL].lower(), part[:_MAX_LITERAL].upper()):
+        if len(text) >= _MIN_RUN or text == secret:
+            yield text
+    whole = secret[:_MAX_LITERAL]
+    for spelling, _ in _base64(whole):
+        yield spelling
+        for outer, _ in _base64(spelling):
+            yield outer
+    yield whole.hex().encode()
+    yield whole.hex().upper().encode()
+    yield from _with_escaped_signs(whole)
+    for form in _ESCAPES:
+        yield "".join(form % byte for byte in whole).encode()
+    yield whole.decode("latin-1").encode("utf-16-le")[:-1]
+
+
+def find_in_head(
+    detector: Detector, url: bytes, headers: Iterable[tuple[bytes, bytes]], target: Target
+) -> Finding | None:
+    """Returns the credential in a request's URL or headers, if there is one."""
+
+    def find(text: bytes, header: str | None = None) -> str | None:
+        # A head is small, so that all of it can be decoded several times.
+        for _ in range(_MAX_DEPTH):
+            if found := detector.find(text, target, header):
+                return found[0]
+            text, written = unescaped(text), text
+            if text == written:
+                break
+        return None
+
+    if name := find(url):
+        return Finding(name, "url")
+    for header, value in headers:
+        key = header.decode("latin-1").lower()
+        if name := find(header):
+            return Finding(name, "header")
+        if name := find(value, key):
+            return Finding(name, f"header {key[:64]}")
+    return None
+
+
+class Scan:
+    """Search of one body, or of one side of a WebSocket, piece by piece.
+
+    With `hold`, the last word of a piece is kept back until the next one, so that no part of a credential is sent
+    before it is complete. Everything else passes at once.
+    """
+
+    def __init__(
+        self, detector: Detector, target: Target, encoding: str = "", place: str = "body", *, hold: bool = True
+    ) -> None:
+        self._detector = detector
+        self._target = target
+        self._place = place
+        self._hold = hold
+        self._encoding = encoding
+        self._unpacker: _Unpacker | None = None
+        self._started = False
+        self._held = b""
+        self._tail = b""
+        self._seen = 0
+        self._unpacked: Scan | None = None
+        self.finding: Finding | None = None
+
+    def feed(self, piece: bytes, *, last: bool = False) -> bytes:
+        """Returns what may be sent now. Nothing more is sent after a finding."""
+        if self.finding:
+            return b""
+        data = self._held + piece if self._held else piece
+        if not self._started and data:
+            self._started = True
+            self._unpacker = _unpacker(self._encoding, data)
+        if self._unpacker:
+            return self._feed_packed(data)
+        keep = 0 if last or not self._hold else _unfinished(data)
+        sent, self._held = (data[: len(data) - keep], data[len(data) - keep :]) if keep else (data, b"")
+        self._search(sent)
+        return b"" if self.finding else sent
+
+    def _feed_packed(self, data: bytes) -> bytes:
+        if self._unpacked is None:
+            self._unpacked = Scan(self._detector, self._target, "identity", self._place, hold=False)
+        assert self._unpacker is not None
+        self._unpacker.feed(data, self._unpacked.feed)
+        self.finding = self._unpacked.finding
+        return b"" if self.finding else data
+
+    def _search(self, data: bytes) -> None:
+        text = self._tail + data if self._tail else data
+        if found := self._detector.find(text, self._target):
+            name, at = found
+            self.finding = Finding(name, f"{self._place} at byte {self._seen - len(self._tail) + at}")
+        self._seen += len(data)
+        self._tail = text[-_OVERLAP:]
+
+
+def _unfinished(data: bytes) -> int:
+    end = data[-_HELD:]
+    return len(end) - len(end.rstrip(_WORD))
+
+
+class _Unpacker(Protocol):
+    def feed(self, data: bytes, take: Callable[[bytes], object]) -> None:
+        """Hands over what the data unpacks to, in pieces. Data that cannot be unpacked is ignored."""
+
+
+def _unpacker(encoding: str, begin: bytes) -> _Unpacker | None:
+    """Returns the unpacker for a content encoding, or for a file that is compressed itself."""
+    if encoding == "zstd" or (not encoding and begin.startswith(b"\x28\xb5\x2f\xfd")):
+        return _Zstd()
+    if encoding in ("gzip", "x-gzip", "deflate") or (not encoding and begin.startswith(b"\x1f\x8b\x08")):
+        return _Zlib(raw=encoding == "deflate" and begin[:1] != b"\x78")
+    return None
+
+
+class _Zlib:
+    def __init__(self, *, raw: bool) -> None:
+        self._object = zlib.decompressobj(-15 if raw else 47)
+        self._left = _MAX_UNPACKED
+
+    def feed(self, data: bytes, take: Callable[[bytes], object]) -> None:
+        try:
+            while data and self._left > 0 and not self._object.eof:
+                piece = self._object.decompress(data, _UNPACKED_PIECE)
+                data = self._object.unconsumed_tail
+                self._left -= len(piece)
+                take(piece)
+        except zlib.error:
+            self._left = 0
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self._left = _MAX_UNPACKED
+        self._take: Callable[[bytes], object] = len
+        # The window is what a decoder has to support (RFC 8878, section 3.1.1.1.2).
+        unpacker = zstandard.ZstdDecompressor(max_window_size=8 << 20)
+        self._writer = unpacker.stream_writer(cast(IO[bytes], self), closefd=False)
+
+    def write(self, piece: bytes) -> int:
+        """Takes what was unpacked. The end of the search is an error, because nothing else ends the unpacking."""
+        self._left -= len(piece)
+        if self._left < 0:
+            raise ValueError("too large")
+        self._take(bytes(piece))
+        return len(piece)
+
+    def feed(self, data: bytes, take: Callable[[bytes], object]) -> None:
+        if self._left < 0:
+            return
+        self._take = take
+        try:
+            self._writer.write(data)
+        except (ValueError, zstandard.ZstdError):
+            self._left = -1
+
+
+class FrameScan:
+    """Search of the frames of a WebSocket client. A client masks each frame with a key (RFC 6455, section 5.3)."""
+
+    def __init__(self, detector: Detector, target: Target) -> None:
+        self._scan = Scan(detector, target, "identity", "message", hold=False)
+        self._header = b""
+        self._key = bytes(4)
+        self._at = 0
+        self._left = 0
+
+    @property
+    def finding(self) -> Finding | None:
+        return self._scan.finding
+
+    def feed(self, data: bytes) -> None:
+        while data and not self.finding:
+            if self._left == 0:
+                header = self._header + data
+                size = frame_header(header)
+                if size is None:
+                    self._header = header
+                    return
+                end, self._left = size
+                self._key = header[end - 4 : end] if header[1] & 0x80 else bytes(4)
+                self._header, data, self._at = b"", header[end:], 0
+                continue
+            payload, data = data[: self._left], data[self._left :]
+            self._left -= len(payload)
+            key = (self._key * 2)[self._at % 4 : self._at % 4 + 4]
+            self._at += len(payload)
+            repeated = (key * (len(payload) // 4 + 1))[: len(payload)]
+            plain = int.from_bytes(payload) ^ int.from_bytes(repeated)
+            self._scan.feed(plain.to_bytes(len(payload)))
