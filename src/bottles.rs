@@ -135,7 +135,7 @@ impl Bottles {
         self
     }
 
-    /// Adds a sidecar after the four built-in ones.
+    /// Adds a sidecar after the built-in ones.
     #[must_use]
     pub fn with_sidecar(mut self, sidecar: Arc<dyn Sidecar>) -> Self {
         self.sidecars.push(sidecar);

@@ -1,8 +1,8 @@
 //! The typed Compose document and its pure renderer. [`render`] turns a resolved plan into a document, and the document
 //! is written as YAML. This crate runs no command and accesses no file; `bottle-engine` runs the document.
 //!
-//! A bottle's sidecars implement [`Sidecar`]. [`render`] adds a service for each one that applies. The four built-in
-//! sidecars are in `bottle-sidecars`. This is a complete fifth one, which is passed to [`render`] with the others:
+//! A bottle's sidecars implement [`Sidecar`]. [`render`] adds a service for each one that applies. The built-in
+//! sidecars are in `bottle-sidecars`. This is another complete one, which is passed to [`render`] with the others:
 //!
 //! ```
 //! use bottle_compose::document::Service;
@@ -48,12 +48,13 @@
 //! | first version | this crate | reason |
 //! | --- | --- | --- |
 //! | `name: claude-bottle-<slug>` | the same, with a configurable prefix | two installations can share one engine |
-//! | order of services: pipelock, git-gate, egress, supervise, agent | the same, with `seal` before the agent | a fifth sidecar goes before the seal |
+//! | order of services: pipelock, git-gate, egress, supervise, agent | the same, with `outlet` first and `seal` before the agent | a sidecar of the caller goes before the seal |
 //! | git-gate, egress, supervise only when planned | the same; [`Sidecar::applies`] decides for each | a fifth sidecar can be added |
 //! | `networks`: both `external: true`, created by the launcher | Compose creates them, one with `internal: true`; `external` is an option | less to undo; the option is for a pipelock that must know the subnet before it starts |
 //! | | `enable_ipv6: false`, and driver options that keep the host's address off the internal bridge | through that address the agent reached every service on the host's 0.0.0.0, also over IPv6 |
 //! | `container_name` of each service | the same | |
 //! | aliases: the container's name for pipelock and git-gate, the short one for egress and supervise | the same | |
+//! | pipelock on both networks | `network_mode: service:outlet`; the outlet is on both, with pipelock's aliases, `cap_add: [NET_ADMIN]` and the ports as `command` | pipelock connects to any port of an allowed host; in the outlet's namespace the kernel lets it reach the planned ones only |
 //! | pipelock `image`, pinned | the same, from the plan | a mirror, or another release |
 //! | pipelock `command: run --config … --listen 0.0.0.0:<port>` | the same | |
 //! | pipelock's three binds: configuration, certificate, key | the same | |

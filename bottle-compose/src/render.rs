@@ -63,7 +63,7 @@ pub enum RenderError {
 /// # Errors
 ///
 /// Returns an error if two sidecars share a name, if one refers to something that the document does not have, if one is
-/// announced to the agent without a port, or if one opens the port of a proxy that is closed to the agent. The four
+/// announced to the agent without a port, or if one opens the port of a proxy that is closed to the agent. The
 /// sidecars of `bottle-sidecars` never cause these errors.
 pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeFile, RenderError> {
     let applying: Vec<_> = sidecars.iter().filter(|sidecar| sidecar.applies(plan.plan())).collect();

@@ -16,7 +16,7 @@ pub const EGRESS: &str = "egress";
 
 /// A service between the agent and the outside.
 ///
-/// The four built-in sidecars are in `bottle-sidecars`. To add a fifth, implement this trait and pass the value to
+/// The built-in sidecars are in `bottle-sidecars`. To add one, implement this trait and pass the value to
 /// [`render`](crate::render) with the others.
 pub trait Sidecar: Debug + Send + Sync {
     /// Returns the service's name, which must be unique in the document.

@@ -23,8 +23,8 @@ pub struct ServiceHealth {
     pub oom_killed: bool,
     /// Number of times that the engine has restarted the container.
     pub restarts: u64,
-    /// True for an agent that runs without a network, because the seal, which owns its network namespace, ended or was
-    /// started again after it.
+    /// True for an agent or pipelock that runs without a network, because the service that owns its network namespace
+    /// (`seal` or `outlet`) ended or was started again after it.
     pub lost_network: bool,
     /// Image of the container. Absent when the container was removed.
     pub image: Option<ServiceImage>,
@@ -119,38 +119,39 @@ pub(super) fn services<'a>(
         let agent = Service::Agent.as_str();
         services.insert(agent.to_owned(), ServiceHealth::missing(agent));
     }
-    let (mut agent, mut seal) = (None, None);
+    let mut states = BTreeMap::new();
     for (name, state) in containers {
         let service = state.labels.get(SERVICE).map_or(name, String::as_str);
         services.insert(service.to_owned(), ServiceHealth::new(service.to_owned(), state));
-        if service == Service::Agent.as_str() {
-            agent = Some(state);
-        } else if service == Service::Seal.as_str() {
-            seal = Some(state);
-        }
+        states.insert(service, state);
     }
-    if let Some(loss) = agent.and_then(|agent| network_loss(agent, seal))
-        && let Some(agent) = services.get_mut(Service::Agent.as_str())
-    {
-        agent.lost_network = true;
-        agent.summary = format!("lost its network: {loss}");
+    for (guest, owner) in [(Service::Agent, Service::Seal), (Service::Pipelock, Service::Outlet)] {
+        let state = states.get(guest.as_str());
+        if let Some(loss) = state.and_then(|state| network_loss(state, owner, states.get(owner.as_str()).copied()))
+            && let Some(guest) = services.get_mut(guest.as_str())
+        {
+            guest.lost_network = true;
+            guest.summary = format!("lost its network: {loss}");
+        }
     }
     services.into_values().collect()
 }
 
-/// Returns the reason why a running agent has no network, and the remedy. `None` if it has one, or does not run.
-fn network_loss(agent: &ContainerState, seal: Option<&ContainerState>) -> Option<String> {
-    if agent.status != "running" {
+/// Returns the reason why a running service that joined the namespace of `owner` has no network, and the remedy. `None`
+/// if it has one, does not run, or, in a bottle of an earlier version, joined none.
+fn network_loss(guest: &ContainerState, owner: Service, state: Option<&ContainerState>) -> Option<String> {
+    let depends = guest.labels.get(DEPENDS_ON).map(String::as_str).unwrap_or_default();
+    if guest.status != "running" || depends.split(',').all(|entry| entry.split(':').next() != Some(owner.as_str())) {
         return None;
     }
-    match seal {
-        None => Some("`seal` was removed; launch the bottle again".to_owned()),
-        Some(seal) if !matches!(seal.status.as_str(), "running" | "paused") => {
-            Some(format!("`seal` {seal}; launch the bottle again"))
+    match state {
+        None => Some(format!("`{owner}` was removed; launch the bottle again")),
+        Some(state) if !matches!(state.status.as_str(), "running" | "paused") => {
+            Some(format!("`{owner}` {state}; launch the bottle again"))
         }
-        Some(seal) if seal.started.zip(agent.started).is_some_and(|(seal, agent)| seal > agent) => Some(
-            "`seal` was started again after it; restart the agent's container or launch the bottle again".to_owned(),
-        ),
+        Some(state) if state.started.zip(guest.started).is_some_and(|(owner, guest)| owner > guest) => {
+            Some(format!("`{owner}` was started again after it; restart its container or launch the bottle again"))
+        }
         Some(_) => None,
     }
 }
@@ -162,7 +163,7 @@ pub(super) fn seal_problem(engine: &Engine, names: &Names) -> Result<Option<Stri
     let states = engine.containers_named(&[&agent, &seal])?;
     let Some(agent) = states.get(&agent) else { return Ok(None) };
     let seal = states.get(&seal);
-    let loss = network_loss(agent, seal).map(|loss| format!("its agent lost its network: {loss}"));
+    let loss = network_loss(agent, Service::Seal, seal).map(|loss| format!("its agent lost its network: {loss}"));
     let unhealthy = seal.filter(|seal| seal.health.as_deref() == Some("unhealthy"));
     Ok(loss.or_else(|| unhealthy.map(|seal| format!("`seal` {seal}, so the agent's firewall rules may be missing"))))
 }
@@ -249,8 +250,25 @@ mod tests {
         assert_eq!(told(agent(), Some(ended)), format!("lost its network: `seal` exited with status 0; {remedy}"));
         assert_eq!(
             told(agent(), Some(at("running", "seal", 21))),
-            format!("lost its network: `seal` was started again after it; restart the agent's container or {remedy}")
+            format!("lost its network: `seal` was started again after it; restart its container or {remedy}")
         );
         assert_eq!(told(at("exited", "agent", 20), Some(at("running", "seal", 21))), "exited with status 0");
+    }
+
+    #[test]
+    fn pipelock_has_lost_its_network_when_its_outlet_ended() {
+        let pipelock = state("running", &[(SERVICE, "pipelock"), (DEPENDS_ON, "outlet:service_started:true")]);
+        let told = |outlet: &str| {
+            let outlet = state(outlet, &[(SERVICE, "outlet")]);
+            services([("a", &pipelock), ("b", &outlet)]).into_iter().find(|it| it.service == "pipelock").unwrap()
+        };
+        assert!(!told("running").lost_network);
+        assert_eq!(
+            told("exited").to_string(),
+            "pipelock lost its network: `outlet` exited with status 0; launch the bottle again"
+        );
+        // A bottle of a version without an outlet.
+        let alone = state("running", &[(SERVICE, "pipelock"), (DEPENDS_ON, "")]);
+        assert!(services([("a", &alone)]).iter().all(|it| !it.lost_network));
     }
 }

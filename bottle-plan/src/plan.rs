@@ -17,8 +17,8 @@ use crate::manifest::{
 };
 use crate::name::{AgentName, BottleName, Names};
 use crate::value::{
-    AllowedHost, ByteSize, ContainerPath, CredentialName, DebianPackage, EntryName, EnvName, GitUrl, HeaderName,
-    HostName, ImageRef, Method, NpmVersion, PathPrefix, RouteHost, Span,
+    AllowedHost, ByteSize, ContainerPath, CredentialName, DEFAULT_PORTS, DebianPackage, EntryName, EnvName, GitUrl,
+    HeaderName, HostName, ImageRef, Method, NpmVersion, PathPrefix, RouteHost, Span,
 };
 
 /// The plan of one bottle, without the facts that only a launch can know.
@@ -33,7 +33,7 @@ pub struct BottlePlan {
     pub user: UserIds,
     /// The egress firewall.
     pub proxy: ProxyPlan,
-    /// The proxy that injects credentials. `None` if the plan has no routes and pipelock decrypts nothing.
+    /// The proxy that injects credentials. `None` if the plan has no routes, writes no port, and pipelock decrypts nothing.
     pub egress: Option<EgressPlan>,
     /// The sidecar that holds git keys. `None` if the plan has no git upstreams.
     pub git_gate: Option<GitGatePlan>,
@@ -90,6 +90,9 @@ pub struct ProxyPlan {
     /// The hosts that pipelock lets pass: those in the manifest's list and those of its routes, sorted, without
     /// duplicates. Empty: none.
     pub allow: Vec<AllowedHost>,
+    /// The ports of the hosts of `allow` for which the manifest writes some. Other hosts have [`DEFAULT_PORTS`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<AllowedHost, BTreeSet<u16>>,
     /// The hosts of `allow` whose content pipelock inspects, sorted. Empty: pipelock decrypts nothing.
     #[serde(default)]
     pub content: Vec<AllowedHost>,
@@ -113,6 +116,11 @@ impl ProxyPlan {
         self.allow.iter().filter(move |host| !decrypted.contains(host.as_str()))
     }
 
+    /// Returns the ports of an entry of `allow` that is not a route's.
+    pub fn ports_of(&self, host: &AllowedHost) -> BTreeSet<u16> {
+        self.ports.get(host).cloned().unwrap_or_else(|| DEFAULT_PORTS.into())
+    }
+
     /// Returns whether pipelock decrypts the connections to any host. If not, it decrypts none, whichever hosts are
     /// allowed later in the running bottle.
     pub fn decrypts(&self) -> bool {
@@ -123,7 +131,8 @@ impl ProxyPlan {
 /// The routes that egress applies to requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressPlan {
-    /// The routes, in the manifest's order. Empty: egress is only there to bound what pipelock decrypts at once.
+    /// The routes, in the manifest's order. Empty: egress is only there to bound what pipelock decrypts at once, or to
+    /// limit the ports of each host.
     pub routes: Vec<Route>,
 }
 
@@ -427,6 +436,13 @@ impl BottlePlan {
     /// collected. 128 answers at once peaked at 805 MiB, 256 exceeded 1 GiB. 120 bodies at once peaked at 1,013 MiB.
     pub fn max_connections(&self) -> u32 {
         self.sidecar_memory_shares(if self.proxy.scan_requests == RequestScan::Off { 8 } else { 16 }).max(8)
+    }
+
+    /// Returns every port that the agent may reach of some host, each once.
+    pub fn outlet_ports(&self) -> BTreeSet<u16> {
+        let routed = self.egress.iter().flat_map(|egress| &egress.routes).map(|route| route.port);
+        let written = self.proxy.ports.values().flatten().copied();
+        DEFAULT_PORTS.into_iter().chain(written).chain(routed).collect()
     }
 
     /// Returns how many shares of this size in MiB a sidecar's memory limit has.

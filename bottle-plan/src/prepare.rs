@@ -260,12 +260,18 @@ fn proxy(bottle: &BottleSpec) -> ProxyPlan {
     let egress = &bottle.egress;
     let routed = egress.routes.iter().map(|route| route.host.to_allowed());
     let allow: BTreeSet<AllowedHost> = egress.allow.iter().map(|entry| entry.host.clone()).chain(routed).collect();
-    ProxyPlan { allow: allow.into_iter().collect(), content: egress.content(), scan_requests: egress.scan_requests }
+    ProxyPlan {
+        allow: allow.into_iter().collect(),
+        ports: egress.ports(),
+        content: egress.content(),
+        scan_requests: egress.scan_requests,
+    }
 }
 
 fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
-    // Egress also bounds the number of requests that pipelock decrypts at once, which pipelock does not.
-    if bottle.egress.routes.is_empty() && bottle.egress.content().is_empty() {
+    // Egress also bounds the number of requests that pipelock decrypts at once, and limits the ports of each host. Pipelock
+    // does neither, and its outlet knows no hosts.
+    if bottle.egress.routes.is_empty() && bottle.egress.content().is_empty() && bottle.egress.ports().is_empty() {
         return None;
     }
     let mut taken: BTreeSet<String> =

@@ -133,7 +133,7 @@ proptest! {
     #[test]
     fn parser_and_schema_agree_on_single_values(
         (key, text) in prop_oneof![
-            (Just("allowed"), "(\\*\\.)?[a-z0-9.*-]{1,10}"),
+            (Just("allowed"), "(\\*\\.)?[a-z0-9.*-]{1,10}(:[0-9+]{0,6})?"),
             (Just("routed"), "(\\*\\.)?[a-z0-9.*-]{1,10}"),
             (Just("path"), "/?[a-z./%-]{0,8}"),
             (Just("method"), "[A-Zg]{1,5}|CONNECT|TRACE"),

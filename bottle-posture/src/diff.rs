@@ -5,10 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture};
+use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture, ports};
 use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, WorkspaceMode};
 use bottle_plan::name::Service;
-use bottle_plan::value::{AllowedHost, Glob, Method, PathPrefix};
+use bottle_plan::value::{AllowedHost, DEFAULT_PORTS, Glob, Method, PathPrefix};
 
 /// The direction of a change: whether the bottle may do more or less than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -390,20 +390,28 @@ fn injections(posture: &Posture) -> BTreeSet<(CredentialPosture, String)> {
 /// A kind of request that a host may receive. `None` in a field means any value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reach {
-    port: Option<u16>,
+    /// One port, or the default ones together.
+    ports: BTreeSet<u16>,
     path: Option<PathPrefix>,
     method: Option<Method>,
 }
 
 impl Reach {
-    const EVERYTHING: Self = Self { port: None, path: None, method: None };
+    /// Returns every request to these ports.
+    fn everything(ports: &BTreeSet<u16>) -> Vec<Self> {
+        let defaults: BTreeSet<u16> = DEFAULT_PORTS.into();
+        let together = Some(defaults).filter(|defaults| defaults.is_subset(ports));
+        let others = ports.iter().filter(|port| !together.as_ref().is_some_and(|together| together.contains(port)));
+        let others: Vec<BTreeSet<u16>> = others.map(|port| [*port].into()).collect();
+        together.into_iter().chain(others).map(|ports| Self { ports, path: None, method: None }).collect()
+    }
 
     fn covers(&self, other: &Self) -> bool {
         let below = |outer: &PathPrefix, inner: &PathPrefix| {
             let rest = inner.as_str().strip_prefix(outer.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || outer.as_str().ends_with('/'))
         };
-        (self.port.is_none() || self.port == other.port)
+        self.ports.is_superset(&other.ports)
             && (self.method.is_none() || self.method == other.method)
             && match (&self.path, &other.path) {
                 (None, _) => true,
@@ -415,11 +423,11 @@ impl Reach {
 
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(port) = self.port {
-            write!(f, ":{port}")?;
+        match self.ports.first() {
+            Some(port) if self.ports.len() == 1 => write!(f, ":{port}")?,
+            _ => write!(f, " on {},", ports(&self.ports))?,
         }
         match (&self.method, &self.path) {
-            (None, None) if self.port.is_none() => f.write_str(" on every port, for everything"),
             (None, None) => f.write_str(" for everything"),
             (Some(method), None) => write!(f, " for {method}"),
             (None, Some(path)) => write!(f, " below {path}"),
@@ -430,7 +438,7 @@ impl fmt::Display for Reach {
 
 /// The hosts of a posture, by their patterns. A bottle may have thousands of them.
 struct Allowed<'a> {
-    open: BTreeSet<&'a str>,
+    open: BTreeMap<&'a str, BTreeSet<u16>>,
     routes: BTreeMap<&'a str, Vec<&'a RoutePosture>>,
     content: BTreeSet<&'a str>,
     hosts: BTreeSet<AllowedHost>,
@@ -443,7 +451,7 @@ impl<'a> Allowed<'a> {
             routes.entry(route.host.as_str()).or_default().push(route);
         }
         Self {
-            open: posture.open_hosts.iter().map(AllowedHost::as_str).collect(),
+            open: posture.open_hosts.iter().map(|host| (host.as_str(), posture.ports_of(host))).collect(),
             content: posture.content.iter().map(AllowedHost::as_str).collect(),
             hosts: posture
                 .open_hosts
@@ -455,16 +463,16 @@ impl<'a> Allowed<'a> {
         }
     }
 
-    /// Returns the allowed requests to a host: those of its routes if it has routes, every request if it is open, and
-    /// else none.
+    /// Returns the allowed requests to a host: those of its routes if it has routes, every request to its ports if it is
+    /// open, and else none.
     fn reaches(&self, host: &AllowedHost) -> Vec<Reach> {
         // A route's wildcard stands for exactly one label. A route for exactly this host hides it.
         let wildcard = || self.routes.get(format!("*.{}", host.as_str().split_once('.')?.1).as_str());
         if let Some(routes) = self.routes.get(host.as_str()).or_else(wildcard) {
             return routes.iter().flat_map(|route| parts(route)).collect();
         }
-        let open = covering(host).any(|pattern| self.open.contains(pattern.as_str()));
-        if open { vec![Reach::EVERYTHING] } else { Vec::new() }
+        let open = covering(host).filter_map(|pattern| self.open.get(pattern.as_str()));
+        Reach::everything(&open.flatten().copied().collect())
     }
 
     /// Returns the kind of inspection for a host. The pattern for exactly this host decides, or else a wildcard that
@@ -472,7 +480,7 @@ impl<'a> Allowed<'a> {
     fn inspects(&self, host: &AllowedHost) -> Inspect {
         let is_content = |pattern: &String| self.content.contains(pattern.as_str());
         let is_named =
-            |pattern: &String| self.open.contains(pattern.as_str()) || self.routes.contains_key(pattern.as_str());
+            |pattern: &String| self.open.contains_key(pattern.as_str()) || self.routes.contains_key(pattern.as_str());
         if self.content.contains(host.as_str())
             || !covering(host).any(|pattern| is_named(&pattern) && !is_content(&pattern))
                 && covering(host).any(|pattern| is_content(&pattern))
@@ -499,6 +507,6 @@ fn parts(route: &RoutePosture) -> impl Iterator<Item = Reach> {
     let methods = or_any(&route.methods);
     or_any(&route.paths).into_iter().flat_map(move |path| {
         let methods = methods.clone();
-        methods.into_iter().map(move |method| Reach { port: Some(route.port), path: path.clone(), method })
+        methods.into_iter().map(move |method| Reach { ports: [route.port].into(), path: path.clone(), method })
     })
 }

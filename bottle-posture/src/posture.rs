@@ -10,7 +10,8 @@ use bottle_plan::manifest::{Inspect, LimitsSpec, NetworkMode, PushSpec, RequestS
 use bottle_plan::name::{AgentName, Service, Slug};
 use bottle_plan::plan::{BottlePlan, GitAuth, InjectionValue, Route};
 use bottle_plan::value::{
-    AllowedHost, CredentialName, EntryName, EnvName, HeaderName, ImageRef, Method, PathPrefix, RouteHost, Span,
+    AllowedHost, CredentialName, DEFAULT_PORTS, EntryName, EnvName, HeaderName, ImageRef, Method, PathPrefix,
+    RouteHost, Span,
 };
 
 /// The posture of a bottle: what it may do.
@@ -25,8 +26,11 @@ pub struct Posture {
     pub runtime: Runtime,
     /// The kernel capabilities of the agent. Empty, because the renderer drops all of them.
     pub capabilities: Vec<String>,
-    /// Hosts that the agent may reach on every port, with every path and method.
+    /// Hosts that the agent may reach with every path and method.
     pub open_hosts: Vec<AllowedHost>,
+    /// Ports of the hosts in `open_hosts` that are reached on others than 80 and 443.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<AllowedHost, BTreeSet<u16>>,
     /// Hosts that the agent may reach only as a route allows. Any other request to one of these hosts is denied.
     pub routes: Vec<RoutePosture>,
     /// Hosts of the two lists above whose content pipelock inspects. For the others, pipelock inspects only the
@@ -184,6 +188,7 @@ impl Posture {
             runtime: agent.runtime,
             capabilities: Vec::new(),
             open_hosts: plan.proxy.allow.iter().filter(|host| !hosts_of_routes.contains(host)).cloned().collect(),
+            ports: plan.proxy.ports.clone().into_iter().filter(|(host, _)| !hosts_of_routes.contains(host)).collect(),
             routes: routes.map(route).collect(),
             content: content(plan),
             scan_requests: plan.proxy.scan_requests,
@@ -210,6 +215,11 @@ impl Posture {
             limits: plan.limits.clone(),
             image_ids: BTreeMap::new(),
         }
+    }
+
+    /// Returns the ports of one of the open hosts.
+    pub fn ports_of(&self, host: &AllowedHost) -> BTreeSet<u16> {
+        self.ports.get(host).cloned().unwrap_or_else(|| DEFAULT_PORTS.into())
     }
 
     /// Sets the id of every service's image, which only a launch knows.
@@ -306,7 +316,8 @@ impl fmt::Display for Posture {
         let content: BTreeSet<_> = self.content.iter().collect();
         let inspect = |host: &AllowedHost| if content.contains(host) { Inspect::Content } else { Inspect::Connection };
         for host in &self.open_hosts {
-            writeln!(f, "  {host}, every port, path and method; inspected by {}", inspect(host))?;
+            let on = ports(&self.ports_of(host));
+            writeln!(f, "  {host} on {on}, every path and method; inspected by {}", inspect(host))?;
         }
         for route in &self.routes {
             writeln!(f, "  {route}; inspected by {}", inspect(&route.host.to_allowed()))?;
@@ -374,10 +385,10 @@ impl Posture {
     /// Describes each kind of inspection that is in use, with its cost.
     fn inspection(&self, f: &mut fmt::Formatter<'_>, content: &BTreeSet<&AllowedHost>) -> fmt::Result {
         if self.open_hosts.iter().any(|host| host.domain().is_some()) {
-            writeln!(f, "  A `*.` without a port covers the domain after it, and every name below that domain.")?;
+            writeln!(f, "  A `*.` without `:PORT` covers the domain after it, and every name below that domain.")?;
         }
         if self.routes.iter().any(|route| route.host.domain().is_some()) {
-            writeln!(f, "  A `*.` with a port covers the names exactly one label below the domain after it.")?;
+            writeln!(f, "  A `*.` with `:PORT` covers the names exactly one label below the domain after it.")?;
         }
         let hosts: Vec<AllowedHost> =
             self.open_hosts.iter().cloned().chain(self.routes.iter().map(|route| route.host.to_allowed())).collect();
@@ -410,6 +421,12 @@ impl fmt::Display for RoutePosture {
         }
         Ok(())
     }
+}
+
+/// Returns ports in words, such as `port 8443` or `ports 80, 443`.
+pub(crate) fn ports(ports: &BTreeSet<u16>) -> String {
+    let many = if ports.len() == 1 { "" } else { "s" };
+    format!("port{many} {}", listed(ports.iter().map(ToString::to_string)))
 }
 
 fn methods(methods: &[Method]) -> String {

@@ -54,6 +54,17 @@ fn steps() -> Vec<(&'static str, String, String)> {
             "egress: {allow: ['*.example.com']}",
             "egress: {allow: ['*.example.com', a.example.com]}",
         ),
+        step(
+            "a port more",
+            "egress: {allow: [a.example.com]}",
+            "egress: {allow: [a.example.com, 'a.example.com:8443']}",
+        ),
+        step("one port", "egress: {allow: [a.example.com]}", "egress: {allow: ['a.example.com:443']}"),
+        step(
+            "a port below a wildcard",
+            "egress: {allow: ['*.example.com']}",
+            "egress: {allow: ['*.example.com', 'a.example.com:8443']}",
+        ),
         step("a wildcard for a host", "egress: {allow: [a.example.com]}", "egress: {allow: ['*.example.com']}"),
         step(
             "a method more",
@@ -199,7 +210,7 @@ fn thousands_of_hosts_are_compared_in_a_moment() {
     let text = new.to_string();
     let took = began.elapsed();
     let words: Vec<_> = diff.changes.iter().map(|change| change.words.as_str()).collect();
-    let all = "on every port, for everything";
+    let all = "on ports 80, 443, for everything";
     assert_eq!(words, [format!("opens h9000.example.com {all}"), format!("closes h0.example.com {all}")]);
     assert_eq!(text.matches("inspected by connection").count(), 9_000);
     assert!(took < std::time::Duration::from_secs(3), "{took:?}");

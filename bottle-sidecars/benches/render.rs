@@ -48,7 +48,7 @@ fn render_document(bencher: Bencher<'_, '_>) {
 fn write_yaml(bencher: Bencher<'_, '_>) {
     let (plan, sidecars) = (bottle_testing::plans::fullest(), bottle_sidecars::all());
     let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
-    let document = render(&plan, &sidecars).expect("the four sidecars fit each other");
+    let document = render(&plan, &sidecars).expect("the built-in sidecars fit each other");
     bencher.bench(|| black_box(&document).to_yaml());
 }
 

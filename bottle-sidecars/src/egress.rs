@@ -1,9 +1,12 @@
 //! Egress, the proxy that injects credentials the agent never holds.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bottle_compose::document::{Bind, Condition, Dependency, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
-use bottle_plan::plan::{EgressPlan, InjectionValue, Route};
+use bottle_plan::plan::{InjectionValue, Route};
+use bottle_plan::value::AllowedHost;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 use serde::Serialize;
 
@@ -102,12 +105,15 @@ impl Sidecar for Egress {
     }
 }
 
-/// Returns the rules for each routed host in the form that the addon in egress's image reads.
-pub fn routes(plan: &EgressPlan) -> String {
+/// Returns the rules for each routed host, and the ports of the other hosts, in the form that egress's image reads.
+pub fn routes(plan: &BottlePlan) -> String {
     #[derive(Serialize)]
     struct File<'a> {
         version: u8,
         routes: Vec<Entry<'a>>,
+        /// Empty: every host is reached on the default ports.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        ports: BTreeMap<&'a AllowedHost, BTreeSet<u16>>,
     }
 
     #[derive(Serialize)]
@@ -150,8 +156,13 @@ pub fn routes(plan: &EgressPlan) -> String {
         }
     }
 
+    let routes = || plan.egress.iter().flat_map(|egress| &egress.routes);
+    let hosts_of_routes: BTreeSet<AllowedHost> = routes().map(|route| route.host.to_allowed()).collect();
+    let open = plan.proxy.allow.iter().filter(|host| !plan.proxy.ports.is_empty() && !hosts_of_routes.contains(host));
+    let ports = open.map(|host| (host, plan.proxy.ports_of(host))).collect();
     to_plain_yaml(
-        &File { version: 1, routes: plan.routes.iter().map(entry).collect() },
-        &["What egress does with each routed host. It holds names of variables, no token.".into()],
+        &File { version: 1, routes: routes().map(entry).collect(), ports },
+        &["What egress does with each routed host, and the ports of others. It holds names of variables, no token."
+            .into()],
     )
 }

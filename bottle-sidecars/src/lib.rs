@@ -7,6 +7,7 @@ pub mod audit;
 pub mod context;
 pub mod egress;
 pub mod git_gate;
+pub mod outlet;
 pub mod pipelock;
 pub mod seal;
 pub mod supervise;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 
 use bottle_compose::Sidecar;
 
-/// Returns the four sidecars, in the order of the Compose document.
-pub fn all() -> [Arc<dyn Sidecar>; 4] {
+/// Returns the built-in sidecars, in the order of the Compose document.
+pub fn all() -> [Arc<dyn Sidecar>; 5] {
     [
+        Arc::new(outlet::Outlet),
         Arc::new(pipelock::Pipelock),
         Arc::new(git_gate::GitGate),
         Arc::new(egress::Egress),

@@ -29,7 +29,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bottle_compose::document::{Bind, Service, Variable};
+use bottle_compose::document::{Bind, Condition, Dependency, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service};
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
 use bottle_plan::manifest::RequestScan;
@@ -63,9 +63,14 @@ impl Sidecar for Pipelock {
     fn service(&self, plan: &ResolvedPlan) -> Service {
         let bottle = plan.plan();
         let files = &plan.launch().pipelock;
-        let alias = bottle.names.container(Name::Pipelock);
-        let mut service =
-            sidecar_service(plan, Name::Pipelock, Image::Pulled(&bottle.images.pipelock), Reach::Both, Some(alias));
+        let image = Image::Pulled(&bottle.images.pipelock);
+        let mut service = sidecar_service(plan, Name::Pipelock, image, Reach::Both, None);
+        // Its network namespace is the outlet's, which limits the ports that it connects to.
+        service.networks = Vec::new();
+        service.network_mode = Some(format!("service:{}", Name::Outlet));
+        // The outlet closes the namespace before it opens anything, and the agent waits until it is healthy.
+        let started = Dependency { condition: Condition::ServiceStarted };
+        service.depends_on = vec![(Name::Outlet.as_str().to_owned(), started)];
         service.command =
             ["run", "--config", CONFIG, "--listen", &listen_address()].into_iter().map(ToOwned::to_owned).collect();
         service.volumes = vec![

@@ -15,7 +15,7 @@ use serde_yaml::Value;
 fn document(plan: &ResolvedPlan) -> ComposeFile {
     let sidecars = bottle_sidecars::all();
     let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
-    render(plan, &sidecars).expect("the four sidecars fit each other")
+    render(plan, &sidecars).expect("the built-in sidecars fit each other")
 }
 
 /// Returns the value as Compose reads it, with `$$` as `$`. A single `$` is an error.
@@ -97,15 +97,21 @@ proptest! {
     }
 
     #[test]
-    fn only_three_sidecars_are_on_the_egress_network_and_the_agent_is_on_none(plan in bottle_testing::random::resolved_plan()) {
+    fn only_three_sidecars_are_on_the_egress_network_and_agent_and_pipelock_join_an_owners(plan in bottle_testing::random::resolved_plan()) {
         let document = document(&plan);
         for (name, service) in &document.services {
             let on = |network: &str| service.networks.iter().any(|(known, _)| known == network);
-            let has_egress = ["pipelock", "egress", "git-gate"].contains(&name.as_str());
-            prop_assert_eq!(on("internal"), name != "agent", "{}", name);
+            let has_egress = ["outlet", "egress", "git-gate"].contains(&name.as_str());
+            let joined = match name.as_str() {
+                "agent" => Some("service:seal"),
+                "pipelock" => Some("service:outlet"),
+                _ => None,
+            };
+            prop_assert_eq!(on("internal"), joined.is_none(), "{}", name);
             prop_assert_eq!(on("egress"), has_egress, "{}", name);
-            prop_assert_eq!(service.network_mode.as_deref(), (name == "agent").then_some("service:seal"));
-            prop_assert_eq!(&service.cap_add, if name == "seal" { &["NET_ADMIN"][..] } else { &[] }, "{}", name);
+            prop_assert_eq!(service.network_mode.as_deref(), joined);
+            let owns = matches!(name.as_str(), "seal" | "outlet");
+            prop_assert_eq!(&service.cap_add, if owns { &["NET_ADMIN"][..] } else { &[] }, "{}", name);
             prop_assert_eq!(&service.cap_drop, &["ALL"]);
             prop_assert_eq!(&service.security_opt, &["no-new-privileges:true"]);
             prop_assert!(service.pids_limit.is_some());
@@ -138,7 +144,7 @@ proptest! {
     fn what_is_secret_is_in_no_file(plan in bottle_testing::random::resolved_plan()) {
         let bottle = plan.plan();
         let mut files = vec![document(&plan).to_yaml(), pipelock::config(bottle, plan.launch().networks.internal_cidr)];
-        files.extend(bottle.egress.as_ref().map(egress::routes));
+        files.push(egress::routes(bottle));
         files.extend(bottle.git_gate.as_ref().map(git_gate::upstreams));
         files.extend(bottle.git_gate.as_ref().map(git_gate::known_hosts));
         let posture = Posture::of(bottle);
@@ -186,7 +192,7 @@ proptest! {
             }
         }
         if let Some(plan) = &bottle.egress {
-            let routes: Value = serde_yaml::from_str(&egress::routes(plan)).unwrap();
+            let routes: Value = serde_yaml::from_str(&egress::routes(bottle)).unwrap();
             for (route, read) in plan.routes.iter().zip(routes["routes"].as_sequence().unwrap()) {
                 prop_assert_eq!(read["host"].as_str(), Some(route.host.as_str()));
                 let paths: Vec<_> = route.paths.iter().map(|path| Value::from(path.as_str())).collect();

@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 use bottle_plan::manifest::PushSpec;
 use bottle_plan::plan::{EgressPlan, GitAuth, GitGatePlan, Injection, InjectionValue, Route, Upstream};
 use bottle_plan::value::{
-    AllowedHost, CredentialName, DebianPackage, EntryName, GitTransport, GitUrl, HeaderName, Method, PathPrefix,
-    RouteHost,
+    AllowedHost, CredentialName, DEFAULT_PORTS, DebianPackage, EntryName, GitTransport, GitUrl, HeaderName, Method,
+    PathPrefix, RouteHost,
 };
 use bottle_plan::{BottlePlan, Service};
 use bottle_sidecars::pipelock;
@@ -117,7 +117,15 @@ fn allow_host(plan: &mut BottlePlan, host: &AllowedHost) -> Edited {
         return Err(format!("routes limit what may be asked of {host}; a route has to be proposed"));
     }
     match plan.proxy.allow.binary_search(host) {
-        Ok(_) => Ok((When::Now, format!("{host} is allowed already"))),
+        Ok(_) => {
+            // The manifest may write another port only, in which case egress is there.
+            let added = plan.proxy.ports.get_mut(host).is_some_and(|ports| {
+                let before = ports.len();
+                ports.extend(DEFAULT_PORTS);
+                ports.len() > before
+            });
+            Ok((When::Now, if added { String::new() } else { format!("{host} is allowed already") }))
+        }
         Err(place) => {
             plan.proxy.allow.insert(place, host.clone());
             Ok((When::Now, String::new()))
@@ -276,12 +284,27 @@ mod tests {
         let told = |host: &str| told(&plan, "allow_host", &format!(r#"{{"host":"{host}"}}"#));
         assert_eq!(
             told("c.example.com"),
-            "Now; content until the next launch; + opens c.example.com on every port, for everything"
+            "Now; content until the next launch; + opens c.example.com on ports 80, 443, for everything"
         );
         assert_eq!(told("b.example.com"), "Now; b.example.com is allowed already; no change");
         assert!(told("a.example.com").starts_with("Never; routes limit what may be asked of a.example.com"));
         let allow = edit(&plan, Some(&plan), &asked("allow_host", r#"{"host":"aa.example.com"}"#)).plan.proxy.allow;
         assert!(allow.is_sorted(), "{allow:?}");
+    }
+
+    #[test]
+    fn a_host_with_a_written_port_is_opened_on_the_default_ones_too() {
+        let plan = plan("{egress: {allow: ['a.example.com:8443']}}");
+        assert_eq!(
+            told(&plan, "allow_host", r#"{"host":"a.example.com"}"#),
+            "Now; ; + opens a.example.com on ports 80, 443, for everything"
+        );
+        let both = edit(&plan, Some(&plan), &asked("allow_host", r#"{"host":"a.example.com"}"#)).plan;
+        assert_eq!(both.outlet_ports(), [80, 443, 8443].into());
+        assert_eq!(
+            told(&both, "allow_host", r#"{"host":"a.example.com"}"#),
+            "Now; a.example.com is allowed already; no change"
+        );
     }
 
     #[test]

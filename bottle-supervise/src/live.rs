@@ -140,7 +140,7 @@ impl Live<'_> {
     /// Returns the configuration of each proxy. Egress comes first, so that the limits of a new route apply before
     /// pipelock allows its host.
     fn configs(&self, plan: &BottlePlan) -> Result<Vec<Config>, LiveError> {
-        let routes = plan.egress.as_ref().map(|plan| Config {
+        let routes = plan.egress.as_ref().map(|_| Config {
             service: Service::Egress,
             path: self.layout.egress_routes(),
             text: egress::routes(plan),

@@ -5,6 +5,7 @@
 
 use bottle_plan::Manifest;
 use bottle_supervise::Proposal;
+use bottle_values::value::AllowedHost;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -28,6 +29,8 @@ fn manifest(value: &str, text: &str) -> bool {
         json!({"git": {"upstreams": [upstream]}})
     };
     let bottle = match value {
+        // Only a manifest may write a port.
+        "allowed_host" if text.contains(':') => return text.parse::<AllowedHost>().is_ok(),
         "allowed_host" => json!({"egress": {"allow": [text]}}),
         "route_host" => json!({"egress": {"routes": [{"host": text}]}}),
         "path" => route("paths", json!([text])),

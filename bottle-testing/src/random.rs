@@ -128,7 +128,9 @@ fn env_name() -> impl Strategy<Value = String> {
 fn bottle() -> impl Strategy<Value = BottleSpec> {
     let env = btree_map(env_name(), env_value(), 0..5);
     let inspect = option::of(prop_oneof![Just(Inspect::Connection), Just(Inspect::Content)]);
-    let inspect = (inspect, prop_oneof![Just(RequestScan::Off), Just(RequestScan::Warn), Just(RequestScan::Block)]);
+    let ports = option::of(prop_oneof![Just(80), Just(443), 1..=65535_u16]);
+    let inspect =
+        (ports, inspect, prop_oneof![Just(RequestScan::Off), Just(RequestScan::Warn), Just(RequestScan::Block)]);
     let first = (env, option::of(path()), vec(host(), 0..4), vec(route(), 0..4), vec(upstream(), 0..4), inspect);
     let second = (
         option::of(1..=50_u64),
@@ -140,7 +142,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
         images(),
     );
     (first, second).prop_map(|(first, second)| {
-        let (env, env_file, allow, routes, upstreams, (inspect, scan_requests)) = first;
+        let (env, env_file, allow, routes, upstreams, (port, inspect, scan_requests)) = first;
         let (wait, runtime, workspace, (agent, sidecar), networks, upstream_ca, images) = second;
         // Routes get distinct hosts and upstreams distinct names, because duplicates are refused.
         let routes = routes.into_iter().enumerate().map(|(index, route)| RouteSpec {
@@ -157,7 +159,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
             env: env.into_iter().map(|(name, value)| (name.parse().unwrap(), value)).collect(),
             env_file,
             egress: EgressSpec {
-                allow: allow.iter().map(|host| AllowSpec { host: host.parse().unwrap(), inspect }).collect(),
+                allow: allow.iter().map(|host| AllowSpec { host: host.parse().unwrap(), port, inspect }).collect(),
                 routes: routes.collect(),
                 scan_requests,
             },

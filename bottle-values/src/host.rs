@@ -74,7 +74,7 @@ name_type! {
     /// ```
     AllowedHost, "a host",
     longest 255, pattern NAME_OR_WILDCARD, never NEVER_A_HOST,
-    accepted "a DNS name in lower case such as `api.example.com`, or a domain wildcard such as `*.example.com` for `example.com` and every name below it; no scheme, port, path or IP address",
+    accepted "a DNS name in lower case such as `api.example.com`, or a domain wildcard such as `*.example.com` for `example.com` and every name below it, both for the ports 80 and 443 (only the manifest can name another); no scheme, port, path or IP address",
     check check_name_or_wildcard
 }
 
@@ -93,8 +93,60 @@ name_type! {
     /// ```
     RouteHost, "a route's host",
     longest 255, pattern NAME_OR_WILDCARD, never NEVER_A_HOST,
-    accepted "a DNS name in lower case such as `api.example.com`, or a label wildcard such as `*.example.com` for the names exactly one label below `example.com`; no scheme, port, path or IP address",
+    accepted "a DNS name in lower case such as `api.example.com`, or a label wildcard such as `*.example.com` for the names exactly one label below `example.com`; the port is a key of its own; no scheme, path or IP address",
     check check_name_or_wildcard
+}
+
+/// A DNS name or a wildcard, and perhaps a port without leading zeros.
+const NAME_AND_PORT: &str = r"^(?:\*\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?::[1-9][0-9]{0,4})?$";
+
+/// As [`NEVER_A_HOST`], and a port above 65535.
+const NEVER_AN_ENDPOINT: &str = r"^(?:\*\.)?[^*:]{254,}|(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)(?:$|:)|^(?:glpat-|sk-|xapp-|xoxa-|xoxb-|xoxe-|xoxp-|xoxr-|xoxs-|pypi-)[^.:]{12,}(?:$|:)|:(?:6553[6-9]|655[4-9][0-9]|65[6-9][0-9]{2}|6[6-9][0-9]{3}|[7-9][0-9]{4})$";
+
+/// Parses `HOST` or `HOST:PORT`.
+fn check_name_and_port(text: &str) -> Result<(), String> {
+    let (host, port) = match text.split_once(':') {
+        // A scheme or an IPv6 address is no host with a port.
+        Some((host, port)) if !port.starts_with('/') && !port.contains(':') => (host, Some(port)),
+        _ => (text, None),
+    };
+    check_name_or_wildcard(host)?;
+    match port {
+        Some(port) if port.starts_with(['0', '+']) || port.parse::<u16>().is_err() => {
+            Err("its port is not a whole number from 1 to 65535".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+name_type! {
+    /// An allowed host or domain wildcard, with a port if one is written. Without a port, it is reached on ports 80 and 443.
+    ///
+    /// ```
+    /// # use bottle_values::value::AllowedEndpoint;
+    /// let endpoint: AllowedEndpoint = "*.example.com:8443".parse()?;
+    /// assert_eq!((endpoint.host().as_str(), endpoint.port()), ("*.example.com", Some(8443)));
+    /// # Ok::<(), bottle_values::name::NameError>(())
+    /// ```
+    AllowedEndpoint, "a host",
+    longest 261, pattern NAME_AND_PORT, never NEVER_AN_ENDPOINT,
+    accepted "a DNS name in lower case such as `api.example.com`, or a domain wildcard such as `*.example.com` for `example.com` and every name below it; with a port, such as `api.example.com:8443`, for another one than 80 and 443; no scheme, path or IP address",
+    check check_name_and_port
+}
+
+/// The ports of a host for which none is written: HTTP and HTTPS.
+pub const DEFAULT_PORTS: [u16; 2] = [80, 443];
+
+impl AllowedEndpoint {
+    /// Returns the host.
+    pub fn host(&self) -> AllowedHost {
+        AllowedHost(self.0.split(':').next().unwrap_or_default().to_owned())
+    }
+
+    /// Returns the port. `None` if none is written.
+    pub fn port(&self) -> Option<u16> {
+        self.0.split_once(':').and_then(|(_, port)| port.parse().ok())
+    }
 }
 
 impl AllowedHost {
@@ -219,6 +271,35 @@ mod tests {
             "*example.com",
         ] {
             assert!(bad.parse::<AllowedHost>().is_err() && bad.parse::<RouteHost>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_a_host_and_perhaps_a_port() {
+        let parsed = |text: &str| text.parse::<AllowedEndpoint>().ok().map(|it| (it.host().to_string(), it.port()));
+        for (text, port) in [("a.b", None), ("a.b:1", Some(1)), ("*.a.b:65535", Some(65535)), ("a.b:443", Some(443))] {
+            let host = text.split(':').next().unwrap().to_owned();
+            assert_eq!(parsed(text), Some((host, port)));
+        }
+        for bad in [
+            "a.b:",
+            "a.b:0",
+            "a.b:080",
+            "a.b:+80",
+            "a.b:65536",
+            "a.b:99999",
+            "a.b:100000",
+            "a.b:80:81",
+            "A.b:80",
+            "1.2.3.4:80",
+            "[::1]:80",
+            "*.com:80",
+            "a.b:x",
+            ":80",
+            "a.b :80",
+            "sk-0123456789abcdef:80",
+        ] {
+            assert_eq!(parsed(bad), None, "{bad}");
         }
     }
 

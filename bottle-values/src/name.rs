@@ -238,7 +238,7 @@ name_type! {
     /// assert!("Fix".parse::<Slug>().unwrap_err().to_string().contains("`F` at character 1"));
     /// ```
     Slug, "a slug",
-    longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise|seal)(?:-|$)",
+    longest 40, pattern r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$", never r"^(?:outlet|pipelock|git-gate|egress|supervise|seal)(?:-|$)",
     accepted "1 to 40 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
     check |text| check_hyphenated(text, 40).and_then(|()| check_not_a_sidecar(text))
 }
@@ -246,7 +246,7 @@ name_type! {
 name_type! {
     /// The name of an agent in the manifest. It is short enough that `<agent>-<5 characters>` is a valid [`Slug`].
     AgentName, "an agent name",
-    longest 34, pattern r"^[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$", never r"^(?:pipelock|git-gate|egress|supervise|seal)(?:-|$)",
+    longest 34, pattern r"^[a-z0-9](?:[a-z0-9-]{0,32}[a-z0-9])?$", never r"^(?:outlet|pipelock|git-gate|egress|supervise|seal)(?:-|$)",
     accepted "1 to 34 lower-case letters, digits and inner hyphens, not beginning with a sidecar's name",
     check |text| check_hyphenated(text, 34).and_then(|()| check_not_a_sidecar(text))
 }
@@ -290,6 +290,8 @@ impl Slug {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Service {
+    /// The owner of pipelock's network namespace, which sets its firewall rules.
+    Outlet,
     /// The egress firewall.
     Pipelock,
     /// The sidecar that keeps git keys and mirrors git repositories.
@@ -306,11 +308,13 @@ pub enum Service {
 
 impl Service {
     /// Every sidecar, in the order of the Compose document.
-    pub const SIDECARS: [Self; 5] = [Self::Pipelock, Self::GitGate, Self::Egress, Self::Supervise, Self::Seal];
+    pub const SIDECARS: [Self; 6] =
+        [Self::Outlet, Self::Pipelock, Self::GitGate, Self::Egress, Self::Supervise, Self::Seal];
 
     /// Returns the service's name in the Compose document, which is also its short host name.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Outlet => "outlet",
             Self::Pipelock => "pipelock",
             Self::GitGate => "git-gate",
             Self::Egress => "egress",

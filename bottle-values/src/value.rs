@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 pub use crate::git_url::{GitTransport, GitUrl};
-pub use crate::host::{AllowedHost, HostName, RouteHost};
+pub use crate::host::{AllowedEndpoint, AllowedHost, DEFAULT_PORTS, HostName, RouteHost};
 use crate::mask;
 use crate::name::{NameError, check_characters, name_type, name_type_traits};
 pub use crate::quantity::{ByteSize, CpuCount, Span};

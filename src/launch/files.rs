@@ -21,8 +21,8 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Sub
         write(&upstream_ca(state), certificates.as_bytes(), 0o644)?;
     }
     write(&state.pipelock_config(), pipelock::config(plan, internal_cidr).as_bytes(), 0o644)?;
-    if let Some(egress_plan) = &plan.egress {
-        write(&state.egress_routes(), egress::routes(egress_plan).as_bytes(), 0o644)?;
+    if plan.egress.is_some() {
+        write(&state.egress_routes(), egress::routes(plan).as_bytes(), 0o644)?;
     }
     if let Some(gate) = &plan.git_gate {
         let dir = state.service_dir(Service::GitGate);

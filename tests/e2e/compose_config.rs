@@ -47,7 +47,7 @@ fn compose_accepts_every_document_and_reads_every_string_unchanged() {
 fn document(plan: &ResolvedPlan) -> ComposeFile {
     let sidecars = bottle::sidecars::all();
     let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
-    render(plan, &sidecars).expect("the four sidecars fit each other")
+    render(plan, &sidecars).expect("the built-in sidecars fit each other")
 }
 
 /// Compose reads the agent's environment file, so the file must exist.

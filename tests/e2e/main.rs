@@ -11,6 +11,7 @@ mod install;
 mod launch;
 mod lifecycle;
 mod pipelock;
+mod ports;
 mod seal;
 mod sidecar_state;
 mod sidecars;

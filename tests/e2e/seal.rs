@@ -414,7 +414,7 @@ fn an_agent_that_lost_its_network_is_reported_and_runs_no_command() {
 
     // A seal that is back has a namespace of its own; the agent joins it when it is started again.
     docker(["start", &seal]);
-    assert_lost("`seal` was started again after it; restart the agent's container or launch the bottle again");
+    assert_lost("`seal` was started again after it; restart its container or launch the bottle again");
     docker(["restart", "--time", "1", &bottle.names().project()]);
     let agent = found(Service::Agent);
     assert!(agent.is_up(), "{agent:#?}");

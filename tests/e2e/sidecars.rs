@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use bottle::Manifest;
-use bottle::plan::plan::{EgressPlan, InjectionValue, Route};
-use bottle::plan::{PlanRequest, Prefix};
+use bottle::plan::plan::{InjectionValue, Route};
+use bottle::plan::{BottlePlan, PlanRequest, Prefix};
 use bottle::sidecars::{BuildContext, egress, git_gate, supervise};
 use serde_json::{Value, json};
 
@@ -158,14 +158,12 @@ fn egress_reads_every_value_of_a_manifest_unchanged() {
     let candidates = hosts.into_iter().chain(names).chain(paths).chain(methods).chain(headers).chain(templates);
     let candidates: Vec<Value> = candidates.chain(usernames).chain(others).collect();
 
-    let accepted: Vec<(Value, EgressPlan)> = candidates
-        .into_iter()
-        .filter_map(|route| Some((route.clone(), plan(&manifest(&json!([route])))?.egress?)))
-        .collect();
+    let accepted: Vec<(Value, BottlePlan)> =
+        candidates.into_iter().filter_map(|route| Some((route.clone(), plan(&manifest(&json!([route])))?))).collect();
     assert!(accepted.len() > 50, "only {} are accepted", accepted.len());
     let texts: Vec<String> = accepted.iter().map(|(_, plan)| egress::routes(plan)).collect();
     for ((route, plan), read) in accepted.iter().zip(parsed_by_the_addon(&texts)) {
-        let meant: Vec<Value> = plan.routes.iter().map(meant).collect();
+        let meant: Vec<Value> = plan.egress.iter().flat_map(|egress| &egress.routes).map(meant).collect();
         assert_eq!(read["routes"], Value::from(meant), "{route}: {read}");
     }
 }

@@ -224,9 +224,7 @@ impl Fuzzer {
         let posture = Posture::of(&plan);
         let _ = (posture.to_string(), posture.diff(&posture).changes.len(), plan.wanted_variables());
         let _ = (pipelock::config(&plan, None), bottle_compose::agent_argv(&plan));
-        if let Some(plan) = &plan.egress {
-            let _ = egress::routes(plan);
-        }
+        let _ = egress::routes(&plan);
         if let Some(plan) = &plan.git_gate {
             let _ = (git_gate::upstreams(plan), git_gate::known_hosts(plan), git_gate::agent_git_config(plan));
         }

@@ -9,6 +9,7 @@ use super::{
     PushSpec, RouteSpec, SuperviseSpec, Toggle, UpstreamSpec,
 };
 use crate::name::{BottleName, NameError};
+use crate::value::AllowedEndpoint;
 
 impl Manifest {
     /// Adds a bottle. An existing bottle of this name is replaced.
@@ -52,13 +53,13 @@ impl Manifest {
 
 impl BottleSpec {
     /// Allows a host, such as `api.example.com`, or a domain: `*.example.com` stands for `example.com` and every name
-    /// below it.
+    /// below it. Its ports are 80 and 443, or the one that is written: `api.example.com:8443`.
     ///
     /// # Errors
     ///
-    /// If `host` is neither a host name nor a domain wildcard.
+    /// If `host` is neither a host name nor a domain wildcard, or its port is not valid.
     pub fn with_allow(mut self, host: &str) -> Result<Self, NameError> {
-        self.egress.allow.push(AllowSpec { host: host.parse()?, inspect: None });
+        self.egress.allow.push(host.parse::<AllowedEndpoint>()?.into());
         Ok(self)
     }
 
@@ -66,9 +67,9 @@ impl BottleSpec {
     ///
     /// # Errors
     ///
-    /// If `host` is neither a host name nor a domain wildcard.
+    /// If `host` is neither a host name nor a domain wildcard, or its port is not valid.
     pub fn with_inspected(mut self, host: &str, inspect: Inspect) -> Result<Self, NameError> {
-        self.egress.allow.push(AllowSpec { host: host.parse()?, inspect: Some(inspect) });
+        self.egress.allow.push(AllowSpec::from(host.parse::<AllowedEndpoint>()?).with_inspect(inspect));
         Ok(self)
     }
 

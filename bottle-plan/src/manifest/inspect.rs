@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::value::AllowedHost;
+use crate::value::{AllowedEndpoint, AllowedHost};
 
 /// Inspection of the encrypted connections to a host by pipelock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -15,7 +15,7 @@ pub enum Inspect {
     /// Pipelock checks the host name, the resolved address and the TLS server name, and passes the encrypted bytes at
     /// full speed. If the bottle has egress, egress still sees and logs every request. Without egress, a connection
     /// that does not start with a TLS handshake is also passed, and nothing sees the host name of a request inside TLS.
-    /// The agent can then use any protocol with the host, on any port.
+    /// The agent can then use any protocol with the host.
     #[default]
     Connection,
     /// Pipelock decrypts the connection, and also scans URLs for secrets and responses for prompt injection. A response
@@ -62,18 +62,21 @@ impl fmt::Display for RequestScan {
     }
 }
 
-/// An entry of `egress.allow`: a host as text, or `{host: HOST, inspect: connection|content}`.
+/// An entry of `egress.allow`: a host as text, or `{host: HOST, inspect: connection|content}`. A host may have a port:
+/// `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowSpec {
     /// The host, or a domain wildcard: `*.example.com` covers `example.com` and every name below it.
     pub host: AllowedHost,
+    /// The port. `None`: 80 and 443. For several other ports, the host has an entry for each.
+    pub port: Option<u16>,
     /// The host's inspection by pipelock. `None`: the value of another entry for the same host, else `connection`.
     pub inspect: Option<Inspect>,
 }
 
-impl From<AllowedHost> for AllowSpec {
-    fn from(host: AllowedHost) -> Self {
-        Self { host, inspect: None }
+impl From<AllowedEndpoint> for AllowSpec {
+    fn from(endpoint: AllowedEndpoint) -> Self {
+        Self { host: endpoint.host(), port: endpoint.port(), inspect: None }
     }
 }
 
@@ -84,14 +87,19 @@ impl AllowSpec {
         self.inspect = Some(inspect);
         self
     }
+
+    fn endpoint(&self) -> String {
+        self.port.map_or_else(|| self.host.to_string(), |port| format!("{}:{port}", self.host))
+    }
 }
 
 /// A host and its inspection by pipelock.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AllowForm {
-    /// The host, or a domain wildcard: `*.example.com` covers `example.com` and every name below it.
-    host: AllowedHost,
+    /// The host, or a domain wildcard: `*.example.com` covers `example.com` and every name below it. Ports: 80 and 443, or
+    /// the one that is written: `example.com:8443`.
+    host: AllowedEndpoint,
     /// The host's inspection by pipelock. Default: the value of another entry for the same host, else `connection`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inspect: Option<Inspect>,
@@ -101,8 +109,11 @@ impl Serialize for AllowSpec {
     /// Writes the short form if `inspect` is not set.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.inspect {
-            None => self.host.serialize(serializer),
-            inspect => AllowForm { host: self.host.clone(), inspect }.serialize(serializer),
+            None => serializer.serialize_str(&self.endpoint()),
+            inspect => {
+                let host = self.endpoint().parse().map_err(serde::ser::Error::custom)?;
+                AllowForm { host, inspect }.serialize(serializer)
+            }
         }
     }
 }
@@ -119,12 +130,12 @@ impl<'de> Deserialize<'de> for AllowSpec {
             }
 
             fn visit_str<E: de::Error>(self, host: &str) -> Result<AllowSpec, E> {
-                AllowedHost::deserialize(host.into_deserializer()).map(AllowSpec::from)
+                AllowedEndpoint::deserialize(host.into_deserializer()).map(AllowSpec::from)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<AllowSpec, A::Error> {
                 let form = AllowForm::deserialize(de::value::MapAccessDeserializer::new(access))?;
-                Ok(AllowSpec { host: form.host, inspect: form.inspect })
+                Ok(AllowSpec { inspect: form.inspect, ..AllowSpec::from(form.host) })
             }
         }
 
@@ -138,9 +149,9 @@ impl JsonSchema for AllowSpec {
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let (host, mapping) = (generator.subschema_for::<AllowedHost>(), generator.subschema_for::<AllowForm>());
+        let (host, mapping) = (generator.subschema_for::<AllowedEndpoint>(), generator.subschema_for::<AllowForm>());
         schemars::json_schema!({
-            "description": "A host as text, or `{host: HOST, inspect: connection|content}`.",
+            "description": "A host as text, or `{host: HOST, inspect: connection|content}`. Its ports are 80 and 443, or the one of `HOST:PORT`.",
             "anyOf": [host, mapping],
         })
     }

@@ -13,8 +13,8 @@ use super::networks::{self, NetworksSpec};
 use super::shorthand::{self, EnvSpec, Toggle};
 use crate::name::{AgentName, BottleName};
 use crate::value::{
-    AllowedHost, ByteSize, ContainerPath, CpuCount, CredentialName, DebianPackage, EntryName, EnvName, GitUrl, Glob,
-    HeaderName, HostName, ImageRef, Method, NpmVersion, PathPrefix, RouteHost, Span,
+    AllowedHost, ByteSize, ContainerPath, CpuCount, CredentialName, DEFAULT_PORTS, DebianPackage, EntryName, EnvName,
+    GitUrl, Glob, HeaderName, HostName, ImageRef, Method, NpmVersion, PathPrefix, RouteHost, Span,
 };
 
 /// A manifest: bottles, and the agents that run in them.
@@ -31,7 +31,7 @@ pub struct Manifest {
     pub bottles: BTreeMap<BottleName, BottleSpec>,
     /// The agents, by name. At least one is required.
     #[serde(deserialize_with = "shorthand::unique_map")]
-    #[schemars(extend("minProperties" = 1, "propertyNames" = {"not": {"pattern": "^(?:pipelock|git-gate|egress|supervise)(?:-|$)"}}))]
+    #[schemars(extend("minProperties" = 1, "propertyNames" = {"not": {"pattern": "^(?:outlet|pipelock|git-gate|egress|supervise|seal)(?:-|$)"}}))]
     pub agents: BTreeMap<AgentName, AgentSpec>,
     #[serde(skip)]
     #[schemars(skip)]
@@ -79,9 +79,9 @@ pub struct BottleSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressSpec {
-    /// Hosts that the agent may reach without limits: `api.example.com`, or the domain wildcard `*.example.com` for
-    /// `example.com` and every name below it.
-    #[schemars(example = serde_json::json!(["packages.example.com", {"host": "*.example.com", "inspect": "content"}]))]
+    /// Hosts that the agent may reach on ports 80 and 443 with every path and method: `api.example.com`, or the domain
+    /// wildcard `*.example.com` for `example.com` and every name below it. `api.example.com:8443` allows another port.
+    #[schemars(example = serde_json::json!(["packages.example.com", "registry.example.com:5000", {"host": "*.example.com", "inspect": "content"}]))]
     pub allow: Vec<AllowSpec>,
     /// Routes: hosts for which requests are limited or given a credential. A route's host need not be in `allow`.
     pub routes: Vec<RouteSpec>,
@@ -98,6 +98,17 @@ impl EgressSpec {
         let routes = self.routes.iter().enumerate();
         let routes = routes.map(|(index, route)| (format!("routes[{index}]"), route.host.to_allowed(), route.inspect));
         allow.chain(routes)
+    }
+
+    /// Returns the hosts of `allow` that have other ports than the default ones.
+    pub(crate) fn ports(&self) -> BTreeMap<AllowedHost, BTreeSet<u16>> {
+        let mut ports: BTreeMap<AllowedHost, BTreeSet<u16>> = BTreeMap::new();
+        for entry in &self.allow {
+            let written = entry.port.map_or_else(|| DEFAULT_PORTS.to_vec(), |port| vec![port]);
+            ports.entry(entry.host.clone()).or_default().extend(written);
+        }
+        ports.retain(|_, ports| *ports != DEFAULT_PORTS.into());
+        ports
     }
 
     /// Returns the hosts whose content pipelock inspects, sorted, without duplicates.

@@ -1,10 +1,14 @@
 /*
- * seal: owns the agent's network namespace.
+ * seal: owns a network namespace: as the service `seal` the agent's, as `outlet` pipelock's.
  *
- *   seal HOST[:PORT[:CONNECTIONS]]...   sets the rules, then waits for a signal to stop
+ *   seal HOST[:PORT[:CONNECTIONS]]...   sets the rules for the agent, then waits for a signal to stop
+ *   seal outlet USER:OWN PORT...        the same for pipelock, whose process has the user id USER and listens on port OWN
  *   seal check                          prints the rules; fails if they are not set
  *
- * The rules let these packets leave the namespace, and no others: TCP to each PORT, at the address of every HOST. A sidecar
+ * Rules of the outlet: TCP to each PORT at any address may leave, and what names and IPv6 need. Pipelock has no rule for
+ * ports of its own.
+ *
+ * Rules of the seal: they let these packets leave the namespace, and no others: TCP to each PORT, at the address of every HOST. A sidecar
  * that the engine restarts may get another sidecar's address, so a port is open at all of them. With CONNECTIONS, a further
  * connection to the port waits until one of them ends.
  *
@@ -66,7 +70,7 @@ static long number(const char *text, long highest, const char *argument) {
     errno = 0;
     long value = strtol(text, &end, 10);
     if (errno != 0 || *end != '\0' || end == text || value < 1 || value > highest)
-        fail("`%s` is not an endpoint; accepted: HOST[:PORT[:CONNECTIONS]]", argument);
+        fail("`%s` is not an endpoint or a port; accepted: HOST[:PORT[:CONNECTIONS]] or PORT", argument);
     return value;
 }
 
@@ -109,19 +113,48 @@ static void write_closed(void) {
            "    oif lo accept\n  }\n}\n");
 }
 
-/* Writes the table that replaces the closed one in a single step. */
-static void write_rules(const struct endpoint *endpoints, int count, int limited) {
+/* Begins the table that replaces the closed one in a single step. */
+static void begin_rules(void) {
     used = 0;
     append("delete table inet closed\n"
            "table inet bottle {\n  chain output {\n    type filter hook output priority filter; policy drop;\n"
            "    oif lo accept\n");
+}
+
+static void end_rules(void) {
+    append("    meta l4proto tcp reject with tcp reset\n    reject\n  }\n}\n");
+}
+
+/*
+ * Writes the rules of the outlet. An outgoing connection of pipelock never has OWN as its own port, which is below the range
+ * of ports that the kernel gives out, so what comes from there is an answer. The engine's resolver asks in this namespace for
+ * names outside the bottle, by TCP where an answer is long; pipelock's user may not, because port 53 would be open to the
+ * agent then. No request to pipelock makes it send UDP anywhere but to the resolver. Protocol 58 is ICMPv6, which finds
+ * neighbours.
+ */
+static void write_outlet(char **arguments, int count) {
+    char *own = strchr(arguments[0], ':');
+    if (own == NULL) fail("`%s` is not a user and a port; accepted: USER:OWN", arguments[0]);
+    *own++ = '\0';
+    const long user = strcmp(arguments[0], "0") == 0 ? 0 : number(arguments[0], 4294967294L, arguments[0]);
+    begin_rules();
+    append("    meta l4proto 58 accept\n    tcp sport %ld accept\n    udp dport 53 accept\n"
+           "    meta skuid != %ld tcp dport 53 accept\n", number(own, 65535, own), user);
+    for (int i = 1; i < count; i++)
+        append("    tcp dport %ld accept\n", number(arguments[i], 65535, arguments[i]));
+    end_rules();
+}
+
+/* Writes the rules of the seal. */
+static void write_rules(const struct endpoint *endpoints, int count, int limited) {
+    begin_rules();
     for (int i = 0; i < count; i++)
         if (limited && endpoints[i].connections != 0)
             append("    tcp dport %ld ct state new ct count over %ld drop\n", endpoints[i].port, endpoints[i].connections);
     for (int i = 0; i < count; i++)
         for (int j = 0; endpoints[i].port != 0 && j < count; j++)
             append("    ip daddr %s tcp dport %ld accept\n", endpoints[j].address, endpoints[i].port);
-    append("    meta l4proto tcp reject with tcp reset\n    reject\n  }\n}\n");
+    end_rules();
 }
 
 /* Runs nft with the rules as its standard input. */
@@ -160,6 +193,13 @@ int main(int count, char **arguments) {
     write_closed();
     if (!set_rules(0)) fail("cannot close the namespace");
 
+    int received;
+    if (count > 2 && strcmp(arguments[1], "outlet") == 0) {
+        write_outlet(arguments + 2, count - 2);
+        if (!set_rules(0)) fail("cannot open the ports");
+        sigwait(&stop, &received);
+        return 0;
+    }
     static struct endpoint endpoints[MAX_ENDPOINTS];
     count--;
     if (count > MAX_ENDPOINTS) fail("%d endpoints are more than %d", count, MAX_ENDPOINTS);
@@ -171,7 +211,6 @@ int main(int count, char **arguments) {
         if (!set_rules(0)) fail("cannot open the endpoints");
         fputs("seal: this kernel cannot count connections (nft_connlimit); their number is not limited\n", stderr);
     }
-    int received;
     sigwait(&stop, &received);
     return 0;
 }

@@ -41,7 +41,7 @@ fn the_agent_cannot_bypass_egress_and_a_bypass_would_get_no_credential() {
     let bottle = tokens.launch(&lab);
     let pipelock = bottle.names().container(Service::Pipelock);
     let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
-    let addresses = docker(["inspect", "--format", format, &pipelock]).stdout;
+    let addresses = docker(["inspect", "--format", format, &bottle.names().container(Service::Outlet)]).stdout;
     let mut names: Vec<&str> = addresses.split_whitespace().collect();
     assert_eq!(names.len(), 2, "{names:?}");
     names.extend(["pipelock", pipelock.as_str()]);

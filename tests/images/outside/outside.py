@@ -9,7 +9,7 @@ Everything that reaches this host is recorded (see events.py). All is set by the
     OUTSIDE_REPOS       the repositories to make, separated by commas (default: demo)
     OUTSIDE_DNS_ANSWER  the address that every name resolves to (default: this container's first)
 
-Ports: 80 HTTP, 443 HTTPS, 22 ssh (user git), 53/udp names, 9000/tcp and 9001/udp listeners.
+Ports: 80 HTTP, 443 and 8443 HTTPS, 22 ssh (user git), 53/udp names, 53/tcp, 9000/tcp and 9001/udp listeners.
 
 Mounts, all optional: /ca/ca.crt and /ca/ca.key, the authority that signs the certificate (else one is made);
 /keys/authorized_keys, who may log in by ssh.
@@ -51,12 +51,14 @@ def main():
     for serve in (
         lambda: web.serve(80),
         lambda: web.serve(443, context),
+        lambda: web.serve(8443, context),
         lambda: listeners.names(53, setting("OUTSIDE_DNS_ANSWER", own_address)),
+        lambda: listeners.tcp(53),
         lambda: listeners.tcp(9000),
         lambda: listeners.udp(9001),
     ):
         threading.Thread(target=serve, daemon=True).start()
-    for port in (80, 443, 22, 53, 9000, 9001):
+    for port in (80, 443, 8443, 22, 53, 9000, 9001):
         wait_for(port)
     (DATA / "ready").touch()
 

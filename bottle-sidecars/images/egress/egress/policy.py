@@ -97,6 +97,10 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
     if routed is None:
         if pattern := table.claimed(host):
             return Refusal(403, "host", f"{pattern} stands for one label more, and no other route is for this host")
+        if port not in (ports := table.ports(host)):
+            named = ", ".join(map(str, sorted(ports)))
+            asked = join_authority(host, port, None)
+            return Refusal(403, "port", f"{host} is reached on port {named} only; the manifest can allow `{asked}`")
         headers = _rewrite(head.headers, authority, None, websocket)
         return Passage(host, port, authority, headers, None, websocket)
     route = _choose(head, port, tunnel is not None, routed)

@@ -26,6 +26,10 @@ _SLOT = re.compile(r"EGRESS_TOKEN_[A-Za-z0-9_]+\Z")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 
 
+DEFAULT_PORTS = frozenset({80, 443})
+"""Ports of a host for which none are given: HTTP and HTTPS."""
+
+
 class RoutesError(ValueError):
     """Error of an invalid table. The message is one line, names the key, and contains no token."""
 
@@ -91,9 +95,20 @@ class Host:
 
 
 class Table:
-    """A routing table."""
+    """A routing table.
 
-    def __init__(self, routes: list[Route], dlp: str = OFF, dlp_of_hosts: Mapping[str, str] | None = None) -> None:
+    `ports` has the ports of the hosts without routes: by name, or by `*.` and a domain, which stands for the domain and
+    every name below it. A host that no entry covers is reached on the default ports.
+    """
+
+    def __init__(
+        self,
+        routes: list[Route],
+        dlp: str = OFF,
+        dlp_of_hosts: Mapping[str, str] | None = None,
+        ports: Mapping[str, frozenset[int]] | None = None,
+    ) -> None:
+        self._ports = dict(ports or {})
         patterns: dict[str, list[Route]] = {}
         for route in routes:
             patterns.setdefault(route.host, []).append(route)
@@ -118,13 +133,23 @@ class Table:
         label, dot, parent = host.partition(".")
         return self._hosts.get(f"*.{parent}") if label and dot else None
 
+    def ports(self, host: str) -> frozenset[int]:
+        """Returns the ports of a host without routes: those of every entry that covers it."""
+        patterns = [host, *(f"*.{parent}" for parent in _parents(host))]
+        found = [self._ports[pattern] for pattern in patterns if pattern in self._ports]
+        return frozenset().union(*found) if found else DEFAULT_PORTS
+
     def claimed(self, host: str) -> str | None:
         """Returns the wildcard route whose domain contains a host that has no route.
 
         Pipelock's wildcard is wider than a route's: it would also allow the domain itself and deeper names.
         """
-        parents = [host, *(host[at + 1 :] for at, character in enumerate(host) if character == ".")]
-        return next((pattern for parent in parents if (pattern := f"*.{parent}") in self._hosts), None)
+        return next((pattern for parent in _parents(host) if (pattern := f"*.{parent}") in self._hosts), None)
+
+
+def _parents(host: str) -> list[str]:
+    """Returns the host and every domain that it is in."""
+    return [host, *(host[at + 1 :] for at, character in enumerate(host) if character == ".")]
 
 
 @lru_cache(maxsize=1)
@@ -153,7 +178,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Table:
     except (ValueError, RecursionError):
         raise RoutesError("not YAML") from None
 
-    top = _mapping(document, "the file", {"version", "routes", "dlp", "hosts"}, {"version", "routes"})
+    top = _mapping(document, "the file", {"version", "routes", "dlp", "hosts", "ports"}, {"version", "routes"})
     if type(top["version"]) is not int or top["version"] != 1:
         raise RoutesError("version: must be 1")
     if not isinstance(top["routes"], list):
@@ -176,7 +201,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Table:
     for index, item in enumerate(listed):
         keys = _mapping(item, f"hosts[{index}]", {"host", "dlp"}, {"host", "dlp"})
         hosts[_value("allowed_host", keys["host"], f"hosts[{index}].host")] = _mode(keys, f"hosts[{index}]", OFF)
-    return Table(routes, _mode(top, "the file", OFF), hosts)
+    return Table(routes, _mode(top, "the file", OFF), hosts, _ports(top.get("ports", {}), "ports"))
 
 
 def _mode(keys: dict[str, object], where: str, otherwise: str) -> str:
@@ -186,15 +211,30 @@ def _mode(keys: dict[str, object], where: str, otherwise: str) -> str:
     return str(mode)
 
 
+def _ports(value: object, where: str) -> dict[str, frozenset[int]]:
+    if not isinstance(value, dict):
+        raise RoutesError(f"{where}: must be a mapping from hosts to lists of ports")
+    ports = {}
+    for host, numbers in value.items():
+        key = f"{where}.{_value('allowed_host', host, where)}"
+        if not isinstance(numbers, list) or not numbers:
+            raise RoutesError(f"{key}: must be a list of ports that is not empty")
+        ports[host] = frozenset(_port(number, key) for number in numbers)
+    return ports
+
+
+def _port(value: object, where: str) -> int:
+    if type(value) is not int or not 0 < value < 65536:
+        raise RoutesError(f"{where}: must be a number from 1 to 65535")
+    return value
+
+
 def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
     keys = _mapping(item, where, {"name", "host", "port", "paths", "methods", "inject", "dlp"}, {"name", "host"})
-    port = keys.get("port", 443)
-    if type(port) is not int or not 0 < port < 65536:
-        raise RoutesError(f"{where}.port: must be a number from 1 to 65535")
     return Route(
         name=_text(keys["name"], f"{where}.name", _NAME, "letters, digits, `.`, `_` and `-`, 300 at most"),
         host=_value("route_host", keys["host"], f"{where}.host"),
-        port=port,
+        port=_port(keys.get("port", 443), f"{where}.port"),
         paths=_paths(keys["paths"], f"{where}.paths") if "paths" in keys else None,
         methods=_methods(keys["methods"], f"{where}.methods") if "methods" in keys else None,
         injection=_injection(keys["inject"], f"{where}.inject", environment) if "inject" in keys else None,

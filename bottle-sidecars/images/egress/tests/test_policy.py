@@ -1,6 +1,8 @@
 import unittest
 
+from egress.names import join_authority
 from egress.policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
+from egress.routes import Table
 
 from .test_routes import table
 
@@ -192,6 +194,30 @@ class Limits(Base):
         self.refused(judge(plain, None, TABLE), 403, "https-only")
         other = head(host="api.example:8443")
         self.refused(through(other, port=8443), 403, "port")
+
+    def test_a_host_without_a_route_has_the_default_ports_or_those_that_are_written(self) -> None:
+        ports = {"a.test": frozenset({8443}), "*.b.test": frozenset({80, 443}), "x.b.test": frozenset({9000})}
+        table = Table([], ports=ports)
+        for host, open_ports in (
+            ("a.test", {8443}),
+            ("sub.a.test", {80, 443}),
+            ("b.test", {80, 443}),
+            ("x.b.test", {80, 443, 9000}),
+            ("y.x.b.test", {80, 443}),
+            ("else.test", {80, 443}),
+        ):
+            for port in (22, 80, 443, 8443, 9000):
+                for tunnel in (Tunnel(host, port, host), None):
+                    authority = join_authority(host, port, 443 if tunnel else 80)
+                    request = head(host=authority)
+                    if tunnel is None:
+                        request = head(host=authority, scheme="http", authority=authority)
+                    verdict = judge(request, tunnel, table)
+                    with self.subTest(host=host, port=port, tunnel=tunnel):
+                        if port in open_ports:
+                            self.passes(verdict)
+                        else:
+                            self.refused(verdict, 403, "port")
 
     def test_trace(self) -> None:
         self.refused(through(head(method="TRACE")), 405, "trace")

@@ -145,12 +145,12 @@ class Passing(Proxy):
         self.assertEqual(sent.count(b"sk-real-1f0c"), 3)
 
     def test_an_unrouted_host_goes_on_untouched(self) -> None:
-        with self.egress.tunnel("else.test:8443") as tunnel:
-            head = ask(tunnel, get("/a/../b?c", "else.test:8443", "Authorization: own", "X-Odd_Name:  1 ")).json()[
+        with self.egress.tunnel("else.test:80") as tunnel:
+            head = ask(tunnel, get("/a/../b?c", "else.test:80", "Authorization: own", "X-Odd_Name:  1 ")).json()[
                 "head"
             ]
-        self.assertIn("GET /a/../b?c HTTP/1.1\r\nHost: else.test:8443\r\nAuthorization: own\r\nX-Odd_Name: 1\r\n", head)
-        self.assertEqual(self.outer.connects, ["else.test:8443"])
+        self.assertIn("GET /a/../b?c HTTP/1.1\r\nHost: else.test:80\r\nAuthorization: own\r\nX-Odd_Name: 1\r\n", head)
+        self.assertEqual(self.outer.connects, ["else.test:80"])
         self.assertIsNone(self.line()["route"])
 
     def test_compression_where_nothing_is_read(self) -> None:
