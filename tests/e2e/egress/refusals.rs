@@ -61,16 +61,28 @@ fn a_request_that_no_route_allows_is_refused_and_does_not_leave_the_bottle() {
 fn the_error_of_a_failed_request_names_the_failed_part() {
     let lab = Lab::new("reasons");
     let tokens = Tokens::of(&lab);
-    let bottle = launch_of(&lab, &tokens, &BOTTLE.replace("[outside.test]", "[outside.test, nameless.test]"));
+    let bottle = launch_of(
+        &lab,
+        &tokens,
+        &BOTTLE.replace("[outside.test]", "[outside.test, nameless.test, 'outside.test:4444']"),
+    );
     for (url, status, rule) in [
         (format!("https://{FORBIDDEN}/"), "403", "upstream-refused"),
         ("https://nameless.test/".into(), "502", "upstream-name"),
         (format!("https://{OUTSIDE}:4444/"), "502", "upstream-unreachable"),
+        (format!("http://{FORBIDDEN}/"), "403", "upstream-refused"),
+        ("http://nameless.test/".into(), "502", "upstream-name"),
+        (format!("http://{OUTSIDE}:4444/"), "502", "upstream-unreachable"),
     ] {
-        let answer = sh(&bottle, &format!("curl -sS -m 30 -w '%{{http_code}}' {url}"));
+        let answer = sh(&bottle, &format!("curl -sS -i -m 30 -w '%{{http_code}}' {url}"));
         assert!(answer.stdout.contains(&format!("\"rule\": \"{rule}\"")), "{url}: {answer:?}");
         assert!(answer.stdout.ends_with(status), "{url}: {answer:?}");
+        let lower = answer.stdout.to_lowercase();
+        assert!(!lower.contains("127.0.0.11") && !lower.contains("pipelock"), "{url}: {answer:?}");
     }
+    // What a host itself answers is passed on.
+    let own = sh(&bottle, &format!("curl -sS -m 30 -w '%{{http_code}}' http://{OUTSIDE}/status/403"));
+    assert!(own.stdout.ends_with("403") && !own.stdout.contains("egress_refused"), "{own:?}");
     lab.close(&bottle);
 }
 

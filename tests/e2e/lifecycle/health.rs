@@ -35,7 +35,7 @@ fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     let container = |service| bottle.names().container(service);
     let health = bottle.health().unwrap();
     assert!(health.len() == 6 && health.iter().all(ServiceHealth::is_up), "{health:#?}");
-    assert!(run(tool(&place).arg("list")).ok().contains("6 of 6 up"));
+    assert!(run(tool(&place).arg("list")).ok().contains("7 of 7 up"));
 
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&events);
@@ -107,7 +107,7 @@ fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     assert_eq!(dead, ["agent", "egress", "seal", "supervise"]);
     let shown = run(tool(&place).arg("list"));
     for line in [
-        "2 of 6 up",
+        "3 of 7 up",
         "egress exited with status 137",
         "git-gate is running, healthy, restarted once",
         "supervise was removed",

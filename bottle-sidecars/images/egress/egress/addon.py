@@ -16,6 +16,7 @@ from .routes import Table
 HEALTH_PATH = "/.egress/health"
 _KEY = "egress"
 _MASK = "egress-mask"
+_FIREWALL = "egress-firewall"
 # Limits on the lines about removed headers: their number, and the length of a name in characters.
 _MAX_TOLD = 256
 _NAME_LIMIT = 64
@@ -126,7 +127,10 @@ class Gate:
         if switched:  # `layers.WebSocket` counts and masks what follows
             return
         if mask is None:
-            response.stream = record.count_down
+            if _tunnel(flow) is None and answers.may_be_firewalls(response):
+                flow.metadata[_FIREWALL] = True  # short, and read as a whole in `response`
+            else:
+                response.stream = record.count_down
             return
 
         def masked(chunk: bytes) -> list[bytes]:
@@ -143,6 +147,11 @@ class Gate:
             record.bytes_down = len(flow.response.raw_content or b"")
         elif flow.response.status_code == 101:
             return  # the line is written when the WebSocket ends
+        elif _FIREWALL in flow.metadata:
+            if refusal := answers.of_firewall(flow.response):
+                flow.response = answers.response(refusal)
+                record.status, record.error = refusal.status, refusal.rule
+            record.bytes_down = len(flow.response.raw_content or b"")
         record.write()
 
     def error(self, flow: http.HTTPFlow) -> None:

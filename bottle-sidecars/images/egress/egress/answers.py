@@ -13,6 +13,10 @@ _CONNECT_REFUSED = re.compile(r"CONNECT refused: (\d{3}) (.*)", re.DOTALL)
 TIMED_OUT = "timed out"
 NOT_ADMITTED = "not admitted"
 
+# Pipelock's own answers over plain HTTP: a short text, sent with Go's `http.Error`.
+_OWN_TEXTS = ("blocked: ", "session ", "airlock: ", "forward proxy fetch failed", "too many ")
+_MAX_OWN_BYTES = 4096
+
 # RFC 9110, section 15.5.22, requires the header. The client may go on with HTTP/1.1.
 UPGRADE_IMPOSSIBLE = Refusal(
     426, "websocket", "WebSocket is not possible here, since the content for this host is inspected; use plain requests"
@@ -64,8 +68,33 @@ def failure(status: int, message: str) -> Refusal:
     return Refusal(502, "upstream", "no answer from the other side")
 
 
+def may_be_firewalls(response: http.Response) -> bool:
+    """Returns true for the head of an answer over plain HTTP that may be pipelock's own and not the host's."""
+    length = response.headers.get("content-length", "")
+    return (
+        response.status_code >= 400
+        and response.headers.get("content-type", "").lower() == "text/plain; charset=utf-8"
+        and response.headers.get("x-content-type-options", "").lower() == "nosniff"
+        and length.isdigit()
+        and int(length) <= _MAX_OWN_BYTES
+    )
+
+
+def of_firewall(response: http.Response) -> Refusal | None:
+    """Returns the answer in the place of pipelock's own, whose text can contain addresses. None: it is the host's.
+
+    A host could send the same text. It can send any answer to its own requests, so nothing is gained by it.
+    """
+    text = (response.raw_content or b"").decode("latin-1")
+    if not text.startswith(_OWN_TEXTS):
+        return None
+    if text.startswith("forward proxy fetch failed"):
+        return Refusal(502, "upstream-unreachable", "no connection could be made to this host and port")
+    return _refused_by_firewall(response.status_code, text)
+
+
 def _refused_by_firewall(status: int, reason: str) -> Refusal:
-    """Returns the answer for a CONNECT that pipelock 2.3.0 refused.
+    """Returns the answer for a request that pipelock 2.3.0 refused.
 
     Pipelock answers 403 to a failed name lookup too, which is not a decision about the host, so that becomes 502. A
     decision keeps its status: clients retry after a 502 and should not retry after a 403.
@@ -82,4 +111,4 @@ def _refused_by_firewall(status: int, reason: str) -> Refusal:
         # Pipelock does not tell apart refused, unreachable and too slow.
         return Refusal(502, "upstream-unreachable", "no connection could be made to this host and port")
     told = status if 400 <= status < 500 and status != 407 else 502
-    return Refusal(told, "upstream-refused", f"the firewall refused this connection (status {status})")
+    return Refusal(told, "upstream-refused", f"the firewall refused this request (status {status})")

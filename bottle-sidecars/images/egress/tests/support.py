@@ -187,6 +187,15 @@ class Outer:
             return False
         lines = head.decode("latin-1").split("\r\n")
         _, target, _ = lines[0].split(" ")
+        if target.startswith("http://") and (host := target.split("/")[2]) in REFUSALS:
+            # As pipelock answers over plain HTTP.
+            status, text = REFUSALS[host]
+            text = text.replace("CONNECT blocked", "blocked").replace("tunnel dial", "forward proxy fetch")
+            text = "blocked: rate limit exceeded" if status == 429 else text
+            head = f"HTTP/1.1 {status} Status\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff"
+            hint = f"X-Pipelock-Hint: add 10.1.2.3\r\nContent-Length: {len(text) + 1}"
+            connection.sendall(f"{head}\r\n{hint}\r\n\r\n{text}\n".encode())
+            return True
         path = target.partition("?")[0]
         path = path if path.startswith("/") else "/" + path.split("/", 3)[3]
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}

@@ -50,7 +50,15 @@ class Grammar(unittest.TestCase):
 
 class Ports(unittest.TestCase):
     def test_what_is_no_mapping_from_hosts_to_ports_is_refused(self) -> None:
-        for ports in ("[]", "{a.test: 8443}", "{a.test: []}", "{a.test: [0]}", "{a.test: ['80']}", "{A.test: [80]}", "x"):
+        for ports in (
+            "[]",
+            "{a.test: 8443}",
+            "{a.test: []}",
+            "{a.test: [0]}",
+            "{a.test: ['80']}",
+            "{A.test: [80]}",
+            "x",
+        ):
             with self.subTest(ports=ports), self.assertRaisesRegex(RoutesError, "^ports"):
                 parse(f"version: 1\nroutes: []\nports: {ports}\n", TOKENS)
         table = parse("version: 1\nroutes: []\nports: {'*.a.test': [80, 8443]}\n", TOKENS)
