@@ -25,7 +25,7 @@ pub const CONTEXT: BuildContext =
 
 /// The scripts that run in the container, each mounted by itself.
 pub const SCRIPTS: &[ContextFile] = embedded!(
-    "git-gate/scripts": ["gitgate.py", "gitgate_policy.py", "gitgate_scan.py"],
+    "git-gate/scripts": ["gitgate.py", "gitgate_policy.py", "gitgate_scan.py", "gitgate_trees.py"],
     programs: ["access-hook", "entrypoint", "pre-receive"],
     shared: ["sidecar/__init__.py", "sidecar/audit_line.py", "sidecar/grammar.json", "sidecar/grammar.py"]
 );

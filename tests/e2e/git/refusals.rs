@@ -1,11 +1,14 @@
 //! Pushes that must be refused. The outside repository is unchanged after each.
 
+use std::time::{Duration, Instant};
+
 use bottle::Bottle;
+use bottle::exec::engine::Exec;
 use bottle::plan::Service;
 use bottle::sidecars::audit::{AuditLine, AuditOutcome, AuditSource};
 
 use super::{git_section, lab_with, launch, refs, ssh_upstream};
-use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, sh};
+use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, figure, sh};
 
 /// Returns a text that gitleaks reports as a token. It is assembled here, so that no file of this repository contains
 /// it.
@@ -194,4 +197,88 @@ fn a_forbidden_push_is_refused_and_leaves_the_remote_unchanged() {
     {
         assert!(has(event, outcome), "{event} {outcome:?}: {lines:?}");
     }
+}
+
+/// Sends the pack that `bombs.py` makes for this case from inside the agent, and returns what it prints. `arguments` is a
+/// time in seconds after which the client leaves, or empty.
+fn bomb(bottle: &Bottle, case: &str, arguments: &str) -> serde_json::Value {
+    bottle.write_file("/tmp/bombs.py", include_bytes!("bombs.py"), 0o644, (0, 0)).unwrap();
+    let command = format!("exec python3 /tmp/bombs.py {case} git-gate {arguments}");
+    let output = bottle.exec(Exec::new(["sh", "-c", &command]).with_timeout(Duration::from_secs(300))).unwrap();
+    assert!(output.status.is_success(), "{case}: {output:?}");
+    serde_json::from_str(&output.stdout.text()).unwrap()
+}
+
+/// Returns the command lines in git-gate's container that belong to a push.
+fn push_processes(bottle: &Bottle) -> Vec<String> {
+    let list = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done";
+    let listed = docker(["exec", &bottle.names().container(Service::GitGate), "sh", "-c", list]).stdout;
+    let of_a_push = ["receive-pack", "pre-receive", "index-pack", "rev-list", "cat-file", "gitleaks"];
+    let belongs = |line: &&str| of_a_push.iter().any(|word| line.contains(word)) && !line.contains("--enable=");
+    listed.lines().filter(belongs).map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_push_that_takes_much_more_than_it_sends_is_refused_at_a_limit() {
+    let (lab, key) = lab_with("bombs", "app");
+    let upstream = ssh_upstream(&lab, "app", &key, ", push: {branches: [\"**\"]}");
+    let bottle = launch(&lab, &git_section(&upstream));
+    let before = refs(&lab, "app");
+    for (case, reason) in [
+        ("empty_paths", "more than 250,000 paths"),
+        ("shared_blob", "more than 250,000 paths"),
+        ("two_to_the_40", "more than 250,000 paths"),
+        ("back_and_forth", "more than 250,000 paths"),
+        ("deep", "more than 128 directories"),
+        ("too_deep_for_git", "exceeded maximum allowed tree depth"),
+        ("wide", "more than 16,777,216 bytes of entries"),
+        ("twice", "duplicateEntries"),
+        ("many_refs", "updates 10,000 refs; the limit is 1,000"),
+        ("deltas", "Out of memory"),
+    ] {
+        let told = bomb(&bottle, case, "");
+        let said = told["said"].as_str().unwrap().replace('\n', " ");
+        assert!(said.contains(reason), "{case}: {told}");
+        // Git-gate needs two to ten seconds, and the machine may do other things.
+        assert!(told["seconds"].as_f64().unwrap() < 60.0, "{case}: {told}");
+        figure(format_args!("{case}: {} bytes, {} s", told["bytes"], told["seconds"]));
+    }
+    for (what, script, reason) in [
+        ("a ref called HEAD", "git push -q origin HEAD:refs/heads/HEAD", "git reads this name as another object"),
+        ("an option as a ref", "git push -q origin HEAD:refs/heads/-x", "is read as an option"),
+        ("a command in a ref", "git push -q origin 'HEAD:refs/heads/a$(id)'", "which a shell interprets"),
+        (
+            "an option as a path",
+            "echo > ./-rf; git add -A; git commit -qm x; git push -q origin HEAD:main",
+            "read as an option",
+        ),
+        (
+            "a command in a path",
+            "echo > 'a;id'; git add -A; git commit -qm x; git push -q origin HEAD:main",
+            "a shell interprets",
+        ),
+        (
+            "a workflow in another case",
+            "mkdir -p .GitHub/Workflows; echo > .GitHub/Workflows/ci.yml; git add -A; git commit -qm x; git push -q origin HEAD:main",
+            "which is protected",
+        ),
+    ] {
+        Case { lab: &lab, bottle: &bottle, repository: "app" }.refused(what, reason, script);
+    }
+
+    // The client leaves while git unpacks, and while the scanner runs. Nothing is left running.
+    for case in ["many_deltas", "hits"] {
+        bomb(&bottle, case, "5");
+        let left = Instant::now();
+        while !push_processes(&bottle).is_empty() {
+            assert!(left.elapsed() < Duration::from_secs(20), "{case}: {:?}", push_processes(&bottle));
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    assert_eq!(refs(&lab, "app"), before);
+    let ordinary = bomb(&bottle, "ordinary", "");
+    assert!(ordinary["said"].as_str().unwrap().contains("ok refs/heads/agent/ordinary"), "{ordinary}");
+    figure(format_args!("5,000 files, {} bytes: {} s", ordinary["bytes"], ordinary["seconds"]));
+    lab.close(&bottle);
 }

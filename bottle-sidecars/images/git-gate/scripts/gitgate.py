@@ -8,6 +8,7 @@ import pathlib
 import re
 import selectors
 import signal
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -36,6 +37,12 @@ NAMESPACES = ("refs/heads/", "refs/tags/", "refs/notes/")
 
 # Writes to a pipe of at most this many bytes are atomic on Linux.
 ATOMIC_WRITE = 4096
+
+# Seconds between two looks at the connection of a push.
+WATCH_SECONDS = 1
+
+# State of a connection in the kernel's table of sockets.
+ESTABLISHED = "01"
 
 # Time limit in seconds for a transfer that makes progress.
 LONGEST_TRANSFER = 3600
@@ -256,6 +263,27 @@ def audit(event: str, upstream: str, outcome: Outcome, began: float, reason: str
         encoded = audit_line.encode("git-gate", event, outcome=outcome, reason=reason, **details)
     with contextlib.suppress(OSError):
         os.write(AUDIT_FD, encoded.encode() + b"\n")
+
+
+def client_is_connected() -> bool:
+    """Return true if the connection that this process serves is open on both sides. Git daemon names the client."""
+    address, port = os.environ.get("REMOTE_ADDR"), os.environ.get("REMOTE_PORT")
+    if not address or not port:
+        return True
+    client = f"{socket.inet_aton(address)[::-1].hex().upper()}:{int(port):04X}"
+    rows = [row.split() for row in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[2] == client and row[3] == ESTABLISHED for row in rows)
+
+
+def processes() -> list[tuple[int, int, list[bytes]]]:
+    """Return the id, parent and command line of every process of the container."""
+    found = []
+    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # The name in parentheses may contain anything.
+            parent = (directory / "stat").read_text().rpartition(")")[2].split()[1]
+            found.append((int(directory.name), int(parent), (directory / "cmdline").read_bytes().split(b"\0")))
+    return found
 
 
 def legible(text: str) -> str:

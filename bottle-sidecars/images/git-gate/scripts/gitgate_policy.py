@@ -6,9 +6,22 @@ any depth, including the top. A leading `/` has no effect. A trailing `/` means 
 """
 
 import fnmatch
+import re
+import unicodedata
 from typing import TypedDict
 
 BRANCH, TAG, NOTE = "branch", "tag", "note"
+# Bytes of a ref's name. One component of it is a file name, which has at most 255.
+MAX_REF_BYTES = 512
+# Characters that act on a terminal, break lines, or reverse the order of the text around them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# What a shell gives a meaning to, as far as git allows it in a ref.
+_REF_SIGNS = re.compile(r"[$&;|<>(){}'\"`!]")
+# What makes a shell run a second command or write to a file. Web frameworks route by names such as `(app)/[id]/$x.tsx`.
+_PATH_SIGNS = re.compile(r"[;&|<>\"`\\]|\$[({]")
+_OBJECT_ID = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
+# Characters that HFS+ ignores in a name.
+_IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 _KINDS = (("refs/heads/", BRANCH), ("refs/tags/", TAG), ("refs/notes/", NOTE))
 
 
@@ -34,8 +47,9 @@ def protects(pattern: str, path: str) -> bool:
     """Return true if a change at `path` affects what `pattern` protects.
 
     A file, symbolic link or submodule in the place of a protected directory counts: if `ci/jobs/**` is protected, a
-    link named `ci` would replace the whole directory.
+    link named `ci` would replace the whole directory. Names that macOS or Windows take for the protected one count too.
     """
+    pattern, path = pattern.casefold(), folded(path)
     leading: list[str] = []
     for component in _components(pattern)[:-1]:
         if any(sign in component for sign in "*?["):
@@ -44,6 +58,36 @@ def protects(pattern: str, path: str) -> bool:
         if "/".join(leading) == path:
             return True
     return matches(pattern, path)
+
+
+def folded(path: str) -> str:
+    """Return one spelling for all paths that HFS+ or NTFS take for the same: case, ignored characters, streams."""
+    path = _IGNORED.sub("", unicodedata.normalize("NFC", path)).casefold()
+    return "/".join(component.split(":")[0].rstrip(" .") or component for component in path.split("/"))
+
+
+def unclear_ref(ref: str) -> str | None:
+    """Return the reason that no ref may have this name. None if a program that handles it later cannot misread it."""
+    name = short_name(ref)
+    if name.upper() == "HEAD" or _OBJECT_ID.fullmatch(name):
+        return "git reads this name as another object"
+    if len(ref.encode(errors="surrogateescape")) > MAX_REF_BYTES:
+        return f"the name has more than {MAX_REF_BYTES} bytes"
+    return _unclear(name, _REF_SIGNS)
+
+
+def unclear_path(path: str) -> str | None:
+    """Return the reason that no new file may have this path. None if a program that handles it cannot misread it."""
+    return _unclear(path, _PATH_SIGNS)
+
+
+def _unclear(name: str, signs: re.Pattern[str]) -> str | None:
+    if any(component.startswith("-") for component in name.split("/")):
+        return "a name that begins with `-` is read as an option"
+    if _CONTROL.search(name):
+        return "the name has a control character"
+    found = signs.search(name)
+    return f"the name has `{found[0]}`, which a shell interprets" if found else None
 
 
 def ref_kind(ref: str) -> str | None:

@@ -7,6 +7,7 @@ Plain functions and a loop instead of a test framework, since the image's Python
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ sys.dont_write_bytecode = True
 import gitgate
 import gitgate_policy as policy
 import gitgate_scan as scanning
+import gitgate_trees as trees
 
 PUSH = {
     "enabled": True,
@@ -258,7 +260,7 @@ def test_new_content_of_a_history_with_a_merge() -> None:
         git("merge", "-q", "--no-commit", side)
         merge = commit({"evil": "5"}, "merge")
         git("checkout", "-q", base)
-        content = scanning.NewContent([merge])
+        content = scanning.NewContent([merge], 100_000)
         assert set(content.commits) == {side, middle, removed, merge}
         changed = {(change.commit, change.path, change.added) for change in content.changes}
         assert changed == {
@@ -269,8 +271,8 @@ def test_new_content_of_a_history_with_a_merge() -> None:
         }, changed
         assert content.known() == [base]
         assert all(content.kinds[change.blob] == "blob" for change in content.changes if change.added)
-        assert scanning.NewContent([]).bytes == 0
-        assert scanning.NewContent([base]).kinds == {}
+        assert scanning.NewContent([], 0).bytes == 0
+        assert scanning.NewContent([base], 0).kinds == {}
 
 
 def test_only_what_the_upstream_has_in_the_same_file_is_inherited() -> None:
@@ -293,6 +295,177 @@ def test_lock_files_excuse_the_entropy_rule_alone() -> None:
     assert not scanning._expected("generic-api-key", [lock, other])
     assert not scanning._expected("aws-access-token", [lock])
     assert not scanning._expected("generic-api-key", [])
+
+
+def test_trees_that_share_subtrees_are_refused_at_a_limit() -> None:
+    with repository():
+        empty = (b"40000", write("tree", b""))
+        blob = (b"100644", write("blob", b"x"))
+        for levels, width, leaf, limit in (
+            (10, 10, empty, "250,000 paths"),
+            (10, 10, blob, "250,000 paths"),
+            (40, 2, blob, "250,000 paths"),
+            (200, 1, blob, "128 directories"),
+        ):
+            assert limit in limit_of(nested(leaf, levels, width)), (levels, width)
+        assert "bytes together" in limit_of(nested(blob, 6, 8, padding=b"n" * 200))
+        assert "4,095 bytes" in limit_of(nested(blob, 25, 1, padding=b"n" * 200))
+        few = commit_of(nested(blob, 3, 10))
+        assert len(scanning.NewContent([few], 1 << 20).changes) == 1000
+
+
+def test_a_directory_of_very_many_entries_is_refused() -> None:
+    with repository():
+        blob = write("blob", b"x")
+        tree = write("tree", b"".join(b"100644 %07d\0%s" % (n, blob) for n in range(600_000)))
+        assert "16,777,216 bytes of entries" in limit_of(tree)
+
+
+def test_more_objects_than_the_limit_are_refused() -> None:
+    with repository() as commit:
+        tip = commit({"a": "1", "b": "2"}, "two")
+        detach()
+        try:
+            trees.Deadline(60, "reading").git("rev-list", "--objects", tip, feed=[], most=3, unit="new objects")
+        except trees.TooMuch as limit:
+            assert str(limit) == "it has more than 3 new objects"
+            return
+        raise AssertionError("no limit")
+
+
+def test_a_step_that_takes_too_long_is_ended() -> None:
+    with repository() as commit:
+        tip = commit({"a": "1"}, "one")
+        detach()
+        commits = [trees.Commit(tip, git("rev-parse", f"{tip}^{{tree}}"), [])]
+        for step in (
+            lambda over: over.git("rev-list", tip, feed=[], most=9, unit="commits"),
+            lambda over: list(trees.changes(commits, over)),
+        ):
+            try:
+                step(trees.Deadline(0, "reading the new objects"))
+            except trees.TooMuch as limit:
+                assert str(limit) == "reading the new objects took longer than 0 seconds"
+                continue
+            raise AssertionError("no limit")
+
+
+def test_each_tree_is_read_once() -> None:
+    with repository() as commit:
+        pathlib.Path("d").mkdir()
+        tips = [commit({"d/a": str(n), "b": "same"}, str(n)) for n in range(5)]
+        detach()
+        read: list[str] = []
+        original = trees._Walk._read
+        trees._Walk._read = lambda walk, tree: read.append(tree) or original(walk, tree)
+        try:
+            content = scanning.NewContent([tips[-1]], 1 << 20)
+        finally:
+            trees._Walk._read = original
+        assert len(content.changes) == 6 and len(read) == len(set(read)) == 10, read
+
+
+def test_the_names_of_empty_directories_count() -> None:
+    with repository():
+        inner = write("tree", b"40000 hidden\0" + write("tree", b""))
+        tip = commit_of(write("tree", b"40000 top\0" + inner))
+        assert [(c.path, c.added) for c in scanning.NewContent([tip], 1 << 20).changes] == [("top/hidden", True)]
+
+
+def test_a_file_in_the_place_of_a_directory_is_two_changes() -> None:
+    with repository() as commit:
+        pathlib.Path("d").mkdir()
+        first = commit({"d/a": "1"}, "directory")
+        git("checkout", "-q", "--detach")
+        git("rm", "-rq", "d")
+        second = commit({"d": "2"}, "file")
+        git("checkout", "-q", first)
+        found = {(c.path, c.added, bool(c.blob)) for c in scanning.NewContent([second], 1 << 20).changes}
+        assert found == {("d", True, True), ("d/a", False, False)}, found
+
+
+def test_names_that_another_program_misreads_are_refused() -> None:
+    for name in ("HEAD", "head", "-x", "agent/-x", "a$(id)", "a;b", "a`b`", "a|b", "a'b", "1" * 40, "n" * 600):
+        assert policy.unclear_ref(f"refs/heads/{name}"), name
+    for name in ("main", "agent/x-1", "fix#3", "user@host", "übung", "1" * 39):
+        assert policy.unclear_ref(f"refs/heads/{name}") is None, name
+    for path in ("-rf", "src/-x", "a\nb", "a\x1bb", "a;b", "a`b`", "$(id)", "a|b", "a>b", 'a"b', "a\\b", "a\u202eb"):
+        assert policy.unclear_path(path), path
+    for path in ("src/a-b.c", "app/(auth)/[id]/$post.tsx", "Don't.md", "a b#1 @2.txt", ".github/x", "déjà.txt"):
+        assert policy.unclear_path(path) is None, path
+
+
+def test_other_spellings_of_a_protected_path_are_protected() -> None:
+    for path in (
+        ".GitHub/Workflows/ci.yml",
+        ".github./workflows /ci.yml",
+        ".git\u200chub/workflows/ci.yml",
+        ".github::$INDEX_ALLOCATION/workflows/ci.yml",
+        ".GITHUB",
+    ):
+        assert policy.protects(".github/workflows/**", path), path
+    assert not policy.protects(".github/workflows/**", "github/workflows/ci.yml")
+
+
+def test_findings_in_joined_objects_have_their_own_lines() -> None:
+    joined = scanning.Joined("commit")
+    for name, text in (("a", b"1\n2"), ("b", b"3"), ("c", b"4\n5\n")):
+        joined.add(name, text)
+    (document,) = joined.document()
+    lines = document.text.decode().split("\n")
+    for number, line in enumerate(lines, 1):
+        if line:
+            name, there = document.part(number)
+            assert {"a": ["1", "2"], "b": ["3"], "c": ["4", "5"]}[name][there - 1] == line
+    assert list(scanning.Joined().document()) == []
+
+
+def test_a_client_that_has_left_is_noticed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        served, _ = server.accept()
+        os.environ |= {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": str(client.getsockname()[1])}
+        assert gitgate.client_is_connected()
+        client.close()
+        assert not gitgate.client_is_connected()
+        served.close()
+        assert not gitgate.client_is_connected()
+        del os.environ["REMOTE_ADDR"], os.environ["REMOTE_PORT"]
+
+
+def write(kind: str, body: bytes) -> bytes:
+    """Write an object as it is, and return its id."""
+    argv = ["git", "hash-object", "-w", "--literally", "-t", kind, "--stdin"]
+    return bytes.fromhex(subprocess.run(argv, input=body, stdout=subprocess.PIPE, check=True).stdout.decode())
+
+
+def nested(leaf, levels, width, padding=b""):
+    """Trees of `levels` levels, each of which holds the next one `width` times."""
+    for _ in range(levels):
+        mode, below = leaf
+        leaf = (b"40000", write("tree", b"".join(b"%s %s%02d\0%s" % (mode, padding, n, below) for n in range(width))))
+    return leaf[1]
+
+
+def commit_of(tree):
+    return git("commit-tree", "-m", "x", tree.hex())
+
+
+def limit_of(tree):
+    """Return the limit at which a commit of this tree is refused."""
+    try:
+        scanning.NewContent([commit_of(tree)], 1 << 30)
+    except trees.TooMuch as limit:
+        return str(limit)
+    raise AssertionError("no limit")
+
+
+def detach():
+    """Take every ref away, so that all objects are new."""
+    branch = git("symbolic-ref", "HEAD")
+    git("checkout", "-q", "--detach")
+    git("update-ref", "-d", branch)
+    git("symbolic-ref", "HEAD", "refs/heads/unborn")
 
 
 class repository:
