@@ -159,6 +159,9 @@ pub struct Route {
     pub paths: Vec<PathPrefix>,
     /// The allowed methods. Empty: all.
     pub methods: Vec<Method>,
+    /// Further request headers that pass, where egress injects a credential for the host. Empty: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderName>,
     /// The credential to inject. `None` if the route only limits requests.
     pub inject: Option<Injection>,
 }

@@ -16,9 +16,7 @@ use crate::plan::{
     InjectionValue, PlanSource, PromptSource, ProxyPlan, Route, SupervisePlan, TlsPlan, Upstream, UserIds,
     WorkspacePlan,
 };
-use crate::value::{
-    AllowedHost, ContainerPath, CredentialName, EnvName, GitTransport, HeaderName, ImageRef, NpmVersion,
-};
+use crate::value::{AllowedHost, ContainerPath, CredentialName, EnvName, GitTransport, ImageRef, NpmVersion};
 
 /// The default Debian image that built images are based on.
 const BASE_IMAGE: &str = "debian:trixie-slim";
@@ -29,10 +27,6 @@ pub const CLAUDE_CODE_VERSION: &str = "2.1.331";
 /// The default version of Codex for an agent with provider `codex`.
 pub const CODEX_VERSION: &str = "0.169.0";
 
-/// The header of the schemes `bearer` and `basic`.
-const AUTHORIZATION: &str = "authorization";
-/// The default header of the scheme `header`.
-const API_KEY_HEADER: &str = "x-api-key";
 /// The default path of the workspace in the agent's container.
 const WORKSPACE: &str = "/workspace";
 
@@ -283,6 +277,7 @@ fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
         port: spec.port,
         paths: spec.paths.clone(),
         methods: spec.methods.clone(),
+        headers: spec.headers.clone(),
         inject: spec.inject.as_ref().map(injection),
     });
     Some(EgressPlan { routes: routes.collect() })
@@ -301,23 +296,12 @@ fn route_name(spec: &RouteSpec, taken: &mut BTreeSet<String>) -> String {
 }
 
 fn injection(spec: &InjectSpec) -> Injection {
-    let (header, value) = match spec.scheme {
-        InjectScheme::Bearer => (None, InjectionValue::Template("Bearer {token}".into())),
-        InjectScheme::Basic => (None, InjectionValue::Basic { username: username(spec.username.as_deref()) }),
-        InjectScheme::Header => {
-            let template = spec.template.clone().unwrap_or_else(|| "{token}".into());
-            (
-                Some(spec.header.clone().unwrap_or_else(|| HeaderName::constant(API_KEY_HEADER))),
-                InjectionValue::Template(template),
-            )
-        }
+    let value = match spec.scheme {
+        InjectScheme::Bearer => InjectionValue::Template("Bearer {token}".into()),
+        InjectScheme::Basic => InjectionValue::Basic { username: username(spec.username.as_deref()) },
+        InjectScheme::Header => InjectionValue::Template(spec.template.clone().unwrap_or_else(|| "{token}".into())),
     };
-    Injection {
-        token: spec.token.clone(),
-        slot: slot("EGRESS_TOKEN_", &spec.token),
-        header: header.unwrap_or_else(|| HeaderName::constant(AUTHORIZATION)),
-        value,
-    }
+    Injection { token: spec.token.clone(), slot: slot("EGRESS_TOKEN_", &spec.token), header: spec.header_name(), value }
 }
 
 fn username(given: Option<&str>) -> String {
@@ -449,8 +433,9 @@ mod tests {
 
     #[test]
     fn every_constant_follows_its_type() {
-        for header in [AUTHORIZATION, API_KEY_HEADER] {
-            assert_eq!(header.parse(), Ok(HeaderName::constant(header)));
+        for scheme in [InjectScheme::Bearer, InjectScheme::Basic, InjectScheme::Header] {
+            let header = InjectSpec { scheme, ..InjectSpec::bearer("TOKEN").unwrap() }.header_name();
+            assert_eq!(header.as_str().parse(), Ok(header));
         }
         for image in [BASE_IMAGE, PIPELOCK_IMAGE] {
             assert_eq!(image.parse(), Ok(ImageRef::constant(image)));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture, ports};
 use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, WorkspaceMode};
 use bottle_plan::name::Service;
-use bottle_plan::value::{AllowedHost, DEFAULT_PORTS, Glob, Method, PathPrefix};
+use bottle_plan::value::{AllowedHost, DEFAULT_PORTS, Glob, HeaderName, Method, PathPrefix};
 
 /// The direction of a change: whether the bottle may do more or less than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -76,6 +76,12 @@ impl Posture {
             [
                 format!("adds {credential} to requests to {place}"),
                 format!("no longer adds {credential} to requests to {place}"),
+            ]
+        });
+        changes.sets(&headers(self), &headers(other), |(header, place)| {
+            [
+                format!("passes the agent's header `{header}` to {place}"),
+                format!("no longer passes the agent's header `{header}` to {place}"),
             ]
         });
         changes.inspection(&allowed, &allowed_by_other);
@@ -384,6 +390,14 @@ fn injections(posture: &Posture) -> BTreeSet<(CredentialPosture, String)> {
         .flat_map(|(route, credential)| {
             parts(route).map(move |reach| (credential.clone(), format!("{}{reach}", route.host)))
         })
+        .collect()
+}
+
+/// Returns every further header that passes, with the host and the requests that it passes with.
+fn headers(posture: &Posture) -> BTreeSet<(HeaderName, String)> {
+    let routes = posture.routes.iter().flat_map(|route| route.headers.iter().map(move |header| (route, header)));
+    routes
+        .flat_map(|(route, header)| parts(route).map(move |reach| (header.clone(), format!("{}{reach}", route.host))))
         .collect()
 }
 

@@ -85,6 +85,9 @@ pub struct RoutePosture {
     pub paths: Vec<PathPrefix>,
     /// The allowed methods. Empty: every method.
     pub methods: Vec<Method>,
+    /// Further request headers that pass to a host for which egress adds a credential.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderName>,
     /// The credential that egress adds to the requests. `None`: no credential.
     pub credential: Option<CredentialPosture>,
 }
@@ -250,6 +253,7 @@ fn route(route: &Route) -> RoutePosture {
         port: route.port,
         paths: route.paths.clone(),
         methods: route.methods.clone(),
+        headers: route.headers.clone(),
         credential: route.inject.as_ref().map(|inject| CredentialPosture {
             variable: inject.token.clone(),
             header: inject.header.clone(),
@@ -418,6 +422,9 @@ impl fmt::Display for RoutePosture {
         write!(f, "{}:{}, {}, {}", self.host, self.port, methods(&self.methods), paths(&self.paths))?;
         if let Some(credential) = &self.credential {
             write!(f, "; egress adds {credential}")?;
+        }
+        if !self.headers.is_empty() {
+            write!(f, "; its headers {} pass too", listed(&self.headers))?;
         }
         Ok(())
     }

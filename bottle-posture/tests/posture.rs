@@ -123,6 +123,11 @@ fn steps() -> Vec<(&'static str, String, String)> {
             &routes("{host: api.example.com, inject: {token: KEY}}"),
             &routes("{host: api.example.com, inject: {token: KEY, scheme: header}}"),
         ),
+        step(
+            "a further header",
+            &routes("{host: api.example.com, inject: {token: KEY}}"),
+            &routes("{host: api.example.com, inject: {token: KEY}, headers: [x-tenant, cookie]}"),
+        ),
         step("a repository", "", &git("identity_file: ~/.ssh/id, push: {branches: ['agent/**']}")),
         step("another key", &git("identity_file: ~/.ssh/id"), &git("identity_file: ~/.ssh/other")),
         step("a key of its own", &git("identity_file: ~/.ssh/id"), &git("deploy_key: {forge: github, token: FORGE}")),

@@ -125,6 +125,8 @@ pub fn routes(plan: &BottlePlan) -> String {
         paths: Vec<&'a str>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         methods: Vec<&'a str>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        headers: Vec<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         inject: Option<Inject<'a>>,
     }
@@ -146,6 +148,7 @@ pub fn routes(plan: &BottlePlan) -> String {
             port: route.port,
             paths: route.paths.iter().map(AsRef::as_ref).collect(),
             methods: route.methods.iter().map(AsRef::as_ref).collect(),
+            headers: route.headers.iter().map(AsRef::as_ref).collect(),
             inject: route.inject.as_ref().map(|inject| {
                 let (template, basic_username) = match &inject.value {
                     InjectionValue::Template(template) => (Some(template.as_str()), None),

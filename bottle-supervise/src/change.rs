@@ -158,6 +158,7 @@ fn route(
         port: 443,
         paths: paths.to_vec(),
         methods: methods.to_vec(),
+        headers: Vec::new(),
         inject,
     };
     let same = |other: &Route| Route { name: route.name.clone(), key: route.key.clone(), ..other.clone() } == route;

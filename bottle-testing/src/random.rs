@@ -204,6 +204,7 @@ fn route() -> impl Strategy<Value = RouteSpec> {
             port: port.max(1),
             paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
             methods: methods.iter().map(|method| method.parse().unwrap()).collect(),
+            headers: if inject.is_some() { vec!["x-tenant".parse().unwrap()] } else { Vec::new() },
             inject,
             ..RouteSpec::new(&host).unwrap()
         }

@@ -113,8 +113,16 @@ impl RouteSpec {
     ///
     /// If `host` is neither a host name nor a label wildcard.
     pub fn new(host: &str) -> Result<Self, NameError> {
-        let (paths, methods) = (Vec::new(), Vec::new());
-        Ok(Self { name: None, host: host.parse()?, port: https_port(), paths, methods, inject: None, inspect: None })
+        Ok(Self {
+            name: None,
+            host: host.parse()?,
+            port: https_port(),
+            paths: Vec::new(),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            inject: None,
+            inspect: None,
+        })
     }
 
     /// Allows paths that start with `prefix`. Default: all paths.
@@ -134,6 +142,16 @@ impl RouteSpec {
     /// If `method` is not a method that a route may allow.
     pub fn with_method(mut self, method: &str) -> Result<Self, NameError> {
         self.methods.push(method.parse()?);
+        Ok(self)
+    }
+
+    /// Lets a further request header pass to a host for which a credential is injected. Default: none.
+    ///
+    /// # Errors
+    ///
+    /// If `header` is not a valid header name.
+    pub fn with_header(mut self, header: &str) -> Result<Self, NameError> {
+        self.headers.push(header.parse()?);
         Ok(self)
     }
 

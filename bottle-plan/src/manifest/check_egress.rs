@@ -36,6 +36,7 @@ fn check_routes(all: &mut Check, routes: &[RouteSpec], list: &str) {
         if let Some(inject) = &route.inject {
             check_inject(all, inject, &format!("{key}.inject"));
         }
+        check_headers(all, route, routes, &key);
         for path in or_any(&route.paths) {
             for method in or_any(&route.methods) {
                 if let Some(earlier) = ranks.insert((route.host.as_str(), route.port, path, method), index) {
@@ -56,6 +57,37 @@ fn check_routes(all: &mut Check, routes: &[RouteSpec], list: &str) {
         }
     }
 }
+
+/// Checks the further headers of a route. Egress replaces a header that it injects for the host, and refuses a header that
+/// stands for another method or path.
+fn check_headers(all: &mut Check, route: &RouteSpec, routes: &[RouteSpec], key: &str) {
+    let injects = || routes.iter().filter(|other| other.host == route.host).filter_map(|other| other.inject.as_ref());
+    if !route.headers.is_empty() && injects().next().is_none() {
+        all.add(err(
+            format!("{key}.headers"),
+            format!("no route for `{}` has a credential, so every header passes; accepted: no `headers`", route.host),
+        ));
+    }
+    for (index, header) in route.headers.iter().enumerate() {
+        let problem = if injects().any(|inject| inject.header_name() == *header) {
+            "egress injects it for this host"
+        } else if OVERRIDES.contains(&header.as_str()) {
+            "it stands for another method or path than the one that egress checks"
+        } else if route.headers[..index].contains(header) {
+            "it is named twice"
+        } else {
+            continue;
+        };
+        all.add(err(
+            format!("{key}.headers[{index}]"),
+            format!("`{header}` cannot pass: {problem}; accepted: another header"),
+        ));
+    }
+}
+
+/// Headers that egress refuses on routed hosts, as in `policy.py`.
+const OVERRIDES: [&str; 5] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 /// Checks that no allowed host is in the domain of a route's wildcard. Only routes can allow hosts there, because
 /// egress denies every other host of that domain.

@@ -145,6 +145,10 @@ pub struct RouteSpec {
     /// The allowed methods. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<Method>,
+    /// Further request headers that pass to a host for which egress injects a credential, such as `x-tenant` or `cookie`.
+    /// Default: none, only the headers that egress knows pass. Without a credential for the host, every header passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderName>,
     /// The credential that egress injects into every allowed request. Default: none, the route only limits requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inject: Option<InjectSpec>,
@@ -179,6 +183,22 @@ pub struct InjectSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f:]+$"))]
     pub username: Option<String>,
+}
+
+/// The header of the schemes `bearer` and `basic`.
+const AUTHORIZATION: &str = "authorization";
+/// The default header of the scheme `header`.
+const API_KEY_HEADER: &str = "x-api-key";
+
+impl InjectSpec {
+    /// Returns the header that carries the credential.
+    pub(crate) fn header_name(&self) -> HeaderName {
+        let default = match self.scheme {
+            InjectScheme::Bearer | InjectScheme::Basic => AUTHORIZATION,
+            InjectScheme::Header => API_KEY_HEADER,
+        };
+        self.header.clone().unwrap_or_else(|| HeaderName::constant(default))
+    }
 }
 
 /// The form in which a token is written to a request.

@@ -106,7 +106,7 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
     route = _choose(head, port, tunnel is not None, routed)
     if isinstance(route, Refusal):
         return route
-    passing, removed = _limit(head.headers, routed.injected())
+    passing, removed = _limit(head.headers, routed.injected(), route.headers)
     headers = _rewrite(passing, authority, route, websocket)
     return Passage(host, port, authority, headers, route, websocket, removed)
 
@@ -219,8 +219,8 @@ def _choose(head: Head, port: int, secure: bool, routed: Host) -> Route | Refusa
     return Refusal(403, "path", f"no route of {routed.pattern} allows this path")
 
 
-def _limit(headers: Headers, injected: frozenset[str]) -> tuple[Headers, tuple[str, ...]]:
-    """Returns the headers that may pass to a host for which these are injected, and the names of the others."""
+def _limit(headers: Headers, injected: frozenset[str], further: frozenset[str]) -> tuple[Headers, tuple[str, ...]]:
+    """Returns the headers that may pass to a host for which some are injected, and the names of the others."""
     if not injected:
         return headers, ()
     passing: list[tuple[bytes, bytes]] = []
@@ -228,7 +228,7 @@ def _limit(headers: Headers, injected: frozenset[str]) -> tuple[Headers, tuple[s
     for name, value in headers:
         key = header_key(_latin(name))
         sent = without_credentials(value) if key == "sec-websocket-protocol" else value
-        if key in _HOP_BY_HOP or (key not in injected and passes(key) and (sent or not value)):
+        if key in _HOP_BY_HOP or (key not in injected and (passes(key) or key in further) and (sent or not value)):
             passing.append((name, sent))
         elif key not in injected:
             removed.append(key)

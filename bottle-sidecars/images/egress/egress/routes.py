@@ -50,6 +50,8 @@ class Route:
     port: int
     paths: tuple[str, ...] | None
     methods: frozenset[str] | None
+    headers: frozenset[str]
+    """Further request headers that pass, in the form of `header_key`."""
     injection: Injection | None
     dlp: str | None = None
     """The mode of the search for credentials. None: that of the host."""
@@ -230,13 +232,16 @@ def _port(value: object, where: str) -> int:
 
 
 def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
-    keys = _mapping(item, where, {"name", "host", "port", "paths", "methods", "inject", "dlp"}, {"name", "host"})
+    keys = _mapping(
+        item, where, {"name", "host", "port", "paths", "methods", "headers", "inject", "dlp"}, {"name", "host"}
+    )
     return Route(
         name=_text(keys["name"], f"{where}.name", _NAME, "letters, digits, `.`, `_` and `-`, 300 at most"),
         host=_value("route_host", keys["host"], f"{where}.host"),
         port=_port(keys.get("port", 443), f"{where}.port"),
         paths=_paths(keys["paths"], f"{where}.paths") if "paths" in keys else None,
         methods=_methods(keys["methods"], f"{where}.methods") if "methods" in keys else None,
+        headers=_headers(keys["headers"], f"{where}.headers") if "headers" in keys else frozenset(),
         injection=_injection(keys["inject"], f"{where}.inject", environment) if "inject" in keys else None,
         dlp=_mode(keys, where, OFF) if "dlp" in keys else None,
     )
@@ -248,6 +253,10 @@ def _paths(value: object, where: str) -> tuple[str, ...]:
 
 def _methods(value: object, where: str) -> frozenset[str]:
     return frozenset(_value("method", item, f"{where}[{index}]") for index, item in enumerate(_list(value, where)))
+
+
+def _headers(value: object, where: str) -> frozenset[str]:
+    return frozenset(_value("header", item, f"{where}[{index}]") for index, item in enumerate(_list(value, where)))
 
 
 def _injection(value: object, where: str, environment: Mapping[str, str]) -> Injection:

@@ -192,9 +192,9 @@ class Outer:
             status, text = REFUSALS[host]
             text = text.replace("CONNECT blocked", "blocked").replace("tunnel dial", "forward proxy fetch")
             text = "blocked: rate limit exceeded" if status == 429 else text
-            head = f"HTTP/1.1 {status} Status\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff"
+            kind = "Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff"
             hint = f"X-Pipelock-Hint: add 10.1.2.3\r\nContent-Length: {len(text) + 1}"
-            connection.sendall(f"{head}\r\n{hint}\r\n\r\n{text}\n".encode())
+            connection.sendall(f"HTTP/1.1 {status} Status\r\n{kind}\r\n{hint}\r\n\r\n{text}\n".encode())
             return True
         path = target.partition("?")[0]
         path = path if path.startswith("/") else "/" + path.split("/", 3)[3]

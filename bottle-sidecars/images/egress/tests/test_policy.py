@@ -100,6 +100,19 @@ class Injecting(Base):
         verdict = through(request, "limited.example", server_name="limited.example")
         self.assertEqual((self.passes(verdict)["cookie"], verdict.removed), ([b"own"], ()))
 
+    def test_a_route_lets_further_headers_pass_but_no_injected_one(self) -> None:
+        inject = "inject: {header: x-api-key, template: '{token}', slot: EGRESS_TOKEN_A}"
+        two = table(
+            f"name: api, host: api.example, paths: [/v1/], headers: [x-tenant, cookie, x-api-key], {inject}",
+            f"name: other, host: api.example, paths: [/v2/], {inject}",
+        )
+        sent = [(name, b"own") for name in (b"X-Tenant", b"x_tenant", b"Cookie", b"X-Api-Key", b"X-Other")]
+        for path, kept in (("/v1/x", {"x-tenant", "x_tenant", "cookie"}), ("/v2/x", set())):
+            verdict = judge(head(path, headers=sent), Tunnel("api.example", 443, "api.example"), two)
+            passed = self.passes(verdict)
+            self.assertEqual({name for name, values in passed.items() if b"own" in values}, kept)
+            self.assertEqual(passed["x-api-key"], [b"token-a"])
+
     def test_what_clients_send_passes(self) -> None:
         names = """
             Accept Accept-Language Content-Type Content-Encoding User-Agent Range If-None-Match If-Modified-Since
