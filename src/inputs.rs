@@ -55,6 +55,8 @@ impl Host {
 pub(crate) struct Inputs {
     /// Every value that Compose must find in its environment.
     pub(crate) compose_environment: Secrets,
+    /// Every credential of a sidecar, by its slot.
+    pub(crate) credentials: Secrets,
     /// The environment file, if it has content.
     pub(crate) env_file: Option<PathBuf>,
     /// Problems that do not prevent a launch.
@@ -77,7 +79,8 @@ impl Inputs {
 
     fn read_variables(&mut self, plan: &BottlePlan, host: &Host, mistakes: &mut Vec<Mistake>) {
         for wanted in plan.wanted_variables() {
-            match variable(host, wanted.source.as_str(), !wanted.may_be_empty) {
+            match variable(host, wanted.source.as_str(), wanted.is_credential) {
+                Ok(value) if wanted.is_credential => self.credentials.insert(wanted.name, value),
                 Ok(value) => self.compose_environment.insert(wanted.name, value),
                 Err(problem) => mistakes.push((wanted.key, format!("{problem}; {}", wanted.purpose))),
             }

@@ -15,7 +15,7 @@ use bottle_workspace::WorkspaceError;
 
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::DeployKeyError;
-use crate::lifecycle::{BottleError, JournalError, TeardownReport};
+use crate::lifecycle::{BottleError, HandOverError, JournalError, TeardownReport};
 use crate::provision::ProvisionError;
 
 /// A step of the launch.
@@ -103,6 +103,7 @@ impl LaunchError {
         match &*self.cause {
             LaunchCause::Cancelled => true,
             LaunchCause::Engine(error) => error.is_cancelled(),
+            LaunchCause::HandOver(error) => error.is_cancelled(),
             LaunchCause::Provision(error) => error.is_cancelled(),
             _ => false,
         }
@@ -188,6 +189,9 @@ pub enum LaunchCause {
     /// The document could not be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// A sidecar did not get its credentials.
+    #[error(transparent)]
+    HandOver(#[from] HandOverError),
     /// The agent's container could not be provisioned.
     #[error(transparent)]
     Provision(#[from] ProvisionError),

@@ -132,8 +132,8 @@ mod tests {
     use crate::ProvisionError;
     use crate::launch_error::Step;
     use crate::lifecycle::{
-        BottleError, Foreign, JournalError, Owner, OwnerError, TeardownError, TeardownReport, Undo, UndoError,
-        UndoOutcome,
+        BottleError, Foreign, HandOverError, JournalError, Owner, OwnerError, TeardownError, TeardownReport, Undo,
+        UndoError, UndoOutcome,
     };
 
     fn unprotected() -> VerifyError {
@@ -309,6 +309,7 @@ mod tests {
         let engine = || EngineError::Unsupported { engine: "docker".into(), wanted: "Compose".into() };
         let what = "copy the skills";
         let handler = || "deploy-key".to_owned();
+        let not_given = HandOverError::NotGiven { container: "egress".into(), problem: "cannot write A".into() };
         let mut all = vec![
             boxed("JournalError", JournalError::Io { doing: "write", path: path(), source: denied() }),
             boxed("JournalError", JournalError::Malformed { path: path(), reason: "no slug".into() }),
@@ -335,6 +336,8 @@ mod tests {
                     problem: "its agent lost its network: `seal` was removed".into(),
                 },
             ),
+            boxed("HandOverError", HandOverError::Engine { container: "egress".into(), source: engine() }),
+            boxed("LaunchCause", LaunchCause::HandOver(not_given)),
             boxed("BottleError", BottleError::Copy { path: path(), source: denied() }),
             boxed("UndoError", UndoError::Engine(engine())),
             boxed("UndoError", UndoError::File { path: path(), source: denied() }),

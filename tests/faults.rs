@@ -206,7 +206,7 @@ fn after_a_failure_at_any_call_exactly_what_was_created_is_undone() {
                 text.starts_with(&format!("failed to {}", error.step)) && !text.contains("not everything"),
                 "{when}: {text}"
             );
-            if line.contains("docker exec") && fault == Fault::Exit(1) {
+            if line.contains("BOTTLE_EXEC=") && fault == Fault::Exit(1) {
                 // The error names what was being provisioned.
                 assert!(
                     text.starts_with("failed to provision the agent: ") && text.contains(": it ended with status 1"),
@@ -216,7 +216,7 @@ fn after_a_failure_at_any_call_exactly_what_was_created_is_undone() {
             let recorded = seen.lock().unwrap().clone();
             let mut after = backend.lines().split_off(index + 1);
             // The processes of an interrupted exec are stopped first.
-            let is_interrupted = line.contains("docker exec") && matches!(fault, Fault::TimedOut | Fault::Cancelled);
+            let is_interrupted = line.contains("BOTTLE_EXEC=") && matches!(fault, Fault::TimedOut | Fault::Cancelled);
             if is_interrupted {
                 assert!(after.first().is_some_and(|line| line.contains("sh -s BOTTLE_EXEC=")), "{when}: {after:?}");
                 after.remove(0);

@@ -6,7 +6,7 @@ use bottle_plan::manifest::{Runtime, WorkspaceMode};
 use bottle_plan::plan::PromptMode;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 
-use crate::document::{Bind, Condition, Dependency, PullPolicy, Service, Variable};
+use crate::document::{Bind, Condition, Dependency, Mount, PullPolicy, Service, Variable};
 use crate::sidecar::{AgentAccess, NO_NEW_PRIVILEGES, STOP_GRACE, bounded_logging, labels};
 
 /// Path, in the agent's container, of the certificate of the bottle's authority.
@@ -120,7 +120,7 @@ fn environment(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Variable> {
     variables
 }
 
-fn volumes(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Bind> {
+fn volumes(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Mount> {
     let workspace = &plan.plan().workspace;
     let target = workspace.target.as_str();
     let bound = match workspace.mode {
@@ -128,7 +128,7 @@ fn volumes(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Bind> {
         WorkspaceMode::BindRw => Some(Bind::writable(&workspace.source, target)),
         WorkspaceMode::Copy | WorkspaceMode::None => None,
     };
-    bound.into_iter().chain(access.iter().flat_map(|access| access.volumes.iter().cloned())).collect()
+    bound.into_iter().chain(access.iter().flat_map(|access| access.volumes.iter().cloned())).map(Mount::Bind).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use bottle_plan::value::EnvName;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -18,6 +19,12 @@ pub struct ComposeFile {
     /// The networks, in order of writing.
     #[serde(serialize_with = "in_order")]
     pub networks: Vec<(String, Network)>,
+    /// The volumes, in order of writing.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "in_order")]
+    pub volumes: Vec<(String, Volume)>,
+    /// Containers that get credentials once they run, each with its slots. They are not in the file.
+    #[serde(skip)]
+    pub credentials: Vec<(String, Vec<EnvName>)>,
     /// Lines of the file's header comment, one item each.
     #[serde(skip)]
     pub header: Vec<String>,
@@ -87,7 +94,7 @@ pub struct Service {
     pub env_file: Vec<String>,
     /// Bind mounts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<Bind>,
+    pub volumes: Vec<Mount>,
     /// tmpfs mounts, with their options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<String>,
@@ -212,6 +219,76 @@ impl Serialize for Variable {
     }
 }
 
+/// A mount of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// A path of the host.
+    Bind(Bind),
+    /// A volume of the document.
+    Volume(VolumeMount),
+}
+
+impl Mount {
+    /// Returns the path in the container.
+    pub fn target(&self) -> &str {
+        match self {
+            Self::Bind(bind) => &bind.target,
+            Self::Volume(volume) => &volume.target,
+        }
+    }
+
+    /// Returns the bind mount, or `None` for a volume.
+    pub const fn as_bind(&self) -> Option<&Bind> {
+        match self {
+            Self::Bind(bind) => Some(bind),
+            Self::Volume(_) => None,
+        }
+    }
+}
+
+impl From<Bind> for Mount {
+    fn from(bind: Bind) -> Self {
+        Self::Bind(bind)
+    }
+}
+
+impl Serialize for Mount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Bind(bind) => bind.serialize(serializer),
+            Self::Volume(volume) => volume.serialize(serializer),
+        }
+    }
+}
+
+/// A mount of a volume of the document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeMount {
+    /// The volume's name in the document.
+    pub source: String,
+    /// The path in the container.
+    pub target: String,
+    /// `true` if the container may not write to the mount.
+    pub read_only: bool,
+}
+
+impl Serialize for VolumeMount {
+    /// Writes the long form. The engine must not fill the volume with files of the image.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Options {
+            nocopy: bool,
+        }
+        let mut map = serializer.serialize_map(Some(5))?;
+        map.serialize_entry("type", "volume")?;
+        map.serialize_entry("source", &self.source)?;
+        map.serialize_entry("target", &self.target)?;
+        map.serialize_entry("read_only", &self.read_only)?;
+        map.serialize_entry("volume", &Options { nocopy: true })?;
+        map.end()
+    }
+}
+
 /// A bind mount in the long form, which accepts any path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
@@ -319,6 +396,19 @@ pub struct Network {
     pub ipam: Option<Ipam>,
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Volume {
+    /// The name on the engine.
+    pub name: String,
+    /// The volume's driver.
+    pub driver: String,
+    /// Options of the driver.
+    pub driver_opts: BTreeMap<String, String>,
+    /// Labels.
     pub labels: BTreeMap<String, String>,
 }
 

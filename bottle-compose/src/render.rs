@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use bottle_plan::manifest::NetworkMode;
+use bottle_plan::manifest::{NetworkMode, SecretsMode};
 use bottle_plan::value::Subnet;
 use bottle_plan::{ResolvedPlan, Service as Name};
 
 use crate::agent::agent_service;
-use crate::document::{ComposeFile, Ipam, IpamConfig, Network, Variable};
+use crate::document::{ComposeFile, Ipam, IpamConfig, Mount, Network, Variable, Volume, VolumeMount};
 use crate::seal::{open_and_closed, seal_service};
-use crate::sidecar::{AgentAccess, EGRESS, INTERNAL, Sidecar, labels};
+use crate::sidecar::{AgentAccess, CREDENTIALS, EGRESS, INTERNAL, Sidecar, credentials_options, labels};
 
 /// Error of rendering a Compose document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,14 +78,57 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     check_ports(&endpoints)?;
     services.push((Name::Seal.as_str().to_owned(), seal_service(plan, &endpoints)));
     services.push((Name::Agent.as_str().to_owned(), agent_service(plan, &access, &names)));
-    let file = ComposeFile {
+    let mut file = ComposeFile {
         name: plan.plan().names.project(),
         services,
         networks: vec![(INTERNAL.into(), internal(plan)), (EGRESS.into(), egress(plan))],
+        volumes: Vec::new(),
+        credentials: Vec::new(),
         header: header(plan),
     };
+    for sidecar in &applying {
+        add_credentials(plan, **sidecar, &mut file);
+    }
     check(&file)?;
     Ok(file)
+}
+
+/// Adds the directory of its credentials to a sidecar that has some.
+///
+/// A container's own tmpfs ends with it, and the engine restarts a sidecar that died when nobody is there to give the
+/// values again. They are therefore in a volume that the seal keeps mounted. Nothing in the seal's container reads it.
+fn add_credentials(plan: &ResolvedPlan, sidecar: &dyn Sidecar, file: &mut ComposeFile) {
+    let (slots, name) = (sidecar.credentials(plan.plan()), sidecar.name());
+    if slots.is_empty() {
+        return;
+    }
+    let options = credentials_options(plan.plan().user);
+    let volume = format!("{name}-credentials");
+    let mount = |target: String, read_only| Mount::Volume(VolumeMount { source: volume.clone(), target, read_only });
+    let mut services = file.services.iter_mut();
+    match plan.plan().secrets {
+        SecretsMode::Environment => {
+            if let Some((_, own)) = services.find(|(service, _)| service == name) {
+                own.environment.extend(slots.iter().map(|slot| Variable::Bare(slot.to_string())));
+                own.tmpfs.push(format!("{CREDENTIALS}:rw,{options}"));
+            }
+        }
+        SecretsMode::Memory => {
+            for (service, own) in services {
+                if service == name {
+                    own.volumes.push(mount(CREDENTIALS.to_owned(), false));
+                } else if service == Name::Seal.as_str() {
+                    own.volumes.push(mount(format!("{CREDENTIALS}/{name}"), true));
+                }
+            }
+            let on_engine = format!("{}_{volume}", plan.plan().names.project());
+            let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", &options)];
+            let driver_opts = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let on_engine = Volume { name: on_engine, driver: "local".into(), driver_opts, labels: labels(plan) };
+            file.volumes.push((volume, on_engine));
+            file.credentials.push((plan.plan().names.sidecar_container(name), slots));
+        }
+    }
 }
 
 /// Rejects a sidecar that is announced to the agent but has no ports, because the seal closes every port that is not

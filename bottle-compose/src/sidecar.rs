@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use bottle_plan::resolved::BuiltImage;
-use bottle_plan::value::ImageRef;
-use bottle_plan::{BottlePlan, ResolvedPlan};
+use bottle_plan::value::{EnvName, ImageRef};
+use bottle_plan::{BottlePlan, ResolvedPlan, UserIds};
 
-use crate::document::{Attachment, Bind, Build, HealthCheck, Logging, PullPolicy, Service, Variable};
+use crate::document::{Attachment, Bind, Build, ComposeFile, HealthCheck, Logging, PullPolicy, Service, Variable};
 
 /// The internal network's name in the document.
 pub const INTERNAL: &str = "internal";
@@ -27,6 +27,17 @@ pub trait Sidecar: Debug + Send + Sync {
 
     /// Returns the service. Called only if the sidecar [applies](Self::applies).
     fn service(&self, plan: &ResolvedPlan) -> Service;
+
+    /// Returns the slots of the credentials that the sidecar needs: the variables that hold them. Default: none.
+    ///
+    /// The renderer adds a directory in memory at [`CREDENTIALS`], which is the sidecar's own. The sidecar reads a slot's
+    /// value from a file of its name there. The launcher writes these files through a shell once the container runs, so
+    /// the image needs `sh` and `mv`. If the manifest says `secrets: environment`, the sidecar writes them itself, from
+    /// variables of the same names, before it starts another process.
+    fn credentials(&self, plan: &BottlePlan) -> Vec<EnvName> {
+        let _ = plan;
+        Vec::new()
+    }
 
     /// Returns the settings that the agent needs to reach the sidecar. Default: none.
     fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
@@ -164,10 +175,22 @@ pub const RESTART: &str = "on-failure:5";
 /// engine never resets the count of a bounded policy.
 pub const RESTART_ONCE_UP: &str = "on-failure";
 
+/// Size in MiB of a sidecar's credentials. A file takes a page, so that this is enough for 1,024 slots.
+const CREDENTIALS_MIB: u32 = 4;
+
 /// Time between SIGTERM and SIGKILL, enough for each sidecar to stop cleanly.
 pub(crate) const STOP_GRACE: &str = "2s";
 
-/// Returns the labels that mark the containers and networks of a bottle.
+impl ComposeFile {
+    /// Returns the names of the containers whose restart policy is that of sidecars, [`RESTART`].
+    pub fn restarted(&self) -> Vec<&str> {
+        let services = self.services.iter().map(|(_, service)| service);
+        let sidecars = services.filter(|service| service.restart.as_deref() == Some(RESTART));
+        sidecars.map(|service| service.container_name.as_str()).collect()
+    }
+}
+
+/// Returns the labels that mark the containers, networks and volumes of a bottle.
 pub fn labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
     let (bottle, launch) = (plan.plan(), plan.launch());
     bottle.names.labels(&bottle.agent_name, &launch.version, &launch.owner, &launch.state)
@@ -188,6 +211,15 @@ pub fn health_check(plan: &ResolvedPlan, command: &[&str]) -> HealthCheck {
         start_period: "60s".into(),
         start_interval: fast_start.then(|| "100ms".into()),
     }
+}
+
+/// Path of the directory with a sidecar's credentials, in its container.
+pub const CREDENTIALS: &str = "/run/credentials";
+
+/// Returns the mount options of a sidecar's credentials, which belong to the sidecar's user alone.
+pub(crate) fn credentials_options(user: UserIds) -> String {
+    let UserIds { uid, gid } = user;
+    format!("noexec,nosuid,nodev,mode=0700,uid={uid},gid={gid},size={CREDENTIALS_MIB}m")
 }
 
 /// Returns a tmpfs mount: writable, without executables or devices.

@@ -2,6 +2,7 @@
 
 mod bottle;
 mod event_log;
+mod hand_over;
 mod handle;
 mod health;
 mod home;
@@ -18,6 +19,7 @@ mod watch;
 pub use bottle::{Bottle, BottleError};
 pub use bottle_files::tar::Skipped;
 pub use event_log::{EventLog, EventRecord};
+pub use hand_over::{HandOverError, hand_over};
 pub use handle::Handle;
 pub use health::{ServiceHealth, ServiceImage, images};
 pub use home::{Foreign, root_id};

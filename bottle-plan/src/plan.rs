@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::manifest::PromptMode;
 use crate::manifest::{
-    DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, RequestScan, Runtime,
+    DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, RequestScan, Runtime, SecretsMode,
     WorkspaceMode,
 };
 use crate::name::{AgentName, BottleName, Names};
@@ -51,6 +51,9 @@ pub struct BottlePlan {
     pub tls: TlsPlan,
     /// The resource limits of the containers.
     pub limits: LimitsSpec,
+    /// The way in which sidecars get the values of their credentials.
+    #[serde(default)]
+    pub secrets: SecretsMode,
     #[serde(skip)]
     pub(crate) source: PlanSource,
 }
@@ -465,13 +468,13 @@ impl BottlePlan {
                 source: source.clone(),
                 key,
                 purpose,
-                may_be_empty: true,
+                is_credential: false,
             });
         }
         let mut slot = |name: &EnvName, source: &CredentialName, key: String, purpose: String| {
             if !wanted.iter().any(|earlier| earlier.name == *name) {
                 let (name, source) = (name.clone(), source.variable().clone());
-                wanted.push(WantedVariable { name, source, key, purpose, may_be_empty: false });
+                wanted.push(WantedVariable { name, source, key, purpose, is_credential: true });
             }
         };
         for route in self.egress.iter().flat_map(|egress| &egress.routes) {
@@ -490,10 +493,10 @@ impl BottlePlan {
     }
 }
 
-/// A variable that Compose must find in its environment.
+/// A variable of a container, whose value comes from the host's environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedVariable {
-    /// The variable's name in Compose's environment.
+    /// The variable's name in the container: for a credential, its slot.
     pub name: EnvName,
     /// The host's environment variable that provides the value.
     pub source: EnvName,
@@ -501,6 +504,6 @@ pub struct WantedVariable {
     pub key: String,
     /// The use of the variable, for error messages.
     pub purpose: String,
-    /// `true` if an empty value is allowed.
-    pub may_be_empty: bool,
+    /// `true` for a credential of a sidecar, which must not be empty. `false` for a variable of the agent.
+    pub is_credential: bool,
 }

@@ -204,6 +204,7 @@ impl Manifest {
                 upstream_ca: bottle.tls.upstream_ca.as_deref().map(|path| paths.absolute(path)),
             },
             limits: bottle.limits.clone(),
+            secrets: bottle.secrets,
             source: PlanSource { origin: self.origin.clone(), bottle: Some(agent.bottle.clone()) },
         })
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture, ports};
-use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, WorkspaceMode};
+use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, SecretsMode, WorkspaceMode};
 use bottle_plan::name::Service;
 use bottle_plan::value::{AllowedHost, DEFAULT_PORTS, Glob, HeaderName, Method, PathPrefix};
 
@@ -329,6 +329,9 @@ impl Changes {
         if old.networks != new.networks {
             self.add(Effect::Neutral, "lets somebody else make the networks");
         }
+        let environment = |posture: &Posture| posture.secrets == SecretsMode::Environment;
+        let (on, off) = ("lets the engine store its credentials", "no longer lets the engine store its credentials");
+        self.switch(environment(old), environment(new), on, off);
         if old.certificate_lifetime != new.certificate_lifetime {
             let (old, new) = (old.certificate_lifetime, new.certificate_lifetime);
             self.add(Effect::Neutral, format!("lets the bottle's certificates be valid for {new} instead of {old}"));

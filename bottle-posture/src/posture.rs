@@ -6,7 +6,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use bottle_plan::manifest::{Inspect, LimitsSpec, NetworkMode, PushSpec, RequestScan, Runtime, WorkspaceMode};
+use bottle_plan::manifest::{
+    Inspect, LimitsSpec, NetworkMode, PushSpec, RequestScan, Runtime, SecretsMode, WorkspaceMode,
+};
 use bottle_plan::name::{AgentName, Service, Slug};
 use bottle_plan::plan::{BottlePlan, GitAuth, InjectionValue, Route};
 use bottle_plan::value::{
@@ -67,6 +69,9 @@ pub struct Posture {
     pub images: BTreeMap<Service, ImageRef>,
     /// The resource limits of the containers.
     pub limits: LimitsSpec,
+    /// The way in which sidecars get the values of their credentials.
+    #[serde(default)]
+    pub secrets: SecretsMode,
     /// The id of every service's image on the engine, by the service's name. Known after a launch only, and not compared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub image_ids: BTreeMap<String, String>,
@@ -216,6 +221,7 @@ impl Posture {
             certificate_lifetime: plan.tls.lifetime,
             images,
             limits: plan.limits.clone(),
+            secrets: plan.secrets,
             image_ids: BTreeMap::new(),
         }
     }
@@ -372,6 +378,12 @@ impl fmt::Display for Posture {
         if let Some(path) = &self.upstream_ca {
             writeln!(f, "\nUpstream connections also trust the certificates in {path}.")?;
         }
+        if self.has_token() {
+            match self.secrets {
+                SecretsMode::Memory => writeln!(f, "\nThe engine does not know its credentials.")?,
+                SecretsMode::Environment => writeln!(f, "\nThe engine stores its credentials and shows them.")?,
+            }
+        }
         for (service, image) in &self.images {
             writeln!(f, "{}{service} runs {image}.", if *service == Service::Pipelock { "\n" } else { "" })?;
         }
@@ -386,6 +398,12 @@ impl fmt::Display for Posture {
 }
 
 impl Posture {
+    /// Returns true if a sidecar holds a token. The launcher alone holds that of a deploy key.
+    fn has_token(&self) -> bool {
+        self.routes.iter().any(|route| route.credential.is_some())
+            || self.git.iter().any(|upstream| matches!(upstream.credential, GitCredential::Token(_)))
+    }
+
     /// Describes each kind of inspection that is in use, with its cost.
     fn inspection(&self, f: &mut fmt::Formatter<'_>, content: &BTreeSet<&AllowedHost>) -> fmt::Result {
         if self.open_hosts.iter().any(|host| host.domain().is_some()) {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bottle_compose::document::{Bind, Condition, Dependency, Service, Variable};
+use bottle_compose::document::{Bind, Condition, Dependency, Mount, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
 use bottle_plan::plan::{InjectionValue, Route};
-use bottle_plan::value::AllowedHost;
+use bottle_plan::value::{AllowedHost, EnvName};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 use serde::Serialize;
 
@@ -43,7 +43,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/routes.py",
         "egress/settings.py",
         "egress/status.py",
-    ], programs: ["entrypoint", "healthcheck"], shared: ["sidecar/__init__.py", "sidecar/audit_line.py", "sidecar/grammar.json", "sidecar/grammar.py"]),
+    ], programs: ["entrypoint", "healthcheck"], shared: ["sidecar/__init__.py", "sidecar/audit_line.py", "sidecar/credentials.py", "sidecar/grammar.json", "sidecar/grammar.py"]),
 };
 
 /// Path, in egress's container, of its status file: the routes that it read last, and whether it accepted them.
@@ -68,9 +68,7 @@ impl Sidecar for Egress {
     }
 
     fn service(&self, plan: &ResolvedPlan) -> Service {
-        let (Some(egress), Some(facts)) = (&plan.plan().egress, &plan.launch().egress) else {
-            return Service::default();
-        };
+        let Some(facts) = &plan.launch().egress else { return Service::default() };
         let alias = Some(Name::Egress.as_str().to_owned());
         let mut service = sidecar_service(plan, Name::Egress, Image::Local(&facts.image), Reach::Both, alias);
         let upstream = pipelock::url(&plan.plan().names);
@@ -82,21 +80,25 @@ impl Sidecar for Egress {
             Variable::set("EGRESS_UPSTREAM_CA", PIPELOCK_CA),
             Variable::set("EGRESS_MAX_INSPECTED", pipelock::max_inspected(plan.plan()).to_string()),
         ];
-        service.volumes = vec![
+        let volumes = [
             Bind::read_only(&facts.routes, ROUTES),
             Bind::read_only(&facts.ca_combined, CA),
             Bind::read_only(&plan.launch().pipelock.ca_cert, PIPELOCK_CA),
         ];
+        service.volumes = volumes.map(Mount::Bind).into();
         if let Some(bundle) = &plan.launch().upstream_ca {
-            service.volumes.push(Bind::read_only(bundle, EXTRA_CA));
+            service.volumes.push(Bind::read_only(bundle, EXTRA_CA).into());
             service.environment.push(Variable::set("EGRESS_EXTRA_CA", EXTRA_CA));
         }
-        service.environment.extend(egress.token_slots().into_keys().map(|slot| Variable::Bare(slot.to_string())));
         service.tmpfs = vec![tmpfs("/tmp", 64)];
         service.healthcheck = Some(health_check(plan, &["/opt/egress/bin/healthcheck"]));
         service.depends_on =
             vec![(Name::Pipelock.as_str().to_owned(), Dependency { condition: Condition::ServiceHealthy })];
         service
+    }
+
+    fn credentials(&self, plan: &BottlePlan) -> Vec<EnvName> {
+        plan.egress.iter().flat_map(|egress| egress.token_slots().into_keys()).collect()
     }
 
     fn agent_access(&self, _: &ResolvedPlan) -> AgentAccess {

@@ -2,12 +2,12 @@
 
 mod rewrite;
 
-use bottle_compose::document::{Bind, Service, Variable};
+use bottle_compose::document::{Bind, Mount, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
 use bottle_compose::{AgentAccess, Sidecar};
 use bottle_plan::manifest::PushSpec;
 use bottle_plan::plan::{GitAuth, GitGatePlan, Upstream};
-use bottle_plan::value::{ByteSize, EntryName};
+use bottle_plan::value::{ByteSize, EntryName, EnvName};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 use serde::Serialize;
 
@@ -27,7 +27,7 @@ pub const CONTEXT: BuildContext =
 pub const SCRIPTS: &[ContextFile] = embedded!(
     "git-gate/scripts": ["gitgate.py", "gitgate_policy.py", "gitgate_scan.py", "gitgate_trees.py"],
     programs: ["access-hook", "entrypoint", "pre-receive"],
-    shared: ["sidecar/__init__.py", "sidecar/audit_line.py", "sidecar/grammar.json", "sidecar/grammar.py"]
+    shared: ["sidecar/__init__.py", "sidecar/audit_line.py", "sidecar/credentials.py", "sidecar/grammar.json", "sidecar/grammar.py"]
 );
 
 const DIR: &str = "/etc/git-gate";
@@ -64,18 +64,18 @@ impl Sidecar for GitGate {
         let mut service = sidecar_service(plan, Name::GitGate, image, Reach::Both, Some(alias));
         let script =
             |file: &ContextFile| Bind::read_only(&facts.scripts.join(file.path), format!("{DIR}/{}", file.path));
-        service.volumes = SCRIPTS.iter().map(script).collect();
-        service.volumes.push(Bind::read_only(&facts.upstreams, format!("{DIR}/upstreams.json")));
-        service.volumes.push(Bind::read_only(&facts.known_hosts, format!("{DIR}/known_hosts")));
+        let mut volumes: Vec<Bind> = SCRIPTS.iter().map(script).collect();
+        volumes.push(Bind::read_only(&facts.upstreams, format!("{DIR}/upstreams.json")));
+        volumes.push(Bind::read_only(&facts.known_hosts, format!("{DIR}/known_hosts")));
         let identity =
             |(name, path): (&EntryName, &std::path::PathBuf)| Bind::read_only(path, format!("{DIR}/creds/{name}-key"));
-        service.volumes.extend(facts.identities.iter().map(identity));
+        volumes.extend(facts.identities.iter().map(identity));
         if let Some(bundle) = &plan.launch().upstream_ca {
             let target = format!("{DIR}/extra-ca.pem");
             service.environment.push(Variable::set("GIT_GATE_EXTRA_CA", &target));
-            service.volumes.push(Bind::read_only(bundle, target));
+            volumes.push(Bind::read_only(bundle, target));
         }
-        service.environment.extend(gate.token_slots().into_keys().map(|slot| Variable::Bare(slot.to_string())));
+        service.volumes = volumes.into_iter().map(Mount::Bind).collect();
         service.extra_hosts = gate.extra_hosts().iter().map(|(host, address)| format!("{host}:{address}")).collect();
         service.tmpfs = vec![tmpfs("/tmp", SCRATCH_MIB), tmpfs("/mirrors", MIRRORS_MIB)];
         // Files in a tmpfs count towards the container's memory.
@@ -84,6 +84,10 @@ impl Sidecar for GitGate {
         (service.mem_limit, service.memswap_limit) = (memory, memory);
         service.healthcheck = Some(health_check(plan, &["grep", "-q", LISTENS, "/proc/net/tcp"]));
         service
+    }
+
+    fn credentials(&self, plan: &BottlePlan) -> Vec<EnvName> {
+        plan.git_gate.iter().flat_map(|gate| gate.token_slots().into_keys()).collect()
     }
 
     fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
@@ -127,7 +131,7 @@ struct Entry<'a> {
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Auth<'a> {
     Ssh,
-    Https { username: &'a str, token_env: &'a str },
+    Https { username: &'a str, slot: &'a str },
     None,
 }
 
@@ -161,7 +165,7 @@ impl<'a> Entry<'a> {
             url: with_user(upstream),
             auth: match &upstream.auth {
                 GitAuth::IdentityFile(_) | GitAuth::DeployKey(_) => Auth::Ssh,
-                GitAuth::Token { slot, username, .. } => Auth::Https { username, token_env: slot.as_str() },
+                GitAuth::Token { slot, username, .. } => Auth::Https { username, slot: slot.as_str() },
                 GitAuth::Anonymous => Auth::None,
             },
             push: Push {

@@ -29,7 +29,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bottle_compose::document::{Bind, Condition, Dependency, Service, Variable};
+use bottle_compose::document::{Bind, Condition, Dependency, Mount, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service};
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
 use bottle_plan::manifest::RequestScan;
@@ -73,13 +73,14 @@ impl Sidecar for Pipelock {
         service.depends_on = vec![(Name::Outlet.as_str().to_owned(), started)];
         service.command =
             ["run", "--config", CONFIG, "--listen", &listen_address()].into_iter().map(ToOwned::to_owned).collect();
-        service.volumes = vec![
+        let volumes = [
             Bind::read_only(&files.config, CONFIG),
             Bind::read_only(&files.ca_cert, CA_CERT),
             Bind::read_only(&files.ca_key, CA_KEY),
         ];
+        service.volumes = volumes.map(Mount::Bind).into();
         if let Some(bundle) = &plan.launch().upstream_ca {
-            service.volumes.push(Bind::read_only(bundle, format!("{UPSTREAM_CA_DIR}/upstream-ca.pem")));
+            service.volumes.push(Bind::read_only(bundle, format!("{UPSTREAM_CA_DIR}/upstream-ca.pem")).into());
             service.environment.push(Variable::set("SSL_CERT_DIR", UPSTREAM_CA_DIR));
         }
         service.environment.push(Variable::set("GOMAXPROCS", go_threads(bottle).to_string()));

@@ -1,6 +1,6 @@
 //! Supervise, the MCP server through which the agent proposes changes. A person decides on them.
 
-use bottle_compose::document::{Bind, Service, Variable};
+use bottle_compose::document::{Bind, Mount, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
 use bottle_compose::{AgentAccess, Sidecar};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
@@ -59,11 +59,12 @@ impl Sidecar for Supervise {
             Variable::set("SUPERVISE_PORT", PORT.to_string()),
             Variable::set("SUPERVISE_WAIT_SECONDS", supervise.wait.duration().as_secs().to_string()),
         ];
-        service.volumes = vec![
+        let volumes = [
             Bind::writable(&facts.queue, QUEUE),
             Bind::read_only(&facts.decisions, DECISIONS),
             Bind::read_only(&facts.current_config, CONFIG),
         ];
+        service.volumes = volumes.map(Mount::Bind).into();
         service.tmpfs = vec![tmpfs("/tmp", 64)];
         service.healthcheck = Some(health_check(plan, &["/usr/local/bin/healthcheck"]));
         service

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bottle_compose::document::{Bind, Service, Variable};
+use bottle_compose::document::{Bind, Mount, Service, Variable};
 use bottle_compose::{ComposeFile, Sidecar, render};
-use bottle_plan::manifest::WorkspaceMode;
+use bottle_plan::manifest::{SecretsMode, WorkspaceMode};
 use bottle_plan::value::AllowedHost;
 use bottle_plan::{Manifest, ResolvedPlan};
 use bottle_posture::Posture;
@@ -127,9 +127,12 @@ proptest! {
     #[test]
     fn only_the_queue_and_a_workspace_on_request_can_be_written(plan in bottle_testing::random::resolved_plan()) {
         let document = document(&plan);
-        let writable = |bind: &&Bind| !bind.read_only;
         for (name, service) in &document.services {
-            let found: Vec<_> = service.volumes.iter().filter(writable).map(|bind| bind.target.as_str()).collect();
+            let found = service.volumes.iter().filter_map(|mount| match mount {
+                Mount::Bind(Bind { target, read_only: false, .. }) => Some(target.as_str()),
+                Mount::Bind(_) | Mount::Volume(_) => None,
+            });
+            let found: Vec<_> = found.collect();
             let target = plan.plan().workspace.target.as_str();
             let expected = match name.as_str() {
                 "supervise" => vec!["/queue"],
@@ -137,6 +140,37 @@ proptest! {
                 _ => vec![],
             };
             prop_assert_eq!(found, expected, "{}", name);
+        }
+    }
+
+    #[test]
+    fn credentials_are_in_the_environment_on_request_alone(plan in bottle_testing::random::resolved_plan()) {
+        let document = document(&plan);
+        let bottle = plan.plan();
+        let memory = bottle.secrets == SecretsMode::Memory;
+        let mut volumes = Vec::new();
+        for sidecar in bottle_sidecars::all() {
+            let slots: Vec<String> = sidecar.credentials(bottle).iter().map(ToString::to_string).collect();
+            for (name, service) in &document.services {
+                let bare = |slot: &String| service.environment.contains(&Variable::Bare(slot.clone()));
+                let own = name == sidecar.name() && !memory;
+                prop_assert!(slots.iter().all(|slot| bare(slot) == own), "{}: {:?}", name, service.environment);
+            }
+            if memory && !slots.is_empty() {
+                volumes.push(format!("{}-credentials", sidecar.name()));
+            }
+        }
+        prop_assert_eq!(document.volumes.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), volumes);
+        for (volume, options) in &document.volumes {
+            prop_assert_eq!(&options.driver_opts["type"], "tmpfs");
+            let mounted = document.services.iter().flat_map(|(name, service)| {
+                service.volumes.iter().filter_map(move |mount| match mount {
+                    Mount::Volume(mount) if mount.source == *volume => Some((name.as_str(), mount.read_only)),
+                    Mount::Volume(_) | Mount::Bind(_) => None,
+                })
+            });
+            let owner = volume.trim_end_matches("-credentials");
+            prop_assert_eq!(mounted.collect::<Vec<_>>(), [(owner, false), ("seal", true)]);
         }
     }
 

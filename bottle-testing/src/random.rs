@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use bottle_plan::manifest::{
     AgentSpec, AllowSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, ImagesSpec,
     InjectScheme, InjectSpec, Inspect, LimitsSpec, Manifest, NetworkMode, NetworksSpec, Provider, PushSpec,
-    RequestScan, RouteSpec, Runtime, SuperviseSpec, TlsSpec, Toggle, UpstreamSpec, WorkspaceMode, WorkspaceSpec,
+    RequestScan, RouteSpec, Runtime, SecretsMode, SuperviseSpec, TlsSpec, Toggle, UpstreamSpec, WorkspaceMode,
+    WorkspaceSpec,
 };
 use bottle_plan::resolved::{EngineFacts, HostGateway};
 use bottle_plan::value::{ByteSize, Span};
@@ -136,14 +137,14 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
         option::of(1..=50_u64),
         prop_oneof![Just(Runtime::Runc), Just(Runtime::Runsc)],
         workspace(),
-        (limits(), limits()),
+        (limits(), limits(), prop_oneof![Just(SecretsMode::Memory), Just(SecretsMode::Environment)]),
         networks(),
         option::of(path()),
         images(),
     );
     (first, second).prop_map(|(first, second)| {
         let (env, env_file, allow, routes, upstreams, (port, inspect, scan_requests)) = first;
-        let (wait, runtime, workspace, (agent, sidecar), networks, upstream_ca, images) = second;
+        let (wait, runtime, workspace, (agent, sidecar, secrets), networks, upstream_ca, images) = second;
         // Routes get distinct hosts and upstreams distinct names, because duplicates are refused.
         let routes = routes.into_iter().enumerate().map(|(index, route)| RouteSpec {
             host: format!("r{index}.{}", route.host.as_str().trim_start_matches("*.")).parse().unwrap(),
@@ -171,6 +172,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
             limits: LimitsSpec { agent, sidecar },
             networks,
             tls: TlsSpec { upstream_ca, ..TlsSpec::default() },
+            secrets,
         }
     })
 }

@@ -50,9 +50,9 @@ impl Secrets {
         self.0.iter()
     }
 
-    /// Returns `true` if there is a value for `name`.
-    pub fn contains(&self, name: &EnvName) -> bool {
-        self.0.contains_key(name)
+    /// Returns the value of `name`.
+    pub fn get(&self, name: &EnvName) -> Option<&SecretValue> {
+        self.0.get(name)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bottle_compose::ComposeFile;
-use bottle_compose::document::Variable;
+use bottle_compose::document::{Mount, Variable};
 use bottle_plan::Service;
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,12 @@ impl Expected {
             open,
             closed,
             proxy,
-            binds: agent.volumes.iter().map(|bind| (bind.target.clone(), bind.read_only)).collect(),
+            binds: agent
+                .volumes
+                .iter()
+                .filter_map(Mount::as_bind)
+                .map(|bind| (bind.target.clone(), bind.read_only))
+                .collect(),
             pids: agent.pids_limit,
             memory: agent.mem_limit,
             nano_cpus: agent.cpus.as_deref().and_then(billionths),

@@ -13,12 +13,12 @@ mod write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bottle_compose::document::Variable;
-use bottle_compose::sidecar::{RESTART, RESTART_ONCE_UP};
+use bottle_compose::sidecar::{CREDENTIALS, RESTART_ONCE_UP};
 use bottle_compose::{ComposeFile, render};
 use bottle_engine::ComposeProject;
+use bottle_plan::manifest::SecretsMode;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
-use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
+use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
 use bottle_sidecars::agent;
 use bottle_verify::{Expected, Verify, VerifyError};
 
@@ -27,7 +27,7 @@ pub use crate::launch_error::{LaunchCause, LaunchError, Step};
 use context::{Launch, in_step};
 
 use crate::Bottles;
-use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo};
+use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo, hand_over};
 use crate::provision::{self, AgentContainer};
 
 impl Bottles {
@@ -108,7 +108,13 @@ impl Launch<'_> {
         let project = ComposeProject::new(document.name.clone(), self.state.dir(), self.state.compose_file());
         self.step(Step::Up, || {
             self.up(&project)?;
-            self.restart_always(&document)
+            hand_over(self.engine(), CREDENTIALS, &document.credentials, &self.ready.inputs.credentials)?;
+            // From now on the engine restarts a sidecar however often it dies.
+            let sidecars = document.restarted();
+            if !sidecars.is_empty() {
+                self.engine().set_restart_policy(sidecars, RESTART_ONCE_UP)?;
+            }
+            Ok(())
         })?;
         self.step(Step::Provision, || {
             let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
@@ -118,7 +124,7 @@ impl Launch<'_> {
         let expected = Expected::of(&document, agent::USER).ok_or(VerifyError::Unknown);
         let expected = expected.map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
         if self.bottles.verify != Verify::Off {
-            self.step(Step::Verify, || self.verify(&document, &expected))?;
+            self.step(Step::Verify, || self.verify(&expected))?;
         }
         self.step(Step::HandOut, || {
             let handle = provision::handle(self.engine(), &resolved, expected)?;
@@ -135,26 +141,11 @@ impl Launch<'_> {
         Ok(document)
     }
 
-    /// Attacks the bottle. Every value that only sidecars get is searched for in what the agent can read.
-    fn verify(&self, document: &ComposeFile, expected: &Expected) -> Result<(), LaunchCause> {
-        let agent = document.service(Service::Agent.as_str()).into_iter().flat_map(|agent| &agent.environment);
-        let own: Vec<&str> = agent.map(Variable::name).collect();
-        let secrets = self.ready.inputs.compose_environment.iter();
-        let secrets = secrets.filter(|(name, _)| !own.contains(&name.as_str())).map(|(_, value)| value.expose());
-        let secrets: Vec<&str> = secrets.collect();
+    /// Attacks the bottle. Every credential of a sidecar is searched for in what the agent can read.
+    fn verify(&self, expected: &Expected) -> Result<(), LaunchCause> {
+        let secrets: Vec<&str> = self.ready.inputs.credentials.iter().map(|(_, value)| value.expose()).collect();
         let found = bottle_verify::verify(self.engine(), expected, self.bottles.verify, &secrets)?;
         found.into_result()?;
-        Ok(())
-    }
-
-    /// Lets the engine restart a sidecar however often it dies.
-    fn restart_always(&self, document: &ComposeFile) -> Result<(), LaunchCause> {
-        let services = document.services.iter().map(|(_, service)| service);
-        let sidecars = services.filter(|service| service.restart.as_deref() == Some(RESTART));
-        let names: Vec<&str> = sidecars.map(|service| service.container_name.as_str()).collect();
-        if !names.is_empty() {
-            self.engine().set_restart_policy(names, RESTART_ONCE_UP)?;
-        }
         Ok(())
     }
 
@@ -169,7 +160,9 @@ impl Launch<'_> {
         self.guard.record(down)?;
         let log = self.state.compose_log();
         self.guard.record(Undo::DumpLogs { project: name, compose_file, project_dir, log })?;
-        let secrets = self.ready.inputs.compose_environment.iter();
+        let inputs = &self.ready.inputs;
+        let credentials = inputs.credentials.iter().filter(|_| self.plan.secrets == SecretsMode::Environment);
+        let secrets = inputs.compose_environment.iter().chain(credentials);
         let secrets = secrets.map(|(name, value)| (name.to_string(), value.clone()));
         self.engine().compose(project)?.up(self.bottles.wait, secrets)?;
         Ok(())

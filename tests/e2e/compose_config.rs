@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bottle::compose::document::{Service, Variable};
+use bottle::compose::document::{Mount, Service, Variable};
 use bottle::compose::{ComposeFile, Sidecar, render};
 use bottle::plan::{LaunchFacts, ResolvedPlan};
 use bottle_testing::lab::figure;
@@ -118,6 +118,12 @@ fn compare(name: &str, document: &ComposeFile, shown: &Value) -> usize {
         assert_eq!(options, json!(network.driver_opts), "{name}");
         assert_eq!(shown.get("labels").cloned().unwrap_or_else(|| json!({})), json!(network.labels), "{name}");
     }
+    for (volume_name, volume) in &document.volumes {
+        let shown = &shown["volumes"][volume_name];
+        assert_eq!((&shown["name"], &shown["driver"]), (&json!(volume.name), &json!(volume.driver)), "{name}");
+        assert_eq!(shown["driver_opts"], json!(volume.driver_opts), "{name}");
+        assert_eq!(shown["labels"], json!(volume.labels), "{name}");
+    }
     strings
 }
 
@@ -135,9 +141,20 @@ fn expected(service: &Service) -> Vec<(&'static str, Value)> {
     if !service.env_file.is_empty() {
         environment.insert("FROM_FILE", "lit$eral");
     }
-    let bind = |bind: &bottle::compose::document::Bind| {
-        let mut shown = json!({"type": "bind", "source": bind.source, "target": bind.target, "bind": {}});
-        if bind.read_only {
+    let mount = |mount: &Mount| {
+        let (mut shown, read_only) = match mount {
+            Mount::Bind(bind) => {
+                (json!({"type": "bind", "source": bind.source, "target": bind.target, "bind": {}}), bind.read_only)
+            }
+            Mount::Volume(volume) => {
+                let options = json!({"nocopy": true});
+                (
+                    json!({"type": "volume", "source": volume.source, "target": volume.target, "volume": options}),
+                    volume.read_only,
+                )
+            }
+        };
+        if read_only {
             shown["read_only"] = json!(true);
         }
         shown
@@ -150,7 +167,7 @@ fn expected(service: &Service) -> Vec<(&'static str, Value)> {
         ("runtime", json!(service.runtime)),
         ("user", json!(service.user)),
         ("environment", if environment.is_empty() { Value::Null } else { json!(environment) }),
-        ("volumes", if service.volumes.is_empty() { Value::Null } else { service.volumes.iter().map(bind).collect() }),
+        ("volumes", if service.volumes.is_empty() { Value::Null } else { service.volumes.iter().map(mount).collect() }),
         ("extra_hosts", list(&hosts)),
         ("tmpfs", list(&service.tmpfs)),
         ("dns", list(&service.dns)),

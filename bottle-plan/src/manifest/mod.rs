@@ -23,6 +23,6 @@ pub use networks::{NetworkMode, NetworksSpec};
 pub use shorthand::{EnvSpec, Toggle};
 pub use spec::{
     AgentSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, Forge, GitIdentity, GitSpec, ImagesSpec,
-    InjectScheme, InjectSpec, LimitsSpec, Manifest, PromptMode, Provider, PushSpec, RouteSpec, Runtime, SuperviseSpec,
-    TlsSpec, UpstreamSpec, WorkspaceMode, WorkspaceSpec,
+    InjectScheme, InjectSpec, LimitsSpec, Manifest, PromptMode, Provider, PushSpec, RouteSpec, Runtime, SecretsMode,
+    SuperviseSpec, TlsSpec, UpstreamSpec, WorkspaceMode, WorkspaceSpec,
 };

@@ -73,6 +73,20 @@ pub struct BottleSpec {
     pub networks: NetworksSpec,
     /// The bottle's certificate authorities, and the additional ones that its upstream connections trust.
     pub tls: TlsSpec,
+    /// The way in which egress and git-gate get the values of their credentials. Default: `memory`.
+    pub secrets: SecretsMode,
+}
+
+/// The way in which sidecars get the values of their credentials.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretsMode {
+    /// The launcher writes them into memory that only the sidecar reads, after its container started.
+    #[default]
+    Memory,
+    /// Compose sets them in the containers' environment, where the engine stores and shows them. Only this way works for a
+    /// Compose file that is started by hand.
+    Environment,
 }
 
 /// The hosts that the agent may reach over HTTP.

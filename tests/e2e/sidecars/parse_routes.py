@@ -6,14 +6,9 @@ import sys
 from egress.routes import RoutesError, parse
 
 
-class EverySlot(dict):
-    def get(self, _slot, _default=None):
-        return "t0ken"
-
-
 def read(text):
     try:
-        table = parse(text, EverySlot())
+        table = parse(text)
     except RoutesError as error:
         return {"error": str(error)}
     return {
@@ -24,7 +19,7 @@ def read(text):
                 "port": route.port,
                 "paths": list(route.paths or ()),
                 "methods": sorted(route.methods or ()),
-                "inject": [route.injection.header, route.injection.value.decode()] if route.injection else None,
+                "inject": [part.decode() for part in route.injection.fill("t0ken").header] if route.injection else None,
             }
             for route in table.routes
         ]

@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+from sidecar.credentials import CredentialError, Credentials
+
 from . import audit
 from .settings import Settings, SettingsError, lay_out
 from .status import Current
@@ -16,15 +18,17 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         settings = Settings.read(os.environ)
-        current = Current(settings.routes, os.environ)
+        credentials = Credentials(settings.credentials)
+        credentials.take_from(os.environ, [name for name in os.environ if name.startswith("EGRESS_TOKEN_")])
+        current = Current(settings.routes, credentials)
         confdir, trust = lay_out(settings, Path("/tmp/egress"))
-    except SettingsError as error:
+    except (SettingsError, CredentialError) as error:
         audit.emit("refused-to-start", outcome="failed", reason=str(error))
         return 2
     # Imported last, because it takes most of the start time.
     from .proxy import serve
 
-    return asyncio.run(serve(settings, current, confdir, trust))
+    return asyncio.run(serve(settings, current, credentials, confdir, trust))
 
 
 sys.exit(main())

@@ -1,17 +1,22 @@
 """mitmproxy's events, translated for `policy` and `audit`."""
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from mitmproxy import http, tls
 from mitmproxy.connection import ConnectionState
+from sidecar.credentials import PAUSE_SECONDS, WAIT_SECONDS, Credentials
 
 from . import answers, audit
+from .connections import handler_of
 from .dlp import OFF, Target
 from .guard import Guard
 from .layers import ACCEPT_ENCODING, CLIENT_FAILED, GUARD, WEBSOCKET
 from .mask import Mask
 from .policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
-from .routes import Table
+from .routes import Credential, Injection, Table
 
 HEALTH_PATH = "/.egress/health"
 _KEY = "egress"
@@ -29,8 +34,9 @@ _UNJUDGED = Refusal(500, "internal", "the request could not be judged")
 class Gate:
     """Judges every request before anything of it leaves, and records every exchange."""
 
-    def __init__(self, table: Callable[[], Table]) -> None:
+    def __init__(self, table: Callable[[], Table], credentials: Credentials) -> None:
         self._table = table
+        self._credentials = credentials
         self._told: set[tuple[str, str]] = set()
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
@@ -49,20 +55,20 @@ class Gate:
         host, port = data.context.server.address or (None, None)
         audit.Record("CONNECT", host, port, None, error="client-tls").write()
 
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
+    def requestheaders(self, flow: http.HTTPFlow) -> Coroutine[Any, Any, None] | None:
         request = flow.request
         record = audit.Record(_method(request), None, None, request.path)
         flow.metadata[_KEY] = record
         if flow.error:  # found malformed by mitmproxy's own checks; it answers, and `error` follows
             record.status, record.refused = 400, "malformed"
-            return
+            return None
         record.status, record.refused = _UNJUDGED.status, _UNJUDGED.rule
         flow.response = answers.response(_UNJUDGED)
         tunnel = _tunnel(flow)
         if tunnel is None and not request.authority and request.path == HEALTH_PATH:
             record.written = True  # it has no line
             flow.response = http.Response.make(200, b"ok\n", {"Content-Type": "text/plain"})
-            return
+            return None
 
         table = self._table()
         verdict = judge(_head(request), tunnel, table)
@@ -70,28 +76,59 @@ class Gate:
         if isinstance(verdict, Refusal):
             record.status, record.refused = verdict.status, verdict.rule
             flow.response = answers.response(verdict)
-            return
-        guard = _guard(table, verdict, record, request.path)
-        if guard and (refusal := _judge_head(guard, request, verdict)):
+            return None
+        if verdict.route is None or (injection := verdict.route.injection) is None:
+            self._pass(flow, record, table, verdict, None)
+        elif token := self._credentials.read(injection.slot):
+            self._pass(flow, record, table, verdict, injection.fill(token))
+        else:
+            return self._pass_later(flow, record, table, verdict, injection)
+        return None
+
+    async def _pass_later(
+        self, flow: http.HTTPFlow, record: audit.Record, table: Table, verdict: Passage, injection: Injection
+    ) -> None:
+        """Waits for a token that the launcher has not written yet, for a bounded time."""
+        handler = handler_of(flow.client_conn)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while (token := self._credentials.read(injection.slot)) is None:
+            if time.monotonic() >= deadline or handler.has_left():
+                record.status, record.refused = 503, "credential"
+                record.route = verdict.route.name if verdict.route else None
+                message = f"the credential of route {record.route} has not arrived"
+                flow.response = answers.response(Refusal(503, "credential", message))
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
+        self._pass(flow, record, table, verdict, injection.fill(token))
+
+    def _pass(
+        self, flow: http.HTTPFlow, record: audit.Record, table: Table, verdict: Passage, credential: Credential | None
+    ) -> None:
+        """Lets a request pass in which nothing is found that may not leave."""
+        request = flow.request
+        guard = self._guard(table, verdict, record, request.path, credential)
+        encoding: str = request.headers.get("content-encoding", "")
+        # Searches what the agent itself sends: the headers are still without the credential that egress injects.
+        if guard and (refusal := guard.head(request.data.path, verdict.headers, encoding.strip().lower())):
             record.port = verdict.port
             flow.response = answers.response(refusal)
             return
-        if verdict.route:
-            record.route = verdict.route.name
-            if injection := verdict.route.injection:
-                record.injected = True
-                flow.metadata[_MASK] = Mask(injection.spellings)
+        record.route = verdict.route.name if verdict.route else None
+        headers = verdict.headers
+        if credential:
+            record.injected = True
+            headers = (*headers, credential.header)
+            flow.metadata[_MASK] = Mask(credential.spellings)
         if not record.injected and "Accept-Encoding" in request.headers:
             flow.metadata[ACCEPT_ENCODING] = request.headers["Accept-Encoding"]
         if verdict.websocket:
-            injection = verdict.route.injection if verdict.route else None
-            flow.metadata[WEBSOCKET] = record, injection.spellings if injection else None, guard
+            flow.metadata[WEBSOCKET] = record, credential.spellings if credential else None, guard
         elif guard:
             flow.metadata[GUARD] = guard
         record.host, record.port = verdict.host, verdict.port
         request.data.host, request.data.port = verdict.host, verdict.port
-        request.data.authority = b"" if tunnel else verdict.authority.encode("ascii")
-        request.headers = http.Headers(verdict.headers)
+        request.data.authority = b"" if _tunnel(flow) else verdict.authority.encode("ascii")
+        request.headers = http.Headers(headers)
         if verdict.websocket and guard:
             # Compressed frames cannot be searched.
             request.headers.pop("Sec-WebSocket-Extensions", None)
@@ -99,6 +136,16 @@ class Gate:
         request.stream = record.count_up
         record.status = record.refused = None
         flow.response = None
+
+    def _guard(
+        self, table: Table, passage: Passage, record: audit.Record, path: str, credential: Credential | None
+    ) -> Guard | None:
+        mode = table.dlp(passage.host, passage.route)
+        if mode == OFF:
+            return None
+        detector = table.detector(self._credentials)
+        target = Target(passage.host, path.partition("?")[0], credential.token if credential else None)
+        return Guard(detector, target, mode, record)
 
     def _tell_removed(self, passage: Passage) -> None:
         """Writes a line for each header that was removed, once for each host. A header's name is the agent's choice."""
@@ -168,23 +215,6 @@ class Gate:
             record.error = told.rule
             record.status = record.status or told.status
         record.write()
-
-
-def _guard(table: Table, passage: Passage, record: audit.Record, path: str) -> Guard | None:
-    mode = table.dlp(passage.host, passage.route)
-    if mode == OFF or table.detector is None:
-        return None
-    injection = passage.route.injection if passage.route else None
-    target = Target(passage.host, path.partition("?")[0], injection.token if injection else None)
-    return Guard(table.detector, target, mode, record)
-
-
-def _judge_head(guard: Guard, request: http.Request, passage: Passage) -> Refusal | None:
-    """Judges what the agent itself sends: the credential that egress injects is left out."""
-    injection = passage.route.injection if passage.route else None
-    own = [header for header in passage.headers if not injection or header[1] != injection.value]
-    encoding: str = request.headers.get("content-encoding", "")
-    return guard.head(request.data.path, own, encoding.strip().lower())
 
 
 def _tunnel(flow: http.HTTPFlow) -> Tunnel | None:

@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -235,6 +235,16 @@ class Handler(mode_servers.ProxyConnectionHandler):
         finally:
             self._admitting = None
 
+    async def _hold(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Waits for an add-on. Nothing more of the request is read meanwhile."""
+        self._admitting = asyncio.current_task()
+        self._connected.clear()
+        try:
+            await waiting
+        finally:
+            self._connected.set()
+            self._admitting = None
+
     async def _admit(self) -> None:
         if self.admitted:
             return
@@ -278,7 +288,7 @@ class Handler(mode_servers.ProxyConnectionHandler):
     # Events.
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
-        """Calls the add-ons. They are plain functions, so mitmproxy's slower call of coroutines is not needed."""
+        """Calls the add-ons. They are plain functions; one that has to wait returns a coroutine."""
         if isinstance(hook, AdmitHook):
             await self._admit()
             return
@@ -293,7 +303,8 @@ class Handler(mode_servers.ProxyConnectionHandler):
                 self.requesting = True
         for function in self._hooks[hook.name]:
             try:
-                function(data)
+                if (waiting := function(data)) is not None:
+                    await self._hold(waiting)
             except Exception:
                 # The request continues as refused, its state at the start.
                 logger.exception("an add-on failed")

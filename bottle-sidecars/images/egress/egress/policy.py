@@ -61,7 +61,7 @@ class Passage:
     host: str
     port: int
     authority: str
-    headers: Headers = field(repr=False)  # with the credential
+    headers: Headers = field(repr=False)  # without the route's credential
     route: Route | None
     websocket: bool = False
     removed: tuple[str, ...] = ()
@@ -101,13 +101,13 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
             named = ", ".join(map(str, sorted(ports)))
             asked = join_authority(host, port, None)
             return Refusal(403, "port", f"{host} is reached on port {named} only; the manifest can allow `{asked}`")
-        headers = _rewrite(head.headers, authority, None, websocket)
+        headers = _rewrite(head.headers, authority, websocket)
         return Passage(host, port, authority, headers, None, websocket)
     route = _choose(head, port, tunnel is not None, routed)
     if isinstance(route, Refusal):
         return route
     passing, removed = _limit(head.headers, routed.injected(), route.headers)
-    headers = _rewrite(passing, authority, route, websocket)
+    headers = _rewrite(passing, authority, websocket)
     return Passage(host, port, authority, headers, route, websocket, removed)
 
 
@@ -235,8 +235,8 @@ def _limit(headers: Headers, injected: frozenset[str], further: frozenset[str]) 
     return tuple(passing), tuple(removed)
 
 
-def _rewrite(headers: Headers, authority: str, route: Route | None, websocket: bool) -> Headers:
-    """Returns the headers to send: those that were judged and the injected one, without hop-by-hop headers."""
+def _rewrite(headers: Headers, authority: str, websocket: bool) -> Headers:
+    """Returns the headers to send: those that were judged, without hop-by-hop headers."""
     keep: list[tuple[bytes, bytes]] = [(b"Host", authority.encode("ascii"))]
     close = False
     for name, value in headers:
@@ -252,8 +252,6 @@ def _rewrite(headers: Headers, authority: str, route: Route | None, websocket: b
         keep += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     elif close:
         keep.append((b"Connection", b"close"))
-    if route and route.injection:
-        keep.append((route.injection.header.encode("ascii"), route.injection.value))
     return tuple(keep)
 
 

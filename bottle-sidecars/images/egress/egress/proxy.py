@@ -14,6 +14,7 @@ from mitmproxy import options, tls
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.connection import Server
 from mitmproxy.master import Master
+from sidecar.credentials import Credentials
 
 from . import audit
 from .addon import Gate
@@ -27,7 +28,7 @@ from .status import Current
 IDLE_SECONDS = 3600
 
 
-async def serve(settings: Settings, current: Current, confdir: Path, trust: Path) -> int:
+async def serve(settings: Settings, current: Current, credentials: Credentials, confdir: Path, trust: Path) -> int:
     """Serves until SIGTERM or SIGINT, and reloads the routes on SIGHUP. Returns the exit status."""
     _quiet()
     host, port = settings.upstream
@@ -35,7 +36,7 @@ async def serve(settings: Settings, current: Current, confdir: Path, trust: Path
     master = Master(options.Options(confdir=str(confdir)))
     listener = Listener(settings.max_inspected)
     firewall = x509.load_pem_x509_certificate(settings.upstream_ca.read_bytes())
-    master.addons.add(listener, NextLayer(), Tls(firewall.subject), Gate(current.table))
+    master.addons.add(listener, NextLayer(), Tls(firewall.subject), Gate(current.table, credentials))
     master.options.update(
         mode=[f"upstream:http://{join_authority(host, port, None)}"],
         listen_host="0.0.0.0",

@@ -1,4 +1,4 @@
-"""The routing table, parsed from `routes.yaml` as a whole. Without I/O: the caller passes the text and the tokens.
+"""The routing table, parsed from `routes.yaml` as a whole. Without I/O of its own: the caller passes text and credentials.
 
 An exact host takes precedence over every wildcard that covers it, whatever the ports. Of a host's routes that allow the
 path and the method, the one with the longest path prefix wins, then one with methods over one without. Two equal routes
@@ -14,6 +14,7 @@ from functools import lru_cache
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from sidecar.credentials import Credentials
 from sidecar.grammar import GRAMMARS
 
 from .dlp import MODES, OFF, Detector
@@ -35,12 +36,36 @@ class RoutesError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Injection:
-    header: str
+class Credential:
+    """A header to inject, with the token."""
+
     token: bytes = field(repr=False)
-    value: bytes = field(repr=False)
+    header: tuple[bytes, bytes] = field(repr=False)
     spellings: Spellings = field(repr=False)
     """Texts to mask in answers: those of the token, and of its encoded form for basic authentication."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """The form of a header to inject: either a template or a user's name for basic authentication."""
+
+    header: str
+    slot: str
+    template: str | None = None
+    basic_username: str | None = None
+
+    def fill(self, token: str) -> Credential:
+        return _fill(self, token)
+
+
+@lru_cache(maxsize=256)
+def _fill(injection: Injection, token: str) -> Credential:
+    name = injection.header.encode("ascii")
+    raw = token.encode("ascii")
+    if injection.template is not None:
+        return Credential(raw, (name, injection.template.replace("{token}", token).encode("ascii")), Spellings([raw]))
+    encoded = base64.b64encode(f"{injection.basic_username}:{token}".encode("ascii"))
+    return Credential(raw, (name, b"Basic " + encoded), Spellings([raw, encoded]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +143,9 @@ class Table:
         self.routes = tuple(routes)
         self._dlp, self._dlp_of_hosts = dlp, dict(dlp_of_hosts or {})
         modes = {dlp, *self._dlp_of_hosts.values(), *(route.dlp for route in routes)}
-        tokens = sorted({route.injection.token for route in routes if route.injection})
-        self.detector = _detector(tuple(tokens)) if modes - {OFF, None} else None
-        """The search for credentials. None if it is off for every host."""
+        self.searches = bool(modes - {OFF, None})
+        """True if the search for credentials is on for any host."""
+        self._slots = sorted({route.injection.slot for route in routes if route.injection})
 
     def dlp(self, host: str, route: Route | None) -> str:
         """Returns the mode of the search for credentials: that of the route, of the host, of the longest domain."""
@@ -128,6 +153,15 @@ class Table:
             return route.dlp
         domains = [f"*.{host}", *(f"*{host[at:]}" for at, character in enumerate(host) if character == ".")]
         return next((self._dlp_of_hosts[name] for name in (host, *domains) if name in self._dlp_of_hosts), self._dlp)
+
+    def slots(self) -> set[str]:
+        """Returns the slots of the tokens that are injected."""
+        return set(self._slots)
+
+    def detector(self, credentials: Credentials) -> Detector:
+        """Returns the search for credentials, with the tokens that there are. It is made anew when one changes."""
+        tokens = filter(None, map(credentials.read, self._slots))
+        return _detector(tuple(token.encode("ascii") for token in tokens))
 
     def lookup(self, host: str) -> Host | None:
         if exact := self._hosts.get(host):
@@ -164,11 +198,11 @@ def header_key(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def parse(text: str, environment: Mapping[str, str]) -> Table:
-    """Parses a table and fills its token slots.
+def parse(text: str) -> Table:
+    """Parses a table.
 
     Raises:
-        RoutesError: anything is unknown, missing, of the wrong type, duplicate or ambiguous; a slot without a token.
+        RoutesError: anything is unknown, missing, of the wrong type, duplicate or ambiguous.
     """
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -185,7 +219,7 @@ def parse(text: str, environment: Mapping[str, str]) -> Table:
         raise RoutesError("version: must be 1")
     if not isinstance(top["routes"], list):
         raise RoutesError("routes: must be a list")
-    routes = [_route(item, f"routes[{index}]", environment) for index, item in enumerate(top["routes"])]
+    routes = [_route(item, f"routes[{index}]") for index, item in enumerate(top["routes"])]
 
     seen: dict[str, int] = {}
     for index, route in enumerate(routes):
@@ -231,7 +265,7 @@ def _port(value: object, where: str) -> int:
     return value
 
 
-def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
+def _route(item: object, where: str) -> Route:
     keys = _mapping(
         item, where, {"name", "host", "port", "paths", "methods", "headers", "inject", "dlp"}, {"name", "host"}
     )
@@ -242,7 +276,7 @@ def _route(item: object, where: str, environment: Mapping[str, str]) -> Route:
         paths=_paths(keys["paths"], f"{where}.paths") if "paths" in keys else None,
         methods=_methods(keys["methods"], f"{where}.methods") if "methods" in keys else None,
         headers=_headers(keys["headers"], f"{where}.headers") if "headers" in keys else frozenset(),
-        injection=_injection(keys["inject"], f"{where}.inject", environment) if "inject" in keys else None,
+        injection=_injection(keys["inject"], f"{where}.inject") if "inject" in keys else None,
         dlp=_mode(keys, where, OFF) if "dlp" in keys else None,
     )
 
@@ -259,30 +293,22 @@ def _headers(value: object, where: str) -> frozenset[str]:
     return frozenset(_value("header", item, f"{where}[{index}]") for index, item in enumerate(_list(value, where)))
 
 
-def _injection(value: object, where: str, environment: Mapping[str, str]) -> Injection:
+def _injection(value: object, where: str) -> Injection:
     keys = _mapping(value, where, {"header", "template", "basic_username", "slot"}, {"header", "slot"})
     header = _value("header", keys["header"], f"{where}.header")
     if ("template" in keys) == ("basic_username" in keys):
         raise RoutesError(f"{where}: needs either `template` or `basic_username`")
 
     slot = _text(keys["slot"], f"{where}.slot", _SLOT, "EGRESS_TOKEN_ and letters, digits or `_`")
-    token = environment.get(slot, "")
-    if not token:
-        raise RoutesError(f"{where}.slot: {slot} is {'empty' if slot in environment else 'not set'}")
-    if not _VALUE.match(token):
-        raise RoutesError(f"{where}.slot: the value of {slot} has characters that no header can carry")
-
     if "template" in keys:
         template = _text(keys["template"], f"{where}.template", _VALUE, "printable ASCII")
         if template.count("{token}") != 1:
             raise RoutesError(f"{where}.template: must hold {{token}} once")
-        value = template.replace("{token}", token).encode("ascii")
-        return Injection(header, token.encode("ascii"), value, Spellings([token.encode("ascii")]))
+        return Injection(header, slot, template=template)
     username = _text(keys["basic_username"], f"{where}.basic_username", _VALUE, "printable ASCII")
     if ":" in username:
         raise RoutesError(f"{where}.basic_username: must not hold a colon")
-    encoded = base64.b64encode(f"{username}:{token}".encode("ascii"))
-    return Injection(header, token.encode("ascii"), b"Basic " + encoded, Spellings([token.encode("ascii"), encoded]))
+    return Injection(header, slot, basic_username=username)
 
 
 def _clash(one: Route, other: Route) -> str | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sidecar.credentials import DIRECTORY
+
 from .names import split_authority
 from .routes import RoutesError, Table, parse
 
@@ -34,11 +36,12 @@ class Settings:
     extra_ca: Path | None
     routes: Path
     authority: Path
+    credentials: Path
     max_inspected: int
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
-        """Reads the settings. Three variables change the port and the paths of mounted files, for tests.
+        """Reads the settings. Four variables change the port and the paths of mounted files, for tests.
 
         Raises:
             SettingsError: a variable is missing or cannot be used.
@@ -64,11 +67,12 @@ class Settings:
             extra_ca=Path(extra) if extra else None,
             routes=Path(environment.get("EGRESS_ROUTES", ROUTES)),
             authority=Path(environment.get("EGRESS_CA", AUTHORITY)),
+            credentials=Path(environment.get("EGRESS_CREDENTIALS", DIRECTORY)),
             max_inspected=int(inspected),
         )
 
 
-def read_routes(path: Path, environment: Mapping[str, str]) -> tuple[str, Table | RoutesError]:
+def read_routes(path: Path) -> tuple[str, Table | RoutesError]:
     """Returns the file's hash, and its table or the error in it.
 
     Raises:
@@ -77,7 +81,7 @@ def read_routes(path: Path, environment: Mapping[str, str]) -> tuple[str, Table 
     raw = _read(path, "the routes", _ROUTES_LIMIT)
     digest = hashlib.sha256(raw).hexdigest()
     try:
-        return digest, parse(raw.decode("utf-8"), environment)
+        return digest, parse(raw.decode("utf-8"))
     except UnicodeDecodeError:
         return digest, RoutesError("not UTF-8")
     except RoutesError as error:

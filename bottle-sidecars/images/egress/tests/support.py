@@ -314,13 +314,17 @@ class Egress:
         constants: dict[str, float] | None = None,
         **extra: str,
     ) -> None:
-        """`constants` are put in the place of those of `egress.connections`, whose real values take too long here."""
+        """`constants`, such as `connections.HANDSHAKE_SECONDS`, replace the real ones, which take too long here."""
         self.authority = authority
         self._constants = constants or {}
         self.tokens = tokens
         self._directory = tempfile.TemporaryDirectory()
         self.directory = Path(self._directory.name)
         self.inner = Authority("egress")
+        self.credentials = self.directory / "credentials"
+        self.credentials.mkdir(mode=0o700)
+        for slot, token in tokens.items():
+            (self.credentials / slot).write_text(token)
         self.routes = self.directory / "routes.yaml"
         self.routes.write_text(routes)
         (self.directory / "ca.pem").write_bytes(self.inner.key_pem() + self.inner.certificate_pem())
@@ -340,7 +344,7 @@ class Egress:
             "EGRESS_UPSTREAM_CA": str(self.directory / "outer.pem"),
             "EGRESS_ROUTES": str(self.routes),
             "EGRESS_CA": str(self.directory / "ca.pem"),
-            **tokens,
+            "EGRESS_CREDENTIALS": str(self.credentials),
             **extra,
         }
         self.process: subprocess.Popen | None = None
@@ -365,8 +369,8 @@ class Egress:
     def _spawn(self) -> subprocess.Popen:
         with open(self.lines_file, "ab") as out:
             # The test's own path, and constants, are the only things that differ from the entry point.
-            changes = "".join(f"connections.{name} = {value}; " for name, value in self._constants.items())
-            change = f"from egress import lean, connections; {changes}" if changes else ""
+            changes = "".join(f"{name} = {value}; " for name, value in self._constants.items())
+            change = f"from egress import lean, addon, connections; {changes}" if changes else ""
             code = (
                 f"import runpy, sys; sys.path.insert(0, sys.argv[1]); {change}"
                 "runpy.run_module('egress', run_name='__main__')"

@@ -5,6 +5,7 @@ from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
 # isort: split
 
 from mitmproxy.test import tflow
+from sidecar.credentials import Credentials
 
 from egress.addon import Gate
 
@@ -18,7 +19,7 @@ class FailingClosed(unittest.TestCase):
         flow = tflow.tflow()
         flow.request.authority = "address:22"
         with self.assertRaises(RuntimeError):
-            Gate(broken).requestheaders(flow)
+            Gate(broken, Credentials()).requestheaders(flow)
         self.assertEqual(flow.response.status_code, 500)
         self.assertFalse(flow.request.stream, "nothing is sent on as it comes")
 
@@ -26,5 +27,5 @@ class FailingClosed(unittest.TestCase):
         flow = tflow.tflow()
         flow.request.data.authority = None
         with self.assertRaises(AttributeError):
-            Gate(broken).http_connect(flow)
+            Gate(broken, Credentials()).http_connect(flow)
         self.assertEqual(flow.response.status_code, 500)

@@ -287,7 +287,7 @@ class Crowd(unittest.TestCase):
             ROUTES,
             TOKENS,
             self.outer.origins,
-            constants,
+            {f"connections.{name}": value for name, value in constants.items()},
             EGRESS_MAX_INSPECTED=str(max_inspected),
         )
         self.addCleanup(egress.close)

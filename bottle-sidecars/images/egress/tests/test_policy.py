@@ -4,7 +4,7 @@ from egress.names import join_authority
 from egress.policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
 from egress.routes import Table
 
-from .test_routes import table
+from .test_routes import TOKENS, table
 
 TABLE = table(
     "name: api, host: api.example, paths: [/v1/], methods: [GET, POST],"
@@ -51,7 +51,9 @@ class Base(unittest.TestCase):
         self.assertIsInstance(verdict, Passage, verdict)
         self.assertNotIn("token-", repr(verdict))
         sent: dict[str, list[bytes]] = {}
-        for name, value in verdict.headers:
+        injection = verdict.route.injection if verdict.route else None
+        added = (injection.fill(TOKENS[injection.slot]).header,) if injection else ()
+        for name, value in (*verdict.headers, *added):
             sent.setdefault(name.decode().lower(), []).append(value)
         return sent
 

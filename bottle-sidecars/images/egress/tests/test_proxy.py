@@ -5,6 +5,7 @@ import socket
 import ssl
 import stat
 import tempfile
+import threading
 import time
 import unittest
 from datetime import UTC, datetime, timedelta
@@ -541,7 +542,7 @@ class Alone(unittest.TestCase):
                 self.assertNotEqual(third["seen_sha256"], second["routes_sha256"])
                 self.assertIn("routes.yaml: ", third["error"])
                 self.assertEqual(ask(tunnel, get("/v2/x", "api.test")).json()["body"], 0, "the old table stays")
-            self.assertIn("EGRESS_TOKEN_NEW is not set", third["error"])
+            self.assertIn("EGRESS_TOKEN_NEW has no value", third["error"])
             egress.routes.unlink()
             self.assertIn("cannot read", egress.reload()["error"])
 
@@ -556,6 +557,7 @@ class Alone(unittest.TestCase):
             ({"EGRESS_EXTRA_CA": "/nowhere"}, "/nowhere"),
             ({"EGRESS_CA": "/etc/passwd"}, "private key"),
             ({"EGRESS_TOKEN_API": ""}, "EGRESS_TOKEN_API is empty"),
+            ({"EGRESS_TOKEN_API": "a\nb"}, "EGRESS_TOKEN_API has characters that no header can carry"),
             ({"EGRESS_ROUTES": "/nowhere"}, "/nowhere"),
         ):
             egress = self.egress(**change)
@@ -563,11 +565,41 @@ class Alone(unittest.TestCase):
             (line,) = egress.lines()
             self.assertEqual(line["event"], "refused-to-start")
             self.assertIn(said, line.get("reason"))
-        tokens = dict(TOKENS)
-        del tokens["EGRESS_TOKEN_GIT"]
-        egress = self.egress(tokens=tokens)
-        self.assertEqual(egress.run_to_end(), 2)
-        self.assertIn("EGRESS_TOKEN_GIT is not set", egress.lines()[0].get("reason"))
+
+    def test_tokens_of_the_environment(self) -> None:
+        outer = Outer(Authority("outer"))
+        self.addCleanup(outer.close)
+        egress = Egress(outer.port, outer.authority, ROUTES, {}, outer.origins, **TOKENS)
+        self.addCleanup(egress.close)
+        egress.start()
+        self.assertEqual({path.name: path.read_text() for path in egress.credentials.iterdir()}, TOKENS)
+        for path in egress.credentials.iterdir():
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600, path)
+        with egress.tunnel("api.test:443") as tunnel:
+            self.assertEqual(ask(tunnel, get("/v1/x", "api.test")).status, 200)
+        self.assertIn(b"x-api-key: " + TOKENS["EGRESS_TOKEN_API"].encode(), outer.heads[-1])
+
+    def test_a_token_that_arrives_late_or_changes(self) -> None:
+        outer = Outer(Authority("outer"))
+        self.addCleanup(outer.close)
+        egress = Egress(outer.port, outer.authority, ROUTES, {}, outer.origins, {"addon.WAIT_SECONDS": 1.0})
+        self.addCleanup(egress.close)
+        egress.start()
+        file = egress.credentials / "EGRESS_TOKEN_API"
+        with egress.tunnel("api.test:443") as tunnel:
+            began = time.monotonic()
+            answer = ask(tunnel, get("/v1/x", "api.test"))
+            self.assertEqual((answer.status, answer.rule()), (503, "credential"))
+            self.assertGreaterEqual(time.monotonic() - began, 1)
+            line = until(egress.requests)[0]
+            self.assertEqual((line["outcome"], line["reason"], line["injected"]), ("refused", "credential", False))
+            self.assertEqual((outer.connects, outer.heads), ([], []))
+
+            threading.Timer(0.3, file.write_text, ["late-token"]).start()
+            for token in ("late-token", "next-token"):
+                self.assertEqual(ask(tunnel, get("/v1/x", "api.test")).json()["body"], 0)
+                self.assertIn(f"x-api-key: {token}\r\n".encode(), outer.heads[-1])
+                file.write_text("next-token")
 
     def test_a_port_in_use(self) -> None:
         egress = self.egress()

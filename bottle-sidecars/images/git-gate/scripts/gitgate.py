@@ -18,11 +18,13 @@ from typing import Any
 from gitgate_policy import Push
 from sidecar import audit_line
 from sidecar.audit_line import Outcome
+from sidecar.credentials import PAUSE_SECONDS, WAIT_SECONDS, Credentials
 from sidecar.grammar import GRAMMARS
 
 CONFIG = pathlib.Path("/etc/git-gate/upstreams.json")
 KNOWN_HOSTS = pathlib.Path("/etc/git-gate/known_hosts")
-CREDENTIALS = pathlib.Path("/etc/git-gate/creds")
+KEYS = pathlib.Path("/etc/git-gate/creds")
+TOKENS = Credentials()
 MIRRORS = pathlib.Path("/mirrors")
 RUN = pathlib.Path("/tmp/git-gate")
 CA_BUNDLE = RUN / "ca-bundle.pem"
@@ -67,7 +69,7 @@ class Unanswered(UpstreamError):
 class Upstream:
     """One entry of upstreams.json."""
 
-    _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+    _SLOT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
     def __init__(self, entry: dict[str, Any], patience: int) -> None:
         self.name: str = entry["name"]
@@ -86,8 +88,8 @@ class Upstream:
             raise GateError(f"upstream `{self.name}`: the URL is not {GRAMMARS['git_url'].accepted}")
         if self.scheme != {"ssh": "ssh", "https": "https", "none": "https"}.get(self.auth["kind"]):
             raise GateError(f"upstream `{self.name}`: `{self.auth['kind']}` credentials do not fit this URL")
-        if self.auth["kind"] == "https" and not self._VARIABLE.fullmatch(self.auth["token_env"]):
-            raise GateError(f"upstream `{self.name}`: token_env is not the name of a variable")
+        if self.auth["kind"] == "https" and not self._SLOT.fullmatch(self.auth["slot"]):
+            raise GateError(f"upstream `{self.name}`: the slot of its token is not the name of a variable")
         push: dict[str, object] = {**self.push}
         if not all(isinstance(push[key], bool) for key in ("enabled", "tags", "force", "delete", "scan")):
             raise GateError(f"upstream `{self.name}`: a switch of `push` is neither true nor false")
@@ -97,21 +99,33 @@ class Upstream:
 
     @property
     def key(self) -> pathlib.Path:
-        return CREDENTIALS / f"{self.name}-key"
+        return KEYS / f"{self.name}-key"
 
-    def token(self) -> str:
-        return os.environ.get(self.auth.get("token_env", ""), "")
+    @property
+    def slot(self) -> str | None:
+        """The slot of the token of an https upstream."""
+        return self.auth["slot"] if self.auth["kind"] == "https" else None
 
-    def check_credentials(self) -> None:
-        """Raise an error at the start for a credential that is missing, and not at the agent's first fetch."""
+    def token(self) -> str | None:
+        return TOKENS.read(self.slot) if self.slot else None
+
+    def check_key(self) -> None:
+        """Raise an error at the start for a key that is missing, and not at the agent's first fetch."""
         if self.auth["kind"] == "ssh" and not os.access(self.key, os.R_OK):
             raise GateError(f"upstream `{self.name}`: {self.key} is missing or not readable for uid {os.getuid()}")
-        if self.auth["kind"] == "https" and not self.token():
-            raise GateError(f"upstream `{self.name}`: the variable {self.auth['token_env']} is empty")
+
+    def _await_token(self) -> None:
+        """Wait for a token that the launcher has not written yet, for a bounded time."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self.slot and self.token() is None:
+            if time.monotonic() >= deadline:
+                raise UpstreamError(f"upstream `{self.name}`: its token has not arrived")
+            time.sleep(PAUSE_SECONDS)
 
     def git(self, *arguments: str, patience: int | None = None) -> tuple[str, str]:
         """Run git against the real remote with this upstream's credential. Return its output and messages."""
         patience = patience or self.patience
+        self._await_token()
         try:
             code, out, err = _run_while_it_moves(["git", *arguments], self._environment(), patience)
         except TimeoutError as silence:
@@ -144,10 +158,11 @@ class Upstream:
             environment["GIT_SSH_COMMAND"] = " ".join(self._ssh())
             environment["GIT_SSH_VARIANT"] = "ssh"
         elif self.auth["kind"] == "https":
-            # `printf` is a shell builtin, so the token is on no command line and in no file.
+            # `read` and `printf` are builtins of the shell, so the token is in no environment and on no command line.
             environment["GATE_USERNAME"] = self.auth["username"]
-            environment["GATE_TOKEN"] = self.token()
-            answer = r"""printf 'username=%s\npassword=%s\n' "$GATE_USERNAME" "$GATE_TOKEN"; """
+            environment["GATE_TOKEN_FILE"] = str(TOKENS.path(self.auth["slot"]))
+            read = r"""IFS= read -r token <"$GATE_TOKEN_FILE" || test -n "$token" || return; """
+            answer = read + r"""printf 'username=%s\npassword=%s\n' "$GATE_USERNAME" "$token"; """
             helper = '!f() { test "$1" = get || return 0; ' + answer + "}; f"
             site = urllib.parse.urlsplit(self.url)
             settings.append((f"credential.{site.scheme}://{site.netloc}.helper", helper))
@@ -181,7 +196,8 @@ class Upstream:
 
     def _legible(self, raw: bytes) -> str:
         text = legible(raw.decode(errors="replace"))
-        return text.replace(self.token(), "[token]") if self.token() else text
+        token = self.token()
+        return text.replace(token, "[token]") if token else text
 
 
 def load() -> dict[str, Upstream]:

@@ -4,12 +4,15 @@
 Plain functions and a loop instead of a test framework, since the image's Python is the minimal one.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 
 IMAGES = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(IMAGES / "git-gate/scripts"), str(IMAGES / "shared")]
@@ -19,6 +22,7 @@ import gitgate
 import gitgate_policy as policy
 import gitgate_scan as scanning
 import gitgate_trees as trees
+from sidecar import credentials
 
 PUSH = {
     "enabled": True,
@@ -122,7 +126,7 @@ def upstream(**changes):
 
 
 def test_an_upstream_that_makes_no_sense_is_refused() -> None:
-    token = {"kind": "https", "username": "u", "token_env": "T"}
+    token = {"kind": "https", "username": "u", "slot": "T"}
     assert upstream(url="https://h/app.git", auth=token).name == "app"
     for changes in (
         {"name": "../app"},
@@ -132,7 +136,7 @@ def test_an_upstream_that_makes_no_sense_is_refused() -> None:
         {"url": "file:///srv/app.git", "auth": {"kind": "none"}},
         {"url": "ext::sh -c id", "auth": {"kind": "none"}},
         {"url": "https://u:p@h/app.git", "auth": token},
-        {"url": "https://h/app.git", "auth": {**token, "token_env": "T;id"}},
+        {"url": "https://h/app.git", "auth": {**token, "slot": "T;id"}},
         {"push": {**PUSH, "max_bytes": 0}},
         {"push": {**PUSH, "max_bytes": True}},
         {"push": {**PUSH, "scan": "no"}},
@@ -176,13 +180,73 @@ def test_an_audit_line_is_short_and_has_the_common_fields() -> None:
     assert len(line["refs"]) == 4 and line["bytes"] == 3 and line["ts"].endswith("Z")
 
 
+HTTPS = {"kind": "https", "username": "u", "slot": "TEST_TOKEN"}
+
+
+@contextlib.contextmanager
+def replaced(constant: str, value: object):
+    """A constant of `gitgate` with another value."""
+    before = getattr(gitgate, constant)
+    setattr(gitgate, constant, value)
+    try:
+        yield
+    finally:
+        setattr(gitgate, constant, before)
+
+
+@contextlib.contextmanager
+def tokens(**values: str):
+    """The directory of credentials, with these files."""
+    with tempfile.TemporaryDirectory() as name, replaced("TOKENS", credentials.Credentials(pathlib.Path(name))):
+        for slot, value in values.items():
+            pathlib.Path(name, slot).write_text(value)
+        yield pathlib.Path(name)
+
+
+def test_tokens_leave_the_environment() -> None:
+    environment = {"ONE": "first value", "OTHER": "stays"}
+    with tokens() as directory:
+        gitgate.TOKENS.take_from(environment, ["ONE", "TWO"])
+        assert environment == {"OTHER": "stays"} and gitgate.TOKENS.read("ONE") == "first value"
+        assert gitgate.TOKENS.read("TWO") is None
+        assert [(path.name, path.stat().st_mode & 0o777) for path in directory.iterdir()] == [("ONE", 0o600)]
+        for value, said in (("", "is empty"), ("a\nb", "no header can carry")):
+            try:
+                gitgate.TOKENS.take_from({"ONE": value}, ["ONE"])
+            except credentials.CredentialError as error:
+                assert "ONE" in str(error) and said in str(error), error
+            else:
+                raise AssertionError(f"{value!r} was taken")
+
+
+def test_a_file_that_holds_no_value_counts_as_absent() -> None:
+    with tokens(EMPTY="", LINES="a\nb", NEWLINE="a\n", SPACE=" a"):
+        assert [gitgate.TOKENS.read(slot) for slot in ("EMPTY", "LINES", "NEWLINE", "SPACE", "NONE")] == [None] * 5
+
+
+def test_a_token_that_has_not_arrived_is_waited_for() -> None:
+    https = upstream(url="https://h.example/app.git", auth=HTTPS)
+    with tokens() as directory:
+        with replaced("WAIT_SECONDS", 0.2):
+            try:
+                https.git("version")
+            except gitgate.GateError as error:
+                assert str(error) == "upstream `app`: its token has not arrived", error
+            else:
+                raise AssertionError("git ran without its token")
+        threading.Timer(0.2, lambda: (directory / "TEST_TOKEN").write_text("late")).start()
+        assert https.git("version")[0].startswith("git version")
+
+
 def test_the_token_reaches_git_and_nothing_readable() -> None:
-    os.environ["TEST_TOKEN"] = "s3cr3t-value"
-    auth = {"kind": "https", "username": "u", "token_env": "TEST_TOKEN"}
-    https = upstream(url="https://h.example/app.git", auth=auth)
+    with tokens(TEST_TOKEN="s3cr3t-value"):
+        check_that_the_token_reaches_git()
+
+
+def check_that_the_token_reaches_git() -> None:
+    https = upstream(url="https://h.example/app.git", auth=HTTPS)
     environment = https._environment()
-    holders = [name for name, value in environment.items() if "s3cr3t-value" in value]
-    assert holders == ["GATE_TOKEN"], holders
+    assert not [name for name, value in environment.items() if "s3cr3t-value" in value]
     asked = subprocess.run(
         ["git", "credential", "fill"],
         input=b"url=https://h.example/app.git\n\n",
@@ -201,7 +265,7 @@ def test_the_token_reaches_git_and_nothing_readable() -> None:
     )
     assert b"s3cr3t-value" not in elsewhere.stdout
     assert https._legible(b"fatal: s3cr3t-value rejected") == "fatal: [token] rejected"
-    assert "TEST_TOKEN" not in upstream()._environment()
+    assert "GATE_TOKEN_FILE" not in upstream()._environment()
 
 
 def test_text_from_outside_cannot_act_on_a_terminal() -> None:
