@@ -203,10 +203,23 @@ impl Engine {
     ///
     /// Returns an error when the engine cannot be queried or its output cannot be parsed.
     pub fn inspect(&self, kind: ObjectKind, name: &str) -> Result<Option<Value>, EngineError> {
-        let command = self.query([kind.as_str(), "inspect", name]);
-        let Some(output) = self.run_if_there(&command)? else { return Ok(None) };
-        let mut found: Vec<Value> = parse(&command, &output)?;
-        Ok(found.pop())
+        Ok(self.inspect_all(kind, [name])?.pop())
+    }
+
+    /// Returns the engine's descriptions of several objects as JSON, in one query. One that does not exist is left out.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`inspect`](Engine::inspect).
+    pub fn inspect_all<'a>(
+        &self,
+        kind: ObjectKind,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<Value>, EngineError> {
+        let command = self.query([kind.as_str(), "inspect"].into_iter().chain(names));
+        let output = self.run_any(&command)?;
+        let output = if says_not_there(&output) { output } else { output.success(&command)? };
+        Ok(parse::<Option<Vec<Value>>>(&command, &output)?.unwrap_or_default())
     }
 
     /// Returns an object, or `None` if it does not exist.

@@ -15,19 +15,34 @@ pub(crate) struct Facts {
     agent: Value,
     seal: Value,
     network: Value,
+    /// The containers besides agent and seal.
+    sidecars: Vec<Value>,
+    /// The volumes with credentials.
+    volumes: Vec<Value>,
 }
 
 /// Asks the engine.
 pub(crate) fn facts(engine: &Engine, expected: &Expected) -> Result<Facts, EngineError> {
-    let describe = |kind, name| Ok::<_, EngineError>(engine.inspect(kind, name)?.unwrap_or_default());
-    Ok(Facts {
-        agent: describe(ObjectKind::Container, &expected.agent)?,
-        seal: describe(ObjectKind::Container, &expected.seal)?,
-        network: describe(ObjectKind::Network, &expected.network)?,
-    })
+    let names: BTreeSet<&str> =
+        [&expected.agent, &expected.seal].into_iter().chain(&expected.containers).map(String::as_str).collect();
+    let mut containers = engine.inspect_all(ObjectKind::Container, names)?;
+    let mut take = |name: &str| {
+        let place = containers.iter().position(|container| self::name(container) == name);
+        place.map(|place| containers.swap_remove(place)).unwrap_or_default()
+    };
+    let (agent, seal) = (take(&expected.agent), take(&expected.seal));
+    let network = engine.inspect(ObjectKind::Network, &expected.network)?.unwrap_or_default();
+    let volumes: Vec<&str> = expected.credentials.iter().map(|(volume, _)| volume.as_str()).collect();
+    let volumes = if volumes.is_empty() { Vec::new() } else { engine.inspect_all(ObjectKind::Volume, volumes)? };
+    Ok(Facts { agent, seal, network, sidecars: containers, volumes })
 }
 
 impl Facts {
+    /// Returns the containers.
+    fn containers(&self) -> impl Iterator<Item = &Value> {
+        [&self.agent, &self.seal].into_iter().chain(&self.sidecars)
+    }
+
     /// Returns the addresses of the containers on the agent's network, without the seal's.
     pub(crate) fn addresses(&self) -> BTreeSet<String> {
         let containers = self.network["Containers"].as_object().into_iter().flatten();
@@ -47,7 +62,8 @@ pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Ve
         host_namespaces(facts),
         mounts(facts, expected),
         limits(facts, expected),
-        configuration(facts, secrets),
+        configuration(facts, expected, secrets),
+        credentials(facts, expected),
     ]
 }
 
@@ -175,21 +191,66 @@ fn limits(facts: &Facts, expected: &Expected) -> Probe {
     Probe::of("limits", &problems, format!("{count} limits, as planned"))
 }
 
-fn configuration(facts: &Facts, secrets: &[&str]) -> Probe {
+fn configuration(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Probe {
     const PROTECTION: &str = "configuration";
-    if secrets.is_empty() {
+    if secrets.is_empty() && expected.slots.is_empty() {
         return Probe::not_run(PROTECTION, "no secret is known to search for");
     }
-    let shown = [&facts.agent, &facts.seal, &facts.network].map(ToString::to_string).concat();
+    // With `secrets: environment`, the sidecars have their values there.
+    let mut objects = vec![&facts.agent, &facts.seal, &facts.network];
+    if !expected.slots.is_empty() {
+        objects.extend(facts.sidecars.iter().chain(&facts.volumes));
+    }
     // A value with a quote or a backslash is escaped there.
     let escaped: Vec<String> = secrets.iter().map(|secret| Value::from(*secret).to_string()).collect();
     let escaped: Vec<&str> = escaped.iter().map(|secret| secret.trim_matches('"')).collect();
-    let problems: &[String] = if holds_secret(shown.as_bytes(), &escaped) {
-        &["the engine shows a secret in the description of the agent, the seal or their network".to_owned()]
-    } else {
-        &[]
-    };
-    Probe::of(PROTECTION, problems, format!("no secret in {} bytes of the engine's description", shown.len()))
+    let (mut problems, mut bytes) = (Vec::new(), 0);
+    for object in objects {
+        let shown = object.to_string();
+        bytes += shown.len();
+        if holds_secret(shown.as_bytes(), &escaped) {
+            problems.push(format!("the engine shows a secret in the description of `{}`", name(object)));
+        }
+        let variables = list(&object["Config"]["Env"]).filter_map(|variable| text(variable).split('=').next());
+        for variable in variables.filter(|variable| expected.slots.iter().any(|slot| slot == variable)) {
+            problems.push(format!("`{}` has the variable `{variable}`", name(object)));
+        }
+    }
+    Probe::of(PROTECTION, &problems, format!("no secret in {bytes} bytes of the engine's description"))
+}
+
+fn credentials(facts: &Facts, expected: &Expected) -> Probe {
+    const PROTECTION: &str = "credentials";
+    if expected.credentials.is_empty() {
+        return Probe::not_run(PROTECTION, "no sidecar has them in memory");
+    }
+    let mut problems = Vec::new();
+    for (volume, owner) in &expected.credentials {
+        let described = facts.volumes.iter().find(|described| name(described) == volume);
+        if described.is_none_or(|it| it["Driver"] != "local" || it["Options"]["type"] != "tmpfs") {
+            problems.push(format!("the volume `{volume}` is not in memory"));
+        }
+        let mut writers = Vec::new();
+        for container in facts.containers() {
+            let mounts = list(&container["Mounts"]).filter(|mount| text(&mount["Name"]) == volume);
+            for mount in mounts {
+                match name(container) {
+                    own if own == owner && mount["RW"] == true => writers.push(own),
+                    seal if seal == expected.seal && mount["RW"] == false => {}
+                    other => problems.push(format!("`{other}` has the volume `{volume}`")),
+                }
+            }
+        }
+        if writers.is_empty() {
+            problems.push(format!("`{owner}` does not have the volume `{volume}`"));
+        }
+    }
+    Probe::of(PROTECTION, &problems, format!("{} volumes in memory, each of one sidecar", expected.credentials.len()))
+}
+
+/// Returns an object's name. The engine writes that of a container after a slash.
+fn name(object: &Value) -> &str {
+    text(&object["Name"]).trim_start_matches('/')
 }
 
 fn text(value: &Value) -> &str {
@@ -220,18 +281,24 @@ mod tests {
         seal["CapAdd"] = json!(["CAP_NET_ADMIN"]);
         let facts = Facts {
             agent: json!({
-                "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.5Z"}, "HostConfig": security,
+                "Name": "/a", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.5Z"}, "HostConfig": security,
                 "Mounts": [{"Type": "bind", "Destination": "/etc/bottle", "RW": false}],
                 "NetworkSettings": {"Networks": {}}, "Config": {"Env": ["A=b"]},
             }),
             seal: json!({
-                "Id": "5ea1", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.25Z"}, "HostConfig": seal,
+                "Name": "/s", "Id": "5ea1", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.25Z"}, "HostConfig": seal,
                 "NetworkSettings": {"Networks": {"bottle-int": {}}},
+                "Mounts": [{"Type": "volume", "Name": "v", "Destination": "/run/credentials/egress", "RW": false}],
             }),
             network: json!({
                 "Internal": true, "EnableIPv6": false,
                 "Containers": {"5ea1": {"IPv4Address": "172.20.0.3/16"}, "feed": {"IPv4Address": "172.20.0.2/16"}},
             }),
+            sidecars: vec![json!({
+                "Name": "/e", "Config": {"Env": ["PATH=/bin"]},
+                "Mounts": [{"Type": "volume", "Name": "v", "Destination": "/run/credentials", "RW": true}],
+            })],
+            volumes: vec![json!({"Name": "v", "Driver": "local", "Options": {"type": "tmpfs"}})],
         };
         let expected = Expected {
             agent: "a".into(),
@@ -245,6 +312,9 @@ mod tests {
             pids: Some(4096),
             memory: Some(1 << 30),
             nano_cpus: Some(2_000_000_000),
+            containers: vec!["a".into(), "s".into(), "e".into()],
+            credentials: vec![("v".into(), "e".into())],
+            slots: vec!["EGRESS_TOKEN_A".into()],
             is_gvisor: false,
         };
         (facts, expected)
@@ -264,6 +334,8 @@ mod tests {
         let agent = |path: &'static str, value: Value| ("agent", path, value);
         let seal = |path: &'static str, value: Value| ("seal", path, value);
         let network = |path: &'static str, value: Value| ("network", path, value);
+        let sidecar = |path: &'static str, value: Value| ("sidecar", path, value);
+        let volume = |path: &'static str, value: Value| ("volume", path, value);
         let weakened = [
             (agent("/HostConfig/NetworkMode", json!("bridge")), "network namespace"),
             (agent("/HostConfig/NetworkMode", json!("container:")), "network namespace"),
@@ -289,17 +361,32 @@ mod tests {
             (agent("/HostConfig/Memory", json!(0)), "limits"),
             (agent("/HostConfig/MemorySwap", json!(-1)), "limits"),
             (agent("/Config/Env/0", json!("TOKEN=hunter2\"hunter2")), "configuration"),
+            (sidecar("/Config/Env/0", json!("TOKEN=hunter2\"hunter2")), "configuration"),
+            (sidecar("/Config/Env/0", json!("EGRESS_TOKEN_A=")), "configuration"),
+            (volume("/Options/o", json!("hunter2\"hunter2")), "configuration"),
+            (volume("/Options", json!({})), "credentials"),
+            (volume("/Name", json!("other")), "credentials"),
+            (sidecar("/Mounts", json!([])), "credentials"),
+            (sidecar("/Mounts/0/RW", json!(false)), "credentials"),
+            (seal("/Mounts/0/RW", json!(true)), "credentials"),
+            (
+                agent("/Mounts/1", json!({"Type": "volume", "Name": "v", "Destination": "/x", "RW": false})),
+                "credentials",
+            ),
         ];
         for ((object, path, value), protection) in weakened {
             let (mut facts, expected) = described();
             let described = match object {
                 "agent" => &mut facts.agent,
                 "seal" => &mut facts.seal,
+                "sidecar" => &mut facts.sidecars[0],
+                "volume" => &mut facts.volumes[0],
                 _ => &mut facts.network,
             };
             let (parent, key) = path.rsplit_once('/').unwrap();
             let parent = described.pointer_mut(parent).unwrap();
             match key.parse::<usize>() {
+                Ok(index) if index == parent.as_array().unwrap().len() => parent.as_array_mut().unwrap().push(value),
                 Ok(index) => parent[index] = value,
                 Err(_) => parent[key] = value,
             }
@@ -314,10 +401,14 @@ mod tests {
     #[test]
     fn without_objects_every_protection_is_missing_that_needs_them() {
         let (_, expected) = described();
-        let none = Facts { agent: Value::Null, seal: Value::Null, network: Value::Null };
+        let (agent, seal, network) = (Value::Null, Value::Null, Value::Null);
+        let none = Facts { agent, seal, network, sidecars: Vec::new(), volumes: Vec::new() };
         let probes = probes(&none, &expected, &[]);
         let failed: Vec<_> =
             probes.iter().filter(|probe| probe.outcome == Outcome::Failed).map(|probe| probe.protection).collect();
-        assert_eq!(failed, ["network namespace", "internal network", "capabilities", "mounts", "limits"]);
+        assert_eq!(
+            failed,
+            ["network namespace", "internal network", "capabilities", "mounts", "limits", "credentials"]
+        );
     }
 }

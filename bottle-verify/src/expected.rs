@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bottle_compose::ComposeFile;
-use bottle_compose::document::{Mount, Variable};
+use bottle_compose::document::{Mount, Variable, Volume};
 use bottle_plan::Service;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,15 @@ pub struct Expected {
     pub memory: Option<u64>,
     /// Number of processors of the agent, in billionths.
     pub nano_cpus: Option<u64>,
+    /// Names of the containers of the bottle, the agent's and the seal's included.
+    #[serde(default)]
+    pub containers: Vec<String>,
+    /// Names, on the engine, of the volumes with credentials, each with the only container that may write it.
+    #[serde(default)]
+    pub credentials: Vec<(String, String)>,
+    /// Variables that no container has, because their values are in those volumes.
+    #[serde(default)]
+    pub slots: Vec<String>,
     /// True if the agent runs in gVisor, whose own kernel does not show a system call filter.
     pub is_gvisor: bool,
 }
@@ -76,6 +85,9 @@ impl Expected {
             pids: agent.pids_limit,
             memory: agent.mem_limit,
             nano_cpus: agent.cpus.as_deref().and_then(billionths),
+            containers: document.services.iter().map(|(_, service)| service.container_name.clone()).collect(),
+            credentials: document.volumes.iter().filter_map(|(name, volume)| owner(document, name, volume)).collect(),
+            slots: document.credentials.iter().flat_map(|(_, slots)| slots).map(ToString::to_string).collect(),
             is_gvisor: agent.runtime.as_deref() == Some("runsc"),
         })
     }
@@ -89,6 +101,13 @@ impl Expected {
     pub(crate) fn hosts(&self) -> BTreeSet<&str> {
         self.open.iter().map(|(host, _)| host.as_str()).chain(self.closed.iter().map(String::as_str)).collect()
     }
+}
+
+/// Returns a volume's name on the engine, and the container that may write it.
+fn owner(document: &ComposeFile, name: &str, volume: &Volume) -> Option<(String, String)> {
+    let writes = |mount: &Mount| matches!(mount, Mount::Volume(mount) if mount.source == name && !mount.read_only);
+    let (_, owner) = document.services.iter().find(|(_, service)| service.volumes.iter().any(writes))?;
+    Some((volume.name.clone(), owner.container_name.clone()))
 }
 
 /// Reads a number of processors, such as `1.5`.

@@ -73,6 +73,9 @@ pub(crate) mod tests {
             pids: None,
             memory: None,
             nano_cpus: None,
+            containers: Vec::new(),
+            credentials: Vec::new(),
+            slots: Vec::new(),
             is_gvisor: false,
         }
     }
