@@ -190,19 +190,21 @@ proptest! {
     }
 
     #[test]
-    fn every_bare_name_has_a_source(plan in bottle_testing::random::resolved_plan()) {
+    fn every_bare_name_and_every_slot_has_a_source(plan in bottle_testing::random::resolved_plan()) {
         let bottle = plan.plan();
         let wanted = bottle.wanted_variables();
         let mut sources: BTreeSet<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
         sources.extend(bottle.agent.placeholders.keys().map(AsRef::<str>::as_ref));
-        let mut used = BTreeSet::new();
-        for (name, service) in &document(&plan).services {
+        let document = document(&plan);
+        let mut used: BTreeSet<String> = document.credentials.iter().flat_map(|(_, slots)| slots).map(ToString::to_string).collect();
+        prop_assert!(used.iter().all(|slot| sources.contains(slot.as_str())), "{:?}", used);
+        for (name, service) in &document.services {
             let mut seen = BTreeSet::new();
             for variable in &service.environment {
                 prop_assert!(seen.insert(variable.name().to_owned()), "{} sets {} twice", name, variable.name());
                 if let Variable::Bare(bare) = variable {
                     prop_assert!(sources.contains(bare.as_str()), "{} of {} has no source", bare, name);
-                    used.insert(bare.clone());
+                    prop_assert!(used.insert(bare.clone()), "{} is used twice", bare);
                 }
             }
         }

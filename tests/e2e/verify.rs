@@ -51,11 +51,12 @@ fn holds_under(runtime: &str) {
                 found.probes.len(),
                 found.took.as_millis()
             ));
-            // Only the launch knows the values to search for.
-            let mut not_run = vec!["configuration", "environment"];
+            // Only the launch knows the values to search for. The variables that hold none are known later too.
+            let mut not_run = if topology == "routes" { vec![] } else { vec!["configuration", "credentials"] };
             if runtime == "runsc" {
-                not_run.insert(1, "system call filter");
+                not_run.push("system call filter");
             }
+            not_run.push("environment");
             assert_eq!(protections(&found, Outcome::NotRun), not_run);
             let shown = found.to_string();
             for protection in ["firewall rules", "outside host, UDP", "name resolution", "proxy"] {
@@ -194,6 +195,7 @@ for _ in range(1000):
 /// Part of a Compose file.
 #[derive(Debug, Clone, Copy)]
 enum Part {
+    Egress,
     Seal,
     Agent,
     Networks,
@@ -214,11 +216,13 @@ impl Backend for Changing {
         if words.iter().any(|word| word == "up") {
             let file = words.iter().find(|word| word.ends_with("docker-compose.yml")).unwrap();
             let text = std::fs::read_to_string(file).unwrap();
-            let places = ["\n  seal:\n", "\n  agent:\n", "\nnetworks:\n"].map(|start| text.find(start).unwrap());
+            let places = ["\n  egress:\n", "\n  seal:\n", "\n  agent:\n", "\nnetworks:\n"];
+            let places = places.map(|start| text.find(start).unwrap());
             let (start, end) = match self.part {
-                Part::Seal => (places[0], places[1]),
-                Part::Agent => (places[1], places[2]),
-                Part::Networks => (places[2], text.len()),
+                Part::Egress => (places[0], places[1]),
+                Part::Seal => (places[1], places[2]),
+                Part::Agent => (places[2], places[3]),
+                Part::Networks => (places[3], text.len()),
             };
             let part = &text[start..end];
             assert!(part.contains(self.from), "{:?} has no {:?}:\n{part}", self.part, self.from);
@@ -259,6 +263,7 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
         ("the host's network", "network namespace", JOINS, "    network_mode: host\n".to_owned()),
         ("the engine's socket", "mounts", VOLUMES, mounted("/var/run/docker.sock:/var/run/docker.sock")),
         ("a directory of the host", "mounts", VOLUMES, mounted("/etc:/host")),
+        ("the credentials of egress", "credentials", VOLUMES, mounted("egress-credentials:/stolen:ro")),
         ("a mount that can be written", "mounts", "        read_only: true\n", "        read_only: false\n".to_owned()),
         ("a token", "configuration", "    environment:\n", format!("    environment:\n      - LEAKED={TOKEN}\n")),
         ("no limit of processes", "limits", "    pids_limit: 4096\n", String::new()),
@@ -289,6 +294,20 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
             "      - pipelock:8888\n".to_owned(),
         ),
         (Part::Networks, "a network that is not internal", "internal network", "    internal: true\n", String::new()),
+        (
+            Part::Egress,
+            "a token in egress",
+            "configuration",
+            "    environment:\n",
+            format!("    environment:\n      - LEAKED={TOKEN}\n"),
+        ),
+        (
+            Part::Egress,
+            "a variable for a token in egress",
+            "configuration",
+            "    environment:\n",
+            "    environment:\n      - EGRESS_TOKEN_VERIFY_TOKEN=\n".to_owned(),
+        ),
     ];
     let lab = Lab::new("weakened-file");
     for (part, what, protection, from, to) in agent.chain(others) {
