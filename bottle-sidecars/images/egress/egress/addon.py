@@ -170,7 +170,8 @@ class Gate:
         mask: Mask | None = flow.metadata.get(_MASK)
         if mask is not None:
             fields = response.headers.fields
-            response.headers = http.Headers((name, mask.whole(value)) for name, value in fields)
+            response.headers = http.Headers((mask.whole(name), mask.whole(value)) for name, value in fields)
+            response.data.reason = mask.whole(response.data.reason)
         if switched:  # `layers.WebSocket` counts and masks what follows
             return
         if mask is None:

@@ -7,12 +7,13 @@ such headers, so the names that pass are listed, and not those that are removed.
 import re
 
 # Of HTTP and its extensions, browsers, traces, and clients whose headers share no prefix. Compression of WebSocket
-# frames is missing, because a compressed frame cannot be searched for the credential.
+# frames is missing, because a compressed frame cannot be searched for the credential. So is `Range`: two answers could
+# each have a half of it.
 _NAMES = frozenset(
     """
     accept baggage b3 cache-control chatgpt-account-id client-request-id conversation-id copilot-vision-request date
     dnt editor-plugin-version editor-version expect from git-protocol graphql-features host http-referer
-    idempotency-key is-from-ci last-event-id npm-auth-type origin originator pragma prefer priority purpose range
+    idempotency-key is-from-ci last-event-id npm-auth-type origin originator pragma prefer priority purpose
     range-unit referer save-data sec-gpc sec-websocket-key sec-websocket-protocol sec-websocket-version sentry-trace
     session-id soapaction thread-id time-zone traceparent tracestate transfer-encoding tus-resumable
     upgrade-insecure-requests user-agent version via vscode-machineid vscode-sessionid want-content-digest

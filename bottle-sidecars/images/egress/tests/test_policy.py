@@ -115,9 +115,14 @@ class Injecting(Base):
             self.assertEqual({name for name, values in passed.items() if b"own" in values}, kept)
             self.assertEqual(passed["x-api-key"], [b"token-a"])
 
+    def test_an_answer_is_not_cut_where_the_credential_is_masked(self) -> None:
+        verdict = through(head(headers=[(b"Range", b"bytes=0-9"), (b"If-Range", b"x")]))
+        self.assertNotIn("range", self.passes(verdict))
+        self.assertIn("range", verdict.removed)
+
     def test_what_clients_send_passes(self) -> None:
         names = """
-            Accept Accept-Language Content-Type Content-Encoding User-Agent Range If-None-Match If-Modified-Since
+            Accept Accept-Language Content-Type Content-Encoding User-Agent If-None-Match If-Modified-Since
             Expect Origin Referer Cache-Control Pragma Prefer Priority Sec-Fetch-Mode Sec-CH-UA Traceparent Tracestate
             Baggage Sentry-Trace X-Request-Id Idempotency-Key anthropic-version anthropic-beta x-app
             anthropic-dangerous-direct-browser-access X-Claude-Code-Session-Id x-stainless-retry-count

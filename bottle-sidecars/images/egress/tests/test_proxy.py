@@ -132,7 +132,8 @@ class Passing(Proxy):
             self.assertIn(b"x-api-key: " + b"*" * len(TOKENS["EGRESS_TOKEN_API"]), body)
             self.assertNotIn(b"sk-real-1f0c", answer.head + body)
             answer = ask(tunnel, get("/v1/echo", "api.test"))
-            self.assertIn(b"\r\nX-Echo: ************\r\n", answer.head)
+            self.assertIn(b"200 ************\r\n", answer.head)
+            self.assertIn(b"\r\nX-Echo: ************\r\nX-************: 1\r\n", answer.head)
             self.assertEqual(answer.body(), b"")
             answer = ask(tunnel, get("/v1/torn", "api.test"))
             seen = answer._rest
