@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gitgate_policy import Push
@@ -279,6 +279,14 @@ def audit(event: str, upstream: str, outcome: Outcome, began: float, reason: str
         encoded = audit_line.encode("git-gate", event, outcome=outcome, reason=reason, **details)
     with contextlib.suppress(OSError):
         os.write(AUDIT_FD, encoded.encode() + b"\n")
+
+
+def copy_log(lines: Iterable[str]) -> None:
+    """Write each line of git daemon's log as an audit line."""
+    for line in lines:
+        encoded = audit_line.encode("git-gate", "daemon", reason=legible(line).strip()[:400])
+        with contextlib.suppress(OSError):
+            os.write(AUDIT_FD, encoded.encode() + b"\n")
 
 
 def client_is_connected() -> bool:

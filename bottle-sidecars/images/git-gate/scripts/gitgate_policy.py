@@ -73,6 +73,10 @@ def unclear_ref(ref: str) -> str | None:
         return "git reads this name as another object"
     if len(ref.encode(errors="surrogateescape")) > MAX_REF_BYTES:
         return f"the name has more than {MAX_REF_BYTES} bytes"
+    if any(unicodedata.category(character) == "Cf" for character in name):
+        return "the name has an invisible character"
+    if unicodedata.normalize("NFKC", name) != unicodedata.normalize("NFC", name):
+        return "the name has a character that another program may read as a different one"
     return _unclear(name, _REF_SIGNS)
 
 

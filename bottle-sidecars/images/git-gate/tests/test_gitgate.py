@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from unittest import mock
 
 IMAGES = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(IMAGES / "git-gate/scripts"), str(IMAGES / "shared")]
@@ -272,6 +273,17 @@ def test_text_from_outside_cannot_act_on_a_terminal() -> None:
     assert gitgate.legible("a\x1b[31mb\x07\r\x9bc\n") == "a[31mb\nc\n"
 
 
+def test_a_line_of_the_daemon_is_one_audit_line() -> None:
+    reading, writing = os.pipe()
+    with mock.patch.object(gitgate, "AUDIT_FD", writing):
+        gitgate.copy_log(["[7] '/\x1b[2J\udc9b' does not exist\n", '{"sidecar":"git-gate","event":"forged"}\n'])
+    os.close(writing)
+    with open(reading) as written:
+        lines = [json.loads(line) for line in written]
+    assert [line["event"] for line in lines] == ["daemon", "daemon"], lines
+    assert lines[0]["reason"] == "[7] '/[2J\\udc9b' does not exist", lines
+
+
 def test_what_matters_of_an_error() -> None:
     noise = (
         "ssh: connect to host h port 22: Connection refused\n"
@@ -449,7 +461,7 @@ def test_a_file_in_the_place_of_a_directory_is_two_changes() -> None:
 
 
 def test_names_that_another_program_misreads_are_refused() -> None:
-    for name in ("HEAD", "head", "-x", "agent/-x", "a$(id)", "a;b", "a`b`", "a|b", "a'b", "1" * 40, "n" * 600):
+    for name in ("HEAD", "head", "-x", "agent/-x", "a$(id)", "a;b", "a`b`", "a|b", "a'b", "a\u200bb", "a/\uff0e\uff0e/b", "1" * 40, "n" * 600):
         assert policy.unclear_ref(f"refs/heads/{name}"), name
     for name in ("main", "agent/x-1", "fix#3", "user@host", "übung", "1" * 39):
         assert policy.unclear_ref(f"refs/heads/{name}") is None, name
