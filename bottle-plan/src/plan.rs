@@ -134,9 +134,15 @@ impl ProxyPlan {
 /// The routes that egress applies to requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressPlan {
-    /// The routes, in the manifest's order. Empty: egress is only there to bound what pipelock decrypts at once, or to
-    /// limit the ports of each host.
+    /// The routes, in the manifest's order. Empty: egress is only there for its search for credentials, to bound what
+    /// pipelock decrypts at once, or to limit the ports of each host.
     pub routes: Vec<Route>,
+    /// The search for credentials in what the agent sends, where neither the route nor the host has another.
+    #[serde(default)]
+    pub dlp: RequestScan,
+    /// The search for credentials of single hosts and domains.
+    #[serde(default)]
+    pub dlp_of_hosts: BTreeMap<AllowedHost, RequestScan>,
 }
 
 impl EgressPlan {
@@ -167,6 +173,9 @@ pub struct Route {
     pub headers: Vec<HeaderName>,
     /// The credential to inject. `None` if the route only limits requests.
     pub inject: Option<Injection>,
+    /// The search for credentials in its requests. `None`: that of the host.
+    #[serde(default)]
+    pub dlp: Option<RequestScan>,
 }
 
 /// A credential that egress injects into a request.

@@ -8,7 +8,7 @@ use bottle_yaml::words::listed;
 
 use crate::manifest::{
     AgentSpec, BottleSpec, EnvSpec, GitIdentity, InjectScheme, InjectSpec, Manifest, ManifestError, ManifestMistake,
-    Provider, RouteSpec, UpstreamSpec,
+    Provider, RequestScan, RouteSpec, UpstreamSpec,
 };
 use crate::name::{AgentName, Names, Prefix, Service, Slug};
 use crate::plan::{
@@ -264,9 +264,7 @@ fn proxy(bottle: &BottleSpec) -> ProxyPlan {
 }
 
 fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
-    // Egress also bounds the number of requests that pipelock decrypts at once, and limits the ports of each host. Pipelock
-    // does neither, and its outlet knows no hosts.
-    if bottle.egress.routes.is_empty() && bottle.egress.content().is_empty() && bottle.egress.ports().is_empty() {
+    if !bottle.egress.has_proxy() {
         return None;
     }
     let mut taken: BTreeSet<String> =
@@ -280,8 +278,15 @@ fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
         methods: spec.methods.clone(),
         headers: spec.headers.clone(),
         inject: spec.inject.as_ref().map(injection),
+        dlp: spec.dlp,
     });
-    Some(EgressPlan { routes: routes.collect() })
+    let mut dlp_of_hosts = BTreeMap::new();
+    for (host, dlp) in bottle.egress.allow.iter().filter_map(|entry| Some((&entry.host, entry.dlp?))) {
+        // The variants are ordered by strictness.
+        let strictest = dlp_of_hosts.entry(host.clone()).or_insert(dlp);
+        *strictest = dlp.max(*strictest);
+    }
+    Some(EgressPlan { routes: routes.collect(), dlp: bottle.egress.dlp.unwrap_or(RequestScan::Block), dlp_of_hosts })
 }
 
 /// Returns the name from the manifest, or a name made from the host that no other route has.

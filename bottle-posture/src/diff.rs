@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture, ports};
-use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, Runtime, SecretsMode, WorkspaceMode};
+use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture, methods, paths, ports};
+use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, RequestScan, Runtime, SecretsMode, WorkspaceMode};
 use bottle_plan::name::Service;
 use bottle_plan::value::{AllowedHost, DEFAULT_PORTS, Glob, HeaderName, Method, PathPrefix};
 
@@ -90,6 +90,16 @@ impl Posture {
             // The variants are ordered by strictness.
             let effect = if after < before { Effect::Widening } else { Effect::Narrowing };
             changes.add(effect, format!("scans requests with `{after}` instead of `{before}`"));
+        }
+        let of_other = searches(other);
+        for (place, before) in searches(self) {
+            if let Some(after) = of_other.get(&place).filter(|after| **after != before) {
+                let effect = if *after < before { Effect::Widening } else { Effect::Narrowing };
+                changes.add(
+                    effect,
+                    format!("searches requests to {place} for credentials with `{after}` instead of `{before}`"),
+                );
+            }
         }
         changes.git(self, other);
         changes.environment(self, other);
@@ -507,6 +517,26 @@ impl<'a> Allowed<'a> {
             Inspect::Connection
         }
     }
+}
+
+/// Returns the search for credentials in requests to each host, and to each route with its limits. A host with routes
+/// has the weakest of theirs.
+fn searches(posture: &Posture) -> BTreeMap<String, RequestScan> {
+    let of_host = |host: &AllowedHost| {
+        let named = covering(host).find_map(|pattern| {
+            posture.dlp_of_hosts.iter().find_map(|(host, dlp)| (host.as_str() == pattern).then_some(*dlp))
+        });
+        named.or(posture.dlp).filter(|_| posture.dlp.is_some()).unwrap_or_default()
+    };
+    let mut found: BTreeMap<_, _> = posture.open_hosts.iter().map(|host| (host.to_string(), of_host(host))).collect();
+    for route in &posture.routes {
+        let host = route.host.to_allowed();
+        let dlp = route.dlp.unwrap_or_else(|| of_host(&host));
+        let weakest = found.entry(host.to_string()).or_insert(dlp);
+        *weakest = dlp.min(*weakest);
+        found.insert(format!("{host}:{}, {}, {}", route.port, methods(&route.methods), paths(&route.paths)), dlp);
+    }
+    found
 }
 
 /// Returns the open patterns that cover a host: its own, and every wildcard that matches it. An open wildcard matches the

@@ -43,6 +43,13 @@ pub struct Posture {
     /// over plain HTTP.
     #[serde(default)]
     pub scan_requests: RequestScan,
+    /// The search by egress for credentials in what the agent sends, where neither a route nor `dlp_of_hosts` has
+    /// another. `None` if egress is not in the bottle: then nothing is searched.
+    #[serde(default)]
+    pub dlp: Option<RequestScan>,
+    /// The search for credentials of single hosts and domains.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dlp_of_hosts: BTreeMap<AllowedHost, RequestScan>,
     /// Maximum number of simultaneous connections to pipelock, where the agent reaches it directly. A further connection
     /// waits until one of them ends. `None` if egress is in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,6 +102,9 @@ pub struct RoutePosture {
     pub headers: Vec<HeaderName>,
     /// The credential that egress adds to the requests. `None`: no credential.
     pub credential: Option<CredentialPosture>,
+    /// The search for credentials in the route's requests. `None`: that of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dlp: Option<RequestScan>,
 }
 
 /// A credential that egress adds to requests.
@@ -200,6 +210,8 @@ impl Posture {
             routes: routes.map(route).collect(),
             content: content(plan),
             scan_requests: plan.proxy.scan_requests,
+            dlp: plan.egress.as_ref().map(|egress| egress.dlp),
+            dlp_of_hosts: plan.egress.as_ref().map(|egress| egress.dlp_of_hosts.clone()).unwrap_or_default(),
             max_connections: plan.egress.is_none().then(|| plan.max_connections()),
             git: git(plan),
             environment: EnvironmentPosture {
@@ -260,6 +272,7 @@ fn route(route: &Route) -> RoutePosture {
         paths: route.paths.clone(),
         methods: route.methods.clone(),
         headers: route.headers.clone(),
+        dlp: route.dlp,
         credential: route.inject.as_ref().map(|inject| CredentialPosture {
             variable: inject.token.clone(),
             header: inject.header.clone(),
@@ -431,6 +444,26 @@ impl Posture {
             RequestScan::Warn => writeln!(f, "{scanned} findings are logged.")?,
             RequestScan::Block => writeln!(f, "{scanned} findings are refused.")?,
         }
+        if hosts.is_empty() { Ok(()) } else { self.search(f) }
+    }
+
+    /// Describes the search for credentials in what the agent sends.
+    fn search(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let does = |dlp| match dlp {
+            RequestScan::Off => "lets credentials in requests pass",
+            RequestScan::Warn => "logs credentials in requests",
+            RequestScan::Block => "refuses credentials in requests",
+        };
+        let Some(dlp) = self.dlp else {
+            return writeln!(
+                f,
+                "  Credentials in requests pass: without egress nobody reads them (`egress.dlp: block`)."
+            );
+        };
+        writeln!(f, "  Egress {}: URL, headers, body (4 ms per MB).", does(dlp))?;
+        for (host, dlp) in &self.dlp_of_hosts {
+            writeln!(f, "  To {host} it {}.", does(*dlp))?;
+        }
         Ok(())
     }
 }
@@ -444,6 +477,9 @@ impl fmt::Display for RoutePosture {
         if !self.headers.is_empty() {
             write!(f, "; its headers {} pass too", listed(&self.headers))?;
         }
+        if let Some(dlp) = self.dlp {
+            write!(f, "; credentials: {dlp}")?;
+        }
         Ok(())
     }
 }
@@ -454,11 +490,11 @@ pub(crate) fn ports(ports: &BTreeSet<u16>) -> String {
     format!("port{many} {}", listed(ports.iter().map(ToString::to_string)))
 }
 
-fn methods(methods: &[Method]) -> String {
+pub(crate) fn methods(methods: &[Method]) -> String {
     if methods.is_empty() { "every method".to_owned() } else { listed(methods) }
 }
 
-fn paths(paths: &[PathPrefix]) -> String {
+pub(crate) fn paths(paths: &[PathPrefix]) -> String {
     if paths.is_empty() { "every path".to_owned() } else { format!("below {}", listed(paths)) }
 }
 

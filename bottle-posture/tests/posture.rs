@@ -104,6 +104,17 @@ fn steps() -> Vec<(&'static str, String, String)> {
             "egress: {allow: [api.example.com]}",
         ),
         step(
+            "requests to a host searched for credentials",
+            "egress: {dlp: warn, allow: ['*.example.com', b.example.com], routes: [{host: a.test, paths: [/v1]}]}",
+            "egress: {dlp: warn, allow: [{host: '*.example.com', dlp: block}, {host: b.example.com, dlp: off}], \
+             routes: [{host: a.test, paths: [/v1], dlp: off}]}",
+        ),
+        step(
+            "egress for its search",
+            "egress: {allow: [a.example.com]}",
+            "egress: {dlp: block, allow: [a.example.com]}",
+        ),
+        step(
             "content inspected below a wildcard, but for one host",
             "egress: {allow: ['*.example.com', dl.example.com]}",
             "egress: {allow: [{host: '*.example.com', inspect: content}, dl.example.com]}",

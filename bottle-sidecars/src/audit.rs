@@ -37,9 +37,23 @@ pub struct AuditLine {
     /// Rule or text that explains any outcome but `done`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Credential that egress found in a request. A refused request has the reason `dlp`; any other was let through, with
+    /// `dlp: warn`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<AuditFinding>,
     /// Further fields, by sidecar and event.
     #[serde(flatten)]
     pub details: Map<String, Value>,
+}
+
+/// Credential that was found in what the agent sent. It has no part of the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct AuditFinding {
+    /// Name of the pattern, such as `github-token`, or `bottle-secret` for a credential that egress injects.
+    pub pattern: String,
+    /// Place: `url`, `header`, `header NAME`, `body at byte N`, or `message at byte N` of a WebSocket.
+    pub place: String,
 }
 
 /// Sidecar that wrote an [`AuditLine`].

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bottle_compose::document::{Bind, Condition, Dependency, Mount, Service, Variable};
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
+use bottle_plan::manifest::RequestScan;
 use bottle_plan::plan::{InjectionValue, Route};
 use bottle_plan::value::{AllowedHost, EnvName};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
@@ -112,10 +113,19 @@ pub fn routes(plan: &BottlePlan) -> String {
     #[derive(Serialize)]
     struct File<'a> {
         version: u8,
+        dlp: RequestScan,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<Searched<'a>>,
         routes: Vec<Entry<'a>>,
         /// Empty: every host is reached on the default ports.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         ports: BTreeMap<&'a AllowedHost, BTreeSet<u16>>,
+    }
+
+    #[derive(Serialize)]
+    struct Searched<'a> {
+        host: &'a str,
+        dlp: RequestScan,
     }
 
     #[derive(Serialize)]
@@ -131,6 +141,8 @@ pub fn routes(plan: &BottlePlan) -> String {
         headers: Vec<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         inject: Option<Inject<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dlp: Option<RequestScan>,
     }
 
     #[derive(Serialize)]
@@ -158,6 +170,7 @@ pub fn routes(plan: &BottlePlan) -> String {
                 };
                 Inject { header: inject.header.as_str(), template, basic_username, slot: inject.slot.as_str() }
             }),
+            dlp: route.dlp,
         }
     }
 
@@ -165,8 +178,11 @@ pub fn routes(plan: &BottlePlan) -> String {
     let hosts_of_routes: BTreeSet<AllowedHost> = routes().map(|route| route.host.to_allowed()).collect();
     let open = plan.proxy.allow.iter().filter(|host| !plan.proxy.ports.is_empty() && !hosts_of_routes.contains(host));
     let ports = open.map(|host| (host, plan.proxy.ports_of(host))).collect();
+    let dlp = plan.egress.as_ref().map(|egress| egress.dlp).unwrap_or_default();
+    let hosts = plan.egress.iter().flat_map(|egress| &egress.dlp_of_hosts);
+    let hosts = hosts.map(|(host, dlp)| Searched { host: host.as_str(), dlp: *dlp }).collect();
     to_plain_yaml(
-        &File { version: 1, routes: routes().map(entry).collect(), ports },
+        &File { version: 1, dlp, hosts, routes: routes().map(entry).collect(), ports },
         &["What egress does with each routed host, and the ports of others. It holds names of variables, no token."
             .into()],
     )

@@ -17,6 +17,8 @@ audit.emit("started", port=9099, routes=1)
 audit.emit("reload", outcome="failed", reason="routes.yaml: not YAML", routes_sha256="0" * 64)
 audit.Record("GET", "api.example.com", 443, "/v1/x?q=hidden", route="api", injected=True, status=200).write()
 audit.Record("GET", "api.example.com", 443, "/v2", status=403, refused="path").write()
+finding = {"pattern": "github-token", "place": "header x-note"}
+audit.Record("GET", "api.example.com", 443, "/v1", status=403, refused="dlp", finding=finding).write()
 audit.Record("CONNECT", None, None, None, error="client-tls").write()
 
 os.dup2(1, gitgate.AUDIT_FD)

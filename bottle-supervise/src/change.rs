@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use bottle_plan::manifest::PushSpec;
+use bottle_plan::manifest::RequestScan;
 use bottle_plan::plan::{EgressPlan, GitAuth, GitGatePlan, Injection, InjectionValue, Route, Upstream};
 use bottle_plan::value::{
     AllowedHost, CredentialName, DEFAULT_PORTS, DebianPackage, EntryName, GitTransport, GitUrl, HeaderName, Method,
@@ -133,6 +134,11 @@ fn allow_host(plan: &mut BottlePlan, host: &AllowedHost) -> Edited {
     }
 }
 
+/// Returns egress as the manifest has it by default.
+fn new_egress() -> EgressPlan {
+    EgressPlan { dlp: RequestScan::Block, ..EgressPlan::default() }
+}
+
 fn route(
     plan: &mut BottlePlan,
     key: String,
@@ -142,7 +148,7 @@ fn route(
     credential: Option<&CredentialName>,
 ) -> Edited {
     let has_egress = plan.egress.is_some();
-    let routes = &mut plan.egress.get_or_insert_with(EgressPlan::default).routes;
+    let routes = &mut plan.egress.get_or_insert_with(new_egress).routes;
     let (inject, has_value) = match credential {
         None => (None, true),
         Some(token) => {
@@ -160,6 +166,8 @@ fn route(
         methods: methods.to_vec(),
         headers: Vec::new(),
         inject,
+        // The agent cannot ask for another search than that of the host.
+        dlp: None,
     };
     let same = |other: &Route| Route { name: route.name.clone(), key: route.key.clone(), ..other.clone() } == route;
     if routes.iter().any(same) {

@@ -130,8 +130,8 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
     let env = btree_map(env_name(), env_value(), 0..5);
     let inspect = option::of(prop_oneof![Just(Inspect::Connection), Just(Inspect::Content)]);
     let ports = option::of(prop_oneof![Just(80), Just(443), 1..=65535_u16]);
-    let inspect =
-        (ports, inspect, prop_oneof![Just(RequestScan::Off), Just(RequestScan::Warn), Just(RequestScan::Block)]);
+    let scan = prop_oneof![Just(RequestScan::Off), Just(RequestScan::Warn), Just(RequestScan::Block)];
+    let inspect = (ports, inspect, scan.clone(), option::of(scan));
     let first = (env, option::of(path()), vec(host(), 0..4), vec(route(), 0..4), vec(upstream(), 0..4), inspect);
     let second = (
         option::of(1..=50_u64),
@@ -143,12 +143,13 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
         images(),
     );
     (first, second).prop_map(|(first, second)| {
-        let (env, env_file, allow, routes, upstreams, (port, inspect, scan_requests)) = first;
+        let (env, env_file, allow, routes, upstreams, (port, inspect, scan_requests, dlp)) = first;
         let (wait, runtime, workspace, (agent, sidecar, secrets), networks, upstream_ca, images) = second;
         // Routes get distinct hosts and upstreams distinct names, because duplicates are refused.
         let routes = routes.into_iter().enumerate().map(|(index, route)| RouteSpec {
             host: format!("r{index}.{}", route.host.as_str().trim_start_matches("*.")).parse().unwrap(),
             inspect,
+            dlp,
             ..route
         });
         let upstreams = upstreams.into_iter().enumerate().map(|(index, upstream)| UpstreamSpec {
@@ -160,9 +161,10 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
             env: env.into_iter().map(|(name, value)| (name.parse().unwrap(), value)).collect(),
             env_file,
             egress: EgressSpec {
-                allow: allow.iter().map(|host| AllowSpec { host: host.parse().unwrap(), port, inspect }).collect(),
+                allow: allow.iter().map(|host| AllowSpec { host: host.parse().unwrap(), port, inspect, dlp }).collect(),
                 routes: routes.collect(),
                 scan_requests,
+                dlp,
             },
             git: GitSpec { user: None, upstreams: upstreams.collect() },
             supervise: wait.map_or(Toggle::Off, |wait| Toggle::On(SuperviseSpec { wait: Span::seconds(wait) })),

@@ -2,6 +2,7 @@
 
 mod bypass;
 mod credentials;
+mod dlp;
 mod load;
 mod refusals;
 mod streams;

@@ -122,6 +122,7 @@ impl RouteSpec {
             headers: Vec::new(),
             inject: None,
             inspect: None,
+            dlp: None,
         })
     }
 

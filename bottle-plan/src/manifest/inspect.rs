@@ -34,12 +34,7 @@ impl fmt::Display for Inspect {
     }
 }
 
-/// Scan of request headers and bodies by pipelock. It covers the requests that pipelock can read: those to hosts with
-/// `inspect: content`, and those over plain HTTP.
-///
-/// A scan takes about 2.4 s per MB for every request, and an agent sends its whole conversation with every turn. When
-/// the scan is on, compressed bodies and bodies above 1 MiB are denied. Headers are not scanned if egress injects a
-/// credential into such a request, because the scan would find that credential.
+/// Scan of requests for credentials and other secrets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RequestScan {
@@ -62,8 +57,7 @@ impl fmt::Display for RequestScan {
     }
 }
 
-/// An entry of `egress.allow`: a host as text, or `{host: HOST, inspect: connection|content}`. A host may have a port:
-/// `HOST:PORT`.
+/// An entry of `egress.allow`: a host as text, or `{host: HOST, inspect: …, dlp: …}`. A host may have a port: `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowSpec {
     /// The host, or a domain wildcard: `*.example.com` covers `example.com` and every name below it.
@@ -72,11 +66,13 @@ pub struct AllowSpec {
     pub port: Option<u16>,
     /// The host's inspection by pipelock. `None`: the value of another entry for the same host, else `connection`.
     pub inspect: Option<Inspect>,
+    /// The search by egress for credentials in requests to the host. `None`: that of the bottle.
+    pub dlp: Option<RequestScan>,
 }
 
 impl From<AllowedEndpoint> for AllowSpec {
     fn from(endpoint: AllowedEndpoint) -> Self {
-        Self { host: endpoint.host(), port: endpoint.port(), inspect: None }
+        Self { host: endpoint.host(), port: endpoint.port(), inspect: None, dlp: None }
     }
 }
 
@@ -88,12 +84,19 @@ impl AllowSpec {
         self
     }
 
+    /// Sets the search for credentials in requests to the host.
+    #[must_use]
+    pub const fn with_dlp(mut self, dlp: RequestScan) -> Self {
+        self.dlp = Some(dlp);
+        self
+    }
+
     fn endpoint(&self) -> String {
         self.port.map_or_else(|| self.host.to_string(), |port| format!("{}:{port}", self.host))
     }
 }
 
-/// A host and its inspection by pipelock.
+/// A host, its inspection by pipelock, and the search by egress for credentials in requests to it.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AllowForm {
@@ -103,16 +106,20 @@ struct AllowForm {
     /// The host's inspection by pipelock. Default: the value of another entry for the same host, else `connection`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inspect: Option<Inspect>,
+    /// The search for credentials in requests to the host. Default: that of the longest `*.` entry that covers it, else
+    /// that of the bottle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dlp: Option<RequestScan>,
 }
 
 impl Serialize for AllowSpec {
-    /// Writes the short form if `inspect` is not set.
+    /// Writes the short form if only the host is set.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.inspect {
-            None => serializer.serialize_str(&self.endpoint()),
-            inspect => {
+        match (self.inspect, self.dlp) {
+            (None, None) => serializer.serialize_str(&self.endpoint()),
+            (inspect, dlp) => {
                 let host = self.endpoint().parse().map_err(serde::ser::Error::custom)?;
-                AllowForm { host, inspect }.serialize(serializer)
+                AllowForm { host, inspect, dlp }.serialize(serializer)
             }
         }
     }
@@ -135,7 +142,7 @@ impl<'de> Deserialize<'de> for AllowSpec {
 
             fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<AllowSpec, A::Error> {
                 let form = AllowForm::deserialize(de::value::MapAccessDeserializer::new(access))?;
-                Ok(AllowSpec { inspect: form.inspect, ..AllowSpec::from(form.host) })
+                Ok(AllowSpec { inspect: form.inspect, dlp: form.dlp, ..AllowSpec::from(form.host) })
             }
         }
 
@@ -151,7 +158,7 @@ impl JsonSchema for AllowSpec {
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let (host, mapping) = (generator.subschema_for::<AllowedEndpoint>(), generator.subschema_for::<AllowForm>());
         schemars::json_schema!({
-            "description": "A host as text, or `{host: HOST, inspect: connection|content}`. Its ports are 80 and 443, or the one of `HOST:PORT`.",
+            "description": "A host as text, or `{host: HOST, inspect: connection|content, dlp: off|warn|block}`. Its ports are 80 and 443, or the one of `HOST:PORT`.",
             "anyOf": [host, mapping],
         })
     }

@@ -99,8 +99,16 @@ pub struct EgressSpec {
     pub allow: Vec<AllowSpec>,
     /// Routes: hosts for which requests are limited or given a credential. A route's host need not be in `allow`.
     pub routes: Vec<RouteSpec>,
-    /// The scan of headers and bodies of the requests that pipelock can read. Default: `off`.
+    /// The scan of headers and bodies by pipelock. It covers the requests that pipelock can read: those to hosts with
+    /// `inspect: content`, and those over plain HTTP. It takes about 2.4 s per MB, and an agent sends its whole
+    /// conversation with every turn. Compressed bodies and bodies above 1 MiB are then denied. Headers are not scanned if
+    /// egress injects a credential into such a request. Default: `off`.
     pub scan_requests: RequestScan,
+    /// The search by egress for credentials and private keys in what the agent sends: URLs, headers, bodies and
+    /// WebSocket messages. It takes 4 ms per MB. `warn` and `block` bring egress into the bottle. Default: `block` if
+    /// egress is in it anyway, for a route, a port or a host with `inspect: content`, else `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dlp: Option<RequestScan>,
 }
 
 impl EgressSpec {
@@ -123,6 +131,16 @@ impl EgressSpec {
         }
         ports.retain(|_, ports| *ports != DEFAULT_PORTS.into());
         ports
+    }
+
+    /// Returns whether the bottle has egress. It also bounds the number of requests that pipelock decrypts at once, and
+    /// limits the ports of each host. Pipelock does neither, and its outlet knows no hosts.
+    pub(crate) fn has_proxy(&self) -> bool {
+        let mut dlp = self.allow.iter().map(|entry| entry.dlp).chain([self.dlp]);
+        !self.routes.is_empty()
+            || !self.content().is_empty()
+            || !self.ports().is_empty()
+            || dlp.any(|dlp| dlp.unwrap_or_default() != RequestScan::Off)
     }
 
     /// Returns the hosts whose content pipelock inspects, sorted, without duplicates.
@@ -169,6 +187,9 @@ pub struct RouteSpec {
     /// The host's inspection by pipelock. Default: the value of another entry for the same host, else `connection`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspect: Option<Inspect>,
+    /// The search for credentials in the route's requests. Default: that of the host, else that of the bottle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dlp: Option<RequestScan>,
 }
 
 pub(super) const fn https_port() -> u16 {
