@@ -307,9 +307,10 @@ impl Bottles {
     pub fn posture(&self, slug: &Slug) -> crate::Result<Posture> {
         let layout = self.state_root.bottle(slug);
         let plan = bottle_supervise::current_plan(&layout)?;
-        let images = JournalFile::open(&layout)?.journal().images;
-        let ids = images.into_iter().map(|(service, image)| (service, image.id)).collect();
-        Ok(Posture::of(&plan).with_image_ids(ids))
+        let journal = JournalFile::open(&layout)?.journal();
+        let watched = journal.handle.and_then(|handle| Some(handle.expected?.watched_disk.is_some()));
+        let ids = journal.images.into_iter().map(|(service, image)| (service, image.id)).collect();
+        Ok(Posture::of(&plan).with_image_ids(ids).with_watched_disk(watched))
     }
 
     fn names(&self, slug: &Slug) -> Names {

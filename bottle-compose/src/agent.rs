@@ -66,6 +66,7 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         mem_limit: memory,
         memswap_limit: memory,
         cpus: limits.cpus.map(|cpus| cpus.to_string()),
+        storage_opt: plan.launch().engine.disk_quota.then(|| ("size".to_owned(), disk(bottle))).into_iter().collect(),
         stop_grace_period: Some(STOP_GRACE.into()),
         depends_on: sidecars
             .iter()
@@ -84,8 +85,18 @@ fn agent_labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
     let bottle = plan.plan();
     let argv = serde_json::Value::from(agent_argv(bottle)).to_string();
     let own = [("user", AGENT_USER), ("workdir", bottle.workspace.target.as_str()), ("command", &argv)];
-    let own = own.map(|(key, value)| (format!("{}.{key}", bottle.names.prefix()), value.to_owned()));
+    let own = own.map(|(key, value)| (key, value.to_owned()));
+    // The limit that the launcher watches, where the engine has none.
+    let watched = (!plan.launch().engine.disk_quota).then(|| (DISK_LABEL, disk(bottle)));
+    let own = own.into_iter().chain(watched).map(|(key, value)| (format!("{}.{key}", bottle.names.prefix()), value));
     labels(plan).into_iter().chain(own).collect()
+}
+
+/// Label, below the prefix, with the size in bytes beyond which the launcher pauses the agent.
+pub const DISK_LABEL: &str = "disk";
+
+fn disk(plan: &BottlePlan) -> String {
+    plan.agent_disk().bytes().to_string()
 }
 
 fn copies(plan: &ResolvedPlan) -> bool {

@@ -125,6 +125,9 @@ pub struct Service {
     /// Maximum number of processors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
+    /// Options of the storage driver, such as `size`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_opt: BTreeMap<String, String>,
     /// Time between SIGTERM and SIGKILL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_grace_period: Option<String>,

@@ -91,7 +91,7 @@ mod seal;
 pub mod sidecar;
 mod yaml;
 
-pub use agent::{AGENT_CA_BUNDLE, AGENT_CA_CERT, AGENT_PROMPT, AGENT_USER, agent_argv};
+pub use agent::{AGENT_CA_BUNDLE, AGENT_CA_CERT, AGENT_PROMPT, AGENT_USER, DISK_LABEL, agent_argv};
 pub use document::ComposeFile;
 pub use render::{RenderError, render};
 pub use sidecar::{AgentAccess, Sidecar};

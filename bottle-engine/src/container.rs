@@ -214,6 +214,27 @@ impl Engine {
         self.run(&command.with_label(format!("send {signal} to {container}"))).map(drop)
     }
 
+    /// Returns the size in bytes of the files that a container has written to its own layer. `None` if it does not exist, or
+    /// the engine does not tell. The engine adds up the sizes of the files, so it takes longer the more there are.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine cannot be queried, or takes longer than two minutes.
+    pub fn written_bytes(&self, container: &str) -> Result<Option<u64>, EngineError> {
+        let words = ["container", "inspect", "--size", "--format", "{{.SizeRw}}", container];
+        let output = self.run_if_there(&self.query(words).with_timeout(Duration::from_secs(120)))?;
+        Ok(output.and_then(|output| output.stdout.text().trim().parse().ok()))
+    }
+
+    /// Suspends every process of a container.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the container does not exist, does not run or is paused.
+    pub fn pause(&self, container: &str) -> Result<(), EngineError> {
+        self.run(&self.change(["pause", container]).with_label(format!("pause {container}"))).map(drop)
+    }
+
     /// Sets the restart policy of containers, such as `on-failure`.
     ///
     /// # Errors

@@ -94,6 +94,10 @@ impl Probe<'_> {
         let args = ["info", "--format", "{{json .}}"];
         let info: DockerInfo = self.ask_json(args)?;
         let server_version = self.version(&args, &info.server_version)?;
+        let disk_quota = flavour == Flavour::Docker && {
+            // A remote engine's directory is not on this host, and is then taken to have none.
+            has_disk_quota(&info, &std::fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+        };
         let plugin = info.client_info.and_then(|client| {
             client.plugins.into_iter().flatten().find(|plugin| plugin.name == "compose").and_then(|it| it.version)
         });
@@ -113,6 +117,7 @@ impl Probe<'_> {
             arch: info.architecture,
             runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
             memory: info.mem_total,
+            disk_quota,
             clock_ahead: info.system_time.as_deref().and_then(clock_ahead),
         })
     }
@@ -137,6 +142,7 @@ impl Probe<'_> {
             arch: info.host.arch,
             runtimes: info.host.oci_runtime.map(|runtime| runtime.name).into_iter().collect(),
             memory: info.host.mem_total,
+            disk_quota: false,
             clock_ahead: None,
         })
     }
@@ -151,6 +157,24 @@ impl Probe<'_> {
         Version::parse(text).ok_or_else(|| {
             EngineError::answer(&Command::new(self.program).with_args(args), "it names no version of the engine", text)
         })
+    }
+}
+
+/// Returns true if a container of Docker can have a limit for the size of its files. With overlay2, the directory of the
+/// engine has to be on XFS that was mounted with project quotas. `mounts` is the kernel's list of mounts.
+fn has_disk_quota(info: &DockerInfo, mounts: &str) -> bool {
+    match info.driver.as_str() {
+        "btrfs" | "zfs" | "windowsfilter" => true,
+        "overlay2" => {
+            let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            let mounts = fields.filter(|fields| fields.len() > 3 && info.docker_root_dir.starts_with(fields[1]));
+            // The last one of the longest is in effect.
+            let mount = mounts.max_by_key(|fields| fields[1].len());
+            mount.is_some_and(|fields| {
+                fields[2] == "xfs" && fields[3].split(',').any(|option| matches!(option, "prjquota" | "pquota"))
+            })
+        }
+        _ => false,
     }
 }
 
@@ -214,6 +238,11 @@ struct DockerInfo {
     os_type: String,
     #[serde(default)]
     architecture: String,
+    /// Storage driver, such as `overlay2`.
+    #[serde(default)]
+    driver: String,
+    #[serde(default)]
+    docker_root_dir: std::path::PathBuf,
     system_time: Option<String>,
     mem_total: Option<u64>,
     security_options: Option<Vec<String>>,
@@ -296,4 +325,28 @@ pub fn rehearsal() -> RecordingBackend {
         .with_answer(Matcher::prefix(["image", "inspect"]), absent("image"))
         .with_answer(Matcher::prefix(["network", "inspect"]), Answer::stdout(NETWORK))
         .with_answer(Matcher::prefix(["container", "inspect"]), Answer::stdout(CONTAINER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_needs_a_storage_driver_that_has_one() {
+        let mounts =
+            "/dev/vda / ext4 rw 0 0\n/dev/vdb /data xfs rw,prjquota 0 0\n/dev/vdc /data/plain xfs rw,noquota 0 0\n";
+        for (driver, root, wanted) in [
+            ("btrfs", "/var/lib/docker", true),
+            ("zfs", "/var/lib/docker", true),
+            ("overlay2", "/var/lib/docker", false),
+            ("overlay2", "/data/docker", true),
+            ("overlay2", "/data/plain/docker", false),
+            ("overlay2", "/database", false),
+            ("vfs", "/data/docker", false),
+        ] {
+            let info = serde_json::json!({"Driver": driver, "DockerRootDir": root});
+            let info: DockerInfo = serde_json::from_value(info).unwrap();
+            assert_eq!(has_disk_quota(&info, mounts), wanted, "{driver} {root}");
+        }
+    }
 }

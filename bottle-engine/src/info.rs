@@ -114,6 +114,8 @@ pub struct EngineInfo {
     /// Memory that the containers share, in bytes. `None` if the engine does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// True if the engine's storage driver can limit the size of a container's files.
+    pub disk_quota: bool,
     /// Seconds by which the engine's clock is ahead of this host's; negative when it is behind. `None` when the engine
     /// does not tell its time.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,6 +152,7 @@ impl EngineInfo {
                 || (major == 25 && server(25, 0, 5))
                 || (major == 23 && server(23, 0, 11)),
             local_files: self.endpoint.is_local,
+            disk_quota: self.disk_quota,
             runtimes: self.runtimes.clone(),
         }
     }
@@ -183,6 +186,8 @@ pub struct Capabilities {
     pub sealed_resolver: bool,
     /// The engine sees this host's files.
     pub local_files: bool,
+    /// `storage_opt: {size: …}`: the storage drivers btrfs, zfs and windowsfilter, and overlay2 on XFS with project quotas.
+    pub disk_quota: bool,
     /// Names of the runtimes that a service can use.
     pub runtimes: BTreeSet<String>,
 }

@@ -11,6 +11,7 @@ use bottle_files::tar::{self, Packer, Skipped};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use bottle_verify::{Verification, Verify, VerifyError};
 
+use crate::disk::DiskWatch;
 use crate::handle::Handle;
 use crate::health::{self, ServiceHealth};
 use crate::home::{Foreign, Home};
@@ -87,6 +88,8 @@ pub struct Bottle {
     handle: Handle,
     /// Dropped before the owner, so that it reports nothing of the teardown.
     watch: Mutex<Option<HealthWatch>>,
+    /// Dropped before the owner as well. Only the process that launched the bottle has one.
+    disk: Mutex<Option<DiskWatch>>,
     ownership: Ownership,
     /// Time of the last check that found the seal in order.
     sealed: Mutex<Option<Instant>>,
@@ -112,8 +115,10 @@ impl Bottle {
             journal.handle = Some(handle.clone());
         })?;
         let names = guard.journal().names();
-        let sealed = Mutex::new(Some(Instant::now()));
-        Ok(Self { engine, names, handle, watch: Mutex::default(), ownership: Ownership::Owned(guard), sealed })
+        let limit = handle.expected.as_ref().and_then(|expected| expected.watched_disk);
+        let disk = Mutex::new(limit.map(|limit| DiskWatch::start(&engine, &names, limit, guard.observer())));
+        let (watch, sealed) = (Mutex::default(), Mutex::new(Some(Instant::now())));
+        Ok(Self { engine, names, handle, watch, disk, ownership: Ownership::Owned(guard), sealed })
     }
 
     /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
@@ -141,7 +146,8 @@ impl Bottle {
         };
         let observer = Arc::clone(&options.observer);
         let ownership = Ownership::Attached { root: root.clone(), layout, options };
-        let bottle = Self { engine, names, handle, watch: Mutex::default(), ownership, sealed: Mutex::default() };
+        let (watch, disk, sealed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let bottle = Self { engine, names, handle, watch, disk, ownership, sealed };
         if let Err(BottleError::Unsealed { slug, problem }) = bottle.check_seal() {
             observer.event(&Event::Warning { message: format!("bottle `{slug}`: {problem}") });
         }
@@ -364,6 +370,7 @@ impl Bottle {
     /// [`TeardownError`] when something could not be removed. [`recover`](crate::recover) tries again.
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
         drop(self.replace_watch(None));
+        drop(std::mem::take(&mut *self.disk.lock().unwrap_or_else(PoisonError::into_inner)));
         let report = match &self.ownership {
             Ownership::Owned(guard) => guard.close(),
             Ownership::Attached { root, options, .. } => undo_all(&self.engine, root, &self.names, options)

@@ -1,6 +1,7 @@
 //! The lifecycle of a running bottle: its handle, the journal of what was created, teardown and recovery.
 
 mod bottle;
+mod disk;
 mod event_log;
 mod hand_over;
 mod handle;

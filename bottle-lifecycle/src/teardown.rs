@@ -206,6 +206,10 @@ impl TeardownGuard {
         self.file.journal()
     }
 
+    pub(crate) fn observer(&self) -> Arc<dyn Observer> {
+        Arc::clone(&self.options.observer)
+    }
+
     /// Returns the journal file.
     pub const fn file(&self) -> &Arc<JournalFile> {
         &self.file

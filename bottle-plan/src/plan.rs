@@ -433,6 +433,11 @@ impl BottlePlan {
         self.limits.agent.pids.unwrap_or(4096)
     }
 
+    /// Returns the maximum size of the files that the agent writes. Default: 20 GiB.
+    pub fn agent_disk(&self) -> ByteSize {
+        self.limits.agent.disk.unwrap_or(ByteSize::mib(20 << 10))
+    }
+
     /// Returns the maximum number of each sidecar's processes and threads. Default: 256.
     pub fn sidecar_pids(&self) -> u32 {
         self.limits.sidecar.pids.unwrap_or(256)

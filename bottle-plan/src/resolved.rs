@@ -55,6 +55,9 @@ pub struct EngineFacts {
     pub start_interval: bool,
     /// The memory that the engine's containers share, in bytes. `None` if the engine does not report it.
     pub memory: Option<u64>,
+    /// `true` if the engine can limit the size of a container's files (`storage_opt`).
+    #[serde(default)]
+    pub disk_quota: bool,
 }
 
 /// The option that keeps an internal network free of an address of the host.

@@ -372,6 +372,7 @@ impl Changes {
         self.limit(&format!("memory of {whose}"), old.memory, new.memory);
         self.limit(&format!("processors of {whose}"), old.cpus, new.cpus);
         self.limit(&format!("processes of {whose}"), old.pids, new.pids);
+        self.limit(&format!("files of {whose}"), old.disk, new.disk);
     }
 
     /// Compares one limit. A missing limit stands for the default or for no limit, and counts as higher than any value.

@@ -79,6 +79,11 @@ pub struct Posture {
     /// The way in which sidecars get the values of their credentials.
     #[serde(default)]
     pub secrets: SecretsMode,
+    /// True if the process that launched the bottle limits the size of the agent's files: it measures them, and pauses the
+    /// agent. When it ends, there is no limit. False if the engine's storage driver limits them. Known after a launch only,
+    /// and not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_is_watched: Option<bool>,
     /// The id of every service's image on the engine, by the service's name. Known after a launch only, and not compared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub image_ids: BTreeMap<String, String>,
@@ -234,8 +239,16 @@ impl Posture {
             images,
             limits: plan.limits.clone(),
             secrets: plan.secrets,
+            disk_is_watched: None,
             image_ids: BTreeMap::new(),
         }
+    }
+
+    /// Sets what limits the agent's files, which only a launch knows.
+    #[must_use]
+    pub const fn with_watched_disk(mut self, is_watched: Option<bool>) -> Self {
+        self.disk_is_watched = is_watched;
+        self
     }
 
     /// Returns the ports of one of the open hosts.
@@ -387,7 +400,13 @@ impl fmt::Display for Posture {
         let cpus = or(limits.cpus.map(|cpus| cpus.to_string()), "all");
         let pids = or(limits.pids.map(|pids| pids.to_string()), "4096");
         writeln!(f, "  may take {memory} of the memory, {cpus} of the processors, {pids} processes")?;
-        writeln!(f, "  may fill the engine's disk: its files have no limit")?;
+        let disk = or(limits.disk.map(|disk| disk.to_string()), "20GiB");
+        let beyond = match self.disk_is_watched {
+            Some(false) => "the engine limits it",
+            Some(true) => "beyond that the launching process pauses it, as long as that process runs",
+            None => "the engine limits it, or else the launching process pauses it, as long as that process runs",
+        };
+        writeln!(f, "  may write files of {disk}: {beyond}")?;
         if let Some(path) = &self.upstream_ca {
             writeln!(f, "\nUpstream connections also trust the certificates in {path}.")?;
         }

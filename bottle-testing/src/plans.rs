@@ -63,7 +63,12 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
         version: "0.1.0".into(),
         owner: "4242@1700000000".into(),
         state: "0123456789abcdef".into(),
-        engine: EngineFacts { host_gateway: HostGateway::InhibitIpv4, start_interval: true, memory: Some(8 << 30) },
+        engine: EngineFacts {
+            host_gateway: HostGateway::InhibitIpv4,
+            start_interval: true,
+            memory: Some(8 << 30),
+            disk_quota: false,
+        },
         networks: NetworkFacts {
             internal: plan.names.internal_network(),
             egress: plan.names.egress_network(),
@@ -174,7 +179,8 @@ pub fn fullest() -> ResolvedPlan {
     manifest.agents.retain(|name, _| name.as_str() == "coder");
     let plan = plan(&manifest);
     let mut facts = facts(&plan, Path::new(ODD));
-    facts.engine = EngineFacts { host_gateway: HostGateway::Isolated, start_interval: false, memory: None };
+    facts.engine =
+        EngineFacts { host_gateway: HostGateway::Isolated, start_interval: false, memory: None, disk_quota: true };
     plan.resolve(facts).unwrap()
 }
 

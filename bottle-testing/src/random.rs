@@ -24,7 +24,7 @@ pub fn resolved_plan() -> impl Strategy<Value = ResolvedPlan> {
         let plan = crate::plans::plan(&manifest);
         let mut facts = crate::plans::facts(&plan, &root);
         let host_gateway = if isolated { HostGateway::Isolated } else { HostGateway::InhibitIpv4 };
-        facts.engine = EngineFacts { host_gateway, start_interval, memory: Some(8 << 30) };
+        facts.engine = EngineFacts { host_gateway, start_interval, memory: Some(8 << 30), disk_quota: start_interval };
         plan.resolve(facts).unwrap()
     })
 }
@@ -171,7 +171,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
             runtime,
             images,
             workspace,
-            limits: LimitsSpec { agent, sidecar },
+            limits: LimitsSpec { agent, sidecar: ContainerLimits { disk: None, ..sidecar } },
             networks,
             tls: TlsSpec { upstream_ca, ..TlsSpec::default() },
             secrets,
@@ -251,7 +251,7 @@ fn workspace() -> impl Strategy<Value = WorkspaceSpec> {
 fn limits() -> impl Strategy<Value = ContainerLimits> {
     (option::of(16..4096_u64), option::of(1..64_000_u32), option::of(16..5000_u32)).prop_map(|(memory, cpus, pids)| {
         let cpus = cpus.map(|cpus| format!("{}.{:03}", cpus / 1000, cpus % 1000).parse().unwrap());
-        ContainerLimits { memory: memory.map(ByteSize::mib), cpus, pids }
+        ContainerLimits { memory: memory.map(ByteSize::mib), cpus, pids, disk: memory.map(ByteSize::mib) }
     })
 }
 

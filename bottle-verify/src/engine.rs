@@ -315,6 +315,7 @@ mod tests {
             containers: vec!["a".into(), "s".into(), "e".into()],
             credentials: vec![("v".into(), "e".into())],
             slots: vec!["EGRESS_TOKEN_A".into()],
+            watched_disk: None,
             is_gvisor: false,
         };
         (facts, expected)

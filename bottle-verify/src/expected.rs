@@ -41,6 +41,9 @@ pub struct Expected {
     /// Variables that no container has, because their values are in those volumes.
     #[serde(default)]
     pub slots: Vec<String>,
+    /// Size in bytes that the agent's files may have, if the launcher and not the engine limits it.
+    #[serde(default)]
+    pub watched_disk: Option<u64>,
     /// True if the agent runs in gVisor, whose own kernel does not show a system call filter.
     pub is_gvisor: bool,
 }
@@ -88,6 +91,9 @@ impl Expected {
             containers: document.services.iter().map(|(_, service)| service.container_name.clone()).collect(),
             credentials: document.volumes.iter().filter_map(|(name, volume)| owner(document, name, volume)).collect(),
             slots: document.credentials.iter().flat_map(|(_, slots)| slots).map(ToString::to_string).collect(),
+            watched_disk: agent.labels.iter().find_map(|(key, value)| {
+                key.ends_with(&format!(".{}", bottle_compose::DISK_LABEL)).then(|| value.parse().ok())?
+            }),
             is_gvisor: agent.runtime.as_deref() == Some("runsc"),
         })
     }

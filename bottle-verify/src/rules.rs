@@ -76,6 +76,7 @@ pub(crate) mod tests {
             containers: Vec::new(),
             credentials: Vec::new(),
             slots: Vec::new(),
+            watched_disk: None,
             is_gvisor: false,
         }
     }

@@ -47,7 +47,8 @@ fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, Lau
         engine.require(&Capability::InhibitIpv4)?;
         HostGateway::InhibitIpv4
     };
-    Ok(EngineFacts { host_gateway, start_interval: capabilities.start_interval, memory: engine.info().memory })
+    let (start_interval, disk_quota) = (capabilities.start_interval, capabilities.disk_quota);
+    Ok(EngineFacts { host_gateway, start_interval, memory: engine.info().memory, disk_quota })
 }
 
 /// Checks each image that is named by a digest against the image that the engine has. One that it does not have is pulled

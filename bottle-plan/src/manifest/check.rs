@@ -108,6 +108,11 @@ impl BottleSpec {
         self.check_workspace(all, &format!("{key}.workspace"));
         check_limits(all, self.limits.agent, &format!("{key}.limits.agent"));
         check_limits(all, self.limits.sidecar, &format!("{key}.limits.sidecar"));
+        all.add(need(
+            self.limits.sidecar.disk.is_none(),
+            || format!("{key}.limits.sidecar.disk"),
+            "a sidecar writes no files, since its root is read-only; accepted: `disk` of the agent",
+        ));
         self.networks.check(all, &format!("{key}.networks"));
         all.add(need(
             (Span::seconds(600)..=Span::seconds(398 * 24 * 60 * 60)).contains(&self.tls.lifetime),
@@ -200,6 +205,11 @@ fn check_limits(all: &mut Check, limits: ContainerLimits, key: &str) {
         limits.pids.is_none_or(|pids| pids >= 16),
         || format!("{key}.pids"),
         "too few for any of the containers; accepted: at least 16",
+    ));
+    all.add(need(
+        limits.disk.is_none_or(|disk| disk >= ByteSize::mib(16)),
+        || format!("{key}.disk"),
+        "too little for an agent; accepted: at least `16MiB`",
     ));
 }
 

@@ -493,7 +493,7 @@ pub enum WorkspaceMode {
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSpec {
     /// The agent's container. Default: half of the engine's memory, but at least 2 GiB; all processors,
-    /// which Linux divides among the containers; 4096 processes. Its disk space is not limited.
+    /// which Linux divides among the containers; 4096 processes; 20 GiB of files.
     pub agent: ContainerLimits,
     /// Each sidecar's container. Default: 1 GiB of memory, 256 processes. Pipelock accepts one connection of the agent
     /// for each 8 MiB of its memory, or 16 MiB if it scans request bodies: 128 or 64 by default. More connections wait.
@@ -514,6 +514,10 @@ pub struct ContainerLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16))]
     pub pids: Option<u32>,
+    /// The maximum size of the files that the agent writes into its container. For the agent only, because a sidecar's root
+    /// is read-only. A directory of the host that is bound into the container, and files in memory, do not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ByteSize>,
 }
 
 /// The bottle's certificate authorities, and the additional ones that its upstream connections trust.

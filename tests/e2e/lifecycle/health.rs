@@ -34,7 +34,7 @@ fn a_dead_sidecar_is_listed_with_the_reason_and_reported_to_the_observer() {
     let bottle = options(engine(), &place.state()).launch(plan(FULL, "health")).unwrap();
     let container = |service| bottle.names().container(service);
     let health = bottle.health().unwrap();
-    assert!(health.len() == 6 && health.iter().all(ServiceHealth::is_up), "{health:#?}");
+    assert!(health.len() == 7 && health.iter().all(ServiceHealth::is_up), "{health:#?}");
     assert!(run(tool(&place).arg("list")).ok().contains("7 of 7 up"));
 
     let events = Arc::new(Mutex::new(Vec::new()));
@@ -194,25 +194,27 @@ fn a_restarted_sidecar_is_reached_again_also_at_another_address() {
         assert_reached(&bottle, &services);
         figure(format_args!("every sidecar is reached {:?} after the restart of {service}", restarted.elapsed()));
     }
-    // Down together and up in another order, they get each other's addresses.
-    let containers = services.map(|service| bottle.names().container(service));
-    let attached = containers.iter().skip(1);
+    // Down together and up in another order, they get each other's addresses: the highest one gets the lowest. Pipelock's
+    // is the outlet's.
     let network = bottle.names().internal_network();
     let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
-    let addresses = || {
-        attached.clone().map(|container| docker(["inspect", "--format", &format, container]).stdout).collect::<Vec<_>>()
+    let address = |service: &Service| -> std::net::Ipv4Addr {
+        let container = bottle.names().container(*service);
+        docker(["inspect", "--format", &format, &container]).stdout.trim().parse().unwrap()
     };
-    let before = addresses();
-    for container in &containers {
-        docker(["stop", "--time", "2", container]);
+    let mut others = services.iter().filter(|service| **service != Service::Pipelock).copied().collect::<Vec<_>>();
+    others.sort_by_key(address);
+    let before: Vec<_> = others.iter().map(address).collect();
+    for service in services {
+        docker(["stop", "--time", "2", &bottle.names().container(service)]);
     }
-    for container in containers.iter().rev() {
-        docker(["start", container]);
+    for service in std::iter::once(&Service::Pipelock).chain(others.iter().rev()) {
+        docker(["start", &bottle.names().container(*service)]);
     }
     for service in services {
         wait_for(&bottle, service, "is running, healthy");
     }
-    assert_ne!(before, addresses());
+    assert_ne!(before, others.iter().map(address).collect::<Vec<_>>());
     assert_reached(&bottle, &services);
     lab.close(&bottle);
 }

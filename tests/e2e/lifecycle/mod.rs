@@ -1,6 +1,7 @@
 //! Launchers that die and engines that fail. Nothing may be left behind.
 
 mod crowd;
+mod disk;
 mod handle;
 mod health;
 mod killed;

@@ -1,0 +1,113 @@
+//! Limit on the agent's files, where the engine has none.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bottle_engine::{Engine, EngineError};
+use bottle_exec::{CancelToken, Control, Event, Observer, chain};
+use bottle_plan::{Names, Service};
+
+/// Bounds of the time between two measurements.
+const OFTEN: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_secs(10);
+/// Bytes that an agent writes in a second at most, for the time until the next measurement.
+const FASTEST: u64 = 2 << 30;
+/// The longest pause after a measurement that took long, which is nine times as long as it took.
+const RESTED: Duration = Duration::from_secs(300);
+
+/// A thread that measures what the agent has written, and pauses the agent beyond a limit. It ends when this is dropped.
+///
+/// A measurement takes about 50 ms, and longer with very many files. They come the closer together the less is left of the
+/// limit, and take at most a tenth of the time.
+#[derive(Debug)]
+pub(crate) struct DiskWatch {
+    cancel: CancelToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DiskWatch {
+    pub(crate) fn start(engine: &Engine, names: &Names, limit: u64, observer: Arc<dyn Observer>) -> Self {
+        let cancel = CancelToken::new();
+        let engine = engine.clone().with_control(Control::cancelled_by(cancel.clone()));
+        let (container, token) = (names.container(Service::Agent), cancel.clone());
+        let thread = thread::spawn(move || watch(&engine, &container, limit, &*observer, &token));
+        Self { cancel, thread: Some(thread) }
+    }
+}
+
+impl Drop for DiskWatch {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        // An observer that closes the bottle does so in the thread itself.
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+            _ = thread.join();
+        }
+    }
+}
+
+fn watch(engine: &Engine, container: &str, limit: u64, observer: &dyn Observer, cancel: &CancelToken) {
+    let (mut wait, mut was_broken) = (until_next(0, limit), false);
+    loop {
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            if cancel.is_cancelled() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let began = Instant::now();
+        let written = measure(engine, container, limit, observer);
+        if cancel.is_cancelled() {
+            return;
+        }
+        wait = until_next(*written.as_ref().unwrap_or(&0), limit).max((began.elapsed() * 9).min(RESTED));
+        match written {
+            Ok(_) => was_broken = false,
+            Err(_) if std::mem::replace(&mut was_broken, true) => {}
+            Err(error) => {
+                let message =
+                    format!("failed to measure what {container} has written, trying again: {}", chain(&error));
+                observer.event(&Event::Warning { message });
+            }
+        }
+    }
+}
+
+/// Returns the size of the agent's files, and pauses the agent if they are larger than the limit and it runs.
+fn measure(engine: &Engine, container: &str, limit: u64, observer: &dyn Observer) -> Result<u64, EngineError> {
+    let written = engine.written_bytes(container)?.unwrap_or_default();
+    if written > limit && engine.container(container)?.is_some_and(|state| state.status == "running") {
+        engine.pause(container)?;
+        let (written, limit) = (mebibytes(written), mebibytes(limit));
+        let state = format!(
+            "was paused: its files take {written} MiB, more than the {limit} MiB of `limits.agent.disk`; take the bottle \
+             down, or run `docker unpause {container}` to let it go on until the next measurement"
+        );
+        observer.event(&Event::ServiceChanged { service: Service::Agent.to_string(), is_up: false, state });
+    }
+    Ok(written)
+}
+
+const fn mebibytes(bytes: u64) -> u64 {
+    bytes >> 20
+}
+
+/// Returns the time in which an agent cannot write what is left of its limit, within the bounds.
+fn until_next(written: u64, limit: u64) -> Duration {
+    Duration::from_secs(limit.saturating_sub(written) / FASTEST).clamp(OFTEN, SELDOM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measurements_come_closer_together_near_the_limit() {
+        let seconds = |written: u64, limit: u64| until_next(written << 30, limit << 30).as_secs();
+        assert_eq!(
+            [seconds(0, 200), seconds(0, 20), seconds(10, 20), seconds(19, 20), seconds(30, 20)],
+            [10, 10, 5, 1, 1]
+        );
+    }
+}
