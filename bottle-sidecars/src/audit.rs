@@ -52,7 +52,7 @@ pub struct AuditLine {
 pub struct AuditFinding {
     /// Name of the pattern, such as `github-token`, or `bottle-secret` for a credential that egress injects.
     pub pattern: String,
-    /// Place: `url`, `header`, `header NAME`, `body at byte N`, or `message at byte N` of a WebSocket.
+    /// Place: `host`, `url`, `header`, `header NAME`, `body at byte N`, or `message at byte N` of a WebSocket.
     pub place: String,
 }
 

@@ -179,8 +179,13 @@ pub fn routes(plan: &BottlePlan) -> String {
     let open = plan.proxy.allow.iter().filter(|host| !plan.proxy.ports.is_empty() && !hosts_of_routes.contains(host));
     let ports = open.map(|host| (host, plan.proxy.ports_of(host))).collect();
     let dlp = plan.egress.as_ref().map(|egress| egress.dlp).unwrap_or_default();
-    let hosts = plan.egress.iter().flat_map(|egress| &egress.dlp_of_hosts);
-    let hosts = hosts.map(|(host, dlp)| Searched { host: host.as_str(), dlp: *dlp }).collect();
+    let mut hosts: BTreeMap<_, _> = plan.egress.iter().flat_map(|egress| egress.dlp_of_hosts.clone()).collect();
+    // Egress takes such a name for data of the agent, unless the file has it.
+    let is_hexadecimal = |label: &str| label.len() >= 16 && label.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for host in plan.proxy.allow.iter().filter(|host| host.as_str().split('.').any(is_hexadecimal)) {
+        hosts.entry(host.clone()).or_insert(dlp);
+    }
+    let hosts = hosts.iter().map(|(host, dlp)| Searched { host: host.as_str(), dlp: *dlp }).collect();
     to_plain_yaml(
         &File { version: 1, dlp, hosts, routes: routes().map(entry).collect(), ports },
         &["What egress does with each routed host, and the ports of others. It holds names of variables, no token."

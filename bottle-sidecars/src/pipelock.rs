@@ -137,6 +137,8 @@ pub fn config(plan: &BottlePlan, internal_cidr: Option<Subnet>) -> String {
 /// later is inspected by connection.
 pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Option<Subnet>) -> String {
     let scan = launched.proxy.scan_requests;
+    let injected = injected_where_pipelock_reads(launched);
+    let sensitive_headers: Vec<_> = SENSITIVE_HEADERS.into_iter().filter(|name| !injected.contains(name)).collect();
     let config = Config {
         version: 1,
         mode: "strict",
@@ -167,7 +169,9 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
             enabled: scan != RequestScan::Off,
             action: if scan == RequestScan::Block { "block" } else { "warn" },
             max_body_bytes: MAX_REQUEST_BYTES,
-            scan_headers: !injects_where_pipelock_reads(launched),
+            // An empty list would stand for the default one.
+            scan_headers: !sensitive_headers.is_empty(),
+            sensitive_headers,
         },
         response_scanning: ResponseScanning {
             enabled: true,
@@ -232,13 +236,19 @@ fn passthrough(plan: &BottlePlan) -> Vec<&str> {
     names.into_iter().collect()
 }
 
-/// Returns true if egress injects a credential into a request that pipelock then decrypts.
+/// The request headers that pipelock scans by default, in lower case.
+const SENSITIVE_HEADERS: [&str; 6] =
+    ["authorization", "cookie", "x-api-key", "x-token", "proxy-authorization", "x-goog-api-key"];
+
+/// Returns the headers that egress injects into requests that pipelock then decrypts.
 ///
-/// A scan of headers would find the credential.
-fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
+/// A scan of such a header would find the credential. Pipelock has one list for all hosts. What the agent itself sends in
+/// these headers is searched by egress, unless `egress.dlp` is off.
+fn injected_where_pipelock_reads(plan: &BottlePlan) -> BTreeSet<&str> {
     let passed: BTreeSet<_> = plan.proxy.passed().collect();
     let routes = plan.egress.iter().flat_map(|egress| &egress.routes);
-    routes.filter(|route| route.inject.is_some()).any(|route| !passed.contains(&route.host.to_allowed()))
+    let read = routes.filter(|route| !passed.contains(&route.host.to_allowed()));
+    read.filter_map(|route| Some(route.inject.as_ref()?.header.as_str())).collect()
 }
 
 /// The configuration file. A key that is not listed here keeps pipelock's default.
@@ -253,6 +263,7 @@ fn injects_where_pipelock_reads(plan: &BottlePlan) -> bool {
 /// | `tls_interception.enabled` | `false` | only with a host with `inspect: content` | without one nothing is to be decrypted, nor a host that is approved later |
 /// | `passthrough_domains` | none | every host with `inspect: connection` | see [`Inspect`](bottle_plan::manifest::Inspect) |
 /// | `request_body_scanning` | on, `warn` | off, unless the manifest asks for it | 2.4 s per MB with every request |
+/// | `sensitive_headers` | six headers | without those that egress injects | the scan would find the injected credential |
 /// | `sse_streaming.action` | `block` | `warn`, as for other answers | a model's answer that quotes an instruction would be cut |
 /// | `sse_streaming.max_event_bytes` | 64 KiB | 1 MiB | a model's tool call or final event is larger, and the stream would end |
 /// | `max_body_bytes` | 5 MiB | 1 MiB | 120 bodies of 5 MiB at once made a request to another host wait for 7 s |
@@ -323,6 +334,7 @@ struct RequestBodyScanning {
     action: &'static str,
     max_body_bytes: u32,
     scan_headers: bool,
+    sensitive_headers: Vec<&'static str>,
 }
 
 #[derive(Serialize)]

@@ -101,8 +101,8 @@ pub struct EgressSpec {
     pub routes: Vec<RouteSpec>,
     /// The scan of headers and bodies by pipelock. It covers the requests that pipelock can read: those to hosts with
     /// `inspect: content`, and those over plain HTTP. It takes about 2.4 s per MB, and an agent sends its whole
-    /// conversation with every turn. Compressed bodies and bodies above 1 MiB are then denied. Headers are not scanned if
-    /// egress injects a credential into such a request. Default: `off`.
+    /// conversation with every turn. Compressed bodies and bodies above 1 MiB are then denied. A header that egress
+    /// injects into such a request is not scanned. Default: `off`.
     pub scan_requests: RequestScan,
     /// The search by egress for credentials and private keys in what the agent sends: URLs, headers, bodies and
     /// WebSocket messages. It takes 4 ms per MB. `warn` and `block` bring egress into the bottle. Default: `block` if

@@ -7,6 +7,7 @@ from typing import Any
 
 from mitmproxy import http, tls
 from mitmproxy.connection import ConnectionState
+
 from sidecar.credentials import PAUSE_SECONDS, WAIT_SECONDS, Credentials
 
 from . import answers, audit
@@ -144,7 +145,8 @@ class Gate:
         if mode == OFF:
             return None
         detector = table.detector(self._credentials)
-        target = Target(passage.host, path.partition("?")[0], credential.token if credential else None)
+        own = credential.token if credential else None
+        target = Target(passage.host, path.partition("?")[0], own, table.names(passage.host))
         return Guard(detector, target, mode, record)
 
     def _tell_removed(self, passage: Passage) -> None:

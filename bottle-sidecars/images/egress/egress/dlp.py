@@ -53,6 +53,9 @@ _ESCAPES = (
     *("%%%02x", "%%%02X", "%%25%02x", "%%25%02X", "%%2525%02X"),
     *("\\u%04x", "\\u%04X", "\\x%02x", "%%5Cu%04x", "&#%d;", "%%26%%23%d%%3B"),
 )
+# A label of a host name that is data in hexadecimal: a look-up alone sends it to the domain's owner. Words have no
+# digits, and the random names that hosting services give have other letters too.
+_ENCODED_LABEL = re.compile(r"(?=(?:[a-f]*[0-9]){3})(?=(?:[0-9]*[a-f]){3})[0-9a-f]{16,}\Z")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+")
 _BASE64_GAPS = re.compile(rb"\\+[rn]|[\r\n]+[ \t]*|%0[AaDd]")
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
@@ -67,7 +70,7 @@ class Finding:
 
     pattern: str
     place: str
-    """`url`, `header NAME`, `body at byte N`, or `message at byte N` of a WebSocket."""
+    """`host`, `url`, `header NAME`, `body at byte N`, or `message at byte N` of a WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Target:
     host: str
     path: str
     own: bytes | None = None
+    is_named: bool = False
+    """True if the manifest has this very name, so that the agent did not choose it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +290,8 @@ def find_in_head(
                 break
         return None
 
+    if not target.is_named and any(_ENCODED_LABEL.match(label) for label in target.host.split(".")[:-2]):
+        return Finding("encoded-data", "host")
     if name := find(url):
         return Finding(name, "url")
     for header, value in headers:

@@ -54,6 +54,8 @@ class Guard:
             f"this request holds a credential ({found.pattern}, {found.place}), which may not be sent to {host}; send "
             f"it without, or ask a person to set `dlp: off` for {host} in the bottle's manifest"
         )
+        if found.place == "host":
+            message = f"{host} has a label that looks like encoded data; ask a person to allow exactly this name"
         refusal = Refusal(403, "dlp", message)
         self._record.status, self._record.refused = refusal.status, refusal.rule
         return refusal

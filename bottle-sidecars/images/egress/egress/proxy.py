@@ -14,6 +14,7 @@ from mitmproxy import options, tls
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.connection import Server
 from mitmproxy.master import Master
+
 from sidecar.credentials import Credentials
 
 from . import audit

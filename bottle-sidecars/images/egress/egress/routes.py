@@ -1,4 +1,4 @@
-"""The routing table, parsed from `routes.yaml` as a whole. Without I/O of its own: the caller passes text and credentials.
+"""The routing table, parsed from `routes.yaml` as a whole. Without I/O: the caller passes text and credentials.
 
 An exact host takes precedence over every wildcard that covers it, whatever the ports. Of a host's routes that allow the
 path and the method, the one with the longest path prefix wins, then one with methods over one without. Two equal routes
@@ -153,6 +153,10 @@ class Table:
             return route.dlp
         domains = [f"*.{host}", *(f"*{host[at:]}" for at, character in enumerate(host) if character == ".")]
         return next((self._dlp_of_hosts[name] for name in (host, *domains) if name in self._dlp_of_hosts), self._dlp)
+
+    def names(self, host: str) -> bool:
+        """Returns true if a route or an entry is for exactly this host."""
+        return host in self._hosts or host in self._dlp_of_hosts or host in self._ports
 
     def slots(self) -> set[str]:
         """Returns the slots of the tokens that are injected."""

@@ -373,3 +373,60 @@ def median_ms(run, rounds: int = 15) -> float:
         run()
         times.append((time.process_time() - began) * 1000)
     return sorted(times)[rounds // 2]
+
+
+# Names of hosting services, stores, registries and models, as agents ask for them.
+NAMES = """
+    d111111abcdef8.cloudfront.net d2lbomn4fgwk6h.cloudfront.net d3nn82uaxijpm6.cloudfront.net
+    d36jcksde1wxzq.cloudfront.net my-bucket.s3.amazonaws.com my-company-prod-assets.s3.us-west-2.amazonaws.com
+    prod-us-west-2-starport-layer-bucket.s3.us-west-2.amazonaws.com
+    prod-us-east-1-starport-layer-bucket.s3.us-east-1.amazonaws.com
+    terraform-state-123456789012.s3.eu-central-1.amazonaws.com
+    cdk-hnb659fds-assets-123456789012-us-east-1.s3.us-east-1.amazonaws.com
+    aws-sam-cli-managed-default-samclisourcebucket-1a2b3c4d5e6f.s3.amazonaws.com
+    elasticbeanstalk-us-east-1-123456789012.s3.amazonaws.com
+    amazonlinux-2-repos-us-east-1.s3.dualstack.us-east-1.amazonaws.com bedrock-runtime.us-east-1.amazonaws.com
+    sagemaker-us-west-2.amazonaws.com 123456789012.dkr.ecr.us-east-1.amazonaws.com
+    a1b2c3d4e5f6g7.execute-api.us-east-1.amazonaws.com abcd1234ef.execute-api.eu-west-1.amazonaws.com
+    my-alb-1234567890.us-east-1.elb.amazonaws.com
+    k8s-default-ingress-0a1b2c3d4e-1234567890.eu-west-1.elb.amazonaws.com
+    mydb.c9akciq32rgw.us-east-1.rds.amazonaws.com
+    search-mydomain-abcdefghijklmnopqrstuvwxyz.us-east-1.es.amazonaws.com my-app.vercel.app
+    my-app-git-main-my-team.vercel.app my-app-git-feature-login-my-team.vercel.app
+    my-app-9zk3x2l1p-my-team.vercel.app nextjs-commerce-h3kq8w2xz-acme.vercel.app
+    dashboard-git-fix-auth-redirect-acme-inc.vercel.app portfolio-2024-omega.vercel.app
+    deploy-preview-42--my-site.netlify.app 65f1a2b3c4d5e6f7a8b9c0d1--my-site.netlify.app
+    main--storybook-design-system.netlify.app my-site.pages.dev abc123de.my-site.pages.dev
+    7f3e9a1b.docs-site.pages.dev my-worker.my-account.workers.dev my-service-abcdefghij-uc.a.run.app
+    my-service-123456789012.us-central1.run.app api-gateway-k7f3jq2m5a-ew.a.run.app
+    us-central1-my-project-123456.cloudfunctions.net my-project-default-rtdb.firebaseio.com
+    my-app-12345.firebaseapp.com storage.googleapis.com my-bucket.storage.googleapis.com
+    generativelanguage.googleapis.com us-central1-aiplatform.googleapis.com artifactregistry.googleapis.com
+    oauth2.googleapis.com us-docker.pkg.dev mystorageaccount.blob.core.windows.net
+    prodstorage20240501.blob.core.windows.net productionresultssa0.blob.core.windows.net
+    pipelinesghubeus10.actions.githubusercontent.com my-openai-resource.openai.azure.com
+    my-keyvault-prod.vault.azure.net myregistry.azurecr.io my-webapp-staging.azurewebsites.net
+    victorious-plant-0a1b2c3d4.azurestaticapps.net raw.githubusercontent.com objects.githubusercontent.com
+    release-assets.githubusercontent.com github-releases.githubusercontent.com avatars.githubusercontent.com
+    codeload.github.com api.github.com uploads.github.com copilot-proxy.githubusercontent.com
+    api.individual.githubcopilot.com pkg-containers.githubusercontent.com
+    results-receiver.actions.githubusercontent.com registry.npmjs.org files.pythonhosted.org static.crates.io
+    index.crates.io static.rust-lang.org proxy.golang.org sum.golang.org rubygems.org repo.maven.apache.org
+    plugins.gradle.org registry-1.docker.io auth.docker.io production.cloudflare.docker.com quay.io cdn01.quay.io
+    mirror.gcr.io ghcr.io deb.debian.org security.debian.org archive.ubuntu.com dl-cdn.alpinelinux.org
+    download.docker.com packages.microsoft.com cdn-lfs.huggingface.co cdn-lfs-us-1.hf.co cas-bridge.xethub.hf.co
+    transfer.xethub.hf.co cas-server.xethub.hf.co my-space-username.hf.space api.anthropic.com
+    console.anthropic.com statsig.anthropic.com api.openai.com chatgpt.com auth.openai.com
+    oaidalleapiprodscus.blob.core.windows.net files.oaiusercontent.com sdmntprwestus.oaiusercontent.com
+    o123456.ingest.sentry.io o4504136533147648.ingest.us.sentry.io browser-intake-datadoghq.com
+    http-intake.logs.datadoghq.com images.unsplash.com fonts.googleapis.com cdn.jsdelivr.net unpkg.com esm.sh
+    cdnjs.cloudflare.com assets-global.website-files.com images.ctfassets.net cdn.shopify.com
+    xyzcompany.supabase.co abcdefghijklmnopqrst.supabase.co db.qwertyuiopasdfghjklz.supabase.co
+    cluster0.ab1cd.mongodb.net ep-cool-darkness-123456.us-east-2.aws.neon.tech
+    redis-12345.c123.us-east-1-2.ec2.redns.redis-cloud.com my-org.atlassian.net acme-corp.slack.com
+    hooks.slack.com my-team.sentry.io gitlab-registry.example.com staging-api-v2.internal-tools.company.io
+    documentation.example.com playwright.download.prss.microsoft.com vscode-sync.trafficmanager.net
+    marketplace.visualstudio.com gallerycdn.vsassets.io ms-python.gallerycdn.vsassets.io
+    rust-lang.gallerycdn.vsassets.io nodejs.org registry.yarnpkg.com conda.anaconda.org pypi.org
+    download.pytorch.org developer.download.nvidia.com
+""".split()

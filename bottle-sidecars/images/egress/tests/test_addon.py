@@ -5,9 +5,9 @@ from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
 # isort: split
 
 from mitmproxy.test import tflow
-from sidecar.credentials import Credentials
 
 from egress.addon import Gate
+from sidecar.credentials import Credentials
 
 
 def broken():

@@ -10,7 +10,7 @@ import zstandard
 from egress.dlp import Detector, FrameScan, Scan, Target, find_in_head
 from egress.patterns import PATTERNS
 
-from .dlp_cases import NOW, PLAIN, benign, encodings, jwt, large_turn, median_ms, tokens
+from .dlp_cases import NAMES, NOW, PLAIN, benign, encodings, jwt, large_turn, median_ms, tokens
 from .test_mask import frame
 
 DETECTOR = Detector(clock=lambda: NOW)
@@ -122,6 +122,25 @@ class Malicious(unittest.TestCase):
         clean = FrameScan(DETECTOR, TARGET)
         clean.feed(masked(b"hello") + masked(token[:10]))
         self.assertIsNone(clean.finding)
+
+
+class Names(unittest.TestCase):
+    def found(self, host: str, *, is_named: bool = False):
+        return find_in_head(DETECTOR, b"/", [], Target(host, "/", None, is_named))
+
+    def test_data_in_a_label_of_a_name_that_the_agent_chose(self) -> None:
+        generator = random.Random(5)
+        labels = [generator.randbytes(size).hex() for size in (8, 12, 16, 20, 31) for _ in range(200)]
+        found = [self.found(f"{label}.allowed.test") for label in labels]
+        missed = sum(finding is None for finding in found)
+        print(f"\n  names: {len(labels) - missed} of {len(labels)} hexadecimal labels are found")
+        self.assertLess(missed / len(labels), 0.01)
+        self.assertEqual((found[999].pattern, found[999].place), ("encoded-data", "host"))
+        self.assertIsNone(self.found(f"{labels[0]}.allowed.test", is_named=True))
+
+    def test_ordinary_names_pass(self) -> None:
+        self.assertGreaterEqual(len(NAMES), 100)
+        self.assertEqual([name for name in NAMES if self.found(name)], [])
 
 
 class OwnSecrets(unittest.TestCase):

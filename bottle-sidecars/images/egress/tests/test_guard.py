@@ -43,6 +43,11 @@ class Guarded(Proxy):
         self.assertNotIn(TOKEN[4:], json.dumps(line))
         return line["outcome"], line.get("reason"), line["finding"]
 
+    def test_a_name_with_data(self) -> None:
+        host = f"{'0123456789abcdef' * 2}.allowed.test"
+        self.refused_in_tunnel(get("/x", host), 403, "dlp", f"{host}:443", host)
+        self.assertEqual(self.told()[2], {"pattern": "encoded-data", "place": "host"})
+
     def test_url_and_headers(self) -> None:
         for nth, (path, header, place) in enumerate(
             [

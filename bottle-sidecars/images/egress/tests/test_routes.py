@@ -105,7 +105,8 @@ class Dlp(unittest.TestCase):
     def test_the_route_then_the_host_then_the_longest_domain(self) -> None:
         modes = parse(
             "version: 1\ndlp: block\nhosts: [{host: '*.a.example', dlp: off}, {host: '*.b.a.example', dlp: warn}, "
-            "{host: c.b.a.example, dlp: block}]\nroutes: [{name: r, host: x.a.example, dlp: 'off'}]\n")
+            "{host: c.b.a.example, dlp: block}]\nroutes: [{name: r, host: x.a.example, dlp: 'off'}]\n"
+        )
         for host, mode in {
             "example": "block",
             "a.example": "off",
