@@ -15,7 +15,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bottle::exec::{Backend, Command, Control, ExecError, Output, OutputPolicy, RecordingBackend, Stdin, Subprocess};
+use bottle::exec::{
+    Backend, Child, ChildProcess, Command, Control, ExecError, ExitStatus, Output, OutputPolicy, RecordingBackend,
+    Stdin, Subprocess, TerminalSize,
+};
 use bottle::plan::StateRoot;
 use bottle::{Bottles, Engine, EngineChoice, Host, Verify};
 use clap::{Parser, Subcommand};
@@ -57,7 +60,7 @@ struct Elsewhere {
     place: Place,
     /// State directory, mounted into the container under the same path so that the client sees the Compose file.
     state: PathBuf,
-    here: Subprocess,
+    here: Arc<Subprocess>,
     /// Backend for a rehearsal. `None`: the commands run.
     rehearsal: Option<RecordingBackend>,
 }
@@ -82,6 +85,76 @@ impl Backend for Elsewhere {
         }
         result
     }
+
+    fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
+        let call = RandomState::new().build_hasher().finish();
+        // Not empty, so that the wrapper passes on what is written.
+        let command = command.clone().with_stdin(Stdin::Bytes(Vec::new()));
+        let wrapped = self.place.wrap(&command, call, &self.state);
+        if let Some(rehearsal) = &self.rehearsal {
+            say(&format!("{wrapped}\n"));
+            return rehearsal.spawn(&command, control);
+        }
+        if command.has_secret_argument() {
+            return Err(ExecError::SecretInArguments { command: command.to_string() });
+        }
+        let mut inner = self.here.spawn(&wrapped, control)?;
+        let (stdin, stdout, stderr) = (inner.stdin.take(), inner.stdout.take(), inner.stderr.take());
+        let there = There { inner, stop: self.place.stop(call), here: Arc::clone(&self.here), is_over: false };
+        Ok(Child::new(stdin, stdout, stderr, Box::new(there)))
+    }
+}
+
+/// A live command at the other place.
+#[derive(Debug)]
+struct There {
+    /// The wrapper.
+    inner: Child,
+    /// Stops the wrapped command, which may still run after the wrapper has ended.
+    stop: Command,
+    here: Arc<Subprocess>,
+    is_over: bool,
+}
+
+impl There {
+    fn stop(&mut self) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            let stop = self.stop.clone().with_timeout(Duration::from_secs(10)).with_output(OutputPolicy::Discard);
+            _ = self.here.run(&stop, &Control::default());
+        }
+    }
+}
+
+impl ChildProcess for There {
+    fn wait(&mut self) -> Result<ExitStatus, ExecError> {
+        let result = self.inner.wait();
+        if result.is_err() {
+            self.stop();
+        }
+        self.is_over = true;
+        result
+    }
+
+    fn try_wait(&mut self) -> Result<Option<ExitStatus>, ExecError> {
+        let status = self.inner.try_wait()?;
+        self.is_over |= status.is_some();
+        Ok(status)
+    }
+
+    fn kill(&mut self) -> Result<(), ExecError> {
+        self.stop();
+        self.inner.kill()
+    }
+
+    fn resize(&mut self, size: TerminalSize) -> Result<(), ExecError> {
+        self.inner.resize(size)
+    }
+}
+
+impl Drop for There {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 impl Place {
@@ -97,8 +170,8 @@ impl Place {
                 outer.extend(["ssh", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"].map(ToOwned::to_owned));
                 outer.extend(names.flat_map(|name| ["-o".to_owned(), format!("SendEnv={name}")]));
                 outer.extend(options.iter().cloned());
-                if command.interactive() && command.args().iter().any(|arg| arg == "--tty") {
-                    outer.push("-t".to_owned());
+                if has_terminal(command) {
+                    outer.push("-tt".to_owned());
                 }
                 outer.extend([host.clone(), "--".to_owned()]);
                 let cwd =
@@ -123,7 +196,7 @@ impl Place {
                 if *command.stdin() != Stdin::Null {
                     outer.push("--interactive".to_owned());
                 }
-                if command.interactive() && command.args().iter().any(|arg| arg == "--tty") {
+                if has_terminal(command) {
                     outer.push("--tty".to_owned());
                 }
                 let program = words.next().unwrap_or_default();
@@ -162,7 +235,15 @@ fn same_surroundings(wrapper: Command, command: &Command) -> Command {
     if let Some(limit) = command.timeout() {
         wrapper = wrapper.with_timeout(limit);
     }
+    if let Some(size) = command.terminal() {
+        wrapper = wrapper.with_terminal(size);
+    }
     if command.interactive() { wrapper.with_interactive() } else { wrapper }
+}
+
+/// Returns true if the command has a terminal here, so that it needs one there.
+fn has_terminal(command: &Command) -> bool {
+    command.terminal().is_some() || command.interactive() && command.args().iter().any(|arg| arg == "--tty")
 }
 
 /// Quotes a text as one word of a shell.
@@ -206,7 +287,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let backend = Arc::new(Elsewhere {
         place: args.place.clone(),
         state: root.path().to_owned(),
-        here: Subprocess::new(host.environment()),
+        here: Arc::new(Subprocess::new(host.environment())),
         rehearsal: (!args.run && !args.check).then(bottle::exec::rehearsal),
     });
     if args.check {

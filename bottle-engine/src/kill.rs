@@ -29,6 +29,7 @@ const YOUNG: Duration = Duration::from_secs(5);
 const LOOKS: &str = "10";
 
 /// The random number of one exec, which its processes carry in their environment and in a resource limit.
+#[derive(Debug)]
 pub(crate) struct Mark(String);
 
 impl Mark {
@@ -85,19 +86,39 @@ impl Engine {
                 result => result,
             };
         }
+        self.end_interrupted(container, user, mark, started, result, |output| output.status)
+    }
+
+    /// Stops in the container what an interrupted client started. Returns the client's result if nothing survives.
+    pub(crate) fn end_interrupted<T>(
+        &self,
+        container: &str,
+        user: Option<&str>,
+        mark: &Mark,
+        started: Instant,
+        result: Result<T, EngineError>,
+        status: impl FnOnce(&T) -> ExitStatus,
+    ) -> Result<T, EngineError> {
+        let Err(reason) = self.end_exec(container, user, mark, started) else { return result };
+        let was_cancelled = matches!(&result, Err(error) if error.is_cancelled());
+        let cause = match result {
+            Ok(ended) => format!("the client ended with {}", status(&ended)),
+            Err(error) => chain(&error),
+        };
+        let (container, reason) = (container.to_owned(), chain(&reason));
+        Err(EngineError::StillRunning { container, cause, reason, was_cancelled })
+    }
+
+    /// Ends every process of one exec that was started at this time.
+    pub(crate) fn end_exec(
+        &self,
+        container: &str,
+        user: Option<&str>,
+        mark: &Mark,
+        started: Instant,
+    ) -> Result<(), EngineError> {
         let looks = if started.elapsed() < YOUNG { LOOKS } else { "0" };
-        match self.end(container, user, &[mark.as_entry(), looks]) {
-            Ok(()) => result,
-            Err(reason) => {
-                let was_cancelled = matches!(&result, Err(error) if error.is_cancelled());
-                let cause = match result {
-                    Ok(output) => format!("the client ended with {}", output.status),
-                    Err(error) => chain(&error),
-                };
-                let (container, reason) = (container.to_owned(), chain(&reason));
-                Err(EngineError::StillRunning { container, cause, reason, was_cancelled })
-            }
-        }
+        self.end(container, user, &[mark.as_entry(), looks])
     }
 
     fn require_running(&self, container: &str) -> Result<(), EngineError> {

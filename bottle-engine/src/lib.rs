@@ -29,6 +29,7 @@ mod exec;
 mod image;
 mod info;
 mod kill;
+mod live;
 mod object;
 mod state;
 
@@ -40,6 +41,7 @@ pub use events::{ContainerChange, ContainerEvent};
 pub use exec::Exec;
 pub use image::{Build, BuildContext};
 pub use info::{Capabilities, Capability, Endpoint, EngineInfo, Flavour, Version};
+pub use live::LiveExec;
 pub use object::{Filter, ImageInfo, NetworkInfo, NewNetwork, Object, ObjectKind};
 pub use state::{ContainerState, CopyMethod};
 

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use crate::child::Child;
 use crate::command::Command;
 use crate::control::Control;
 use crate::error::ExecError;
@@ -22,10 +23,25 @@ pub trait Backend: Send + Sync + Debug {
     /// Returns an error if the command could not be started, timed out or was cancelled. A failure status is not an
     /// error.
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError>;
+
+    /// Starts a command and returns it while it runs, with a pipe for each stream. The destinations of streams and the
+    /// timeout of the command are not used. Default: an error, for a backend that cannot.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the command could not be started, or the backend cannot start a live command.
+    fn spawn(&self, command: &Command, _: &Control) -> Result<Child, ExecError> {
+        let message = "this backend only runs commands to their end (`Backend::spawn`)".to_owned();
+        Err(ExecError::Backend { command: command.brief(), message })
+    }
 }
 
 impl<B: Backend + ?Sized> Backend for Arc<B> {
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
         (**self).run(command, control)
+    }
+
+    fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
+        (**self).spawn(command, control)
     }
 }

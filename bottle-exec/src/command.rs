@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bottle_values::SecretValue;
 
+use crate::child::TerminalSize;
 use crate::quote::{is_assignable, quote};
 use crate::secret::{REDACTED, scrub};
 
@@ -135,6 +136,7 @@ pub struct Command {
     stderr: OutputPolicy,
     timeout: Option<Duration>,
     interactive: bool,
+    terminal: Option<TerminalSize>,
     uninterrupted: bool,
     label: Option<String>,
 }
@@ -163,6 +165,7 @@ impl Command {
             stderr: OutputPolicy::default(),
             timeout: None,
             interactive: false,
+            terminal: None,
             uninterrupted: false,
             label: None,
         }
@@ -255,6 +258,13 @@ impl Command {
         self.with_output(OutputPolicy::Inherit)
     }
 
+    /// Gives the command a terminal of its own, of this size, when it is spawned.
+    #[must_use]
+    pub const fn with_terminal(mut self, size: TerminalSize) -> Self {
+        self.terminal = Some(size);
+        self
+    }
+
     /// Makes a cancellation wait for the command's end. Only [`Control::abort`](crate::Control::abort) and the timeout
     /// stop it.
     ///
@@ -337,6 +347,11 @@ impl Command {
     /// Returns true if the command belongs to the terminal's process group.
     pub const fn interactive(&self) -> bool {
         self.interactive
+    }
+
+    /// Returns the size of the terminal that the command gets when it is spawned, if it gets one.
+    pub const fn terminal(&self) -> Option<TerminalSize> {
+        self.terminal
     }
 
     /// Returns true if a cancellation waits for the command's end.

@@ -1,6 +1,7 @@
 //! A backend that wraps another backend.
 
 use crate::backend::Backend;
+use crate::child::Child;
 use crate::command::Command;
 use crate::control::Control;
 use crate::error::ExecError;
@@ -30,6 +31,15 @@ impl<B: Backend> Backend for Logging<B> {
                 "ended"
             ),
             Err(error) => tracing::warn!(label = command.label(), error = %error, "not run to its end"),
+        }
+        result
+    }
+
+    fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
+        tracing::debug!(label = command.label(), command = %command, "start");
+        let result = self.0.spawn(command, control);
+        if let Err(error) = &result {
+            tracing::warn!(label = command.label(), error = %error, "not started");
         }
         result
     }

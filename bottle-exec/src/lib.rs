@@ -13,6 +13,7 @@
 //! ```
 
 mod backend;
+mod child;
 mod command;
 mod control;
 mod decorators;
@@ -30,6 +31,7 @@ mod subprocess;
 pub use backend::Backend;
 pub use bottle_values::SecretValue;
 pub use bottle_values::environment::steers_the_engine;
+pub use child::{Child, ChildInput, ChildOutput, ChildProcess, TerminalSize};
 pub use command::{Command, EnvValue, OutputPolicy, Stdin};
 pub use control::{CancelToken, Control};
 pub use decorators::Logging;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
+use crate::child::Child;
 use crate::command::Command;
 use crate::control::Control;
 use crate::error::{ExecError, chain};
@@ -171,6 +172,18 @@ impl<B: Backend> Backend for Observed<B> {
             duration: started.elapsed(),
             error: result.as_ref().err().map(|error| chain(error)),
         });
+        result
+    }
+
+    /// Reports the start of the command, and its end if it could not be started.
+    fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
+        let (label, line) = (command.label(), command.to_string());
+        self.observer.event(&Event::CommandStarted { label: label.clone(), command: line.clone() });
+        let result = self.inner.spawn(command, control);
+        if let Err(error) = &result {
+            let (duration, error) = (Duration::ZERO, Some(chain(error)));
+            self.observer.event(&Event::CommandFinished { label, command: line, status: None, duration, error });
+        }
         result
     }
 }

@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backend::Backend;
+use crate::child::{Child, ChildInput, ChildOutput, ChildProcess, TerminalSize};
 use crate::command::{Command, OutputPolicy};
 use crate::control::Control;
 use crate::error::ExecError;
@@ -109,8 +111,8 @@ impl RecordingBackend {
     }
 }
 
-impl Backend for RecordingBackend {
-    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+impl RecordingBackend {
+    fn answered(&self, command: &Command, control: &Control) -> Result<Result<Answer, Output>, ExecError> {
         let line = || command.brief();
         if control.cancel().is_cancelled() {
             return Err(ExecError::Cancelled { command: line() });
@@ -118,11 +120,19 @@ impl Backend for RecordingBackend {
         if command.has_secret_argument() {
             return Err(ExecError::SecretInArguments { command: line() });
         }
-        let answer = match self.answer(command) {
+        match self.answer(command) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(fault) => fault.happen(command, control).map(Err),
+        }
+    }
+}
+
+impl Backend for RecordingBackend {
+    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+        let Answer { status, stdout, stderr, .. } = match self.answered(command, control)? {
             Ok(answer) => answer,
-            Err(fault) => return fault.happen(command, control),
+            Err(output) => return Ok(output),
         };
-        let Answer { status, stdout, stderr, .. } = answer;
         if let Some(sink) = control.sink() {
             for (policy, stream, bytes) in
                 [(command.stdout(), Stream::Stdout, &stdout), (command.stderr(), Stream::Stderr, &stderr)]
@@ -133,6 +143,46 @@ impl Backend for RecordingBackend {
             }
         }
         Ok(Output::ended(status).with_stdout(stdout).with_stderr(stderr))
+    }
+
+    /// Returns a child that has printed the answer and ended. It reads no input.
+    fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
+        let (status, stdout, stderr) = match self.answered(command, control)? {
+            Ok(answer) => (answer.status, answer.stdout, answer.stderr),
+            Err(output) => (output.status, output.stdout.bytes(), output.stderr.bytes()),
+        };
+        let failed = |source| ExecError::Spawn { command: command.brief(), source };
+        let (_, input) = io::pipe().map_err(failed)?;
+        let printed = |bytes: Vec<u8>| {
+            let (reader, mut writer) = io::pipe().map_err(failed)?;
+            // A caller that does not read it all leaves the thread with a broken pipe.
+            std::thread::spawn(move || writer.write_all(&bytes));
+            Ok(ChildOutput::from(OwnedFd::from(reader)))
+        };
+        let input = ChildInput::from(OwnedFd::from(input));
+        Ok(Child::new(Some(input), Some(printed(stdout)?), Some(printed(stderr)?), Box::new(Ended(status))))
+    }
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+struct Ended(ExitStatus);
+
+impl ChildProcess for Ended {
+    fn wait(&mut self) -> Result<ExitStatus, ExecError> {
+        Ok(self.0)
+    }
+
+    fn try_wait(&mut self) -> Result<Option<ExitStatus>, ExecError> {
+        Ok(Some(self.0))
+    }
+
+    fn kill(&mut self) -> Result<(), ExecError> {
+        Ok(())
+    }
+
+    fn resize(&mut self, _: TerminalSize) -> Result<(), ExecError> {
+        Ok(())
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bottle_engine::{Engine, EngineError, Exec};
-use bottle_exec::{Control, Event, Observer, Output, Stdin, chain};
+use bottle_engine::{Engine, EngineError, Exec, LiveExec};
+use bottle_exec::{Control, Event, Observer, Output, Stdin, TerminalSize, chain};
 use bottle_files::tar::{self, Packer, Skipped};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use bottle_verify::{Verification, Verify, VerifyError};
@@ -202,6 +202,18 @@ impl Bottle {
         self.check_seal()?;
         let engine = self.engine.clone().with_control(control);
         Ok(engine.exec_streaming(&self.handle.container, &self.with_defaults(exec.into()))?)
+    }
+
+    /// Starts a command and returns it while it runs, with a pipe for each stream, or one terminal if `terminal` is given.
+    /// It is stopped when it is dropped, or when the token of the engine's control is cancelled and somebody waits for it.
+    /// The standard input and the timeout in `exec` are not used.
+    ///
+    /// # Errors
+    ///
+    /// As [`exec`](Bottle::exec). A missing program is an exit status (126 or 127) with a message on standard error.
+    pub fn spawn(&self, exec: impl Into<Exec>, terminal: Option<TerminalSize>) -> Result<LiveExec, BottleError> {
+        self.check_seal()?;
+        Ok(self.engine.spawn(&self.handle.container, &self.with_defaults(exec.into()), terminal)?)
     }
 
     /// Runs the agent or another command on the caller's own input and output. `tty` must be true exactly when both the

@@ -1,6 +1,7 @@
 //! The backend that runs commands as processes of this host.
 
 mod environment;
+mod live;
 mod process;
 
 use std::collections::HashMap;
@@ -10,14 +11,16 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use self::environment::Environment;
+use self::live::{Live, Terminal};
 use self::process::{Process, Streams};
 use crate::backend::Backend;
+use crate::child::Child;
 use crate::command::{Command, OutputPolicy, Stdin};
 use crate::control::Control;
 use crate::error::ExecError;
@@ -72,14 +75,28 @@ impl Subprocess {
         Ok(path)
     }
 
-    fn prepare(&self, command: &Command, program: &Path) -> Result<std::process::Command, ExecError> {
-        let failed = |doing| move |source| ExecError::Io { command: command.brief(), doing, source };
-        let mut process = std::process::Command::new(program);
+    /// Returns the command for the operating system, without its streams.
+    fn prepare(&self, command: &Command, control: &Control) -> Result<std::process::Command, ExecError> {
+        if control.cancel().is_cancelled() {
+            return Err(ExecError::Cancelled { command: command.brief() });
+        }
+        if command.has_secret_argument() {
+            return Err(ExecError::SecretInArguments { command: command.brief() });
+        }
+        let mut process = std::process::Command::new(self.resolve(command)?);
         process.args(command.args()).env_clear().envs(self.environment.variables());
         process.envs(command.env().iter().map(|(name, value)| (OsStr::new(name), value.expose())));
         if let Some(cwd) = command.cwd() {
             process.current_dir(cwd);
         }
+        if !command.interactive() {
+            process.process_group(0);
+        }
+        Ok(process)
+    }
+
+    fn connect(command: &Command, process: &mut std::process::Command) -> Result<(), ExecError> {
+        let failed = |doing| move |source| ExecError::Io { command: command.brief(), doing, source };
         process.stdin(match command.stdin() {
             Stdin::Null => Stdio::null(),
             Stdin::Bytes(_) => Stdio::piped(),
@@ -97,28 +114,39 @@ impl Subprocess {
             (_, policy, _) => open(policy),
         };
         process.stdout(stdout).stderr(stderr.map_err(failed("open standard error"))?);
-        if !command.interactive() {
-            process.process_group(0);
-        }
-        Ok(process)
+        Ok(())
+    }
+
+    fn start(command: &Command, mut prepared: std::process::Command) -> Result<std::process::Child, ExecError> {
+        // Dropped afterwards, because it holds the files that it opened for the child.
+        prepared.spawn().map_err(|source| ExecError::Spawn { command: command.brief(), source })
     }
 }
 
 impl Backend for Subprocess {
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
-        if control.cancel().is_cancelled() {
-            return Err(ExecError::Cancelled { command: command.brief() });
-        }
-        if command.has_secret_argument() {
-            return Err(ExecError::SecretInArguments { command: command.brief() });
-        }
-        let program = self.resolve(command)?;
-        let mut prepared = self.prepare(command, &program)?;
-        let child = prepared.spawn().map_err(|source| ExecError::Spawn { command: command.brief(), source })?;
-        // The prepared command holds the files that it opened for the child.
-        drop(prepared);
+        let mut prepared = self.prepare(command, control)?;
+        Self::connect(command, &mut prepared)?;
+        let child = Self::start(command, prepared)?;
         let streams = Streams::of(command, control);
         Process::new(child, !command.interactive(), self.grace).run(command, control, streams)
+    }
+
+    fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
+        let mut prepared = self.prepare(command, control)?;
+        let terminal = match command.terminal() {
+            None => {
+                prepared.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                None
+            }
+            Some(size) => Some(Terminal::open(size, &mut prepared).map_err(|source| ExecError::Io {
+                command: command.brief(),
+                doing: "open a terminal",
+                source,
+            })?),
+        };
+        let child = Self::start(command, prepared)?;
+        Live::start(Process::new(child, true, self.grace), command, control, terminal)
     }
 }
 

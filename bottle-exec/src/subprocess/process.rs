@@ -19,7 +19,7 @@ use crate::sink::{OutputSink, Stream};
 use crate::status::ExitStatus;
 
 /// Interval of checks for a cancellation. Process ends and output are noticed at once.
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// Time that remaining child processes may keep the pipes open before they are stopped.
 const LINGER: Duration = Duration::from_secs(1);
@@ -28,8 +28,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const AFTER_KILL: Duration = Duration::from_millis(300);
 
 /// Maximum time between SIGTERM and SIGKILL after a cancellation, because a person is waiting.
-const CANCEL_GRACE: Duration = Duration::from_millis(400);
+pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(400);
 
+#[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     pid: Pid,
@@ -153,7 +154,7 @@ impl Process {
 
     /// Returns the status of the process if it ended. It stays a zombie, so that its pid and process group are not
     /// reused.
-    fn peek(&self) -> io::Result<Option<ExitStatus>> {
+    pub(super) fn peek(&self) -> io::Result<Option<ExitStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(WaitId::Pid(self.pid), options)?;
         Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
@@ -162,8 +163,33 @@ impl Process {
         }))
     }
 
+    /// Returns the pipes of the process.
+    pub(super) fn take_streams(&mut self) -> (Option<OwnedFd>, Option<OwnedFd>, Option<OwnedFd>) {
+        let child = &mut self.child;
+        (child.stdin.take().map(Into::into), child.stdout.take().map(Into::into), child.stderr.take().map(Into::into))
+    }
+
+    /// Waits until the process has ended, but no longer than this time.
+    pub(super) fn wait_for_end(&self, limit: Duration) -> io::Result<()> {
+        let Some(ended) = &self.ended else {
+            std::thread::sleep(limit);
+            return Ok(());
+        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
+        match rustix::event::poll(&mut [PollFd::new(ended, PollFlags::IN)], Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Collects the status of a process that has ended, so that no zombie stays.
+    pub(super) fn reap(&mut self) -> io::Result<()> {
+        self.reaped = true;
+        self.child.wait().map(drop)
+    }
+
     /// Signals the whole group, or only the process if the group is the terminal's. It may be gone already.
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         if !self.reaped {
             _ = if self.is_group {
                 rustix::process::kill_process_group(self.pid, signal)

@@ -1,0 +1,136 @@
+//! A command in a container that runs while its caller reads and writes its streams.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bottle_exec::{Child, ChildInput, ChildOutput, ExecError, ExitStatus, Stdin, TerminalSize, chain};
+
+use crate::client::Engine;
+use crate::error::EngineError;
+use crate::exec::Exec;
+use crate::kill::Mark;
+
+/// Time that the client gets to end after its command was stopped.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A running command in a container. See [`Engine::spawn`].
+///
+/// Dropping it stops the command in the container, unless it has ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LiveExec {
+    /// Standard input. Dropping it is the end of file. `None` if it was taken.
+    pub stdin: Option<ChildInput>,
+    /// Standard output, or the output of the terminal. `None` if it was taken.
+    pub stdout: Option<ChildOutput>,
+    /// Standard error. `None` if it was taken, or the command has a terminal.
+    pub stderr: Option<ChildOutput>,
+    client: Child,
+    engine: Engine,
+    container: String,
+    user: Option<String>,
+    mark: Mark,
+    started: Instant,
+    /// True once nothing of the command runs.
+    is_over: bool,
+}
+
+impl Engine {
+    /// Starts a command in a container and returns it while it runs, with a pipe for each stream, or one terminal if
+    /// `terminal` is given. The command's standard input and timeout in `exec` are not used.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine's client cannot be started, or the backend cannot start a live command. A
+    /// container that does not run, or a program that does not exist, is an exit status with a message on standard error.
+    pub fn spawn(&self, container: &str, exec: &Exec, terminal: Option<TerminalSize>) -> Result<LiveExec, EngineError> {
+        let mark = Mark::new();
+        // Not `Null`, so that the client passes on what is written.
+        let exec = Exec { stdin: Stdin::Bytes(Vec::new()), timeout: None, ..exec.clone() };
+        let mut command = self.exec_command(container, &exec, Some(&mark), terminal.is_some())?;
+        if let Some(size) = terminal {
+            command = command.with_terminal(size);
+        }
+        let mut client = self.backend.spawn(&command, &self.control)?;
+        let (stdin, stdout, stderr) = (client.stdin.take(), client.stdout.take(), client.stderr.take());
+        let (engine, container, user, started) = (self.clone(), container.to_owned(), exec.user, Instant::now());
+        Ok(LiveExec { stdin, stdout, stderr, client, engine, container, user, mark, started, is_over: false })
+    }
+}
+
+impl LiveExec {
+    /// Closes standard input, unless it was taken, and waits for the end. Output is not read: a command that fills its pipe
+    /// does not end.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the token of the engine's control is cancelled, and [`EngineError::StillRunning`] when a
+    /// process of the command then survives.
+    pub fn wait(&mut self) -> Result<ExitStatus, EngineError> {
+        self.stdin = None;
+        let result = self.client.wait();
+        self.settle(result)
+    }
+
+    /// Returns the status, or `None` while the command runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](LiveExec::wait).
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, EngineError> {
+        match self.client.try_wait()? {
+            Some(status) => self.settle(Ok(status)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the client's result. If the client was interrupted, first stops what it started in the container.
+    fn settle(&mut self, result: Result<ExitStatus, ExecError>) -> Result<ExitStatus, EngineError> {
+        let is_interrupted = matches!(result, Err(ExecError::Cancelled { .. }) | Ok(ExitStatus::Signal(_)));
+        let result = result.map_err(EngineError::from);
+        if self.is_over || !is_interrupted {
+            self.is_over |= result.is_ok();
+            return result;
+        }
+        self.is_over = true;
+        let user = self.user.as_deref();
+        self.engine.end_interrupted(&self.container, user, &self.mark, self.started, result, |status| *status)
+    }
+
+    /// Stops the command with everything that it started, in the container: SIGTERM, and SIGKILL half a second later. What
+    /// it printed before can still be read. After the end it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when a process survives, or the container has no `sh`.
+    pub fn kill(&mut self) -> Result<(), EngineError> {
+        if self.is_over || self.try_wait()?.is_some() {
+            return Ok(());
+        }
+        self.engine.end_exec(&self.container, self.user.as_deref(), &self.mark, self.started)?;
+        self.is_over = true;
+        // The client then ends by itself, with the status of the command and its last output.
+        let until = Instant::now() + FAREWELL;
+        while self.client.try_wait()?.is_none() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(self.client.kill()?)
+    }
+
+    /// Sets the size of the command's terminal.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the command has no terminal.
+    pub fn resize(&mut self, size: TerminalSize) -> Result<(), EngineError> {
+        Ok(self.client.resize(size)?)
+    }
+}
+
+impl Drop for LiveExec {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            tracing::warn!(container = self.container, error = chain(&error), "a command may still run");
+        }
+    }
+}
