@@ -12,7 +12,7 @@ use bottle_plan::{BottlePlan, ManifestError, PlanError, PlanRequest, SecretValue
 use bottle_tls::TlsError;
 
 use crate::Host;
-use crate::env_file::{self, Content};
+use bottle_compose::env_file::{self, Content};
 
 impl Host {
     /// Reads a manifest and makes the plan of one bottle. All mistakes are in one error: those of the manifest, variables

@@ -265,7 +265,6 @@ mod agent;
 mod bottles;
 #[cfg(feature = "deploy-keys")]
 pub mod deploy_keys;
-mod env_file;
 mod error;
 mod host;
 mod inputs;

@@ -86,6 +86,7 @@
 
 mod agent;
 pub mod document;
+pub mod env_file;
 mod render;
 mod seal;
 pub mod sidecar;

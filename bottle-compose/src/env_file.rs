@@ -1,11 +1,11 @@
-//! The agent's environment file, which Compose reads.
+//! The check of an environment file that Compose reads.
 
 use std::io;
 use std::path::Path;
 
 /// Content of an environment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Content {
+pub enum Content {
     /// There is no such file.
     Absent,
     /// The file has nothing but spaces and line ends.
@@ -22,7 +22,7 @@ pub(crate) enum Content {
 /// # Errors
 ///
 /// Returns the problem if the file cannot be read, is not UTF-8, or has such a line.
-pub(crate) fn check(path: &Path) -> Result<Content, String> {
+pub fn check(path: &Path) -> Result<Content, String> {
     // Reading a named pipe would wait for its writer.
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Err("is not a regular file; accepted: a file of `NAME=value` lines".into());
