@@ -106,7 +106,9 @@ impl Inputs {
         };
         if plan.workspace.mode != WorkspaceMode::None {
             let path = &plan.workspace.source;
-            add(plan.bottle_key("workspace.path"), path, directory(path));
+            let is_written = plan.workspace.mode == WorkspaceMode::BindRw;
+            let protected = || if is_written { bottle_workspace::check(&plan.workspace) } else { Ok(()) };
+            add(plan.bottle_key("workspace.path"), path, directory(path).and_then(|()| protected()));
         }
         if let Some(path) = &plan.tls.upstream_ca {
             let read = upstream_ca(path).map(|certificates| self.upstream_ca = Some(certificates));

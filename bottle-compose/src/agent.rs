@@ -139,7 +139,12 @@ fn volumes(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Mount> {
         WorkspaceMode::BindRw => Some(Bind::writable(&workspace.source, target)),
         WorkspaceMode::Copy | WorkspaceMode::None => None,
     };
-    bound.into_iter().chain(access.iter().flat_map(|access| access.volumes.iter().cloned())).map(Mount::Bind).collect()
+    let inside = plan.launch().agent.workspace_mounts.iter().map(|mount| {
+        let target = format!("{target}/{}", mount.below.display());
+        if mount.writable { Bind::writable(&mount.source, target) } else { Bind::read_only(&mount.source, target) }
+    });
+    let others = access.iter().flat_map(|access| access.volumes.iter().cloned());
+    bound.into_iter().chain(inside).chain(others).map(Mount::Bind).collect()
 }
 
 #[cfg(test)]

@@ -7,4 +7,4 @@ mod write;
 
 pub use lock::FileLock;
 pub use private::{PrivateDir, real_path, resolved_path};
-pub use write::{NewFile, rewrite, sync_directory, write};
+pub use write::{NewFile, place_directory, rewrite, sync_directory, write};

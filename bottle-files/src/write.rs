@@ -1,8 +1,8 @@
 //! Atomic writes of files.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -81,6 +81,30 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = NewFile::create(path, mode)?;
     file.write_all(content)?;
     file.replace()
+}
+
+/// Creates a directory with these files, completely or not at all. Each file has a relative path, its content and its mode;
+/// directories have mode 0700. A directory that exists is left as it is.
+///
+/// # Errors
+///
+/// Returns the error of the operating system.
+pub fn place_directory<'a>(path: &Path, files: impl IntoIterator<Item = (&'a str, &'a [u8], u32)>) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(parent)?;
+    for (name, content, mode) in files {
+        let file = fresh.path().join(name);
+        DirBuilder::new().recursive(true).mode(0o700).create(file.parent().unwrap_or(parent))?;
+        write(&file, content, mode)?;
+    }
+    match fs::rename(fresh.path(), path) {
+        // It was renamed, so there is nothing to clean up.
+        Ok(()) => drop(fresh.keep()),
+        // Somebody else has created it.
+        Err(_) if path.is_dir() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Syncs a directory, so that the renames in it survive a power loss.

@@ -14,7 +14,7 @@ use crate::journal::{BottleLock, JournalError, JournalFile, Status, open_root};
 use crate::orphan;
 use crate::owner::{Liveness, Owner};
 use crate::teardown::{TeardownOptions, TeardownReport, attempt, tear_down};
-use crate::undo::{Origin, Undo, Undoer};
+use crate::undo::{Origin, Undo};
 
 /// The result of a recovery.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -79,7 +79,7 @@ pub(crate) fn remove(
     options: &TeardownOptions,
 ) -> TeardownReport {
     let (state_dir, origin) = (Some(layout.dir()), Origin::Labels);
-    let undoer = Undoer { engine, state_dir, handlers: &options.handlers, names, origin, grace: options.grace };
+    let undoer = options.undoer(engine, state_dir, names, origin);
     let mut undo: Vec<Undo> = objects.into_iter().map(|object| Undo::of_object(object.kind, object.name)).collect();
     let paths = Undo::key_dirs();
     if paths.iter().any(|path| fs::symlink_metadata(layout.dir().join(path)).is_ok()) {

@@ -1,15 +1,17 @@
 //! Teardown of a bottle: best effort, with a report.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bottle_engine::Engine;
 use bottle_exec::{Event, Observer, Outcome, chain};
+use bottle_plan::Names;
 use serde::Serialize;
 
 use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
-use crate::undo::{Undo, UndoHandlers, Undoer};
+use crate::undo::{Origin, Undo, UndoHandlers, Undoer};
 
 /// Options of a teardown.
 #[derive(Clone)]
@@ -43,6 +45,24 @@ impl TeardownOptions {
     pub fn with_handlers(mut self, handlers: UndoHandlers) -> Self {
         self.handlers = handlers;
         self
+    }
+
+    pub(crate) fn undoer<'a>(
+        &'a self,
+        engine: &'a Engine,
+        state_dir: Option<&'a Path>,
+        names: &'a Names,
+        origin: Origin,
+    ) -> Undoer<'a> {
+        Undoer {
+            engine,
+            state_dir,
+            handlers: &self.handlers,
+            names,
+            origin,
+            grace: self.grace,
+            observer: &*self.observer,
+        }
     }
 
     /// Sets the observer.
@@ -139,14 +159,7 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
         note(&mut report, file.set_status(Status::Closing));
     }
     let engine = engine.clone().with_control(engine.control().for_cleanup());
-    let undoer = Undoer {
-        engine: &engine,
-        state_dir: Some(file.state_dir()),
-        handlers: &options.handlers,
-        names: &names,
-        origin: file.origin(&engine),
-        grace: options.grace,
-    };
+    let undoer = options.undoer(&engine, Some(file.state_dir()), &names, file.origin(&engine));
     for undo in journal.undo.into_iter().rev() {
         let outcome = attempt(&undoer, undo, &*options.observer);
         if outcome.error.is_none() || !outcome.undo.is_retried() {

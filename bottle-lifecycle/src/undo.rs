@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_engine::{ComposeProject, Engine, EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
+use bottle_exec::{Event, Observer};
 use bottle_files::{PrivateDir, real_path};
 use bottle_plan::{LabelKey, Names, Service};
 use serde::{Deserialize, Serialize};
@@ -67,6 +69,11 @@ pub enum Undo {
         /// Paths inside the bottle's state directory, relative to it or absolute; others are refused.
         paths: Vec<PathBuf>,
     },
+    /// Ends the use of a workspace that the agent could write: removes its mount point, and reports what a person should read.
+    LeaveWorkspace {
+        /// Path of the workspace.
+        source: PathBuf,
+    },
     /// Calls a registered handler.
     Extension {
         /// Name under which the handler is registered.
@@ -89,6 +96,7 @@ impl fmt::Display for Undo {
                 [path] => write!(f, "remove {}", path.display()),
                 paths => write!(f, "remove {} files", paths.len()),
             },
+            Self::LeaveWorkspace { source } => write!(f, "leave workspace {}", source.display()),
             Self::Extension { handler, .. } => write!(f, "undo {handler}"),
         }
     }
@@ -199,6 +207,25 @@ pub enum UndoError {
     },
 }
 
+/// Removes a directory, in which an agent may have taken every permission away.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        other => return other,
+    }
+    let mut closed = vec![path.to_owned()];
+    while let Some(directory) = closed.pop() {
+        fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                closed.push(entry.path());
+            }
+        }
+    }
+    fs::remove_dir_all(path)
+}
+
 /// The origin of undos.
 #[derive(Debug)]
 pub(crate) enum Origin {
@@ -211,15 +238,15 @@ pub(crate) enum Origin {
 }
 
 /// The context of an undo.
-#[derive(Debug)]
 pub(crate) struct Undoer<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) state_dir: Option<&'a Path>,
-    pub(crate) handlers: &'a UndoHandlers,
     pub(crate) names: &'a Names,
     pub(crate) origin: Origin,
+    pub(crate) handlers: &'a UndoHandlers,
     /// Time that a container gets between SIGTERM and SIGKILL.
     pub(crate) grace: Duration,
+    pub(crate) observer: &'a dyn Observer,
 }
 
 impl Undoer<'_> {
@@ -263,8 +290,8 @@ impl Undoer<'_> {
             Undo::RemoveContainer { name } | Undo::RemoveVolume { name } => own(name, &[]),
             Undo::RemoveNetwork { name } => own(name, &[names.internal_network(), names.egress_network()]),
             Undo::RemoveImage { tag } => own(tag, &[names.derived_image()]),
-            // Checked when they are removed.
-            Undo::RemoveFiles { .. } | Undo::Extension { .. } => Ok(()),
+            // Checked when they are removed. In a workspace, only an empty mount point is removed.
+            Undo::RemoveFiles { .. } | Undo::LeaveWorkspace { .. } | Undo::Extension { .. } => Ok(()),
         }
     }
 
@@ -282,6 +309,7 @@ impl Undoer<'_> {
             Undo::RemoveImage { tag } => self.remove(ObjectKind::Image, tag),
             Undo::RemoveVolume { name } => self.remove(ObjectKind::Volume, name),
             Undo::RemoveFiles { paths } => paths.iter().try_for_each(|path| self.remove_file(path)),
+            Undo::LeaveWorkspace { source } => self.leave_workspace(source),
             Undo::Extension { handler, data } => {
                 let Some(registered) = self.handlers.0.get(handler) else {
                     return Err(UndoError::NoHandler { handler: handler.clone() });
@@ -344,6 +372,15 @@ impl Undoer<'_> {
         }
     }
 
+    fn leave_workspace(&self, source: &Path) -> Result<(), UndoError> {
+        let Some(state_dir) = self.state_dir else { return Ok(()) };
+        let failed = |error| UndoError::File { path: source.join(".git"), source: error };
+        for message in bottle_workspace::leave(source, &state_dir.join(Service::Agent.as_str())).map_err(failed)? {
+            self.observer.event(&Event::Warning { message });
+        }
+        Ok(())
+    }
+
     fn remove_file(&self, path: &Path) -> Result<(), UndoError> {
         let outside = || UndoError::Outside { path: path.to_owned() };
         let state_dir = self.state_dir.ok_or_else(outside)?;
@@ -366,7 +403,7 @@ impl Undoer<'_> {
         }
         let real = dir.path().join(inner);
         let removed = match fs::symlink_metadata(&real) {
-            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&real),
+            Ok(metadata) if metadata.is_dir() => remove_tree(&real),
             Ok(_) => fs::remove_file(&real),
             Err(error) => Err(error),
         };

@@ -123,6 +123,19 @@ pub struct AgentFacts {
     pub image: ImageRef,
     /// The agent's environment file. `None` if the file does not exist or is empty.
     pub env_file: Option<PathBuf>,
+    /// The mounts inside a workspace that the agent may write. They keep the host's git and editors from its commands.
+    pub workspace_mounts: Vec<WorkspaceMount>,
+}
+
+/// A mount inside the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceMount {
+    /// The path on the host.
+    pub source: PathBuf,
+    /// The path below the workspace.
+    pub below: PathBuf,
+    /// `true` if the agent may write it.
+    pub writable: bool,
 }
 
 /// The files of pipelock.

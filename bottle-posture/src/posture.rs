@@ -369,11 +369,13 @@ impl fmt::Display for Posture {
         writeln!(f, "\nIt sees of the host:")?;
         writeln!(f, "  {}", self.workspace)?;
         if self.workspace.mode == WorkspaceMode::BindRw {
-            // Its `.git` may name commands that git runs for `git status`, with a `commondir` file even where `config` is
-            // untouched, or in a repository below it.
             writeln!(
                 f,
-                "  Its `.git` and editor settings stay writable: git and editors on the host may run its commands."
+                "  Its `.git` is a private copy, which ends with the bottle: commits leave by a push or a bundle."
+            )?;
+            writeln!(
+                f,
+                "  All else may run on the host later: build files, scripts, a new `.envrc`, repositories below it."
             )?;
         }
         write!(f, "{}", self.environment)?;

@@ -74,7 +74,11 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
             egress: plan.names.egress_network(),
             internal_cidr: (plan.networks.mode == NetworkMode::External).then(|| "10.99.0.0/28".parse().unwrap()),
         },
-        agent: AgentFacts { image: plan.names.derived_image().parse().unwrap(), env_file: plan.agent.env_file.clone() },
+        agent: AgentFacts {
+            image: plan.names.derived_image().parse().unwrap(),
+            env_file: plan.agent.env_file.clone(),
+            workspace_mounts: Vec::new(),
+        },
         pipelock: PipelockFacts {
             config: state.pipelock_config(),
             ca_cert: dir(Service::Pipelock).join("ca.pem"),

@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use bottle_engine::{Build, BuildContext as EngineContext, Exec, ObjectKind};
 use bottle_exec::{Event, Stdin, step};
-use bottle_files::{FileLock, NewFile, PrivateDir};
+use bottle_files::{FileLock, NewFile, PrivateDir, place_directory};
 use bottle_plan::manifest::WorkspaceMode;
-use bottle_plan::resolved::{BuildFacts, BuiltImage};
+use bottle_plan::resolved::{BuildFacts, BuiltImage, WorkspaceMount};
 use bottle_plan::value::ImageRef;
 use bottle_plan::{LabelKey, Service, UserIds};
-use bottle_sidecars::{BuildContext, agent, egress, git_gate, seal, supervise};
+use bottle_sidecars::{BuildContext, ContextFile, agent, egress, git_gate, seal, supervise};
 use bottle_workspace as workspace;
 
 use super::context::Launch;
-use super::write::{make_dir, write};
+use super::write::make_dir;
 use crate::launch_error::LaunchCause;
 use crate::lifecycle::Undo;
 
@@ -24,6 +24,8 @@ use crate::lifecycle::Undo;
 pub(super) struct Images {
     /// Image of the agent: the derived image, or its base if no workspace is copied.
     pub(super) agent: ImageRef,
+    /// Mounts inside a workspace that the agent may write.
+    pub(super) workspace_mounts: Vec<WorkspaceMount>,
     /// Image of the seal.
     pub(super) seal: BuiltImage,
     /// The built or ready image of each sidecar that the plan has.
@@ -48,7 +50,19 @@ pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
         WorkspaceMode::Copy => derive(launch, &base.reference)?,
         WorkspaceMode::Bind | WorkspaceMode::BindRw | WorkspaceMode::None => base.reference,
     };
-    Ok(Images { agent, seal, sidecars })
+    Ok(Images { agent, workspace_mounts: protect(launch)?, seal, sidecars })
+}
+
+/// Keeps the host's git and editors from the commands of an agent that may write the workspace.
+fn protect(launch: &Launch<'_>) -> Result<Vec<WorkspaceMount>, LaunchCause> {
+    let workspace = &launch.plan.workspace;
+    if workspace.mode != WorkspaceMode::BindRw {
+        return Ok(Vec::new());
+    }
+    let dir = launch.state.service_dir(Service::Agent);
+    make_dir(&dir, 0o700)?;
+    launch.guard.record(Undo::LeaveWorkspace { source: workspace.source.clone() })?;
+    Ok(workspace::protect(workspace, agent::user(&launch.plan), &dir)?)
 }
 
 /// Keeps a prune of this state root away from the images for as long as the lock is held.
@@ -107,32 +121,15 @@ fn parse_reference(tag: &str) -> Result<ImageRef, LaunchCause> {
 
 /// Writes a build context to its directory, completely or not at all.
 fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LaunchCause::Write { path, source }
-    };
-    let parent = dir.parent().unwrap_or(dir);
-    make_dir(parent, 0o700)?;
+    let failed = |source| LaunchCause::Write { path: dir.to_owned(), source };
+    make_dir(dir.parent().unwrap_or(dir), 0o700)?;
     match PrivateDir::open(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        other => return other.map(drop).map_err(failed(dir)),
+        other => return other.map(drop).map_err(failed),
     }
-    let fresh = tempfile::Builder::new().prefix(".context-").tempdir_in(parent).map_err(failed(parent))?;
-    for file in context.files {
-        let path = fresh.path().join(file.path);
-        make_dir(path.parent().unwrap_or(parent), 0o700)?;
-        write(&path, file.content.as_bytes(), if file.executable { 0o755 } else { 0o644 })?;
-    }
-    match fs::rename(fresh.path(), dir) {
-        Ok(()) => {
-            // The directory was renamed, so there is nothing to clean up.
-            drop(fresh.keep());
-            Ok(())
-        }
-        // Another launch has written it.
-        Err(_) if dir.is_dir() => Ok(()),
-        Err(source) => Err(LaunchCause::Write { path: dir.to_owned(), source }),
-    }
+    let mode = |file: &ContextFile| if file.executable { 0o755 } else { 0o644 };
+    let files = context.files.iter().map(|file| (file.path, file.content.as_bytes(), mode(file)));
+    place_directory(dir, files).map_err(failed)
 }
 
 /// Waits for a lock file until the launch is cancelled.

@@ -90,7 +90,11 @@ impl Launch<'_> {
                 state: self.root_id.clone(),
                 engine: self.ready.engine,
                 networks: networks.clone(),
-                agent: AgentFacts { image: images.agent.clone(), env_file: self.ready.inputs.env_file.clone() },
+                agent: AgentFacts {
+                    image: images.agent.clone(),
+                    env_file: self.ready.inputs.env_file.clone(),
+                    workspace_mounts: images.workspace_mounts.clone(),
+                },
                 pipelock: PipelockFacts {
                     config: self.state.pipelock_config(),
                     ca_cert: authorities.pipelock.certificate.clone(),

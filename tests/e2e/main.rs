@@ -17,3 +17,4 @@ mod sidecar_state;
 mod sidecars;
 mod supervise;
 mod verify;
+mod workspace;

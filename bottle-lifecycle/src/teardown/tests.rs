@@ -1,4 +1,5 @@
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bottle_engine::{CopyMethod, EngineChoice, rehearsal};
@@ -195,6 +196,10 @@ fn files_outside_the_state_directory_are_not_removed() {
     std::os::unix::fs::symlink(&outside, fixture.layout.dir().join("link")).unwrap();
     let absolute = fixture.layout.dir().join("absolute");
     fs::create_dir(&absolute).unwrap();
+    // An agent can take the permissions of its own directories away.
+    let closed = fixture.layout.dir().join("closed/inner");
+    fs::create_dir_all(closed.join("last")).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o0)).unwrap();
     for (path, is_refused) in [
         (outside.join("file"), true),
         ("../outside/file".into(), true),
@@ -205,6 +210,7 @@ fn files_outside_the_state_directory_are_not_removed() {
         ("link".into(), false),
         ("not-there".into(), false),
         (absolute.clone(), false),
+        ("closed".into(), false),
     ] {
         let undo = Undo::RemoveFiles { paths: vec![path.clone()] };
         file.record(undo.clone()).unwrap();

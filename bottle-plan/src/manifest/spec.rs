@@ -482,7 +482,7 @@ pub enum WorkspaceMode {
     Copy,
     /// A read-only bind mount of the directory.
     Bind,
-    /// A writable bind mount of the directory.
+    /// A writable bind mount of the directory, with a private copy of its `.git`.
     BindRw,
     /// An empty directory.
     None,

@@ -24,7 +24,10 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-workspace", Some(&["bottle-plan", "bottle-files"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
     ("bottle-verify", Some(&["bottle-plan", "bottle-compose", "bottle-exec", "bottle-engine"])),
-    ("bottle-lifecycle", Some(&["bottle-plan", "bottle-exec", "bottle-engine", "bottle-files", "bottle-verify"])),
+    (
+        "bottle-lifecycle",
+        Some(&["bottle-plan", "bottle-exec", "bottle-engine", "bottle-files", "bottle-verify", "bottle-workspace"]),
+    ),
     (
         "bottle-supervise",
         Some(&[

@@ -1,0 +1,250 @@
+//! The protection of the host's git from an agent that writes the workspace.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use bottle_plan::UserIds;
+use bottle_plan::manifest::WorkspaceMode;
+use bottle_plan::plan::WorkspacePlan;
+use bottle_plan::resolved::WorkspaceMount;
+use bottle_workspace::{check, leave, protect};
+
+struct Place {
+    _dir: tempfile::TempDir,
+    plan: WorkspacePlan,
+    /// The agent's state directory.
+    state: PathBuf,
+}
+
+impl Place {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        let state = base.join("state/demo-1/agent");
+        fs::create_dir_all(&state).unwrap();
+        let source = base.join("work");
+        fs::create_dir(&source).unwrap();
+        let plan = WorkspacePlan {
+            mode: WorkspaceMode::BindRw,
+            source,
+            target: "/workspace".parse().unwrap(),
+            include_credential_files: false,
+        };
+        let this = Self { _dir: dir, plan, state };
+        for (name, content) in files {
+            this.write(name, content.as_bytes());
+        }
+        this
+    }
+
+    fn with_repository(config: &str) -> Self {
+        Self::new(&[(".git/HEAD", "ref: refs/heads/main\n"), (".git/config", config)])
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.plan.source.join(name)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) {
+        let path = self.at(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Returns the mounts as `+path` if writable, else `-path`.
+    fn mounts(&self) -> Vec<String> {
+        let shown =
+            |mount: WorkspaceMount| format!("{}{}", if mount.writable { '+' } else { '-' }, mount.below.display());
+        self.protect().into_iter().map(shown).collect()
+    }
+
+    fn protect(&self) -> Vec<WorkspaceMount> {
+        protect(&self.plan, owner(), &self.state).unwrap()
+    }
+
+    fn leave(&self) -> Vec<String> {
+        leave(&self.plan.source, &self.state).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, problem: &str) {
+        let said = check(&self.plan).unwrap_err();
+        assert!(said.contains(problem) && said.contains("`mode: copy` works with any"), "{said}");
+    }
+}
+
+fn owner() -> UserIds {
+    let own = fs::metadata("/proc/self").unwrap();
+    UserIds { uid: own.uid(), gid: own.gid() }
+}
+
+#[test]
+fn the_agent_gets_a_copy_of_the_repository_without_commands() {
+    let place = Place::with_repository("[core]\n\tbare = false\n\tfsmonitor = true\n\tsshCommand = hunter2\n");
+    place.write(".git/refs/heads/main", b"0123456789012345678901234567890123456789\n");
+    place.write(".git/credentials", b"hunter2");
+    let mounts = place.protect();
+    let [mount] = mounts.as_slice() else { panic!("{mounts:?}") };
+    assert_eq!((mount.below.as_path(), mount.writable), (Path::new(".git"), true));
+    assert!(mount.source.starts_with(&place.state) && !mount.source.ends_with(".git"));
+    let config = fs::read_to_string(mount.source.join("config")).unwrap();
+    assert_eq!(config, "[core]\n\tbare = \"false\"\n");
+    assert!(mount.source.join("refs/heads/main").exists() && !mount.source.join("credentials").exists());
+    assert_eq!(fs::metadata(&mount.source).unwrap().uid(), owner().uid);
+    let left: Vec<_> = fs::read_dir(&place.state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+
+    // The agent commits, and changes what runs on the host.
+    fs::write(mount.source.join("refs/heads/main"), "9".repeat(40)).unwrap();
+    let packed = format!("# pack-refs\n{} refs/heads/other\n", "8".repeat(40));
+    fs::write(mount.source.join("packed-refs"), packed).unwrap();
+    place.write("Makefile", b"all:");
+    place.write("sub/.git/config", b"[core]\n\tfsmonitor = x\n");
+    place.write("src/text", b"harmless");
+    place.write("tool", b"#!/bin/sh");
+    fs::set_permissions(place.at("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+    let said = place.leave();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].ends_with("may run them: files `Makefile`, `sub/.git/config`, `tool`"), "{said:?}");
+    assert!(said[1].contains("bundle: branches `main at 9999") && said[1].contains("`other at 8888"), "{said:?}");
+    assert!(place.at(".git/HEAD").exists());
+}
+
+#[test]
+fn a_workspace_without_a_repository_gets_a_mount_point_that_is_removed() {
+    let place = Place::new(&[("src/file", "")]);
+    assert_eq!(place.mounts(), ["+.git"]);
+    let made: Vec<_> = fs::read_dir(place.at(".git")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(made, ["bottle-demo-1"]);
+    // A second bottle in the same workspace needs the mount point longer.
+    let second = place.state.parent().unwrap().with_file_name("demo-2").join("agent");
+    fs::create_dir_all(&second).unwrap();
+    protect(&place.plan, owner(), &second).unwrap();
+    assert_eq!(place.leave(), Vec::<String>::new());
+    assert!(place.at(".git").exists());
+    leave(&place.plan.source, &second).unwrap();
+    assert!(!place.at(".git").exists());
+    // Again, as after a launcher that was killed in between.
+    assert_eq!(place.leave(), Vec::<String>::new());
+}
+
+#[test]
+fn a_repository_that_the_user_creates_meanwhile_stays() {
+    let place = Place::new(&[]);
+    place.protect();
+    place.write(".git/HEAD", b"ref: refs/heads/main\n");
+    place.leave();
+    assert!(place.at(".git/HEAD").exists() && !place.at(".git/bottle-demo-1").exists());
+}
+
+#[test]
+fn what_exists_and_names_commands_is_read_only() {
+    let config = "[core]\n\thooksPath = tools/deep/hooks\n\tfsmonitor = true\n[include]\n\tpath = ../.gitconfig\n\tpath = ~/mine\n";
+    let place = Place::with_repository(config);
+    for name in
+        [".envrc", ".vscode/tasks.json", ".idea/x", "tools/deep/hooks/pre-commit", ".gitconfig", "scripts/check"]
+    {
+        place.write(name, b"");
+    }
+    fs::create_dir(place.at(".git/hooks")).unwrap();
+    symlink("../../scripts/check", place.at(".git/hooks/pre-push")).unwrap();
+    let mounts = place.mounts().join(" ");
+    assert_eq!(
+        mounts,
+        "+scripts -scripts/check +tools +tools/deep -tools/deep/hooks -.gitconfig -.envrc -.idea -.vscode +.git"
+    );
+    let husky = Place::with_repository("[core]\n\thooksPath = .husky/_\n");
+    husky.write(".husky/_/pre-commit", b"");
+    assert_eq!(husky.mounts(), ["-.husky", "+.git"]);
+}
+
+#[test]
+fn a_git_file_is_read_only_if_its_repository_is_elsewhere() {
+    let place = Place::new(&[
+        ("../main/.git/worktrees/work/HEAD", "x"),
+        ("../main/.git/config", "[core]\n\thooksPath = hooks\n"),
+        ("../main/.git/worktrees/work/commondir", "../..\n"),
+    ]);
+    let named = format!("gitdir: {}\n", place.at("../main/.git/worktrees/work").display());
+    place.write(".git", named.as_bytes());
+    place.refused("takes commands from `hooks`");
+    place.write("hooks/pre-commit", b"");
+    assert_eq!(place.mounts(), ["-.git", "-hooks"]);
+    fs::rename(place.at("../main"), place.at("inside")).unwrap();
+    place.write(".git", b"gitdir: inside/.git/worktrees/work\n");
+    place.refused("where the agent could write");
+}
+
+#[test]
+fn what_cannot_be_protected_is_refused() {
+    let place = Place::new(&[("repository/HEAD", "")]);
+    symlink("repository", place.at(".git")).unwrap();
+    place.refused("has a `.git` that is neither a directory nor a file");
+    let place = Place::with_repository("[core]\n\thooksPath = .githooks\n");
+    place.refused("takes commands from `.githooks`, which must be a file or a directory");
+    let place = Place::with_repository("");
+    symlink("elsewhere", place.at(".envrc")).unwrap();
+    place.refused("takes commands from `.envrc`");
+}
+
+#[test]
+fn a_submodule_in_an_index_of_any_version_is_refused() {
+    for version in 2..=4 {
+        let place = Place::with_repository("");
+        place.write(".git/index", &index(version, &[("a/file", 0o100_644), ("b", 0o100_755)]));
+        check(&place.plan).unwrap();
+        place.write(".git/index", &index(version, &[("a/file", 0o100_644), ("a/lib", 0o160_000), ("b", 0o100_755)]));
+        place.refused("has the submodule `a/lib`");
+    }
+    // Of the repository above, only the submodules in the workspace count.
+    let mut place = Place::with_repository("");
+    place.write("app/x", b"");
+    place.write(".git/index", &index(2, &[("app/lib", 0o160_000)]));
+    place.plan.source.push("app");
+    place.refused("has the submodule `app/lib`");
+    place.write("../.git/index", &index(2, &[("lib", 0o160_000)]));
+    check(&place.plan).unwrap();
+}
+
+#[test]
+fn an_index_that_cannot_be_searched_is_refused() {
+    let whole = index(4, &[("a/file", 0o100_644), ("a/other", 0o100_644)]);
+    let mut split = whole[..whole.len() - 20].to_vec();
+    split.extend_from_slice(b"link\0\0\0\x14");
+    split.extend_from_slice(&[0; 40]);
+    let place = Place::with_repository("");
+    for broken in [&whole[..30], &whole[..100], b"DIRC\0\0\0\x09\0\0\0\0", b"x", &split] {
+        place.write(".git/index", broken);
+        place.refused("has a git index that cannot be searched");
+    }
+}
+
+/// Returns an index in git's format, without times and ids.
+fn index(version: u8, entries: &[(&str, u32)]) -> Vec<u8> {
+    let mut out = b"DIRC\0\0\0".to_vec();
+    out.push(version);
+    out.extend_from_slice(&u32::try_from(entries.len()).unwrap().to_be_bytes());
+    let mut last = "";
+    for (name, mode) in entries {
+        let start = out.len();
+        out.extend_from_slice(&[0; 24]);
+        out.extend_from_slice(&mode.to_be_bytes());
+        out.extend_from_slice(&[0; 32]);
+        // Version 3 has further flags for each entry that is marked so.
+        out.extend_from_slice(if version == 3 { &[0x40, 0, 0, 0] } else { &[0, 0] });
+        if version == 4 {
+            let common = last.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+            out.push(u8::try_from(last.len() - common).unwrap());
+            out.extend_from_slice(&name.as_bytes()[common..]);
+            out.push(0);
+        } else {
+            out.extend_from_slice(name.as_bytes());
+            out.resize(start + (out.len() - start + 8) / 8 * 8, 0);
+        }
+        last = name;
+    }
+    out.extend_from_slice(&[0; 20]);
+    out
+}
