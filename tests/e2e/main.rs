@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "what the tests measure is for a person to read")]
 
 mod agents;
+mod canaries;
 mod compose_config;
 mod egress;
 mod extend;

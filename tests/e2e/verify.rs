@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use bottle::exec::engine::Exec;
-use bottle::exec::{Backend, Command, Control, ExecError, Output};
 use bottle::plan::Service;
 use bottle::verify::{Outcome, VerifyError};
 use bottle::{AgentContainer, Builtin, Host, ProvisionError, Provisioner, Verification, Verify};
-use bottle_testing::lab::{self, Lab, docker, figure, needs_runtime};
+use bottle_testing::lab::{self, Changing, Lab, Part, docker, figure, needs_runtime};
 
 /// Every protection of a bottle with egress in front of pipelock.
 const BOTTLE: &str = "\
@@ -192,47 +191,6 @@ for _ in range(1000):
     server.sendto(query[:2] + b'\\x81\\x83' + query[4:], sender)
 ";
 
-/// Part of a Compose file.
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Egress,
-    Seal,
-    Agent,
-    Networks,
-}
-
-/// Changes the Compose file before Compose reads it.
-#[derive(Debug)]
-struct Changing {
-    backend: Arc<dyn Backend>,
-    part: Part,
-    from: &'static str,
-    to: String,
-}
-
-impl Backend for Changing {
-    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
-        let words: Vec<String> = command.args().iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        if words.iter().any(|word| word == "up") {
-            let file = words.iter().find(|word| word.ends_with("docker-compose.yml")).unwrap();
-            let text = std::fs::read_to_string(file).unwrap();
-            let places = ["\n  egress:\n", "\n  seal:\n", "\n  agent:\n", "\nnetworks:\n"];
-            let places = places.map(|start| text.find(start).unwrap());
-            let (start, end) = match self.part {
-                Part::Egress => (places[0], places[1]),
-                Part::Seal => (places[1], places[2]),
-                Part::Agent => (places[2], places[3]),
-                Part::Networks => (places[3], text.len()),
-            };
-            let part = &text[start..end];
-            assert!(part.contains(self.from), "{:?} has no {:?}:\n{part}", self.part, self.from);
-            let changed = [&text[..start], &part.replacen(self.from, &self.to, 1), &text[end..]].concat();
-            std::fs::write(file, changed).unwrap();
-        }
-        self.backend.run(command, control)
-    }
-}
-
 #[test]
 #[ignore = "needs a container engine"]
 fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
@@ -270,24 +228,26 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
         ("no limit of memory", "limits", "    mem_limit: 1073741824\n    memswap_limit: 1073741824\n", String::new()),
         ("no limit of processors", "limits", "    cpus: \"1.5\"\n", String::new()),
     ];
-    let agent = agent.into_iter().map(|(what, protection, from, to)| (Part::Agent, what, protection, from, to));
+    let agent = agent
+        .into_iter()
+        .map(|(what, protection, from, to)| (Part::Service(Service::Agent), what, protection, from, to));
     let others = [
         (
-            Part::Seal,
+            Part::Service(Service::Seal),
             "a capability of the seal",
             "capabilities",
             "      - NET_ADMIN\n",
             "      - NET_ADMIN\n      - SYS_ADMIN\n".to_owned(),
         ),
         (
-            Part::Seal,
+            Part::Service(Service::Seal),
             "a second network",
             "internal network",
             "      internal: null\n",
             "      internal: null\n      egress: null\n".to_owned(),
         ),
         (
-            Part::Seal,
+            Part::Service(Service::Seal),
             "egress can be bypassed",
             "firewall rules",
             "      - pipelock\n",
@@ -295,14 +255,14 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
         ),
         (Part::Networks, "a network that is not internal", "internal network", "    internal: true\n", String::new()),
         (
-            Part::Egress,
+            Part::Service(Service::Egress),
             "a token in egress",
             "configuration",
             "    environment:\n",
             format!("    environment:\n      - LEAKED={TOKEN}\n"),
         ),
         (
-            Part::Egress,
+            Part::Service(Service::Egress),
             "a variable for a token in egress",
             "configuration",
             "    environment:\n",

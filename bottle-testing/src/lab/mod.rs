@@ -1,8 +1,10 @@
 //! The lab for end-to-end tests: an engine, a private directory, and a host that stands for the outside.
 
+pub mod canary;
 mod network;
 mod outside;
 mod run;
+mod weaken;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use bottle::{Bottle, BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
 pub use network::{FORBIDDEN, OUTSIDE, Subnet};
 pub use outside::Outside;
 pub use run::{Finished, docker, example, figure, run, variable};
+pub use weaken::{Changing, Part};
 
 /// Returns pipelock's image, which `cargo xtask e2e` has found. Without it, the test counts as not run.
 #[track_caller]
