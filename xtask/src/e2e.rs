@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// Shell command that restarts the engine and stops all of its containers. Enables one more test.
     #[arg(long, value_name = "COMMAND")]
     restart: Option<String>,
+    /// Run every attack of `tests/attacks` and rewrite `docs/attacks.md`. Otherwise every fourth is run.
+    #[arg(long)]
+    all_attacks: bool,
     /// Fail if a test was not run that this machine could have run.
     #[arg(long)]
     deny_skips: bool,
@@ -69,6 +72,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         let mut tests = select(pass);
         tests.arg("--format=pretty").env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
         tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", &outside);
+        tests.env("BOTTLE_E2E_ATTACKS", if args.all_attacks { "all" } else { "" });
         tests.env("BOTTLE_E2E_PACKAGES", &packages).env("BOTTLE_E2E_FIGURES", &figures);
         report.extend(Report::of(&mut tests)?);
     }

@@ -10,6 +10,7 @@
     /slow?ms=         ok, after a while
     /status/NNN       that status
     /redirect?to=     302
+    /reflect?as=      the credential of the request, in the encoding that is asked for; also below a repository
     /ws               a WebSocket that echoes
     /v1/…             the model APIs (messages.py, responses.py), both with the same conversation (task.py)
     /<name>.git/…     git (git_host.py), also under /git/
@@ -18,6 +19,7 @@
 import base64
 import gzip
 import hashlib
+import html
 import http.server
 import json
 import re
@@ -123,7 +125,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, url, body):
         path, query = url.path, self.query
-        if found := re.fullmatch(r"(?:/git)?(/[\w.-]+\.git/.*)", path):
+        if path.endswith("/reflect"):
+            self.reflect(query.get("as", "plain"), int(query.get("shift", 0)))
+        elif found := re.fullmatch(r"(?:/git)?(/[\w.-]+\.git/.*)", path):
             self.git(found[1], url.query, body)
         elif path.startswith("/v1/"):
             self.api(path, body)
@@ -192,6 +196,47 @@ class Handler(http.server.BaseHTTPRequestHandler):
         piece = bytes(range(256)) * 256
         for _ in range(megabytes << 4):
             self.wfile.write(piece)
+
+    def reflect(self, form, shift):
+        """Repeats the credential, as a host that is tricked into it might."""
+        secret = self.headers.get("X-Api-Key") or self.headers.get("Authorization", "").split(" ")[-1]
+        if form == "decoded":
+            secret = base64.b64decode(self.headers.get("Authorization", "").split(" ")[-1] + "===").decode("latin-1")
+        padded = b"xx"[:shift] + secret.encode()
+        forms = {
+            "upper": secret.upper(), "lower": secret.lower(), "swap": secret.swapcase(), "hex": secret.encode().hex(),
+            "HEX": secret.encode().hex().upper(), "base64": base64.b64encode(padded).decode(),
+            "base64url": base64.urlsafe_b64encode(padded).decode(), "percent": urllib.parse.quote(secret, safe=""),
+            "percent-all": "".join(f"%{ord(letter):02X}" for letter in secret), "json": secret.replace("/", "\\/"),
+            "json-all": "".join(f"\\u{ord(letter):04x}" for letter in secret), "html": html.escape(secret).replace("/", "&#x2F;"),
+            "html-all": "".join(f"&#{ord(letter)};" for letter in secret), "twice": secret + secret,
+        }
+        shown = forms.get(form, secret)
+        in_head = {"header": "X-Reflected", "cookie": "Set-Cookie", "location": "Location"}.get(form)
+        if form in ("bytes", "trailer"):
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for letter in shown if form == "bytes" else "x":
+                self.wfile.write(b"1;x=%s\r\n%s\r\n" % (shown.encode() if form == "trailer" else b"y", letter.encode()))
+                self.wfile.flush()
+                time.sleep(0.005)
+            self.wfile.write(b"0\r\nX-Reflected: %s\r\n\r\n" % shown.encode() if form == "trailer" else b"0\r\n\r\n")
+            return
+        content, headers = b"" if in_head or form == "reason" else f"value: {shown}\n".encode(), []
+        if in_head:
+            headers.append((in_head, f"a={shown}" if form == "cookie" else f"https://{shown}/" if form == "location" else shown))
+        if "gzip" in self.headers.get("Accept-Encoding", "") or "gzip" in self.headers.get("TE", ""):
+            content, headers = gzip.compress(content), [*headers, ("Content-Encoding", "gzip")]
+        if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+            content = content[int(found[1]) : int(found[2]) + 1]
+        status = {"error": 500, "location": 302}.get(form, 206 if "Range" in self.headers else 200)
+        if form == "reason":
+            self.send_response(status, shown)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self.reply(status, content, headers=headers)
 
     def api(self, path, body):
         shown = (self.headers.get("X-Api-Key"), self.headers.get("Authorization", "").removeprefix("Bearer "))

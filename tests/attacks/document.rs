@@ -1,0 +1,124 @@
+//! `docs/attacks.md`: the table of the attacks and their results.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use crate::site::Fate;
+use crate::table::{Attack, attacks};
+use crate::weakened;
+
+const START: &str = include_str!("start.md");
+
+/// Both runtimes write the same file.
+static FILE: Mutex<()> = Mutex::new(());
+
+fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/attacks.md")
+}
+
+/// Writes the results of a runtime into the table. Returns true if they differ from those that were there.
+pub(crate) fn record(runtime: &str, fates: &BTreeMap<&'static str, Fate>) -> bool {
+    let _lock = FILE.lock().unwrap();
+    let before = fs::read_to_string(path()).unwrap_or_default();
+    let mut results = results(&before);
+    for attack in attacks() {
+        let row = results.entry(attack.name.to_owned()).or_default();
+        let fate = &fates[attack.name];
+        let is_runc = runtime == "runc";
+        outcome(fate).clone_into(if is_runc { &mut row.runc } else { &mut row.runsc });
+        if is_runc {
+            row.recorded =
+                if fate.through.is_empty() { "nothing".to_owned() } else { fate.through.join("; ").replace('|', " ") };
+        }
+    }
+    let after = rendered(&results);
+    if after == before {
+        return false;
+    }
+    fs::create_dir_all(path().parent().unwrap()).unwrap();
+    fs::write(path(), after).unwrap();
+    true
+}
+
+fn outcome(fate: &Fate) -> &'static str {
+    match fate {
+        fate if !fate.through.is_empty() => "**not blocked**",
+        Fate { is_contained: true, .. } => "own kernel",
+        _ => "blocked",
+    }
+}
+
+/// Result of one row.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Row {
+    recorded: String,
+    runc: String,
+    runsc: String,
+}
+
+/// Reads the results of a table.
+fn results(text: &str) -> BTreeMap<String, Row> {
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
+        let &[_, name, recorded, runc, gvisor] = fields.as_slice() else { return None };
+        Some((name.to_owned(), Row { recorded: recorded.to_owned(), runc: runc.to_owned(), runsc: gvisor.to_owned() }))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+fn rendered(results: &BTreeMap<String, Row>) -> String {
+    let all = attacks();
+    let mut groups: BTreeMap<_, usize> = BTreeMap::new();
+    for attack in &all {
+        *groups.entry(attack.group).or_default() += 1;
+    }
+    let counts: Vec<String> = groups.iter().map(|(group, count)| format!("{group} {count}")).collect();
+    let mut text = START.replace("{COUNT}", &all.len().to_string()).replace("{GROUPS}", &counts.join(", "));
+    text.push_str("\n| group | attack | recorded | runc | runsc |\n| --- | --- | --- | --- | --- |\n");
+    for Attack { group, name, .. } in all {
+        let Row { recorded, runc, runsc: gvisor } = results.get(name).cloned().unwrap_or_default();
+        let [runc, gvisor] = [runc, gvisor].map(|result| if result.is_empty() { "not run".to_owned() } else { result });
+        let _ = writeln!(text, "| {group} | {name} | {recorded} | {runc} | {gvisor} |");
+    }
+    text.push_str(&weak());
+    text
+}
+
+/// Returns the list of the weakened bottles.
+fn weak() -> String {
+    let mut text = format!(
+        "\n## Weakened bottles\n\nEach of these {} weaknesses lets the attacks through that are named beside it. The tests check that they do.\n\n\
+         | weakness | attacks that get through |\n| --- | --- |\n",
+        weakened::weaknesses().count() + weakened::HOST.len()
+    );
+    for weakness in weakened::weaknesses() {
+        let _ = writeln!(text, "| {} | {} |", weakness.what, weakness.caught_by.join("; "));
+    }
+    for (what, attack) in weakened::HOST {
+        let _ = writeln!(text, "| {what} | {attack} |");
+    }
+    text
+}
+
+#[test]
+fn the_table_has_every_attack_and_no_other() {
+    let text = fs::read_to_string(path()).unwrap();
+    let found = results(&text);
+    let mut names: Vec<&str> = attacks().iter().map(|attack| attack.name).collect();
+    assert!(names.len() >= 150, "{} attacks", names.len());
+    assert_eq!(rendered(&found), text, "run the attacks again: `cargo xtask e2e --all-attacks no_attack_gets_through`");
+    for (name, row) in &found {
+        if name != "attack" && name != "---" {
+            assert!(
+                row.runc == "blocked" && ["blocked", "own kernel", "not run"].contains(&row.runsc.as_str()),
+                "{name}: {row:?}"
+            );
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), attacks().len(), "two attacks have the same name");
+}
