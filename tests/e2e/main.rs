@@ -14,6 +14,7 @@ mod lifecycle;
 mod pipelock;
 mod ports;
 mod seal;
+mod secrets;
 mod sidecar_state;
 mod sidecars;
 mod supervise;
