@@ -125,7 +125,7 @@ fn a_token_is_found_only_in_egress() {
     let egress = egress_container(&bottle);
     let filter = format!("label=claude-bottle.slug={}", lab.slug);
     let names = docker(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]).stdout;
-    assert_eq!(names.lines().count(), 4, "{names}");
+    assert_eq!(names.lines().count(), 5, "{names}");
     for name in names.lines() {
         let inspected = docker(["inspect", "--size", name]).stdout;
         tokens.assert_absent(name, inspected);
