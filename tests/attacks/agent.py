@@ -9,6 +9,7 @@ exception means that the attack itself is broken, and it then counts as not fini
 
 import base64
 import binascii
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -396,10 +397,8 @@ def main():
 
 def end_group(pid):
     """Ends what an attack left running."""
-    try:
+    with contextlib.suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
-    except OSError:
-        pass
 
 
 def printed_by(case):

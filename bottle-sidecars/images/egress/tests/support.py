@@ -245,7 +245,8 @@ class Outer:
             connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n")
         elif path.endswith("/echo"):
             echo = headers["x-api-key"].encode()
-            connection.sendall(b"HTTP/1.1 200 %s\r\nX-Echo: %s\r\nX-%s: 1\r\nContent-Length: 0\r\n\r\n" % (echo, echo, echo))
+            head = b"HTTP/1.1 200 %s\r\nX-Echo: %s\r\nX-%s: 1\r\nContent-Length: 0\r\n\r\n"
+            connection.sendall(head % (echo, echo, echo))
         elif path.endswith("/torn"):
             key = headers["x-api-key"].encode()
             connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -461,7 +461,8 @@ def test_a_file_in_the_place_of_a_directory_is_two_changes() -> None:
 
 
 def test_names_that_another_program_misreads_are_refused() -> None:
-    for name in ("HEAD", "head", "-x", "agent/-x", "a$(id)", "a;b", "a`b`", "a|b", "a'b", "a\u200bb", "a/\uff0e\uff0e/b", "1" * 40, "n" * 600):
+    shell = ("a$(id)", "a;b", "a`b`", "a|b", "a'b")
+    for name in ("HEAD", "head", "-x", "agent/-x", *shell, "a\u200bb", "a/\uff0e\uff0e/b", "1" * 40, "n" * 600):
         assert policy.unclear_ref(f"refs/heads/{name}"), name
     for name in ("main", "agent/x-1", "fix#3", "user@host", "übung", "1" * 39):
         assert policy.unclear_ref(f"refs/heads/{name}") is None, name
