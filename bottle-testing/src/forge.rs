@@ -19,6 +19,7 @@ pub struct FakeForge(Arc<Shared>);
 
 struct Shared {
     port: u16,
+    token: &'static str,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -69,9 +70,14 @@ pub enum Moment {
 
 impl FakeForge {
     pub fn start() -> Self {
+        Self::accepting(TOKEN)
+    }
+
+    /// Returns a forge that accepts this token alone.
+    pub fn accepting(token: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let forge = Self(Arc::new(Shared { port, state: Mutex::default(), changed: Condvar::new() }));
+        let forge = Self(Arc::new(Shared { port, token, state: Mutex::default(), changed: Condvar::new() }));
         let serving = forge.clone();
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
@@ -85,7 +91,7 @@ impl FakeForge {
 
     /// Returns a forge on whose port nothing listens.
     pub fn dead(port: u16) -> Self {
-        Self(Arc::new(Shared { port, state: Mutex::default(), changed: Condvar::new() }))
+        Self(Arc::new(Shared { port, token: TOKEN, state: Mutex::default(), changed: Condvar::new() }))
     }
 
     /// Deletes every key as a person would.
@@ -200,17 +206,18 @@ impl FakeForge {
         body: &Value,
     ) -> Option<(u16, Value)> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let token = self.0.token;
         let header = |name: &str| headers.get(name).map(String::as_str).unwrap_or_default();
         let encoded = REPOSITORY.replace('/', "%2F");
         let (authorized, keys, read_only) = if path.starts_with("/github/") {
-            let authorized = header("authorization") == format!("Bearer {TOKEN}") && !header("user-agent").is_empty();
+            let authorized = header("authorization") == format!("Bearer {token}") && !header("user-agent").is_empty();
             (authorized, format!("/github/repos/{REPOSITORY}/keys"), body["read_only"].as_bool())
         } else if path.starts_with("/gitea/") {
-            let authorized = header("authorization") == format!("token {TOKEN}");
+            let authorized = header("authorization") == format!("token {token}");
             (authorized, format!("/gitea/repos/{REPOSITORY}/keys"), body["read_only"].as_bool())
         } else {
             let read_only = body["can_push"].as_bool().map(|can_push| !can_push);
-            (header("private-token") == TOKEN, format!("/gitlab/projects/{encoded}/deploy_keys"), read_only)
+            (header("private-token") == token, format!("/gitlab/projects/{encoded}/deploy_keys"), read_only)
         };
         if !authorized {
             return Some((401, json!({"message": "Bad credentials"})));
@@ -242,7 +249,9 @@ impl FakeForge {
                     json!({"message": "Validation Failed", "errors": [{"message": "key is already in use"}]}),
                 ));
             }
-            Some(Fault::Status(401)) => return Some((401, json!({"message": format!("Bad credentials: {TOKEN}")}))),
+            Some(Fault::Status(401)) => {
+                return Some((401, json!({"message": format!("Bad credentials: {}", self.0.token)})));
+            }
             Some(Fault::Status(404)) => return Some((404, json!({"message": "Not Found"}))),
             Some(Fault::Status(status)) => return Some((status, json!({"message": "out of order"}))),
             Some(Fault::Late(delay)) => std::thread::sleep(delay),

@@ -11,9 +11,12 @@ use bottle::deploy_keys::{HttpForges, KeyPair};
 use bottle::exec::{CancelToken, Control, Event, Fault, rehearsal};
 use bottle::plan::Service;
 use bottle::{Bottles, Engine, EngineChoice, Host, Manifest, Verify};
-use bottle_testing::forge::{FakeForge, TOKEN};
+use bottle_testing::forge::FakeForge;
 use bottle_testing::lab::canary::{Hunt, Processes};
 use bottle_testing::lab::{self, Changing, Lab, OUTSIDE, Part, figure, sh};
+
+/// Token of the forge: not that of other tests, whose processes may run at the same time.
+const FORGE_TOKEN: &str = "forge-canary-that-is-seen-nowhere";
 
 /// Values of the host's environment, by variable.
 const VALUES: [(&str, &str); 5] = [
@@ -21,7 +24,7 @@ const VALUES: [(&str, &str); 5] = [
     ("CANARY_BASIC", "canary-basic-1Lk8sPbX4m"),
     ("CANARY_GIT", "canary-git-9Jd3hRfC7a"),
     ("CANARY_FORWARDED", "canary-forwarded-5Ug2nVeM8o"),
-    ("CANARY_FORGE", TOKEN),
+    ("CANARY_FORGE", FORGE_TOKEN),
 ];
 
 /// A line of the environment file.
@@ -38,7 +41,7 @@ impl Bed {
     fn new(test: &str) -> Self {
         Self {
             lab: Lab::with_outside(test, &["--env", "OUTSIDE_REPOS=app,web"]),
-            forge: FakeForge::start(),
+            forge: FakeForge::accepting(FORGE_TOKEN),
             events: Arc::default(),
         }
     }
@@ -155,7 +158,7 @@ fn provoked(bed: &Bed) -> Vec<String> {
         }
     }
     // A secret where the manifest wants something else. A value that looks like words is shown, as a name that is misspelt.
-    for (_, value) in VALUES.into_iter().filter(|(_, value)| *value != TOKEN) {
+    for (_, value) in VALUES.into_iter().filter(|(_, value)| *value != FORGE_TOKEN) {
         for text in [
             format!(
                 "bottles: {{dev: {{egress: {{allow: [{value}]}}}}}}\nagents: {{a: {{bottle: dev, command: [sh]}}}}"
