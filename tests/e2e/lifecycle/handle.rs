@@ -156,7 +156,7 @@ fn the_tool_lists_uses_and_removes_a_bottle_of_another_process() {
     let listed = run(tool(&place).arg("list"));
     assert!(listed.ok().contains("tool") && listed.stdout.contains("kept"), "{listed:?}");
     let json: serde_json::Value = serde_json::from_str(run(tool(&place).args(["list", "--json"])).ok()).unwrap();
-    assert_eq!(json["tool"]["containers"].as_array().unwrap().len(), 3);
+    assert_eq!(json["tool"]["containers"].as_array().unwrap().len(), 4);
 
     assert_eq!(run(tool(&place).args(["exec", "tool"])).ok(), "the agent\nagent\n/workspace");
     let status = run(tool(&place).args(["exec", "tool", "--", "sh", "-c", "echo out; echo err >&2; exit 9"]));
@@ -259,7 +259,7 @@ fn a_bottle_whose_state_is_lost_is_listed_followed_and_removed_by_its_labels() {
     let site: Bottles = place.site();
     let listed = site.list().unwrap();
     let lost = &listed[&slug("lost")];
-    assert_eq!((lost.status, lost.agent.as_deref(), lost.containers.len()), (None, Some("tester"), 6));
+    assert_eq!((lost.status, lost.agent.as_deref(), lost.containers.len()), (None, Some("tester"), 7));
     assert!(lost.is_owned, "this process made it, and lives");
     let attached = site.attach(&slug("lost")).unwrap();
     assert_eq!(attached.exec(Exec::new(["id", "-un"])).unwrap().stdout.text(), "agent\n");
