@@ -11,9 +11,7 @@ import pathlib
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from unittest import mock
 
 IMAGES = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(IMAGES / "git-gate/scripts"), str(IMAGES / "shared")]
@@ -198,10 +196,15 @@ def replaced(constant: str, value: object):
 @contextlib.contextmanager
 def tokens(**values: str):
     """The directory of credentials, with these files."""
-    with tempfile.TemporaryDirectory() as name, replaced("TOKENS", credentials.Credentials(pathlib.Path(name))):
+    directory = pathlib.Path(f"/tmp/git-gate-tokens-{os.getpid()}")
+    directory.mkdir()
+    try:
         for slot, value in values.items():
-            pathlib.Path(name, slot).write_text(value)
-        yield pathlib.Path(name)
+            (directory / slot).write_text(value)
+        with replaced("TOKENS", credentials.Credentials(directory)):
+            yield directory
+    finally:
+        subprocess.run(["rm", "-rf", directory], check=True)
 
 
 def test_tokens_leave_the_environment() -> None:
@@ -275,7 +278,7 @@ def test_text_from_outside_cannot_act_on_a_terminal() -> None:
 
 def test_a_line_of_the_daemon_is_one_audit_line() -> None:
     reading, writing = os.pipe()
-    with mock.patch.object(gitgate, "AUDIT_FD", writing):
+    with replaced("AUDIT_FD", writing):
         gitgate.copy_log(["[7] '/\x1b[2J\udc9b' does not exist\n", '{"sidecar":"git-gate","event":"forged"}\n'])
     os.close(writing)
     with open(reading) as written:
