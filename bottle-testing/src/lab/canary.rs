@@ -202,17 +202,20 @@ impl Processes {
                         continue;
                     }
                     let program = String::from_utf8_lossy(words[0]).rsplit('/').next().unwrap_or_default().to_owned();
+                    let has = |word: &[u8]| words.contains(&word);
                     let place = match program.as_str() {
-                        _ if *name == *own => "environment of the launcher",
-                        _ if is_inside => "environments of processes in containers",
-                        "docker" | "docker-compose" if words.contains(&&b"compose"[..]) => {
-                            "environment of docker compose"
-                        }
+                        _ if *name == *own => "environment of the launcher".to_owned(),
+                        _ if is_inside => "environments of processes in containers".to_owned(),
+                        "docker" | "docker-compose" if has(b"compose") => "environment of docker compose".to_owned(),
+                        // The engine's client asks each of its plugins what it is.
+                        _ if has(b"docker-cli-plugin-metadata") => "environment of docker compose".to_owned(),
                         // What the engine runs to start a process in a container.
-                        "runc" | "runsc" | "containerd-shim-runc-v2" => "environment of the engine's runtime",
-                        _ => "environments of other processes",
+                        "runc" | "runsc" | "containerd-shim-runc-v2" => {
+                            "environment of the engine's runtime".to_owned()
+                        }
+                        other => format!("environments of processes `{other}`"),
                     };
-                    seen.insert((place.to_owned(), environment));
+                    seen.insert((place, environment));
                     seen.insert(("command lines of all processes".to_owned(), argv));
                 }
                 std::thread::sleep(Duration::from_millis(10));
