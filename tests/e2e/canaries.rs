@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bottle::deploy_keys::{HttpForges, KeyPair};
@@ -26,6 +26,9 @@ const VALUES: [(&str, &str); 5] = [
     ("CANARY_FORWARDED", "canary-forwarded-5Ug2nVeM8o"),
     ("CANARY_FORGE", FORGE_TOKEN),
 ];
+
+/// One hunt at a time: they have the same secrets, and look at all processes of the host.
+static HUNT: Mutex<()> = Mutex::new(());
 
 /// A line of the environment file.
 const FROM_FILE: &str = "canary-from-file-3Tb7xKwQ1i";
@@ -102,6 +105,7 @@ git:
 
     /// Launches the bottle, uses each secret, and searches every place. Takes the bottle down, and searches what is left.
     fn search(&self, engine: Engine, level: Verify) -> Hunt {
+        let _alone = HUNT.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut hunt, start) = (Self::hunt(), SystemTime::now());
         let processes = Processes::watch();
         let options = self.options(engine).with_verification(level);

@@ -266,7 +266,7 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
             "a variable for a token in egress",
             "configuration",
             "    environment:\n",
-            "    environment:\n      - EGRESS_TOKEN_VERIFY_TOKEN=\n".to_owned(),
+            "    environment:\n      - EGRESS_TOKEN_VERIFY_TOKEN=some-value\n".to_owned(),
         ),
     ];
     let lab = Lab::new("weakened-file");
