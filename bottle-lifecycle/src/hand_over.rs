@@ -78,7 +78,6 @@ fn give(
     slots: &[EnvName],
     values: &Secrets,
 ) -> Result<(), HandOverError> {
-    let container = || container.to_owned();
     let mut lines = Vec::new();
     for slot in slots {
         let problem = match values.get(slot).map(SecretValue::expose) {
@@ -90,21 +89,21 @@ fn give(
             None => "unknown",
         };
         let problem = format!("the value of `{slot}` is {problem}; accepted: one line");
-        return Err(HandOverError::NotGiven { container: container(), problem });
+        return Err(HandOverError::NotGiven { container: container.to_owned(), problem });
     }
     let exec = Exec::new(["sh", "-c", SCRIPT, "sh"].into_iter().chain(slots.iter().map(EnvName::as_str)))
         .with_workdir(directory)
         .with_stdin(Stdin::Bytes(lines))
         .with_timeout(TIMEOUT);
     let output = engine
-        .exec_bare(&container(), &exec)
-        .map_err(|source| HandOverError::Engine { container: container(), source })?;
+        .exec_bare(container, &exec)
+        .map_err(|source| HandOverError::Engine { container: container.to_owned(), source })?;
     if output.status.is_success() {
         return Ok(());
     }
     let message = output.stderr.text();
     let problem = message.trim().lines().last().unwrap_or("the command failed without a message").to_owned();
-    Err(HandOverError::NotGiven { container: container(), problem })
+    Err(HandOverError::NotGiven { container: container.to_owned(), problem })
 }
 
 #[cfg(test)]

@@ -35,8 +35,9 @@ pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
         let removal = Undo::RemoveNetwork { name: network.name.clone() };
         launch.guard.record(removal.clone())?;
         launch.engine().create_network(network).or_else(|error| {
-            // A network of somebody else that has the name stays.
-            if launch.engine().network(&network.name)?.is_some_and(|other| other.labels != network.labels) {
+            // A network of somebody else that has the name stays. If nobody can tell, the first error is the one to report.
+            let there = launch.engine().network(&network.name).ok().flatten();
+            if there.is_some_and(|other| other.labels != network.labels) {
                 launch.guard.file().mark_done(&removal)?;
             }
             Err(LaunchCause::from(error))

@@ -1,4 +1,4 @@
-"""Tries to connect to every port of every host that is named, and prints which answered."""
+"""Tries to connect to every port of every host that is named, and prints which are open and which give no answer."""
 
 import json
 import select
@@ -8,9 +8,9 @@ import sys
 BATCH = 500
 
 
-def open_ports(host: str) -> list[int]:
+def scan(host: str) -> dict[str, list[int]]:
     address = socket.gethostbyname(host)
-    found = []
+    found, silent = [], []
     for first in range(1, 65536, BATCH):
         waiting = {}
         poll = select.epoll()
@@ -26,7 +26,7 @@ def open_ports(host: str) -> list[int]:
         while waiting:
             ready = poll.poll(2)
             if not ready:
-                # Where nothing listens, the outlet of pipelock lets no answer out either.
+                silent += sorted(port for _, port in waiting.values())
                 for knock, _ in waiting.values():
                     knock.close()
                 break
@@ -36,7 +36,7 @@ def open_ports(host: str) -> list[int]:
                 found += [port] if knock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 else []
                 knock.close()
         poll.close()
-    return found
+    return {"open": found, "silent": silent}
 
 
-print(json.dumps({host: open_ports(host) for host in sys.argv[1:]}))
+print(json.dumps({host: scan(host) for host in sys.argv[1:]}))
