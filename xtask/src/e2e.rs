@@ -7,6 +7,9 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bottle_plan::PIPELOCK_IMAGE;
 
@@ -20,6 +23,9 @@ pub(crate) struct Arguments {
     /// Number of simultaneous tests.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Most minutes that the tests may take together. Then they are stopped.
+    #[arg(long, default_value_t = 70)]
+    minutes: u64,
     /// Shell command that restarts the engine and stops all of its containers. Enables one more test.
     #[arg(long, value_name = "COMMAND")]
     restart: Option<String>,
@@ -67,6 +73,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
             measured.chain(["--test-threads=1"]).collect(),
         ],
     };
+    let deadline = Instant::now() + Duration::from_secs(60 * args.minutes);
     let mut report = Report::default();
     for pass in &passes {
         let mut tests = select(pass);
@@ -74,7 +81,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", &outside);
         tests.env("BOTTLE_E2E_ATTACKS", if args.all_attacks { "all" } else { "" });
         tests.env("BOTTLE_E2E_PACKAGES", &packages).env("BOTTLE_E2E_FIGURES", &figures);
-        report.extend(Report::of(&mut tests)?);
+        report.extend(Report::of(&mut tests, deadline)?);
     }
     let left = leftovers(&root)?;
     eprint!("{}", fs::read_to_string(&figures)?);
@@ -147,17 +154,33 @@ struct Report {
 }
 
 impl Report {
-    /// Runs the tests and prints their output as it arrives.
-    fn of(tests: &mut Command) -> Result<Self> {
+    /// Runs the tests and prints their output as it arrives, with the time since the start. Stops them at the deadline.
+    fn of(tests: &mut Command, deadline: Instant) -> Result<Self> {
+        let started = Instant::now();
         let mut child = tests.stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().ok_or("the tests have no output")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || BufReader::new(stdout).split(b'\n').try_for_each(|line| sender.send(line)));
         let mut printed = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            for line in BufReader::new(stdout).split(b'\n') {
-                let line = line?;
-                let line = String::from_utf8_lossy(&line);
-                println!("{line}");
-                printed.push_str(&line);
-                printed.push('\n');
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let line = line?;
+                    let line = String::from_utf8_lossy(&line);
+                    println!("{:5} {line}", started.elapsed().as_secs());
+                    printed.push_str(&line);
+                    printed.push('\n');
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    // Not a process group of its own, so that Ctrl-C reaches the tests.
+                    let of_child = output(Command::new("pgrep").args(["--parent", &child.id().to_string()]));
+                    child.kill()?;
+                    child.wait()?;
+                    checked(Command::new("kill").args(of_child?.lines()))?;
+                    let (time, running) = (started.elapsed().as_secs(), running(&printed).join(", "));
+                    return Err(format!("the tests were stopped after {time} s; these did not end: {running}").into());
+                }
             }
         }
         let status = child.wait()?;
@@ -254,6 +277,14 @@ impl fmt::Display for Report {
         self.failed.iter().try_for_each(|(name, message)| writeln!(f, "failed: {name}: {message}"))?;
         self.not_run.iter().try_for_each(|(name, why)| writeln!(f, "not run: {name}: {why}"))
     }
+}
+
+/// Returns the tests that libtest called slow and that did not end.
+fn running(printed: &str) -> Vec<&str> {
+    let names = |end: &'static str| {
+        printed.lines().filter_map(move |line| line.strip_prefix("test ")?.split_once(end).map(|(name, _)| name))
+    };
+    names(" has been running for over ").filter(|&slow| names(" ... ").all(|ended| ended != slow)).collect()
 }
 
 /// Returns true for the first line of a test program.
@@ -387,6 +418,21 @@ test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 9 filtered out; 
         let report = Report::read(&[PRINTED, none, other, PRINTED].concat()).unwrap();
         // Two programs may each have a test of the same name.
         assert_eq!((report.passed, report.failed.len(), report.not_run.len()), (5, 2, 1));
+    }
+
+    #[test]
+    fn a_slow_test_that_did_not_end_is_named() {
+        let slow = "has been running for over 60 seconds";
+        let printed = format!("test a::one {slow}\ntest b ... ok\ntest c {slow}\ntest a::one ... FAILED\n");
+        assert_eq!(running(&printed), ["c"]);
+    }
+
+    #[test]
+    fn a_run_is_stopped_at_its_deadline() {
+        let mut tests = Command::new("sh");
+        tests.args(["-c", "echo running 1 test; echo test a has been running for over 60 seconds; sleep 60; exit"]);
+        let error = Report::of(&mut tests, Instant::now() + Duration::from_secs(1)).unwrap_err().to_string();
+        assert_eq!(error, "the tests were stopped after 1 s; these did not end: a");
     }
 
     #[test]

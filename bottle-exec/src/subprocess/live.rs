@@ -1,10 +1,11 @@
 //! A process that runs while its caller reads and writes its streams.
 
 use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
@@ -18,6 +19,12 @@ use crate::control::CancelToken;
 use crate::control::Control;
 use crate::error::ExecError;
 use crate::status::ExitStatus;
+
+/// Time in which a process may not listen yet for a change of its terminal's size.
+const STARTING: Duration = Duration::from_secs(3);
+
+/// Number of times that a process that starts is told again of a change.
+const REMINDERS: u32 = 12;
 
 /// The caller's side of a terminal.
 #[derive(Debug)]
@@ -51,6 +58,9 @@ pub(super) struct Live {
     command: String,
     cancel: CancelToken,
     terminal: Option<Terminal>,
+    started: Instant,
+    /// True once a thread repeats the signal that tells of a new size.
+    is_reminded: bool,
     status: Option<ExitStatus>,
 }
 
@@ -69,7 +79,8 @@ impl Live {
             }
         };
         let cancel = if command.uninterrupted() { control.abort() } else { control.cancel() };
-        let live = Self { process, command: command.brief(), cancel: cancel.clone(), terminal, status: None };
+        let (command, cancel, started) = (command.brief(), cancel.clone(), Instant::now());
+        let live = Self { process, command, cancel, terminal, started, is_reminded: false, status: None };
         Ok(Child::new(stdin.map(Into::into), stdout.map(Into::into), stderr.map(Into::into), Box::new(live)))
     }
 
@@ -127,8 +138,16 @@ impl ChildProcess for Live {
         };
         terminal.resize(size).map_err(self.failed("resize the terminal"))?;
         // It is not the process's controlling terminal, so the kernel does not tell the process.
-        if self.status.is_none() {
-            self.process.signal(Signal::WINCH);
+        self.process.signal(Signal::WINCH);
+        // A client that still starts may have read the old size and not listen for changes yet.
+        if self.started.elapsed() < STARTING && !mem::replace(&mut self.is_reminded, true) {
+            let target = self.process.target();
+            thread::spawn(move || {
+                for _ in 0..REMINDERS {
+                    thread::sleep(STARTING / REMINDERS);
+                    target.signal(Signal::WINCH);
+                }
+            });
         }
         Ok(())
     }

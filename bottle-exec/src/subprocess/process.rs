@@ -6,6 +6,7 @@
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -34,12 +35,37 @@ pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(400);
 pub(super) struct Process {
     child: Child,
     pid: Pid,
-    is_group: bool,
     grace: Duration,
     /// Readable once the process has ended.
     ended: Option<OwnedFd>,
+    target: Arc<Target>,
+}
+
+/// The receiver of a process's signals. It may be gone already.
+#[derive(Debug)]
+pub(super) struct Target {
+    pid: Pid,
+    is_group: bool,
     /// True once the status was collected. The pid may then belong to another process, which must never be signalled.
-    reaped: bool,
+    is_reaped: Mutex<bool>,
+}
+
+impl Target {
+    /// Signals the whole group, or only the process if the group is the terminal's.
+    pub(super) fn signal(&self, signal: Signal) {
+        let is_reaped = self.lock();
+        if !*is_reaped {
+            _ = if self.is_group {
+                rustix::process::kill_process_group(self.pid, signal)
+            } else {
+                rustix::process::kill_process(self.pid, signal)
+            };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_reaped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The reason why a process is stopped.
@@ -61,7 +87,8 @@ enum Force {
 impl Process {
     pub(super) fn new(child: Child, is_group: bool, grace: Duration) -> Self {
         let pid = Pid::from_child(&child);
-        Self { child, pid, is_group, grace, ended: exit_notice(pid), reaped: false }
+        let target = Arc::new(Target { pid, is_group, is_reaped: Mutex::new(false) });
+        Self { child, pid, grace, ended: exit_notice(pid), target }
     }
 
     pub(super) fn run(
@@ -77,8 +104,7 @@ impl Process {
             self.signal(Signal::KILL);
         }
         let failed = |doing| move |source| ExecError::Io { command: command.brief(), doing, source };
-        self.reaped = true;
-        self.child.wait().map_err(failed("wait for the end"))?;
+        self.reap().map_err(failed("wait for the end"))?;
         let (stop, status) = result.map_err(failed("attend to the pipes"))?;
         let output = streams.finish(status, started.elapsed());
         // A Ctrl-C at the terminal can reach the command before it has a process group of its own.
@@ -184,28 +210,27 @@ impl Process {
 
     /// Collects the status of a process that has ended, so that no zombie stays.
     pub(super) fn reap(&mut self) -> io::Result<()> {
-        self.reaped = true;
+        *self.target.lock() = true;
         self.child.wait().map(drop)
     }
 
-    /// Signals the whole group, or only the process if the group is the terminal's. It may be gone already.
+    /// Signals the whole group, or only the process if the group is the terminal's.
     pub(super) fn signal(&self, signal: Signal) {
-        if !self.reaped {
-            _ = if self.is_group {
-                rustix::process::kill_process_group(self.pid, signal)
-            } else {
-                rustix::process::kill_process(self.pid, signal)
-            };
-        }
+        self.target.signal(signal);
+    }
+
+    /// Returns the receiver of the signals, for another thread.
+    pub(super) fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target)
     }
 }
 
 /// Stops the process if a sink panics.
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.reaped {
+        if !*self.target.lock() {
             self.signal(Signal::KILL);
-            _ = self.child.wait();
+            _ = self.reap();
         }
     }
 }

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::child::TerminalSize;
 use crate::status::ExitStatus;
 use bottle_values::SecretValue;
 
@@ -180,4 +181,18 @@ fn a_cancellation_waits_for_an_uninterrupted_command_and_an_abort_does_not() {
     let started = Instant::now();
     assert!(run("echo begin; sleep 10", true).unwrap_err().is_cancelled());
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_command_that_listens_late_is_told_of_its_terminals_new_size() {
+    use std::io::Read as _;
+    let script = "echo started; sleep 0.7; trap 'stty size; exit' WINCH; for i in $(seq 100); do sleep 0.1; done";
+    let command = sh(script).with_terminal(TerminalSize { rows: 30, columns: 100 });
+    let mut child = host().spawn(&command, &Control::default()).unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 9]).unwrap();
+    child.resize(TerminalSize { rows: 40, columns: 120 }).unwrap();
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "40 120\r\n");
 }
