@@ -13,6 +13,7 @@ use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, Subprocess}
 use bottle_files::{PrivateDir, resolved_path};
 use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
 use bottle_posture::Posture;
+use bottle_provision::{Builtin, Provisioner};
 use bottle_supervise::{SuperviseError, Supervisor};
 use bottle_verify::Verify;
 
@@ -23,7 +24,6 @@ use crate::lifecycle::{
     self, Bottle, BottleError, BottleSummary, JournalError, JournalFile, RecoveryReport, TeardownOptions,
     TeardownReport, UndoHandlers,
 };
-use crate::provision::{Builtin, Provisioner};
 
 /// Entry point of this crate: launches bottles and finds running ones. It holds one engine, one state root, one prefix,
 /// and the options that all launches and teardowns share.

@@ -8,6 +8,7 @@ use bottle_compose::RenderError;
 use bottle_engine::EngineError;
 use bottle_exec::ExecError;
 use bottle_plan::{ManifestError, ResolveError};
+use bottle_provision::ProvisionError;
 use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
 use bottle_verify::VerifyError;
@@ -16,7 +17,6 @@ use bottle_workspace::WorkspaceError;
 #[cfg(feature = "deploy-keys")]
 use crate::deploy_keys::DeployKeyError;
 use crate::lifecycle::{BottleError, HandOverError, JournalError, TeardownReport};
-use crate::provision::ProvisionError;
 
 /// A step of the launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

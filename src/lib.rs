@@ -270,7 +270,6 @@ mod host;
 mod inputs;
 pub mod launch;
 mod launch_error;
-mod provision;
 mod prune;
 mod report;
 
@@ -283,6 +282,7 @@ pub use bottle_lifecycle::{EventLog, EventRecord};
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};
 pub use bottle_posture as posture;
+pub use bottle_provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
 pub use bottle_sidecars as sidecars;
 pub use bottle_supervise as supervise;
 pub use bottle_tls as tls;
@@ -293,7 +293,6 @@ pub use error::{Error, Result};
 pub use host::Host;
 pub use launch::LaunchError;
 pub use lifecycle::{Bottle, BottleError, ServiceHealth};
-pub use provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
 pub use prune::{PruneReport, Pruned};
 pub use report::{Report, report};
 

@@ -19,6 +19,7 @@ use bottle_engine::ComposeProject;
 use bottle_plan::manifest::SecretsMode;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
+use bottle_provision::AgentContainer;
 use bottle_sidecars::agent;
 use bottle_verify::{Expected, Verify, VerifyError};
 
@@ -28,7 +29,6 @@ use context::{Launch, in_step};
 
 use crate::Bottles;
 use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo, hand_over};
-use crate::provision::{self, AgentContainer};
 
 impl Bottles {
     /// Launches a bottle and returns its handle. The bottle is taken down when the handle is closed or dropped.
@@ -122,7 +122,7 @@ impl Launch<'_> {
         })?;
         self.step(Step::Provision, || {
             let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
-            let agent = AgentContainer { engine: self.engine(), plan: &resolved, authority: &trusted.certificate };
+            let agent = AgentContainer::new(self.engine(), &resolved, &trusted.certificate);
             Ok(self.bottles.provisioner.provision(&agent)?)
         })?;
         let expected = Expected::of(&document, agent::USER).ok_or(VerifyError::Unknown);
@@ -131,7 +131,7 @@ impl Launch<'_> {
             self.step(Step::Verify, || self.verify(&expected))?;
         }
         self.step(Step::HandOut, || {
-            let handle = provision::handle(self.engine(), &resolved, expected)?;
+            let handle = bottle_provision::handle(self.engine(), &resolved, expected)?;
             let images = crate::lifecycle::images(self.engine(), &self.plan.names)?;
             self.guard.file().change(|journal| journal.images = images)?;
             Ok(handle)

@@ -29,6 +29,19 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
         Some(&["bottle-plan", "bottle-exec", "bottle-engine", "bottle-files", "bottle-verify", "bottle-workspace"]),
     ),
     (
+        "bottle-provision",
+        Some(&[
+            "bottle-plan",
+            "bottle-compose",
+            "bottle-exec",
+            "bottle-engine",
+            "bottle-files",
+            "bottle-sidecars",
+            "bottle-verify",
+            "bottle-lifecycle",
+        ]),
+    ),
+    (
         "bottle-supervise",
         Some(&[
             "bottle-values",
@@ -57,6 +70,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-forge",
             "bottle-workspace",
             "bottle-verify",
+            "bottle-provision",
         ]),
     ),
     ("bottle-testing", None),

@@ -16,17 +16,17 @@ use bottle_plan::{BottlePlan, ResolvedPlan, Service};
 use bottle_sidecars::{agent, git_gate};
 use bottle_verify::Expected;
 
-use super::error::ProvisionError;
-use super::script::Script;
-use super::target::Target;
-use super::{codex, home};
-use crate::lifecycle::Handle;
+use crate::error::ProvisionError;
+use crate::script::Script;
+use crate::target::Target;
+use crate::{codex, home};
+use bottle_lifecycle::Handle;
 
 const CERTIFICATE: &str = "install the certificate authority";
 
 /// Provisions the agent's container: certificate authority, git identity and rules, prompt, skills, and the
 /// configuration of its command line.
-pub(super) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
+pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
     let bottle = plan.plan();
     let target = Target { engine, container: bottle.names.container(Service::Agent) };
     let mut certificates = home::read(CERTIFICATE, authority)?;
@@ -120,7 +120,11 @@ fn git_rules_check(gate: &GitGatePlan) -> String {
 }
 
 /// Returns the handle of the running agent's container.
-pub(crate) fn handle(engine: &Engine, plan: &ResolvedPlan, expected: Expected) -> Result<Handle, EngineError> {
+///
+/// # Errors
+///
+/// Returns an error when the container does not run, or the engine cannot be asked.
+pub fn handle(engine: &Engine, plan: &ResolvedPlan, expected: Expected) -> Result<Handle, EngineError> {
     let bottle = plan.plan();
     let container = bottle.names.container(Service::Agent);
     engine.wait_ready(&container, Duration::from_secs(10))?;

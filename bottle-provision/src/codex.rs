@@ -5,12 +5,12 @@ use bottle_sidecars::supervise;
 use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 
 /// The user's configuration.
-pub(super) const CONFIG: &str = "/home/agent/.codex/config.toml";
+pub(crate) const CONFIG: &str = "/home/agent/.codex/config.toml";
 
 /// Stores the API key of the agent's environment, usually a placeholder, unless the image has a login.
 ///
 /// Codex does not read the variable itself.
-pub(super) const LOGIN: &str = r#"[ -n "${OPENAI_API_KEY:-}" ] && [ ! -e "$HOME/.codex/auth.json" ] || exit 0
+pub(crate) const LOGIN: &str = r#"[ -n "${OPENAI_API_KEY:-}" ] && [ ! -e "$HOME/.codex/auth.json" ] || exit 0
 command -v codex > /dev/null || exit 0
 printf '%s' "$OPENAI_API_KEY" | codex login --with-api-key"#;
 
@@ -44,7 +44,7 @@ impl From<Setting> for Item {
 
 /// Returns the configuration with the workspace trusted, the credentials kept in a file, supervise's MCP server added
 /// and the defaults for a bottle filled in. All other content of the image's file is kept.
-pub(super) fn config(text: &str, plan: &BottlePlan) -> Result<String, String> {
+pub(crate) fn config(text: &str, plan: &BottlePlan) -> Result<String, String> {
     let mut config: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
     let root = config.as_table_mut();
     for (path, setting) in DEFAULTS {

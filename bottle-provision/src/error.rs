@@ -44,7 +44,7 @@ pub enum ProvisionError {
         /// Problem with the content.
         reason: String,
     },
-    /// A [`Provisioner`](super::Provisioner) of the caller failed.
+    /// A [`Provisioner`](crate::Provisioner) of the caller failed.
     #[error("run the caller's provisioner")]
     Custom(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -9,16 +9,16 @@ use bottle_exec::Output;
 use bottle_plan::{ResolvedPlan, Service};
 use bottle_sidecars::agent;
 
-use super::error::ProvisionError;
-use super::steps;
+use crate::error::ProvisionError;
+use crate::steps;
 
 /// Puts files and settings into the agent's container, before the launch returns the bottle.
 ///
 /// The launch runs one provisioner, [`Builtin`] by default. An error aborts the launch and removes the bottle.
 ///
 /// ```
-/// use bottle::exec::engine::Exec;
-/// use bottle::{AgentContainer, Builtin, ProvisionError, Provisioner};
+/// use bottle_engine::Exec;
+/// use bottle_provision::{AgentContainer, Builtin, ProvisionError, Provisioner};
 ///
 /// /// Creates a directory for the agent's notes.
 /// #[derive(Debug)]
@@ -76,12 +76,17 @@ impl Provisioner for Builtin {
 /// The agent's container while it is provisioned.
 #[derive(Debug, Clone, Copy)]
 pub struct AgentContainer<'a> {
-    pub(crate) engine: &'a Engine,
-    pub(crate) plan: &'a ResolvedPlan,
-    pub(crate) authority: &'a Path,
+    engine: &'a Engine,
+    plan: &'a ResolvedPlan,
+    authority: &'a Path,
 }
 
-impl AgentContainer<'_> {
+impl<'a> AgentContainer<'a> {
+    /// Returns the agent's container of a plan that was started. `authority` is the certificate authority (PEM) to trust.
+    pub const fn new(engine: &'a Engine, plan: &'a ResolvedPlan, authority: &'a Path) -> Self {
+        Self { engine, plan, authority }
+    }
+
     /// Returns the plan that is being launched.
     pub const fn plan(&self) -> &ResolvedPlan {
         self.plan

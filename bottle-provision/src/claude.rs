@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 ///
 /// A file of the workspace would ask for consent at every start and dirty the repository, and a managed configuration
 /// would disable every other server.
-pub(super) const STATE: &str = "/home/agent/.claude.json";
+pub(crate) const STATE: &str = "/home/agent/.claude.json";
 /// The user's settings.
-pub(super) const SETTINGS: &str = "/home/agent/.claude/settings.json";
+pub(crate) const SETTINGS: &str = "/home/agent/.claude/settings.json";
 
 /// The variable that holds an API key.
 const API_KEY: &str = "ANTHROPIC_API_KEY";
@@ -22,7 +22,7 @@ const KEY_SUFFIX: usize = 20;
 
 /// Returns the state with the first run done, the workspace trusted, the placeholder key approved and supervise's MCP
 /// server added. All other content of the image's file is kept.
-pub(super) fn state(text: &str, plan: &BottlePlan) -> Result<String, String> {
+pub(crate) fn state(text: &str, plan: &BottlePlan) -> Result<String, String> {
     let mut state = parse(text)?;
     state.insert("hasCompletedOnboarding".into(), json!(true));
     let projects = object(&mut state, "projects")?;
@@ -48,7 +48,7 @@ pub(super) fn state(text: &str, plan: &BottlePlan) -> Result<String, String> {
 ///
 /// The warning recommends a container without free internet access, which a bottle is. It is shown only if the command
 /// uses that permission mode.
-pub(super) fn settings(text: &str) -> Result<String, String> {
+pub(crate) fn settings(text: &str) -> Result<String, String> {
     let mut settings = parse(text)?;
     settings.entry("skipDangerousModePermissionPrompt").or_insert(json!(true));
     Ok(render(settings))

@@ -13,23 +13,23 @@ use bottle_plan::manifest::Provider;
 use bottle_plan::plan::PromptSource;
 use bottle_sidecars::agent;
 
-use super::error::ProvisionError;
-use super::script::Script;
-use super::target::Target;
-use super::{claude, codex};
+use crate::error::ProvisionError;
+use crate::script::Script;
+use crate::target::Target;
+use crate::{claude, codex};
 
 /// Path of the checksums of an archive's files, relative to the home directory. The file is removed after the
 /// comparison.
 const CHECKSUMS: &str = ".bottle/provisioned.sha256";
 
 /// Shell commands that unpack an archive of [`files`] and compare every file with its checksum.
-pub(super) const EXTRACT: &str = "umask 077; cd \"$HOME\"
+pub(crate) const EXTRACT: &str = "umask 077; cd \"$HOME\"
 tar -x -m -o -p -f -
 checked=$(sha256sum -c .bottle/provisioned.sha256 2>&1) || { printf '%s\\n' \"$checked\" | grep -v ': OK$' >&2; exit 1; }
 rm .bottle/provisioned.sha256";
 
 /// Returns a tar archive of the agent's files, relative to its home directory. It is empty when there is no file.
-pub(super) fn files(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<u8>, ProvisionError> {
+pub(crate) fn files(target: &Target<'_>, plan: &BottlePlan) -> Result<Vec<u8>, ProvisionError> {
     let what = "pack the agent's files";
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -56,12 +56,12 @@ fn has_claude(plan: &BottlePlan) -> bool {
 }
 
 /// Returns true if the plan installs Codex in the agent's image.
-pub(super) fn has_codex(plan: &BottlePlan) -> bool {
+pub(crate) fn has_codex(plan: &BottlePlan) -> bool {
     plan.agent.provider == Provider::Codex || plan.images.agent.codex.is_some()
 }
 
 /// Reads a file of the host.
-pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ProvisionError> {
+pub(crate) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ProvisionError> {
     std::fs::read(path).map_err(|source| ProvisionError::Read { what, path: path.to_owned(), source })
 }
 

@@ -5,23 +5,23 @@ use std::time::Duration;
 use bottle_engine::{Engine, Exec};
 use bottle_exec::Stdin;
 
-use super::error::ProvisionError;
-use super::script::Script;
+use crate::error::ProvisionError;
+use crate::script::Script;
 
 /// The agent's container.
-pub(super) struct Target<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) container: String,
+pub(crate) struct Target<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) container: String,
 }
 
 impl Target<'_> {
     /// Runs a script as a user and returns nothing.
-    pub(super) fn run(&self, user: &str, script: &Script, input: Vec<u8>) -> Result<(), ProvisionError> {
+    pub(crate) fn run(&self, user: &str, script: &Script, input: Vec<u8>) -> Result<(), ProvisionError> {
         self.output(user, script, input).map(drop)
     }
 
     /// Runs a script as a user and returns its standard output.
-    pub(super) fn output(&self, user: &str, script: &Script, input: Vec<u8>) -> Result<Vec<u8>, ProvisionError> {
+    pub(crate) fn output(&self, user: &str, script: &Script, input: Vec<u8>) -> Result<Vec<u8>, ProvisionError> {
         let exec = Exec::new(["sh", "-c", &script.text()])
             .with_user(user)
             .with_workdir("/")

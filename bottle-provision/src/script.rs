@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 /// A shell script of named tasks, which run in order until one fails.
 #[derive(Debug, Default)]
-pub(super) struct Script {
+pub(crate) struct Script {
     tasks: Vec<&'static str>,
     commands: String,
 }
 
 impl Script {
     /// Adds a task. Its commands run in a subshell with `set -eu`; the first task gets the standard input.
-    pub(super) fn add(&mut self, task: &'static str, commands: &str) {
+    pub(crate) fn add(&mut self, task: &'static str, commands: &str) {
         let number = self.tasks.len();
         // Writing to a string cannot fail.
         let _ = write!(self.commands, "task={number}\n(\n{commands}\n)\n");
@@ -19,17 +19,17 @@ impl Script {
     }
 
     /// Returns the script for `sh -c`. When a task fails, the last line of standard error is its number.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let trap = "trap 'status=$?; [ $status -eq 0 ] || echo \"task $task\" >&2' EXIT";
         format!("set -eu\nexport HOME={}\n{trap}\n{}", bottle_sidecars::agent::HOME, self.commands)
     }
 
-    pub(super) fn first_task(&self) -> &'static str {
+    pub(crate) fn first_task(&self) -> &'static str {
         self.tasks.first().copied().unwrap_or_default()
     }
 
     /// Returns the task that failed and the lines of standard error that are its own.
-    pub(super) fn failed_task(&self, stderr: &str) -> (&'static str, String) {
+    pub(crate) fn failed_task(&self, stderr: &str) -> (&'static str, String) {
         let (lines, last) = stderr.rsplit_once('\n').unwrap_or(("", stderr));
         let number = last.strip_prefix("task ").and_then(|number| number.parse::<usize>().ok());
         match number.and_then(|number| self.tasks.get(number)) {

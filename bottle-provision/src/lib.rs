@@ -11,4 +11,4 @@ mod target;
 
 pub use error::ProvisionError;
 pub use provisioner::{AgentContainer, Builtin, Provisioner, Then};
-pub(crate) use steps::handle;
+pub use steps::handle;
