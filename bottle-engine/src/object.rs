@@ -216,10 +216,23 @@ impl Engine {
         kind: ObjectKind,
         names: impl IntoIterator<Item = &'a str>,
     ) -> Result<Vec<Value>, EngineError> {
-        let command = self.query([kind.as_str(), "inspect"].into_iter().chain(names));
-        let output = self.run_any(&command)?;
-        let output = if says_not_there(&output) { output } else { output.success(&command)? };
-        Ok(parse::<Option<Vec<Value>>>(&command, &output)?.unwrap_or_default())
+        self.describe(&self.query([kind.as_str(), "inspect"].into_iter().chain(names)))
+    }
+
+    /// Returns the engine's descriptions of objects of any kind as JSON, in one query. One that does not exist is left out.
+    /// Of several objects with one name, it is the container's description, else the image's, the network's or the volume's.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`inspect`](Engine::inspect).
+    pub fn inspect_any<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Value>, EngineError> {
+        self.describe(&self.query(["inspect"].into_iter().chain(names)))
+    }
+
+    fn describe(&self, command: &Command) -> Result<Vec<Value>, EngineError> {
+        let output = self.run_any(command)?;
+        let output = if says_not_there(&output) { output } else { output.success(command)? };
+        Ok(parse::<Option<Vec<Value>>>(command, &output)?.unwrap_or_default())
     }
 
     /// Returns an object, or `None` if it does not exist.

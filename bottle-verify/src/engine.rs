@@ -21,26 +21,52 @@ pub(crate) struct Facts {
     volumes: Vec<Value>,
 }
 
-/// Asks the engine.
+/// Asks the engine, in one query: most of a query's time is its client's start.
 pub(crate) fn facts(engine: &Engine, expected: &Expected) -> Result<Facts, EngineError> {
-    let names: BTreeSet<&str> =
-        [&expected.agent, &expected.seal].into_iter().chain(&expected.containers).map(String::as_str).collect();
-    let mut containers = engine.inspect_all(ObjectKind::Container, names)?;
-    let mut take = |name: &str| {
-        let place = containers.iter().position(|container| self::name(container) == name);
-        place.map(|place| containers.swap_remove(place)).unwrap_or_default()
+    let names: BTreeSet<&str> = [&expected.agent, &expected.seal, &expected.network]
+        .into_iter()
+        .chain(&expected.containers)
+        .chain(expected.credentials.iter().map(|(volume, _)| volume))
+        .map(String::as_str)
+        .collect();
+    let mut found = engine.inspect_any(names)?;
+    let mut take = |kind: ObjectKind, wanted: &str| {
+        let is_wanted = |object: &Value| name(object) == wanted && is_of(kind, object);
+        match found.iter().position(is_wanted) {
+            Some(place) => Ok(found.swap_remove(place)),
+            // An object of another kind may have the name.
+            None => Ok(engine.inspect(kind, wanted)?.unwrap_or_default()),
+        }
     };
-    let (agent, seal) = (take(&expected.agent), take(&expected.seal));
-    let network = engine.inspect(ObjectKind::Network, &expected.network)?.unwrap_or_default();
-    let volumes: Vec<&str> = expected.credentials.iter().map(|(volume, _)| volume.as_str()).collect();
-    let volumes = if volumes.is_empty() { Vec::new() } else { engine.inspect_all(ObjectKind::Volume, volumes)? };
-    Ok(Facts { agent, seal, network, sidecars: containers, volumes })
+    let (agent, seal) = (take(ObjectKind::Container, &expected.agent)?, take(ObjectKind::Container, &expected.seal)?);
+    let network = take(ObjectKind::Network, &expected.network)?;
+    let volumes = expected.credentials.iter().map(|(volume, _)| take(ObjectKind::Volume, volume));
+    let volumes = volumes.collect::<Result<_, EngineError>>()?;
+    let sidecars = expected.containers.iter().filter(|name| ![&expected.agent, &expected.seal].contains(name));
+    let sidecars = sidecars.map(|name| take(ObjectKind::Container, name)).collect::<Result<_, EngineError>>()?;
+    Ok(Facts { agent, seal, network, sidecars, volumes })
+}
+
+/// Returns true for a description of this kind.
+fn is_of(kind: ObjectKind, object: &Value) -> bool {
+    let key = match kind {
+        ObjectKind::Container => "HostConfig",
+        ObjectKind::Network => "Internal",
+        ObjectKind::Volume => "Mountpoint",
+        ObjectKind::Image => "RepoTags",
+    };
+    !object[key].is_null()
 }
 
 impl Facts {
     /// Returns the containers.
     fn containers(&self) -> impl Iterator<Item = &Value> {
         [&self.agent, &self.seal].into_iter().chain(&self.sidecars)
+    }
+
+    /// Returns a container besides agent and seal, or null.
+    fn sidecar(&self, name: &str) -> &Value {
+        self.sidecars.iter().find(|container| self::name(container) == name).unwrap_or(&Value::Null)
     }
 
     /// Returns the addresses of the containers on the agent's network, without the seal's.
@@ -56,9 +82,9 @@ impl Facts {
 /// Compares the descriptions with what the document promises.
 pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Vec<Probe> {
     vec![
-        network_namespace(facts),
+        network_namespace(facts, expected),
         internal_network(facts, expected),
-        capabilities(facts),
+        capabilities(facts, expected),
         host_namespaces(facts),
         mounts(facts, expected),
         limits(facts, expected),
@@ -67,27 +93,39 @@ pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Ve
     ]
 }
 
-fn network_namespace(facts: &Facts) -> Probe {
+fn network_namespace(facts: &Facts, expected: &Expected) -> Probe {
+    let mut problems = joined("the agent", &facts.agent, "the seal", &facts.seal);
+    if let Some(outlet) = &expected.outlet {
+        let owner = facts.sidecar(&outlet.container);
+        for name in &outlet.joined {
+            problems.extend(joined(&format!("`{name}`"), facts.sidecar(name), "the outlet", owner));
+        }
+    }
+    Probe::of("network namespace", &problems, "the agent is in the seal's, and the proxy in the outlet's")
+}
+
+/// Returns what keeps a container from being in the network namespace of its owner.
+fn joined(name: &str, container: &Value, owner_name: &str, owner: &Value) -> Vec<String> {
     let mut problems = Vec::new();
-    let mode = text(&facts.agent["HostConfig"]["NetworkMode"]);
-    let seal = text(&facts.seal["Id"]);
-    if seal.is_empty() || mode != format!("container:{seal}") {
-        problems.push(format!("the agent's network mode is `{mode}`, which is not the seal's namespace"));
+    let mode = text(&container["HostConfig"]["NetworkMode"]);
+    let id = text(&owner["Id"]);
+    if id.is_empty() || mode != format!("container:{id}") {
+        problems.push(format!("the network mode of {name} is `{mode}`, which is not the namespace of {owner_name}"));
     }
-    if keys(&facts.agent["NetworkSettings"]["Networks"]).next().is_some() {
-        problems.push("the agent is attached to a network of its own".to_owned());
+    if keys(&container["NetworkSettings"]["Networks"]).next().is_some() {
+        problems.push(format!("{name} is attached to a network of its own"));
     }
-    for (name, container) in [("agent", &facts.agent), ("seal", &facts.seal)] {
+    for (name, container) in [(name, container), (owner_name, owner)] {
         if text(&container["State"]["Status"]) != "running" {
-            problems.push(format!("the {name}'s container does not run"));
+            problems.push(format!("the container of {name} does not run"));
         }
     }
     // The engine's times have the same form, so that they compare as texts.
     let started = |container: &Value| text(&container["State"]["StartedAt"]).trim_end_matches('Z').to_owned();
-    if started(&facts.seal) > started(&facts.agent) {
-        problems.push("the seal was started after the agent, which is in an earlier namespace".to_owned());
+    if started(owner) > started(container) {
+        problems.push(format!("{owner_name} was started after {name}, which is in an earlier namespace"));
     }
-    Probe::of("network namespace", &problems, "the agent is in the seal's")
+    problems
 }
 
 fn internal_network(facts: &Facts, expected: &Expected) -> Probe {
@@ -105,9 +143,13 @@ fn internal_network(facts: &Facts, expected: &Expected) -> Probe {
     Probe::of("internal network", &problems, format!("`{}` has no route to the outside", expected.network))
 }
 
-fn capabilities(facts: &Facts) -> Probe {
+fn capabilities(facts: &Facts, expected: &Expected) -> Probe {
     let mut problems = Vec::new();
-    for (name, container, may_add) in [("agent", &facts.agent, &[][..]), ("seal", &facts.seal, &["NET_ADMIN"][..])] {
+    let owner = &["NET_ADMIN"][..];
+    let outlet = expected.outlet.iter().map(|outlet| ("outlet", facts.sidecar(&outlet.container), owner));
+    for (name, container, may_add) in
+        [("agent", &facts.agent, &[][..]), ("seal", &facts.seal, owner)].into_iter().chain(outlet)
+    {
         let host = &container["HostConfig"];
         if host["Privileged"] == true {
             problems.push(format!("the {name} is privileged"));
@@ -270,6 +312,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::expected::tests::expected;
     use crate::report::Outcome;
 
     fn described() -> (Facts, Expected) {
@@ -279,6 +322,7 @@ mod tests {
         });
         let mut seal = security.clone();
         seal["CapAdd"] = json!(["CAP_NET_ADMIN"]);
+        let outlet = seal.clone();
         let facts = Facts {
             agent: json!({
                 "Name": "/a", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.5Z"}, "HostConfig": security,
@@ -294,31 +338,22 @@ mod tests {
                 "Internal": true, "EnableIPv6": false,
                 "Containers": {"5ea1": {"IPv4Address": "172.20.0.3/16"}, "feed": {"IPv4Address": "172.20.0.2/16"}},
             }),
-            sidecars: vec![json!({
-                "Name": "/e", "Config": {"Env": ["PATH=/bin"]},
-                "Mounts": [{"Type": "volume", "Name": "v", "Destination": "/run/credentials", "RW": true}],
-            })],
+            sidecars: vec![
+                json!({
+                    "Name": "/e", "Config": {"Env": ["PATH=/bin"]},
+                    "Mounts": [{"Type": "volume", "Name": "v", "Destination": "/run/credentials", "RW": true}],
+                }),
+                json!({
+                    "Name": "/o", "Id": "07", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:00Z"}, "HostConfig": outlet,
+                }),
+                json!({
+                    "Name": "/p", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:00.5Z"},
+                    "HostConfig": {"NetworkMode": "container:07"}, "NetworkSettings": {"Networks": {}},
+                }),
+            ],
             volumes: vec![json!({"Name": "v", "Driver": "local", "Options": {"type": "tmpfs"}})],
         };
-        let expected = Expected {
-            agent: "a".into(),
-            user: "agent".into(),
-            seal: "s".into(),
-            network: "bottle-int".into(),
-            open: vec![("pipelock".into(), 8888)],
-            closed: Vec::new(),
-            proxy: Some(("pipelock".into(), 8888)),
-            binds: vec![("/etc/bottle".into(), true)],
-            pids: Some(4096),
-            memory: Some(1 << 30),
-            nano_cpus: Some(2_000_000_000),
-            containers: vec!["a".into(), "s".into(), "e".into()],
-            credentials: vec![("v".into(), "e".into())],
-            slots: vec!["EGRESS_TOKEN_A".into()],
-            watched_disk: None,
-            is_gvisor: false,
-        };
-        (facts, expected)
+        (facts, expected())
     }
 
     #[test]
@@ -337,12 +372,19 @@ mod tests {
         let network = |path: &'static str, value: Value| ("network", path, value);
         let sidecar = |path: &'static str, value: Value| ("sidecar", path, value);
         let volume = |path: &'static str, value: Value| ("volume", path, value);
+        let outlet = |path: &'static str, value: Value| ("outlet", path, value);
+        let pipelock = |path: &'static str, value: Value| ("pipelock", path, value);
         let weakened = [
             (agent("/HostConfig/NetworkMode", json!("bridge")), "network namespace"),
             (agent("/HostConfig/NetworkMode", json!("container:")), "network namespace"),
             (agent("/NetworkSettings/Networks", json!({"bridge": {}})), "network namespace"),
             (seal("/State/StartedAt", json!("2026-03-01T12:00:02Z")), "network namespace"),
             (seal("/State/Status", json!("exited")), "network namespace"),
+            (outlet("/State/StartedAt", json!("2026-03-01T12:00:02Z")), "network namespace"),
+            (outlet("/State/Status", json!("exited")), "network namespace"),
+            (pipelock("/HostConfig/NetworkMode", json!("bridge")), "network namespace"),
+            (pipelock("/NetworkSettings/Networks", json!({"bridge": {}})), "network namespace"),
+            (outlet("/HostConfig/CapAdd", json!(["NET_ADMIN", "SYS_ADMIN"])), "capabilities"),
             (seal("/NetworkSettings/Networks", json!({"bottle-int": {}, "bridge": {}})), "internal network"),
             (network("/Internal", json!(false)), "internal network"),
             (network("/EnableIPv6", json!(true)), "internal network"),
@@ -381,6 +423,8 @@ mod tests {
                 "agent" => &mut facts.agent,
                 "seal" => &mut facts.seal,
                 "sidecar" => &mut facts.sidecars[0],
+                "outlet" => &mut facts.sidecars[1],
+                "pipelock" => &mut facts.sidecars[2],
                 "volume" => &mut facts.volumes[0],
                 _ => &mut facts.network,
             };

@@ -41,11 +41,46 @@ pub struct Expected {
     /// Variables that no container has, because their values are in those volumes.
     #[serde(default)]
     pub slots: Vec<String>,
+    /// The owner of the proxy's network namespace. `None` if the bottle has none.
+    #[serde(default)]
+    pub outlet: Option<Outlet>,
     /// Size in bytes that the agent's files may have, if the launcher and not the engine limits it.
     #[serde(default)]
     pub watched_disk: Option<u64>,
     /// True if the agent runs in gVisor, whose own kernel does not show a system call filter.
     pub is_gvisor: bool,
+}
+
+/// The owner of the proxy's network namespace, as its Compose document promises it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outlet {
+    /// Name of its container.
+    pub container: String,
+    /// Names of the containers that join its network namespace.
+    pub joined: Vec<String>,
+    /// User id of the proxy.
+    pub user: u32,
+    /// Port that the proxy listens on.
+    pub own: u16,
+    /// Ports that TCP connections may leave to.
+    pub ports: Vec<u16>,
+}
+
+impl Outlet {
+    /// Reads the service of a document. Returns `None` for a command that its sidecar never makes.
+    fn of(document: &ComposeFile, service: &bottle_compose::document::Service) -> Option<Self> {
+        let [_, proxy, ports @ ..] = &service.command[..] else { return None };
+        let (user, own) = proxy.split_once(':')?;
+        let mode = format!("service:{}", Service::Outlet);
+        let joined = document.services.iter().filter(|(_, joined)| joined.network_mode.as_ref() == Some(&mode));
+        Some(Self {
+            container: service.container_name.clone(),
+            joined: joined.map(|(_, joined)| joined.container_name.clone()).collect(),
+            user: user.parse().ok()?,
+            own: own.parse().ok()?,
+            ports: ports.iter().map(|port| port.parse()).collect::<Result<_, _>>().ok()?,
+        })
+    }
 }
 
 impl Expected {
@@ -91,6 +126,10 @@ impl Expected {
             containers: document.services.iter().map(|(_, service)| service.container_name.clone()).collect(),
             credentials: document.volumes.iter().filter_map(|(name, volume)| owner(document, name, volume)).collect(),
             slots: document.credentials.iter().flat_map(|(_, slots)| slots).map(ToString::to_string).collect(),
+            outlet: match document.service(Service::Outlet.as_str()) {
+                Some(service) => Some(Outlet::of(document, service)?),
+                None => None,
+            },
             watched_disk: agent.labels.iter().find_map(|(key, value)| {
                 key.ends_with(&format!(".{}", bottle_compose::DISK_LABEL)).then(|| value.parse().ok())?
             }),
@@ -124,8 +163,37 @@ fn billionths(cpus: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Returns the protections of a bottle with egress, whose credentials are in a volume.
+    pub(crate) fn expected() -> Expected {
+        Expected {
+            agent: "a".into(),
+            user: "agent".into(),
+            seal: "s".into(),
+            network: "bottle-int".into(),
+            open: vec![("pipelock".into(), 8888)],
+            closed: Vec::new(),
+            proxy: Some(("pipelock".into(), 8888)),
+            binds: vec![("/etc/bottle".into(), true)],
+            pids: Some(4096),
+            memory: Some(1 << 30),
+            nano_cpus: Some(2_000_000_000),
+            containers: ["a", "s", "e", "o", "p"].map(String::from).to_vec(),
+            credentials: vec![("v".into(), "e".into())],
+            slots: vec!["EGRESS_TOKEN_A".into()],
+            outlet: Some(Outlet {
+                container: "o".into(),
+                joined: vec!["p".into()],
+                user: 1000,
+                own: 8888,
+                ports: vec![80, 443],
+            }),
+            watched_disk: None,
+            is_gvisor: false,
+        }
+    }
 
     #[test]
     fn processors_are_read_as_the_engine_counts_them() {

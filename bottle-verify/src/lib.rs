@@ -1,7 +1,7 @@
 //! Probes that attack a running bottle and say whether each of its protections holds.
 //!
 //! Three things are looked at, at the same time: what the engine says of the containers and the network, the rules that
-//! the seal has set, and what a small static program reaches when it attacks from inside, as the agent's user. A probe that
+//! seal and outlet have set, and what a small static program reaches when it attacks from inside, as the agent's user. A probe that
 //! does not report counts as failed.
 //!
 //! The results are those of a bottle whose agent has not started. An agent that runs could tamper with the program, which
@@ -37,15 +37,20 @@ pub fn verify(
     if level == Verify::Off {
         return Ok(Verification { probes: Vec::new(), took: start.elapsed() });
     }
-    let (facts, rules, inside) = thread::scope(|scope| {
-        let facts = scope.spawn(|| engine::facts(engine, expected));
-        let rules = scope.spawn(|| rules::read(engine, expected));
-        let inside = inside::attack(engine, expected, level, secrets);
-        (join(facts), join(rules), inside)
+    let (facts, seal, outlet, inside) = thread::scope(|scope| {
+        let inside = scope.spawn(|| inside::attack(engine, expected, level, secrets));
+        let seal = scope.spawn(|| rules::read(engine, &expected.seal));
+        let outlet = expected.outlet.as_ref();
+        let outlet = outlet.map(|outlet| (outlet, scope.spawn(|| rules::read(engine, &outlet.container))));
+        let facts = engine::facts(engine, expected);
+        (facts, join(seal), outlet.map(|(outlet, rules)| (outlet, join(rules))), join(inside))
     });
     let facts = facts?;
     let mut probes = engine::probes(&facts, expected, secrets);
-    probes.push(rules::probe(&rules?, &facts.addresses(), expected));
+    probes.push(rules::of_seal(&seal?, &facts.addresses(), expected));
+    if let Some((outlet, rules)) = outlet {
+        probes.push(rules::of_outlet(&rules?, outlet));
+    }
     match inside {
         Ok(attacks) => probes.extend(attacks),
         // An agent that lost its network cannot be attacked within the time, and that is known by now.

@@ -1,49 +1,44 @@
-//! The rules of the agent's network namespace, as the seal prints them.
+//! The rules of a network namespace, as the program that owns it prints them.
+//!
+//! The program of seal and outlet writes few forms of rules. A line of another form is a problem, even if it does not say
+//! `accept`: a packet also leaves by `queue` or `dup`, and the rules of a table with `flags dormant` are not consulted.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bottle_engine::{Engine, EngineError, Exec};
 
-use crate::expected::Expected;
+use crate::expected::{Expected, Outlet};
 use crate::report::Probe;
 
-const PROTECTION: &str = "firewall rules";
+/// The rules that a container prints, or the reason why there are none.
+pub(crate) type Printed = Result<String, String>;
 
-/// Returns the rules, or the reason why there are none.
-pub(crate) fn read(engine: &Engine, expected: &Expected) -> Result<Result<String, String>, EngineError> {
+/// Asks a container that owns a network namespace for its rules.
+pub(crate) fn read(engine: &Engine, container: &str) -> Result<Printed, EngineError> {
     let check = Exec::new(["/seal", "check"]).with_timeout(Duration::from_secs(30));
-    let output = engine.exec_bare(&expected.seal, &check)?;
+    let output = engine.exec_bare(container, &check)?;
     Ok(if output.status.is_success() { Ok(output.stdout.text()) } else { Err(output.stderr.last_lines(2)) })
 }
 
-/// Compares the rules with those that the document promises. `addresses` are those of the sidecars.
-pub(crate) fn probe(rules: &Result<String, String>, addresses: &BTreeSet<String>, expected: &Expected) -> Probe {
+/// Compares the seal's rules with those that the document promises. `addresses` are those of the sidecars.
+pub(crate) fn of_seal(rules: &Printed, addresses: &BTreeSet<String>, expected: &Expected) -> Probe {
+    const PROTECTION: &str = "firewall rules";
     let rules = match rules {
         Ok(rules) => rules,
         Err(reason) => return Probe::failed(PROTECTION, format!("the seal has none: {reason}")),
     };
-    let mut problems = Vec::new();
-    if !rules.contains("type filter hook output priority filter; policy drop;") {
-        problems.push("packets leave that no rule names".to_owned());
-    }
     let (ports, mut opened) = (expected.ports(), BTreeSet::new());
-    for rule in rules.lines().map(str::trim).filter(|rule| rule.split(' ').any(|word| word == "accept")) {
-        if rule == "oif \"lo\" accept" {
-            continue;
+    let mut problems = problems(rules, |rule| match rule {
+        ["ip", "daddr", address, "tcp", "dport", port, "accept"]
+            if addresses.contains(*address) && port.parse().is_ok_and(|port| ports.contains(&port)) =>
+        {
+            opened.extend(port.parse::<u16>());
+            true
         }
-        match rule.split(' ').collect::<Vec<_>>()[..] {
-            ["ip", "daddr", address, "tcp", "dport", port, "accept"]
-                if addresses.contains(address) && port.parse().is_ok_and(|port| ports.contains(&port)) =>
-            {
-                opened.extend(port.parse::<u16>());
-            }
-            _ => problems.push(format!("the rule `{rule}` opens more than the sidecars' ports")),
-        }
-    }
-    if let Some(port) = ports.difference(&opened).next() {
-        problems.push(format!("no rule opens port {port}"));
-    }
+        _ => false,
+    });
+    problems.extend(ports.difference(&opened).next().map(|port| format!("no rule opens port {port}")));
     Probe::of(
         PROTECTION,
         &problems,
@@ -51,62 +46,133 @@ pub(crate) fn probe(rules: &Result<String, String>, addresses: &BTreeSet<String>
     )
 }
 
+/// Compares the outlet's rules with those that the document promises.
+pub(crate) fn of_outlet(rules: &Printed, outlet: &Outlet) -> Probe {
+    const PROTECTION: &str = "outlet's rules";
+    let rules = match rules {
+        Ok(rules) => rules,
+        Err(reason) => return Probe::failed(PROTECTION, format!("the outlet has none: {reason}")),
+    };
+    let mut opened = BTreeSet::new();
+    let mut problems = problems(rules, |rule| match rule {
+        ["tcp", "dport", port, "accept"] if port.parse().is_ok_and(|port| outlet.ports.contains(&port)) => {
+            opened.extend(port.parse::<u16>());
+            true
+        }
+        // What names and IPv6 need, and the answers of the proxy.
+        ["tcp", "sport", own, "accept"] => own.parse() == Ok(outlet.own),
+        ["meta", "skuid", "!=", user, "tcp", "dport", "53", "accept"] => user.parse() == Ok(outlet.user),
+        ["udp", "dport", "53", "accept"] | ["meta", "l4proto", "58" | "ipv6-icmp", "accept"] => true,
+        _ => false,
+    });
+    let wanted: BTreeSet<u16> = outlet.ports.iter().copied().collect();
+    problems.extend(wanted.difference(&opened).next().map(|port| format!("no rule opens port {port}")));
+    let ports: Vec<String> = wanted.iter().map(u16::to_string).collect();
+    Probe::of(PROTECTION, &problems, format!("only TCP to the ports {} and names leave", ports.join(", ")))
+}
+
+/// Returns what in a table differs from what the program writes. `opens` returns true for a rule, as its words, that may
+/// let packets leave.
+fn problems(rules: &str, mut opens: impl FnMut(&[&str]) -> bool) -> Vec<String> {
+    const CLOSED: &str = "type filter hook output priority filter; policy drop;";
+    let mut problems = Vec::new();
+    if !rules.lines().any(|line| line.trim() == CLOSED) {
+        problems.push("packets leave that no rule names".to_owned());
+    }
+    for line in rules.lines().map(str::trim) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let lets_nothing_out = matches!(
+            words[..],
+            ["" | "}"]
+                | ["table", "inet", "bottle", "{"]
+                | ["chain", "output", "{"]
+                | ["type", "filter", "hook", "output", ..]
+                | ["oif", "\"lo\"", "accept"]
+                | ["reject", ..]
+                | ["meta", "l4proto", _, "reject", ..]
+                | ["tcp", "dport", _, "ct", "state", _, "ct", "count", "over", _, "drop"]
+        );
+        if !lets_nothing_out && !opens(&words) {
+            problems.push(format!("`{line}` is not a rule of this bottle"));
+        }
+    }
+    problems
+}
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::expected::tests::expected;
     use crate::report::Outcome;
 
-    pub(crate) const RULES: &str = "table inet bottle {\n\tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\
+    const SEAL: &str = "table inet bottle {\n\tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\
         \t\toif \"lo\" accept\n\t\ttcp dport 8888 ct state new ct count over 128 drop\n\t\tip daddr 172.20.0.2 tcp dport 8888 accept\n\
         \t\tmeta l4proto tcp reject with tcp reset\n\t\treject with icmpx port-unreachable\n\t}\n}\n";
 
-    fn expected() -> Expected {
-        Expected {
-            agent: "a".into(),
-            user: "agent".into(),
-            seal: "s".into(),
-            network: "n".into(),
-            open: vec![("pipelock".into(), 8888)],
-            closed: Vec::new(),
-            proxy: None,
-            binds: Vec::new(),
-            pids: None,
-            memory: None,
-            nano_cpus: None,
-            containers: Vec::new(),
-            credentials: Vec::new(),
-            slots: Vec::new(),
-            watched_disk: None,
-            is_gvisor: false,
-        }
-    }
+    const OUTLET: &str = "table inet bottle {\n\tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\
+        \t\toif \"lo\" accept\n\t\tmeta l4proto 58 accept\n\t\ttcp sport 8888 accept\n\t\tudp dport 53 accept\n\
+        \t\tmeta skuid != 1000 tcp dport 53 accept\n\t\ttcp dport 80 accept\n\t\ttcp dport 443 accept\n\
+        \t\tmeta l4proto 6 reject with tcp reset\n\t\treject\n\t}\n}\n";
 
-    fn problem(rules: &str) -> Option<String> {
+    fn problem_of_seal(rules: &Printed) -> Option<String> {
         let addresses = BTreeSet::from(["172.20.0.2".to_owned()]);
-        let probe = probe(&Ok(rules.to_owned()), &addresses, &expected());
+        let probe = of_seal(rules, &addresses, &expected());
         (probe.outcome == Outcome::Failed).then_some(probe.detail)
     }
 
-    #[test]
-    fn the_rules_of_the_seal_hold() {
-        assert_eq!(problem(RULES), None);
+    fn problem_of_outlet(rules: &Printed) -> Option<String> {
+        let probe = of_outlet(rules, expected().outlet.as_ref().unwrap());
+        (probe.outcome == Outcome::Failed).then_some(probe.detail)
+    }
+
+    /// Replaces a part of the rules.
+    fn changed(rules: &str, from: &str, to: &str) -> String {
+        let changed = rules.replace(from, to);
+        assert_ne!(changed, rules);
+        changed
     }
 
     #[test]
-    fn rules_that_open_more_or_less_are_found() {
+    fn the_rules_of_a_bottle_hold() {
+        assert_eq!(problem_of_seal(&Ok(SEAL.to_owned())), None);
+        assert_eq!(problem_of_outlet(&Ok(OUTLET.to_owned())), None);
+    }
+
+    #[test]
+    fn rules_of_the_seal_that_open_more_or_less_are_found() {
         for (from, to, told) in [
             ("policy drop", "policy accept", "packets leave that no rule names"),
-            ("172.20.0.2", "172.20.0.9", "opens more than the sidecars' ports"),
-            ("dport 8888 accept", "dport 22 accept", "opens more than the sidecars' ports"),
-            ("oif \"lo\" accept", "accept", "the rule `accept` opens more"),
+            ("\tchain output", "\tflags dormant\n\tchain output", "`flags dormant` is not a rule of this bottle"),
+            ("172.20.0.2", "172.20.0.9", "is not a rule of this bottle"),
+            ("dport 8888 accept", "dport 22 accept", "is not a rule of this bottle"),
+            ("oif \"lo\" accept", "accept", "`accept` is not a rule of this bottle"),
+            ("oif \"lo\" accept", "queue flags bypass to 0", "`queue flags bypass to 0` is not"),
+            ("ct state new ct count over 128 drop", "dup to 198.51.100.1 drop", "is not a rule of this bottle"),
             ("ip daddr 172.20.0.2 tcp dport 8888 accept", "", "no rule opens port 8888"),
         ] {
-            let rules = RULES.replace(from, to);
-            assert_ne!(rules, RULES);
-            let problem = problem(&rules).unwrap_or_default();
+            let problem = problem_of_seal(&Ok(changed(SEAL, from, to))).unwrap_or_default();
             assert!(problem.contains(told), "{from} -> {to}: {problem}");
         }
-        let none = probe(&Err("No such file or directory".into()), &BTreeSet::new(), &expected());
-        assert_eq!(none.outcome, Outcome::Failed);
+        let none = problem_of_seal(&Err("No such file or directory".into())).unwrap();
+        assert_eq!(none, "the seal has none: No such file or directory");
+    }
+
+    #[test]
+    fn rules_of_the_outlet_that_open_more_or_less_are_found() {
+        for (from, to, told) in [
+            ("policy drop", "policy accept", "packets leave that no rule names"),
+            ("\tchain output", "\tflags dormant\n\tchain output", "`flags dormant` is not a rule of this bottle"),
+            ("tcp dport 80 accept", "accept", "`accept` is not a rule of this bottle"),
+            ("tcp dport 80 accept", "tcp dport 22 accept", "`tcp dport 22 accept` is not a rule of this bottle"),
+            ("tcp dport 80 accept", "", "no rule opens port 80"),
+            ("tcp sport 8888", "tcp sport 9999", "`tcp sport 9999 accept` is not a rule of this bottle"),
+            ("udp dport 53", "udp dport 123", "`udp dport 123 accept` is not a rule of this bottle"),
+            ("skuid != 1000", "skuid != 1001", "is not a rule of this bottle"),
+        ] {
+            let problem = problem_of_outlet(&Ok(changed(OUTLET, from, to))).unwrap_or_default();
+            assert!(problem.contains(told), "{from} -> {to}: {problem}");
+        }
+        let none = problem_of_outlet(&Err("No such file or directory".into())).unwrap();
+        assert_eq!(none, "the outlet has none: No such file or directory");
     }
 }

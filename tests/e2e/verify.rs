@@ -58,10 +58,16 @@ fn holds_under(runtime: &str) {
             not_run.push("environment");
             assert_eq!(protections(&found, Outcome::NotRun), not_run);
             let shown = found.to_string();
-            for protection in ["firewall rules", "outside host, UDP", "name resolution", "proxy"] {
+            for protection in ["firewall rules", "outlet's rules", "outside host, UDP", "name resolution", "proxy"] {
                 assert!(shown.lines().any(|line| line.starts_with(protection) && line.contains("  held")), "{shown}");
             }
         }
+        // An image of the network's name does not hide it.
+        let network = bottle.names().internal_network();
+        docker(["tag", &lab::pipelock_image(), &network]);
+        let found = bottle.verify(Verify::Quick);
+        docker(["rmi", &network]);
+        assert!(found.unwrap().holds());
         // Another process verifies it by its journal.
         let attached = options.attach(bottle.slug()).unwrap();
         assert!(attached.verify(Verify::Quick).unwrap().holds());
@@ -81,6 +87,44 @@ fn every_protection_of_a_bottle_holds() {
 #[ignore = "needs a container engine with the runtime runsc"]
 fn every_protection_of_a_bottle_holds_under_gvisor() {
     holds_under("runsc");
+}
+
+fn takes_little_time_under(runtime: &str) {
+    /// Time, in milliseconds, that a quick verification may add to a launch.
+    const BOUND: u128 = 250;
+    needs_runtime(runtime);
+    let lab = Lab::new(&format!("verify-time-{runtime}"));
+    let git = "git: {upstreams: [{name: app, url: 'https://outside.test/app.git', token: VERIFY_TOKEN}]}";
+    let manifest = format!("runtime: {runtime}\n{BOTTLE}\n{git}");
+    let bottle = lab.options().with_host(host_with_token()).launch(lab.plan(&manifest, "")).unwrap();
+    assert_eq!(bottle.health().unwrap().len(), 7, "every sidecar runs");
+    let mut took: Vec<u128> = (0..15)
+        .map(|_| {
+            let found = bottle.verify(Verify::Quick).unwrap();
+            assert!(found.holds(), "{found}");
+            found.took.as_millis()
+        })
+        .collect();
+    took.sort_unstable();
+    let (fastest, median, slowest) = (took[0], took[7], took[14]);
+    figure(format_args!(
+        "a quick verification of every sidecar under {runtime}: median {median} ms, {fastest} to {slowest}"
+    ));
+    // What else runs on the machine only adds to the time.
+    assert!(fastest <= BOUND, "the fastest of {took:?} ms takes more than {BOUND}");
+    assert!(bottle.close().unwrap().is_clean());
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_quick_verification_is_measured() {
+    takes_little_time_under("runc");
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn a_quick_verification_is_measured_under_gvisor() {
+    takes_little_time_under("runsc");
 }
 
 /// Launches a weakened bottle, and returns the protections that the launch found missing. Nothing is left of it.
@@ -117,28 +161,49 @@ impl Provisioner for Weakened {
 /// A weakness in words, the protection that it takes away, and the function that causes it.
 type Case = (&'static str, &'static str, fn(&AgentContainer<'_>));
 
-/// Runs nft in the seal's container.
-fn nft(agent: &AgentContainer<'_>, arguments: &[&str]) {
-    let seal = agent.plan().plan().names.container(Service::Seal);
-    docker(["exec", seal.as_str(), "/usr/sbin/nft"].into_iter().chain(arguments.iter().copied()));
+/// Runs nft in the container that owns a network namespace.
+fn nft(agent: &AgentContainer<'_>, owner: Service, arguments: &[&str]) {
+    let owner = agent.plan().plan().names.container(owner);
+    docker(["exec", owner.as_str(), "/usr/sbin/nft"].into_iter().chain(arguments.iter().copied()));
 }
 
 #[test]
 #[ignore = "needs a container engine"]
 fn a_bottle_weakened_after_its_start_is_not_handed_out() {
-    let cases: [Case; 12] = [
-        ("no rules", "firewall rules", |agent| nft(agent, &["delete", "table", "inet", "bottle"])),
+    let cases: [Case; 19] = [
+        ("no rules", "firewall rules", |agent| nft(agent, Service::Seal, &["delete", "table", "inet", "bottle"])),
         ("a policy that accepts", "firewall rules", |agent| {
-            nft(agent, &["add chain inet bottle output { policy accept; }"]);
+            nft(agent, Service::Seal, &["add chain inet bottle output { policy accept; }"]);
         }),
         ("a rule that accepts everything", "firewall rules", |agent| {
-            nft(agent, &["insert rule inet bottle output accept"]);
+            nft(agent, Service::Seal, &["insert rule inet bottle output accept"]);
         }),
         ("a rule for one outside host", "firewall rules", |agent| {
-            nft(agent, &["insert rule inet bottle output ip daddr 198.51.100.1 tcp dport 443 accept"]);
+            nft(agent, Service::Seal, &["insert rule inet bottle output ip daddr 198.51.100.1 tcp dport 443 accept"]);
         }),
         ("a rule for the closed proxy", "firewall rules", |agent| {
-            nft(agent, &["insert rule inet bottle output tcp dport 8888 accept"]);
+            nft(agent, Service::Seal, &["insert rule inet bottle output tcp dport 8888 accept"]);
+        }),
+        ("rules that are not consulted", "firewall rules", |agent| {
+            nft(agent, Service::Seal, &["add table inet bottle { flags dormant; }"]);
+        }),
+        ("no rules of the outlet", "outlet's rules", |agent| {
+            nft(agent, Service::Outlet, &["delete", "table", "inet", "bottle"]);
+        }),
+        ("an outlet whose policy accepts", "outlet's rules", |agent| {
+            nft(agent, Service::Outlet, &["add chain inet bottle output { policy accept; }"]);
+        }),
+        ("an outlet with another port", "outlet's rules", |agent| {
+            nft(agent, Service::Outlet, &["insert rule inet bottle output tcp dport 22 accept"]);
+        }),
+        ("an outlet for every user's names by TCP", "outlet's rules", |agent| {
+            nft(agent, Service::Outlet, &["insert rule inet bottle output tcp dport 53 accept"]);
+        }),
+        ("rules of the outlet that are not consulted", "outlet's rules", |agent| {
+            nft(agent, Service::Outlet, &["add table inet bottle { flags dormant; }"]);
+        }),
+        ("an outlet that was started again", "network namespace", |agent| {
+            docker(["restart", "--time", "0", &agent.plan().plan().names.container(Service::Outlet)]);
         }),
         ("a network with a route", "internal network", |agent| {
             docker(["network", "connect", "bridge", &agent.plan().plan().names.container(Service::Seal)]);
@@ -252,6 +317,20 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
             "firewall rules",
             "      - pipelock\n",
             "      - pipelock:8888\n".to_owned(),
+        ),
+        (
+            Part::Service(Service::Pipelock),
+            "a proxy past its outlet",
+            "network namespace",
+            "    network_mode: service:outlet\n",
+            "    networks: [internal, egress]\n".to_owned(),
+        ),
+        (
+            Part::Service(Service::Outlet),
+            "an outlet with another port",
+            "outlet's rules",
+            "      - \"443\"\n",
+            "      - \"443\"\n      - \"22\"\n".to_owned(),
         ),
         (Part::Networks, "a network that is not internal", "internal network", "    internal: true\n", String::new()),
         (
