@@ -3,12 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Outcome, OutputSink, Stdin, Stream, Subprocess};
 use bottle::plan::{Prefix, Slug, StateRoot};
+use bottle::sidecars::audit::refusals;
 use bottle::{Bottles, Engine, EngineChoice, Host};
 use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags};
@@ -50,6 +51,14 @@ enum Action {
         /// Follow the logs until the bottle is down.
         #[arg(short, long)]
         follow: bool,
+        /// The bottle.
+        slug: Slug,
+    },
+    /// Explain every refusal, with the manifest's line that would allow it.
+    Why {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
         /// The bottle.
         slug: Slug,
     },
@@ -130,6 +139,7 @@ fn run(args: Args, cancel: &CancelToken, output: &Output) -> Result<u8, String> 
             site.logs(&slug, follow, Arc::new(output.clone())).map_err(text)?;
             Ok(0)
         }
+        Action::Why { json, slug } => why(&site, &slug, json),
         // The first Ctrl-C stops the command, and then the processes that it started in the container.
         Action::Exec { slug, command } => exec(&site, &slug, command, output),
         Action::Cp { from, to } => copy(&site, &from, &to),
@@ -184,6 +194,19 @@ fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
             }
         }
     }
+    Ok(0)
+}
+
+fn why(site: &Bottles, slug: &Slug, json: bool) -> Result<u8, String> {
+    let (sender, lines) = mpsc::channel();
+    site.audit(slug, false, move |line| drop(sender.send(line))).map_err(text)?;
+    let refusals = refusals(&lines.iter().collect::<Vec<_>>());
+    if json {
+        say(&serde_json::to_string_pretty(&refusals).map_err(text)?);
+    } else if refusals.is_empty() {
+        say("nothing was refused");
+    }
+    refusals.iter().filter(|_| !json).for_each(|refusal| say(&refusal.to_string()));
     Ok(0)
 }
 

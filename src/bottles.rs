@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bottle_compose::Sidecar;
 use bottle_engine::{ComposeProject, Engine, EngineChoice, EngineError};
-use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, Subprocess};
+use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, Stream, Subprocess};
 use bottle_files::{PrivateDir, resolved_path};
 use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
 use bottle_posture::Posture;
 use bottle_provision::{Builtin, Provisioner};
+use bottle_sidecars::audit::{AuditLine, AuditReader};
 use bottle_supervise::{SuperviseError, Supervisor};
 use bottle_verify::Verify;
 
@@ -299,6 +300,24 @@ impl Bottles {
         }
     }
 
+    /// Gives each audit line in the log of a bottle to `each`, in the order of the log: services one after the other for
+    /// what was printed before, mixed for what comes. [`refusals`](bottle_sidecars::audit::refusals) explains them.
+    ///
+    /// With `follow` it continues until the bottle is down or the engine's control is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// As [`logs`](Bottles::logs).
+    pub fn audit(
+        &self,
+        slug: &Slug,
+        follow: bool,
+        each: impl FnMut(AuditLine) + Send + 'static,
+    ) -> Result<(), BottleError> {
+        let sink = AuditSink(Mutex::new((AuditReader::new(&self.names(slug)), each)));
+        self.logs(slug, follow, Arc::new(sink))
+    }
+
     /// Returns the posture of a bottle: what its plan in effect allows, and the id of every image that its launch resolved.
     ///
     /// # Errors
@@ -323,6 +342,26 @@ impl Bottles {
         #[cfg(not(feature = "deploy-keys"))]
         let handlers = self.handlers.clone();
         TeardownOptions::default().with_handlers(handlers).with_observer(Arc::clone(&self.observer))
+    }
+}
+
+/// Reads the audit lines in a log.
+struct AuditSink<F>(Mutex<(AuditReader, F)>);
+
+impl<F: FnMut(AuditLine) + Send> OutputSink for AuditSink<F> {
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        // Compose's own messages are on standard error.
+        if stream == Stream::Stdout {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let (reader, each) = &mut *state;
+            reader.push(bytes).into_iter().for_each(each);
+        }
+    }
+}
+
+impl<F> fmt::Debug for AuditSink<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditSink").finish_non_exhaustive()
     }
 }
 

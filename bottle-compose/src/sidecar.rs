@@ -213,6 +213,10 @@ pub fn health_check(plan: &ResolvedPlan, command: &[&str]) -> HealthCheck {
     }
 }
 
+/// Host that a verification asks for, to see that it is refused. No plan can allow it: no name below `.invalid` exists
+/// (RFC 6761).
+pub const PROBED_HOST: &str = "verify.bottle.invalid";
+
 /// Path of the directory with a sidecar's credentials, in its container.
 pub const CREDENTIALS: &str = "/run/credentials";
 

@@ -3,6 +3,7 @@
 use std::io::{self, Read as _};
 use std::time::Duration;
 
+use bottle_compose::sidecar::PROBED_HOST;
 use bottle_engine::{CopyMethod, Engine, Exec};
 use bottle_exec::Stdin;
 
@@ -15,9 +16,6 @@ const PROGRAM: &str = "/probe";
 
 /// An outside address that no host has (RFC 5737).
 const OUTSIDE: &str = "198.51.100.1";
-
-/// A host name that no plan can allow: no name below `.invalid` exists (RFC 6761).
-const NOT_ALLOWED: &str = "verify.bottle.invalid";
 
 /// Line between the program's output and what the agent can read of its processes.
 const PROCESSES: &str = "\n--- processes ---\n";
@@ -62,7 +60,7 @@ fn attacks(expected: &Expected, level: Verify) -> Vec<Attack> {
         ("engine's socket", "sockets".to_owned()),
         ("outside host, TCP", format!("tcp:{OUTSIDE}:443")),
         ("outside host, UDP", format!("udp:{OUTSIDE}:53")),
-        ("name resolution", format!("names:{NOT_ALLOWED}")),
+        ("name resolution", format!("names:{PROBED_HOST}")),
     ];
     if !expected.is_gvisor {
         attacks.insert(1, ("system call filter", "seccomp".to_owned()));
@@ -80,7 +78,7 @@ fn attacks(expected: &Expected, level: Verify) -> Vec<Attack> {
     // Without them, what is refused above may be a container that does not answer at all.
     attacks.extend(expected.open.iter().map(|(host, port)| ("sidecars, open ports", format!("open:{host}:{port}"))));
     if let Some((host, port)) = &expected.proxy {
-        attacks.push(("proxy", format!("proxy:{host}:{port}:{NOT_ALLOWED}")));
+        attacks.push(("proxy", format!("proxy:{host}:{port}:{PROBED_HOST}")));
     }
     attacks
 }

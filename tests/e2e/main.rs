@@ -19,4 +19,5 @@ mod sidecar_state;
 mod sidecars;
 mod supervise;
 mod verify;
+mod why;
 mod workspace;

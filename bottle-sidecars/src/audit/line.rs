@@ -1,4 +1,6 @@
-//! Audit lines of the sidecars.
+//! The line that each sidecar writes for an event.
+
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,8 +8,8 @@ use serde_json::{Map, Value};
 
 /// One audit line: a JSON object that egress, git-gate or supervise writes to its standard output.
 ///
-/// Pipelock is a program of its own and writes lines of its own format. The hash-chained log of supervise is a file; see
-/// `bottle-sidecars/images/supervise/FORMAT.md`.
+/// Pipelock writes lines of its own format, which an [`AuditReader`] translates. The hash-chained log of supervise is a
+/// file; see `bottle-sidecars/images/supervise/FORMAT.md`.
 ///
 /// ```
 /// use bottle_sidecars::audit::{AuditLine, AuditOutcome};
@@ -46,6 +48,18 @@ pub struct AuditLine {
     pub details: Map<String, Value>,
 }
 
+impl AuditLine {
+    /// Returns a text of the details, such as the `host` of a request.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.details.get(key)?.as_str()
+    }
+
+    /// Returns the port of a request.
+    pub fn port(&self) -> Option<u16> {
+        self.details.get("port")?.as_u64()?.try_into().ok()
+    }
+}
+
 /// Credential that was found in what the agent sent. It has no part of the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[non_exhaustive]
@@ -57,7 +71,7 @@ pub struct AuditFinding {
 }
 
 /// Sidecar that wrote an [`AuditLine`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum AuditSource {
@@ -67,6 +81,19 @@ pub enum AuditSource {
     GitGate,
     /// The server that takes proposals.
     Supervise,
+    /// The firewall. Only an [`AuditReader`] makes such lines.
+    Pipelock,
+}
+
+impl fmt::Display for AuditSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Egress => "egress",
+            Self::GitGate => "git-gate",
+            Self::Supervise => "supervise",
+            Self::Pipelock => "pipelock",
+        })
+    }
 }
 
 /// Result of what an [`AuditLine`] is about.

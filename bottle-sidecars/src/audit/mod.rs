@@ -1,0 +1,10 @@
+//! Audit lines of the sidecars.
+
+mod line;
+mod pipelock;
+mod reader;
+mod refusal;
+
+pub use line::{AuditFinding, AuditLine, AuditOutcome, AuditSource, json_schema};
+pub use reader::AuditReader;
+pub use refusal::{Refusal, refusals};

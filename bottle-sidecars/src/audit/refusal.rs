@@ -1,0 +1,260 @@
+//! Refusals, with their reason and the line of a manifest that would allow them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bottle_compose::sidecar::PROBED_HOST;
+use bottle_plan::value::{AllowedHost, Method, PathPrefix};
+use serde::Serialize;
+
+use crate::audit::line::{AuditLine, AuditOutcome, AuditSource};
+
+/// Equal refusals of a bottle. See [`refusals`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// Sidecar that decided.
+    pub sidecar: AuditSource,
+    /// Request, git operation or tool that was refused, such as `GET api.example.com/v2/users`.
+    pub tried: String,
+    /// Reason, as a sentence without its full stop.
+    pub why: String,
+    /// Line below the bottle's name in the manifest that would allow it. `None` if no line of a manifest can.
+    pub allow: Option<String>,
+    /// Number of times.
+    pub count: usize,
+    /// Time of the first, as in [`AuditLine::ts`].
+    pub first: String,
+    /// Time of the last.
+    pub last: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times = if self.count == 1 { String::new() } else { format!(" ({} times)", self.count) };
+        writeln!(f, "{}  {}{times}", self.last, self.tried)?;
+        write!(f, "    {}: {}", self.sidecar, self.why)?;
+        self.allow.iter().try_for_each(|line| write!(f, "\n    to allow it: {line}"))
+    }
+}
+
+/// Returns the refusals of the sidecars, equal ones once, the latest last.
+///
+/// A request that egress passed on and pipelock refused is in both logs; it is returned once, with pipelock's reason.
+/// Requests that failed for another reason than a rule, such as a host that does not answer, are not refusals.
+///
+/// ```
+/// use bottle_sidecars::audit::{AuditLine, refusals};
+/// let line = r#"{"ts":"2026-01-02T03:04:05.678Z","sidecar":"egress","event":"request","outcome":"refused",
+///     "reason":"path","method":"GET","host":"api.example.com","port":443,"path":"/v2/users"}"#;
+/// let lines: Vec<AuditLine> = vec![serde_json::from_str(line)?];
+/// let all = refusals(&lines);
+/// assert_eq!(all[0].tried, "GET api.example.com/v2/users");
+/// assert_eq!(all[0].allow.as_deref(), Some("egress: {routes: [{host: api.example.com, paths: [/v2/users]}]}"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+pub fn refusals(lines: &[AuditLine]) -> Vec<Refusal> {
+    let mut all: BTreeMap<(AuditSource, String, String), Refusal> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.text("host") != Some(PROBED_HOST)) {
+        // Egress passed it on. Pipelock's own line has the reason.
+        if line.outcome != Some(AuditOutcome::Refused) || is_unresolved(line) {
+            continue;
+        }
+        let (tried, why) = (legible(&tried(line)), legible(&why(line)));
+        let key = (line.sidecar, tried.clone(), why.clone());
+        let refusal = all.entry(key).or_insert_with(|| Refusal {
+            sidecar: line.sidecar,
+            tried,
+            why,
+            allow: allow(line),
+            count: 0,
+            first: line.ts.clone(),
+            last: line.ts.clone(),
+        });
+        refusal.count += 1;
+        refusal.first = refusal.first.clone().min(line.ts.clone());
+        refusal.last = refusal.last.clone().max(line.ts.clone());
+    }
+    let mut all: Vec<Refusal> = all.into_values().collect();
+    all.sort_by(|a, b| a.last.cmp(&b.last).then_with(|| a.tried.cmp(&b.tried)));
+    all
+}
+
+/// Returns true if pipelock refused a request only because the host's name has no address.
+fn is_unresolved(line: &AuditLine) -> bool {
+    line.reason.as_deref() == Some("ssrf")
+        && line.text("detail").is_some_and(|detail| detail.contains("DNS resolution error"))
+}
+
+/// Returns true if egress found encoded data in the name of a host.
+fn is_encoded(line: &AuditLine) -> bool {
+    line.finding.as_ref().is_some_and(|finding| finding.pattern == "encoded-data")
+}
+
+fn tried(line: &AuditLine) -> String {
+    if let Some(upstream) = line.text("upstream") {
+        return format!("git {} {upstream}", line.event);
+    }
+    let Some(host) = line.text("host") else {
+        return line.text("tool").map_or_else(|| line.event.clone(), |tool| format!("the tool `{tool}`"));
+    };
+    // The allowlist knows no more of a request than its host.
+    let (method, path) = match line.reason.as_deref() {
+        Some("allowlist") => (None, None),
+        _ => (line.text("method").filter(|method| *method != "CONNECT"), line.text("path")),
+    };
+    let method = method.map(|method| format!("{method} ")).unwrap_or_default();
+    let port = line.port().filter(|port| !matches!(port, 80 | 443)).map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{method}{host}{port}{}", path.unwrap_or_default())
+}
+
+fn why(line: &AuditLine) -> String {
+    let rule = line.reason.as_deref().unwrap_or_default();
+    let text = match (line.sidecar, rule) {
+        (AuditSource::Pipelock, "allowlist") => "the host is not allowed",
+        (AuditSource::Pipelock, "ssrf") => "the host's name has an address that is never allowed",
+        (AuditSource::Egress, "path") => "no route of the host allows the path",
+        (AuditSource::Egress, "method") => "no route of the host allows the method on this path",
+        (AuditSource::Egress, "host") => "the host is in the domain of a route's wildcard, and no route is for it",
+        (AuditSource::Egress, "port") => "the host is not allowed on this port",
+        (AuditSource::Egress, "https-only") => "a host with a route is reached over https only",
+        (AuditSource::Egress, "dlp") if is_encoded(line) => "a part of the name looks like encoded data",
+        (AuditSource::Egress, "dlp") => {
+            return line.finding.as_ref().map_or_else(
+                || "it holds what looks like a credential".to_owned(),
+                |finding| {
+                    format!("it holds what looks like a credential (`{}`, in its {})", finding.pattern, finding.place)
+                },
+            );
+        }
+        (AuditSource::Egress, _) => return format!("rule `{rule}`"),
+        _ => return line.text("detail").map_or_else(|| rule.to_owned(), |detail| format!("{rule}: {detail}")),
+    };
+    text.to_owned()
+}
+
+/// Returns the manifest's line that would allow it. What the agent sent becomes a part of it only if a manifest may have
+/// it.
+fn allow(line: &AuditLine) -> Option<String> {
+    let host: AllowedHost = line.text("host")?.parse().ok()?;
+    let entry = match line.port() {
+        None | Some(80 | 443) => host.to_string(),
+        Some(port) => format!("'{host}:{port}'"),
+    };
+    match (line.sidecar, line.reason.as_deref()?) {
+        (AuditSource::Pipelock, "allowlist") | (AuditSource::Egress, "port") => {
+            Some(format!("egress: {{allow: [{entry}]}}"))
+        }
+        (AuditSource::Egress, "host") => Some(format!("egress: {{routes: [{{host: {host}}}]}}")),
+        (AuditSource::Egress, "path") => {
+            let path: PathPrefix = line.text("path")?.parse().ok()?;
+            Some(format!("egress: {{routes: [{{host: {host}, paths: [{path}]}}]}}"))
+        }
+        (AuditSource::Egress, "method") => {
+            let method: Method = line.text("method")?.parse().ok()?;
+            Some(format!("egress: {{routes: [{{host: {host}, methods: [{method}]}}]}}"))
+        }
+        (AuditSource::Egress, "dlp") => match &line.finding.as_ref()?.pattern[..] {
+            _ if is_encoded(line) => Some(format!("egress: {{allow: [{entry}]}}")),
+            // A value that egress injects must never leave in another place.
+            "bottle-secret" => None,
+            _ => Some(format!("egress: {{allow: [{{host: {entry}, dlp: warn}}]}}")),
+        },
+        _ => None,
+    }
+}
+
+/// Escapes what could change the meaning of a terminal's line.
+fn legible(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(json: &str) -> AuditLine {
+        serde_json::from_str(&format!(r#"{{"ts":"2026-01-02T03:04:05.678Z",{json}}}"#)).unwrap()
+    }
+
+    fn request(rule: &str, more: &str) -> AuditLine {
+        line(&format!(
+            r#""sidecar":"egress","event":"request","outcome":"refused","reason":"{rule}","host":"a.example.com",{more}"#
+        ))
+    }
+
+    fn only(line: AuditLine) -> Refusal {
+        refusals(&[line]).pop().unwrap()
+    }
+
+    #[test]
+    fn a_refusal_names_the_line_that_allows_it() {
+        for (line, allowed) in [
+            (request("port", r#""port":8443"#), Some("egress: {allow: ['a.example.com:8443']}")),
+            (request("method", r#""method":"PUT""#), Some("egress: {routes: [{host: a.example.com, methods: [PUT]}]}")),
+            (request("host", r#""method":"GET""#), Some("egress: {routes: [{host: a.example.com}]}")),
+            (
+                request("dlp", r#""finding":{"pattern":"github-token","place":"url"}"#),
+                Some("egress: {allow: [{host: a.example.com, dlp: warn}]}"),
+            ),
+            (request("dlp", r#""finding":{"pattern":"bottle-secret","place":"url"}"#), None),
+            (request("https-only", r#""port":80"#), None),
+            // No manifest may have this path.
+            (request("path", r#""path":"/a b\u001b[2K""#), None),
+        ] {
+            assert_eq!(only(line.clone()).allow.as_deref(), allowed, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_allowed_line_is_one_that_a_manifest_takes() {
+        let lines = [
+            request("port", r#""port":8443"#),
+            request("method", r#""method":"PUT""#),
+            request("path", r#""path":"/v1/x""#),
+            request("dlp", r#""finding":{"pattern":"github-token","place":"url"}"#),
+        ];
+        for refusal in refusals(&lines) {
+            let line = refusal.allow.unwrap();
+            let text = format!("bottles:\n  b:\n    {line}\nagents: {{a: {{bottle: b, command: [id]}}}}");
+            bottle_plan::Manifest::parse(&text).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn equal_refusals_are_counted_and_the_latest_is_last() {
+        let mut lines = vec![request("path", r#""path":"/x""#); 3];
+        lines[2].ts = "2026-01-02T03:04:07.000Z".into();
+        let mut other = request("path", r#""path":"/y""#);
+        other.ts = "2026-01-02T03:04:06.000Z".into();
+        lines.push(other);
+        let all = refusals(&lines);
+        assert_eq!(all.iter().map(|refusal| refusal.count).collect::<Vec<_>>(), [1, 3]);
+        let text = all[1].to_string();
+        let shown = "2026-01-02T03:04:07.000Z  a.example.com/x (3 times)\n    egress: no route of the host allows the path\n    to \
+                     allow it: egress: {routes: [{host: a.example.com, paths: [/x]}]}";
+        assert_eq!(text, shown);
+    }
+
+    #[test]
+    fn the_probe_of_a_launch_and_names_without_address_are_no_refusals() {
+        let blocked = |host: &str, scanner: &str, detail: &str| {
+            line(&format!(
+                r#""sidecar":"pipelock","event":"request","outcome":"refused","reason":"{scanner}","host":"{host}","detail":"{detail}""#
+            ))
+        };
+        let lines = [
+            blocked(PROBED_HOST, "allowlist", "domain not in allowlist"),
+            blocked("a.example.com", "ssrf", "SSRF check failed: DNS resolution error for a.example.com"),
+            blocked("b.example.com", "ssrf", "SSRF check failed: private address"),
+        ];
+        let all = refusals(&lines);
+        assert_eq!((all.len(), &*all[0].tried, &all[0].allow), (1, "b.example.com", &None));
+    }
+
+    #[test]
+    fn an_agent_cannot_draw_on_the_terminal() {
+        let refusal = only(request("path", r#""path":"/\u001b[2K\nGET ok""#));
+        assert_eq!(refusal.tried, r"a.example.com/\u{1b}[2K\nGET ok");
+    }
+}
