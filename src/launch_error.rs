@@ -38,7 +38,7 @@ pub enum Step {
     Resolve,
     /// Renders and writes the Compose file.
     WriteCompose,
-    /// Runs `docker compose up`.
+    /// Creates the services, starts them, and waits until they are healthy.
     Up,
     /// Provisions the agent's container after its start.
     Provision,
@@ -119,6 +119,13 @@ impl fmt::Display for LaunchError {
 impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&*self.cause)
+    }
+}
+
+/// An error of the engine, as one of the step that starts the services.
+impl From<EngineError> for LaunchError {
+    fn from(error: EngineError) -> Self {
+        Self::new(Step::Up, error.into())
     }
 }
 

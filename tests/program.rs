@@ -95,7 +95,7 @@ fn a_rehearsal_writes_real_files_and_prints_commands_without_a_secret() {
         launch(home.path(), &["--manifest", "bottle.yaml", "--engine", "rehearse", "--slug", "full-1", "--keep"]);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{stderr}");
-    let up = stdout.lines().find(|line| line.contains(" up --detach --wait")).unwrap();
+    let up = stdout.lines().find(|line| line.contains(" create --no-build")).unwrap();
     assert!(!up.contains("_TOKEN_API_TOKEN") && up.contains("API_KEY='<redacted>' docker compose"), "{up}");
     let given =
         |slot: &str| stdout.contains(&format!("done' sh {slot}_TOKEN_API_TOKEN # reads {} bytes", TOKEN.len() + 1));

@@ -90,10 +90,12 @@ pub mod env_file;
 mod render;
 mod seal;
 pub mod sidecar;
+mod start;
 mod yaml;
 
 pub use agent::{AGENT_CA_BUNDLE, AGENT_CA_CERT, AGENT_PROMPT, AGENT_USER, DISK_LABEL, agent_argv};
 pub use document::ComposeFile;
 pub use render::{RenderError, render};
 pub use sidecar::{AgentAccess, Sidecar};
+pub use start::StartOrder;
 pub use yaml::to_plain_yaml;

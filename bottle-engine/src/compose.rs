@@ -104,6 +104,22 @@ impl Compose<'_> {
         self.engine.run(&with_secrets(command, secrets)?).map(drop)
     }
 
+    /// Creates the networks, the volumes and the containers of the project, and starts nothing: see
+    /// [`start_all`](Engine::start_all). The secrets are only in the command's environment, as with [`up`](Self::up).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when something cannot be created, or when the client itself reads a variable of a secret's name.
+    pub fn create(&self, secrets: impl IntoIterator<Item = (String, SecretValue)>) -> Result<(), EngineError> {
+        let command = self
+            .command("create")
+            .with_args(["--no-build", "--quiet-pull"])
+            .with_timeout(self.engine.limits.up)
+            .with_output(OutputPolicy::Stream)
+            .with_label("create the services");
+        self.engine.run(&with_secrets(command, secrets)?).map(drop)
+    }
+
     /// Stops and removes every container and network of the project, and the volumes that its Compose file declares. A
     /// project that does not exist is not an error.
     ///

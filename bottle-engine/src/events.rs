@@ -30,7 +30,11 @@ pub enum ContainerChange {
     },
     /// The kernel killed one of its processes, because the container used up its memory.
     OutOfMemory,
-    /// It was started, paused, resumed or removed, or its health changed.
+    /// Its health check passes.
+    Healthy,
+    /// Its health check has failed too often.
+    Unhealthy,
+    /// It was started, paused, resumed or removed, or its health changed in another way.
     Other,
 }
 
@@ -93,9 +97,12 @@ impl ContainerEvent {
                 ContainerChange::Died { exit_code: told.or_else(|| value["ContainerExitCode"].as_i64()).unwrap_or(-1) }
             }
             "oom" => ContainerChange::OutOfMemory,
-            "start" | "restart" | "pause" | "unpause" | "destroy" | "remove" | "health_status" => {
-                ContainerChange::Other
-            }
+            "health_status" => match action.split(": ").nth(1) {
+                Some("healthy") => ContainerChange::Healthy,
+                Some("unhealthy") => ContainerChange::Unhealthy,
+                _ => ContainerChange::Other,
+            },
+            "start" | "restart" | "pause" | "unpause" | "destroy" | "remove" => ContainerChange::Other,
             _ => return None,
         };
         let labels = attributes.as_object().into_iter().flatten();
@@ -114,6 +121,7 @@ mod tests {
 {"status":"oom","Type":"container","Action":"oom","Actor":{"ID":"a","Attributes":{"service":"egress"}}}
 {"Type":"container","Action":"die","Actor":{"Attributes":{"service":"egress","exitCode":"137"}},"time":1}
 {"Type":"container","Action":"health_status: healthy","Actor":{"Attributes":{"service":"seal"}}}
+{"Type":"container","Action":"health_status: unhealthy","Actor":{"Attributes":{"service":"git-gate"}}}
 {"Name":"x","Status":"died","Type":"container","ContainerExitCode":3,"Attributes":{"service":"pipelock"}}
 a line that is no event
 "#;
@@ -139,7 +147,8 @@ a line that is no event
             [
                 event("egress", ContainerChange::OutOfMemory),
                 event("egress", ContainerChange::Died { exit_code: 137 }),
-                event("seal", ContainerChange::Other),
+                event("seal", ContainerChange::Healthy),
+                event("git-gate", ContainerChange::Unhealthy),
                 event("pipelock", ContainerChange::Died { exit_code: 3 }),
             ]
         );

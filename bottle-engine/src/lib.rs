@@ -31,6 +31,7 @@ mod info;
 mod kill;
 mod live;
 mod object;
+mod start;
 mod state;
 
 pub use client::{Engine, Limits};
@@ -43,6 +44,7 @@ pub use image::{Build, BuildContext};
 pub use info::{Capabilities, Capability, Endpoint, EngineInfo, Flavour, Version};
 pub use live::LiveExec;
 pub use object::{Filter, ImageInfo, NetworkInfo, NewNetwork, Object, ObjectKind};
+pub use start::Start;
 pub use state::{ContainerState, CopyMethod};
 
 #[cfg(test)]

@@ -159,6 +159,16 @@ impl Engine {
         Ok(found.into_iter().map(|(object, value)| (object.name, ContainerState::read(&value))).collect())
     }
 
+    /// Returns the images of these tags or ids. Names without an image are skipped.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine cannot be queried or its answer cannot be parsed.
+    pub fn images_named(&self, names: &[&str]) -> Result<Vec<ImageInfo>, EngineError> {
+        let found = self.look_at(ObjectKind::Image, names)?;
+        Ok(found.into_iter().map(|(object, value)| ImageInfo::read(object, &value)).collect())
+    }
+
     /// Lists images that match a filter.
     ///
     /// # Errors

@@ -42,6 +42,7 @@ fn command_lines() {
     let compose = engine.compose(&project).unwrap();
     let token = SecretValue::new("do-not-show-me");
     compose.up(Duration::from_millis(59_001), [("TOKEN".to_owned(), token.clone())]).unwrap();
+    compose.create([("TOKEN".to_owned(), token.clone())]).unwrap();
     let directory = tempfile::tempdir().unwrap();
     compose.logs_to(&directory.path().join("compose.log")).unwrap();
     compose.down(Duration::from_secs(3)).unwrap();

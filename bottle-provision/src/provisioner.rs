@@ -42,6 +42,12 @@ pub trait Provisioner: Debug + Send + Sync {
     /// Returns an error if something could not be put in place. [`ProvisionError::Custom`] takes any error.
     fn provision(&self, agent: &AgentContainer<'_>) -> Result<(), ProvisionError>;
 
+    /// Returns true if it uses a sidecar or the network, and so has to wait until every service is healthy. Otherwise the
+    /// launch runs it while sidecars are still starting. Default: true.
+    fn needs_services(&self) -> bool {
+        true
+    }
+
     /// Returns a provisioner that runs this one, then `next`.
     fn then<P: Provisioner>(self, next: P) -> Then<Self, P>
     where
@@ -60,6 +66,10 @@ impl<A: Provisioner, B: Provisioner> Provisioner for Then<A, B> {
         self.0.provision(agent)?;
         self.1.provision(agent)
     }
+
+    fn needs_services(&self) -> bool {
+        self.0.needs_services() || self.1.needs_services()
+    }
 }
 
 /// The default provisioner: certificate authority, git identity and rules, prompt, skills, supervise's MCP entry and the
@@ -70,6 +80,10 @@ pub struct Builtin;
 impl Provisioner for Builtin {
     fn provision(&self, agent: &AgentContainer<'_>) -> Result<(), ProvisionError> {
         steps::provision(agent.engine, agent.plan, agent.authority)
+    }
+
+    fn needs_services(&self) -> bool {
+        false
     }
 }
 

@@ -5,9 +5,8 @@
 //! cannot write the agent's files. Each task checks its own result.
 
 use std::path::Path;
-use std::time::Duration;
 
-use bottle_engine::{CopyMethod, Engine, EngineError};
+use bottle_engine::{CopyMethod, Engine};
 use bottle_exec::quote_text;
 use bottle_plan::digest::sha256;
 use bottle_plan::manifest::Runtime;
@@ -120,16 +119,10 @@ fn git_rules_check(gate: &GitGatePlan) -> String {
 }
 
 /// Returns the handle of the running agent's container.
-///
-/// # Errors
-///
-/// Returns an error when the container does not run, or the engine cannot be asked.
-pub fn handle(engine: &Engine, plan: &ResolvedPlan, expected: Expected) -> Result<Handle, EngineError> {
+pub fn handle(plan: &ResolvedPlan, expected: Expected) -> Handle {
     let bottle = plan.plan();
-    let container = bottle.names.container(Service::Agent);
-    engine.wait_ready(&container, Duration::from_secs(10))?;
-    Ok(Handle {
-        container,
+    Handle {
+        container: bottle.names.container(Service::Agent),
         user: Some(agent::USER.to_owned()),
         workdir: Some(bottle.workspace.target.to_string()),
         agent: bottle_compose::agent_argv(bottle),
@@ -138,5 +131,5 @@ pub fn handle(engine: &Engine, plan: &ResolvedPlan, expected: Expected) -> Resul
             Runtime::Runsc => CopyMethod::Tar,
         },
         expected: Some(expected),
-    })
+    }
 }

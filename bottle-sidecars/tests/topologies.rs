@@ -95,3 +95,23 @@ fn a_sidecar_cannot_open_the_port_of_a_closed_proxy() {
     // Without egress, pipelock is open to the agent.
     assert_eq!(render("alone__plain", pipelock::PORT).unwrap(), ["pipelock:8888:128", "clock:8888"]);
 }
+
+#[test]
+fn only_a_service_that_joins_another_one_s_network_waits_for_it() {
+    let topologies = bottle_testing::plans::topologies();
+    let (_, plan) = topologies.iter().find(|(name, _)| name == "egress_git_gate_supervise__plain").unwrap();
+    let document = document(plan);
+    let order = document.start_order().into_iter().map(|start| format!("{} {:?}", start.container, start.after));
+    insta::assert_snapshot!(order.collect::<Vec<_>>().join("\n"));
+
+    // A sidecar that somebody else wrote is started as its own service says.
+    let mut document = document;
+    let dependency = document.service("egress").unwrap().depends_on.clone();
+    document.services.push((
+        "clock".into(),
+        Service { container_name: "clock".into(), depends_on: dependency, ..Service::default() },
+    ));
+    let order = document.start_order();
+    let clock = order.iter().find(|start| start.container == "clock").unwrap();
+    assert!(clock.after.len() == 1 && !clock.has_check, "{clock:?}");
+}

@@ -1,5 +1,7 @@
 //! Context that every step of a launch uses.
 
+use std::thread;
+
 use bottle_engine::Engine;
 use bottle_exec::step;
 use bottle_plan::resolved::EngineFacts;
@@ -18,6 +20,19 @@ pub(super) fn in_step<T>(
 ) -> Result<T, LaunchError> {
     let work = || if bottles.cancel.is_cancelled() { Err(LaunchCause::Cancelled) } else { work() };
     step(&*bottles.observer, name.as_str(), work).map_err(|cause| LaunchError::new(name, cause))
+}
+
+/// Runs two pieces of work at the same time. If both fail, the error of the first is returned.
+pub(super) fn both<A: Send, B, E: Send>(
+    first: impl FnOnce() -> Result<A, E> + Send,
+    second: impl FnOnce() -> Result<B, E>,
+) -> Result<(A, B), E> {
+    thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        let first = first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((first?, second?))
+    })
 }
 
 /// A launch in progress.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use bottle_engine::{Build, BuildContext as EngineContext, Exec, ObjectKind};
 use bottle_exec::{Event, Stdin, step};
@@ -15,7 +16,7 @@ use bottle_plan::{LabelKey, Service, UserIds};
 use bottle_sidecars::{BuildContext, ContextFile, agent, egress, git_gate, seal, supervise};
 use bottle_workspace as workspace;
 
-use super::context::Launch;
+use super::context::{Launch, both};
 use super::write::make_dir;
 use crate::launch_error::LaunchCause;
 use crate::lifecycle::Undo;
@@ -34,23 +35,25 @@ pub(super) struct Images {
 
 pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
     let plan = &launch.plan;
-    let base = image(launch, Service::Agent, &agent::CONTEXT, agent::build_args(plan))?;
     let args = BTreeMap::from([("BASE".to_owned(), plan.images.base.to_string())]);
-    let seal = image(launch, Service::Seal, &seal::CONTEXT, args.clone())?;
-    let mut sidecars = BTreeMap::new();
-    let built = [
+    let base = Own::new(launch, Service::Agent, &agent::CONTEXT, agent::build_args(plan));
+    let seal = Own::new(launch, Service::Seal, &seal::CONTEXT, args.clone());
+    let others = [
         (Service::Egress, plan.egress.is_some(), &egress::CONTEXT),
         (Service::GitGate, plan.git_gate.is_some(), &git_gate::CONTEXT),
         (Service::Supervise, plan.supervise.is_some(), &supervise::CONTEXT),
     ];
-    for (service, _, context) in built.into_iter().filter(|(_, wanted, _)| *wanted) {
-        sidecars.insert(service, image(launch, service, context, args.clone())?);
-    }
+    let others = others.into_iter().filter(|(_, is_wanted, _)| *is_wanted);
+    let others: Vec<_> = others.map(|(service, _, context)| Own::new(launch, service, context, args.clone())).collect();
+    build_missing(launch, [&base, &seal].into_iter().chain(&others))?;
+    let base = base.facts(launch)?;
+    let sidecars = others.into_iter().map(|own| Ok((own.service, own.facts(launch)?)));
+    let sidecars = sidecars.collect::<Result<_, LaunchCause>>()?;
     let agent = match plan.workspace.mode {
         WorkspaceMode::Copy => derive(launch, &base.reference)?,
         WorkspaceMode::Bind | WorkspaceMode::BindRw | WorkspaceMode::None => base.reference,
     };
-    Ok(Images { agent, workspace_mounts: protect(launch)?, seal, sidecars })
+    Ok(Images { agent, workspace_mounts: protect(launch)?, seal: seal.facts(launch)?, sidecars })
 }
 
 /// Keeps the host's git and editors from the commands of an agent that may write the workspace.
@@ -72,42 +75,62 @@ pub(super) fn share(launch: &Launch<'_>) -> Result<FileLock, LaunchCause> {
     FileLock::share(&path).map_err(|source| LaunchCause::Write { path, source })
 }
 
-/// Returns the ready image that the plan names, or builds one from the context.
-fn image(
-    launch: &Launch<'_>,
+/// An image that is built from a context, unless the plan names a ready one. Its tag is the hash of the context, so all
+/// bottles share it.
+struct Own {
     service: Service,
-    context: &BuildContext,
+    context: &'static BuildContext,
     args: BTreeMap<String, String>,
-) -> Result<BuiltImage, LaunchCause> {
-    if let Some(ready) = launch.plan.images.ready.get(&service) {
-        return Ok(BuiltImage { reference: ready.clone(), build: None });
-    }
-    built_image(launch, context, args)
+    tag: String,
+    dir: PathBuf,
 }
 
-/// Builds the image of a context unless it exists. Its tag is the hash of the context, so all bottles share it.
-fn built_image(
-    launch: &Launch<'_>,
-    context: &BuildContext,
-    args: BTreeMap<String, String>,
-) -> Result<BuiltImage, LaunchCause> {
-    let hash = context.content_hash(&args);
-    let tag = launch.plan.names.built_image(context.name, &hash);
-    let dir = launch.bottles.state_root.image_context(context.name, &hash);
-    write_context(context, &dir)?;
-    // Without the lock, simultaneous launches would each build the same image.
-    let _lock = lock(launch, &dir.with_extension("lock"))?;
-    if !launch.engine().exists(ObjectKind::Image, &tag)? {
-        step(&*launch.bottles.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
-            let mut build = Build::new(&tag, EngineContext::Directory(dir.clone()));
-            let label = LabelKey::Context.under(launch.plan.names.prefix());
-            build.labels = BTreeMap::from([(label, context.content_hash(&BTreeMap::new()))]);
-            build.args = args.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-            Ok(launch.engine().build(&build)?)
-        })?;
+impl Own {
+    fn new(
+        launch: &Launch<'_>,
+        service: Service,
+        context: &'static BuildContext,
+        args: BTreeMap<String, String>,
+    ) -> Self {
+        let hash = context.content_hash(&args);
+        let tag = launch.plan.names.built_image(context.name, &hash);
+        Self { service, context, args, tag, dir: launch.bottles.state_root.image_context(context.name, &hash) }
     }
-    let reference = parse_reference(&tag)?;
-    Ok(BuiltImage { reference, build: Some(BuildFacts { context: dir, args }) })
+
+    fn facts(self, launch: &Launch<'_>) -> Result<BuiltImage, LaunchCause> {
+        if let Some(ready) = launch.plan.images.ready.get(&self.service) {
+            return Ok(BuiltImage { reference: ready.clone(), build: None });
+        }
+        let build = Some(BuildFacts { context: self.dir, args: self.args });
+        Ok(BuiltImage { reference: parse_reference(&self.tag)?, build })
+    }
+
+    fn build(&self, launch: &Launch<'_>) -> Result<(), LaunchCause> {
+        // Without the lock, simultaneous launches would each build the same image.
+        let _lock = lock(launch, &self.dir.with_extension("lock"))?;
+        if launch.engine().exists(ObjectKind::Image, &self.tag)? {
+            return Ok(());
+        }
+        step(&*launch.bottles.observer, &format!("build image {}", self.tag), || {
+            let mut build = Build::new(&self.tag, EngineContext::Directory(self.dir.clone()));
+            let label = LabelKey::Context.under(launch.plan.names.prefix());
+            build.labels = BTreeMap::from([(label, self.context.content_hash(&BTreeMap::new()))]);
+            build.args = self.args.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            Ok(launch.engine().build(&build)?)
+        })
+    }
+}
+
+/// Builds the images that the engine does not have, two at a time.
+fn build_missing<'a>(launch: &Launch<'_>, images: impl Iterator<Item = &'a Own>) -> Result<(), LaunchCause> {
+    let own: Vec<&Own> = images.filter(|own| !launch.plan.images.ready.contains_key(&own.service)).collect();
+    own.iter().try_for_each(|own| write_context(own.context, &own.dir))?;
+    let tags: Vec<&str> = own.iter().map(|own| own.tag.as_str()).collect();
+    let found = launch.engine().images_named(&tags)?;
+    let missing = Mutex::new(own.into_iter().filter(|own| found.iter().all(|image| !image.tags.contains(&own.tag))));
+    let next = || missing.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let build = || std::iter::from_fn(next).try_for_each(|own| own.build(launch));
+    both(build, build).map(drop)
 }
 
 /// Parses a derived image name. It is invalid only if the caller's prefix is.

@@ -8,15 +8,16 @@ mod files;
 mod images;
 mod networks;
 mod preflight;
+mod start;
 mod write;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bottle_compose::sidecar::{CREDENTIALS, RESTART_ONCE_UP};
+use bottle_compose::sidecar::RESTART_ONCE_UP;
 use bottle_compose::{ComposeFile, render};
 use bottle_engine::ComposeProject;
-use bottle_plan::manifest::SecretsMode;
+use bottle_exec::step;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
 use bottle_provision::AgentContainer;
@@ -25,10 +26,10 @@ use bottle_verify::{Expected, Verify, VerifyError};
 
 pub use crate::launch_error::{LaunchCause, LaunchError, Step};
 
-use context::{Launch, in_step};
+use context::{Launch, both, in_step};
 
 use crate::Bottles;
-use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo, hand_over};
+use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo};
 
 impl Bottles {
     /// Launches a bottle and returns its handle. The bottle is taken down when the handle is closed or dropped.
@@ -74,11 +75,16 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
 
 impl Launch<'_> {
     fn run(&self) -> Result<Handle, LaunchError> {
-        // Until the containers exist, only this lock says that their images are in use.
-        let (_in_use, images) = self.step(Step::BuildImages, || Ok((images::share(self)?, images::build(self)?)))?;
         let networks = self.step(Step::CreateNetworks, || networks::create(self))?;
-        let authorities = self.step(Step::MintCertificates, || certificates::mint(self))?;
-        self.step(Step::WriteConfiguration, || files::write_configuration(self, networks.internal_cidr))?;
+        let ((_in_use, images), authorities) = both(
+            // Until the containers exist, only this lock says that their images are in use.
+            || self.step(Step::BuildImages, || Ok((images::share(self)?, images::build(self)?))),
+            || {
+                let authorities = self.step(Step::MintCertificates, || certificates::mint(self))?;
+                self.step(Step::WriteConfiguration, || files::write_configuration(self, networks.internal_cidr))?;
+                Ok(authorities)
+            },
+        )?;
         #[cfg(feature = "deploy-keys")]
         if deploy_keys::wanted(&self.plan).next().is_some() {
             self.step(Step::RegisterKeys, || deploy_keys::register(self))?;
@@ -110,31 +116,38 @@ impl Launch<'_> {
         })?;
         let document = self.step(Step::WriteCompose, || self.write_compose(&resolved))?;
         let project = ComposeProject::new(document.name.clone(), self.state.dir(), self.state.compose_file());
-        self.step(Step::Up, || {
-            self.up(&project)?;
-            hand_over(self.engine(), CREDENTIALS, &document.credentials, &self.ready.inputs.credentials)?;
-            // From now on the engine restarts a sidecar however often it dies.
-            let sidecars = document.restarted();
-            if !sidecars.is_empty() {
-                self.engine().set_restart_policy(sidecars, RESTART_ONCE_UP)?;
-            }
-            Ok(())
+        let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
+        let agent = AgentContainer::new(self.engine(), &resolved, &trusted.certificate);
+        let provision = || self.step(Step::Provision, || Ok(self.bottles.provisioner.provision(&agent)?));
+        let is_late = self.bottles.provisioner.needs_services();
+        step(&*self.bottles.observer, Step::Up.as_str(), || {
+            start::start(self, &project, &document, || if is_late { Ok(()) } else { provision() })
         })?;
-        self.step(Step::Provision, || {
-            let trusted = authorities.egress.as_ref().unwrap_or(&authorities.pipelock);
-            let agent = AgentContainer::new(self.engine(), &resolved, &trusted.certificate);
-            Ok(self.bottles.provisioner.provision(&agent)?)
-        })?;
+        if is_late {
+            provision()?;
+        }
         let expected = Expected::of(&document, agent::USER).ok_or(VerifyError::Unknown);
         let expected = expected.map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
-        if self.bottles.verify != Verify::Off {
-            self.step(Step::Verify, || self.verify(&expected))?;
-        }
+        let ((), images) = both(
+            || match self.bottles.verify {
+                Verify::Off => Ok(()),
+                _ => self.step(Step::Verify, || self.verify(&expected)),
+            },
+            || {
+                let finish = || {
+                    // From now on the engine restarts a sidecar however often it dies.
+                    let sidecars = document.restarted();
+                    if !sidecars.is_empty() {
+                        self.engine().set_restart_policy(sidecars, RESTART_ONCE_UP)?;
+                    }
+                    crate::lifecycle::images(self.engine(), &self.plan.names)
+                };
+                finish().map_err(|error| LaunchError::new(Step::HandOut, error.into()))
+            },
+        )?;
         self.step(Step::HandOut, || {
-            let handle = bottle_provision::handle(self.engine(), &resolved, expected)?;
-            let images = crate::lifecycle::images(self.engine(), &self.plan.names)?;
             self.guard.file().change(|journal| journal.images = images)?;
-            Ok(handle)
+            Ok(bottle_provision::handle(&resolved, expected))
         })
     }
 
@@ -150,25 +163,6 @@ impl Launch<'_> {
         let secrets: Vec<&str> = self.ready.inputs.credentials.iter().map(|(_, value)| value.expose()).collect();
         let found = bottle_verify::verify(self.engine(), expected, self.bottles.verify, &secrets)?;
         found.into_result()?;
-        Ok(())
-    }
-
-    fn up(&self, project: &ComposeProject) -> Result<(), LaunchCause> {
-        let (name, project_dir) = (project.name.clone(), self.state.dir().to_owned());
-        let compose_file = self.state.compose_file();
-        let down = Undo::ComposeDown {
-            project: name.clone(),
-            compose_file: compose_file.clone(),
-            project_dir: project_dir.clone(),
-        };
-        self.guard.record(down)?;
-        let log = self.state.compose_log();
-        self.guard.record(Undo::DumpLogs { project: name, compose_file, project_dir, log })?;
-        let inputs = &self.ready.inputs;
-        let credentials = inputs.credentials.iter().filter(|_| self.plan.secrets == SecretsMode::Environment);
-        let secrets = inputs.compose_environment.iter().chain(credentials);
-        let secrets = secrets.map(|(name, value)| (name.to_string(), value.clone()));
-        self.engine().compose(project)?.up(self.bottles.wait, secrets)?;
         Ok(())
     }
 }

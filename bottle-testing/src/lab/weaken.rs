@@ -24,7 +24,7 @@ pub struct Changing {
 impl Backend for Changing {
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
         let words: Vec<String> = command.args().iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        if words.iter().any(|word| word == "up") {
+        if words.iter().any(|word| word == "compose") && words.iter().any(|word| word == "create") {
             let file = words.iter().find(|word| word.ends_with("docker-compose.yml")).unwrap();
             let text = std::fs::read_to_string(file).unwrap();
             std::fs::write(file, self.changed(&text)).unwrap();

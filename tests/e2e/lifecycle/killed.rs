@@ -108,8 +108,8 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
         (0..events.len()).filter(|&number| is_point(&events[number])).map(|number| (number, 0)).collect();
     // Also kill in the middle of long steps.
     for (number, event) in events.iter().enumerate() {
-        if event == "command_started: start the services" {
-            points.extend([300, 1200, 2400].map(|after| (number, after)));
+        if event == "command_started: create the services" {
+            points.extend([100, 300, 600, 900, 1200, 2400].map(|after| (number, after)));
         } else if event.starts_with("command_started: make image") || event.starts_with("command_started: stop and") {
             points.push((number, 40));
         }

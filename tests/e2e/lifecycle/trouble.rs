@@ -211,7 +211,7 @@ fn a_client_that_is_missing_from_path_is_named_and_its_bottle_is_recovered() {
     let gone = client.docker();
     let options = options(client.engine().unwrap(), &place.state()).with_observer(Arc::new(
         move |event: &bottle::exec::Event| {
-            if matches!(event, bottle::exec::Event::StepFinished { step, .. } if step == "start the services") {
+            if matches!(event, bottle::exec::Event::StepStarted { step } if step == "provision the agent") {
                 fs::remove_file(&gone).unwrap();
             }
         },
@@ -231,13 +231,13 @@ fn a_client_that_is_missing_from_path_is_named_and_its_bottle_is_recovered() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_up_that_hangs_is_stopped_with_everything_that_it_started() {
+fn a_client_that_hangs_is_stopped_with_everything_that_it_started() {
     let place = Place::new();
     let client = Client::new(&place);
     let pid = place.root.path().join("pid");
-    // It starts the services, then hangs and ignores SIGTERM.
+    // It creates the services, then hangs and ignores SIGTERM.
     client.script(&format!(
-        "#!/bin/sh\nfor word; do [ \"$word\" != up ] || hangs=yes; done\n[ \"${{hangs:-}}\" ] || exec {docker} \"$@\"\n\
+        "#!/bin/sh\nfor word; do [ \"$word\" != --no-build ] || hangs=yes; done\n[ \"${{hangs:-}}\" ] || exec {docker} \"$@\"\n\
          trap '' TERM\n{docker} \"$@\"\necho the last words >&2\n/bin/sleep 300 & echo $! > {pid}\nwait\n",
         docker = real_docker().display(),
         pid = pid.display(),
@@ -247,7 +247,7 @@ fn an_up_that_hangs_is_stopped_with_everything_that_it_started() {
     let options = options(engine, &place.state()).with_wait(Duration::from_secs(10));
     let started = Instant::now();
     let error = bottle::report(&options.launch(plan(SMALL, "hangs")).unwrap_err()).to_string();
-    assert!(error.starts_with("failed to start the services") && error.contains("did not end within 22s"), "{error}");
+    assert!(error.starts_with("failed to start the services") && error.contains("did not end within 12s"), "{error}");
     assert!(error.contains("the last words"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(45), "{:?}", started.elapsed());
     let sleeper = Owner::of_process(fs::read_to_string(pid).unwrap().trim().parse().unwrap());

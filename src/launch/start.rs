@@ -1,0 +1,68 @@
+//! Creation and start of the services.
+
+use bottle_compose::document::Condition;
+use bottle_compose::sidecar::CREDENTIALS;
+use bottle_compose::{ComposeFile, StartOrder};
+use bottle_engine::{ComposeProject, Start};
+use bottle_plan::Service;
+use bottle_plan::manifest::SecretsMode;
+
+use super::context::Launch;
+use crate::launch_error::{LaunchCause, LaunchError, Step};
+use crate::lifecycle::{Undo, hand_over};
+
+/// Creates the services, starts all of them at once, and waits until they are healthy. Each sidecar gets its credentials as
+/// soon as it runs, and `provision` is called as soon as the agent's container runs.
+pub(super) fn start(
+    launch: &Launch<'_>,
+    project: &ComposeProject,
+    document: &ComposeFile,
+    provision: impl Fn() -> Result<(), LaunchError> + Sync,
+) -> Result<(), LaunchError> {
+    let failed = |cause| LaunchError::new(Step::Up, cause);
+    create(launch, project).map_err(failed)?;
+    let containers: Vec<Start> = document.start_order().iter().map(start_of).collect();
+    let agent = launch.plan.names.container(Service::Agent);
+    let then = |container: &str| {
+        if container == agent {
+            return provision();
+        }
+        let credentials = document.credentials.iter().find(|(sidecar, _)| sidecar == container);
+        let handed = credentials.map_or(Ok(()), |one| {
+            hand_over(launch.engine(), CREDENTIALS, std::slice::from_ref(one), &launch.ready.inputs.credentials)
+        });
+        handed.map_err(|error| failed(error.into()))
+    };
+    launch.engine().start_all(&project.name, &containers, launch.bottles.wait, then)
+}
+
+fn start_of(order: &StartOrder<'_>) -> Start {
+    let after = |condition| {
+        let named = order.after.iter().filter(move |(_, wanted)| *wanted == condition);
+        named.map(|(container, _)| (*container).to_owned()).collect()
+    };
+    Start {
+        container: order.container.to_owned(),
+        after_started: after(Condition::ServiceStarted),
+        after_healthy: after(Condition::ServiceHealthy),
+        has_check: order.has_check,
+    }
+}
+
+/// Creates networks, volumes and containers. The journal has them first.
+fn create(launch: &Launch<'_>, project: &ComposeProject) -> Result<(), LaunchCause> {
+    let (name, project_dir) = (project.name.clone(), launch.state.dir().to_owned());
+    let compose_file = launch.state.compose_file();
+    launch.guard.record(Undo::ComposeDown {
+        project: name.clone(),
+        compose_file: compose_file.clone(),
+        project_dir: project_dir.clone(),
+    })?;
+    let log = launch.state.compose_log();
+    launch.guard.record(Undo::DumpLogs { project: name, compose_file, project_dir, log })?;
+    let inputs = &launch.ready.inputs;
+    let credentials = inputs.credentials.iter().filter(|_| launch.plan.secrets == SecretsMode::Environment);
+    let secrets = inputs.compose_environment.iter().chain(credentials);
+    let secrets = secrets.map(|(name, value)| (name.to_string(), value.clone()));
+    Ok(launch.engine().compose(project)?.create(secrets)?)
+}
