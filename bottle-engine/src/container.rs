@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bottle_exec::{Command, Output, OutputPolicy, Stdin};
+use bottle_exec::{Child, Command, Output, OutputPolicy, Stdin};
 
 use crate::arrival::{Listing, unreadable};
 use crate::client::{Engine, pass_env};
@@ -174,6 +174,31 @@ impl Engine {
         method: CopyMethod,
         user: Option<&str>,
     ) -> Result<(), EngineError> {
+        let command = self
+            .cp_out_command(container, path, method, user)
+            .with_stdout(OutputPolicy::File { path: tar.to_owned(), mode: 0o600 });
+        self.run(&command).map(drop)
+    }
+
+    /// Like [`cp_out`](Engine::cp_out), but returns the engine's client while it runs. Its standard output is the tar stream,
+    /// which the caller bounds. Only with the client's success is it complete.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the client cannot be started, or the backend cannot start a live command.
+    pub fn cp_out_live(
+        &self,
+        container: &str,
+        path: &str,
+        method: CopyMethod,
+        user: Option<&str>,
+    ) -> Result<Child, EngineError> {
+        let mut child = self.backend.spawn(&self.cp_out_command(container, path, method, user), &self.control)?;
+        child.stdin = None;
+        Ok(child)
+    }
+
+    fn cp_out_command(&self, container: &str, path: &str, method: CopyMethod, user: Option<&str>) -> Command {
         let command = match method {
             CopyMethod::Engine => self.change(self.copy_words()).with_args([&format!("{container}:{path}"), "-"]),
             CopyMethod::Tar => {
@@ -191,10 +216,7 @@ impl Engine {
                 ])
             }
         };
-        let command = command
-            .with_stdout(OutputPolicy::File { path: tar.to_owned(), mode: 0o600 })
-            .with_label(format!("copy {container}:{path} out"));
-        self.run(&command).map(drop)
+        command.with_label(format!("copy {container}:{path} out"))
     }
 
     /// Returns the words of the engine's own copy. They turn off Podman's archive mode, which would give every file to

@@ -1,13 +1,26 @@
-//! The workspace: a tar of it for the derived image, and the protection of a host's git whose workspace an agent writes.
+//! The workspace: a tar of it for the derived image, the protection of a host's git whose workspace an agent writes, and the
+//! work that comes back: changes, a patch, an export, commits. The agent is not trusted with any of it.
 
+mod changes;
 mod credentials;
+mod export;
+mod fetch;
+mod git;
 mod git_config;
 mod guard;
 mod index;
 mod pack;
+mod patch;
 mod places;
 mod review;
+mod stream;
+mod work_error;
 
+pub use changes::{Change, ChangeKind, Changes, FileState, Tree};
+pub use export::{Exported, export};
+pub use fetch::FetchedRef;
+pub use git::Git;
 pub use guard::{check, protect};
-pub use pack::{Packed, WorkspaceError, pack};
+pub use pack::{PACKED, Packed, WorkspaceError, pack};
 pub use review::leave;
+pub use work_error::{WorkError, WorkLimits};

@@ -14,6 +14,9 @@ use ignore::{DirEntry, WalkBuilder};
 use crate::credentials::is_credential_file;
 use crate::git_config;
 
+/// Name of the packed workspace in the agent's directory of the state. It is kept while the bottle runs, to find changes.
+pub const PACKED: &str = "workspace.tar";
+
 /// Summary of a packed workspace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -21,7 +21,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-engine", Some(&["bottle-exec"])),
     ("bottle-conformance", Some(&["bottle-exec"])),
     ("bottle-forge", Some(&["bottle-plan"])),
-    ("bottle-workspace", Some(&["bottle-plan", "bottle-files"])),
+    ("bottle-workspace", Some(&["bottle-plan", "bottle-exec", "bottle-files"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
     ("bottle-verify", Some(&["bottle-plan", "bottle-compose", "bottle-exec", "bottle-engine"])),
     (
