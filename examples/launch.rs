@@ -42,6 +42,9 @@ struct Args {
     /// Leave the bottle up.
     #[arg(long)]
     keep: bool,
+    /// Write what changed in a copied workspace as a patch for `git apply`. If that fails, the bottle is left up.
+    #[arg(long, value_name = "FILE")]
+    patch: Option<PathBuf>,
     /// Format of progress and errors on standard error. With `json` it holds JSON lines only: the command's output
     /// there becomes events too.
     #[arg(long, value_enum, default_value = "text")]
@@ -152,10 +155,18 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
     let asked = !args.command.is_empty();
     let exec = if args.command.is_empty() { agent } else { Exec::new(args.command) };
     let result = run_command(&bottle, exec, &control, console);
-    if args.keep {
+    let patch = args.patch.filter(|_| rehearsal.is_none());
+    let taken = patch.map_or(Ok(()), |file| bottle.write_patch(&file));
+    if args.keep || taken.is_err() {
         console.note(&format!("bottle {} stays up; its state is in {}", bottle.slug(), state.dir().display()));
         bottle.keep().map_err(|error| broken(&error))?;
+        taken.map_err(|error| broken(&error))?;
     } else {
+        if rehearsal.is_none()
+            && let Ok(Some(left)) = bottle.work_left()
+        {
+            console.note(&left);
+        }
         bottle.close().map_err(|error| broken(&error))?;
     }
     if let Some(backend) = rehearsal {

@@ -140,15 +140,15 @@
 //!
 //! # How do I get the work back?
 //!
-//! Copy it out before the bottle is closed, or let the agent push a branch through git-gate. Do not trust what the agent
-//! wrote: symbolic links are copied as links, so do not follow them.
+//! Take it out before the bottle is closed, as a patch or as branches below `refs/bottle/`, or let the agent push through
+//! git-gate. [`Bottle::changes`] and [`Bottle::export`] return files. Nothing of it runs here until you run it.
 //!
 //! ```no_run
 //! # use bottle::prelude::*;
 //! # let bottles = Bottles::local()?;
 //! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
-//! std::fs::create_dir_all("results").expect("results can be created");
-//! bottle.cp_out("/workspace/report.md", "results".as_ref())?;
+//! bottle.write_patch("work.patch".as_ref())?;
+//! bottle.fetch_into(".".as_ref(), "refs/bottle/coder")?;
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!

@@ -126,7 +126,7 @@ mod tests {
     use bottle_supervise::{AuditError, Malformed, Proposal, ProposalId, QueueError, SuperviseError};
     use bottle_tls::{BundleInput, TlsError};
     use bottle_verify::{Outcome, Probe, VerifyError};
-    use bottle_workspace::WorkspaceError;
+    use bottle_workspace::{WorkError, WorkspaceError};
 
     use super::*;
     use crate::ProvisionError;
@@ -240,6 +240,7 @@ mod tests {
         all.push(("OwnerError", Box::new(owner())));
         all.extend(of_the_engine());
         all.extend(of_a_bottle());
+        all.extend(of_the_work());
         all
     }
 
@@ -297,6 +298,22 @@ mod tests {
         exec.chain(engine.into_iter().map(|error| ("EngineError", Box::new(error) as Box<dyn StdError>))).collect()
     }
 
+    /// Every variant of the errors of taking work out of a bottle.
+    fn of_the_work() -> Vec<(&'static str, Box<dyn StdError>)> {
+        let path = || PathBuf::from("/home/me/file");
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let errors = [
+            WorkError::NoBase { path: path(), source: denied() },
+            WorkError::Read(denied()),
+            WorkError::TooMuch { what: "files", limit: "9 bytes".into() },
+            WorkError::Write { path: path(), source: denied() },
+            WorkError::Run(ExecError::Cancelled { command: "git".into() }),
+            WorkError::Git { doing: "check the prefix", said: "fatal: no".into() },
+            WorkError::Prefix { prefix: "refs/heads".into() },
+        ];
+        errors.into_iter().map(|error| ("WorkError", Box::new(error) as Box<dyn StdError>)).collect()
+    }
+
     /// Every variant of the errors of a bottle that is there: its journal, its handle, its removal, its supervision.
     fn of_a_bottle() -> Vec<(&'static str, Box<dyn StdError>)> {
         fn boxed<E: StdError + 'static>(name: &'static str, error: E) -> (&'static str, Box<dyn StdError>) {
@@ -319,6 +336,7 @@ mod tests {
             boxed("BottleError", BottleError::Verify(VerifyError::Unknown)),
             boxed("BottleError", BottleError::Journal(JournalError::NotUndone { slug: slug() })),
             boxed("BottleError", BottleError::Teardown(incomplete_teardown())),
+            boxed("BottleError", BottleError::Work(WorkError::NoBase { path: path(), source: denied() })),
             boxed("BottleError", BottleError::NotFound { slug: slug() }),
             boxed("BottleError", BottleError::Foreign { slug: slug(), foreign: Foreign::NoRoot }),
             boxed(

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use bottle_exec::{Control, Event, Observer, Output, Stdin, TerminalSize, chain};
 use bottle_files::tar::{self, Packer, Skipped};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use bottle_verify::{Verification, Verify, VerifyError};
+use bottle_workspace::{WorkError, WorkLimits};
 
 use crate::disk::DiskWatch;
 use crate::handle::Handle;
@@ -37,6 +39,9 @@ pub enum BottleError {
     /// The protections could not be probed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The work cannot be taken out of the bottle.
+    #[error(transparent)]
+    Work(#[from] WorkError),
     /// The bottle does not exist.
     #[error("find bottle `{slug}`: neither its journal nor its container is there")]
     NotFound {
@@ -83,9 +88,13 @@ const CHECKED_FOR: Duration = Duration::from_secs(5);
 /// A running bottle. A launched bottle is taken down when it is dropped. An attached bottle is left running.
 #[derive(Debug)]
 pub struct Bottle {
-    engine: Engine,
+    pub(crate) engine: Engine,
     names: Names,
-    handle: Handle,
+    pub(crate) handle: Handle,
+    /// Bounds of the work that is taken out.
+    pub(crate) limits: WorkLimits,
+    /// True once the changed files were taken out.
+    pub(crate) is_taken: AtomicBool,
     /// Dropped before the owner, so that it reports nothing of the teardown.
     watch: Mutex<Option<HealthWatch>>,
     /// Dropped before the owner as well. Only the process that launched the bottle has one.
@@ -118,7 +127,8 @@ impl Bottle {
         let limit = handle.expected.as_ref().and_then(|expected| expected.watched_disk);
         let disk = Mutex::new(limit.map(|limit| DiskWatch::start(&engine, &names, limit, guard.observer())));
         let (watch, sealed) = (Mutex::default(), Mutex::new(Some(Instant::now())));
-        Ok(Self { engine, names, handle, watch, disk, ownership: Ownership::Owned(guard), sealed })
+        let (limits, is_taken) = (WorkLimits::default(), AtomicBool::default());
+        Ok(Self { engine, names, handle, limits, is_taken, watch, disk, ownership: Ownership::Owned(guard), sealed })
     }
 
     /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
@@ -147,7 +157,8 @@ impl Bottle {
         let observer = Arc::clone(&options.observer);
         let ownership = Ownership::Attached { root: root.clone(), layout, options };
         let (watch, disk, sealed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let bottle = Self { engine, names, handle, watch, disk, ownership, sealed };
+        let (limits, is_taken) = (WorkLimits::default(), AtomicBool::default());
+        let bottle = Self { engine, names, handle, limits, is_taken, watch, disk, ownership, sealed };
         if let Err(BottleError::Unsealed { slug, problem }) = bottle.check_seal() {
             observer.event(&Event::Warning { message: format!("bottle `{slug}`: {problem}") });
         }
@@ -444,16 +455,21 @@ impl Bottle {
     }
 
     /// Returns the directory for temporary tar streams: the bottle's own private directory, if it exists.
-    fn scratch(&self) -> &Path {
-        let own = match &self.ownership {
-            Ownership::Owned(guard) => guard.file().state_dir(),
-            Ownership::Attached { layout, .. } => layout.dir(),
-        };
+    pub(crate) fn scratch(&self) -> &Path {
+        let own = self.state_dir();
         if own.is_dir() { own } else { Path::new("/tmp") }
     }
 
+    /// Returns the bottle's state directory.
+    pub(crate) fn state_dir(&self) -> &Path {
+        match &self.ownership {
+            Ownership::Owned(guard) => guard.file().state_dir(),
+            Ownership::Attached { layout, .. } => layout.dir(),
+        }
+    }
+
     /// Returns an error if the agent lost its network or its seal is unhealthy.
-    fn check_seal(&self) -> Result<(), BottleError> {
+    pub(crate) fn check_seal(&self) -> Result<(), BottleError> {
         let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
         if sealed.is_some_and(|checked| checked.elapsed() < CHECKED_FOR) {
             return Ok(());

@@ -16,6 +16,7 @@ mod recover;
 mod teardown;
 mod undo;
 mod watch;
+mod work;
 
 pub use bottle::{Bottle, BottleError};
 pub use bottle_files::tar::Skipped;

@@ -1,7 +1,6 @@
 //! Images: those built from embedded contexts, and the derived image with the workspace.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -184,13 +183,12 @@ fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause>
     step(&*launch.bottles.observer, &format!("build image {tag}"), || -> Result<(), LaunchCause> {
         let engine = launch.engine();
         engine.create_container(&container, base.as_str(), &labels)?;
-        engine.cp_into_created(&container, "/", Stdin::File(tar.clone()))?;
+        engine.cp_into_created(&container, "/", Stdin::File(tar))?;
         engine.commit_container(&container, &tag)?;
         engine.remove(ObjectKind::Container, &container)?;
         Ok(())
     })?;
     launch.guard.file().mark_done(&making)?;
-    fs::remove_file(&tar).map_err(|source| LaunchCause::Write { path: tar, source })?;
     parse_reference(&tag)
 }
 
@@ -216,7 +214,7 @@ fn owner(launch: &Launch<'_>, image: &ImageRef) -> Result<UserIds, LaunchCause> 
 fn pack(launch: &Launch<'_>, owner: UserIds) -> Result<PathBuf, LaunchCause> {
     let dir = launch.state.service_dir(Service::Agent);
     make_dir(&dir, 0o700)?;
-    let path = dir.join("workspace.tar");
+    let path = dir.join(workspace::PACKED);
     step(&*launch.bottles.observer, "pack the workspace", || -> Result<(), LaunchCause> {
         let failed = |source| LaunchCause::Write { path: path.clone(), source };
         let mut file = NewFile::create(&path, 0o600).map_err(failed)?;

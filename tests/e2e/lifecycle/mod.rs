@@ -10,6 +10,7 @@ mod prune;
 mod spawn;
 pub(crate) mod terminal;
 mod trouble;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,0 +1,261 @@
+//! The work of the agent, taken out of a bottle without trust.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write as _};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bottle_engine::{Engine, Exec};
+use bottle_exec::{CancelToken, Captured, ChildOutput};
+use bottle_plan::Service;
+use bottle_workspace::{Changes, Exported, FetchedRef, Git, PACKED, Tree, WorkError, WorkLimits, export};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::bottle::{Bottle, BottleError};
+
+/// Interval at which a cancellation is noticed.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Time for the count of changed files at the end of a bottle.
+const LAST_LOOK: Duration = Duration::from_secs(10);
+
+impl Bottle {
+    /// Sets the bounds of what [`changes`](Bottle::changes) and the methods after it read and take out.
+    #[must_use]
+    pub const fn with_work_limits(mut self, limits: WorkLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Returns the files of a copied workspace that the agent added, modified or deleted since the launch.
+    ///
+    /// The engine sends the files, and this process compares them with the copy that it kept. No program of the bottle takes
+    /// part, except `tar` under gVisor. The repository (`.git`) is left out, and so are new files that a `.gitignore`
+    /// excludes.
+    ///
+    /// ```no_run
+    /// # fn f(bottle: &bottle_lifecycle::Bottle) -> Result<(), Box<dyn std::error::Error>> {
+    /// for change in bottle.changes()?.files {
+    ///     println!("{:?} {}", change.kind, change.path.display());
+    /// }
+    /// std::fs::write("work.patch", bottle.patch()?)?;
+    /// for branch in bottle.fetch_into(".".as_ref(), "refs/bottle/demo")? {
+    ///     println!("{} is at {}", branch.name, branch.commit);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WorkError::NoBase`] when the workspace was not copied. Other errors when it exceeds the limits, or cannot be read.
+    pub fn changes(&self) -> Result<Changes, BottleError> {
+        let (base, now) = self.trees(&self.engine, &self.limits)?;
+        Ok(now.changes_since(&base))
+    }
+
+    /// Returns the changes as a binary patch for `git apply`: empty if there are none. Git on this host makes it from the
+    /// contents alone. Like every patch, it can add symbolic links.
+    ///
+    /// # Errors
+    ///
+    /// As [`changes`](Bottle::changes), and when the changed files exceed [`WorkLimits::taken`], or this host has no git.
+    pub fn patch(&self) -> Result<Vec<u8>, BottleError> {
+        let (base, now) = self.trees(&self.engine, &self.limits)?;
+        let changes = now.changes_since(&base);
+        let git = self.git()?;
+        let packed = open(self.packed())?;
+        let patch = self.stream(&self.engine, &self.limits, |tar| git.patch(&packed, &base, &now, &changes, tar))?;
+        self.is_taken.store(true, Ordering::Relaxed);
+        Ok(patch)
+    }
+
+    /// Writes the [`patch`](Bottle::patch) to a file of this host, mode 0600 if it is new. A link in its place is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As [`patch`](Bottle::patch), and when the file cannot be written.
+    pub fn write_patch(&self, file: &Path) -> Result<(), BottleError> {
+        let patch = self.patch()?;
+        let failed = |source| WorkError::Write { path: file.to_owned(), source };
+        let written = bottle_files::write(file, &patch, 0o600).map_err(failed);
+        self.is_taken.store(written.is_ok(), Ordering::Relaxed);
+        Ok(written?)
+    }
+
+    /// Copies the files of the workspace into an empty directory of this host, without the repository (`.git`). Symbolic links,
+    /// pipes, sockets and devices are refused: they are named in the result and never created. Files that a `.gitignore`
+    /// excludes are copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`changes`](Bottle::changes), and when the directory is not empty or cannot be written. It is then empty again.
+    pub fn export(&self, into: &Path) -> Result<Exported, BottleError> {
+        open(self.packed())?;
+        let exported = self.stream(&self.engine, &self.limits, |tar| export(tar, into, &self.limits))?;
+        self.is_taken.store(true, Ordering::Relaxed);
+        Ok(exported)
+    }
+
+    /// Fetches the agent's branches into a repository of this host: `main` becomes `<prefix>/main`, and other references below
+    /// the prefix are removed. The prefix is below `refs/bottle/`. Returns what it has then.
+    ///
+    /// The agent's git makes a bundle of its branches, which is all that is taken from it. Git on this host first fetches it into an
+    /// empty repository that checks every object. No hook runs, and no file of the repository but its objects and these
+    /// references is written. What the agent committed is not checked: do not run it unread.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the agent has no branch, the bundle exceeds [`WorkLimits::taken`], git refuses an object, or the
+    /// repository cannot be written.
+    pub fn fetch_into(&self, repository: &Path, prefix: &str) -> Result<Vec<FetchedRef>, BottleError> {
+        let git = self.git()?;
+        let bundle = git.path("bundle");
+        self.bundle(&bundle)?;
+        Ok(git.fetch(&bundle, repository, prefix)?)
+    }
+
+    /// Returns a sentence with the number of files that changed and were taken out neither as a patch nor as an export. `None`
+    /// if there are none, or the workspace was not copied. It takes at most ten seconds, also after a cancellation.
+    ///
+    /// # Errors
+    ///
+    /// As [`changes`](Bottle::changes).
+    pub fn work_left(&self) -> Result<Option<String>, BottleError> {
+        if self.is_taken.load(Ordering::Relaxed) || !self.packed().exists() {
+            return Ok(None);
+        }
+        let engine = self.engine.clone().with_control(self.engine.control().for_cleanup());
+        let (base, now) = self.trees(&engine, &WorkLimits { time: LAST_LOOK, ..self.limits })?;
+        let count = now.changes_since(&base).files.len();
+        let were = if count == 1 { "1 file was" } else { &format!("{count} files were") };
+        Ok((count > 0).then(|| format!("{were} changed in the workspace of the bottle and not taken out")))
+    }
+
+    /// Returns the path of the workspace as it was copied into the bottle.
+    fn packed(&self) -> PathBuf {
+        self.state_dir().join(Service::Agent.as_str()).join(PACKED)
+    }
+
+    fn git(&self) -> Result<Git<'_>, BottleError> {
+        Ok(Git::new(&**self.engine.backend(), self.engine.control(), &self.limits, self.scratch())?)
+    }
+
+    /// Returns what was copied into the bottle, and what is there now.
+    fn trees(&self, engine: &Engine, limits: &WorkLimits) -> Result<(Tree, Tree), BottleError> {
+        let packed = open(self.packed())?;
+        // The stream is bounded; what was packed is what a person has.
+        let unbounded = WorkLimits { entries: u64::MAX, ..*limits };
+        thread::scope(|scope| {
+            let base = scope.spawn(|| Tree::read(BufReader::with_capacity(64 << 10, packed), &unbounded));
+            let now = self.stream(engine, limits, |tar| Tree::read(tar, limits))?;
+            let lost = || WorkError::Read(io::Error::other("the thread that reads the copied workspace has ended"));
+            Ok((base.join().map_err(|_| lost())??, now))
+        })
+    }
+
+    /// Passes the workspace to `read` as a bounded tar stream from the engine.
+    fn stream<T>(
+        &self,
+        engine: &Engine,
+        limits: &WorkLimits,
+        read: impl FnOnce(&mut dyn Read) -> Result<T, WorkError>,
+    ) -> Result<T, BottleError> {
+        let (user, root) = (self.handle.user.as_deref(), self.handle.workdir.as_deref().unwrap_or("/workspace"));
+        let mut client = engine.cp_out_live(&self.handle.container, root, self.handle.copy, user)?;
+        let cancel = engine.control().cancel().clone();
+        let stdout = Bounded::new(client.stdout.take(), limits.read, limits.time, cancel.clone());
+        let mut stdout = BufReader::with_capacity(64 << 10, stdout);
+        // What comes after the end of the archive is read too, so that the client can end.
+        let result = read(&mut stdout)
+            .and_then(|value| io::copy(&mut stdout, &mut io::sink()).map(|_| value).map_err(WorkError::Read));
+        let stderr = Bounded::new(client.stderr.take(), 64 << 10, limits.time, cancel);
+        match result {
+            Ok(value) => match (said(stderr), client.wait().map_err(bottle_engine::EngineError::from)?) {
+                (_, status) if status.is_success() => Ok(value),
+                (said, _) => Err(WorkError::Read(io::Error::other(said)).into()),
+            },
+            Err(error) => {
+                let is_over = client.try_wait().ok().flatten().is_some_and(|status| !status.is_success());
+                client.kill().map_err(bottle_engine::EngineError::from)?;
+                // The client says why the stream is empty.
+                if is_over { Err(WorkError::Read(io::Error::other(said(stderr))).into()) } else { Err(error.into()) }
+            }
+        }
+    }
+
+    /// Writes a bundle of the agent's branches.
+    fn bundle(&self, path: &Path) -> Result<(), BottleError> {
+        let failed = |source| WorkError::Write { path: path.to_owned(), source };
+        let exec = Exec::new(["git", "bundle", "create", "--quiet", "-", "--branches"]);
+        let mut child = self.spawn(exec, None)?;
+        child.stdin = None;
+        let cancel = self.engine.control().cancel().clone();
+        let mut stdout = Bounded::new(child.stdout.take(), self.limits.taken, self.limits.time, cancel.clone());
+        let mut file = File::create_new(path).map_err(failed)?;
+        io::copy(&mut stdout, &mut file).map_err(WorkError::Read)?;
+        file.flush().map_err(failed)?;
+        let said = said(Bounded::new(child.stderr.take(), 64 << 10, self.limits.time, cancel));
+        if child.wait()?.is_success() {
+            return Ok(());
+        }
+        Err(WorkError::Git { doing: "bundle the agent's branches", said }.into())
+    }
+}
+
+fn open(path: PathBuf) -> Result<File, WorkError> {
+    File::open(&path).map_err(|source| WorkError::NoBase { path, source })
+}
+
+/// Returns the last lines of an error stream, without control characters.
+fn said(stderr: Bounded) -> String {
+    let mut bytes = Vec::new();
+    // What could not be read is not said.
+    let _ = BufReader::new(stderr).read_to_end(&mut bytes);
+    let said = Captured::from(bytes).last_lines(3);
+    if said.is_empty() { "the client of the engine failed without a word".into() } else { said }
+}
+
+/// Output of a command that may send too much, for too long, or nothing.
+struct Bounded {
+    output: Option<ChildOutput>,
+    left: u64,
+    limit: u64,
+    until: Instant,
+    cancel: CancelToken,
+}
+
+impl Bounded {
+    fn new(output: Option<ChildOutput>, limit: u64, time: Duration, cancel: CancelToken) -> Self {
+        Self { output, left: limit, limit, until: Instant::now() + time, cancel }
+    }
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(output) = &mut self.output else { return Ok(0) };
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(io::Error::other("cancelled"));
+            }
+            if Instant::now() >= self.until {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end in time (`WorkLimits::time`)"));
+            }
+            let mut fds = [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)];
+            match poll(&mut fds, Some(&TICK)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let count = output.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => return Err(io::Error::other(format!("it has more than {} bytes (`WorkLimits`)", self.limit))),
+        }
+        Ok(count)
+    }
+}
