@@ -58,6 +58,20 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Returns the engine's client for a command in a container, as a command of the standard library. The client passes on
+    /// its standard input, unless that of `exec` is [`Stdin::Null`]. With `tty` the caller's own terminal is that of the
+    /// command. The timeout in `exec` is not used.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the backend runs nothing on this host.
+    pub fn process(&self, container: &str, exec: &Exec, tty: bool) -> Result<std::process::Command, EngineError> {
+        let command = self.exec_command(container, exec, None, tty)?.with_interactive();
+        Ok(self.backend.process(&command)?)
+    }
+}
+
 impl LiveExec {
     /// Closes standard input, unless it was taken, and waits for the end. Output is not read: a command that fills its pipe
     /// does not end.

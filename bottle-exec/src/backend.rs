@@ -34,6 +34,17 @@ pub trait Backend: Send + Sync + Debug {
         let message = "this backend only runs commands to their end (`Backend::spawn`)".to_owned();
         Err(ExecError::Backend { command: command.brief(), message })
     }
+
+    /// Returns a command as one of the standard library, which the caller starts with streams of its own. The streams and the
+    /// timeout of the command are not used. Default: an error, for a backend that runs nothing on this host.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the program does not exist, or the backend runs nothing on this host.
+    fn process(&self, command: &Command) -> Result<std::process::Command, ExecError> {
+        let message = "this backend runs no process of this host (`Backend::process`)".to_owned();
+        Err(ExecError::Backend { command: command.brief(), message })
+    }
 }
 
 impl<B: Backend + ?Sized> Backend for Arc<B> {
@@ -43,5 +54,9 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
         (**self).spawn(command, control)
+    }
+
+    fn process(&self, command: &Command) -> Result<std::process::Command, ExecError> {
+        (**self).process(command)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::error::ExecError;
 use crate::status::ExitStatus;
@@ -188,6 +188,20 @@ impl From<ChildInput> for OwnedFd {
 impl From<ChildOutput> for OwnedFd {
     fn from(output: ChildOutput) -> Self {
         output.0
+    }
+}
+
+/// For an event loop.
+impl AsRawFd for ChildInput {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// For an event loop.
+impl AsRawFd for ChildOutput {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

@@ -43,4 +43,9 @@ impl<B: Backend> Backend for Logging<B> {
         }
         result
     }
+
+    fn process(&self, command: &Command) -> Result<std::process::Command, ExecError> {
+        tracing::debug!(label = command.label(), command = %command, "hand out");
+        self.0.process(command)
+    }
 }

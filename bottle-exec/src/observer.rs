@@ -186,6 +186,10 @@ impl<B: Backend> Backend for Observed<B> {
         }
         result
     }
+
+    fn process(&self, command: &Command) -> Result<std::process::Command, ExecError> {
+        self.inner.process(command)
+    }
 }
 
 impl<B: fmt::Debug> fmt::Debug for Observed<B> {

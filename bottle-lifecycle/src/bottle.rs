@@ -203,6 +203,17 @@ impl Bottle {
         Ok(self.engine.exec(&self.handle.container, &self.with_defaults(exec.into()))?)
     }
 
+    /// Like [`exec`](Bottle::exec), with a control whose token stops the command.
+    ///
+    /// # Errors
+    ///
+    /// As [`exec`](Bottle::exec).
+    pub fn exec_with(&self, exec: impl Into<Exec>, control: Control) -> Result<Output, BottleError> {
+        self.check_seal()?;
+        let engine = self.engine.clone().with_control(control);
+        Ok(engine.exec(&self.handle.container, &self.with_defaults(exec.into()))?)
+    }
+
     /// Like [`exec`](Bottle::exec), but passes the output to the control's sink as it arrives. The control's token
     /// stops the command.
     ///
@@ -225,6 +236,25 @@ impl Bottle {
     pub fn spawn(&self, exec: impl Into<Exec>, terminal: Option<TerminalSize>) -> Result<LiveExec, BottleError> {
         self.check_seal()?;
         Ok(self.engine.spawn(&self.handle.container, &self.with_defaults(exec.into()), terminal)?)
+    }
+
+    /// Returns a command in the bottle as one of the standard library, for a program that starts its agents itself. It is the
+    /// engine's client, whose three streams are those of the command. `tty` must be true exactly when they are a terminal. The
+    /// timeout in `exec` is not used.
+    ///
+    /// Killing the client does not stop the command in the bottle; [`spawn`](Bottle::spawn) and
+    /// [`kill_all`](Bottle::kill_all) do.
+    ///
+    /// # Errors
+    ///
+    /// As [`exec`](Bottle::exec), and when the backend runs nothing on this host.
+    pub fn command(&self, exec: impl Into<Exec>, tty: bool) -> Result<std::process::Command, BottleError> {
+        self.check_seal()?;
+        let mut exec = self.with_defaults(exec.into());
+        if exec.stdin == Stdin::Null {
+            exec.stdin = Stdin::Inherit;
+        }
+        Ok(self.engine.process(&self.handle.container, &exec, tty)?)
     }
 
     /// Runs the agent or another command on the caller's own input and output. `tty` must be true exactly when both the

@@ -148,6 +148,10 @@ impl Backend for Subprocess {
         let child = Self::start(command, prepared)?;
         Live::start(Process::new(child, true, self.grace), command, control, terminal)
     }
+
+    fn process(&self, command: &Command) -> Result<std::process::Command, ExecError> {
+        self.prepare(command, &Control::default())
+    }
 }
 
 /// Hides values, because the address of a proxy may contain a password.

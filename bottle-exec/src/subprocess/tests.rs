@@ -196,3 +196,21 @@ fn a_command_that_listens_late_is_told_of_its_terminals_new_size() {
     stdout.read_to_string(&mut text).unwrap();
     assert_eq!(text, "40 120\r\n");
 }
+
+#[test]
+fn a_command_of_the_standard_library_is_the_one_that_the_backend_would_run() {
+    use crate::backend::Backend;
+
+    let backend =
+        Subprocess::new([("PATH".into(), "/usr/bin:/bin".into()), ("COMPOSE_FILE".into(), "evil.yml".into())]);
+    let command = sh("echo $TOKEN $COMPOSE_FILE; cat; exit 4").with_env("TOKEN", SecretValue::new("t"));
+    let mut process = crate::Logging::new(backend).process(&command).unwrap();
+    let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"in").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.stdout.as_slice(), output.status.code()), (&b"t\nin"[..], Some(4)));
+    let error = crate::RecordingBackend::default().process(&command).unwrap_err();
+    assert!(error.to_string().contains("runs no process of this host"), "{error}");
+    let error = host().process(&Command::new("no-such-program")).unwrap_err();
+    assert!(matches!(error, ExecError::NotFound { .. }), "{error}");
+}

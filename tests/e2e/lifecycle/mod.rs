@@ -7,6 +7,7 @@ mod health;
 mod killed;
 mod podman;
 mod prune;
+mod runtime;
 mod spawn;
 pub(crate) mod terminal;
 mod trouble;

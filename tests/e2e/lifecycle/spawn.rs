@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bottle::Bottle;
 use bottle::exec::TerminalSize;
+use bottle::exec::engine::Exec;
 
 use super::{Place, SMALL, options, plan};
 use bottle_testing::lab::{engine, figure, sh};
@@ -189,5 +190,23 @@ fn fifty_live_commands_run_at_once() {
         assert_eq!(running(bottle, "cat"), 50);
         assert!(children.iter_mut().all(|child| child.wait().unwrap().is_success()));
         assert_eq!(running(bottle, "cat"), 0);
+    });
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_command_of_the_standard_library_has_the_streams_of_one_in_the_bottle() {
+    with_bottle("std", |bottle| {
+        let exec = Exec::new(["sh", "-c", "id -un; pwd; cat; echo $SECRET >&2; exit 3"]);
+        let secret = bottle::plan::SecretValue::new("a secret value");
+        let mut command = bottle.command(exec.with_env("SECRET", secret), false).unwrap();
+        assert!(command.get_args().all(|word| !word.to_string_lossy().contains("a secret value")));
+        let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = streams.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"from the host").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "agent\n/workspace\nfrom the host");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "a secret value\n");
+        assert_eq!(output.status.code(), Some(3));
     });
 }

@@ -73,6 +73,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-provision",
         ]),
     ),
+    ("bottle-tokio", Some(&["bottle", "bottle-exec", "bottle-engine"])),
     ("bottle-testing", None),
     ("xtask", None),
 ];
@@ -96,7 +97,7 @@ const ONLY_IN: &[Restricted] = &[
             "surf",
             "ureq",
         ],
-        owner: Some("bottle-forge"),
+        owner: "bottle-forge",
     },
     Restricted {
         what: "an asynchronous runtime",
@@ -114,15 +115,15 @@ const ONLY_IN: &[Restricted] = &[
             "smol",
             "tokio",
         ],
-        owner: None,
+        owner: "bottle-tokio",
     },
 ];
 
 struct Restricted {
     what: &'static str,
     packages: &'static [&'static str],
-    /// The crate that may depend on them. `None`: no crate.
-    owner: Option<&'static str>,
+    /// The crate that may depend on them.
+    owner: &'static str,
 }
 
 /// One crate of the workspace.
@@ -214,9 +215,8 @@ pub(super) fn problems(crates: &[Crate]) -> Vec<String> {
         for Restricted { what, packages, owner } in ONLY_IN {
             let found = foreign.iter().filter(|(package, _)| packages.contains(&package.as_str()));
             let direct: BTreeSet<&String> = found.map(|(_, direct)| direct).collect();
-            for direct in direct.into_iter().filter(|_| *owner != Some(name.as_str())) {
-                let owner = owner.map_or_else(|| "no crate".to_owned(), |owner| format!("only `{owner}`"));
-                problems.push(format!("crate `{name}` depends on {what} through `{direct}`; {owner} may"));
+            for direct in direct.into_iter().filter(|_| owner != name) {
+                problems.push(format!("crate `{name}` depends on {what} through `{direct}`; only `{owner}` may"));
             }
         }
     }
@@ -254,7 +254,7 @@ mod tests {
             "crate `bottle-exec` depends on an HTTP client through `new-client`; only `bottle-forge` may",
             "crate `bottle-new` has no row in the table of xtask/src/check/layers.rs",
             "crate `bottle` depends on an HTTP client through `ureq`; only `bottle-forge` may",
-            "crate `bottle-forge` depends on an asynchronous runtime through `new-runtime`; no crate may",
+            "crate `bottle-forge` depends on an asynchronous runtime through `new-runtime`; only `bottle-tokio` may",
         ];
         assert_eq!(problems(&crates), expected);
     }
