@@ -5,7 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bottle_lifecycle::SecretSource;
+use bottle_plan::value::CredentialName;
 use bottle_plan::{HostFacts, PlanRequest, StateRoot, UserIds};
 
 /// The host as a launch sees it. It consists of values, so a test or an embedding program can build its own.
@@ -14,12 +17,17 @@ pub struct Host {
     /// Home and working directory, user and group.
     pub facts: HostFacts,
     environment: BTreeMap<OsString, OsString>,
+    sources: BTreeMap<String, Arc<dyn SecretSource>>,
 }
 
 impl std::fmt::Debug for Host {
     /// Shows only the names of variables, because values may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("facts", &self.facts).field("variables", &self.environment.len()).finish()
+        f.debug_struct("Host")
+            .field("facts", &self.facts)
+            .field("variables", &self.environment.len())
+            .field("sources", &self.sources)
+            .finish()
     }
 }
 
@@ -35,12 +43,35 @@ impl Host {
         let home = environment.get(OsStr::new("HOME")).map(PathBuf::from).filter(|home| home.is_absolute());
         let home = home.ok_or_else(|| io::Error::other("the variable `HOME` holds no absolute path"))?;
         let user = UserIds { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-        Ok(Self { facts: HostFacts { home, cwd: std::env::current_dir()?, user }, environment })
+        Ok(Self::new(HostFacts { home, cwd: std::env::current_dir()?, user }, environment))
     }
 
     /// Returns a host with these facts and this environment.
     pub fn new(facts: HostFacts, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self { facts, environment: environment.into_iter().collect() }
+        Self { facts, environment: environment.into_iter().collect(), sources: BTreeMap::new() }
+    }
+
+    /// Sets the source of a credential that a manifest names, in place of the variable of that name. It is asked at the
+    /// launch, and then before each value expires. The new value is handed to the sidecars while they run.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use bottle::Host;
+    /// use bottle::lifecycle::FileSource;
+    /// let source = FileSource::new("/run/secrets/api-token").with_lifetime(Duration::from_secs(600));
+    /// let host = Host::current()?.with_secret(&"API_TOKEN".parse()?, Arc::new(source));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_secret(mut self, name: &CredentialName, source: Arc<dyn SecretSource>) -> Self {
+        self.sources.insert(name.variable().to_string(), source);
+        self
+    }
+
+    /// Returns the source of a credential.
+    pub(crate) fn source(&self, name: &str) -> Option<&Arc<dyn SecretSource>> {
+        self.sources.get(name)
     }
 
     /// Returns the value of a variable.

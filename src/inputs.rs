@@ -1,13 +1,16 @@
 //! Inputs of a plan from the host: variables and files. All mistakes in them are found before anything is created.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use bottle_plan::manifest::WorkspaceMode;
-use bottle_plan::plan::{GitAuth, PromptSource};
+use bottle_plan::manifest::{SecretsMode, WorkspaceMode};
+use bottle_plan::plan::{GitAuth, PromptSource, WantedVariable};
+use bottle_plan::value::EnvName;
 use bottle_plan::{BottlePlan, ManifestError, PlanError, PlanRequest, SecretValue, Secrets};
 use bottle_tls::TlsError;
 
@@ -57,6 +60,10 @@ pub(crate) struct Inputs {
     pub(crate) compose_environment: Secrets,
     /// Every credential of a sidecar, by its slot.
     pub(crate) credentials: Secrets,
+    /// Slots whose values come from a source, and that source's name.
+    sourced: Vec<(EnvName, WantedVariable)>,
+    /// Slots whose values expire, by the name of their source.
+    pub(crate) renewed: BTreeMap<String, (SystemTime, Vec<EnvName>)>,
     /// The environment file, if it has content.
     pub(crate) env_file: Option<PathBuf>,
     /// Problems that do not prevent a launch.
@@ -79,6 +86,10 @@ impl Inputs {
 
     fn read_variables(&mut self, plan: &BottlePlan, host: &Host, mistakes: &mut Vec<Mistake>) {
         for wanted in plan.wanted_variables() {
+            if wanted.is_credential && host.source(wanted.source.as_str()).is_some() {
+                self.sourced.push((wanted.name.clone(), wanted));
+                continue;
+            }
             match variable(host, wanted.source.as_str(), wanted.is_credential) {
                 Ok(value) if wanted.is_credential => self.credentials.insert(wanted.name, value),
                 Ok(value) => self.compose_environment.insert(wanted.name, value),
@@ -97,6 +108,35 @@ impl Inputs {
         for (name, dummy) in &plan.agent.placeholders {
             self.compose_environment.insert(name.clone(), SecretValue::new(dummy));
         }
+    }
+
+    /// Asks the sources for their values, each once.
+    pub(crate) fn ask_sources(&mut self, plan: &BottlePlan, host: &Host) -> Vec<Mistake> {
+        let (mut mistakes, mut values) = (Vec::new(), BTreeMap::new());
+        for (slot, wanted) in std::mem::take(&mut self.sourced) {
+            let name = wanted.source.as_str();
+            let Some(source) = host.source(name) else { continue };
+            let answer = values.entry(name.to_owned()).or_insert_with(|| match source.value() {
+                Ok(secret) if is_token(secret.value.expose()) => Ok(secret),
+                Ok(_) => Err("gave an empty value, or one that no header can carry".to_owned()),
+                Err(error) => Err(format!("failed: {error}")),
+            });
+            match answer {
+                Err(problem) => {
+                    mistakes.push((wanted.key, format!("the source of `{name}` {problem}; {}", wanted.purpose)));
+                }
+                Ok(secret) => {
+                    self.credentials.insert(slot.clone(), secret.value.clone());
+                    let Some(expires) = secret.expires else { continue };
+                    if plan.secrets == SecretsMode::Environment {
+                        let problem = format!("the value of `{name}` expires, and `environment` cannot replace it");
+                        mistakes.push((plan.bottle_key("secrets"), format!("{problem}; accepted: `memory`")));
+                    }
+                    self.renewed.entry(name.to_owned()).or_insert((expires, Vec::new())).1.push(slot);
+                }
+            }
+        }
+        mistakes
     }
 
     fn read_files(&mut self, plan: &BottlePlan, mistakes: &mut Vec<Mistake>) {
@@ -154,6 +194,11 @@ fn variable(host: &Host, name: &str, is_token: bool) -> Result<SecretValue, Stri
         }
         Some(value) => Ok(SecretValue::new(value)),
     }
+}
+
+/// Returns whether the text can be a credential.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && is_header_text(text)
 }
 
 /// Returns whether the text can be a header's value as it stands: visible ASCII, with spaces only inside.
@@ -266,6 +311,53 @@ agents:
         let error = read(dir.path(), text).unwrap_err();
         let shown = crate::report(&error).to_string().replace(&*dir.path().to_string_lossy(), "<directory>");
         insta::assert_snapshot!(shown);
+    }
+
+    #[test]
+    fn a_source_is_asked_once_and_its_mistakes_name_no_value() {
+        use crate::lifecycle::{CallbackSource, Secret};
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        let dir = tempfile::tempdir().unwrap();
+        let user = UserIds { uid: rustix::process::geteuid().as_raw(), gid: 0 };
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let good = CallbackSource(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(Secret::new("good-value", Some(std::time::Duration::from_secs(60))))
+        });
+        let host = Host::new(HostFacts { home: "/home/me".into(), cwd: dir.path().to_owned(), user }, [])
+            .with_secret(&"GOOD".parse().unwrap(), Arc::new(good))
+            .with_secret(&"BAD".parse().unwrap(), Arc::new(CallbackSource(|| Ok(Secret::new("bad\nvalue", None)))))
+            .with_secret(&"DOWN".parse().unwrap(), Arc::new(CallbackSource(|| Err("no answer".into()))));
+        let read = |secrets: &str, tokens: &[&str]| {
+            let routes = tokens.iter().enumerate();
+            let routes: Vec<String> =
+                routes.map(|(at, token)| format!("{{host: {at}.example.com, inject: {{token: {token}}}}}")).collect();
+            let bottle = format!("{{secrets: {secrets}, egress: {{routes: [{}]}}}}", routes.join(", "));
+            let text = format!("bottles: {{dev: {bottle}}}\nagents: {{demo: {{bottle: dev, command: [id]}}}}");
+            let plan = bottle_plan::Manifest::parse(&text).unwrap().plan(host.plan_request()).unwrap();
+            host.check(&plan).unwrap();
+            let (mut inputs, mistakes) = Inputs::read(&plan, &host);
+            assert_eq!((mistakes.len(), asked.swap(0, Ordering::Relaxed)), (0, 0), "a check asks no source");
+            let mistakes = inputs.ask_sources(&plan, &host);
+            (inputs, mistakes)
+        };
+        let (inputs, mistakes) = read("memory", &["GOOD", "GOOD"]);
+        assert_eq!((mistakes.len(), asked.swap(0, Ordering::Relaxed)), (0, 1));
+        let (_, slots) = &inputs.renewed["GOOD"];
+        assert_eq!(slots.len(), inputs.credentials.iter().count());
+        assert!(inputs.credentials.iter().all(|(_, value)| value.expose() == "good-value"));
+        let problems = |(_, mistakes): (Inputs, Vec<Mistake>)| {
+            let lines: Vec<String> = mistakes.into_iter().map(|(key, problem)| format!("{key}: {problem}")).collect();
+            lines.join("\n")
+        };
+        insta::assert_snapshot!(problems(read("memory", &["BAD", "DOWN"])), @"
+        bottles.dev.egress.routes[0].inject.token: the source of `BAD` gave an empty value, or one that no header can carry; route `0.example.com` injects it
+        bottles.dev.egress.routes[1].inject.token: the source of `DOWN` failed: no answer; route `1.example.com` injects it
+        ");
+        insta::assert_snapshot!(problems(read("environment", &["GOOD"])), @"bottles.dev.secrets: the value of `GOOD` expires, and `environment` cannot replace it; accepted: `memory`");
     }
 
     #[test]

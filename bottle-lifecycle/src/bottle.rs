@@ -20,6 +20,7 @@ use crate::home::{Foreign, Home};
 use crate::journal::{Journal, JournalError, JournalFile, Status};
 use crate::owner::Liveness;
 use crate::recover::remove;
+use crate::renewal::{Renewal, Renewing};
 use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::watch::HealthWatch;
 
@@ -99,6 +100,7 @@ pub struct Bottle {
     watch: Mutex<Option<HealthWatch>>,
     /// Dropped before the owner as well. Only the process that launched the bottle has one.
     disk: Mutex<Option<DiskWatch>>,
+    renewing: Mutex<Option<Renewing>>,
     ownership: Ownership,
     /// Time of the last check that found the seal in order.
     sealed: Mutex<Option<Instant>>,
@@ -127,8 +129,9 @@ impl Bottle {
         let limit = handle.expected.as_ref().and_then(|expected| expected.watched_disk);
         let disk = Mutex::new(limit.map(|limit| DiskWatch::start(&engine, &names, limit, guard.observer())));
         let (watch, sealed) = (Mutex::default(), Mutex::new(Some(Instant::now())));
-        let (limits, is_taken) = (WorkLimits::default(), AtomicBool::default());
-        Ok(Self { engine, names, handle, limits, is_taken, watch, disk, ownership: Ownership::Owned(guard), sealed })
+        let (limits, is_taken, renewing) = (WorkLimits::default(), AtomicBool::default(), Mutex::default());
+        let ownership = Ownership::Owned(guard);
+        Ok(Self { engine, names, handle, limits, is_taken, watch, disk, renewing, ownership, sealed })
     }
 
     /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
@@ -156,9 +159,10 @@ impl Bottle {
         };
         let observer = Arc::clone(&options.observer);
         let ownership = Ownership::Attached { root: root.clone(), layout, options };
-        let (watch, disk, sealed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (watch, disk) = (Mutex::default(), Mutex::default());
+        let (renewing, sealed) = (Mutex::default(), Mutex::default());
         let (limits, is_taken) = (WorkLimits::default(), AtomicBool::default());
-        let bottle = Self { engine, names, handle, limits, is_taken, watch, disk, ownership, sealed };
+        let bottle = Self { engine, names, handle, limits, is_taken, watch, disk, renewing, ownership, sealed };
         if let Err(BottleError::Unsealed { slug, problem }) = bottle.check_seal() {
             observer.event(&Event::Warning { message: format!("bottle `{slug}`: {problem}") });
         }
@@ -409,6 +413,15 @@ impl Bottle {
         drop(self.replace_watch(Some(watch)));
     }
 
+    /// Renews credentials before they expire, and tells `observer` of each renewal and each failure. A launch does this for
+    /// every credential that comes from a [`SecretSource`](crate::SecretSource).
+    ///
+    /// One thread for each runs until the handle is closed or dropped. A second call replaces the first.
+    pub fn renew(&self, renewals: Vec<Renewal>, observer: &Arc<dyn Observer>) {
+        let renewing = Renewing::start(&self.engine, renewals, observer);
+        *self.renewing.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewing);
+    }
+
     fn replace_watch(&self, watch: Option<HealthWatch>) -> Option<HealthWatch> {
         std::mem::replace(&mut *self.watch.lock().unwrap_or_else(PoisonError::into_inner), watch)
     }
@@ -423,6 +436,7 @@ impl Bottle {
     /// [`TeardownError`] when something could not be removed. [`recover`](crate::recover) tries again.
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
         drop(self.replace_watch(None));
+        drop(std::mem::take(&mut *self.renewing.lock().unwrap_or_else(PoisonError::into_inner)));
         drop(std::mem::take(&mut *self.disk.lock().unwrap_or_else(PoisonError::into_inner)));
         let report = match &self.ownership {
             Ownership::Owned(guard) => guard.close(),
@@ -464,7 +478,8 @@ impl Bottle {
         Ok(report.into_result()?)
     }
 
-    /// Leaves the bottle running after this process ends. Recovery leaves a kept bottle alone.
+    /// Leaves the bottle running after this process ends. Recovery leaves a kept bottle alone. Credentials are renewed only
+    /// while this handle exists.
     ///
     /// # Errors
     ///

@@ -14,11 +14,12 @@ mod write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bottle_compose::sidecar::RESTART_ONCE_UP;
+use bottle_compose::sidecar::{CREDENTIALS, RESTART_ONCE_UP};
 use bottle_compose::{ComposeFile, render};
 use bottle_engine::ComposeProject;
 use bottle_exec::step;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
+use bottle_plan::value::EnvName;
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
 use bottle_provision::AgentContainer;
 use bottle_sidecars::agent;
@@ -29,7 +30,7 @@ pub use crate::launch_error::{LaunchCause, LaunchError, Step};
 use context::{Launch, both, in_step};
 
 use crate::Bottles;
-use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, TeardownGuard, Undo};
+use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, Renewal, TeardownGuard, Undo};
 
 impl Bottles {
     /// Launches a bottle and returns its handle. The bottle is taken down when the handle is closed or dropped.
@@ -50,9 +51,11 @@ impl Bottles {
         let root_id = crate::lifecycle::root_id(&self.state_root);
         let launching = Launch { plan, bottles: self, state, ready, owner, root_id, guard: &guard };
         match launching.run() {
-            Ok(handle) => {
+            Ok((handle, renewals)) => {
                 let bottle = Bottle::launched(self.engine.clone(), guard, handle);
-                bottle.map_err(|error| LaunchError::new(Step::HandOut, error.into()))
+                let bottle = bottle.map_err(|error| LaunchError::new(Step::HandOut, error.into()))?;
+                bottle.renew(renewals, &self.observer);
+                Ok(bottle)
             }
             Err(error) => Err(error.with_teardown(guard.close())),
         }
@@ -74,7 +77,7 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
 }
 
 impl Launch<'_> {
-    fn run(&self) -> Result<Handle, LaunchError> {
+    fn run(&self) -> Result<(Handle, Vec<Renewal>), LaunchError> {
         let networks = self.step(Step::CreateNetworks, || networks::create(self))?;
         let ((_in_use, images), authorities) = both(
             // Until the containers exist, only this lock says that their images are in use.
@@ -147,8 +150,24 @@ impl Launch<'_> {
         )?;
         self.step(Step::HandOut, || {
             self.guard.file().change(|journal| journal.images = images)?;
-            Ok(bottle_provision::handle(&resolved, expected))
+            Ok((bottle_provision::handle(&resolved, expected), self.renewals(&document)))
         })
+    }
+
+    /// Returns the credentials that expire, with the sidecars that have them.
+    fn renewals(&self, document: &ComposeFile) -> Vec<Renewal> {
+        let renewed = self.ready.inputs.renewed.iter().filter_map(|(name, (expires, slots))| {
+            let theirs = |own: &Vec<EnvName>| own.iter().filter(|slot| slots.contains(slot)).cloned().collect();
+            let sidecars = document.credentials.iter().map(|(container, own)| (container.clone(), theirs(own)));
+            Some(Renewal {
+                name: name.clone(),
+                source: Arc::clone(self.bottles.host.source(name)?),
+                expires: *expires,
+                directory: CREDENTIALS.to_owned(),
+                sidecars: sidecars.collect(),
+            })
+        });
+        renewed.collect()
     }
 
     fn write_compose(&self, plan: &ResolvedPlan) -> Result<ComposeFile, LaunchCause> {

@@ -17,7 +17,8 @@ pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, Launc
     #[cfg(not(feature = "deploy-keys"))]
     deploy_keys::refuse(plan)?;
     let engine = check_engine(plan, bottles)?;
-    let (inputs, mut mistakes) = Inputs::read(plan, &bottles.host);
+    let (mut inputs, mut mistakes) = Inputs::read(plan, &bottles.host);
+    mistakes.extend(inputs.ask_sources(plan, &bottles.host));
     mistakes.extend(check_images(plan, bottles)?);
     if !mistakes.is_empty() {
         return Err(plan.error_at(mistakes).into());

@@ -5,6 +5,7 @@ mod credentials;
 mod dlp;
 mod load;
 mod refusals;
+mod renewal;
 mod streams;
 
 use std::ffi::OsString;

@@ -1,0 +1,160 @@
+//! New values of credentials, handed to the sidecars of a running bottle before the old ones expire.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use bottle_engine::Engine;
+use bottle_exec::{Event, Observer, chain};
+use bottle_plan::Secrets;
+use bottle_plan::value::EnvName;
+
+use crate::hand_over::hand_over;
+use crate::secret_source::{Secret, SecretSource};
+
+/// Shortest pause between two questions to a source, also after a failure.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Longest pause after a failure.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A credential that is renewed while a bottle runs.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// Name of the variable that the manifest gives, for messages.
+    pub name: String,
+    /// Source of the values.
+    pub source: Arc<dyn SecretSource>,
+    /// End of the validity of the value that the sidecars have.
+    pub expires: SystemTime,
+    /// Directory of the credentials in the sidecars.
+    pub directory: String,
+    /// Containers that need it, each with the slots that take the value.
+    pub sidecars: Vec<(String, Vec<EnvName>)>,
+}
+
+impl Renewal {
+    /// Returns the pause before the source is asked: two thirds of the time that is left.
+    fn pause(&self) -> Duration {
+        let left = self.expires.duration_since(SystemTime::now()).unwrap_or_default();
+        left * 2 / 3
+    }
+
+    /// Asks the source and gives the sidecars its value. Returns false once the source has nothing that expires.
+    fn renew(&mut self, engine: &Engine) -> Result<bool, String> {
+        let Secret { value, expires } = self.source.value().map_err(|error| error.to_string())?;
+        let slots = self.sidecars.iter().flat_map(|(_, slots)| slots);
+        let mut values = Secrets::default();
+        slots.for_each(|slot| values.insert(slot.clone(), value.clone()));
+        hand_over(engine, &self.directory, &self.sidecars, &values).map_err(|error| chain(&error))?;
+        self.expires = expires.unwrap_or(self.expires);
+        Ok(expires.is_some())
+    }
+}
+
+/// Threads that renew credentials, one for each source, so that a slow one delays no other. They end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Renewing {
+    stop: Vec<Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Renewing {
+    pub(crate) fn start(engine: &Engine, renewals: Vec<Renewal>, observer: &Arc<dyn Observer>) -> Self {
+        let mut started = Self { stop: Vec::new(), threads: Vec::new() };
+        for mut renewal in renewals {
+            let (engine, observer) = (engine.clone(), Arc::clone(observer));
+            let (stop, stopped) = mpsc::channel();
+            started.stop.push(stop);
+            started.threads.push(thread::spawn(move || {
+                // A value that expired during the launch is replaced at once.
+                let mut pause = renewal.pause();
+                let mut failed_for = SHORTEST;
+                while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                    let asked = Instant::now();
+                    match renewal.renew(&engine) {
+                        Ok(true) => {
+                            let message = format!("renewed `{}` in {} ms", renewal.name, asked.elapsed().as_millis());
+                            observer.event(&Event::Note { message });
+                            (pause, failed_for) = (renewal.pause().max(SHORTEST), SHORTEST);
+                        }
+                        Ok(false) => return,
+                        Err(error) => {
+                            let message = format!("the credential `{}` was not renewed: {error}", renewal.name);
+                            observer.event(&Event::Warning { message });
+                            (pause, failed_for) = (failed_for, (failed_for * 2).min(LONGEST));
+                        }
+                    }
+                }
+            }));
+        }
+        started
+    }
+}
+
+/// A source that is just being asked is not waited for, because it may take long: its thread ends after it.
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.stop.clear();
+        self.threads.drain(..).filter(JoinHandle::is_finished).for_each(|thread| drop(thread.join()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use bottle_engine::{EngineChoice, rehearsal};
+    use bottle_exec::{Control, RecordingBackend, Stdin};
+
+    use super::*;
+    use crate::secret_source::CallbackSource;
+
+    #[test]
+    fn a_value_is_replaced_before_it_expires_and_a_failure_is_told_and_repeated() {
+        let backend: Arc<RecordingBackend> = Arc::new(rehearsal());
+        let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
+        backend.clear();
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let source = CallbackSource(move || match count.fetch_add(1, Ordering::Relaxed) {
+            0 => Err("the server is busy".into()),
+            1 => Ok(Secret::new("second-value", Some(Duration::from_secs(2)))),
+            _ => Ok(Secret::new("third-value", None)),
+        });
+        let renewal = Renewal {
+            name: "TOKEN".into(),
+            source: Arc::new(source),
+            expires: SystemTime::now() + Duration::from_secs(1),
+            directory: "/run/credentials".into(),
+            sidecars: vec![("egress".into(), vec!["SLOT".parse().unwrap()])],
+        };
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let tell = Arc::clone(&told);
+        let observer: Arc<dyn Observer> =
+            Arc::new(move |event: &Event| tell.lock().unwrap().push(format!("{event:?}")));
+        let renewing = Renewing::start(&engine, vec![renewal], &observer);
+        let until = Instant::now() + Duration::from_secs(20);
+        while backend.commands().len() < 2 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let given: Vec<Vec<u8>> = backend
+            .commands()
+            .iter()
+            .map(|command| match command.stdin() {
+                Stdin::Bytes(bytes) => bytes.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(given, [b"second-value\n".to_vec(), b"third-value\n".to_vec()]);
+        // Nothing expires any more.
+        thread::sleep(Duration::from_millis(1500));
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        let told = told.lock().unwrap().join("\n");
+        assert!(told.contains("the credential `TOKEN` was not renewed: the server is busy"), "{told}");
+        assert!(told.contains("renewed `TOKEN`") && !told.contains("value\""), "{told}");
+        drop(renewing);
+    }
+}
