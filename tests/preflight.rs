@@ -12,11 +12,16 @@ bottles: {dev: {}}
 agents: {demo: {bottle: dev, command: [sh]}}
 ";
 
-/// Returns the error of a launch on a Docker of this version, and the commands that it ran.
+/// Returns the error of a launch on a Docker of this version, the commands that it ran, and true if it wrote state.
 fn launch(version: &str) -> (Result<(), String>, Vec<String>, bool) {
+    launch_of(MANIFEST, version, "{}")
+}
+
+/// Like [`launch`], for a manifest and the engine's description of its runtime `runsc`.
+fn launch_of(manifest: &str, version: &str, runsc: &str) -> (Result<(), String>, Vec<String>, bool) {
     let info = format!(
         r#"{{"ServerVersion":"{version}","OSType":"linux","Architecture":"x86_64",
-            "Runtimes":{{"runc":{{}}}},"ClientInfo":{{"Plugins":[{{"Name":"compose","Version":"v2.38.1"}}]}}}}"#
+            "Runtimes":{{"runc":{{}},"runsc":{runsc}}},"ClientInfo":{{"Plugins":[{{"Name":"compose","Version":"v2.38.1"}}]}}}}"#
     );
     let client = r#"{"Client":{"ApiVersion":"1.44","Context":"default"},"Server":{"Components":[{"Name":"Engine"}]}}"#;
     let backend = RecordingBackend::new()
@@ -37,11 +42,28 @@ fn launch(version: &str) -> (Result<(), String>, Vec<String>, bool) {
         host: &facts,
         random: [0; 5],
     };
-    let plan = Manifest::parse(MANIFEST).unwrap().plan(request).unwrap();
+    let plan = Manifest::parse(manifest).unwrap().plan(request).unwrap();
     let state = root.path().join("state");
     let bottles = Bottles::new(engine, Host::new(facts, [])).with_state_root(StateRoot::at(&state));
     let launched = bottles.launch(plan).map(drop).map_err(|error| format!("{error}: {}", error.cause));
     (launched, backend.lines().split_off(before), state.exists())
+}
+
+#[test]
+fn a_gvisor_with_its_own_network_stack_is_refused() {
+    let manifest = "bottles: {dev: {runtime: runsc}}\nagents: {demo: {bottle: dev, command: [sh]}}";
+    let told = "the runtime `runsc` with `--network=host` among its `runtimeArgs`";
+    let (launched, lines, made) = launch_of(manifest, "28.3.0", r#"{"path":"/usr/bin/runsc"}"#);
+    let error = launched.unwrap_err();
+    assert!(error.contains(told), "{error}");
+    assert!(lines.is_empty() && !made, "{lines:?}");
+    // A bottle of another runtime does not mind, and neither does one of gVisor on the kernel's stack.
+    let host = r#"{"path":"/usr/bin/runsc","runtimeArgs":["--network=host"]}"#;
+    for (manifest, runsc) in [(MANIFEST, r#"{"path":"/usr/bin/runsc"}"#), (manifest, host)] {
+        let (launched, lines, _) = launch_of(manifest, "28.3.0", runsc);
+        assert!(!launched.unwrap_err().contains(told));
+        assert!(!lines.is_empty());
+    }
 }
 
 #[test]

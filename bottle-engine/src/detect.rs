@@ -1,6 +1,6 @@
 //! Detection of an engine by its output instead of the name of its program.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -98,6 +98,7 @@ impl Probe<'_> {
             // A remote engine's directory is not on this host, and is then taken to have none.
             has_disk_quota(&info, &std::fs::read_to_string("/proc/self/mounts").unwrap_or_default())
         };
+        let runtimes = info.runtimes.unwrap_or_default();
         let plugin = info.client_info.and_then(|client| {
             client.plugins.into_iter().flatten().find(|plugin| plugin.name == "compose").and_then(|it| it.version)
         });
@@ -115,7 +116,8 @@ impl Probe<'_> {
             rootless: info.security_options.iter().flatten().any(|option| option.contains("rootless")),
             os: info.os_type,
             arch: info.architecture,
-            runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+            own_network: runtimes.iter().filter(|(_, it)| it.has_own_network()).map(|(name, _)| name.clone()).collect(),
+            runtimes: runtimes.into_keys().collect(),
             memory: info.mem_total,
             disk_quota,
             clock_ahead: info.system_time.as_deref().and_then(clock_ahead),
@@ -141,6 +143,7 @@ impl Probe<'_> {
             os: info.host.os,
             arch: info.host.arch,
             runtimes: info.host.oci_runtime.map(|runtime| runtime.name).into_iter().collect(),
+            own_network: BTreeSet::new(),
             memory: info.host.mem_total,
             disk_quota: false,
             clock_ahead: None,
@@ -246,8 +249,34 @@ struct DockerInfo {
     system_time: Option<String>,
     mem_total: Option<u64>,
     security_options: Option<Vec<String>>,
-    runtimes: Option<BTreeMap<String, serde_json::Value>>,
+    runtimes: Option<BTreeMap<String, RuntimeInfo>>,
     client_info: Option<ClientInfo>,
+}
+
+/// A runtime. Of one that the engine finds by the type of its shim, neither program nor arguments are known.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RuntimeInfo {
+    path: Option<String>,
+    runtime_args: Option<Vec<String>>,
+}
+
+impl RuntimeInfo {
+    /// Returns true for gVisor, unless its last argument for the network is `host`. The default is a stack of its own. A
+    /// wrapper of another name may add the argument.
+    fn has_own_network(&self) -> bool {
+        let program = self.path.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let mut arguments = self.runtime_args.iter().flatten().map(|argument| argument.trim_start_matches('-'));
+        let mut network = None;
+        while let Some(argument) = arguments.next() {
+            match argument.split_once('=') {
+                Some(("network", value)) => network = Some(value),
+                None if argument == "network" => network = arguments.next(),
+                _ => {}
+            }
+        }
+        program == "runsc" && network != Some("host")
+    }
 }
 
 #[derive(Deserialize)]

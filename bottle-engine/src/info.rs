@@ -111,6 +111,9 @@ pub struct EngineInfo {
     pub arch: String,
     /// Names of the runtimes that a service can use.
     pub runtimes: BTreeSet<String>,
+    /// Names of those runtimes whose containers have a network stack of their own, which no firewall rule of the kernel
+    /// applies to: gVisor without `--network=host`.
+    pub own_network: BTreeSet<String>,
     /// Memory that the containers share, in bytes. `None` if the engine does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
@@ -154,6 +157,7 @@ impl EngineInfo {
             local_files: self.endpoint.is_local,
             disk_quota: self.disk_quota,
             runtimes: self.runtimes.clone(),
+            own_network: self.own_network.clone(),
         }
     }
 }
@@ -190,6 +194,9 @@ pub struct Capabilities {
     pub disk_quota: bool,
     /// Names of the runtimes that a service can use.
     pub runtimes: BTreeSet<String>,
+    /// Names of those runtimes whose containers have a network stack of their own, which no firewall rule of the kernel
+    /// applies to: gVisor without `--network=host`.
+    pub own_network: BTreeSet<String>,
 }
 
 impl Capabilities {
@@ -201,6 +208,7 @@ impl Capabilities {
             Capability::SealedResolver => self.sealed_resolver,
             Capability::LocalFiles => self.local_files,
             Capability::Runtime(name) => self.runtimes.contains(name),
+            Capability::KernelNetwork(name) => !self.own_network.contains(name),
         }
     }
 }
@@ -220,6 +228,8 @@ pub enum Capability {
     LocalFiles,
     /// A runtime, by its name: `runsc`.
     Runtime(String),
+    /// The kernel's network stack in the containers of a runtime.
+    KernelNetwork(String),
 }
 
 impl fmt::Display for Capability {
@@ -232,6 +242,12 @@ impl fmt::Display for Capability {
             }
             Self::LocalFiles => "bind mounts of this host's files",
             Self::Runtime(name) => return write!(f, "the runtime `{name}`"),
+            Self::KernelNetwork(name) => {
+                return write!(
+                    f,
+                    "the runtime `{name}` with `--network=host` among its `runtimeArgs`, without which no firewall rule applies to it"
+                );
+            }
         })
     }
 }

@@ -331,6 +331,41 @@ fn a_client_without_a_daemon_is_not_an_engine() {
 }
 
 #[test]
+fn a_gvisor_with_its_own_network_stack_is_known_by_its_arguments() {
+    let has_own = |runtime: &str| {
+        let info = format!(
+            r#"{{"ServerVersion":"28.3.0","OSType":"linux","Architecture":"x86_64","Runtimes":{{"runc":{{"path":"runc"}},
+                "sandbox":{runtime}}},"ClientInfo":{{"Plugins":[{{"Name":"compose","Version":"v2.38.1"}}]}}}}"#
+        );
+        let version = r#"{"Client":{"ApiVersion":"1.51"},"Server":{"Components":[{"Name":"Engine"}]}}"#;
+        let backend = RecordingBackend::new()
+            .with_answer(Matcher::prefix(["version"]), Answer::stdout(version))
+            .with_answer(Matcher::prefix(["info"]), Answer::stdout(info.as_str()))
+            .with_default(Answer::stdout("unix:///var/run/docker.sock\n"));
+        let capabilities = detect(backend).unwrap().capabilities();
+        assert!(capabilities.has(&Capability::KernelNetwork("runc".into())));
+        !capabilities.has(&Capability::KernelNetwork("sandbox".into()))
+    };
+    for own in [
+        r#"{"path":"/usr/bin/runsc"}"#,
+        r#"{"path":"runsc","runtimeArgs":["--debug","--platform=kvm"]}"#,
+        r#"{"path":"runsc","runtimeArgs":["--network=host","-network","sandbox"]}"#,
+        r#"{"path":"runsc","runtimeArgs":["--network=none"]}"#,
+    ] {
+        assert!(has_own(own), "{own}");
+    }
+    for kernel in [
+        r#"{"path":"/usr/bin/runsc","runtimeArgs":["--network=host"]}"#,
+        r#"{"path":"/usr/bin/runsc","runtimeArgs":["--debug","-network","host"]}"#,
+        r#"{"path":"/usr/bin/crun"}"#,
+        // Its arguments are in a file of the engine's host.
+        r#"{"runtimeType":"io.containerd.runsc.v1","options":{"TypeUrl":"io.containerd.runsc.v1.options"}}"#,
+    ] {
+        assert!(!has_own(kernel), "{kernel}");
+    }
+}
+
+#[test]
 fn a_capability_that_is_missing_is_an_error_that_names_it() {
     let (_, engine) = rehearsed();
     assert!(engine.require(&Capability::Runtime("runsc".into())).is_ok());

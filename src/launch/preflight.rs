@@ -40,6 +40,7 @@ fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, Lau
     }
     if plan.agent.runtime == Runtime::Runsc {
         engine.require(&Capability::Runtime("runsc".into()))?;
+        engine.require(&Capability::KernelNetwork("runsc".into()))?;
     }
     let capabilities = engine.info().capabilities();
     let host_gateway = if capabilities.gateway_mode_isolated {
