@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bottle::Bottle;
-use bottle_testing::lab::{Finished, Lab, run, sh};
+use bottle_testing::lab::{Finished, Lab, needs_runtime, run, sh};
 
 /// Commands that a person runs after the agent.
 const HOST_COMMANDS: &[&str] = &[
@@ -21,6 +21,7 @@ const HOST_COMMANDS: &[&str] = &[
 struct Workspace {
     path: PathBuf,
     home: PathBuf,
+    runtime: String,
 }
 
 impl Workspace {
@@ -30,7 +31,7 @@ impl Workspace {
         fs::create_dir_all(&path).unwrap();
         fs::write(home.join(".gitconfig"), "[safe]\n\tdirectory = *\n[user]\n\tname = Me\n\temail = me@bottle.test\n")
             .unwrap();
-        let this = Self { path, home };
+        let this = Self { path, home, runtime: "runc".into() };
         let made = this.on_host(script);
         assert_eq!(made.code, 0, "{made:?}");
         this
@@ -50,14 +51,22 @@ impl Workspace {
     }
 
     fn manifest(&self) -> String {
-        format!("workspace: {{mode: bind-rw, path: \"{}\"}}\n", self.path.display())
+        format!("runtime: {}\nworkspace: {{mode: bind-rw, path: \"{}\"}}\n", self.runtime, self.path.display())
     }
 
     fn launch(&self, lab: &Lab) -> Bottle {
         self.give();
         let bottle = lab.launch(&self.manifest(), "");
-        sh(&bottle, "cd / && git config --global user.name Agent && git config --global user.email agent@bottle.test")
-            .ok();
+        identify(&bottle);
+        bottle
+    }
+
+    /// Launches the bottle in a process that is killed, and returns a handle to what is left.
+    fn launch_and_kill(&self, lab: &Lab) -> Bottle {
+        self.give();
+        lab.launch_and_kill(&self.manifest(), &[]);
+        let bottle = lab.options().attach(&lab.slug.parse().unwrap()).unwrap();
+        identify(&bottle);
         bottle
     }
 
@@ -72,36 +81,62 @@ impl Workspace {
     }
 }
 
+/// Gives the agent's git a name.
+fn identify(bottle: &Bottle) {
+    sh(bottle, "cd / && git config --global user.name Agent && git config --global user.email agent@bottle.test").ok();
+}
+
 /// Returns the shell command that writes a program of the agent, which leaves a marker in the workspace.
 fn program(workspace: &Path, name: &str) -> String {
     let marker = workspace.join("marker").display().to_string();
     format!("printf '#!/bin/sh\\necho {name} >> {marker}\\n' > {name}; chmod +x {name}; ")
 }
 
-/// Attempts of an agent so that a git on the host runs the program `evil` of the workspace `@`, and whether that is enough in a
-/// directory without any protection.
-const ATTACKS: &[(&str, &str, bool)] = &[
-    ("core.fsmonitor", "git config core.fsmonitor @/evil", true),
-    ("a hook", "cp evil .git/hooks/post-checkout; cp evil .git/hooks/pre-commit", true),
-    ("hooksPath", "mkdir -p hooks; cp evil hooks/pre-commit; git config core.hooksPath @/hooks", true),
+/// Effect of an attack on a directory that nothing protects.
+enum Effect {
+    /// A git on the host runs the program `evil`.
+    Runs,
+    /// This command of the host succeeds.
+    Shows(&'static str),
+}
+
+use Effect::{Runs, Shows};
+
+/// Attacks of an agent on the host's git and editor: a name, a script in the workspace `@`, and the effect.
+const ATTACKS: &[(&str, &str, Effect)] = &[
+    ("core.fsmonitor", "git config core.fsmonitor @/evil", Runs),
+    ("a hook", "cp evil .git/hooks/post-checkout; cp evil .git/hooks/pre-commit", Runs),
+    ("hooksPath", "mkdir -p hooks; cp evil hooks/pre-commit; git config core.hooksPath @/hooks", Runs),
     (
         "a filter",
         "echo '* filter=x' > .git/info/attributes; git config filter.x.clean @/evil; touch src/file; echo more >> src/file",
-        true,
+        Runs,
     ),
-    ("another common directory", "echo ../copy > .git/commondir", true),
-    ("another object store", "echo /tmp > .git/objects/info/alternates", false),
-    ("a moved directory", "mv .git gone && cp -r copy .git", true),
-    ("a removed directory", "rm -rf .git; cp -r copy .git; true", true),
-    ("a link", "mv .git gone2; ln -sfn copy .git", true),
-    ("a file", "rm -rf .git; echo 'gitdir: copy' > .git", true),
-    ("an exchange", "cp -r copy new; mv --exchange new .git", false),
+    ("another common directory", "echo ../copy > .git/commondir", Runs),
+    (
+        "another object store",
+        "git init -q store; echo borrowed | git -C store hash-object -w --stdin; echo @/store/.git/objects > .git/objects/info/alternates",
+        Shows("git cat-file -e $(echo borrowed | git hash-object --stdin)"),
+    ),
+    ("a moved directory", "mv .git gone && cp -r copy .git", Runs),
+    ("a removed directory", "rm -rf .git; cp -r copy .git; true", Runs),
+    ("a link", "mv .git gone2; ln -sfn copy .git", Runs),
+    ("a file", "rm -rf .git; echo 'gitdir: copy' > .git", Runs),
+    (
+        "an exchange",
+        "cp -r copy new; python3 -c \"import ctypes; ctypes.CDLL(None).renameat2(-100, b'new', -100, b'.git', 2)\"",
+        Runs,
+    ),
     (
         "a nested repository that the index names",
         "git init -q nested; git -C nested commit -q --allow-empty -m x; git -C nested config core.fsmonitor @/evil; git add nested",
-        true,
+        Runs,
     ),
-    ("an editor's tasks", "echo '{\"x\": 1}' > .vscode/tasks.json; mv .vscode away; rm -rf .vscode; true", false),
+    (
+        "an editor's tasks",
+        "mv .vscode away; rm -rf .vscode; mkdir -p .vscode; echo '{\"command\": \"@/evil\"}' > .vscode/tasks.json",
+        Shows("grep -q evil .vscode/tasks.json"),
+    ),
 ];
 
 /// Returns the script that writes the program, and a repository that names it.
@@ -114,16 +149,19 @@ fn prepared(workspace: &Path) -> String {
 #[ignore = "needs a container engine"]
 fn each_attack_works_where_nothing_protects_git() {
     let lab = Lab::new("bindrw-open");
-    for (what, attack, _) in ATTACKS.iter().filter(|(_, _, works)| *works) {
+    for (what, attack, effect) in ATTACKS {
         let workspace = Workspace::new(&lab, &format!("rm -rf .git *; {REPOSITORY}"));
         let place = workspace.path.display().to_string();
         workspace.on_host(&prepared(&workspace.path)).ok();
         workspace.on_host(&attack.replace('@', &place));
-        let ran = HOST_COMMANDS.iter().any(|command| {
-            workspace.on_host(command);
-            workspace.path.join("marker").exists()
-        });
-        assert!(ran, "{what}");
+        let works = match effect {
+            Runs => HOST_COMMANDS.iter().any(|command| {
+                workspace.on_host(command);
+                workspace.path.join("marker").exists()
+            }),
+            Shows(command) => workspace.on_host(command).code == 0,
+        };
+        assert!(works, "{what}");
     }
 }
 
@@ -132,9 +170,21 @@ const REPOSITORY: &str = "git init -q -b main . && mkdir src && echo text > src/
 #[test]
 #[ignore = "needs a container engine"]
 fn git_on_the_host_runs_no_command_of_an_agent_that_writes_the_workspace() {
-    let lab = Lab::new("bindrw");
-    let workspace =
+    attacked_under("runc");
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn git_on_the_host_runs_no_command_of_an_agent_under_gvisor() {
+    attacked_under("runsc");
+}
+
+fn attacked_under(runtime: &str) {
+    needs_runtime(runtime);
+    let lab = Lab::new(&format!("bindrw-{runtime}"));
+    let mut workspace =
         Workspace::new(&lab, &format!("mkdir .vscode && echo '{{}}' > .vscode/settings.json && {REPOSITORY}"));
+    workspace.runtime = runtime.into();
     let before = workspace.on_host("git rev-parse HEAD; git config --list --local; ls .git/hooks").stdout;
     let bottle = workspace.launch(&lab);
     let place = workspace.path.display().to_string();
@@ -146,9 +196,12 @@ fn git_on_the_host_runs_no_command_of_an_agent_that_writes_the_workspace() {
     );
     assert_eq!(own.ok(), "Begin");
     sh(&bottle, &prepared(&workspace.path)).ok();
-    for (what, attack, _) in ATTACKS {
+    for (what, attack, effect) in ATTACKS {
         sh(&bottle, &attack.replace('@', &place));
         workspace.assert_runs_nothing_of_the_agent(what);
+        if let Shows(command) = effect {
+            assert_ne!(workspace.on_host(command).code, 0, "{what}");
+        }
         assert_eq!(fs::read_to_string(workspace.path.join(".vscode/settings.json")).unwrap(), "{}\n", "{what}");
         assert!(!workspace.path.join(".vscode/tasks.json").exists(), "{what}");
     }
@@ -168,7 +221,7 @@ fn a_workspace_without_a_repository_gets_none() {
     let lab = Lab::new("bindrw-none");
     let workspace = Workspace::new(&lab, "mkdir src && echo text > src/file");
     for killed in [false, true] {
-        let bottle = workspace.launch(&lab);
+        let bottle = if killed { workspace.launch_and_kill(&lab) } else { workspace.launch(&lab) };
         let marker = workspace.path.join("marker").display().to_string();
         let script = format!(
             "{} git init -q . && git config core.fsmonitor {}/evil && git add -A && git commit -q -m Inside",
@@ -180,11 +233,9 @@ fn a_workspace_without_a_repository_gets_none() {
         let outside = workspace.on_host("git status; cd src && git status");
         assert!(outside.stderr.contains("not a git repository") && !Path::new(&marker).exists(), "{outside:?}");
         if killed {
-            // The journal of a launcher that was killed is all that is left of it.
-            lab.outside.disconnect(&bottle.names().egress_network());
-            std::mem::forget(bottle);
-            let report = lab.options().down(&lab.slug.parse().unwrap()).unwrap();
-            assert!(report.is_clean(), "{report}");
+            let report = lab.options().recover().unwrap();
+            assert!(report.is_clean() && report.recovered.len() == 1, "{report:?}");
+            lab.assert_nothing_left();
         } else {
             lab.close(&bottle);
         }

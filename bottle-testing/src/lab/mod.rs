@@ -6,7 +6,9 @@ mod outside;
 mod run;
 mod weaken;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -139,6 +141,23 @@ impl Lab {
         let bottle = self.options().launch(self.plan(bottle, agent)).unwrap_or_else(|error| panic!("{error}"));
         self.outside.connect(&bottle.names().egress_network());
         bottle
+    }
+
+    /// Launches the bottle in a process of its own, which has further variables and is killed while the agent runs.
+    pub fn launch_and_kill(&self, bottle: &str, variables: &[(&str, &str)]) {
+        let file = self.root.path().join("killed.yaml");
+        std::fs::write(&file, self.manifest(bottle, "")).unwrap();
+        host();
+        let mut command = example("launch");
+        command.current_dir(scratch().join("workspace")).envs(variables.iter().copied());
+        command.arg("--manifest").arg(file).arg("--state-dir").arg(self.root.path().join("state"));
+        command.args(["--slug", &self.slug, "--", "sh", "-c", "echo ready; exec sleep 300"]);
+        let mut launcher = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        launcher.kill().unwrap();
+        launcher.wait().unwrap();
+        assert_eq!(line, "ready\n", "the launch failed");
     }
 
     /// Takes the bottle down and asserts that nothing is left of it.
