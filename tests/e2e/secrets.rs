@@ -142,15 +142,24 @@ fn first_process_of(container: &str) -> String {
     docker(["inspect", "--format", "{{.State.Pid}}", container]).stdout.trim().to_owned()
 }
 
+/// Returns a lab whose outside host wants the second of the canaries.
+fn lab_with_canaries(test: &str) -> (Lab, Canaries) {
+    let wanted = format!("OUTSIDE_GIT_TOKEN={test}-git-canary");
+    let lab = Lab::with_outside(test, &["--env", "OUTSIDE_REPOS=web", "--env", &wanted]);
+    (lab, Canaries([format!("{test}-api-canary"), format!("{test}-git-canary")]))
+}
+
+/// Returns the seconds since 1970, as the engine reads a time.
+fn seconds() -> String {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string()
+}
+
 /// Launches a bottle and returns every place in which a credential was found.
 fn found_with(secrets: &str) -> BTreeSet<String> {
-    let test = format!("secrets-{secrets}");
-    let wanted = format!("OUTSIDE_GIT_TOKEN={test}-git-canary");
-    let lab = Lab::with_outside(&test, &["--env", "OUTSIDE_REPOS=web", "--env", &wanted]);
-    let canaries = Canaries([format!("{test}-api-canary"), format!("{test}-git-canary")]);
+    let (lab, canaries) = lab_with_canaries(&format!("secrets-{secrets}"));
     let [api, git] = &canaries.0;
     let options = lab.options().with_host(host_with(&[("E2E_API_KEY", api), ("E2E_GIT_TOKEN", git)]));
-    let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string();
+    let began = seconds();
     let watched = Processes::watch(&canaries);
     let bottle = options.with_verification(Verify::Quick).launch(lab.plan(&manifest(secrets), "")).unwrap();
     lab.outside.connect(&bottle.names().egress_network());
@@ -201,4 +210,25 @@ fn credentials_in_the_environment_are_found() {
     let children = ["environ of git", "environ of access-hook", "environ of git-remote-http", "environ of git-daemon"];
     assert!(!children.iter().any(|child| found.contains(*child)), "{found:?}");
     assert!(!found.iter().any(|place| place.starts_with("cmdline")), "{found:?}");
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn credentials_in_memory_outlive_a_killed_launcher_until_the_recovery() {
+    let (lab, canaries) = lab_with_canaries("secrets-killed");
+    let [api, git] = &canaries.0;
+    let began = seconds();
+    lab.launch_and_kill(&manifest("memory"), &[("E2E_API_KEY", api), ("E2E_GIT_TOKEN", git)]);
+    // This process has no credential.
+    let bottle = lab.options().attach(&lab.slug.parse().unwrap()).unwrap();
+    lab.outside.connect(&bottle.names().egress_network());
+    credentials_arrive(&lab, &bottle, &canaries, "attached");
+    let found = bottle.verify(Verify::Quick).unwrap();
+    assert!(found.holds(), "{found}");
+    assert_eq!(places(&lab, &bottle, &canaries, &began), BTreeSet::new());
+    lab.outside.disconnect(&bottle.names().egress_network());
+    let report = lab.options().recover().unwrap();
+    assert!(report.is_clean() && report.recovered.len() == 1, "{report:?}");
+    lab.assert_nothing_left();
+    assert_eq!(files_with(api, &lab.root.path().to_string_lossy()), [""; 0]);
 }

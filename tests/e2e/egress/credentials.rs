@@ -58,6 +58,37 @@ requests.get(sys.argv[1], headers={'x-api-key': key, 'Authorization': 'Bearer ' 
 
 #[test]
 #[ignore = "needs a container engine"]
+fn further_headers_of_a_route_reach_its_host_alone() {
+    let lab = Lab::new("headers");
+    let tokens = Tokens::of(&lab);
+    let routes = format!(
+        "egress:\n  routes:\n    - {{host: {API}, headers: [x-tenant], inject: {{token: E2E_API_KEY, scheme: header}}}}\n    \
+         - {{host: {FORBIDDEN}, inject: {{token: E2E_GIT_TOKEN, scheme: bearer}}}}\n"
+    );
+    let bottle = launch_of(&lab, &tokens, &routes);
+    let own = "-H 'X-Tenant: blue' -H 'X-Other: red' -H 'Cookie: session=own'";
+    for host in [API, FORBIDDEN] {
+        sh(&bottle, &format!("curl -fsS --retry 8 --retry-all-errors {own} 'https://{host}/echo?by={host}'")).ok();
+    }
+    for (host, tenant, name, token) in [
+        (API, &["blue"][..], "x-api-key", tokens.api.clone()),
+        (FORBIDDEN, &[][..], "authorization", format!("Bearer {}", tokens.git)),
+    ] {
+        let seen = arrived(&lab, &format!("by={host}"));
+        assert!(!seen.is_empty(), "nothing arrived at {host}");
+        for event in seen {
+            assert_eq!(header(&event, "x-tenant"), tenant, "{event}");
+            assert_eq!(header(&event, name), [token.as_str()], "{event}");
+            for other in ["x-other", "cookie"] {
+                assert_eq!(header(&event, other), [""; 0], "{event}");
+            }
+        }
+    }
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn the_example_for_claude_code_works_without_a_key_in_the_bottle() {
     let lab = Lab::new("claude");
     let tokens = Tokens::of(&lab);
