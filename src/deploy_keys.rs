@@ -9,11 +9,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bottle_engine::Engine;
 use bottle_exec::{Observer, step};
+use bottle_plan::digest::sha256;
 use bottle_plan::manifest::Forge as Kind;
 use bottle_plan::plan::{DeployKey, Upstream};
 use bottle_plan::value::CredentialName;
 use bottle_plan::{BottlePlan, Names, SecretValue};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::lifecycle::{JournalFile, Undo, UndoHandler, UndoHandlers};
 
@@ -60,12 +62,30 @@ struct Entry {
     asked: u64,
     /// Id of the key at the forge. `None` until its response was read.
     id: Option<u64>,
+    /// [`Entry::bound_to`] the token of the launch. `None` if there was none.
+    #[serde(default)]
+    bound: Option<String>,
 }
 
 impl Entry {
     fn undo(&self) -> Undo {
         // Text and numbers always serialize to JSON.
         Undo::Extension { handler: HANDLER.into(), data: serde_json::to_value(self).unwrap_or_default() }
+    }
+
+    /// Returns a code over the forge, the key and the variable that only somebody who knows the token can compute.
+    fn bound_to(&self, token: &SecretValue) -> String {
+        let Self { forge, api_url, repository, title, public_key, token: variable, .. } = self;
+        let text = json!([forge, api_url, repository, title, public_key, variable]).to_string();
+        // Two hashes: of one alone, a longer text's hash can be computed without the token.
+        let keyed = |text: &str| sha256(format!("bottle deploy key\n{}\n{text}", token.expose()));
+        keyed(&keyed(&text))
+    }
+
+    /// Returns true if the token may be sent to the entry's forge. The entry comes from a file, which could name a host of
+    /// somebody else, or another variable.
+    fn may_send(&self, token: &SecretValue) -> bool {
+        self.bound.as_ref() == Some(&self.bound_to(token)) || self.api_url == DeployKey::public_api(self.forge)
     }
 }
 
@@ -98,7 +118,9 @@ impl Registrar<'_> {
             token: key.token.clone(),
             asked: now(),
             id: None,
+            bound: None,
         };
+        entry.bound = token(self.host, &key.token).map(|token| entry.bound_to(&token));
         let before = entry.undo();
         self.journal.record(before.clone()).map_err(Stopped::Journal)?;
         let doing = format!("register deploy key {} for {} at {}", entry.title, entry.repository, entry.api_url);
@@ -170,6 +192,12 @@ impl UndoHandler for Revoker {
                  set it and recover, or delete the key there"
             ));
         };
+        if !entry.may_send(&token) {
+            return Err(format!(
+                "the key `{title}` of `{repository}` was not registered at {api_url} with the token in `{variable}`, which is therefore \
+                 not sent there; set the token of the launch and recover, or delete the key there"
+            ));
+        }
         let revoked = self.forges.connect(entry.forge, api_url, token).and_then(|forge| self.revoke(&*forge, &entry));
         revoked.map_err(|error| {
             format!("the key `{title}` of `{repository}` at {api_url} was not revoked with the token in `{variable}`: {error}")

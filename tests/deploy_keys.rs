@@ -255,7 +255,7 @@ fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
     );
     assert_eq!((bench.forge.keys().len(), bench.journal().undo.len(), bench.journal().status), (1, 1, Status::Closing));
     let refused = bench_with_token(&mut bench, "wrong", &attach);
-    assert!(refused.contains("it does not accept the token"), "{refused}");
+    assert!(refused.contains("was not registered at http://127.0.0.1:"), "{refused}");
     assert_eq!(bench.forge.keys().len(), 1);
     let report = {
         bench.token = Some(TOKEN);
@@ -287,6 +287,34 @@ fn a_changed_journal_revokes_no_key_of_somebody_else() {
         let told = down.map_or_else(|error| bottle::report(&error).to_string(), |report| report.to_string());
         assert_eq!(told.contains("is not this bottle's"), value == "claude-bottle-other-app", "{field}: {told}");
         assert_eq!(bench.forge.keys().len(), left, "{field}: {told}");
+    }
+}
+
+#[test]
+fn a_changed_journal_sends_no_token_to_another_host() {
+    let other = FakeForge::start();
+    for (field, value) in [
+        ("api_url", json!(other.api_url("github"))),
+        ("repository", json!("team/other")),
+        ("forge", json!("gitlab")),
+        // Another secret of the launcher's environment.
+        ("token", json!("HTTP_PROXY")),
+        ("bound", json!(null)),
+    ] {
+        let bench = Bench::new("github");
+        bench.launch().unwrap().keep().unwrap();
+        let before = bench.forge.log().len();
+        let file = JournalFile::open(&bench.state_root().bottle(&"keys".parse().unwrap())).unwrap();
+        let set = |undo: &mut Undo| {
+            if let Undo::Extension { data, .. } = undo {
+                data[field] = value.clone();
+            }
+        };
+        file.change(|journal| journal.undo.iter_mut().for_each(set)).unwrap();
+        let down = bench.options().down(&"keys".parse().unwrap());
+        let told = down.map_or_else(|error| bottle::report(&error).to_string(), |report| report.to_string());
+        assert!(told.contains("was not registered at") && !told.contains(TOKEN), "{field}: {told}");
+        assert_eq!((other.log().len(), bench.forge.log().len()), (0, before), "{field}");
     }
 }
 

@@ -291,16 +291,20 @@ pub struct DeployKey {
 }
 
 impl DeployKey {
-    pub(crate) fn new(spec: &DeployKeySpec, url: &GitUrl, push: &PushSpec) -> Self {
-        let public = match spec.forge {
+    /// Returns the base URL of the public service of a kind of forge. Empty if there is none.
+    pub const fn public_api(forge: Forge) -> &'static str {
+        match forge {
             Forge::Github => "https://api.github.com",
             Forge::Gitlab => "https://gitlab.com/api/v4",
             Forge::Gitea => "",
-        };
+        }
+    }
+
+    pub(crate) fn new(spec: &DeployKeySpec, url: &GitUrl, push: &PushSpec) -> Self {
         let path = url.path();
         Self {
             forge: spec.forge,
-            api_url: spec.api_url.as_deref().unwrap_or(public).trim_end_matches('/').to_owned(),
+            api_url: spec.api_url.as_deref().unwrap_or(Self::public_api(spec.forge)).trim_end_matches('/').to_owned(),
             token: spec.token.clone(),
             repository: spec.repository.clone().unwrap_or_else(|| path.strip_suffix(".git").unwrap_or(path).to_owned()),
             read_only: !push.enabled,
