@@ -476,10 +476,11 @@ impl Posture {
             RequestScan::Block => "refuses credentials in requests",
         };
         let Some(dlp) = self.dlp else {
-            return writeln!(
-                f,
-                "  Credentials in requests pass: without egress nobody reads them (`egress.dlp: block`)."
-            );
+            writeln!(f, "  Credentials in requests pass: without egress nobody reads them (`egress.dlp: block`).")?;
+            if self.open_hosts.iter().any(|host| host.domain().is_some()) {
+                writeln!(f, "  So does data in a name below a `*.`: the look-up shows it to the owner of the domain.")?;
+            }
+            return Ok(());
         };
         writeln!(f, "  Egress {}: URL, headers, body (4 ms per MB).", does(dlp))?;
         for (host, dlp) in &self.dlp_of_hosts {

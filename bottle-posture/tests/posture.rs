@@ -212,6 +212,18 @@ fn the_limit_of_connections_is_named_where_the_agent_reaches_pipelock_itself() {
     }
 }
 
+#[test]
+fn a_wildcard_whose_names_nobody_reads_is_named() {
+    for (bottle, expected) in [
+        ("egress: {allow: ['*.example.com']}", true),
+        ("egress: {allow: ['*.example.com'], dlp: block}", false),
+        ("egress: {allow: [a.example.com]}", false),
+    ] {
+        let text = of(bottle).to_string();
+        assert_eq!(text.contains("So does data in a name below a `*.`"), expected, "{text}");
+    }
+}
+
 /// Comparing every host with every other takes minutes for this many.
 #[test]
 fn thousands_of_hosts_are_compared_in_a_moment() {
