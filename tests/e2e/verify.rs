@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bottle::exec::engine::Exec;
+use bottle::exec::engine::{Capability, Exec};
 use bottle::plan::Service;
 use bottle::verify::{Outcome, VerifyError};
 use bottle::{AgentContainer, Builtin, Host, ProvisionError, Provisioner, Verification, Verify};
@@ -255,6 +255,30 @@ for _ in range(1000):
     query, sender = server.recvfrom(1500)
     server.sendto(query[:2] + b'\\x81\\x83' + query[4:], sender)
 ";
+
+/// A launch refuses this runtime by its arguments. Here it is behind another name, as one whose arguments the engine does
+/// not tell.
+#[test]
+#[ignore = "needs a container engine with gVisor on its own network stack as the runtime runsc-netstack"]
+fn a_gvisor_with_its_own_network_stack_is_not_handed_out() {
+    const RUNTIME: &str = "runsc-netstack";
+    needs_runtime(RUNTIME);
+    let lab = Lab::new("netstack");
+    let engine = lab::engine();
+    let required = engine.require(&Capability::KernelNetwork(RUNTIME.into()));
+    assert!(required.unwrap_err().to_string().contains("`--network=host`"));
+    let backend = Arc::new(Changing {
+        backend: Arc::clone(engine.backend()),
+        part: Part::Service(Service::Agent),
+        from: "    network_mode: service:seal\n",
+        to: format!("    network_mode: service:seal\n    runtime: {RUNTIME}\n"),
+    });
+    let bottles = lab.options_of(engine.with_backend(backend)).with_host(host_with_token());
+    let missing = found_missing(&lab, &bottles, RUNTIME);
+    for protection in ["sidecars, closed ports", "sidecars, UDP"] {
+        assert!(missing.contains(&protection), "{missing:?}");
+    }
+}
 
 #[test]
 #[ignore = "needs a container engine"]

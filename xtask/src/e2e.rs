@@ -267,7 +267,7 @@ impl Report {
     fn deny_skips(&self, has_testbed: bool) -> Result<()> {
         let lacks = |why: &&String| {
             let starts = |starts: &[&str]| starts.iter().any(|start| why.starts_with(start));
-            starts(&["needs podman", "needs an engine that may be restarted"])
+            starts(&["needs podman", "needs an engine that may be restarted", "needs the runtime runsc-netstack"])
                 || !has_testbed && starts(&["needs the image ", "needs the runtime ", "needs a kernel ", "needs root"])
         };
         match self.not_run.iter().find(|(_, why)| !lacks(why)) {
