@@ -1,9 +1,13 @@
-//! Benchmarks: the pure part by `cargo bench`, and a launch compared with plain `docker compose` of the same file.
+//! Benchmarks: the pure part by `cargo bench`, and a launch and its teardown compared with plain `docker compose` of the same
+//! file, in interleaved rounds.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use serde_json::{Value, json};
 
 use crate::e2e;
 use crate::process::{Result, checked, output, root};
@@ -11,8 +15,8 @@ use crate::process::{Result, checked, output, root};
 /// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Number of runs of each measurement on the engine. The median is reported.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=50))]
+    /// Number of rounds on the engine.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
     runs: u8,
     /// Skip the benchmarks that need no engine.
     #[arg(long)]
@@ -21,7 +25,7 @@ pub(crate) struct Arguments {
 
 const MANIFEST: &str = "
 bottles:
-  bench:
+  full:
     supervise: true
     egress:
       routes: [{host: api.example.com, inject: {token: BENCH_TOKEN}}]
@@ -29,9 +33,22 @@ bottles:
       upstreams: [{name: app, url: 'https://git.example.com/team/app.git'}]
     workspace: {mode: none}
     images: {pipelock: PIPELOCK}
+  alone:
+    workspace: {mode: none}
+    images: {pipelock: PIPELOCK}
 agents:
-  bench: {bottle: bench, command: ['true']}
+  full: {bottle: full, command: ['true']}
+  alone: {bottle: alone, command: ['true']}
 ";
+
+/// The topologies that are measured: all sidecars, and pipelock alone.
+const TOPOLOGIES: [&str; 2] = ["full", "alone"];
+
+const UP_WAIT: &str = "bare up --detach --wait";
+const UP: &str = "bare up --detach";
+const DOWN: &str = "bare down";
+const LAUNCH: &str = "launch";
+const CLOSE: &str = "close";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = root();
@@ -40,69 +57,170 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let pipelock = e2e::prepare(&root)?.ok_or("pipelock's image can be neither found nor pulled")?;
     checked(Command::new(env!("CARGO")).current_dir(&root).args(["build", "--release", "--quiet", "--examples"]))?;
-    let dir = root.join("target/bench");
-    fs::create_dir_all(&dir)?;
-    fs::write(dir.join("bottle.yaml"), MANIFEST.replace("PIPELOCK", &pipelock))?;
-    let launch = |slug: &str, more: &[&str]| -> Result<Duration> {
-        let mut command = Command::new(root.join("target/release/examples/launch"));
-        command.current_dir(&dir).env("BENCH_TOKEN", "no-real-token").stdin(Stdio::null());
-        command.args(["--manifest", "bottle.yaml", "--state-dir", "state", "--slug", slug, "--events", "json"]);
-        let started = Instant::now();
-        let printed = command.args(more).args(["--", "true"]).output()?;
-        let whole = started.elapsed();
-        if !printed.status.success() {
-            return Err(String::from_utf8_lossy(&printed.stderr).into());
+    let bench = Bench { dir: root.join("target/bench"), program: root.join("target/release/examples/launch") };
+    fs::create_dir_all(&bench.dir)?;
+    fs::write(bench.dir.join("bottle.yaml"), MANIFEST.replace("PIPELOCK", &pipelock))?;
+    let mut figures = TOPOLOGIES.map(|_| Figures::default());
+    for topology in TOPOLOGIES {
+        // The first launch builds the images. The kept one provides the file for the plain runs.
+        bench.launch(topology, &kept(topology), &["--keep"], &mut Figures::default())?;
+        bench.compose(topology, &["down", "--volumes"])?;
+    }
+    let measured = (0..arguments.runs).try_for_each(|round| -> Result<()> {
+        for (topology, figures) in TOPOLOGIES.into_iter().zip(&mut figures) {
+            bench.launch(topology, &format!("bench-{topology}-{round}"), &[], figures)?;
+            for up in [UP_WAIT, UP] {
+                let words: Vec<&str> = up.split(' ').skip(1).collect();
+                figures.add(up, bench.compose(topology, &words)?);
+                figures.add(DOWN, bench.compose(topology, &["down", "--volumes"])?);
+            }
         }
-        // Up to the end of the launch. The command and the teardown are not measured.
-        let events = String::from_utf8_lossy(&printed.stderr).into_owned();
-        let after =
-            events.lines().skip_while(|line| !line.contains("\"step\":\"hand out the bottle\"")).filter_map(seconds);
-        Ok(whole.saturating_sub(Duration::from_secs_f64(after.sum())))
-    };
-    // The first launch builds the images. The kept one provides the file for the plain runs.
-    launch("bench-first", &[])?;
-    let launched = median((0..arguments.runs).map(|run| launch(&format!("bench-{run}"), &[])))?;
-    launch("bench-kept", &["--keep"])?;
-    let compose = |verb: &[&str]| -> Result<Duration> {
-        let started = Instant::now();
-        let mut command = Command::new("docker");
-        command.args(["compose", "--project-name", "claude-bottle-bench-kept", "--file"]);
-        command.arg(dir.join("state/bench-kept/docker-compose.yml")).args(verb).env("EGRESS_TOKEN_BENCH_TOKEN", "none");
-        output(&mut command)?;
-        Ok(started.elapsed())
-    };
-    compose(&["down"])?;
-    let pairs: Vec<_> =
-        (0..arguments.runs).map(|_| Ok((compose(&["up", "--detach", "--wait"])?, compose(&["down"])?))).collect();
-    let pairs = pairs.into_iter().collect::<Result<Vec<_>>>();
-    remove_kept(&dir)?;
-    let pairs = pairs?;
-    let up = median(pairs.iter().map(|(up, _)| Ok(*up)))?;
-    let down = median(pairs.iter().map(|(_, down)| Ok(*down)))?;
-    println!("full bottle, images present, median of {}:", arguments.runs);
-    println!("  bare `docker compose up --detach --wait`  {:.2} s", up.as_secs_f64());
-    println!("  bare `docker compose down`                {:.2} s", down.as_secs_f64());
-    println!("  launch, command and teardown left out     {:.2} s", launched.as_secs_f64());
-    println!(
-        "  a launch adds                             {:.0} %",
-        (launched.as_secs_f64() / up.as_secs_f64() - 1.0) * 100.0
-    );
+        Ok(())
+    });
+    // The containers and networks of the kept bottles are removed already, and they have no derived image.
+    for topology in TOPOLOGIES {
+        _ = bench.compose(topology, &["down", "--volumes"]);
+        fs::remove_dir_all(bench.dir.join("state").join(kept(topology)))?;
+    }
+    measured?;
+    let topologies: BTreeMap<&str, Value> =
+        TOPOLOGIES.into_iter().zip(&figures).map(|(topology, figures)| (topology, figures.report())).collect();
+    let cores = std::thread::available_parallelism()?.get();
+    let report = json!({"rounds": arguments.runs, "cores": cores, "topologies": topologies});
+    fs::write(bench.dir.join("launch.json"), serde_json::to_string_pretty(&report)? + "\n")?;
+    for (topology, figures) in TOPOLOGIES.into_iter().zip(&figures) {
+        figures.print(topology);
+    }
+    println!("\nthe figures are in target/bench/launch.json");
     Ok(())
 }
 
-/// Returns the duration of the last step, according to the events.
-fn seconds(line: &str) -> Option<f64> {
-    let event: serde_json::Value = serde_json::from_str(line).ok()?;
-    (event["event"] == "step_finished").then(|| event["seconds"].as_f64())?
+/// Returns the slug of the bottle whose file the plain runs use.
+fn kept(topology: &str) -> String {
+    format!("bench-{topology}-kept")
 }
 
-fn median(values: impl Iterator<Item = Result<Duration>>) -> Result<Duration> {
-    let mut values = values.collect::<Result<Vec<_>>>()?;
-    values.sort_unstable();
-    values.get(values.len() / 2).copied().ok_or_else(|| "nothing was measured".into())
+struct Bench {
+    dir: PathBuf,
+    program: PathBuf,
 }
 
-/// Removes the files of the kept bottle. Its containers and networks are removed already, and it has no derived image.
-fn remove_kept(dir: &Path) -> Result<()> {
-    Ok(fs::remove_dir_all(dir.join("state/bench-kept"))?)
+impl Bench {
+    /// Launches a bottle and closes it, and adds the durations of both and of each step.
+    fn launch(&self, topology: &str, slug: &str, more: &[&str], figures: &mut Figures) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.current_dir(&self.dir).env("BENCH_TOKEN", "no-real-token").stdin(Stdio::null());
+        command.args(["--manifest", "bottle.yaml", "--agent", topology, "--state-dir", "state", "--slug", slug]);
+        let printed = command.args(["--events", "json"]).args(more).args(["--", "true"]).output()?;
+        let text = String::from_utf8_lossy(&printed.stderr).into_owned();
+        if !printed.status.success() {
+            return Err(text.into());
+        }
+        let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let time = |kind: &str, name: &str| {
+            let of_step = |event: &&Value| event["event"] == kind && (name.is_empty() || event["name"] == name);
+            events.iter().find(of_step).and_then(|event| seconds_of_day(event["time"].as_str()?))
+        };
+        let (started, out) = (time("step_started", "prepare the launch"), time("step_finished", "hand out the bottle"));
+        let (Some(started), Some(out)) = (started, out) else { return Err(format!("no launch in {text}").into()) };
+        figures.add(LAUNCH, elapsed(started, out));
+        let is_out = |event: &&Value| event["event"] == "step_finished" && event["name"] == "hand out the bottle";
+        let closing = events.iter().skip_while(|event| !is_out(event)).filter(|event| {
+            matches!(event["event"].as_str(), Some("step_started" | "step_finished")) && !is_out(event)
+        });
+        let closing: Vec<f64> = closing.filter_map(|event| seconds_of_day(event["time"].as_str()?)).collect();
+        if let (Some(first), Some(last)) = (closing.first(), closing.last()) {
+            figures.add(CLOSE, elapsed(*first, *last));
+        }
+        for event in events.iter().filter(|event| event["event"] == "step_finished") {
+            if let (Some(name), Some(seconds)) = (event["name"].as_str(), event["seconds"].as_f64()) {
+                let name = name.split(" claude-bottle").next().unwrap_or(name).split(" /").next().unwrap_or(name);
+                figures.add(&format!("step: {name}"), seconds);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs Compose on the file of the kept bottle and returns the seconds that it took.
+    fn compose(&self, topology: &str, verb: &[&str]) -> Result<f64> {
+        let slug = kept(topology);
+        let started = Instant::now();
+        let mut command = Command::new("docker");
+        command.args(["compose", "--project-name", &format!("claude-bottle-{slug}"), "--file"]);
+        command.arg(self.dir.join("state").join(&slug).join("docker-compose.yml")).args(verb);
+        output(&mut command)?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+}
+
+/// Returns the seconds since midnight of a time in RFC 3339.
+fn seconds_of_day(time: &str) -> Option<f64> {
+    let mut parts = time.split_once('T')?.1.trim_end_matches('Z').split(':').map(str::parse::<f64>);
+    let mut next = || parts.next()?.ok();
+    Some(next()? * 3600.0 + next()? * 60.0 + next()?)
+}
+
+/// Returns the seconds between two times of day, the second of which may be on the next day.
+fn elapsed(from: f64, to: f64) -> f64 {
+    if to < from { to + 86400.0 - from } else { to - from }
+}
+
+/// The seconds that each thing took, one number for each round.
+#[derive(Default)]
+struct Figures(BTreeMap<String, Vec<f64>>);
+
+impl Figures {
+    fn add(&mut self, name: &str, seconds: f64) {
+        self.0.entry(name.to_owned()).or_default().push(seconds);
+    }
+
+    /// Returns the value below which this percentage of the rounds is, or 0 without rounds.
+    fn percentile(&self, name: &str, percent: usize) -> f64 {
+        let mut sorted = self.0.get(name).cloned().unwrap_or_default();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().saturating_sub(1);
+        sorted.get((last * percent).div_ceil(100)).copied().unwrap_or_default()
+    }
+
+    fn ratios(&self) -> [(&'static str, f64); 2] {
+        let ratio = |ours: &str, bare: &str| self.percentile(ours, 50) / self.percentile(bare, 50);
+        [("launch / bare up --wait", ratio(LAUNCH, UP_WAIT)), ("close / bare down", ratio(CLOSE, DOWN))]
+    }
+
+    fn report(&self) -> Value {
+        let figure = |name: &String| json!({"p50": self.percentile(name, 50), "p95": self.percentile(name, 95), "seconds": self.0.get(name)});
+        let all: BTreeMap<&String, Value> = self.0.keys().map(|name| (name, figure(name))).collect();
+        json!({"figures": all, "ratios_of_p50": BTreeMap::from(self.ratios())})
+    }
+
+    fn print(&self, topology: &str) {
+        println!("\nbottle `{topology}`, images present, seconds:                 p50    p95");
+        for name in self.0.keys() {
+            println!("  {name:<50} {:>6.2} {:>6.2}", self.percentile(name, 50), self.percentile(name, 95));
+        }
+        for (name, ratio) in self.ratios() {
+            println!("  {name:<50} {ratio:>6.2}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let mut figures = Figures::default();
+        (1..=10).rev().for_each(|seconds| figures.add("x", f64::from(seconds)));
+        let shown = [0, 50, 95, 100].map(|percent| figures.percentile("x", percent).to_string());
+        assert_eq!(shown, ["1", "6", "10", "10"]);
+        assert!(figures.percentile("y", 50).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_launch_may_end_on_the_next_day() {
+        let time = |text: &str| seconds_of_day(text).unwrap();
+        let (from, to) = (time("2026-01-01T23:59:59.500Z"), time("2026-01-02T00:00:01.000Z"));
+        assert!((elapsed(from, to) - 1.5).abs() < 1e-6 && (elapsed(to, to)).abs() < 1e-6);
+    }
 }
