@@ -38,9 +38,10 @@ const FETCH_TIMEOUT_SECONDS: u32 = 120;
 const MIRRORS_MIB: u32 = 2048;
 /// Size in MiB of the tmpfs for the files that the scan unpacks.
 const SCRATCH_MIB: u32 = 512;
-/// Pattern of port 9418 in state "listening" in the kernel's table of sockets. The health check greps for it, without
-/// connecting.
-const LISTENS: &str = ":24CA 00000000:0000 0A";
+/// Script of the health check. It looks for port 9418 in state "listening" in the kernel's table of sockets, without
+/// connecting, and waits up to 3 s for a daemon that is still starting.
+const LISTENS: &str = "tries=60; until grep -q ':24CA 00000000:0000 0A' /proc/net/tcp
+do [ $((tries -= 1)) -gt 0 ] || exit 1; sleep 0.05; done";
 
 /// The sidecar that holds git keys and mirrors.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,7 +83,7 @@ impl Sidecar for GitGate {
         let in_memory = ByteSize::mib(u64::from(MIRRORS_MIB + SCRATCH_MIB)).bytes();
         let memory = Some(plan.plan().sidecar_memory().bytes() + in_memory);
         (service.mem_limit, service.memswap_limit) = (memory, memory);
-        service.healthcheck = Some(health_check(plan, &["grep", "-q", LISTENS, "/proc/net/tcp"]));
+        service.healthcheck = Some(health_check(plan, &["sh", "-c", LISTENS]));
         service
     }
 
