@@ -169,3 +169,9 @@ pub(crate) fn check_env_name(name: &str) -> Result<(), EngineError> {
     }
     Ok(())
 }
+
+/// Returns whole seconds, rounded up. Compose would read 0 as no time at all.
+pub(crate) fn seconds(duration: Duration) -> String {
+    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    whole.to_string()
+}

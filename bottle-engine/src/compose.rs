@@ -10,7 +10,7 @@ use std::time::Duration;
 use bottle_exec::{Command, EnvValue, ExecError, OutputPolicy, OutputSink, SecretValue, Stream};
 use serde::Deserialize;
 
-use crate::client::{Engine, check_env_name, parse};
+use crate::client::{Engine, check_env_name, parse, seconds};
 use crate::error::EngineError;
 use crate::info::Capability;
 
@@ -254,10 +254,4 @@ fn with_secrets(
         check_env_name(&name)?;
         Ok(command.with_env(name, EnvValue::Secret(value)))
     })
-}
-
-/// Returns whole seconds, rounded up. Compose would read 0 as no time at all.
-fn seconds(duration: Duration) -> String {
-    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-    whole.to_string()
 }

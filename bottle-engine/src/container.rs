@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bottle_exec::{Child, Command, Output, OutputPolicy, Stdin};
 
 use crate::arrival::{Listing, unreadable};
-use crate::client::{Engine, pass_env};
+use crate::client::{Engine, pass_env, seconds};
 use crate::error::EngineError;
 use crate::exec::Exec;
 use crate::info::Flavour;
@@ -246,6 +246,21 @@ impl Engine {
         let words = ["container", "inspect", "--size", "--format", "{{.SizeRw}}", container];
         let output = self.run_if_there(&self.query(words).with_timeout(Duration::from_secs(120)))?;
         Ok(output.and_then(|output| output.stdout.text().trim().parse().ok()))
+    }
+
+    /// Stops containers at the same time: each gets SIGTERM, and SIGKILL after the grace, in whole seconds.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when one of the containers does not exist or cannot be stopped.
+    pub fn stop<'a>(&self, containers: impl IntoIterator<Item = &'a str>, grace: Duration) -> Result<(), EngineError> {
+        let containers: Vec<&str> = containers.into_iter().collect();
+        if containers.is_empty() {
+            return Ok(());
+        }
+        let command = self.change(["stop", "-t", &seconds(grace)]).with_args(&containers);
+        let command = command.with_timeout(grace + self.limits.change).with_label("stop the services");
+        self.run(&command).map(drop)
     }
 
     /// Suspends every process of a container.

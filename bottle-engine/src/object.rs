@@ -270,14 +270,31 @@ impl Engine {
     ///
     /// Returns an error when the object exists and cannot be removed.
     pub fn remove(&self, kind: ObjectKind, name: &str) -> Result<bool, EngineError> {
-        let command = self.change([kind.as_str(), "rm"]);
-        let command = match kind {
-            ObjectKind::Container => command.with_args(["--force", "--volumes"]),
-            ObjectKind::Image | ObjectKind::Network | ObjectKind::Volume => command,
-        };
-        let command = command.with_arg(name).with_label(format!("remove {kind} {name}"));
+        let command = self.removal(kind).with_arg(name).with_label(format!("remove {kind} {name}"));
         let there = self.run_if_there(&command)?;
         Ok(there.is_some())
+    }
+
+    /// Removes objects of one kind with one command. Containers are killed first and their anonymous volumes are removed
+    /// with them. What does not exist is no error.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when one of the objects exists and cannot be removed.
+    pub fn remove_all(&self, kind: ObjectKind, names: &[String]) -> Result<(), EngineError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let command = self.removal(kind).with_args(names).with_label(format!("remove {kind} {}", names.join(" ")));
+        self.run_if_there(&command).map(drop)
+    }
+
+    fn removal(&self, kind: ObjectKind) -> Command {
+        let command = self.change([kind.as_str(), "rm"]);
+        match kind {
+            ObjectKind::Container => command.with_args(["--force", "--volumes"]),
+            ObjectKind::Image | ObjectKind::Network | ObjectKind::Volume => command,
+        }
     }
 
     /// Creates a bridge network.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bottle_engine::Engine;
@@ -160,8 +161,18 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
     }
     let engine = engine.clone().with_control(engine.control().for_cleanup());
     let undoer = options.undoer(&engine, Some(file.state_dir()), &names, file.origin(&engine));
-    for undo in journal.undo.into_iter().rev() {
-        let outcome = attempt(&undoer, undo, &*options.observer);
+    let mut undos = journal.undo.into_iter().rev().peekable();
+    while let Some(undo) = undos.next() {
+        let outcome = thread::scope(|scope| {
+            // While the logs are saved, the services stop.
+            if let (Undo::DumpLogs { .. }, Some(next @ Undo::ComposeDown { project, .. })) = (&undo, undos.peek())
+                && undoer.check(next).is_ok()
+            {
+                // The next undo reports what goes wrong.
+                scope.spawn(|| drop(undoer.stop(project)));
+            }
+            attempt(&undoer, undo, &*options.observer)
+        });
         if outcome.error.is_none() || !outcome.undo.is_retried() {
             note(&mut report, file.mark_done(&outcome.undo));
         }

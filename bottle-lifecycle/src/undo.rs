@@ -7,9 +7,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
-use bottle_engine::{ComposeProject, Engine, EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
+use bottle_engine::{ComposeProject, ContainerState, Engine, EngineError, Filter, Object, ObjectKind, PROJECT_LABEL};
 use bottle_exec::{Event, Observer};
 use bottle_files::{PrivateDir, real_path};
 use bottle_plan::{LabelKey, Names, Service};
@@ -23,8 +24,7 @@ use crate::home::{Foreign, Home};
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Undo {
-    /// Stops and removes every container, network and declared volume of a project. They are found by label if the
-    /// Compose file is lost or Compose fails.
+    /// Stops and removes every container, network and declared volume of a project. They are found by their labels.
     ComposeDown {
         /// Name of the project.
         project: String,
@@ -226,6 +226,10 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     fs::remove_dir_all(path)
 }
 
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// The origin of undos.
 #[derive(Debug)]
 pub(crate) enum Origin {
@@ -297,9 +301,7 @@ impl Undoer<'_> {
 
     pub(crate) fn undo(&self, undo: &Undo) -> Result<(), UndoError> {
         match undo {
-            Undo::ComposeDown { project, compose_file, project_dir } => {
-                self.compose_down(&ComposeProject::new(project, project_dir, compose_file))
-            }
+            Undo::ComposeDown { project, .. } => self.take_down(project),
             Undo::DumpLogs { project, compose_file, project_dir, log } => {
                 let project = ComposeProject::new(project, project_dir, compose_file);
                 Ok(self.engine.compose(&project)?.logs_to(log)?)
@@ -321,31 +323,56 @@ impl Undoer<'_> {
         }
     }
 
-    /// Takes a project down and then removes what is left of it. The Compose file can be lost or damaged, Compose can
-    /// fail halfway, and a killed `up` can have requested one more container.
-    fn compose_down(&self, project: &ComposeProject) -> Result<(), UndoError> {
-        let label = Filter::LabelValue(PROJECT_LABEL.to_owned(), project.name.clone());
-        if let Origin::Disk(home) = &self.origin {
-            for container in self.engine.list(ObjectKind::Container, &label)? {
-                if !self.owns(home, &container)? {
-                    let accepted = format!("containers of project `{}` with the labels of the bottle", project.name);
-                    return Err(UndoError::Foreign { found: container.name, accepted });
-                }
+    /// Stops and removes the containers of a project, and then its networks and volumes at the same time. All are found by
+    /// Compose's labels. A second look finds what a killed `create` still made.
+    fn take_down(&self, project: &str) -> Result<(), UndoError> {
+        let first = self.remove_project(project);
+        if let Ok(false) = first {
+            return Ok(());
+        }
+        self.remove_project(project).map(drop)
+    }
+
+    /// Removes what a project has now. Returns false if there was nothing.
+    fn remove_project(&self, project: &str) -> Result<bool, UndoError> {
+        let label = Filter::LabelValue(PROJECT_LABEL.to_owned(), project.to_owned());
+        let list = |kind| self.engine.list(kind, &label);
+        let (containers, networks, volumes) = thread::scope(|scope| {
+            let networks = scope.spawn(|| list(ObjectKind::Network));
+            let volumes = scope.spawn(|| list(ObjectKind::Volume));
+            (self.stop(project), joined(networks), joined(volumes))
+        });
+        let (containers, networks, volumes) = (containers?, networks?, volumes?);
+        let names = |objects: &[Object]| objects.iter().map(|object| object.name.clone()).collect::<Vec<_>>();
+        self.engine.remove_all(ObjectKind::Container, &containers)?;
+        thread::scope(|scope| {
+            let removals = names(&networks).into_iter().map(|name| (ObjectKind::Network, vec![name]));
+            let removals = removals.chain([(ObjectKind::Volume, names(&volumes))]);
+            let running: Vec<_> =
+                removals.map(|(kind, names)| scope.spawn(move || self.engine.remove_all(kind, &names))).collect();
+            running.into_iter().map(joined).collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
+        })?;
+        Ok(!(containers.is_empty() && networks.is_empty() && volumes.is_empty()))
+    }
+
+    /// Stops the containers of a project that run, and returns the names of all.
+    pub(crate) fn stop(&self, project: &str) -> Result<Vec<String>, UndoError> {
+        let label = Filter::LabelValue(PROJECT_LABEL.to_owned(), project.to_owned());
+        let containers = self.engine.containers(&label)?;
+        for (name, state) in &containers {
+            let container = Object { kind: ObjectKind::Container, name: name.clone(), labels: state.labels.clone() };
+            if let Origin::Disk(home) = &self.origin
+                && !self.owns(home, &container)?
+            {
+                let accepted = format!("containers of project `{project}` with the labels of the bottle");
+                return Err(UndoError::Foreign { found: container.name, accepted });
             }
         }
-        let down = if fs::exists(&project.file).unwrap_or(false) {
-            self.engine.compose(project).and_then(|compose| compose.down(self.grace))
-        } else {
-            Ok(())
-        };
-        for kind in [ObjectKind::Container, ObjectKind::Network, ObjectKind::Volume] {
-            for object in self.engine.list(kind, &label)? {
-                self.engine.remove(kind, &object.name)?;
-            }
-        }
-        // Nothing is left, so the error of Compose does not matter.
-        drop(down);
-        Ok(())
+        let is_over = |state: &ContainerState| matches!(state.status.as_str(), "created" | "exited" | "dead");
+        let running = containers.iter().filter(|(_, state)| !is_over(state)).map(|(name, _)| name.as_str());
+        // One that cannot be stopped is killed when it is removed.
+        drop(self.engine.stop(running, self.grace));
+        Ok(containers.into_iter().map(|(name, _)| name).collect())
     }
 
     /// Removes an object. One that has the name of the bottle's object, but not its labels, is somebody else's and stays.
