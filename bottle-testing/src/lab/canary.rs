@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use super::{base64, docker, run};
+use super::{base64, docker, run, scratch};
 
 /// A search for secrets, with its results: a table of place, bytes searched, and secrets found.
 #[derive(Debug, Default)]
@@ -81,13 +81,15 @@ impl Hunt {
         }
     }
 
-    /// Searches files of the temporary directories that were written since a time, of at most 4 MiB.
+    /// Searches files of the temporary directories that were written since a time, of at most 4 MiB. The tests' own scratch
+    /// directory is left out: it may be in one of them, and is searched as the state directory.
     pub fn temporary(&mut self, since: SystemTime) {
         self.search("temporary directories", "");
         let mut directories: BTreeSet<_> = ["/tmp", "/var/tmp", "/dev/shm"].map(Into::into).into();
         directories.insert(std::env::temp_dir());
+        let scratch = scratch();
         for directory in directories {
-            let is_new = |path: &Path| path.metadata().and_then(|of| of.modified()).is_ok_and(|at| at >= since);
+            let is_new = |path: &Path| !path.starts_with(&scratch) && path.metadata().and_then(|of| of.modified()).is_ok_and(|at| at >= since);
             for (_, bytes) in files_below(&directory).into_iter().filter(|(path, _)| is_new(path)) {
                 self.search("temporary directories", bytes);
             }
