@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use crate::audit::line::{AuditLine, AuditOutcome, AuditSource};
 
 /// Returns a log line of pipelock as an audit line: a `blocked` request as a refused `request` with the scanner as its
-/// reason, everything else under its own name.
+/// reason, a `forward_http` as a `request` that was done, a `tunnel_open` as a `tunnel` that was opened, everything else
+/// under its own name.
 pub(super) fn translated(mut line: Map<String, Value>) -> Option<AuditLine> {
     let mut take = |key: &str| match line.remove(key)? {
         Value::String(text) => Some(text),
@@ -15,7 +16,6 @@ pub(super) fn translated(mut line: Map<String, Value>) -> Option<AuditLine> {
     let event = take("event")?;
     let (scanner, method) = (take("scanner"), take("method"));
     let target = take("url").or_else(|| take("target"));
-    let is_blocked = event == "blocked";
     let mut details = Map::new();
     let mut put = |key: &str, value: Value| drop(details.insert(key.to_owned(), value));
     if let Some((host, port, path)) = target.as_deref().and_then(place) {
@@ -29,16 +29,22 @@ pub(super) fn translated(mut line: Map<String, Value>) -> Option<AuditLine> {
     if let Some(why) = take("reason").or_else(|| take("error")) {
         put("detail", why.into());
     }
+    for (theirs, ours) in [("status_code", "status"), ("size_bytes", "bytes_down"), ("total_bytes", "bytes")] {
+        line.remove(theirs).into_iter().for_each(|number| drop(details.insert(ours.to_owned(), number)));
+    }
+    let (event, outcome) = match &event[..] {
+        "blocked" => ("request".to_owned(), Some(AuditOutcome::Refused)),
+        "forward_http" => ("request".to_owned(), Some(AuditOutcome::Done)),
+        "tunnel_open" => ("tunnel".to_owned(), Some(AuditOutcome::Done)),
+        "error" => (event, Some(AuditOutcome::Failed)),
+        _ => (event.to_lowercase().replace('_', "-"), None),
+    };
     Some(AuditLine {
         ts,
         sidecar: AuditSource::Pipelock,
-        event: if is_blocked { "request".to_owned() } else { event.to_lowercase().replace('_', "-") },
+        event,
         slug: None,
-        outcome: match event.as_str() {
-            "blocked" => Some(AuditOutcome::Refused),
-            "error" => Some(AuditOutcome::Failed),
-            _ => None,
-        },
+        outcome,
         reason: scanner,
         finding: None,
         details,
@@ -73,6 +79,24 @@ fn with_milliseconds(time: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_passed_is_in_the_audit_too() {
+        let translated = |json: &str| translated(serde_json::from_str(json).unwrap()).unwrap();
+        let request = translated(
+            r#"{"event":"forward_http","method":"GET","url":"http://web.test/x?y=1","status_code":404,"size_bytes":10,
+                "time":"2026-01-02T03:04:05Z"}"#,
+        );
+        assert_eq!((&*request.event, request.outcome), ("request", Some(AuditOutcome::Done)));
+        assert_eq!(
+            (request.text("path"), request.port(), &request.details["status"]),
+            (Some("/x"), Some(80), &404.into())
+        );
+        let tunnel = translated(r#"{"event":"tunnel_open","target":"web.test:443","time":"2026-01-02T03:04:05Z"}"#);
+        assert_eq!((&*tunnel.event, tunnel.outcome, tunnel.port()), ("tunnel", Some(AuditOutcome::Done), Some(443)));
+        let start = translated(r#"{"event":"startup","listen":"0.0.0.0:8888","time":"2026-01-02T03:04:05Z"}"#);
+        assert_eq!((&*start.event, start.outcome, start.details.len()), ("startup", None, 0));
+    }
 
     #[test]
     fn a_target_has_host_port_and_path_without_its_query() {

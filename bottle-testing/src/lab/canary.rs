@@ -89,7 +89,9 @@ impl Hunt {
         directories.insert(std::env::temp_dir());
         let scratch = scratch();
         for directory in directories {
-            let is_new = |path: &Path| !path.starts_with(&scratch) && path.metadata().and_then(|of| of.modified()).is_ok_and(|at| at >= since);
+            let is_new = |path: &Path| {
+                !path.starts_with(&scratch) && path.metadata().and_then(|of| of.modified()).is_ok_and(|at| at >= since)
+            };
             for (_, bytes) in files_below(&directory).into_iter().filter(|(path, _)| is_new(path)) {
                 self.search("temporary directories", bytes);
             }
