@@ -1,5 +1,6 @@
 //! Launchers that die and engines that fail. Nothing may be left behind.
 
+mod acp;
 mod crowd;
 mod disk;
 mod handle;
