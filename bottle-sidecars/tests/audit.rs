@@ -76,7 +76,7 @@ fn the_schema_refuses_a_line_without_its_common_fields() {
     let wrong = [
         ("ts", json!("2026-01-02T03:04:05Z")),
         ("ts", Value::Null),
-        ("sidecar", json!("pipelock")),
+        ("sidecar", json!("seal")),
         ("event", json!("two words")),
         ("outcome", json!("served")),
         ("reason", json!(1)),
