@@ -236,6 +236,7 @@ mod tests {
                 if let Some(time) = json.get_mut("seconds") {
                     assert!(time.take().as_f64().is_some_and(|time| time < 5.0));
                 }
+                json.sort_all_objects();
                 seen.lock().unwrap().push(json.to_string());
             })
         };

@@ -1,6 +1,6 @@
 //! The work of the agent, taken out of a bottle without trust.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Bottle {
     /// [`WorkError::NoBase`] when the workspace was not copied. Other errors when it exceeds the limits, or cannot be read.
     pub fn changes(&self) -> Result<Changes, BottleError> {
         let (base, now) = self.trees(&self.engine, &self.limits)?;
-        Ok(now.changes_since(&base))
+        Ok(now.changes_since(&base, &self.limits)?)
     }
 
     /// Returns the changes as a binary patch for `git apply`: empty if there are none. Git on this host makes it from the
@@ -65,7 +65,7 @@ impl Bottle {
     /// As [`changes`](Bottle::changes), and when the changed files exceed [`WorkLimits::taken`], or this host has no git.
     pub fn patch(&self) -> Result<Vec<u8>, BottleError> {
         let (base, now) = self.trees(&self.engine, &self.limits)?;
-        let changes = now.changes_since(&base);
+        let changes = now.changes_since(&base, &self.limits)?;
         let git = self.git()?;
         let packed = open(self.packed())?;
         let patch = self.stream(&self.engine, &self.limits, |tar| git.patch(&packed, &base, &now, &changes, tar))?;
@@ -73,7 +73,8 @@ impl Bottle {
         Ok(patch)
     }
 
-    /// Writes the [`patch`](Bottle::patch) to a file of this host, mode 0600 if it is new. A link in its place is replaced.
+    /// Writes the [`patch`](Bottle::patch) to a file of this host, mode 0600 if it is new. A link to a file is replaced; into
+    /// a device or a pipe, the patch is written.
     ///
     /// # Errors
     ///
@@ -81,7 +82,12 @@ impl Bottle {
     pub fn write_patch(&self, file: &Path) -> Result<(), BottleError> {
         let patch = self.patch()?;
         let failed = |source| WorkError::Write { path: file.to_owned(), source };
-        let written = bottle_files::write(file, &patch, 0o600).map_err(failed);
+        let is_special = fs::metadata(file).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
+        let written = if is_special {
+            File::options().write(true).open(file).and_then(|mut file| file.write_all(&patch)).map_err(failed)
+        } else {
+            bottle_files::write(file, &patch, 0o600).map_err(failed)
+        };
         self.is_taken.store(written.is_ok(), Ordering::Relaxed);
         Ok(written?)
     }
@@ -129,8 +135,9 @@ impl Bottle {
             return Ok(None);
         }
         let engine = self.engine.clone().with_control(self.engine.control().for_cleanup());
-        let (base, now) = self.trees(&engine, &WorkLimits { time: LAST_LOOK, ..self.limits })?;
-        let count = now.changes_since(&base).files.len();
+        let limits = WorkLimits { time: LAST_LOOK / 2, ..self.limits };
+        let (base, now) = self.trees(&engine, &limits)?;
+        let count = now.changes_since(&base, &limits)?.files.len();
         let were = if count == 1 { "1 file was" } else { &format!("{count} files were") };
         Ok((count > 0).then(|| format!("{were} changed in the workspace of the bottle and not taken out")))
     }

@@ -1,9 +1,11 @@
 //! Differences between the workspace of a bottle and what was copied into it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use bottle_files::tar::Skipped;
 use ignore::Match;
@@ -18,8 +20,9 @@ const MAX_RULES: (u64, u64) = (64 << 10, 1 << 20);
 
 /// The files that the agent added, modified or deleted.
 ///
-/// The repository (`.git`) is left out; its commits are fetched by themselves. So are new files that a `.gitignore` of the
-/// workspace excludes, which are only counted.
+/// The repository (`.git`) is left out; its commits are fetched by themselves. So are new files that a `.gitignore`
+/// excludes, which are only counted. The rules are those that were copied in. Of the agent's own only `*` counts, in a
+/// directory that it made, as tools write it into their caches: a pattern of an agent could take any time and memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Changes {
@@ -154,11 +157,22 @@ impl Tree {
     }
 
     /// Returns the differences between what was copied into the bottle and this workspace.
-    pub fn changes_since(&self, base: &Self) -> Changes {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it takes longer than [`WorkLimits::time`].
+    pub fn changes_since(&self, base: &Self, limits: &WorkLimits) -> Result<Changes, WorkError> {
+        let until = Instant::now() + limits.time;
         let mut changes = Changes { skipped: self.skipped.clone(), ..Changes::default() };
-        let ignore = Ignore::new(&self.rules);
+        let mut ignore = Ignore::new(base, self);
         let paths: BTreeSet<&PathBuf> = base.files.keys().chain(self.files.keys()).collect();
         for path in paths {
+            if Instant::now() >= until {
+                return Err(WorkError::Read(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the comparison does not end in time (`WorkLimits::time`)",
+                )));
+            }
             let [before, after] = [base, self].map(|tree| tree.files.get(path).map(|found| found.state));
             let kind = match (before, after) {
                 (None, _) if ignore.covers(path) => {
@@ -172,7 +186,12 @@ impl Tree {
             };
             changes.files.push(Change { path: path.clone(), kind, before, after });
         }
-        changes
+        Ok(changes)
+    }
+
+    /// Returns true if a file is below the directory.
+    fn has_below(&self, directory: &Path) -> bool {
+        self.files.range(directory.to_owned()..).next().is_some_and(|(path, _)| path.starts_with(directory))
     }
 }
 
@@ -196,12 +215,24 @@ fn digest(content: &mut dyn Read) -> io::Result<[u8; 32]> {
     }
 }
 
-/// The rules of all `.gitignore` files of a workspace.
-struct Ignore(BTreeMap<PathBuf, Gitignore>);
+/// Number of directories of a path that rules are applied to. What is deeper is judged by the last of them.
+const MAX_DEPTH: usize = 64;
+
+/// The rules that exclude new files.
+struct Ignore {
+    /// The rules that were copied into the bottle, by their directory.
+    rules: BTreeMap<PathBuf, Gitignore>,
+    /// Directories that the agent made and that exclude everything in them.
+    caches: BTreeSet<PathBuf>,
+    /// Depth of the deepest directory with rules.
+    depth: usize,
+    /// The directories above the last path that was asked for, and whether each is excluded.
+    last: Vec<(OsString, bool)>,
+}
 
 impl Ignore {
-    fn new(rules: &BTreeMap<PathBuf, Vec<u8>>) -> Self {
-        let parsed = rules.iter().filter_map(|(directory, text)| {
+    fn new(base: &Tree, now: &Tree) -> Self {
+        let parsed = base.rules.iter().filter_map(|(directory, text)| {
             let mut builder = GitignoreBuilder::new("");
             for line in String::from_utf8_lossy(text).lines() {
                 // A line that is no pattern excludes nothing, as in git.
@@ -209,26 +240,39 @@ impl Ignore {
             }
             Some((directory.clone(), builder.build().ok()?))
         });
-        Self(parsed.collect())
+        let rules: BTreeMap<PathBuf, Gitignore> = parsed.collect();
+        let excludes_all = |text: &[u8]| text.split(|byte| *byte == b'\n').any(|line| line.trim_ascii() == b"*");
+        let own = now.rules.iter().filter(|(directory, text)| excludes_all(text) && !base.has_below(directory));
+        let caches = own.map(|(directory, _)| directory.clone()).filter(|it| !it.as_os_str().is_empty()).collect();
+        let depth = rules.keys().map(|directory| directory.components().count()).max().unwrap_or_default();
+        Self { rules, caches, depth, last: Vec::new() }
     }
 
-    /// Returns true if a rule excludes the file or a directory above it.
-    fn covers(&self, path: &Path) -> bool {
-        if self.0.is_empty() {
+    /// Returns true if a rule excludes the file or a directory above it. Paths are asked for in their order, so that each
+    /// directory is judged once.
+    fn covers(&mut self, path: &Path) -> bool {
+        if self.rules.is_empty() && self.caches.is_empty() {
             return false;
         }
-        let depth = path.components().count();
-        let mut prefix = PathBuf::new();
-        path.components().enumerate().any(|(at, part)| {
-            prefix.push(part);
-            self.excludes(&prefix, at + 1 < depth)
-        })
+        let above: Vec<&OsStr> = path.parent().into_iter().flatten().take(MAX_DEPTH).collect();
+        let known = self.last.iter().zip(&above).take_while(|((last, _), part)| last == *part).count();
+        self.last.truncate(known);
+        let mut directory: PathBuf = above[..known].iter().collect();
+        for part in &above[known..] {
+            directory.push(part);
+            let is_above = self.last.last().is_some_and(|(_, is_excluded)| *is_excluded);
+            let is_excluded = is_above || self.caches.contains(&directory) || self.excludes(&directory, true);
+            self.last.push(((*part).to_owned(), is_excluded));
+        }
+        let is_above = self.last.last().is_some_and(|(_, is_excluded)| *is_excluded);
+        is_above || above.len() < MAX_DEPTH && self.excludes(path, false)
     }
 
     /// Returns true if the rule that decides about this path alone excludes it. Those of deeper directories come first.
     fn excludes(&self, path: &Path, is_dir: bool) -> bool {
-        for directory in path.ancestors().skip(1) {
-            let Some(rules) = self.0.get(directory) else { continue };
+        let above = path.components().count() - 1;
+        for directory in path.ancestors().skip(1 + above.saturating_sub(self.depth)) {
+            let Some(rules) = self.rules.get(directory) else { continue };
             let Ok(relative) = path.strip_prefix(directory) else { continue };
             match rules.matched(relative, is_dir) {
                 Match::Ignore(_) => return true,

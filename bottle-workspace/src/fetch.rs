@@ -1,9 +1,13 @@
 //! The agent's commits, fetched into a repository of this host.
 
+use std::io;
 use std::path::Path;
 
 use crate::git::Git;
 use crate::work_error::WorkError;
+
+/// Most branches that are fetched: each becomes a file of the repository.
+const MAX_BRANCHES: usize = 1000;
 
 /// A branch of the agent that was fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,12 @@ impl Git<'_> {
         // Git would take another file for the address of a repository: `gitdir: …` leads to one of this host.
         let verify = self.command(Some(&quarantine)).with_args(["bundle", "verify", "--quiet"]).with_arg(bundle);
         self.run("verify the bundle of the agent's commits", &verify)?;
+        let heads = self.command(Some(&quarantine)).with_args(["bundle", "list-heads"]).with_arg(bundle);
+        let branches = self.run("list the agent's branches", &heads)?.lines().count();
+        if branches > MAX_BRANCHES {
+            let problem = format!("the agent has {branches} branches; accepted: at most {MAX_BRANCHES}");
+            return Err(WorkError::Read(io::Error::other(problem)));
+        }
         let words = [
             "fetch",
             "--quiet",

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use bottle_exec::{Control, Subprocess, chain};
 use bottle_workspace::{Changes, Git, Tree, WorkError, WorkLimits, export};
@@ -54,7 +55,7 @@ impl Host {
     }
 
     fn changes(&self) -> Changes {
-        self.tree("after").changes_since(&self.tree("before"))
+        self.tree("after").changes_since(&self.tree("before"), &self.limits).unwrap()
     }
 
     fn git<T>(&self, action: impl FnOnce(&Git<'_>) -> T) -> T {
@@ -67,7 +68,7 @@ impl Host {
 
     fn patch(&self) -> Result<Vec<u8>, WorkError> {
         let (before, after) = (self.tree("before"), self.tree("after"));
-        let changes = after.changes_since(&before);
+        let changes = after.changes_since(&before, &self.limits)?;
         let (base, tar) = (File::open(self.path("before.tar")).unwrap(), File::open(self.path("after.tar")).unwrap());
         self.git(|git| git.patch(&base, &before, &after, &changes, tar))
     }
@@ -76,6 +77,33 @@ impl Host {
         let fetched = self.git(|git| git.fetch(&self.path(bundle), &self.path("repository"), "refs/bottle/demo"))?;
         Ok(fetched.into_iter().map(|branch| branch.name).collect())
     }
+}
+
+/// Rules that a pattern matcher builds gigabytes for, and a deep directory that would be judged again for each file.
+const COSTLY: &str = r#"mkdir g; (cd g; perl -e 'srand 1; my @c=("a".."z"); open F,">.gitignore"; for(1..7800){print F join("",map{$c[rand 26]."*"}1..3)."\n"}
+                     close F; for(1..500){my $n=join "",map{$c[rand 26]}1..120; open F,">$n"; close F}')
+                     perl -e 'for(1..1950){mkdir q(a);chdir q(a)} open F,q(>.gitignore); print F q(q); close F; for(1..500){open F,qq(>f$_); close F}'"#;
+
+#[test]
+fn rules_of_the_agent_cost_nothing_and_those_of_its_caches_are_obeyed() {
+    let host = Host::new();
+    host.sh("before/work", BEFORE);
+    let caches = "for dir in venv src sub/cache; do mkdir -p $dir; printf '# made by a tool\\n*\\n' > $dir/.gitignore; : > $dir/new; done
+                  echo '*' >> .gitignore; : > seen; mkdir target; : > target/x";
+    host.sh("after/work", &format!("{BEFORE}; {caches}; {COSTLY}"));
+    let (before, after) = (host.tree("before"), host.tree("after"));
+    let started = Instant::now();
+    let changes = after.changes_since(&before, &host.limits).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let names = named(&changes);
+    // Only what was there before, or in a directory that the agent made, excludes anything.
+    for seen in ["Added seen", "Added src/new", "Modified .gitignore"] {
+        assert!(names.iter().any(|name| name == seen), "{seen}: {:?}", &names[..20]);
+    }
+    assert!(!names.iter().any(|name| name.contains("venv") || name.contains("cache") || name.contains("target")));
+    assert_eq!((changes.ignored, changes.files.len()), (5, 1 + 2 + 1 + 501 + 501));
+    let none = WorkLimits { time: Duration::ZERO, ..host.limits };
+    assert!(chain(&after.changes_since(&before, &none).unwrap_err()).contains("does not end in time"));
 }
 
 /// Returns the changes as `kind path`.
@@ -117,8 +145,10 @@ fn changes_are_found_whatever_they_are() {
     let run = changes.files.iter().find(|change| change.path == Path::new("run")).unwrap();
     let (before, after) = (run.before.unwrap(), run.after.unwrap());
     assert_eq!((before.mode, after.mode, after.size, before.sha256 == after.sha256), (0o644, 0o755, 4, true));
-    // Without the rule, the file counts.
+    // The rules are those that were copied in. Without one, the file counts.
     fs::remove_file(host.path("after/work/.gitignore")).unwrap();
+    assert!(!named(&host.changes()).contains(&"Added target/out".to_owned()));
+    fs::remove_file(host.path("before/work/.gitignore")).unwrap();
     assert!(named(&host.changes()).contains(&"Added target/out".to_owned()));
 }
 

@@ -26,7 +26,7 @@ fn the_line_that_a_refusal_names_allows_what_was_refused() {
             route,
             "https://outside.test/echo",
             "GET outside.test/echo",
-            "egress: {routes: [{host: outside.test, paths: [/echo]}]}",
+            "egress: {routes: [{host: outside.test, paths: [/echo], methods: [GET]}]}",
         ),
         (
             route,

@@ -20,7 +20,7 @@ impl Manifest {
             }
         }
         schema.insert("$id".to_owned(), "bottle.schema.json".into());
-        text(&schema)
+        text(schema)
     }
 }
 
@@ -39,7 +39,12 @@ fn title(name: &str) -> String {
     title
 }
 
-fn text(schema: &Schema) -> String {
+fn text(mut schema: Schema) -> String {
+    // A program may build serde_json so that it keeps the order of insertion.
+    if let Some(object) = schema.as_object_mut() {
+        object.sort_keys();
+        object.values_mut().for_each(serde_json::Value::sort_all_objects);
+    }
     // A `serde_json` value can always be serialized.
-    serde_json::to_string_pretty(schema).unwrap_or_default() + "\n"
+    serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
 }

@@ -114,5 +114,8 @@ pub enum AuditOutcome {
 /// Returns the JSON Schema of an [`AuditLine`]. `cargo xtask schema` writes it to
 /// `bottle-sidecars/images/shared/audit-line.schema.json`.
 pub fn json_schema() -> String {
-    format!("{:#}\n", schemars::schema_for!(AuditLine).as_value())
+    let mut schema = schemars::schema_for!(AuditLine).to_value();
+    // A program may build serde_json so that it keeps the order of insertion.
+    schema.sort_all_objects();
+    format!("{schema:#}\n")
 }

@@ -50,7 +50,9 @@ impl fmt::Display for Refusal {
 /// let lines: Vec<AuditLine> = vec![serde_json::from_str(line)?];
 /// let all = refusals(&lines);
 /// assert_eq!(all[0].tried, "GET api.example.com/v2/users");
-/// assert_eq!(all[0].allow.as_deref(), Some("egress: {routes: [{host: api.example.com, paths: [/v2/users]}]}"));
+/// assert_eq!(all[0].allow.as_deref(), Some(
+///     "egress: {routes: [{host: api.example.com, paths: [/v2/users], methods: [GET]}]}"
+/// ));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 pub fn refusals(lines: &[AuditLine]) -> Vec<Refusal> {
@@ -133,26 +135,22 @@ fn why(line: &AuditLine) -> String {
     text.to_owned()
 }
 
-/// Returns the manifest's line that would allow it. What the agent sent becomes a part of it only if a manifest may have
-/// it.
+/// Returns the manifest's line that would allow it and no more. What the agent sent becomes a part of it only if a manifest
+/// may have it.
 fn allow(line: &AuditLine) -> Option<String> {
-    let host: AllowedHost = line.text("host")?.parse().ok()?;
+    let host = quoted(line.text("host")?.parse::<AllowedHost>().ok()?.as_ref());
     let entry = match line.port() {
-        None | Some(80 | 443) => host.to_string(),
-        Some(port) => format!("'{host}:{port}'"),
+        None | Some(80 | 443) => host.clone(),
+        Some(port) => format!("'{}:{port}'", host.trim_matches('\'')),
     };
     match (line.sidecar, line.reason.as_deref()?) {
         (AuditSource::Pipelock, "allowlist") | (AuditSource::Egress, "port") => {
             Some(format!("egress: {{allow: [{entry}]}}"))
         }
-        (AuditSource::Egress, "host") => Some(format!("egress: {{routes: [{{host: {host}}}]}}")),
-        (AuditSource::Egress, "path") => {
-            let path: PathPrefix = line.text("path")?.parse().ok()?;
-            Some(format!("egress: {{routes: [{{host: {host}, paths: [{path}]}}]}}"))
-        }
-        (AuditSource::Egress, "method") => {
-            let method: Method = line.text("method")?.parse().ok()?;
-            Some(format!("egress: {{routes: [{{host: {host}, methods: [{method}]}}]}}"))
+        (AuditSource::Egress, "host" | "path" | "method") => {
+            let path = quoted(line.text("path")?.parse::<PathPrefix>().ok()?.as_str());
+            let method = quoted(line.text("method")?.parse::<Method>().ok()?.as_str());
+            Some(format!("egress: {{routes: [{{host: {host}, paths: [{path}], methods: [{method}]}}]}}"))
         }
         (AuditSource::Egress, "dlp") => match &line.finding.as_ref()?.pattern[..] {
             _ if is_encoded(line) => Some(format!("egress: {{allow: [{entry}]}}")),
@@ -161,6 +159,19 @@ fn allow(line: &AuditLine) -> Option<String> {
             _ => Some(format!("egress: {{allow: [{{host: {entry}, dlp: warn}}]}}")),
         },
         _ => None,
+    }
+}
+
+/// Returns a text as YAML reads it in a list: quoted, unless it can be nothing else.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '_' | '-');
+    let is_known = matches!(text, "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");
+    if text.chars().all(is_plain)
+        && (text.starts_with('/') || is_known || text.contains('.') && text.contains(char::is_alphabetic))
+    {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
     }
 }
 
@@ -191,8 +202,14 @@ mod tests {
     fn a_refusal_names_the_line_that_allows_it() {
         for (line, allowed) in [
             (request("port", r#""port":8443"#), Some("egress: {allow: ['a.example.com:8443']}")),
-            (request("method", r#""method":"PUT""#), Some("egress: {routes: [{host: a.example.com, methods: [PUT]}]}")),
-            (request("host", r#""method":"GET""#), Some("egress: {routes: [{host: a.example.com}]}")),
+            (
+                request("method", r#""method":"PUT","path":"/v1/x,/""#),
+                Some("egress: {routes: [{host: a.example.com, paths: ['/v1/x,/'], methods: [PUT]}]}"),
+            ),
+            (
+                request("host", r#""method":"TRUE","path":"/""#),
+                Some("egress: {routes: [{host: a.example.com, paths: [/], methods: ['TRUE']}]}"),
+            ),
             (
                 request("dlp", r#""finding":{"pattern":"github-token","place":"url"}"#),
                 Some("egress: {allow: [{host: a.example.com, dlp: warn}]}"),
@@ -210,20 +227,25 @@ mod tests {
     fn an_allowed_line_is_one_that_a_manifest_takes() {
         let lines = [
             request("port", r#""port":8443"#),
-            request("method", r#""method":"PUT""#),
-            request("path", r#""path":"/v1/x""#),
+            request("method", r#""method":"NULL","path":"/v1/it's,inject:""#),
+            request("path", r#""method":"GET","path":"/x,/""#),
             request("dlp", r#""finding":{"pattern":"github-token","place":"url"}"#),
         ];
-        for refusal in refusals(&lines) {
-            let line = refusal.allow.unwrap();
+        for asked in lines {
+            let line = only(asked.clone()).allow.unwrap();
             let text = format!("bottles:\n  b:\n    {line}\nagents: {{a: {{bottle: b, command: [id]}}}}");
-            bottle_plan::Manifest::parse(&text).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let manifest = bottle_plan::Manifest::parse(&text).unwrap_or_else(|error| panic!("{line}: {error}"));
+            for route in manifest.bottles.values().flat_map(|bottle| &bottle.egress.routes) {
+                let paths: Vec<&str> = route.paths.iter().map(PathPrefix::as_str).collect();
+                let methods: Vec<&str> = route.methods.iter().map(Method::as_str).collect();
+                assert_eq!((paths, methods), (vec![asked.text("path").unwrap()], vec![asked.text("method").unwrap()]));
+            }
         }
     }
 
     #[test]
     fn equal_refusals_are_counted_and_the_latest_is_last() {
-        let mut lines = vec![request("path", r#""path":"/x""#); 3];
+        let mut lines = vec![request("path", r#""method":"GET","path":"/x""#); 3];
         lines[2].ts = "2026-01-02T03:04:07.000Z".into();
         let mut other = request("path", r#""path":"/y""#);
         other.ts = "2026-01-02T03:04:06.000Z".into();
@@ -231,8 +253,8 @@ mod tests {
         let all = refusals(&lines);
         assert_eq!(all.iter().map(|refusal| refusal.count).collect::<Vec<_>>(), [1, 3]);
         let text = all[1].to_string();
-        let shown = "2026-01-02T03:04:07.000Z  a.example.com/x (3 times)\n    egress: no route of the host allows the path\n    to \
-                     allow it: egress: {routes: [{host: a.example.com, paths: [/x]}]}";
+        let shown = "2026-01-02T03:04:07.000Z  GET a.example.com/x (3 times)\n    egress: no route of the host allows the path\n    to \
+                     allow it: egress: {routes: [{host: a.example.com, paths: [/x], methods: [GET]}]}";
         assert_eq!(text, shown);
     }
 
