@@ -180,6 +180,21 @@ impl Engine {
         self.run(&command).map(drop)
     }
 
+    /// Returns a small file or directory of a container as a tar of at most [`Command::CAPTURE_LIMIT`] bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the path does not exist, or the tar is larger.
+    pub fn cp_out_small(&self, container: &str, path: &str) -> Result<Vec<u8>, EngineError> {
+        let command = self.cp_out_command(container, path, CopyMethod::Engine, None);
+        let output = self.run(&command)?;
+        if output.stdout.is_truncated() {
+            let reason = format!("it has more than {} bytes", Command::CAPTURE_LIMIT);
+            return Err(EngineError::answer(&command, &reason, ""));
+        }
+        Ok(output.stdout.bytes())
+    }
+
     /// Like [`cp_out`](Engine::cp_out), but returns the engine's client while it runs. Its standard output is the tar stream,
     /// which the caller bounds. Only with the client's success is it complete.
     ///

@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::time::Duration;
 
 use bottle_compose::sidecar::PROBED_HOST;
-use bottle_engine::{CopyMethod, Engine, Exec};
+use bottle_engine::{Engine, Exec};
 use bottle_exec::Stdin;
 
 use crate::expected::Expected;
@@ -129,10 +129,9 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 
 /// Takes the program from the seal's container.
 fn program(engine: &Engine, expected: &Expected) -> Result<Vec<u8>, VerifyError> {
-    let file = tempfile::NamedTempFile::new().map_err(VerifyError::Program)?;
-    engine.cp_out(&expected.seal, PROGRAM, file.path(), CopyMethod::Engine, None)?;
+    let packed = engine.cp_out_small(&expected.seal, PROGRAM)?;
     let unpack = || -> io::Result<Vec<u8>> {
-        let mut archive = tar::Archive::new(file.reopen()?);
+        let mut archive = tar::Archive::new(&*packed);
         let mut entry = archive.entries()?.next().ok_or(io::ErrorKind::NotFound)??;
         let mut program = Vec::new();
         entry.read_to_end(&mut program)?;

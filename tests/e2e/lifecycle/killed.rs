@@ -58,6 +58,7 @@ fn launch(state: &Path, slug: &str, stop: Option<usize>, after: u64) -> Option<i
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "lifecycle::killed::launcher"])
         .env(TOLD, format!("{}|{slug}|{stop}|{after}", state.display()))
+        .env("TMPDIR", state.with_extension("tmp"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
@@ -99,6 +100,8 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
     variable("BOTTLE_E2E_PIPELOCK");
     let place = Place::new();
     let (state, site) = (place.state(), place.site());
+    let temporary = state.with_extension("tmp");
+    fs::create_dir(&temporary).unwrap();
     // The first launch may build images. Later ones do not.
     assert_eq!(launch(&state, "first", None, 0), None);
     assert_eq!(launch(&state, "whole", None, 0), None);
@@ -130,6 +133,7 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
         let left = residue(&state, &slug);
         println!("| {} | {after} | {undone} | {took:.2} | {} |", event.replace(&slug, "…"), left.len());
         assert_eq!(left, Vec::<String>::new(), "{event}");
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{event}: a temporary file is left");
         let again = site.recover().unwrap();
         assert!(again.is_clean() && again.recovered.is_empty(), "{event}: {again:?}");
     }
