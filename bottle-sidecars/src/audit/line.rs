@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 /// One audit line: a JSON object that egress, git-gate or supervise writes to its standard output.
 ///
-/// Pipelock writes lines of its own format, which an [`AuditReader`] translates. The hash-chained log of supervise is a
+/// Pipelock writes lines of its own format, which an `AuditReader` translates. The hash-chained log of supervise is a
 /// file; see `bottle-sidecars/images/supervise/FORMAT.md`.
 ///
 /// ```
@@ -81,7 +81,7 @@ pub enum AuditSource {
     GitGate,
     /// The server that takes proposals.
     Supervise,
-    /// The firewall. Only an [`AuditReader`] makes such lines.
+    /// The firewall. Only an `AuditReader` makes such lines.
     Pipelock,
 }
 
