@@ -132,7 +132,7 @@ fn a_token_is_found_only_in_egress() {
         .ok();
     assert_eq!(header(&arrived(&lab, "by=leaks")[0], "x-api-key"), [tokens.api.as_str()], "the token was not in use");
     let commands = commands.stop();
-    assert!(commands.contains("compose\0") && commands.contains("\0up\0"), "{commands:?}");
+    assert!(commands.contains("compose\0") && commands.contains("\0create\0"), "{commands:?}");
     tokens.assert_absent("a command line of the host", commands);
     tokens.assert_absent("an event", &*told.lock().unwrap());
     tokens.assert_absent("the options' debug form", format!("{options:?}"));

@@ -298,7 +298,7 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
     let place = Place::new();
     let bin = place.root.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    for hangs in ["logs", "down"] {
+    for hangs in ["logs", "stop"] {
         let docker = bin.join("docker");
         let real = bottle_testing::lab::run(Command::new("sh").args(["-c", "command -v docker"]));
         let script = format!(
@@ -314,7 +314,7 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
         command.arg(inner.get_program()).args(inner.get_args()).current_dir(inner.get_current_dir().unwrap());
         let mut terminal = Terminal::start(&command, 24, 80);
         terminal.wait_for("write the Compose file");
-        // Compose is only called for a project that has containers.
+        // A teardown only stops what is there.
         let deadline = Instant::now() + Duration::from_secs(30);
         let has_container = || {
             let names = ["ps", "--all", "--quiet", "--filter", "name=^claude-bottle-pipelock-hung$"];
@@ -347,7 +347,7 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
             env
         };
         // Saving the logs is not retried.
-        if hangs == "down" {
+        if hangs == "stop" {
             let mut terminal = Terminal::start(&client(bin.to_str().unwrap()), 24, 80);
             std::thread::sleep(Duration::from_secs(2));
             let pressed = Instant::now();
