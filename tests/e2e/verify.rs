@@ -89,9 +89,8 @@ fn every_protection_of_a_bottle_holds_under_gvisor() {
     holds_under("runsc");
 }
 
-fn takes_little_time_under(runtime: &str) {
-    /// Time, in milliseconds, that a quick verification may add to a launch.
-    const BOUND: u128 = 250;
+/// Asserts that most quick verifications take at most `bound` milliseconds.
+fn takes_little_time_under(runtime: &str, bound: u128) {
     needs_runtime(runtime);
     let lab = Lab::new(&format!("verify-time-{runtime}"));
     let git = "git: {upstreams: [{name: app, url: 'https://outside.test/app.git', token: VERIFY_TOKEN}]}";
@@ -110,21 +109,21 @@ fn takes_little_time_under(runtime: &str) {
     figure(format_args!(
         "a quick verification of every sidecar under {runtime}: median {median} ms, {fastest} to {slowest}"
     ));
-    // What else runs on the machine only adds to the time.
-    assert!(fastest <= BOUND, "the fastest of {took:?} ms takes more than {BOUND}");
+    assert!(median <= bound, "the median of {took:?} ms is more than {bound}");
     assert!(bottle.close().unwrap().is_clean());
 }
 
 #[test]
 #[ignore = "needs a container engine"]
 fn a_quick_verification_is_measured() {
-    takes_little_time_under("runc");
+    takes_little_time_under("runc", 250);
 }
 
+/// Each command that starts in a gVisor takes some 50 ms longer, so the bound of 250 ms is not reached there.
 #[test]
 #[ignore = "needs a container engine with the runtime runsc"]
 fn a_quick_verification_is_measured_under_gvisor() {
-    takes_little_time_under("runsc");
+    takes_little_time_under("runsc", 500);
 }
 
 /// Launches a weakened bottle, and returns the protections that the launch found missing. Nothing is left of it.

@@ -10,7 +10,9 @@ use agent_client_protocol::v1::schema::{
     TextContent,
 };
 use agent_client_protocol::{AcpAgent, AcpAgentConfig, Agent, Client, on_receive_notification};
-use bottle_testing::lab::{docker, example, pipelock_image, scratch};
+use bottle::Bottles;
+use bottle::plan::StateRoot;
+use bottle_testing::lab::{docker, engine, example, host, pipelock_image, scratch};
 use tokio::runtime::Builder;
 
 #[test]
@@ -58,9 +60,16 @@ fn an_editor_talks_to_an_agent_in_a_bottle() {
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), client).await.unwrap().unwrap() });
     let answer = answers.lock().unwrap().clone();
     assert!(answer.starts_with("the note of ") && answer.ends_with(": hello") && !answer.contains("of 0:"), "{answer}");
+    // The client kills what it started, so a recovery removes what the launcher had no time for.
+    let bottles = Bottles::new(engine(), host()).with_state_root(StateRoot::at(place.path().join("state")));
+    let left = || {
+        let containers = docker(["ps", "--all", "--format", "{{.Names}}", "--filter", "name=-acp-editor-"]).stdout;
+        containers + &docker(["images", "--format", "{{.Tag}}", "claude-bottle-workspace:acp-editor-*"]).stdout
+    };
     let until = std::time::Instant::now() + Duration::from_secs(30);
-    while docker(["ps", "--all", "--format", "{{.Names}}"]).stdout.contains("-acp-editor") {
-        assert!(std::time::Instant::now() < until, "the bottle is still there");
+    while !left().is_empty() {
+        assert!(std::time::Instant::now() < until, "left: {}", left());
         std::thread::sleep(Duration::from_millis(200));
+        assert!(bottles.recover().unwrap().is_clean());
     }
 }

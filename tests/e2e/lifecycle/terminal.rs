@@ -314,13 +314,13 @@ fn the_second_control_c_ends_a_teardown_that_hangs_within_a_second() {
         command.arg(inner.get_program()).args(inner.get_args()).current_dir(inner.get_current_dir().unwrap());
         let mut terminal = Terminal::start(&command, 24, 80);
         terminal.wait_for("write the Compose file");
-        // A teardown only stops what is there.
+        // A teardown only stops what runs.
         let deadline = Instant::now() + Duration::from_secs(30);
-        let has_container = || {
-            let names = ["ps", "--all", "--quiet", "--filter", "name=^claude-bottle-pipelock-hung$"];
+        let is_running = || {
+            let names = ["ps", "--quiet", "--filter", "name=^claude-bottle-pipelock-hung$"];
             !bottle_testing::lab::docker(names).stdout.trim().is_empty()
         };
-        while !has_container() && Instant::now() < deadline {
+        while !is_running() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
         }
         terminal.press("\x03");
