@@ -60,8 +60,8 @@ pub(crate) struct Inputs {
     pub(crate) compose_environment: Secrets,
     /// Every credential of a sidecar, by its slot.
     pub(crate) credentials: Secrets,
-    /// Slots whose values come from a source, and that source's name.
-    sourced: Vec<(EnvName, WantedVariable)>,
+    /// Variables whose values come from a source.
+    sourced: Vec<WantedVariable>,
     /// Slots whose values expire, by the name of their source.
     pub(crate) renewed: BTreeMap<String, (SystemTime, Vec<EnvName>)>,
     /// The environment file, if it has content.
@@ -87,7 +87,7 @@ impl Inputs {
     fn read_variables(&mut self, plan: &BottlePlan, host: &Host, mistakes: &mut Vec<Mistake>) {
         for wanted in plan.wanted_variables() {
             if wanted.is_credential && host.source(wanted.source.as_str()).is_some() {
-                self.sourced.push((wanted.name.clone(), wanted));
+                self.sourced.push(wanted);
                 continue;
             }
             match variable(host, wanted.source.as_str(), wanted.is_credential) {
@@ -113,7 +113,7 @@ impl Inputs {
     /// Asks the sources for their values, each once.
     pub(crate) fn ask_sources(&mut self, plan: &BottlePlan, host: &Host) -> Vec<Mistake> {
         let (mut mistakes, mut values) = (Vec::new(), BTreeMap::new());
-        for (slot, wanted) in std::mem::take(&mut self.sourced) {
+        for wanted in std::mem::take(&mut self.sourced) {
             let name = wanted.source.as_str();
             let Some(source) = host.source(name) else { continue };
             let answer = values.entry(name.to_owned()).or_insert_with(|| match source.value() {
@@ -126,13 +126,13 @@ impl Inputs {
                     mistakes.push((wanted.key, format!("the source of `{name}` {problem}; {}", wanted.purpose)));
                 }
                 Ok(secret) => {
-                    self.credentials.insert(slot.clone(), secret.value.clone());
+                    self.credentials.insert(wanted.name.clone(), secret.value.clone());
                     let Some(expires) = secret.expires else { continue };
                     if plan.secrets == SecretsMode::Environment {
                         let problem = format!("the value of `{name}` expires, and `environment` cannot replace it");
                         mistakes.push((plan.bottle_key("secrets"), format!("{problem}; accepted: `memory`")));
                     }
-                    self.renewed.entry(name.to_owned()).or_insert((expires, Vec::new())).1.push(slot);
+                    self.renewed.entry(name.to_owned()).or_insert((expires, Vec::new())).1.push(wanted.name);
                 }
             }
         }

@@ -265,6 +265,20 @@ fn a_key_that_cannot_be_revoked_stays_in_the_journal_until_it_can() {
     bench.assert_nothing_left();
 }
 
+/// Changes a field of the journal's entries for keys, takes the bottle down, and returns the report.
+fn down_with(bench: &Bench, field: &str, value: &serde_json::Value) -> String {
+    let slug = "keys".parse().unwrap();
+    let file = JournalFile::open(&bench.state_root().bottle(&slug)).unwrap();
+    let set = |undo: &mut Undo| {
+        if let Undo::Extension { data, .. } = undo {
+            data[field] = value.clone();
+        }
+    };
+    file.change(|journal| journal.undo.iter_mut().for_each(set)).unwrap();
+    let down = bench.options().down(&slug);
+    down.map_or_else(|error| bottle::report(&error).to_string(), |report| report.to_string())
+}
+
 #[test]
 fn a_changed_journal_revokes_no_key_of_somebody_else() {
     for (field, value, left) in [
@@ -276,15 +290,7 @@ fn a_changed_journal_revokes_no_key_of_somebody_else() {
     ] {
         let bench = Bench::new("github");
         bench.launch().unwrap().keep().unwrap();
-        let file = JournalFile::open(&bench.state_root().bottle(&"keys".parse().unwrap())).unwrap();
-        let set = |undo: &mut Undo| {
-            if let Undo::Extension { data, .. } = undo {
-                data[field] = value.clone();
-            }
-        };
-        file.change(|journal| journal.undo.iter_mut().for_each(set)).unwrap();
-        let down = bench.options().down(&"keys".parse().unwrap());
-        let told = down.map_or_else(|error| bottle::report(&error).to_string(), |report| report.to_string());
+        let told = down_with(&bench, field, &value);
         assert_eq!(told.contains("is not this bottle's"), value == "claude-bottle-other-app", "{field}: {told}");
         assert_eq!(bench.forge.keys().len(), left, "{field}: {told}");
     }
@@ -304,15 +310,7 @@ fn a_changed_journal_sends_no_token_to_another_host() {
         let bench = Bench::new("github");
         bench.launch().unwrap().keep().unwrap();
         let before = bench.forge.log().len();
-        let file = JournalFile::open(&bench.state_root().bottle(&"keys".parse().unwrap())).unwrap();
-        let set = |undo: &mut Undo| {
-            if let Undo::Extension { data, .. } = undo {
-                data[field] = value.clone();
-            }
-        };
-        file.change(|journal| journal.undo.iter_mut().for_each(set)).unwrap();
-        let down = bench.options().down(&"keys".parse().unwrap());
-        let told = down.map_or_else(|error| bottle::report(&error).to_string(), |report| report.to_string());
+        let told = down_with(&bench, field, &value);
         assert!(told.contains("was not registered at") && !told.contains(TOKEN), "{field}: {told}");
         assert_eq!((other.log().len(), bench.forge.log().len()), (0, before), "{field}");
     }

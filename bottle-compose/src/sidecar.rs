@@ -202,8 +202,7 @@ pub fn labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
 /// Without `start_interval`, the ordinary interval applies from the start, and 30 s would make `up --wait` take 30 s.
 /// The interval is then one second throughout.
 ///
-/// Each probe is a process that the engine starts in the container, which takes some 50 ms of a processor. A command that
-/// waits for a service that is still starting, for less than the timeout of 5 s, needs only one.
+/// Each probe is a process that the engine starts in the container. A command that waits for a service that is still starting, for less than the timeout of 5 s, needs only one.
 pub fn health_check(plan: &ResolvedPlan, command: &[&str]) -> HealthCheck {
     let fast_start = plan.launch().engine.start_interval;
     HealthCheck {

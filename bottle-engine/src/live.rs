@@ -56,9 +56,7 @@ impl Engine {
         let (engine, container, user, started) = (self.clone(), container.to_owned(), exec.user, Instant::now());
         Ok(LiveExec { stdin, stdout, stderr, client, engine, container, user, mark, started, is_over: false })
     }
-}
 
-impl Engine {
     /// Returns the engine's client for a command in a container, as a command of the standard library. The client passes on
     /// its standard input, unless that of `exec` is [`Stdin::Null`]. With `tty` the caller's own terminal is that of the
     /// command. The timeout in `exec` is not used.

@@ -203,8 +203,7 @@ impl Bottle {
     /// [`BottleError::Unsealed`] when the agent lost its network; the command is then not run. A seal that was in order
     /// is not checked again for five seconds.
     pub fn exec(&self, exec: impl Into<Exec>) -> Result<Output, BottleError> {
-        self.check_seal()?;
-        Ok(self.engine.exec(&self.handle.container, &self.with_defaults(exec.into()))?)
+        self.exec_with(exec, self.engine.control().clone())
     }
 
     /// Like [`exec`](Bottle::exec), with a control whose token stops the command.

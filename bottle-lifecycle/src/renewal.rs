@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use bottle_engine::Engine;
@@ -53,25 +53,24 @@ impl Renewal {
     }
 }
 
-/// Threads that renew credentials, one for each source, so that a slow one delays no other. They end when this is dropped.
+/// Threads that renew credentials, one for each source, so that a slow one delays no other. They end when this is dropped,
+/// one whose source is just being asked after that.
 #[derive(Debug)]
 pub(crate) struct Renewing {
-    stop: Vec<Sender<()>>,
-    threads: Vec<JoinHandle<()>>,
+    /// A thread ends when its sender is gone.
+    _senders: Vec<Sender<()>>,
 }
 
 impl Renewing {
     pub(crate) fn start(engine: &Engine, renewals: Vec<Renewal>, observer: &Arc<dyn Observer>) -> Self {
-        let mut started = Self { stop: Vec::new(), threads: Vec::new() };
-        for mut renewal in renewals {
+        let start = |mut renewal: Renewal| {
             let (engine, observer) = (engine.clone(), Arc::clone(observer));
-            let (stop, stopped) = mpsc::channel();
-            started.stop.push(stop);
-            started.threads.push(thread::spawn(move || {
+            let (sender, dropped) = mpsc::channel();
+            thread::spawn(move || {
                 // A value that expired during the launch is replaced at once.
                 let mut pause = renewal.pause();
                 let mut failed_for = SHORTEST;
-                while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                while dropped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                     let asked = Instant::now();
                     match renewal.renew(&engine) {
                         Ok(true) => {
@@ -87,17 +86,10 @@ impl Renewing {
                         }
                     }
                 }
-            }));
-        }
-        started
-    }
-}
-
-/// A source that is just being asked is not waited for, because it may take long: its thread ends after it.
-impl Drop for Renewing {
-    fn drop(&mut self) {
-        self.stop.clear();
-        self.threads.drain(..).filter(JoinHandle::is_finished).for_each(|thread| drop(thread.join()));
+            });
+            sender
+        };
+        Self { _senders: renewals.into_iter().map(start).collect() }
     }
 }
 

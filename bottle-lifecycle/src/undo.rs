@@ -324,13 +324,12 @@ impl Undoer<'_> {
     }
 
     /// Stops and removes the containers of a project, and then its networks and volumes at the same time. All are found by
-    /// Compose's labels. A second look finds what a killed `create` still made.
+    /// Compose's labels. A second look finds what a killed `create` still made, and repeats what failed.
     fn take_down(&self, project: &str) -> Result<(), UndoError> {
-        let first = self.remove_project(project);
-        if let Ok(false) = first {
-            return Ok(());
+        match self.remove_project(project) {
+            Ok(false) => Ok(()),
+            Ok(true) | Err(_) => self.remove_project(project).map(drop),
         }
-        self.remove_project(project).map(drop)
     }
 
     /// Removes what a project has now. Returns false if there was nothing.

@@ -19,8 +19,8 @@ use crate::bottle::{Bottle, BottleError};
 /// Interval at which a cancellation is noticed.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Time for the count of changed files at the end of a bottle.
-const LAST_LOOK: Duration = Duration::from_secs(10);
+/// Time for each of the two steps of the count of changed files at the end of a bottle.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 
 impl Bottle {
     /// Sets the bounds of what [`changes`](Bottle::changes) and the methods after it read and take out.
@@ -135,7 +135,7 @@ impl Bottle {
             return Ok(None);
         }
         let engine = self.engine.clone().with_control(self.engine.control().for_cleanup());
-        let limits = WorkLimits { time: LAST_LOOK / 2, ..self.limits };
+        let limits = WorkLimits { time: LAST_LOOK, ..self.limits };
         let (base, now) = self.trees(&engine, &limits)?;
         let count = now.changes_since(&base, &limits)?.files.len();
         let were = if count == 1 { "1 file was" } else { &format!("{count} files were") };

@@ -73,19 +73,10 @@ fn render(config: Map<String, Value>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bottle_plan::Manifest;
-
     use super::*;
+    use crate::tests::plan;
 
     const BOTTLE: &str = "env: {ANTHROPIC_API_KEY: {placeholder: sk-a-dummy-that-everybody-may-see}}\nsupervise: {}";
-
-    /// The plan of a bottle with these lines in its manifest.
-    fn plan(lines: &str) -> BottlePlan {
-        let lines: String = lines.lines().flat_map(|line| ["    ", line, "\n"]).collect();
-        let agents = "agents:\n  a: {bottle: b, provider: claude}\n";
-        let manifest = format!("bottles:\n  b:\n    workspace: {{mode: none}}\n{lines}{agents}");
-        bottle_testing::plans::plan(&Manifest::parse(&manifest).unwrap())
-    }
 
     #[test]
     fn a_session_starts_without_a_question() {

@@ -90,17 +90,8 @@ fn set(root: &mut Table, path: &[&str], item: impl Into<Item>, overwrite: Overwr
 
 #[cfg(test)]
 mod tests {
-    use bottle_plan::Manifest;
-
     use super::*;
-
-    /// The plan of a bottle with these lines in its manifest.
-    fn plan(lines: &str) -> BottlePlan {
-        let lines: String = lines.lines().flat_map(|line| ["    ", line, "\n"]).collect();
-        let agents = "agents:\n  a: {bottle: b, provider: claude}\n";
-        let manifest = format!("bottles:\n  b:\n    workspace: {{mode: none}}\n{lines}{agents}");
-        bottle_testing::plans::plan(&Manifest::parse(&manifest).unwrap())
-    }
+    use crate::tests::plan;
 
     #[test]
     fn a_session_starts_without_a_question() {

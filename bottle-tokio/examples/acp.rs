@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bottle::prelude::{Exec, Host, PlanRequest};
+use bottle::prelude::{Exec, Host};
 use bottle::report;
 use bottle_tokio::Bottles;
 use clap::Parser;
@@ -62,7 +62,7 @@ async fn run(args: Args) -> Result<u8, Box<dyn std::error::Error>> {
     };
     tokio::pin!(stopped);
     let host = Host::current()?;
-    let plan = host.read_plan(&args.manifest, PlanRequest { ..host.plan_request() })?;
+    let plan = host.read_plan(&args.manifest, host.plan_request())?;
     let command = if args.command.is_empty() { bottle::agent_command(&plan) } else { Exec::new(args.command) };
     let bottles = Bottles::new(bottle::Bottles::local()?);
     let bottle = tokio::select! {

@@ -34,7 +34,6 @@ pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    pid: Pid,
     grace: Duration,
     /// Readable once the process has ended.
     ended: Option<OwnedFd>,
@@ -88,7 +87,7 @@ impl Process {
     pub(super) fn new(child: Child, is_group: bool, grace: Duration) -> Self {
         let pid = Pid::from_child(&child);
         let target = Arc::new(Target { pid, is_group, is_reaped: Mutex::new(false) });
-        Self { child, pid, grace, ended: exit_notice(pid), target }
+        Self { child, grace, ended: exit_notice(pid), target }
     }
 
     pub(super) fn run(
@@ -182,7 +181,7 @@ impl Process {
     /// reused.
     pub(super) fn peek(&self) -> io::Result<Option<ExitStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let status = rustix::process::waitid(WaitId::Pid(self.pid), options)?;
+        let status = rustix::process::waitid(WaitId::Pid(self.target.pid), options)?;
         Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => ExitStatus::Code(code),
             (None, signal) => ExitStatus::Signal(signal.unwrap_or_default()),

@@ -152,12 +152,11 @@ fn allow(line: &AuditLine) -> Option<String> {
             let method = quoted(line.text("method")?.parse::<Method>().ok()?.as_str());
             Some(format!("egress: {{routes: [{{host: {host}, paths: [{path}], methods: [{method}]}}]}}"))
         }
-        (AuditSource::Egress, "dlp") => match &line.finding.as_ref()?.pattern[..] {
-            _ if is_encoded(line) => Some(format!("egress: {{allow: [{entry}]}}")),
-            // A value that egress injects must never leave in another place.
-            "bottle-secret" => None,
-            _ => Some(format!("egress: {{allow: [{{host: {entry}, dlp: warn}}]}}")),
-        },
+        (AuditSource::Egress, "dlp") if is_encoded(line) => Some(format!("egress: {{allow: [{entry}]}}")),
+        // A value that egress injects must never leave in another place.
+        (AuditSource::Egress, "dlp") if line.finding.as_ref()?.pattern != "bottle-secret" => {
+            Some(format!("egress: {{allow: [{{host: {entry}, dlp: warn}}]}}"))
+        }
         _ => None,
     }
 }
