@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -36,7 +37,8 @@ impl Hunt {
 
     /// Adds the private keys (PEM) in the files below a directory, under the names of the files.
     pub fn add_keys(&mut self, directory: &Path) {
-        for (path, bytes) in files_below(directory) {
+        for path in files_below(directory) {
+            let bytes = fs::read(&path).unwrap_or_default();
             let text = String::from_utf8_lossy(&bytes);
             let lines = text.lines().skip_while(|line| !line.contains("PRIVATE KEY-----")).skip(1);
             // The first lines of two keys of one kind may be equal.
@@ -67,7 +69,8 @@ impl Hunt {
     /// Searches every file below a directory. The place is named after the file if it has a secret.
     pub fn directory(&mut self, place: &str, directory: &Path) {
         self.search(place, "");
-        for (path, bytes) in files_below(directory) {
+        for path in files_below(directory) {
+            let Ok(bytes) = fs::read(&path) else { continue };
             let name = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
             let before = self.places.clone();
             self.search(place, &bytes);
@@ -92,8 +95,8 @@ impl Hunt {
             let is_new = |path: &Path| {
                 !path.starts_with(&scratch) && path.metadata().and_then(|of| of.modified()).is_ok_and(|at| at >= since)
             };
-            for (_, bytes) in files_below(&directory).into_iter().filter(|(path, _)| is_new(path)) {
-                self.search("temporary directories", bytes);
+            for path in files_below(&directory).into_iter().filter(|path| is_new(path)) {
+                self.search("temporary directories", fs::read(&path).unwrap_or_default());
             }
         }
     }
@@ -158,18 +161,17 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     false
 }
 
-/// Returns the regular files below a directory, of at most 4 MiB, without following links.
-fn files_below(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+/// Returns the regular files below a directory, of at most 4 MiB, without following links. It stays on the directory's
+/// file system: a `/proc` that someone mounted below it has files whose reading never ends.
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let device = |path: &Path| path.symlink_metadata().map(|of| of.dev()).ok();
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
-        if kind.is_dir() {
+        if kind.is_dir() && device(&path) == device(directory) {
             files.extend(files_below(&path));
-        } else if kind.is_file()
-            && entry.metadata().is_ok_and(|metadata| metadata.len() <= 4 << 20)
-            && let Ok(bytes) = fs::read(&path)
-        {
-            files.push((path, bytes));
+        } else if kind.is_file() && entry.metadata().is_ok_and(|metadata| metadata.len() <= 4 << 20) {
+            files.push(path);
         }
     }
     files
@@ -259,5 +261,14 @@ mod tests {
         assert_eq!(places, ["base64 0", "base64 1", "base64 2", "directory: file", "plain"]);
         assert_eq!((hunt.bytes("nothing"), hunt.bytes("directory")), (21, 22));
         assert!(hunt.table().lines().any(|line| line.starts_with("nothing ") && line.ends_with(" none")));
+    }
+
+    #[test]
+    fn a_search_stays_on_its_file_system() {
+        let (outer, inner) = (Path::new("/dev"), Path::new("/dev/shm"));
+        let Ok(file) = tempfile::NamedTempFile::new_in(inner) else { return };
+        let is_other = outer.metadata().unwrap().dev() != inner.metadata().unwrap().dev();
+        assert!(files_below(inner).contains(&file.path().to_owned()));
+        assert_eq!(files_below(outer).contains(&file.path().to_owned()), !is_other);
     }
 }
