@@ -174,9 +174,14 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Escapes what could change the meaning of a terminal's line.
+/// Escapes what could change the meaning of a terminal's line: control characters, and invisible ones such as those that
+/// change the direction of text.
 fn legible(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    let mut shown = String::new();
+    for c in text.chars() {
+        if c.is_ascii_graphic() { shown.push(c) } else { shown.extend(c.escape_debug()) }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -277,5 +282,7 @@ mod tests {
     fn an_agent_cannot_draw_on_the_terminal() {
         let refusal = only(request("path", r#""path":"/\u001b[2K\nGET ok""#));
         assert_eq!(refusal.tried, r"a.example.com/\u{1b}[2K\nGET ok");
+        let refusal = only(request("path", r#""path":"/'é' \u202egnp.exe""#));
+        assert_eq!(refusal.tried, r"a.example.com/'é' \u{202e}gnp.exe");
     }
 }
