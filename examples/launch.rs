@@ -16,7 +16,7 @@ use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess};
 use bottle::launch::LaunchCause;
 use bottle::plan::{AgentName, PlanRequest, Slug, StateRoot};
-use bottle::{Bottle, Bottles, Engine, EngineChoice, EngineError, EventLog, Host, Verify};
+use bottle::{Bottle, Bottles, Engine, EngineChoice, EngineError, EventLog, Forward, ForwardSpec, Host, Verify};
 use clap::{Parser, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -45,6 +45,9 @@ struct Args {
     /// Write what changed in a copied workspace as a patch for `git apply`. If that fails, the bottle is left up.
     #[arg(long, value_name = "FILE")]
     patch: Option<PathBuf>,
+    /// Show a port of the agent's loopback on 127.0.0.1 of this host, at a free port or at LOCAL. Can be repeated.
+    #[arg(long, value_name = "[LOCAL:]PORT")]
+    forward: Vec<ForwardSpec>,
     /// Format of progress and errors on standard error. With `json` it holds JSON lines only: the command's output
     /// there becomes events too.
     #[arg(long, value_enum, default_value = "text")]
@@ -152,9 +155,13 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
     if rehearsal.is_none() {
         bottle.watch_health(console.clone());
     }
+    let specs = args.forward.into_iter().filter(|_| rehearsal.is_none());
+    let forwards: Vec<Forward> =
+        specs.map(|spec| bottle.forward(spec)).collect::<Result<_, _>>().map_err(|error| broken(&error))?;
     let asked = !args.command.is_empty();
     let exec = if args.command.is_empty() { agent } else { Exec::new(args.command) };
     let result = run_command(&bottle, exec, &control, console);
+    drop(forwards);
     let patch = args.patch.filter(|_| rehearsal.is_none());
     let taken = patch.map_or(Ok(()), |file| bottle.write_patch(&file));
     if args.keep || taken.is_err() {
@@ -387,6 +394,9 @@ impl Observer for Console {
             }
             Event::Note { message } => self.line(&format!("            {message}")),
             Event::Warning { message } => self.line(&format!("warning: {message}")),
+            Event::ForwardOpened { port, address } => {
+                self.line(&format!("            port {port} of the agent is at {address}"));
+            }
             Event::ServiceChanged { service, is_up, state } => {
                 self.line(&format!("{}{service} {state}", if *is_up { "            " } else { "warning: " }));
             }

@@ -152,6 +152,19 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
+//! # How do I see a server that the agent runs?
+//!
+//! Forward its port. The [`Forward`] listens on 127.0.0.1 until it is dropped, and gives the agent no way to this host.
+//!
+//! ```no_run
+//! # use bottle::prelude::*;
+//! # let bottles = Bottles::local()?;
+//! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
+//! let preview = bottle.forward(3000)?;
+//! println!("http://{}", preview.local_addr());
+//! # Ok::<(), bottle::Error>(())
+//! ```
+//!
 //! # How do I add a sidecar?
 //!
 //! Implement [`Sidecar`](compose::Sidecar) and pass it to [`Bottles::with_sidecar`]. The seal opens the ports that
@@ -292,7 +305,7 @@ pub use bottles::Bottles;
 pub use error::{Error, Result};
 pub use host::Host;
 pub use launch::LaunchError;
-pub use lifecycle::{Bottle, BottleError, ServiceHealth};
+pub use lifecycle::{Bottle, BottleError, Forward, ForwardSpec, ServiceHealth};
 pub use prune::{PruneReport, Pruned};
 pub use report::{Report, report};
 

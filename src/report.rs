@@ -132,8 +132,8 @@ mod tests {
     use crate::ProvisionError;
     use crate::launch_error::Step;
     use crate::lifecycle::{
-        BottleError, Foreign, HandOverError, JournalError, Owner, OwnerError, TeardownError, TeardownReport, Undo,
-        UndoError, UndoOutcome,
+        BottleError, Foreign, ForwardError, ForwardSpecError, HandOverError, JournalError, Owner, OwnerError,
+        TeardownError, TeardownReport, Undo, UndoError, UndoOutcome,
     };
 
     fn unprotected() -> VerifyError {
@@ -324,10 +324,16 @@ mod tests {
         let slug = || "demo".parse::<Slug>().unwrap();
         let id = || "1700000000000-abcdefghij234567".parse::<ProposalId>();
         let engine = || EngineError::Unsupported { engine: "docker".into(), wanted: "Compose".into() };
+        let forward_spec = || -> ForwardSpecError { "0".parse::<crate::ForwardSpec>().unwrap_err() };
         let what = "copy the skills";
         let handler = || "deploy-key".to_owned();
         let not_given = HandOverError::NotGiven { container: "egress".into(), problem: "cannot write A".into() };
         let mut all = vec![
+            boxed("ForwardSpecError", forward_spec()),
+            boxed("ForwardError", ForwardError::Port),
+            boxed("ForwardError", ForwardError::Listen { local: 8080, source: denied() }),
+            boxed("ForwardError", ForwardError::Start { port: 3000, container: "seal".into(), reason: "no".into() }),
+            boxed("ForwardError", ForwardError::Engine(engine())),
             boxed("JournalError", JournalError::Io { doing: "write", path: path(), source: denied() }),
             boxed("JournalError", JournalError::Malformed { path: path(), reason: "no slug".into() }),
             boxed("JournalError", JournalError::AlreadyRunning { slug: slug(), owner: None }),
@@ -336,6 +342,7 @@ mod tests {
             boxed("BottleError", BottleError::Verify(VerifyError::Unknown)),
             boxed("BottleError", BottleError::Journal(JournalError::NotUndone { slug: slug() })),
             boxed("BottleError", BottleError::Teardown(incomplete_teardown())),
+            boxed("BottleError", BottleError::Forward(ForwardError::Port)),
             boxed("BottleError", BottleError::Work(WorkError::NoBase { path: path(), source: denied() })),
             boxed("BottleError", BottleError::NotFound { slug: slug() }),
             boxed("BottleError", BottleError::Foreign { slug: slug(), foreign: Foreign::NoRoot }),

@@ -57,6 +57,18 @@ impl Engine {
         Ok(LiveExec { stdin, stdout, stderr, client, engine, container, user, mark, started, is_over: false })
     }
 
+    /// Starts a command that ends with its standard input, in a container that may have no shell. Dropping the child stops
+    /// the engine's client, which closes the command's standard input. The standard input and timeout in `exec` are not used.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Engine::spawn).
+    pub fn spawn_bare(&self, container: &str, exec: &Exec) -> Result<Child, EngineError> {
+        let exec = Exec { stdin: Stdin::Bytes(Vec::new()), timeout: None, ..exec.clone() };
+        let command = self.exec_command(container, &exec, None, false)?;
+        Ok(self.backend.spawn(&command, &self.control)?)
+    }
+
     /// Returns the engine's client for a command in a container, as a command of the standard library. The client passes on
     /// its standard input, unless that of `exec` is [`Stdin::Null`]. With `tty` the caller's own terminal is that of the
     /// command. The timeout in `exec` is not used.

@@ -73,6 +73,22 @@ pub enum Event {
         /// State in words, such as `exited with status 137 (killed: out of memory)`.
         state: String,
     },
+    /// A port of the agent is open on this host's loopback.
+    ForwardOpened {
+        /// The agent's port.
+        port: u16,
+        /// Address on this host, such as `127.0.0.1:8080`.
+        address: String,
+    },
+    /// A forwarded port was closed.
+    ForwardClosed {
+        /// The agent's port.
+        port: u16,
+        /// Address on this host.
+        address: String,
+        /// Number of connections that were made.
+        connections: u64,
+    },
     /// A message for information.
     Note {
         /// Text of the message.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bottle_engine::{Engine, EngineError, Exec, LiveExec};
 use bottle_exec::{Control, Event, Observer, Output, Stdin, TerminalSize, chain};
 use bottle_files::tar::{self, Packer, Skipped};
+use bottle_forward::{Forward, ForwardError, ForwardSpec};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use bottle_verify::{Verification, Verify, VerifyError};
 use bottle_workspace::{WorkError, WorkLimits};
@@ -40,6 +41,9 @@ pub enum BottleError {
     /// The protections could not be probed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A port cannot be forwarded.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     /// The work cannot be taken out of the bottle.
     #[error(transparent)]
     Work(#[from] WorkError),
@@ -269,6 +273,23 @@ impl Bottle {
     pub fn exec_agent(&self, exec: impl Into<Exec>, tty: bool) -> Result<Output, BottleError> {
         self.check_seal()?;
         Ok(self.engine.exec_interactive(&self.handle.container, &self.with_defaults(exec.into()), tty)?)
+    }
+
+    /// Opens a port of the agent's loopback on 127.0.0.1 of this host, at a free port or the one of the
+    /// [`ForwardSpec`], until the [`Forward`] is dropped. The agent gets no way to the host: it can only answer the
+    /// connections that are made there.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the port of the host is taken, or the seal does not run.
+    /// [`BottleError::Unsealed`] as for [`exec`](Bottle::exec).
+    pub fn forward(&self, spec: impl Into<ForwardSpec>) -> Result<Forward, BottleError> {
+        self.check_seal()?;
+        let observer = match &self.ownership {
+            Ownership::Owned(guard) => guard.observer(),
+            Ownership::Attached { options, .. } => Arc::clone(&options.observer),
+        };
+        Ok(Forward::open(&self.engine, self.names.container(Service::Seal), spec, observer)?)
     }
 
     /// Stops every process of the agent's user in the agent's container, except the one that keeps the container up.

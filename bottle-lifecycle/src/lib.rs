@@ -22,6 +22,7 @@ mod work;
 
 pub use bottle::{Bottle, BottleError};
 pub use bottle_files::tar::Skipped;
+pub use bottle_forward::{CONNECTIONS as FORWARDED_CONNECTIONS, Forward, ForwardError, ForwardSpec, ForwardSpecError};
 pub use event_log::{EventLog, EventRecord};
 pub use hand_over::{HandOverError, hand_over};
 pub use handle::Handle;

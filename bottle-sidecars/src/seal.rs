@@ -4,5 +4,7 @@ use crate::BuildContext;
 use crate::context::embedded;
 
 /// The build context of its image.
-pub const CONTEXT: BuildContext =
-    BuildContext { name: "seal", files: embedded!("seal": ["Dockerfile", "probe.c", "seal.c"], programs: []) };
+pub const CONTEXT: BuildContext = BuildContext {
+    name: "seal",
+    files: embedded!("seal": ["Dockerfile", "forward.c", "probe.c", "seal.c"], programs: []),
+};

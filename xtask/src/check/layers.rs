@@ -23,10 +23,19 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-forge", Some(&["bottle-plan"])),
     ("bottle-workspace", Some(&["bottle-plan", "bottle-exec", "bottle-files"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
+    ("bottle-forward", Some(&["bottle-exec", "bottle-engine"])),
     ("bottle-verify", Some(&["bottle-plan", "bottle-compose", "bottle-exec", "bottle-engine"])),
     (
         "bottle-lifecycle",
-        Some(&["bottle-plan", "bottle-exec", "bottle-engine", "bottle-files", "bottle-verify", "bottle-workspace"]),
+        Some(&[
+            "bottle-plan",
+            "bottle-exec",
+            "bottle-engine",
+            "bottle-files",
+            "bottle-forward",
+            "bottle-verify",
+            "bottle-workspace",
+        ]),
     ),
     (
         "bottle-provision",
@@ -70,6 +79,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-forge",
             "bottle-workspace",
             "bottle-verify",
+            "bottle-forward",
             "bottle-provision",
         ]),
     ),

@@ -1,0 +1,320 @@
+//! Ports of the agent on the host's loopback.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bottle::plan::Service;
+use bottle::{Bottle, BottleError, ForwardSpec, Verify};
+
+use bottle_testing::lab::{Lab, docker, example, figure, host, not_run, run, scratch, sh};
+
+const BOTTLE: &str = "egress: {allow: [outside.test]}";
+
+/// Echoes on port 7000. On port 7001 it sends without end and reads nothing.
+const SERVERS: &str = "\
+const net = require('net')
+net.createServer({allowHalfOpen: true}, it => it.on('error', () => {}).pipe(it)).listen(7000, '127.0.0.1')
+net.createServer(it => {
+  const more = () => { while (it.writable && it.write(Buffer.alloc(65536, 255))); }
+  it.pause().on('error', () => {}).on('drain', more)
+  more()
+}).listen(7001, '127.0.0.1', () => console.log('ready'))";
+
+/// Tries to reach a port of this host from the agent, as its arguments name it. Prints what answered.
+const REACH: &str = "\
+import socket, sys
+port, *addresses = sys.argv[1:]
+for address in addresses:
+    for device in (None, b'eth0'):
+        try:
+            with socket.socket() as attempt:
+                attempt.settimeout(2)
+                if device:
+                    attempt.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+                attempt.connect((address, int(port)))
+                print(address, device)
+        except OSError:
+            pass
+print('done')";
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    socket
+}
+
+/// Sends bytes that depend on `seed` and asserts that they come back.
+fn echo(address: SocketAddr, count: u32, seed: u32) {
+    let socket = connect(address);
+    let bytes: Vec<u8> = (0..count / 4).flat_map(|at| (at ^ seed).wrapping_mul(0x9E37_79B9).to_le_bytes()).collect();
+    let back = thread::scope(|scope| {
+        scope.spawn(|| {
+            (&socket).write_all(&bytes).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut back = Vec::with_capacity(bytes.len());
+        (&socket).read_to_end(&mut back).unwrap();
+        back
+    });
+    assert!(back == bytes, "{} of {} bytes came back, or others", back.len(), bytes.len());
+}
+
+/// Returns the time from a new connection to its first byte back, in microseconds.
+fn first_byte(address: SocketAddr) -> u128 {
+    let started = Instant::now();
+    let mut socket = connect(address);
+    socket.write_all(b"x").unwrap();
+    socket.read_exact(&mut [0]).unwrap();
+    started.elapsed().as_micros()
+}
+
+fn median(mut times: Vec<u128>) -> u128 {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Returns the forwarding programs in the seal's container.
+fn forwarders(seal: &str) -> usize {
+    let processes = docker(["top", seal, "-eo", "pid,args"]).stdout;
+    processes.lines().filter(|line| line.contains("/forward ")).count()
+}
+
+/// Returns the engine's clients of those programs.
+fn clients(seal: &str) -> Vec<String> {
+    let found = run(Command::new("pgrep").args(["--full", &format!("exec .*{seal} /forward")]));
+    found.stdout.lines().map(ToOwned::to_owned).collect()
+}
+
+#[track_caller]
+fn ends_soon(what: &str, is_over: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_over() {
+        assert!(started.elapsed() < Duration::from_secs(10), "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    figure(format_args!("{what}: {:?}", started.elapsed()));
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn many_connections_reach_a_port_of_the_agent_and_leave_no_process() {
+    let lab = Lab::new("forward");
+    let bottle = lab.launch(BOTTLE, "");
+    let seal = bottle.names().container(Service::Seal);
+    let mut servers = bottle.spawn(["node", "-e", SERVERS], None).unwrap();
+    servers.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let started = Instant::now();
+    let forward = bottle.forward(7000).unwrap();
+    figure(format_args!("a forward is open after {:?}", started.elapsed()));
+    let address = forward.local_addr();
+    assert!(address.ip().is_loopback());
+    assert_eq!(forwarders(&seal), 1);
+
+    let through = median((0..40).map(|_| first_byte(address)).collect());
+    let alone = (0..10).map(|_| {
+        let started = Instant::now();
+        let mut child = bottle.spawn(["cat"], None).unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        started.elapsed().as_micros()
+    });
+    let alone = median(alone.collect());
+    figure(format_args!(
+        "first byte of a new connection: {through} us; with a command of its own {alone} us (medians)"
+    ));
+    assert!(through * 5 < alone, "{through} us, {alone} us");
+
+    let started = Instant::now();
+    echo(address, 100 << 20, 0);
+    figure(format_args!("100 MiB there and back: {:.0} MB/s", 104.86 / started.elapsed().as_secs_f64()));
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for seed in 0..50 {
+            scope.spawn(move || echo(address, 1 << 20, seed));
+        }
+    });
+    figure(format_args!("50 connections at once, 1 MiB each there and back: {:?}", started.elapsed()));
+    assert_eq!(forwarders(&seal), 1);
+
+    // A port where nobody listens, and a server that sends without end and that nobody reads.
+    let closed = bottle.forward(7002).unwrap();
+    assert_eq!(connect(closed.local_addr()).read(&mut [0]).unwrap_or(0), 0);
+    let flood = bottle.forward(7001).unwrap();
+    let mut stuck: Vec<TcpStream> = (0..60).map(|_| connect(flood.local_addr())).collect();
+    for socket in &mut stuck {
+        socket.read_exact(&mut [0]).unwrap();
+        socket.write_all(&[0; 4096]).unwrap();
+    }
+    echo(address, 1 << 20, 7);
+    connect(flood.local_addr()).read_exact(&mut vec![0; 200_000]).unwrap();
+    let taken = bottle.forward(ForwardSpec::from(7000).with_local(address.port())).unwrap_err();
+    assert!(matches!(taken, BottleError::Forward(_)), "{taken}");
+    drop((closed, flood, stuck));
+    ends_soon("two closed forwards end", || forwarders(&seal) == 1);
+
+    // The engine's client is killed: the program ends, and the next connection starts it again.
+    let open = connect(address);
+    let client = clients(&seal);
+    assert_eq!(client.len(), 1, "{client:?}");
+    assert!(Command::new("kill").args(["-KILL", &client[0]]).status().unwrap().success());
+    ends_soon("the program of a killed client ends", || forwarders(&seal) == 0);
+    assert_eq!((&open).read(&mut [0]).unwrap_or(0), 0);
+    echo(address, 1 << 20, 8);
+    drop(forward);
+    assert!(TcpStream::connect(address).is_err());
+    ends_soon("a closed forward ends", || forwarders(&seal) == 0 && clients(&seal).is_empty());
+    drop(servers);
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_killed_launcher_leaves_no_forwarder() {
+    let lab = Lab::new("forward-kill");
+    let file = lab.root.path().join("killed.yaml");
+    std::fs::write(&file, lab.manifest(BOTTLE, "")).unwrap();
+    host();
+    let mut command = example("launch");
+    command.current_dir(scratch().join("workspace")).arg("--manifest").arg(file).arg("--state-dir");
+    command.arg(lab.root.path().join("state")).args([
+        "--slug",
+        &lab.slug,
+        "--forward",
+        "7000",
+        "--",
+        "node",
+        "-e",
+        SERVERS,
+    ]);
+    let mut launcher = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(launcher.stderr.take().unwrap()).lines();
+    let told = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        line.trim().strip_prefix("port 7000 of the agent is at ").map(|address| address.parse::<SocketAddr>().unwrap())
+    });
+    let address = told.expect("no line says where the port is");
+    BufReader::new(launcher.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    echo(address, 1 << 20, 0);
+    let seal = format!("claude-bottle-seal-{}", lab.slug);
+    assert_eq!((forwarders(&seal), clients(&seal).len()), (1, 1));
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+    ends_soon("the forwarder of a killed launcher ends", || forwarders(&seal) == 0 && clients(&seal).is_empty());
+    assert!(TcpStream::connect(address).is_err());
+    assert!(lab.options().recover().unwrap().is_clean());
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_vite_server_is_seen_from_the_host_and_the_host_not_from_the_agent() {
+    let lab = Lab::new("vite");
+    let app = vite(lab.root.path());
+    let bottle = lab.launch(BOTTLE, "");
+    bottle.cp_in(&app, "/home/agent", None).unwrap();
+    let command = "cd ~/app && exec node node_modules/vite/bin/vite.js --port 5173 --strictPort";
+    let mut server = bottle.spawn(["sh", "-c", command], None).unwrap();
+    let mut shown = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(shown.any(|line| line.contains("ready in")), "Vite has not started");
+    let forward = bottle.forward(5173).unwrap();
+    let address = forward.local_addr();
+
+    let page = get(address, "/");
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("/@vite/client"), "{page}");
+    assert!(get(address, "/main.js").contains("append('first')"));
+    let mut socket = WebSocket::open(address);
+    assert_eq!(socket.message(), r#"{"type":"connected"}"#);
+    sh(&bottle, "sed -i s/first/second/ ~/app/main.js").ok();
+    let told = (0..10).map(|_| socket.message()).find(|message| message.contains("main.js")).unwrap();
+    assert!(told.contains(r#""type":"update""#), "{told}");
+    assert!(get(address, "/main.js").contains("append('second')"));
+
+    // The port is open, and the agent still reaches nothing.
+    let verification = bottle.verify(Verify::Full).unwrap();
+    assert!(verification.holds(), "{verification}");
+    reaches_nothing(&bottle, address);
+    drop((socket, forward, shown, server));
+    lab.close(&bottle);
+}
+
+/// Asserts that the agent does not reach the port, at any address that the host has.
+fn reaches_nothing(bottle: &Bottle, address: SocketAddr) {
+    let own = run(Command::new("sh").args(["-c", "ip -4 -o addr | awk '{sub(\"/.*\", \"\", $4); print $4}'"]))
+        .ok()
+        .to_owned();
+    assert!(own.lines().any(|line| line == "127.0.0.1"), "{own}");
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let seal = docker(["inspect", "--format", format, &bottle.names().container(Service::Seal)]).stdout;
+    let gateway = seal.trim().rsplit_once('.').map(|(net, _)| format!("{net}.1")).unwrap();
+    let addresses: Vec<&str> = own.lines().chain([gateway.as_str()]).collect();
+    let port = address.port().to_string();
+    let words = ["python3", "-c", REACH, &port].into_iter().chain(addresses).map(String::from).collect::<Vec<_>>();
+    assert_eq!(bottle.exec(words).unwrap().stdout_text(), "done\n");
+    // The same program finds the port on the host itself.
+    let found = run(Command::new("python3").args(["-c", REACH, &port, "127.0.0.1"]));
+    assert!(found.ok().contains("127.0.0.1 None"), "{found:?}");
+}
+
+/// Returns the application, which is fetched with npm.
+fn vite(into: &Path) -> PathBuf {
+    let context = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/vite");
+    let built = run(Command::new("docker").args(["build", "--quiet", "--tag", "bottle-e2e/vite:test"]).arg(context));
+    if built.code != 0 {
+        not_run(&format!("needs Vite, which could not be fetched: {}", built.stderr));
+    }
+    let container = docker(["create", "bottle-e2e/vite:test", "none"]).stdout.trim().to_owned();
+    docker(["cp", &format!("{container}:/app"), &into.display().to_string()]);
+    docker(["rm", &container]);
+    into.join("app")
+}
+
+/// Returns a whole answer, without a proxy.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut socket = connect(address);
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Vite's WebSocket.
+struct WebSocket(BufReader<TcpStream>);
+
+impl WebSocket {
+    fn open(address: SocketAddr) -> Self {
+        let mut socket = connect(address);
+        write!(
+            socket,
+            "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: vite-hmr\r\n\r\n"
+        )
+        .unwrap();
+        let mut reader = BufReader::new(socket);
+        let head: Vec<String> =
+            reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+        assert!(head[0].starts_with("HTTP/1.1 101 "), "{head:?}");
+        Self(reader)
+    }
+
+    /// Returns the next text message.
+    fn message(&mut self) -> String {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).unwrap();
+        assert_eq!(head[0], 0x81, "not a whole text message");
+        let length = match head[1] {
+            126 => {
+                let mut long = [0; 2];
+                self.0.read_exact(&mut long).unwrap();
+                usize::from(u16::from_be_bytes(long))
+            }
+            length => usize::from(length),
+        };
+        let mut text = vec![0; length];
+        self.0.read_exact(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+}

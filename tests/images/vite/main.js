@@ -1,0 +1,2 @@
+document.body.append('first')
+import.meta.hot?.accept()
