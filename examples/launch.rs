@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Observer, Outcome, RecordingBackend, Stdin, Stream, Subprocess};
 use bottle::launch::LaunchCause;
+use bottle::plan::value::Subnets;
 use bottle::plan::{AgentName, PlanRequest, Slug, StateRoot};
 use bottle::{Bottle, Bottles, Engine, EngineChoice, EngineError, EventLog, Forward, ForwardSpec, Host, Verify};
 use clap::{Parser, ValueEnum};
@@ -39,6 +40,9 @@ struct Args {
     /// The container engine. `rehearse` does everything except running processes.
     #[arg(long, value_enum, default_value = "auto")]
     engine: EngineArg,
+    /// Private networks from which the bottle's networks take their subnets, with commas between them, or `engine`.
+    #[arg(long, value_name = "CIDR,...|engine", default_value_t)]
+    subnets: Subnets,
     /// Leave the bottle up.
     #[arg(long)]
     keep: bool,
@@ -135,8 +139,11 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
     let (engine, rehearsal) = choose_engine(args.engine, &host, &control, console)?;
     let agent = bottle::agent_command(&plan);
 
-    let mut bottles =
-        Bottles::new(engine, host).with_state_root(root).with_observer(console.clone()).with_cancel(cancel.clone());
+    let mut bottles = Bottles::new(engine, host)
+        .with_state_root(root)
+        .with_observer(console.clone())
+        .with_cancel(cancel.clone())
+        .with_subnets(args.subnets);
     if rehearsal.is_some() {
         let forges = Arc::new(bottle::deploy_keys::RehearsedForges);
         bottles = bottles.with_forges(forges).with_verification(Verify::Off);

@@ -11,6 +11,7 @@ use bottle_compose::Sidecar;
 use bottle_engine::{ComposeProject, Engine, EngineChoice, EngineError};
 use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, Stream, Subprocess};
 use bottle_files::{PrivateDir, resolved_path};
+use bottle_plan::value::Subnets;
 use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
 use bottle_posture::Posture;
 use bottle_provision::{Builtin, Provisioner};
@@ -52,6 +53,7 @@ pub struct Bottles {
     pub(crate) cancel: CancelToken,
     pub(crate) wait: Duration,
     pub(crate) verify: Verify,
+    pub(crate) subnets: Subnets,
     pub(crate) handlers: UndoHandlers,
     #[cfg(feature = "deploy-keys")]
     pub(crate) forges: Arc<dyn Forges>,
@@ -100,6 +102,7 @@ impl Bottles {
             cancel: CancelToken::default(),
             wait: Duration::from_secs(120),
             verify: Verify::default(),
+            subnets: Subnets::default(),
             handlers: UndoHandlers::default(),
             #[cfg(feature = "deploy-keys")]
             forges: Arc::new(HttpForges::default()),
@@ -181,6 +184,16 @@ impl Bottles {
     #[must_use]
     pub const fn with_verification(mut self, level: Verify) -> Self {
         self.verify = level;
+        self
+    }
+
+    /// Sets the pools from which the networks of new bottles take their subnets, or [`Subnets::Engine`]. Default: pools with
+    /// room for some two thousand bottles. A subnet in the manifest is used as it is.
+    ///
+    /// What a network of the engine or a route of this host uses is skipped. Processes and state roots can share the pools.
+    #[must_use]
+    pub fn with_subnets(mut self, subnets: Subnets) -> Self {
+        self.subnets = subnets;
         self
     }
 

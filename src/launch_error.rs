@@ -26,7 +26,7 @@ pub enum Step {
     Prepare,
     /// Builds the agent's base image, the sidecars' images, and the derived image with the workspace.
     BuildImages,
-    /// Creates the networks, in mode `external` only.
+    /// Creates the networks.
     CreateNetworks,
     /// Mints the certificate authorities.
     MintCertificates,
@@ -148,6 +148,20 @@ pub enum LaunchCause {
         path: PathBuf,
         /// Problem with the file, and what would be accepted.
         problem: String,
+    },
+    /// No block of the pools is free.
+    #[error(
+        "find a subnet for network `{network}`: a network of the engine or a route of this host uses every /{prefix_len} of \
+         `{subnets}`; accepted: other pools for `Bottles::with_subnets` (option `--subnets`), or `engine`, which lets the engine \
+         choose"
+    )]
+    NoSubnet {
+        /// Name of the network.
+        network: String,
+        /// Prefix length of the subnet.
+        prefix_len: u8,
+        /// The pools.
+        subnets: String,
     },
     /// A file of the bottle's state could not be written.
     #[error("write `{}`", path.display())]

@@ -203,6 +203,14 @@ mod tests {
                 LaunchCause::Supervise(SuperviseError::Malformed { path: path(), reason: "no plan".into() }),
             ),
             (Step::CreateNetworks, LaunchCause::Engine(unsupported())),
+            (
+                Step::CreateNetworks,
+                LaunchCause::NoSubnet {
+                    network: "claude-bottle-net-demo".into(),
+                    prefix_len: 28,
+                    subnets: "10.213.0.0/16".into(),
+                },
+            ),
             (Step::Up, LaunchCause::Exec(ExecError::Cancelled { command: "docker ps".into() })),
             (Step::Prepare, LaunchCause::Journal(JournalError::NotUndone { slug: "demo".parse().unwrap() })),
             (
@@ -292,6 +300,7 @@ mod tests {
                 directory: "/srv".into(),
                 missing: "`./a` is missing".into(),
             },
+            EngineError::SubnetTaken { network: "claude-bottle-net-demo".into(), subnet: "10.213.0.0/28".into() },
             EngineError::NotReady { container: container(), state: "there is no such container".into() },
         ];
         let exec = exec.into_iter().map(|error| ("ExecError", Box::new(error) as Box<dyn StdError>));

@@ -50,7 +50,7 @@
 //! | `name: claude-bottle-<slug>` | the same, with a configurable prefix | two installations can share one engine |
 //! | order of services: pipelock, git-gate, egress, supervise, agent | the same, with `outlet` first and `seal` before the agent | a sidecar of the caller goes before the seal |
 //! | git-gate, egress, supervise only when planned | the same; [`Sidecar::applies`] decides for each | a fifth sidecar can be added |
-//! | `networks`: both `external: true`, created by the launcher | Compose creates them, one with `internal: true`; `external` is an option | less to undo; the option is for a pipelock that must know the subnet before it starts |
+//! | `networks`: both `external: true`, created by the launcher | created by the launcher with Compose's labels, one with `internal: true`; `external` is an option | small subnets from a pool, and Compose still removes them; the option is for a pipelock that must know the subnet before it starts |
 //! | | `enable_ipv6: false`, and driver options that keep the host's address off the internal bridge | through that address the agent reached every service on the host's 0.0.0.0, also over IPv6 |
 //! | `container_name` of each service | the same | |
 //! | aliases: the container's name for pipelock and git-gate, the short one for egress and supervise | the same | |

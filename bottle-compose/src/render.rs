@@ -196,7 +196,7 @@ fn internal(plan: &ResolvedPlan) -> Network {
             // Some engines enable IPv6 on every network by default. `inhibit_ipv4` has no effect on IPv6.
             enable_ipv6: Some(false),
             driver_opts: plan.launch().engine.host_gateway.driver_opts(),
-            ipam: plan.plan().networks.internal_subnet.map(ipam),
+            ipam: plan.launch().networks.internal_subnet.map(ipam),
             labels: labels(plan),
             ..Network::default()
         },
@@ -209,7 +209,7 @@ fn egress(plan: &ResolvedPlan) -> Network {
         NetworkMode::External => Network { name, external: true, ..Network::default() },
         NetworkMode::Compose => Network {
             name,
-            ipam: plan.plan().networks.egress_subnet.map(ipam),
+            ipam: plan.launch().networks.egress_subnet.map(ipam),
             labels: labels(plan),
             driver_opts: BTreeMap::new(),
             ..Network::default()

@@ -17,6 +17,10 @@ use crate::info::Capability;
 /// The label that Compose sets on every object of a project. Its value is the project's name.
 pub const PROJECT_LABEL: &str = "com.docker.compose.project";
 
+/// Label that has the key of a network in the Compose file. Compose uses a network that has it, and the project's label, as one
+/// of its own.
+pub const NETWORK_LABEL: &str = "com.docker.compose.network";
+
 /// The name and the files of a Compose project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComposeProject {

@@ -78,6 +78,14 @@ pub enum EngineError {
         /// First five entries that are missing or have another size.
         missing: String,
     },
+    /// The engine has another network with some of the addresses.
+    #[error("create network `{network}`: the engine has another one with addresses of {subnet}")]
+    SubnetTaken {
+        /// Name of the network.
+        network: String,
+        /// Subnet that was asked for, in CIDR notation.
+        subnet: String,
+    },
     /// The awaited state was not reached.
     #[error("wait for container `{container}`: {state}")]
     NotReady {
@@ -127,6 +135,13 @@ pub(crate) fn says_not_there(output: &Output) -> bool {
             || (line.contains("network") && line.ends_with("not found"))
     };
     !lines.is_empty() && lines.iter().all(not_there)
+}
+
+/// Returns true if a failed command reports that addresses are in use. Docker: "Pool overlaps with other one on this address
+/// space", "networks have overlapping IPv4"; Podman: "subnet 10.0.0.0/28 is already used on the host or by another config".
+pub(crate) fn says_overlap(output: &Output) -> bool {
+    let said = output.stderr.text().to_lowercase();
+    said.lines().any(|line| line.contains("overlap") || (line.contains("subnet") && line.contains("already used")))
 }
 
 /// Returns true if the status may be that of the engine's client, which could not start a command in a container, and not

@@ -35,7 +35,7 @@ mod start;
 mod state;
 
 pub use client::{Engine, Limits};
-pub use compose::{Compose, ComposeProject, PROJECT_LABEL, ServiceState};
+pub use compose::{Compose, ComposeProject, NETWORK_LABEL, PROJECT_LABEL, ServiceState};
 pub use detect::{EngineChoice, rehearsal};
 pub use error::EngineError;
 pub use events::{ContainerChange, ContainerEvent};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::client::{Engine, parse};
-use crate::error::{EngineError, says_not_there};
+use crate::error::{EngineError, says_not_there, says_overlap};
 use crate::state::ContainerState;
 
 /// A kind of object on an engine.
@@ -301,11 +301,13 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns an error when the engine refuses: the name is taken, or there are no addresses left.
+    /// [`EngineError::SubnetTaken`] when another network has addresses of the subnet. Another error when the engine refuses
+    /// for another reason: the name is taken, or there are no addresses left.
     pub fn create_network(&self, network: &NewNetwork) -> Result<(), EngineError> {
         let mut command = self.change(["network", "create", "--driver", "bridge"]);
         if network.internal {
-            command = command.with_arg("--internal");
+            // Some engines enable IPv6 on every network by default, with an address of the host.
+            command = command.with_args(["--internal", "--ipv6=false"]);
         }
         if let Some(subnet) = &network.subnet {
             command = command.with_args(["--subnet", subnet]);
@@ -317,7 +319,24 @@ impl Engine {
         }
         let command =
             command.with_arg(&network.name).with_label(format!("create network {}", network.name)).with_uninterrupted();
-        self.run(&command).map(drop)
+        let output = self.run_any(&command)?;
+        match &network.subnet {
+            Some(subnet) if !output.status.is_success() && says_overlap(&output) => {
+                Err(EngineError::SubnetTaken { network: network.name.clone(), subnet: subnet.clone() })
+            }
+            _ => Ok(output.success(&command).map(drop)?),
+        }
+    }
+
+    /// Returns the subnets of all networks of the engine, in CIDR notation.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine cannot be queried or its output cannot be parsed.
+    pub fn subnets(&self) -> Result<Vec<String>, EngineError> {
+        let ids = self.run(&self.query(["network", "ls", "--quiet", "--no-trunc"]))?.stdout.text();
+        let found = self.look_at(ObjectKind::Network, &ids.split_whitespace().collect::<Vec<_>>())?;
+        Ok(found.iter().flat_map(|(_, value)| subnets(value)).collect())
     }
 
     /// Returns the state of a network, or `None` if it does not exist.
@@ -329,14 +348,10 @@ impl Engine {
         let Some(value) = self.inspect(ObjectKind::Network, name)? else { return Ok(None) };
         let field =
             |docker: &str, podman: &str| value.get(docker).or_else(|| value.get(podman)).unwrap_or(&Value::Null);
-        let subnets = match value.get("subnets") {
-            Some(podman) => texts(podman, "subnet"),
-            None => texts(&value["IPAM"]["Config"], "Subnet"),
-        };
         Ok(Some(NetworkInfo {
             name: field("Name", "name").as_str().unwrap_or(name).to_owned(),
             internal: field("Internal", "internal").as_bool().unwrap_or(false),
-            subnets,
+            subnets: subnets(&value),
             labels: pairs(field("Labels", "labels")),
             driver_options: pairs(field("Options", "options")),
         }))
@@ -386,6 +401,14 @@ impl Object {
 fn pairs(value: &Value) -> BTreeMap<String, String> {
     let pairs = value.as_object().into_iter().flatten();
     pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+/// Returns the subnets of a network that the engine describes.
+fn subnets(network: &Value) -> Vec<String> {
+    match network.get("subnets") {
+        Some(podman) => texts(podman, "subnet"),
+        None => texts(&network["IPAM"]["Config"], "Subnet"),
+    }
 }
 
 fn texts(list: &Value, key: &str) -> Vec<String> {

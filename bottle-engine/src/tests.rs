@@ -436,3 +436,24 @@ fn waiting_ends_at_once_when_there_is_nothing_to_wait_for() {
         "wait for container `a`: after 0ns it is running and starting"
     );
 }
+
+#[test]
+fn a_subnet_that_another_network_has_is_an_error_of_its_own() {
+    let refuse = |said: &str| {
+        let answer = Answer::exit(1).with_stderr(said);
+        let backend = Arc::new(rehearsal().with_answer(Matcher::prefix(["network", "create"]), answer));
+        let engine = Engine::detect(backend, &EngineChoice::Auto, Control::default()).unwrap();
+        let subnet = Some("10.213.0.0/28".into());
+        engine.create_network(&NewNetwork { name: "net".into(), subnet, ..NewNetwork::default() }).unwrap_err()
+    };
+    for said in [
+        "Error response from daemon: Pool overlaps with other one on this address space\n",
+        "Error response from daemon: invalid pool request: Pool overlaps with other one on this address space\n",
+        "Error response from daemon: cannot create network 0a (br-0a): conflicts with network 1b (br-1b): networks have overlapping IPv4\n",
+        "Error: subnet 10.213.0.0/28 is already used on the host or by another config\n",
+    ] {
+        assert!(matches!(refuse(said), EngineError::SubnetTaken { .. }), "{said}");
+    }
+    let name = "Error response from daemon: network with name net already exists\n";
+    assert!(matches!(refuse(name), EngineError::Exec(_)));
+}

@@ -27,7 +27,8 @@ pub(crate) fn stop(project: &str, images: &[&str], grace: Duration) {
 }
 
 fn find(project: &str, images: &[&str]) -> Vec<Owner> {
-    let of_project = format!("label={PROJECT_LABEL}={project}");
+    let project_label = format!("{PROJECT_LABEL}={project}");
+    let of_project = format!("label={project_label}");
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|&pid| pid != std::process::id())
@@ -40,6 +41,7 @@ fn find(project: &str, images: &[&str]) -> Vec<Owner> {
             let builds = |image: &&str| args.contains(&b"build".as_slice()) && has("--tag", image);
             (has("--project-name", project) && args.contains(&b"--project-directory".as_slice()))
                 || (has("--filter", &of_project) && args.contains(&b"events".as_slice()))
+                || (has("--label", &project_label) && args.contains(&b"create".as_slice()))
                 || images.iter().any(builds)
         })
         .collect()
@@ -71,6 +73,7 @@ mod tests {
             start(&["compose", "--project-name", &project, "--project-directory", "/s", "up"]),
             start(&["build", "--tag", &image, "-"]),
             start(&["events", "--filter", &format!("label={PROJECT_LABEL}={project}")]),
+            start(&["network", "create", "--label", &format!("{PROJECT_LABEL}={project}"), "net"]),
         ];
         let mut left = [
             start(&["compose", "--project-name", &format!("{project}-2"), "--project-directory", "/s", "up"]),

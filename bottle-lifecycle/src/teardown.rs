@@ -225,6 +225,21 @@ impl TeardownGuard {
         Ok(())
     }
 
+    /// Like [`record`](Self::record), for an undo that may be recorded already: it now comes before all others.
+    ///
+    /// # Errors
+    ///
+    /// As [`record`](Self::record).
+    pub fn record_last(&self, undo: Undo) -> Result<(), JournalError> {
+        let recorded = Event::Recorded { undo: undo.to_string() };
+        self.file.change(|journal| {
+            journal.undo.retain(|other| *other != undo);
+            journal.undo.push(undo);
+        })?;
+        self.options.observer.event(&recorded);
+        Ok(())
+    }
+
     /// Returns the current content of the journal.
     pub fn journal(&self) -> Journal {
         self.file.journal()

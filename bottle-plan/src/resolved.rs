@@ -87,13 +87,19 @@ impl HostGateway {
     }
 }
 
-/// The networks that Compose will create, or that the launcher has created.
+/// The networks that the launcher has created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkFacts {
     /// The internal network's name.
     pub internal: String,
     /// The egress network's name.
     pub egress: String,
+    /// The internal network's subnet that was asked for. `None` if the engine chose it.
+    #[serde(default)]
+    pub internal_subnet: Option<Subnet>,
+    /// The egress network's subnet that was asked for. `None` if the engine chose it.
+    #[serde(default)]
+    pub egress_subnet: Option<Subnet>,
     /// The internal network's subnet as reported by the engine. `None` unless the network mode is `external`.
     pub internal_cidr: Option<Subnet>,
 }

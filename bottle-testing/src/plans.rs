@@ -72,6 +72,8 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
         networks: NetworkFacts {
             internal: plan.names.internal_network(),
             egress: plan.names.egress_network(),
+            internal_subnet: plan.networks.internal_subnet,
+            egress_subnet: plan.networks.egress_subnet,
             internal_cidr: (plan.networks.mode == NetworkMode::External).then(|| "10.99.0.0/28".parse().unwrap()),
         },
         agent: AgentFacts {

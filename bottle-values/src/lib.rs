@@ -22,6 +22,7 @@ mod quantity;
 mod secret;
 mod state;
 mod subnet;
+mod subnets;
 pub mod value;
 
 pub use secret::{SecretValue, Secrets};

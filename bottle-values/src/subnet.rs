@@ -23,6 +23,11 @@ const KIND: &str = "an IPv4 network";
 pub struct Subnet(Ipv4Net);
 
 impl Subnet {
+    /// Returns the network of this address. A prefix length above 32 counts as 32.
+    pub(crate) fn of(address: Ipv4Addr, prefix_len: u8) -> Self {
+        Self(Ipv4Net::new_assert(address, prefix_len.min(32)))
+    }
+
     /// Description of what is accepted.
     pub const ACCEPTED: &'static str = "an IPv4 network such as `10.99.0.0/28`";
 

@@ -8,6 +8,7 @@ use crate::mask;
 use crate::name::{NameError, check_characters, name_type, name_type_traits};
 pub use crate::quantity::{ByteSize, CpuCount, Span};
 pub use crate::subnet::Subnet;
+pub use crate::subnets::{Pools, Subnets};
 
 /// The name of an environment variable: `[A-Za-z_][A-Za-z0-9_]*`, at most 128 characters.
 ///

@@ -10,7 +10,7 @@ use bottle_plan::{BottlePlan, StateLayout};
 use crate::Bottles;
 use crate::inputs::Inputs;
 use crate::launch_error::{LaunchCause, LaunchError, Step};
-use crate::lifecycle::{Owner, TeardownGuard};
+use crate::lifecycle::{Owner, TeardownGuard, Undo};
 
 /// Runs one step and reports its start and end, unless the launch was cancelled.
 pub(super) fn in_step<T>(
@@ -58,6 +58,15 @@ pub(super) struct Ready {
 impl Launch<'_> {
     pub(super) fn step<T>(&self, name: Step, work: impl FnOnce() -> Result<T, LaunchCause>) -> Result<T, LaunchError> {
         in_step(self.bottles, name, work)
+    }
+
+    /// Returns the undo of everything that belongs to the Compose project.
+    pub(super) fn compose_down(&self) -> Undo {
+        Undo::ComposeDown {
+            project: self.plan.names.project(),
+            compose_file: self.state.compose_file(),
+            project_dir: self.state.dir().to_owned(),
+        }
     }
 
     pub(super) fn engine(&self) -> &Engine {

@@ -8,6 +8,7 @@ mod files;
 mod images;
 mod networks;
 mod preflight;
+mod routes;
 mod start;
 mod write;
 
@@ -78,14 +79,14 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
 
 impl Launch<'_> {
     fn run(&self) -> Result<(Handle, Vec<Renewal>), LaunchError> {
-        let networks = self.step(Step::CreateNetworks, || networks::create(self))?;
-        let ((_in_use, images), authorities) = both(
+        let ((_in_use, images), (networks, authorities)) = both(
             // Until the containers exist, only this lock says that their images are in use.
             || self.step(Step::BuildImages, || Ok((images::share(self)?, images::build(self)?))),
             || {
+                let networks = self.step(Step::CreateNetworks, || networks::create(self))?;
                 let authorities = self.step(Step::MintCertificates, || certificates::mint(self))?;
                 self.step(Step::WriteConfiguration, || files::write_configuration(self, networks.internal_cidr))?;
-                Ok(authorities)
+                Ok((networks, authorities))
             },
         )?;
         #[cfg(feature = "deploy-keys")]

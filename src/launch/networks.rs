@@ -1,50 +1,114 @@
-//! The networks, if the launcher owns them instead of Compose.
+//! The networks. The launcher creates them, also those that belong to the Compose project, because it chooses their subnets.
 
-use bottle_engine::NewNetwork;
+use std::collections::BTreeMap;
+
+use bottle_compose::sidecar::{EGRESS, INTERNAL};
+use bottle_engine::{EngineError, NETWORK_LABEL, NewNetwork, PROJECT_LABEL};
+use bottle_plan::digest::sha256;
 use bottle_plan::manifest::NetworkMode;
 use bottle_plan::resolved::NetworkFacts;
+use bottle_plan::value::{Subnet, Subnets};
 
-use super::context::Launch;
+use super::context::{Launch, both};
+use super::routes;
 use crate::launch_error::LaunchCause;
 use crate::lifecycle::Undo;
 
+/// Most refusals of the engine before the launch gives up. Each means that another process was faster.
+const MOST_REFUSALS: usize = 64;
+
+/// Addresses of a network that no sidecar has: its own, the gateway's, the broadcast address, the seal's and the outlet's.
+const RESERVED: usize = 5;
+
 pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
-    let names = &launch.plan.names;
+    let (names, wanted) = (&launch.plan.names, &launch.plan.networks);
     let (internal, egress) = (names.internal_network(), names.egress_network());
-    if launch.plan.networks.mode == NetworkMode::Compose {
-        return Ok(NetworkFacts { internal, egress, internal_cidr: None });
+    let is_external = wanted.mode == NetworkMode::External;
+    if is_external {
+        launch.guard.record(Undo::RemoveNetwork { name: internal.clone() })?;
+        launch.guard.record(Undo::RemoveNetwork { name: egress.clone() })?;
+    } else {
+        launch.guard.record(launch.compose_down())?;
     }
-    let labels =
-        names.labels(&launch.plan.agent_name, env!("CARGO_PKG_VERSION"), &launch.owner.to_string(), &launch.root_id);
-    let wanted = [
-        NewNetwork {
-            name: internal.clone(),
-            internal: true,
-            labels: labels.clone(),
-            driver_options: launch.ready.engine.host_gateway.driver_opts(),
-            subnet: launch.plan.networks.internal_subnet.map(|subnet| subnet.to_string()),
+    let labels = |key: &str| {
+        let own = names.labels(&launch.plan.agent_name, env!("CARGO_PKG_VERSION"), &launch.owner.to_string(), &launch.root_id);
+        let of_project = [(PROJECT_LABEL, names.project()), (NETWORK_LABEL, key.to_owned())];
+        let of_project = of_project.into_iter().filter(|_| !is_external).map(|(label, value)| (label.to_owned(), value));
+        own.into_iter().chain(of_project).collect::<BTreeMap<_, _>>()
+    };
+    let (internal_subnet, egress_subnet) = both(
+        || {
+            let network = NewNetwork {
+                name: internal.clone(),
+                internal: true,
+                labels: labels(INTERNAL),
+                driver_options: launch.ready.engine.host_gateway.driver_opts(),
+                subnet: None,
+            };
+            create_one(launch, network, wanted.internal_subnet)
         },
-        NewNetwork {
-            name: egress.clone(),
-            labels,
-            subnet: launch.plan.networks.egress_subnet.map(|subnet| subnet.to_string()),
-            ..NewNetwork::default()
+        || {
+            let network = NewNetwork { name: egress.clone(), labels: labels(EGRESS), ..NewNetwork::default() };
+            create_one(launch, network, wanted.egress_subnet)
         },
-    ];
-    for network in &wanted {
-        let removal = Undo::RemoveNetwork { name: network.name.clone() };
-        launch.guard.record(removal.clone())?;
-        launch.engine().create_network(network).or_else(|error| {
-            // A network of somebody else that has the name stays. If nobody can tell, the first error is the one to report.
-            let there = launch.engine().network(&network.name).ok().flatten();
-            if there.is_some_and(|other| other.labels != network.labels) {
-                launch.guard.file().mark_done(&removal)?;
+    )?;
+    let internal_cidr = if is_external {
+        let info = launch.engine().network(&internal)?;
+        info.and_then(|info| info.subnets.iter().find_map(|subnet| subnet.parse().ok()))
+    } else {
+        None
+    };
+    Ok(NetworkFacts { internal, egress, internal_subnet, egress_subnet, internal_cidr })
+}
+
+/// Creates a network and returns the subnet that it asked for.
+fn create_one(
+    launch: &Launch<'_>,
+    mut network: NewNetwork,
+    wanted: Option<Subnet>,
+) -> Result<Option<Subnet>, LaunchCause> {
+    let created = if wanted.is_some() || launch.bottles.subnets == Subnets::Engine {
+        network.subnet = wanted.map(|subnet| subnet.to_string());
+        launch.engine().create_network(&network).map(|()| wanted).map_err(LaunchCause::from)
+    } else {
+        create_in_pool(launch, &mut network).map(Some)
+    };
+    if created.is_err() && launch.plan.networks.mode == NetworkMode::External {
+        // A network of somebody else that has the name stays. If nobody can tell, the first error is the one to report.
+        let there = launch.engine().network(&network.name).ok().flatten();
+        if there.is_some_and(|other| other.labels != network.labels) {
+            launch.guard.file().mark_done(&Undo::RemoveNetwork { name: network.name })?;
+        }
+    }
+    created
+}
+
+/// Creates a network in the first block of the pools that nothing uses.
+///
+/// The engine decides between processes: it refuses a network with addresses of another one, and the next block is tried. The
+/// order of the blocks differs from bottle to bottle, so that launches at the same time rarely meet.
+fn create_in_pool(launch: &Launch<'_>, network: &mut NewNetwork) -> Result<Subnet, LaunchCause> {
+    let (engine, subnets) = (launch.engine(), &launch.bottles.subnets);
+    let addresses = launch.bottles.sidecars.len() + RESERVED;
+    let prefix_len = (8..=28).rev().find(|length| 1_usize << (32 - length) >= addresses).unwrap_or(8);
+    let digest = sha256(format!("{} {}", launch.root_id, network.name));
+    let key = u64::from_str_radix(&digest[..16], 16).unwrap_or_default();
+    let mut used = routes::of_this_host();
+    used.retain(|net| subnets.overlaps(*net));
+    let mut refusals = 0;
+    for block in subnets.blocks(prefix_len, key) {
+        if used.iter().any(|net| net.overlaps(block)) {
+            continue;
+        }
+        network.subnet = Some(block.to_string());
+        match engine.create_network(network) {
+            Err(EngineError::SubnetTaken { .. }) if refusals < MOST_REFUSALS => {
+                refusals += 1;
+                used.extend(engine.subnets()?.iter().filter_map(|subnet| subnet.parse::<Subnet>().ok()));
             }
-            Err(LaunchCause::from(error))
-        })?;
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(block),
+        }
     }
-    let info = launch.engine().network(&internal)?;
-    let subnets = info.map(|info| info.subnets).unwrap_or_default();
-    let internal_cidr = subnets.iter().find_map(|subnet| subnet.parse().ok());
-    Ok(NetworkFacts { internal, egress, internal_cidr })
+    Err(LaunchCause::NoSubnet { network: network.name.clone(), prefix_len, subnets: subnets.to_string() })
 }

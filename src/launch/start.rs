@@ -49,15 +49,12 @@ fn start_of(order: &StartOrder<'_>) -> Start {
     }
 }
 
-/// Creates networks, volumes and containers. The journal has them first.
+/// Creates volumes and containers. The journal has them first.
 fn create(launch: &Launch<'_>, project: &ComposeProject) -> Result<(), LaunchCause> {
     let (name, project_dir) = (project.name.clone(), launch.state.dir().to_owned());
     let compose_file = launch.state.compose_file();
-    launch.guard.record(Undo::ComposeDown {
-        project: name.clone(),
-        compose_file: compose_file.clone(),
-        project_dir: project_dir.clone(),
-    })?;
+    // The networks are in the journal already. Now the images have to outlive the project.
+    launch.guard.record_last(launch.compose_down())?;
     let log = launch.state.compose_log();
     launch.guard.record(Undo::DumpLogs { project: name, compose_file, project_dir, log })?;
     let inputs = &launch.ready.inputs;

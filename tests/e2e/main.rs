@@ -13,6 +13,7 @@ mod launch;
 mod lifecycle;
 mod pipelock;
 mod ports;
+mod scale;
 mod seal;
 mod secrets;
 mod sidecar_state;

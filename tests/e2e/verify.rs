@@ -355,7 +355,7 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
             "      - \"443\"\n",
             "      - \"443\"\n      - \"22\"\n".to_owned(),
         ),
-        (Part::Networks, "a network that is not internal", "internal network", "    internal: true\n", String::new()),
+        (Part::Network, "a network that is not internal", "internal network", "--internal", String::new()),
         (
             Part::Service(Service::Egress),
             "a token in egress",

@@ -14,11 +14,11 @@ use crate::value::Subnet;
 pub struct NetworksSpec {
     /// The owner, which creates and removes the networks. Default: `compose`.
     pub mode: NetworkMode,
-    /// The internal network's subnet. Default: the engine picks one.
+    /// The internal network's subnet. Default: the launch picks one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"10.99.0.0/28")]
     pub internal_subnet: Option<Subnet>,
-    /// The egress network's subnet. Default: the engine picks one.
+    /// The egress network's subnet. Default: the launch picks one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress_subnet: Option<Subnet>,
 }
@@ -27,7 +27,7 @@ pub struct NetworksSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkMode {
-    /// Compose creates the networks with `up` and removes them with `down`.
+    /// The networks belong to the Compose project, so that `docker compose down` removes them.
     #[default]
     Compose,
     /// The launcher creates the networks before `up` and removes them after `down`. Pipelock is given the internal

@@ -1,18 +1,21 @@
-//! Weakened bottles: a Compose file that is changed between the launch and Compose.
+//! Weakened bottles: a Compose file, or the command for the internal network, that is changed on its way to the engine.
 
 use std::sync::Arc;
 
 use bottle::exec::{Backend, Command, Control, ExecError, Output};
 use bottle::plan::Service;
 
-/// Part of a Compose file.
+/// Weakened part of a bottle.
 #[derive(Debug, Clone, Copy)]
 pub enum Part {
+    /// A service in the Compose file.
     Service(Service),
-    Networks,
+    /// The command that creates the internal network.
+    Network,
 }
 
-/// Backend that replaces a text in one part of the Compose file before Compose reads it.
+/// Backend that replaces a text in a service of the Compose file before Compose reads it, or an argument of the command that
+/// creates the internal network.
 #[derive(Debug)]
 pub struct Changing {
     pub backend: Arc<dyn Backend>,
@@ -24,7 +27,12 @@ pub struct Changing {
 impl Backend for Changing {
     fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
         let words: Vec<String> = command.args().iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        if words.iter().any(|word| word == "compose") && words.iter().any(|word| word == "create") {
+        if let Part::Network = self.part {
+            if words[..2] == ["network", "create"] && words.iter().any(|word| word == self.from) {
+                let words = words.iter().map(|word| word.replace(self.from, &self.to)).filter(|word| !word.is_empty());
+                return self.backend.run(&Command::new(command.program()).with_args(words), control);
+            }
+        } else if words.iter().any(|word| word == "compose") && words.iter().any(|word| word == "create") {
             let file = words.iter().find(|word| word.ends_with("docker-compose.yml")).unwrap();
             let text = std::fs::read_to_string(file).unwrap();
             std::fs::write(file, self.changed(&text)).unwrap();
@@ -36,18 +44,14 @@ impl Backend for Changing {
 impl Changing {
     fn changed(&self, text: &str) -> String {
         let networks = text.find("\nnetworks:\n").unwrap();
-        let (start, end) = match self.part {
-            Part::Networks => (networks, text.len()),
-            Part::Service(service) => {
-                let title = format!("\n  {}:\n", service.as_str());
-                let start = text.find(&title).unwrap();
-                let after = start + title.len();
-                let is_title = |line: &str| line.starts_with("  ") && !line.starts_with("   ");
-                let length: usize =
-                    text[after..networks].split_inclusive('\n').take_while(|line| !is_title(line)).map(str::len).sum();
-                (start, (after + length).min(networks))
-            }
-        };
+        let Part::Service(service) = self.part else { return text.to_owned() };
+        let title = format!("\n  {}:\n", service.as_str());
+        let start = text.find(&title).unwrap();
+        let after = start + title.len();
+        let is_title = |line: &str| line.starts_with("  ") && !line.starts_with("   ");
+        let length: usize =
+            text[after..networks].split_inclusive('\n').take_while(|line| !is_title(line)).map(str::len).sum();
+        let end = (after + length).min(networks);
         let part = &text[start..end];
         assert!(part.contains(self.from), "{:?} has no {:?}:\n{part}", self.part, self.from);
         [&text[..start], &part.replacen(self.from, &self.to, 1), &text[end..]].concat()
