@@ -8,9 +8,10 @@ use std::sync::{Arc, mpsc};
 
 use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Outcome, OutputSink, Stdin, Stream, Subprocess};
+use bottle::lifecycle::{Activity, Status};
 use bottle::plan::{Prefix, Slug, StateRoot};
 use bottle::sidecars::audit::refusals;
-use bottle::{Bottles, Engine, EngineChoice, Host};
+use bottle::{Bottles, Engine, EngineChoice, Host, ServiceHealth};
 use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags};
 
@@ -76,6 +77,26 @@ enum Action {
         from: String,
         /// Destination: a directory, or `SLUG:DIRECTORY`.
         to: String,
+    },
+    /// Stop every container of a bottle. Its files stay, and `start` brings it back.
+    Stop {
+        /// The bottle.
+        slug: Slug,
+    },
+    /// Start a bottle that was stopped, or that ended with its engine or machine. Credentials come from this environment.
+    Start {
+        /// The bottle.
+        slug: Slug,
+    },
+    /// Suspend a bottle's agent.
+    Pause {
+        /// The bottle.
+        slug: Slug,
+    },
+    /// Resume a bottle's agent.
+    Resume {
+        /// The bottle.
+        slug: Slug,
     },
     /// Remove bottles.
     Down {
@@ -143,6 +164,10 @@ fn run(args: Args, cancel: &CancelToken, output: &Output) -> Result<u8, String> 
         // The first Ctrl-C stops the command, and then the processes that it started in the container.
         Action::Exec { slug, command } => exec(&site, &slug, command, output),
         Action::Cp { from, to } => copy(&site, &from, &to),
+        Action::Stop { slug } => site.stop(&slug).map(|()| 0).map_err(text),
+        Action::Start { slug } => site.start(&slug).map(|_| 0).map_err(text),
+        Action::Pause { slug } => site.pause(&slug).map(|()| 0).map_err(text),
+        Action::Resume { slug } => site.resume(&slug).map(|()| 0).map_err(text),
         Action::Down { slugs } => down(&site, &slugs, cancel),
         Action::Prune { dry_run } => {
             let report = if dry_run { site.prunable() } else { site.prune() }.map_err(text)?;
@@ -179,13 +204,19 @@ fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
     }
     say(&format!("{:<32} {:<16} {:<10} {:<9} SERVICES", "BOTTLE", "AGENT", "STATUS", "OWNER"));
     for (slug, bottle) in bottles {
-        let status = bottle.status.map_or_else(|| "no state".to_owned(), |status| format!("{status:?}").to_lowercase());
+        let is_stopped = bottle.activity == Some(Activity::Stopped);
+        let status = match (bottle.status, bottle.activity) {
+            (Some(Status::Ready | Status::Kept), Some(activity)) if activity != Activity::Running => activity.to_string(),
+            (Some(status), _) => format!("{status:?}").to_lowercase(),
+            (None, _) => "no state".to_owned(),
+        };
         let owner = if bottle.is_owned { "alive" } else { "gone" };
         let agent = bottle.agent.unwrap_or_default();
         let up = bottle.services.iter().filter(|service| service.is_up()).count();
         let services = format!("{up} of {} up", bottle.services.len());
         say(&format!("{:<32} {agent:<16} {status:<10} {owner:<9} {services}", slug.as_str()));
-        for service in bottle.services.iter().filter(|service| !service.is_up() || service.restarts > 0) {
+        let is_shown = |service: &&ServiceHealth| (!service.is_up() && !is_stopped) || service.restarts > 0;
+        for service in bottle.services.iter().filter(is_shown) {
             say(&format!("    {service}"));
         }
         for service in bottle.services.iter().filter(|_| images) {

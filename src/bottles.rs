@@ -249,7 +249,8 @@ impl Bottles {
     ///
     /// [`BottleError::NotFound`] when there is neither.
     pub fn attach(&self, slug: &Slug) -> Result<Bottle, BottleError> {
-        Bottle::attach(self.engine.clone(), &self.state_root, self.names(slug), self.teardown_options())
+        let bottle = Bottle::attach(self.engine.clone(), &self.state_root, self.names(slug), self.teardown_options())?;
+        Ok(bottle.with_start(self.start_options(slug)))
     }
 
     /// Removes every bottle whose owner is gone. A second call does nothing.

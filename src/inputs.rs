@@ -84,17 +84,35 @@ impl Inputs {
         (inputs, mistakes)
     }
 
+    /// Reads the credentials of these slots alone, and asks their sources.
+    pub(crate) fn read_credentials(
+        plan: &BottlePlan,
+        host: &Host,
+        is_wanted: impl Fn(&EnvName) -> bool,
+    ) -> Result<Self, ManifestError> {
+        let (mut inputs, mut mistakes) = (Self::default(), Vec::new());
+        for wanted in plan.wanted_variables().into_iter().filter(|it| it.is_credential && is_wanted(&it.name)) {
+            inputs.read_variable(wanted, host, &mut mistakes);
+        }
+        mistakes.extend(inputs.ask_sources(plan, host));
+        if mistakes.is_empty() { Ok(inputs) } else { Err(plan.error_at(mistakes)) }
+    }
+
+    fn read_variable(&mut self, wanted: WantedVariable, host: &Host, mistakes: &mut Vec<Mistake>) {
+        if wanted.is_credential && host.source(wanted.source.as_str()).is_some() {
+            self.sourced.push(wanted);
+            return;
+        }
+        match variable(host, wanted.source.as_str(), wanted.is_credential) {
+            Ok(value) if wanted.is_credential => self.credentials.insert(wanted.name, value),
+            Ok(value) => self.compose_environment.insert(wanted.name, value),
+            Err(problem) => mistakes.push((wanted.key, format!("{problem}; {}", wanted.purpose))),
+        }
+    }
+
     fn read_variables(&mut self, plan: &BottlePlan, host: &Host, mistakes: &mut Vec<Mistake>) {
         for wanted in plan.wanted_variables() {
-            if wanted.is_credential && host.source(wanted.source.as_str()).is_some() {
-                self.sourced.push(wanted);
-                continue;
-            }
-            match variable(host, wanted.source.as_str(), wanted.is_credential) {
-                Ok(value) if wanted.is_credential => self.credentials.insert(wanted.name, value),
-                Ok(value) => self.compose_environment.insert(wanted.name, value),
-                Err(problem) => mistakes.push((wanted.key, format!("{problem}; {}", wanted.purpose))),
-            }
+            self.read_variable(wanted, host, mistakes);
         }
         // The launcher itself sends the requests to the forge, so Compose does not need its token.
         for upstream in plan.git_gate.iter().flat_map(|gate| &gate.upstreams) {

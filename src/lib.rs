@@ -270,6 +270,20 @@
 //!
 //! `examples/swap_backend.rs` runs every command over ssh, or in a container.
 //!
+//! # How do I stop a bottle and go on later?
+//!
+//! A stopped bottle takes no memory and keeps its files. It starts again sealed, also from another process and after the
+//! machine was restarted.
+//!
+//! ```no_run
+//! # use bottle::prelude::*;
+//! # let bottles = Bottles::local()?;
+//! # let slug = "coder-4x7qa".parse()?;
+//! bottles.stop(&slug)?;
+//! let bottle = bottles.start(&slug)?;
+//! # Ok::<(), bottle::Error>(())
+//! ```
+//!
 //! # What if my program is killed?
 //!
 //! Everything is recorded on disk before it is created. [`Bottles::recover`] removes what dead processes left behind.
@@ -283,6 +297,7 @@ mod host;
 mod inputs;
 pub mod launch;
 mod launch_error;
+mod power;
 mod prune;
 mod report;
 

@@ -370,6 +370,18 @@ mod tests {
                     problem: "its agent lost its network: `seal` was removed".into(),
                 },
             ),
+            boxed(
+                "BottleError",
+                BottleError::NotStarted {
+                    slug: slug(),
+                    problem: "the container `claude-bottle-seal-demo` was removed; launch the bottle again".into(),
+                },
+            ),
+            boxed("BottleError", BottleError::Credentials { slug: slug(), source: Box::new(denied()) }),
+            boxed(
+                "BottleError",
+                BottleError::HandOver(HandOverError::Engine { container: "egress".into(), source: engine() }),
+            ),
             boxed("HandOverError", HandOverError::Engine { container: "egress".into(), source: engine() }),
             boxed("LaunchCause", LaunchCause::HandOver(not_given)),
             boxed("BottleError", BottleError::Copy { path: path(), source: denied() }),

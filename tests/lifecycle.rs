@@ -119,6 +119,7 @@ fn launch(engine: Engine, root: &StateRoot, slug: &str, point: impl Fn(&str)) ->
         agent: vec!["id".into()],
         copy,
         expected: None,
+        restart: None,
     };
     let bottle = Bottle::launched(engine, guard, handle)?;
     point("ready");

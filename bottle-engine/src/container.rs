@@ -287,6 +287,15 @@ impl Engine {
         self.run(&self.change(["pause", container]).with_label(format!("pause {container}"))).map(drop)
     }
 
+    /// Resumes the processes of a paused container.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the container does not exist or is not paused.
+    pub fn unpause(&self, container: &str) -> Result<(), EngineError> {
+        self.run(&self.change(["unpause", container]).with_label(format!("unpause {container}"))).map(drop)
+    }
+
     /// Sets the restart policy of containers, such as `on-failure`.
     ///
     /// # Errors

@@ -6,13 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use bottle_exec::{CancelToken, Control, ExecError};
+use serde::{Deserialize, Serialize};
 
 use crate::client::Engine;
 use crate::error::EngineError;
 use crate::events::{ContainerChange, ContainerEvent};
 
 /// A created container that is to be started, and the containers that must be up before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// Name of the container.
     pub container: String,

@@ -1,5 +1,6 @@
 //! A running bottle.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -16,10 +17,12 @@ use bottle_workspace::{WorkError, WorkLimits};
 
 use crate::disk::DiskWatch;
 use crate::handle::Handle;
+use crate::hand_over::HandOverError;
 use crate::health::{self, ServiceHealth};
 use crate::home::{Foreign, Home};
 use crate::journal::{Journal, JournalError, JournalFile, Status};
 use crate::owner::Liveness;
+use crate::power::StartOptions;
 use crate::recover::remove;
 use crate::renewal::{Renewal, Renewing};
 use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
@@ -77,6 +80,25 @@ pub enum BottleError {
         /// State of the seal, and what to do.
         problem: String,
     },
+    /// A stopped bottle cannot be started.
+    #[error("start bottle `{slug}`: {problem}")]
+    NotStarted {
+        /// Slug of the bottle.
+        slug: Slug,
+        /// Reason, and what to do.
+        problem: String,
+    },
+    /// A credential of a stopped bottle cannot be read again.
+    #[error("read the credentials of bottle `{slug}` again")]
+    Credentials {
+        /// Slug of the bottle.
+        slug: Slug,
+        /// Cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A sidecar of a stopped bottle did not get its credentials.
+    #[error(transparent)]
+    HandOver(#[from] HandOverError),
     /// A file of this host cannot be read or written.
     #[error("copy `{}`", .path.display())]
     Copy {
@@ -106,8 +128,10 @@ pub struct Bottle {
     disk: Mutex<Option<DiskWatch>>,
     renewing: Mutex<Option<Renewing>>,
     ownership: Ownership,
+    /// Options of starting it again.
+    pub(crate) start: StartOptions,
     /// Time of the last check that found the seal in order.
-    sealed: Mutex<Option<Instant>>,
+    pub(crate) sealed: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -135,7 +159,8 @@ impl Bottle {
         let (watch, sealed) = (Mutex::default(), Mutex::new(Some(Instant::now())));
         let (limits, is_taken, renewing) = (WorkLimits::default(), AtomicBool::default(), Mutex::default());
         let ownership = Ownership::Owned(guard);
-        Ok(Self { engine, names, handle, limits, is_taken, watch, disk, renewing, ownership, sealed })
+        let start = StartOptions::default();
+        Ok(Self { engine, names, handle, limits, is_taken, watch, disk, renewing, ownership, start, sealed })
     }
 
     /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
@@ -166,7 +191,8 @@ impl Bottle {
         let (watch, disk) = (Mutex::default(), Mutex::default());
         let (renewing, sealed) = (Mutex::default(), Mutex::default());
         let (limits, is_taken) = (WorkLimits::default(), AtomicBool::default());
-        let bottle = Self { engine, names, handle, limits, is_taken, watch, disk, renewing, ownership, sealed };
+        let start = StartOptions::default();
+        let bottle = Self { engine, names, handle, limits, is_taken, watch, disk, renewing, ownership, start, sealed };
         if let Err(BottleError::Unsealed { slug, problem }) = bottle.check_seal() {
             observer.event(&Event::Warning { message: format!("bottle `{slug}`: {problem}") });
         }
@@ -442,6 +468,10 @@ impl Bottle {
         *self.renewing.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewing);
     }
 
+    pub(crate) fn stop_renewing(&self) {
+        drop(std::mem::take(&mut *self.renewing.lock().unwrap_or_else(PoisonError::into_inner)));
+    }
+
     fn replace_watch(&self, watch: Option<HealthWatch>) -> Option<HealthWatch> {
         std::mem::replace(&mut *self.watch.lock().unwrap_or_else(PoisonError::into_inner), watch)
     }
@@ -456,7 +486,7 @@ impl Bottle {
     /// [`TeardownError`] when something could not be removed. [`recover`](crate::recover) tries again.
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
         drop(self.replace_watch(None));
-        drop(std::mem::take(&mut *self.renewing.lock().unwrap_or_else(PoisonError::into_inner)));
+        self.stop_renewing();
         drop(std::mem::take(&mut *self.disk.lock().unwrap_or_else(PoisonError::into_inner)));
         let report = match &self.ownership {
             Ownership::Owned(guard) => guard.close(),
@@ -531,6 +561,31 @@ impl Bottle {
             Ownership::Owned(guard) => guard.file().state_dir(),
             Ownership::Attached { layout, .. } => layout.dir(),
         }
+    }
+
+    /// Returns the options of its teardown.
+    const fn options(&self) -> &TeardownOptions {
+        match &self.ownership {
+            Ownership::Owned(guard) => guard.options(),
+            Ownership::Attached { options, .. } => options,
+        }
+    }
+
+    pub(crate) fn observer(&self) -> Arc<dyn Observer> {
+        Arc::clone(&self.options().observer)
+    }
+
+    /// Returns the time that a container gets between SIGTERM and SIGKILL.
+    pub(crate) const fn grace(&self) -> Duration {
+        self.options().grace
+    }
+
+    /// Returns the reason why objects with these labels belong to another state root.
+    pub(crate) fn foreign<'a>(&self, labels: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> Option<Foreign> {
+        let root = StateRoot::at(self.state_dir().parent()?);
+        let mut labels = labels.into_iter().peekable();
+        labels.peek()?;
+        Home::new(&self.engine, &root, self.names.prefix()).foreign(labels)
     }
 
     /// Returns an error if the agent lost its network or its seal is unhealthy.
@@ -610,6 +665,7 @@ impl Handle {
             copy: state.copy_method(),
             container,
             expected: None,
+            restart: None,
         })
     }
 }

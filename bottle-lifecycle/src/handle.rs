@@ -4,6 +4,8 @@ use bottle_engine::CopyMethod;
 use bottle_verify::Expected;
 use serde::{Deserialize, Serialize};
 
+use crate::power::Restart;
+
 /// The data that a handle needs besides the names of the bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handle {
@@ -21,4 +23,7 @@ pub struct Handle {
     /// Protections that the bottle was launched with. `None` if unknown: the journal is lost.
     #[serde(default)]
     pub expected: Option<Expected>,
+    /// Data for starting the bottle again. `None` if unknown: the journal is lost.
+    #[serde(default)]
+    pub restart: Option<Restart>,
 }

@@ -76,6 +76,41 @@ impl fmt::Display for ServiceHealth {
     }
 }
 
+/// Activity of a bottle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    /// The agent's container runs.
+    Running,
+    /// The agent's processes are suspended.
+    Paused,
+    /// The agent's container has ended. It can be started again.
+    Stopped,
+}
+
+impl Activity {
+    /// Returns the activity of a bottle with these services. `None` if its agent's container does not exist.
+    pub fn of(services: &[ServiceHealth]) -> Option<Self> {
+        let agent = services.iter().find(|service| service.service == Service::Agent.as_str())?;
+        match agent.status.as_str() {
+            "running" | "restarting" => Some(Self::Running),
+            "paused" => Some(Self::Paused),
+            "missing" => None,
+            _ => Some(Self::Stopped),
+        }
+    }
+}
+
+impl fmt::Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
 /// Image that a service runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceImage {

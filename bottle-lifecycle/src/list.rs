@@ -8,7 +8,7 @@ use bottle_plan::{LabelKey, Prefix, Slug, StateRoot};
 use serde::Serialize;
 
 use crate::bottle::BottleError;
-use crate::health::{ServiceHealth, services};
+use crate::health::{Activity, ServiceHealth, services};
 use crate::home::Home;
 use crate::journal::{JournalFile, Status, open_root};
 use crate::owner::{Liveness, Owner};
@@ -29,6 +29,8 @@ pub struct BottleSummary {
     pub is_owned: bool,
     /// Names of its containers on the engine.
     pub containers: Vec<String>,
+    /// Activity of the bottle. `None` if its agent's container does not exist.
+    pub activity: Option<Activity>,
     /// State of its services, including services whose container was removed.
     pub services: Vec<ServiceHealth>,
 }
@@ -75,7 +77,9 @@ pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeM
     }
     for (slug, containers) in &containers {
         let containers = containers.iter().map(|(name, state)| (name.as_str(), state));
-        bottles.entry(slug.clone()).or_default().services = services(containers);
+        let listed = bottles.entry(slug.clone()).or_default();
+        listed.services = services(containers);
+        listed.activity = Activity::of(&listed.services);
     }
     for listed in bottles.values_mut() {
         let is_local = engine.info().endpoint.is_local;

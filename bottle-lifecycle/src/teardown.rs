@@ -245,6 +245,10 @@ impl TeardownGuard {
         self.file.journal()
     }
 
+    pub(crate) const fn options(&self) -> &TeardownOptions {
+        &self.options
+    }
+
     pub(crate) fn observer(&self) -> Arc<dyn Observer> {
         Arc::clone(&self.options.observer)
     }

@@ -39,6 +39,7 @@ fn bottle(root: &StateRoot) -> PathBuf {
         agent: vec!["id".into()],
         copy: CopyMethod::Engine,
         expected: None,
+        restart: None,
     };
     file.change(|journal| (journal.status, journal.handle) = (Status::Ready, Some(handle))).unwrap();
     let key = layout.service_dir(Service::Pipelock).join("ca.key");

@@ -131,5 +131,6 @@ pub fn handle(plan: &ResolvedPlan, expected: Expected) -> Handle {
             Runtime::Runsc => CopyMethod::Tar,
         },
         expected: Some(expected),
+        restart: None,
     }
 }

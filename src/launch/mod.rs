@@ -20,7 +20,6 @@ use bottle_compose::{ComposeFile, render};
 use bottle_engine::ComposeProject;
 use bottle_exec::step;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
-use bottle_plan::value::EnvName;
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
 use bottle_provision::AgentContainer;
 use bottle_sidecars::agent;
@@ -31,7 +30,10 @@ pub use crate::launch_error::{LaunchCause, LaunchError, Step};
 use context::{Launch, both, in_step};
 
 use crate::Bottles;
-use crate::lifecycle::{Bottle, BottleLock, Handle, Journal, JournalFile, Owner, Renewal, TeardownGuard, Undo};
+use crate::lifecycle::{
+    Bottle, BottleLock, Handle, Journal, JournalFile, Owner, Renewal, Restart, TeardownGuard, Undo,
+};
+use crate::power::renewals;
 
 impl Bottles {
     /// Launches a bottle and returns its handle. The bottle is taken down when the handle is closed or dropped.
@@ -56,7 +58,8 @@ impl Bottles {
                 let bottle = Bottle::launched(self.engine.clone(), guard, handle);
                 let bottle = bottle.map_err(|error| LaunchError::new(Step::HandOut, error.into()))?;
                 bottle.renew(renewals, &self.observer);
-                Ok(bottle)
+                let options = self.start_options(bottle.slug());
+                Ok(bottle.with_start(options))
             }
             Err(error) => Err(error.with_teardown(guard.close())),
         }
@@ -151,24 +154,14 @@ impl Launch<'_> {
         )?;
         self.step(Step::HandOut, || {
             self.guard.file().change(|journal| journal.images = images)?;
-            Ok((bottle_provision::handle(&resolved, expected), self.renewals(&document)))
-        })
-    }
-
-    /// Returns the credentials that expire, with the sidecars that have them.
-    fn renewals(&self, document: &ComposeFile) -> Vec<Renewal> {
-        let renewed = self.ready.inputs.renewed.iter().filter_map(|(name, (expires, slots))| {
-            let theirs = |own: &Vec<EnvName>| own.iter().filter(|slot| slots.contains(slot)).cloned().collect();
-            let sidecars = document.credentials.iter().map(|(container, own)| (container.clone(), theirs(own)));
-            Some(Renewal {
-                name: name.clone(),
-                source: Arc::clone(self.bottles.host.source(name)?),
-                expires: *expires,
+            let restart = Restart {
+                order: start::order(&document),
+                credentials: document.credentials.clone(),
                 directory: CREDENTIALS.to_owned(),
-                sidecars: sidecars.collect(),
-            })
-        });
-        renewed.collect()
+            };
+            let renewals = renewals(&self.ready.inputs, &self.bottles.host, &restart);
+            Ok((Handle { restart: Some(restart), ..bottle_provision::handle(&resolved, expected) }, renewals))
+        })
     }
 
     fn write_compose(&self, plan: &ResolvedPlan) -> Result<ComposeFile, LaunchCause> {

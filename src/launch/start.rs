@@ -21,7 +21,7 @@ pub(super) fn start(
 ) -> Result<(), LaunchError> {
     let failed = |cause| LaunchError::new(Step::Up, cause);
     create(launch, project).map_err(failed)?;
-    let containers: Vec<Start> = document.start_order().iter().map(start_of).collect();
+    let containers = order(document);
     let agent = launch.plan.names.container(Service::Agent);
     let then = |container: &str| {
         if container == agent {
@@ -34,6 +34,11 @@ pub(super) fn start(
         handed.map_err(|error| failed(error.into()))
     };
     launch.engine().start_all(&project.name, &containers, launch.bottles.wait, then)
+}
+
+/// Returns the containers in the order of their start.
+pub(super) fn order(document: &ComposeFile) -> Vec<Start> {
+    document.start_order().iter().map(start_of).collect()
 }
 
 fn start_of(order: &StartOrder<'_>) -> Start {

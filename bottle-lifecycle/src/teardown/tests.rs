@@ -287,6 +287,7 @@ fn handle(container: String) -> Handle {
         agent: vec!["claude".into()],
         copy: CopyMethod::Engine,
         expected: None,
+        restart: None,
     }
 }
 
@@ -391,6 +392,7 @@ fn without_its_state_a_bottle_is_found_by_the_labels_of_its_container() {
         agent: vec!["claude".into(), "two words".into()],
         copy: CopyMethod::Tar,
         expected: None,
+        restart: None,
     };
     assert_eq!(bottle.handle(), &wanted);
     assert_eq!(bottle.agent().unwrap().argv, wanted.agent);

@@ -8,6 +8,7 @@ mod handle;
 mod health;
 mod killed;
 mod podman;
+mod power;
 mod prune;
 mod runtime;
 mod spawn;
