@@ -206,7 +206,9 @@ fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
     for (slug, bottle) in bottles {
         let is_stopped = bottle.activity == Some(Activity::Stopped);
         let status = match (bottle.status, bottle.activity) {
-            (Some(Status::Ready | Status::Kept), Some(activity)) if activity != Activity::Running => activity.to_string(),
+            (Some(Status::Ready | Status::Kept), Some(activity)) if activity != Activity::Running => {
+                activity.to_string()
+            }
             (Some(status), _) => format!("{status:?}").to_lowercase(),
             (None, _) => "no state".to_owned(),
         };

@@ -16,15 +16,15 @@ use bottle_verify::{Verification, Verify, VerifyError};
 use bottle_workspace::{WorkError, WorkLimits};
 
 use crate::disk::DiskWatch;
-use crate::handle::Handle;
 use crate::hand_over::HandOverError;
+use crate::handle::Handle;
 use crate::health::{self, ServiceHealth};
 use crate::home::{Foreign, Home};
 use crate::journal::{Journal, JournalError, JournalFile, Status};
 use crate::owner::Liveness;
-use crate::power::StartOptions;
 use crate::recover::remove;
 use crate::renewal::{Renewal, Renewing};
+use crate::restart::StartOptions;
 use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
 use crate::watch::HealthWatch;
 
@@ -581,7 +581,10 @@ impl Bottle {
     }
 
     /// Returns the reason why objects with these labels belong to another state root.
-    pub(crate) fn foreign<'a>(&self, labels: impl IntoIterator<Item = &'a BTreeMap<String, String>>) -> Option<Foreign> {
+    pub(crate) fn foreign<'a>(
+        &self,
+        labels: impl IntoIterator<Item = &'a BTreeMap<String, String>>,
+    ) -> Option<Foreign> {
         let root = StateRoot::at(self.state_dir().parent()?);
         let mut labels = labels.into_iter().peekable();
         labels.peek()?;

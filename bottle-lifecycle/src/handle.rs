@@ -4,7 +4,7 @@ use bottle_engine::CopyMethod;
 use bottle_verify::Expected;
 use serde::{Deserialize, Serialize};
 
-use crate::power::Restart;
+use crate::restart::Restart;
 
 /// The data that a handle needs besides the names of the bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,93 +1,19 @@
 //! Stopping a bottle and starting it again, with its seal before its agent.
 
-use std::error::Error;
-use std::fmt;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Instant;
 
-use bottle_engine::{ContainerState, EngineError, Filter, PROJECT_LABEL, Start};
+use bottle_engine::{ContainerState, EngineError, Filter, PROJECT_LABEL};
 use bottle_exec::step;
 use bottle_files::FileLock;
-use bottle_plan::value::EnvName;
-use bottle_plan::{SecretValue, Secrets};
+use bottle_plan::SecretValue;
 use bottle_verify::Verify;
-use serde::{Deserialize, Serialize};
 
 use crate::bottle::{Bottle, BottleError};
 use crate::hand_over::hand_over;
 use crate::health::{Activity, ServiceHealth};
-use crate::renewal::Renewal;
-
-/// What starts a stopped bottle again, besides the values of its credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restart {
-    /// Containers in the order of their start.
-    pub order: Vec<Start>,
-    /// Containers of the sidecars that have credentials in memory, each with its slots.
-    pub credentials: Vec<(String, Vec<EnvName>)>,
-    /// Directory of the credentials in those containers.
-    pub directory: String,
-}
-
-/// The credentials of a bottle, read again.
-#[derive(Debug, Default)]
-pub struct Fresh {
-    /// Values of the credentials, by slot.
-    pub values: Secrets,
-    /// Renewals of those that expire.
-    pub renewals: Vec<Renewal>,
-}
-
-/// Source of all credentials of a bottle's sidecars. They are in memory and lost when the bottle is stopped.
-pub trait CredentialSource: Send + Sync + fmt::Debug {
-    /// Reads the values of these slots, each of which belongs to the sidecars in `restart`.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error, without a value, if one of them cannot be read.
-    fn read(&self, restart: &Restart) -> Result<Fresh, Box<dyn Error + Send + Sync>>;
-}
-
-/// Options of starting a stopped bottle.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct StartOptions {
-    /// Time within which the services must become healthy. Default: two minutes.
-    pub wait: Duration,
-    /// Part of the bottle that is attacked before it can be used. Default: [`Verify::Quick`].
-    pub verify: Verify,
-    /// Source of the credentials. Default: none.
-    pub credentials: Option<Arc<dyn CredentialSource>>,
-}
-
-impl Default for StartOptions {
-    fn default() -> Self {
-        Self { wait: Duration::from_secs(120), verify: Verify::Quick, credentials: None }
-    }
-}
-
-impl StartOptions {
-    /// Sets the time within which the services must become healthy.
-    #[must_use]
-    pub const fn with_wait(mut self, wait: Duration) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// Sets the part of the bottle that is attacked before it can be used.
-    #[must_use]
-    pub const fn with_verification(mut self, level: Verify) -> Self {
-        self.verify = level;
-        self
-    }
-
-    /// Sets the source of the credentials.
-    #[must_use]
-    pub fn with_credentials(mut self, source: Arc<dyn CredentialSource>) -> Self {
-        self.credentials = Some(source);
-        self
-    }
-}
+use crate::journal::JournalError;
+use crate::restart::{Fresh, Restart, StartOptions};
 
 impl Bottle {
     /// Sets the options of [`start`](Bottle::start).
@@ -123,7 +49,7 @@ impl Bottle {
     /// stopped or started already; [`BottleError::Credentials`] when a credential cannot be read, before anything is started;
     /// [`BottleError::Verify`] when a protection is missing.
     pub fn start(&self) -> Result<(), BottleError> {
-        let restart = self.handle.restart.as_ref().ok_or_else(|| self.not_started("its journal is lost"))?;
+        let restart = self.restart()?;
         let _alone = self.alone()?;
         let containers = self.own_containers()?;
         let is_there = |name: &String| containers.iter().any(|(known, _)| known == name);
@@ -152,7 +78,7 @@ impl Bottle {
         Ok(())
     }
 
-    /// Suspends every process of the agent. The sidecars keep running, so that the agent goes on at once, with its
+    /// Suspends every process of the agent. The sidecars keep running, so that the agent continues at once, with its
     /// connections and fresh credentials, after [`resume`](Bottle::resume). Commands cannot be run meanwhile.
     ///
     /// # Errors
@@ -171,6 +97,27 @@ impl Bottle {
         Ok(self.engine.unpause(&self.handle.container)?)
     }
 
+    /// Reads the credentials again and gives them to the sidecars, for a bottle that was launched without them
+    /// (`Bottles::without_credentials` of the facade). Those that expire are renewed from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`BottleError::Credentials`] when one cannot be read, [`BottleError::NotStarted`] when the handle has no source for
+    /// them or the journal is lost, [`BottleError::HandOver`] when a sidecar did not get them.
+    pub fn give_credentials(&self) -> Result<(), BottleError> {
+        let restart = self.restart()?;
+        let fresh = self.fresh(restart)?;
+        hand_over(&self.engine, &restart.directory, &restart.credentials, &fresh.values)?;
+        if !fresh.renewals.is_empty() {
+            self.renew(fresh.renewals, &self.observer());
+        }
+        Ok(())
+    }
+
+    fn restart(&self) -> Result<&Restart, BottleError> {
+        self.handle.restart.as_ref().ok_or_else(|| self.not_started("its journal is lost"))
+    }
+
     /// Starts the stopped containers, gives the sidecars their credentials, and attacks the bottle.
     fn start_containers(&self, restart: &Restart, fresh: &Fresh) -> Result<(), BottleError> {
         let then = |container: &str| {
@@ -186,8 +133,7 @@ impl Bottle {
         }
         let expected = self.handle.expected.as_ref().ok_or(bottle_verify::VerifyError::Unknown)?;
         let slots = restart.credentials.iter().flat_map(|(_, slots)| slots);
-        let secrets: Vec<&str> =
-            slots.filter_map(|slot| fresh.values.get(slot)).map(SecretValue::expose).collect();
+        let secrets: Vec<&str> = slots.filter_map(|slot| fresh.values.get(slot)).map(SecretValue::expose).collect();
         bottle_verify::verify(&self.engine, expected, self.start.verify, &secrets)?.into_result()?;
         Ok(())
     }
@@ -237,7 +183,7 @@ impl Bottle {
     /// Takes the lock that excludes another start or stop of this bottle. The file is there anyway.
     fn alone(&self) -> Result<FileLock, BottleError> {
         let path = self.state_dir().join("docker-compose.yml");
-        let failed = |source| crate::JournalError::Io { doing: "lock", path: path.clone(), source };
+        let failed = |source| JournalError::Io { doing: "lock", path: path.clone(), source };
         let lock = FileLock::try_take(&path).map_err(failed)?;
         lock.ok_or_else(|| self.not_started("another process is stopping or starting it"))
     }

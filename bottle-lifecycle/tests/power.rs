@@ -33,7 +33,8 @@ impl CredentialSource for Known {
 
 /// Returns the engine's description of a container of the bottle.
 fn container(root: &StateRoot, service: &str, status: &str) -> serde_json::Value {
-    let name = if service == "agent" { "/claude-bottle-demo".to_owned() } else { format!("/claude-bottle-{service}-demo") };
+    let name =
+        if service == "agent" { "/claude-bottle-demo".to_owned() } else { format!("/claude-bottle-{service}-demo") };
     let labels = serde_json::json!({
         "com.docker.compose.service": service, "claude-bottle.slug": "demo", "claude-bottle.state": root_id(root),
     });
@@ -111,7 +112,10 @@ fn what_still_runs_is_stopped_before_anything_is_started() {
     let error = bottle.start().unwrap_err();
     assert!(chain(&error).contains("although it was stopped"), "{}", chain(&error));
     let lines = backend.lines();
-    assert!(lines.contains(&"docker stop -t 3 claude-bottle-egress-demo claude-bottle-seal-demo".to_owned()), "{lines:#?}");
+    assert!(
+        lines.contains(&"docker stop -t 3 claude-bottle-egress-demo claude-bottle-seal-demo".to_owned()),
+        "{lines:#?}"
+    );
     assert!(!lines.iter().any(|line| line.contains("docker start ")), "{lines:#?}");
 }
 

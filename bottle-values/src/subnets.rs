@@ -44,11 +44,8 @@ const PRIVATE: [(Ipv4Addr, u8); 4] = [
     (Ipv4Addr::new(100, 64, 0, 0), 10),
 ];
 
-const DEFAULT: [(Ipv4Addr, u8); 3] = [
-    (Ipv4Addr::new(10, 213, 0, 0), 16),
-    (Ipv4Addr::new(172, 30, 240, 0), 20),
-    (Ipv4Addr::new(192, 168, 240, 0), 20),
-];
+const DEFAULT: [(Ipv4Addr, u8); 3] =
+    [(Ipv4Addr::new(10, 213, 0, 0), 16), (Ipv4Addr::new(172, 30, 240, 0), 20), (Ipv4Addr::new(192, 168, 240, 0), 20)];
 
 impl Subnets {
     /// Description of what is accepted.

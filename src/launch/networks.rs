@@ -31,9 +31,15 @@ pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
         launch.guard.record(launch.compose_down())?;
     }
     let labels = |key: &str| {
-        let own = names.labels(&launch.plan.agent_name, env!("CARGO_PKG_VERSION"), &launch.owner.to_string(), &launch.root_id);
+        let own = names.labels(
+            &launch.plan.agent_name,
+            env!("CARGO_PKG_VERSION"),
+            &launch.owner.to_string(),
+            &launch.root_id,
+        );
         let of_project = [(PROJECT_LABEL, names.project()), (NETWORK_LABEL, key.to_owned())];
-        let of_project = of_project.into_iter().filter(|_| !is_external).map(|(label, value)| (label.to_owned(), value));
+        let of_project =
+            of_project.into_iter().filter(|_| !is_external).map(|(label, value)| (label.to_owned(), value));
         own.into_iter().chain(of_project).collect::<BTreeMap<_, _>>()
     };
     let (internal_subnet, egress_subnet) = both(

@@ -1,6 +1,8 @@
 //! Benchmarks: the pure part by `cargo bench`, and a launch and its teardown compared with plain `docker compose` of the same
 //! file, in interleaved rounds.
 
+mod many;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -21,6 +23,9 @@ pub(crate) struct Arguments {
     /// Skip the benchmarks that need no engine.
     #[arg(long)]
     engine_only: bool,
+    /// Only launch this number of bottles of each topology, all alive at once.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=500))]
+    many: Option<u16>,
 }
 
 const MANIFEST: &str = "
@@ -52,7 +57,7 @@ const CLOSE: &str = "close";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = root();
-    if !arguments.engine_only {
+    if !arguments.engine_only && arguments.many.is_none() {
         checked(Command::new(env!("CARGO")).current_dir(&root).args(["bench", "--quiet", "--workspace"]))?;
     }
     let pipelock = e2e::prepare(&root)?.ok_or("pipelock's image can be neither found nor pulled")?;
@@ -60,6 +65,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let bench = Bench { dir: root.join("target/bench"), program: root.join("target/release/examples/launch") };
     fs::create_dir_all(&bench.dir)?;
     fs::write(bench.dir.join("bottle.yaml"), MANIFEST.replace("PIPELOCK", &pipelock))?;
+    if let Some(count) = arguments.many {
+        for topology in TOPOLOGIES {
+            // The first launch builds the images.
+            bench.launch(topology, &format!("bench-{topology}-first"), &[], &mut Figures::default())?;
+            let launch = |slug: &str| -> Result<f64> {
+                let mut figures = Figures::default();
+                bench.launch(topology, slug, &["--keep"], &mut figures)?;
+                Ok(figures.percentile(LAUNCH, 50))
+            };
+            let programs = many::Programs { dir: &bench.dir, launch: &launch, bottles: &|| bench.bottles() };
+            many::run(&programs, topology, count.into())?;
+        }
+        println!("\nthe figures and charts are in target/bench/many-*");
+        return Ok(());
+    }
     let mut figures = TOPOLOGIES.map(|_| Figures::default());
     for topology in TOPOLOGIES {
         // The first launch builds the images. The kept one provides the file for the plain runs.
@@ -106,6 +126,13 @@ struct Bench {
 }
 
 impl Bench {
+    /// Returns the program that manages the bottles of the benchmark.
+    fn bottles(&self) -> Command {
+        let mut command = Command::new(self.program.with_file_name("bottles"));
+        command.current_dir(&self.dir).env("BENCH_TOKEN", "no-real-token").args(["--state-dir", "state"]);
+        command
+    }
+
     /// Launches a bottle and closes it, and adds the durations of both and of each step.
     fn launch(&self, topology: &str, slug: &str, more: &[&str], figures: &mut Figures) -> Result<()> {
         let mut command = Command::new(&self.program);
