@@ -54,6 +54,7 @@ pub struct Bottles {
     pub(crate) wait: Duration,
     pub(crate) verify: Verify,
     pub(crate) subnets: Subnets,
+    pub(crate) hands_over: bool,
     pub(crate) handlers: UndoHandlers,
     #[cfg(feature = "deploy-keys")]
     pub(crate) forges: Arc<dyn Forges>,
@@ -103,6 +104,7 @@ impl Bottles {
             wait: Duration::from_secs(120),
             verify: Verify::default(),
             subnets: Subnets::default(),
+            hands_over: true,
             handlers: UndoHandlers::default(),
             #[cfg(feature = "deploy-keys")]
             forges: Arc::new(HttpForges::default()),
@@ -194,6 +196,14 @@ impl Bottles {
     #[must_use]
     pub fn with_subnets(mut self, subnets: Subnets) -> Self {
         self.subnets = subnets;
+        self
+    }
+
+    /// Leaves the credentials in memory out of every launch, until [`Bottle::give_credentials`]. The launch checks them all the
+    /// same.
+    #[must_use]
+    pub const fn without_credentials(mut self) -> Self {
+        self.hands_over = false;
         self
     }
 

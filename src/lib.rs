@@ -284,6 +284,11 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
+//! # How do I start agents faster?
+//!
+//! The crate `bottle-pool` keeps bottles of one plan launched and sealed. A task takes one in a fraction of a second, with
+//! its own workspace and prompt.
+//!
 //! # What if my program is killed?
 //!
 //! Everything is recorded on disk before it is created. [`Bottles::recover`] removes what dead processes left behind.

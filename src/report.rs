@@ -203,14 +203,6 @@ mod tests {
                 LaunchCause::Supervise(SuperviseError::Malformed { path: path(), reason: "no plan".into() }),
             ),
             (Step::CreateNetworks, LaunchCause::Engine(unsupported())),
-            (
-                Step::CreateNetworks,
-                LaunchCause::NoSubnet {
-                    network: "claude-bottle-net-demo".into(),
-                    prefix_len: 28,
-                    subnets: "10.213.0.0/16".into(),
-                },
-            ),
             (Step::Up, LaunchCause::Exec(ExecError::Cancelled { command: "docker ps".into() })),
             (Step::Prepare, LaunchCause::Journal(JournalError::NotUndone { slug: "demo".parse().unwrap() })),
             (
@@ -248,6 +240,7 @@ mod tests {
         all.push(("OwnerError", Box::new(owner())));
         all.extend(of_the_engine());
         all.extend(of_a_bottle());
+        all.extend(of_a_start());
         all.extend(of_the_work());
         all
     }
@@ -305,6 +298,31 @@ mod tests {
         ];
         let exec = exec.into_iter().map(|error| ("ExecError", Box::new(error) as Box<dyn StdError>));
         exec.chain(engine.into_iter().map(|error| ("EngineError", Box::new(error) as Box<dyn StdError>))).collect()
+    }
+
+    /// The errors of subnets, of starting a stopped bottle, and of filling one in.
+    fn of_a_start() -> Vec<(&'static str, Box<dyn StdError>)> {
+        let slug = || "demo".parse::<Slug>().unwrap();
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let engine = || EngineError::Unsupported { engine: "docker".into(), wanted: "Compose".into() };
+        let no_subnet = LaunchCause::NoSubnet {
+            network: "claude-bottle-net-demo".into(),
+            prefix_len: 28,
+            subnets: "10.213.0.0/16".into(),
+        };
+        let not_started = BottleError::NotStarted {
+            slug: slug(),
+            problem: "the container `claude-bottle-seal-demo` was removed; launch the bottle again".into(),
+        };
+        let errors = [
+            not_started,
+            BottleError::Workspace(WorkspaceError::Write(denied())),
+            BottleError::Credentials { slug: slug(), source: Box::new(denied()) },
+            BottleError::HandOver(HandOverError::Engine { container: "egress".into(), source: engine() }),
+        ];
+        let errors = errors.into_iter().map(|error| ("BottleError", Box::new(error) as Box<dyn StdError>));
+        let launch = LaunchError::new(Step::CreateNetworks, no_subnet);
+        errors.chain([("LaunchError", Box::new(launch) as Box<dyn StdError>)]).collect()
     }
 
     /// Every variant of the errors of taking work out of a bottle.
@@ -369,18 +387,6 @@ mod tests {
                     slug: slug(),
                     problem: "its agent lost its network: `seal` was removed".into(),
                 },
-            ),
-            boxed(
-                "BottleError",
-                BottleError::NotStarted {
-                    slug: slug(),
-                    problem: "the container `claude-bottle-seal-demo` was removed; launch the bottle again".into(),
-                },
-            ),
-            boxed("BottleError", BottleError::Credentials { slug: slug(), source: Box::new(denied()) }),
-            boxed(
-                "BottleError",
-                BottleError::HandOver(HandOverError::Engine { container: "egress".into(), source: engine() }),
             ),
             boxed("HandOverError", HandOverError::Engine { container: "egress".into(), source: engine() }),
             boxed("LaunchCause", LaunchCause::HandOver(not_given)),

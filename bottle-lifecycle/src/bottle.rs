@@ -13,7 +13,7 @@ use bottle_files::tar::{self, Packer, Skipped};
 use bottle_forward::{Forward, ForwardError, ForwardSpec};
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use bottle_verify::{Verification, Verify, VerifyError};
-use bottle_workspace::{WorkError, WorkLimits};
+use bottle_workspace::{WorkError, WorkLimits, WorkspaceError};
 
 use crate::disk::DiskWatch;
 use crate::hand_over::HandOverError;
@@ -50,6 +50,9 @@ pub enum BottleError {
     /// The work cannot be taken out of the bottle.
     #[error(transparent)]
     Work(#[from] WorkError),
+    /// The workspace cannot be packed.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
     /// The bottle does not exist.
     #[error("find bottle `{slug}`: neither its journal nor its container is there")]
     NotFound {
@@ -202,6 +205,19 @@ impl Bottle {
     /// Returns the agent's own command. `None` if neither journal nor labels provide it.
     pub fn agent(&self) -> Option<Exec> {
         (!self.handle.agent.is_empty()).then(|| Exec::new(&self.handle.agent))
+    }
+
+    /// Sets the agent's own command, for this handle and for those that other processes attach.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the journal cannot be written.
+    pub fn with_agent(mut self, command: Vec<String>) -> Result<Self, BottleError> {
+        self.handle.agent = command;
+        if let Ownership::Owned(guard) = &self.ownership {
+            guard.file().change(|journal| journal.handle = Some(self.handle.clone()))?;
+        }
+        Ok(self)
     }
 
     /// Returns the slug of the bottle.

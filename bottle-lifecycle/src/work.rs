@@ -1,7 +1,7 @@
 //! The work of the agent, taken out of a bottle without trust.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -9,9 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bottle_engine::{Engine, Exec};
-use bottle_exec::{CancelToken, Captured, ChildOutput};
-use bottle_plan::Service;
-use bottle_workspace::{Changes, Exported, FetchedRef, Git, PACKED, Tree, WorkError, WorkLimits, export};
+use bottle_exec::{CancelToken, Captured, ChildOutput, Stdin};
+use bottle_files::NewFile;
+use bottle_plan::plan::WorkspacePlan;
+use bottle_plan::{Service, UserIds};
+use bottle_workspace::{Changes, Exported, FetchedRef, Git, PACKED, Packed, Tree, WorkError, WorkLimits, export, pack};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bottle::{Bottle, BottleError};
@@ -140,6 +142,33 @@ impl Bottle {
         let count = now.changes_since(&base, &limits)?.files.len();
         let were = if count == 1 { "1 file was" } else { &format!("{count} files were") };
         Ok((count > 0).then(|| format!("{were} changed in the workspace of the bottle and not taken out")))
+    }
+
+    /// Copies a workspace of this host into a bottle that was launched with an empty one. It is packed by the rules of a
+    /// launch, and is what changes are compared with from then on. The agent's user unpacks it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when a file cannot be read, or the agent's user cannot write the workspace.
+    pub fn put_workspace(&self, workspace: &WorkspacePlan) -> Result<Packed, BottleError> {
+        let path = self.packed();
+        let failed = |source| WorkError::Write { path: path.clone(), source };
+        let mut file = NewFile::create(&path, 0o600).map_err(failed)?;
+        // The owner has no meaning: everything belongs to the user who unpacks it.
+        let packed = pack(workspace, UserIds { uid: 0, gid: 0 }, BufWriter::new(&mut file))?;
+        file.replace().map_err(failed)?;
+        let words = ["tar", "--extract", "--file=-", "--no-same-owner", "--same-permissions", "--directory=/"];
+        let exec = Exec {
+            user: self.handle.user.clone(),
+            ..Exec::new(words).with_workdir("/").with_stdin(Stdin::File(path.clone()))
+        };
+        let output = self.engine.exec(&self.handle.container, &exec)?;
+        if output.status.is_success() {
+            return Ok(packed);
+        }
+        let source =
+            io::Error::other(format!("`tar` in the bottle {}: {}", output.status, output.stderr.last_lines(3)));
+        Err(BottleError::Copy { path: workspace.source.clone(), source })
     }
 
     /// Returns the path of the workspace as it was copied into the bottle.

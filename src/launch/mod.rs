@@ -159,7 +159,9 @@ impl Launch<'_> {
                 credentials: document.credentials.clone(),
                 directory: CREDENTIALS.to_owned(),
             };
-            let renewals = renewals(&self.ready.inputs, &self.bottles.host, &restart);
+            let inputs = &self.ready.inputs;
+            let renewals =
+                if self.bottles.hands_over { renewals(inputs, &self.bottles.host, &restart) } else { Vec::new() };
             Ok((Handle { restart: Some(restart), ..bottle_provision::handle(&resolved, expected) }, renewals))
         })
     }

@@ -27,7 +27,8 @@ pub(super) fn start(
         if container == agent {
             return provision();
         }
-        let credentials = document.credentials.iter().find(|(sidecar, _)| sidecar == container);
+        let is_wanted = |sidecar: &str| sidecar == container && launch.bottles.hands_over;
+        let credentials = document.credentials.iter().find(|(sidecar, _)| is_wanted(sidecar));
         let handed = credentials.map_or(Ok(()), |one| {
             hand_over(launch.engine(), CREDENTIALS, std::slice::from_ref(one), &launch.ready.inputs.credentials)
         });

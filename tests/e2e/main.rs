@@ -12,6 +12,7 @@ mod install;
 mod launch;
 mod lifecycle;
 mod pipelock;
+mod pool;
 mod ports;
 mod scale;
 mod seal;

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::thread;
 
-use bottle::Bottle;
+use std::path::Path;
+
 use bottle::launch::LaunchCause;
 use bottle::plan::value::{Subnet, Subnets};
-use bottle::plan::{BottlePlan, Slug};
-use bottle_testing::lab::{self, Lab, docker};
+use bottle::plan::{BottlePlan, PlanRequest, StateRoot};
+use bottle::{Bottle, Bottles, Manifest};
+use bottle_testing::lab::{self, docker, pipelock_image, scratch};
 
 /// More than an engine with its default address pools has room for.
 const MANY: usize = 24;
@@ -16,14 +18,28 @@ const MANY: usize = 24;
 /// Most launches at the same time.
 const AT_ONCE: usize = 8;
 
-/// Returns the plan of a small bottle, whose networks get their subnets at the launch.
-fn small(lab: &Lab, slug: &str) -> BottlePlan {
-    let manifest = lab.manifest("workspace: {mode: none}", "");
-    let line = manifest.lines().find(|line| line.trim_start().starts_with("networks:")).unwrap().to_owned();
-    let mut plan = lab.plan_of(&manifest.replace(&format!("{line}\n"), ""));
-    let slug: Slug = slug.parse().unwrap();
-    plan.names = bottle::plan::Names::new(plan.names.prefix().clone(), slug);
-    plan
+fn site(state: &Path) -> Bottles {
+    Bottles::new(lab::engine(), lab::host())
+        .with_prefix("bottle-scale".parse().unwrap())
+        .with_state_root(StateRoot::at(state))
+}
+
+/// Returns the plan of a small bottle.
+fn small(site: &Bottles, slug: &str) -> BottlePlan {
+    let image = pipelock_image();
+    let text = format!(
+        "bottles: {{lab: {{workspace: {{mode: none}}, images: {{pipelock: '{image}'}}}}}}\nagents: {{tester: {{bottle: lab, command: [id]}}}}"
+    );
+    Manifest::parse(&text).unwrap().plan(PlanRequest::from(site).with_slug(slug.parse().unwrap())).unwrap()
+}
+
+/// Asserts that the engine has nothing of a bottle.
+fn nothing_is_left(slug: &str) {
+    let filter = format!("label=bottle-scale.slug={slug}");
+    for kind in [["ps", "--all", "--quiet"].as_slice(), &["network", "ls", "--quiet"], &["volume", "ls", "--quiet"]] {
+        let left = docker(kind.iter().copied().chain(["--filter", filter.as_str()])).stdout;
+        assert_eq!(left, "", "docker {kind:?} still shows something of {slug}");
+    }
 }
 
 /// Returns the subnets of the bottle's two networks.
@@ -37,18 +53,19 @@ fn subnets(bottle: &Bottle) -> [Subnet; 2] {
 #[test]
 #[ignore = "needs a container engine"]
 fn more_bottles_are_alive_at_once_than_the_engine_has_subnets_for() {
-    let lab = Lab::new("many");
+    let root = tempfile::Builder::new().prefix("many-").tempdir_in(scratch()).unwrap();
     // Two state roots share the pool, as two users would.
-    let roots = ["one", "two"].map(|name| bottle::plan::StateRoot::at(lab.root.path().join(name)));
+    let sites = ["one", "two"].map(|name| site(&root.path().join(name)));
     let (next, alive) = (Mutex::new(0..MANY), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let Some(number) = next.lock().unwrap().next() else { return };
-                    let options = lab.options().with_state_root(roots[number % 2].clone());
-                    let plan = small(&lab, &format!("{}-{number}", lab.slug));
-                    let bottle = options.launch(plan).unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
+                    let site = &sites[number % 2];
+                    let bottle = site
+                        .launch(small(site, &format!("many-{number}")))
+                        .unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
                     alive.lock().unwrap().push(bottle);
                 }
             });
@@ -70,33 +87,29 @@ fn more_bottles_are_alive_at_once_than_the_engine_has_subnets_for() {
         let report = bottle.close().unwrap_or_else(|error| error.report);
         assert!(report.is_clean(), "{report}");
     }
-    for slug in slugs {
-        let filter = format!("label=claude-bottle.slug={slug}");
-        for kind in [["ps", "--all", "--quiet"].as_slice(), &["network", "ls", "--quiet"], &["volume", "ls", "--quiet"]]
-        {
-            let left = docker(kind.iter().copied().chain(["--filter", filter.as_str()])).stdout;
-            assert_eq!(left, "", "docker {kind:?} still shows something of {slug}");
-        }
+    for slug in &slugs {
+        nothing_is_left(slug);
     }
 }
 
 #[test]
 #[ignore = "needs a container engine"]
 fn a_pool_without_a_free_subnet_is_an_error_that_leaves_nothing() {
-    let lab = Lab::new("used-up");
-    let options = lab.options().with_subnets("10.219.83.0/27".parse().unwrap());
-    let first = options.launch(small(&lab, &lab.slug)).unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
+    let root = tempfile::Builder::new().prefix("used-up-").tempdir_in(scratch()).unwrap();
+    let site = site(root.path());
+    let one_pool = site.clone().with_subnets("10.219.83.0/27".parse().unwrap());
+    let first = one_pool.launch(small(&site, "used-up-1")).unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
     let mut taken = subnets(&first).map(|subnet| subnet.to_string());
     taken.sort();
     assert_eq!(taken, ["10.219.83.0/28", "10.219.83.16/28"]);
-    let second = format!("{}-2", lab.slug);
-    let error = options.launch(small(&lab, &second)).unwrap_err();
+    let error = one_pool.launch(small(&site, "used-up-2")).unwrap_err();
     assert!(matches!(*error.cause, LaunchCause::NoSubnet { .. }), "{}", bottle::report(&error));
     assert!(bottle::report(&error).to_string().contains("`--subnets`"));
-    let left = docker(["network", "ls", "--quiet", "--filter", &format!("label=claude-bottle.slug={second}")]);
-    assert_eq!(left.stdout, "");
-    let third = lab.options().with_subnets(Subnets::Engine).launch(small(&lab, &second)).unwrap();
+    nothing_is_left("used-up-2");
+    let third = site.clone().with_subnets(Subnets::Engine).launch(small(&site, "used-up-2")).unwrap();
     assert_eq!(lab::sh(&third, "id -un").stdout, "agent\n");
-    third.close().unwrap();
-    lab.close(&first);
+    for bottle in [third, first] {
+        bottle.close().unwrap();
+        nothing_is_left(bottle.slug().as_str());
+    }
 }

@@ -83,6 +83,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-provision",
         ]),
     ),
+    ("bottle-pool", Some(&["bottle"])),
     ("bottle-tokio", Some(&["bottle", "bottle-exec", "bottle-engine"])),
     ("bottle-testing", None),
     ("xtask", None),
