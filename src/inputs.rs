@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use bottle_exec::chain;
 use bottle_plan::manifest::{SecretsMode, WorkspaceMode};
 use bottle_plan::plan::{GitAuth, PromptSource, WantedVariable};
 use bottle_plan::value::EnvName;
@@ -15,6 +16,7 @@ use bottle_plan::{BottlePlan, ManifestError, PlanError, PlanRequest, SecretValue
 use bottle_tls::TlsError;
 
 use crate::Host;
+use crate::lifecycle::Secret;
 use bottle_compose::env_file::{self, Content};
 
 impl Host {
@@ -135,9 +137,9 @@ impl Inputs {
             let name = wanted.source.as_str();
             let Some(source) = host.source(name) else { continue };
             let answer = values.entry(name.to_owned()).or_insert_with(|| match source.value() {
-                Ok(secret) if is_token(secret.value.expose()) => Ok(secret),
-                Ok(_) => Err("gave an empty value, or one that no header can carry".to_owned()),
-                Err(error) => Err(format!("failed: {error}")),
+                Ok(secret) if secret.is_usable() => Ok(secret),
+                Ok(_) => Err(Secret::UNUSABLE.to_owned()),
+                Err(error) => Err(format!("failed: {}", chain(&*error))),
             });
             match answer {
                 Err(problem) => {
@@ -206,22 +208,14 @@ fn variable(host: &Host, name: &str, is_token: bool) -> Result<SecretValue, Stri
     }
     match value.to_str() {
         None => problem("is not UTF-8"),
-        // A careless copy may add a newline.
-        Some(value) if is_token && !is_header_text(value) => {
-            problem("begins or ends with a space or line end, or holds a character that no header can carry")
-        }
-        Some(value) => Ok(SecretValue::new(value)),
+        Some(value) => match SecretValue::new(value) {
+            // A careless copy may add a newline.
+            value if is_token && !value.is_header_text() => {
+                problem("begins or ends with a space or line end, or holds a character that no header can carry")
+            }
+            value => Ok(value),
+        },
     }
-}
-
-/// Returns whether the text can be a credential.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && is_header_text(text)
-}
-
-/// Returns whether the text can be a header's value as it stands: visible ASCII, with spaces only inside.
-fn is_header_text(text: &str) -> bool {
-    text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) && text == text.trim_matches(' ')
 }
 
 fn directory(path: &Path) -> Result<(), String> {
@@ -333,7 +327,7 @@ agents:
 
     #[test]
     fn a_source_is_asked_once_and_its_mistakes_name_no_value() {
-        use crate::lifecycle::{CallbackSource, Secret};
+        use crate::lifecycle::CallbackSource;
         use std::sync::Arc;
         use std::sync::atomic::{AtomicU32, Ordering};
 

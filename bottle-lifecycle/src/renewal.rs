@@ -43,7 +43,11 @@ impl Renewal {
 
     /// Asks the source and gives the sidecars its value. Returns false once the source has nothing that expires.
     fn renew(&mut self, engine: &Engine) -> Result<bool, String> {
-        let Secret { value, expires } = self.source.value().map_err(|error| error.to_string())?;
+        let secret = self.source.value().map_err(|error| chain(&*error))?;
+        if !secret.is_usable() {
+            return Err(format!("its source {}", Secret::UNUSABLE));
+        }
+        let Secret { value, expires } = secret;
         let slots = self.sidecars.iter().flat_map(|(_, slots)| slots);
         let mut values = Secrets::default();
         slots.for_each(|slot| values.insert(slot.clone(), value.clone()));
@@ -113,7 +117,8 @@ mod tests {
         let count = Arc::clone(&asked);
         let source = CallbackSource(move || match count.fetch_add(1, Ordering::Relaxed) {
             0 => Err("the server is busy".into()),
-            1 => Ok(Secret::new("second-value", Some(Duration::from_secs(2)))),
+            1 => Ok(Secret::new("a-value\r\nX-Other: b", Some(Duration::from_secs(2)))),
+            2 => Ok(Secret::new("second-value", Some(Duration::from_secs(2)))),
             _ => Ok(Secret::new("third-value", None)),
         });
         let renewal = Renewal {
@@ -143,10 +148,12 @@ mod tests {
         assert_eq!(given, [b"second-value\n".to_vec(), b"third-value\n".to_vec()]);
         // Nothing expires any more.
         thread::sleep(Duration::from_millis(1500));
-        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        assert_eq!(asked.load(Ordering::Relaxed), 4);
         let told = told.lock().unwrap().join("\n");
         assert!(told.contains("the credential `TOKEN` was not renewed: the server is busy"), "{told}");
-        assert!(told.contains("renewed `TOKEN`") && !told.contains("value\""), "{told}");
+        let unusable = "`TOKEN` was not renewed: its source gave an empty value, or one that no header can carry";
+        assert!(told.contains(unusable), "{told}");
+        assert!(told.contains("renewed `TOKEN`") && !told.contains("value\"") && !told.contains("a-value"), "{told}");
         drop(renewing);
     }
 }

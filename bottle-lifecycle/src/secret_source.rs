@@ -34,9 +34,17 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// Problem of a source whose value is not [usable](Secret::is_usable).
+    pub const UNUSABLE: &str = "gave an empty value, or one that no header can carry";
+
     /// Returns a value that expires after this time, or never.
     pub fn new(value: impl Into<String>, lifetime: Option<Duration>) -> Self {
         Self { value: SecretValue::new(value), expires: lifetime.map(|lifetime| SystemTime::now() + lifetime) }
+    }
+
+    /// Returns true if the value can be a credential: not empty, visible ASCII, with spaces only inside.
+    pub fn is_usable(&self) -> bool {
+        !self.value.is_empty() && self.value.is_header_text()
     }
 }
 

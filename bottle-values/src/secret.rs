@@ -27,6 +27,11 @@ impl SecretValue {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Returns `true` if the value can be a header's value as it stands: visible ASCII, with spaces only inside.
+    pub fn is_header_text(&self) -> bool {
+        self.0.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) && *self.0 == self.0.trim_matches(' ')
+    }
 }
 
 impl fmt::Debug for SecretValue {
@@ -59,6 +64,21 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_takes_visible_ascii_with_spaces_inside() {
+        for (value, is_taken) in [
+            ("a b~", true),
+            ("", true),
+            (" a", false),
+            ("a ", false),
+            ("a\r\nb", false),
+            ("a\n", false),
+            ("\u{e9}", false),
+        ] {
+            assert_eq!(SecretValue::new(value).is_header_text(), is_taken, "{value:?}");
+        }
+    }
 
     #[test]
     fn debug_shows_no_value() {

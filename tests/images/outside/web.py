@@ -11,6 +11,8 @@
     /status/NNN       that status
     /redirect?to=     302
     /reflect?as=      the credential of the request, in the encoding that is asked for; also below a repository
+    /expiring?ms=     the credential of the request, and 200 if it is `expiring-<time>-<digest>` of a time (ms since 1970) that
+                      is at most so long ago, otherwise 401
     /ws               a WebSocket that echoes
     /v1/…             the model APIs (messages.py, responses.py), both with the same conversation (task.py)
     /<name>.git/…     git (git_host.py), also under /git/
@@ -35,6 +37,8 @@ import messages
 import responses
 
 API_KEY = ""
+# Known to the test that issues tokens for `/expiring`.
+EXPIRING = "the issuer of the tests"
 # What of a body is kept in the event, to look for text in it.
 KEPT = 64 * 1024
 # The opcodes of a WebSocket's frames.
@@ -145,6 +149,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path == "/slow":
             time.sleep(int(query.get("ms", 1000)) / 1000)
             self.reply(200, b"ok\n")
+        elif path == "/expiring":
+            self.expiring(int(query.get("ms", 1000)))
         elif path == "/redirect":
             self.reply(302, b"", headers=[("Location", query.get("to", "/"))])
         elif path == "/ws" and self.headers.get("Upgrade", "").lower() == "websocket":
@@ -237,6 +243,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
         else:
             self.reply(status, content, headers=headers)
+
+    def expiring(self, lifetime):
+        shown = self.headers.get("Authorization", "")
+        found = re.fullmatch(r"Bearer expiring-(\d+)-([0-9a-f]{64})", shown)
+        genuine = found and found[2] == hashlib.sha256(f"{EXPIRING} {found[1]}".encode()).hexdigest()
+        fresh = genuine and 0 <= time.time() * 1000 - int(found[1]) < lifetime
+        self.json({"shown": shown}, 200 if fresh else 401)
 
     def api(self, path, body):
         shown = (self.headers.get("X-Api-Key"), self.headers.get("Authorization", "").removeprefix("Bearer "))
