@@ -87,6 +87,44 @@
 //! If the key is not set, the launch fails before it creates anything. `examples/claude.yaml` and `examples/codex.yaml`
 //! are complete manifests. [`Bottle::exec_agent`] runs the agent on this process's own terminal.
 //!
+//! # How do I use a subscription, or a token that expires?
+//!
+//! Give the host a *source* for the credential, in place of the variable. It is asked at the launch, and again before each
+//! value expires. Egress and git-gate get the new value while they run. [`token_sources`] has the subscriptions of Claude
+//! and Codex, and the installation tokens of a GitHub App. [`lifecycle`] has files, commands and closures.
+//!
+//! ```no_run
+//! # #[cfg(feature = "token-sources")]
+//! # fn f() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use bottle::prelude::*;
+//! use bottle::token_sources::{GithubApp, OAuthSource};
+//!
+//! let manifest = Manifest::parse(r#"
+//! bottles:
+//!   dev:
+//!     env:
+//!       CLAUDE_CODE_OAUTH_TOKEN: {placeholder: true}
+//!     egress:
+//!       routes:
+//!         - {host: api.anthropic.com, inject: {token: CLAUDE_TOKEN, scheme: bearer}}
+//!     git:
+//!       upstreams:
+//!         - {name: api, url: "https://github.com/example/api.git", token: GITHUB_TOKEN}
+//! agents:
+//!   coder: {bottle: dev, provider: claude}
+//! "#)?;
+//! let bottles = Bottles::local()?;
+//! let plan = manifest.plan(&bottles)?;
+//! let claude = OAuthSource::claude("/home/me/.claude/.credentials.json");
+//! let github = "GITHUB_TOKEN".parse()?;
+//! let app = GithubApp::new("123456", 7890, "/home/me/app.private-key.pem").for_plan(&plan, &github);
+//! let host = bottles.host().clone().with_secret(&"CLAUDE_TOKEN".parse()?, Arc::new(claude));
+//! let bottle = bottles.with_host(host.with_secret(&github, Arc::new(app))).launch(plan)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # How do I see the logs?
 //!
 //! [`Bottles::logs`] passes the output of all services to a sink. It also works from another process, and for a bottle
@@ -305,6 +343,8 @@ mod launch_error;
 mod power;
 mod prune;
 mod report;
+#[cfg(feature = "token-sources")]
+pub mod token_sources;
 
 pub use agent::agent_command;
 pub use bottle_compose as compose;

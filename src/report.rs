@@ -468,6 +468,34 @@ mod tests {
         errors.into_iter().map(|error| ("ForgeError", Box::new(launch(error)) as Box<dyn StdError>)).collect()
     }
 
+    /// Every variant of the errors of a source of tokens.
+    #[cfg(feature = "token-sources")]
+    fn of_a_token_source() -> Vec<(&'static str, Box<dyn StdError>)> {
+        use crate::token_sources::TokenError;
+
+        let url = || "https://auth.example.com/oauth/token".to_owned();
+        let path = || PathBuf::from("/home/me/.codex/auth.json");
+        let errors = [
+            TokenError::File { path: path(), problem: "it is not JSON".into() },
+            TokenError::Io { action: "lock", path: path(), source: std::io::ErrorKind::PermissionDenied.into() },
+            TokenError::Unusable { url: url(), problem: "its proxy is not valid: …".into() },
+            TokenError::Refused { url: url(), status: 400, message: "invalid_grant".into() },
+            TokenError::NoAnswer { url: url(), reason: "…".into() },
+            TokenError::Malformed { url: url() },
+        ];
+        errors.into_iter().map(|error| ("TokenError", Box::new(error) as Box<dyn StdError>)).collect()
+    }
+
+    #[cfg(feature = "token-sources")]
+    #[test]
+    fn every_error_of_a_token_source_follows_failed_to() {
+        let mut shown = String::new();
+        for (family, error) in of_a_token_source() {
+            writeln!(shown, "{family}: {}", report(&*error)).unwrap();
+        }
+        insta::assert_snapshot!(shown);
+    }
+
     #[cfg(feature = "deploy-keys")]
     #[test]
     fn every_error_of_a_forge_follows_failed_to() {
@@ -521,6 +549,8 @@ mod tests {
         let mut all = every();
         #[cfg(feature = "deploy-keys")]
         all.extend(of_a_forge());
+        #[cfg(feature = "token-sources")]
+        all.extend(of_a_token_source());
         for (family, error) in all {
             let mut said: Vec<String> = Vec::new();
             let mut next: Option<&dyn StdError> = Some(&*error);

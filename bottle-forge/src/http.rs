@@ -7,8 +7,8 @@ use bottle_plan::manifest::Forge as Kind;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use ureq::http::{Method, Request, header};
-use ureq::tls::{RootCerts, TlsConfig};
 
+use super::client::{LONGEST_ANSWER, client, legible, message};
 use super::forge::{Forge, ForgeError, Forges, NewKey, RegisteredKey};
 
 /// Forges over HTTPS, with the certificates that the system trusts.
@@ -55,17 +55,7 @@ impl HttpForges {
 impl Forges for HttpForges {
     fn connect(&self, kind: Kind, api_url: &str, token: SecretValue) -> Result<Box<dyn Forge>, ForgeError> {
         let unusable = |error: ureq::Error| ForgeError::Unusable { reason: error.to_string() };
-        let proxy = self.proxy.as_deref().map(ureq::Proxy::new).transpose().map_err(unusable)?;
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(self.timeout))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(proxy)
-            .user_agent(concat!("claude-bottle/", env!("CARGO_PKG_VERSION")))
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .build()
-            .new_agent();
+        let agent = client(self.timeout, self.proxy.as_deref()).map_err(unusable)?;
         Ok(Box::new(Api { agent, base: api_url.to_owned(), token, dialect: dialect(kind) }))
     }
 
@@ -144,8 +134,6 @@ impl Dialect {
     }
 }
 
-/// Maximum length of an answer, in bytes. A page of keys is far smaller.
-const LONGEST_ANSWER: u64 = 4 << 20;
 /// Maximum number of pages, so that a forge that repeats itself does not cause an endless loop.
 const MOST_PAGES: usize = 100;
 
@@ -217,23 +205,11 @@ impl Api {
 
     /// Returns the message in an error answer.
     fn message(&self, content: &[u8]) -> String {
-        let Ok(json) = serde_json::from_slice::<serde_json::Value>(content) else { return String::new() };
-        let mut said: Vec<String> = Vec::new();
-        for field in ["message", "error", "error_description", "errors"] {
-            match &json[field] {
-                serde_json::Value::Null => {}
-                serde_json::Value::String(text) => said.push(text.clone()),
-                // GitLab returns an object, GitHub a list.
-                other => said.push(other.to_string()),
-            }
-        }
-        self.legible(&said.join("; "))
+        self.legible(&message(content))
     }
 
-    /// Returns one short line, with the token redacted.
     fn legible(&self, text: &str) -> String {
-        let text = text.replace(self.token.expose(), "[token]");
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+        legible(text, [self.token.expose()])
     }
 }
 

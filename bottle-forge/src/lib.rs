@@ -1,5 +1,6 @@
-//! Deploy keys at git forges: an ssh key pair, and a client that registers its public half at GitHub, GitLab or Gitea and
-//! revokes it. This is the only crate of the workspace with an HTTP client.
+//! Credentials from servers. Deploy keys at git forges: an ssh key pair, and a client that registers its public half at
+//! GitHub, GitLab or Gitea and revokes it. Sources of tokens: [`OAuthSource`] for the subscriptions of Claude and Codex,
+//! [`GithubApp`] for installation tokens. This is the only crate of the workspace with an HTTP client.
 //!
 //! ```no_run
 //! use bottle_forge::{Forges, HttpForges, NewKey};
@@ -16,10 +17,17 @@
 //! # }
 //! ```
 
+mod client;
 mod forge;
+mod github_app;
 mod http;
 mod key;
+mod oauth;
+mod token;
 
 pub use forge::{Forge, ForgeError, Forges, NewKey, RegisteredKey, RehearsedForges};
+pub use github_app::GithubApp;
 pub use http::HttpForges;
 pub use key::KeyPair;
+pub use oauth::OAuthSource;
+pub use token::TokenError;

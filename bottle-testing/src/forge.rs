@@ -1,12 +1,12 @@
 //! A forge that keeps state: the deploy keys of one repository, as GitHub, Gitea and GitLab show them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::http::{Request, serve};
 
 /// The token that may administer keys.
 pub const TOKEN: &str = "forge-token-that-is-seen-nowhere";
@@ -18,7 +18,7 @@ pub const REPOSITORY: &str = "team/app";
 pub struct FakeForge(Arc<Shared>);
 
 struct Shared {
-    port: u16,
+    port: OnceLock<u16>,
     token: &'static str,
     state: Mutex<State>,
     changed: Condvar,
@@ -75,23 +75,17 @@ impl FakeForge {
 
     /// Returns a forge that accepts this token alone.
     pub fn accepting(token: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let forge = Self(Arc::new(Shared { port, token, state: Mutex::default(), changed: Condvar::new() }));
+        let forge =
+            Self(Arc::new(Shared { port: OnceLock::new(), token, state: Mutex::default(), changed: Condvar::new() }));
         let serving = forge.clone();
-        std::thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                let serving = serving.clone();
-                // Some tests kill the client in the middle of a request.
-                std::thread::spawn(move || drop(serving.serve(&connection)));
-            }
-        });
+        let port = serve(move |request| serving.answer_logged(request));
+        forge.0.port.get_or_init(|| port);
         forge
     }
 
     /// Returns a forge on whose port nothing listens.
     pub fn dead(port: u16) -> Self {
-        Self(Arc::new(Shared { port, token: TOKEN, state: Mutex::default(), changed: Condvar::new() }))
+        Self(Arc::new(Shared { port: port.into(), token: TOKEN, state: Mutex::default(), changed: Condvar::new() }))
     }
 
     /// Deletes every key as a person would.
@@ -101,7 +95,7 @@ impl FakeForge {
 
     /// Returns the base URL of the API. `kind` is `github`, `gitea` or `gitlab`.
     pub fn api_url(&self, kind: &str) -> String {
-        format!("http://127.0.0.1:{}/{kind}", self.0.port)
+        format!("http://127.0.0.1:{}/{kind}", self.0.port.get().unwrap())
     }
 
     pub fn keys(&self) -> Vec<Key> {
@@ -162,39 +156,12 @@ impl FakeForge {
         }
     }
 
-    fn serve(&self, mut connection: &TcpStream) -> std::io::Result<()> {
-        connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut reader = BufReader::new(connection.try_clone()?);
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let mut words = line.split_whitespace();
-        let (method, target) =
-            (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
-        let (mut headers, mut length) = (BTreeMap::new(), 0);
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-            let name = name.to_ascii_lowercase();
-            if name == "content-length" {
-                length = value.parse().unwrap_or(0);
-            }
-            headers.insert(name, value.to_owned());
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        let Some((status, content)) = self.answer(&method, &target, &headers, &body) else {
-            std::thread::sleep(Duration::from_secs(20));
-            return Ok(());
-        };
+    fn answer_logged(&self, request: &Request) -> Option<(u16, String)> {
+        let Request { method, target, headers, body } = request;
+        let body = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let (status, content) = self.answer(method, target, headers, &body)?;
         self.state().log.push(format!("{method} {target} {status}"));
-        let content = if content.is_null() { String::new() } else { content.to_string() };
-        write!(
-            connection,
-            "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
-            content.len()
-        )
+        Some((status, if content.is_null() { String::new() } else { content.to_string() }))
     }
 
     /// Returns status and content. `None`: no answer.

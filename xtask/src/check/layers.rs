@@ -20,7 +20,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-exec", Some(&["bottle-values"])),
     ("bottle-engine", Some(&["bottle-exec"])),
     ("bottle-conformance", Some(&["bottle-exec"])),
-    ("bottle-forge", Some(&["bottle-plan"])),
+    ("bottle-forge", Some(&["bottle-plan", "bottle-files", "bottle-lifecycle"])),
     ("bottle-workspace", Some(&["bottle-plan", "bottle-exec", "bottle-files"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
     ("bottle-forward", Some(&["bottle-exec", "bottle-engine"])),
