@@ -404,6 +404,7 @@ impl Observer for Console {
             Event::ForwardOpened { port, address } => {
                 self.line(&format!("            port {port} of the agent is at {address}"));
             }
+            Event::Limit { state, .. } => self.line(&format!("warning: {state}")),
             Event::ServiceChanged { service, is_up, state } => {
                 self.line(&format!("{}{service} {state}", if *is_up { "            " } else { "warning: " }));
             }

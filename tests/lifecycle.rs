@@ -120,6 +120,7 @@ fn launch(engine: Engine, root: &StateRoot, slug: &str, point: impl Fn(&str)) ->
         copy,
         expected: None,
         restart: None,
+        limits: bottle::plan::manifest::LimitsSpec::default(),
     };
     let bottle = Bottle::launched(engine, guard, handle)?;
     point("ready");

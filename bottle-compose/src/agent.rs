@@ -48,7 +48,11 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         // A ready image may be pulled from a registry. An image that the launcher built must not be.
         pull_policy: (!bottle.images.ready.contains_key(&Name::Agent) || copies(plan)).then_some(PullPolicy::Never),
         container_name: bottle.names.container(Name::Agent),
-        command: vec!["sleep".into(), "infinity".into()],
+        // Its end ends the container, whoever launched it.
+        command: vec![
+            "sleep".into(),
+            bottle.limits.time.map_or("infinity".into(), |time| time.duration().as_secs().to_string()),
+        ],
         runtime: match bottle.agent.runtime {
             Runtime::Runc => None,
             Runtime::Runsc => Some("runsc".into()),

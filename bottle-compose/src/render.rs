@@ -93,13 +93,13 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     Ok(file)
 }
 
-/// Adds the directory of its credentials to a sidecar that has some.
+/// Adds the directory of its credentials to a sidecar that has some, or that keeps data there.
 ///
 /// A container's own tmpfs ends with it, and the engine restarts a sidecar that died when nobody is there to give the
 /// values again. They are therefore in a volume that the seal keeps mounted. Nothing in the seal's container reads it.
 fn add_credentials(plan: &ResolvedPlan, sidecar: &dyn Sidecar, file: &mut ComposeFile) {
     let (slots, name) = (sidecar.credentials(plan.plan()), sidecar.name());
-    if slots.is_empty() {
+    if slots.is_empty() && !sidecar.keeps_data(plan.plan()) {
         return;
     }
     let options = credentials_options(plan.plan().user);

@@ -39,6 +39,13 @@ pub trait Sidecar: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Returns true if the sidecar keeps data of its own in [`CREDENTIALS`], which the renderer then adds even without a
+    /// credential. The data outlives a restart of the sidecar. Default: false.
+    fn keeps_data(&self, plan: &BottlePlan) -> bool {
+        let _ = plan;
+        false
+    }
+
     /// Returns the settings that the agent needs to reach the sidecar. Default: none.
     fn agent_access(&self, plan: &ResolvedPlan) -> AgentAccess {
         let _ = plan;

@@ -89,6 +89,19 @@ pub enum Event {
         /// Number of connections that were made.
         connections: u64,
     },
+    /// A limit of the bottle is near, or was reached.
+    Limit {
+        /// Key below `limits` in the manifest: `time`, `idle`, `requests` or `bytes`.
+        limit: String,
+        /// True if it was reached. False at 90 % of it.
+        is_reached: bool,
+        /// Amount that was used, in seconds, requests or bytes.
+        used: u64,
+        /// Value of the limit, in the same unit.
+        allowed: u64,
+        /// State in words, with what to do.
+        state: String,
+    },
     /// A message for information.
     Note {
         /// Text of the message.

@@ -11,6 +11,7 @@ use bottle_engine::{Engine, EngineError, Exec, LiveExec};
 use bottle_exec::{Control, Event, Observer, Output, Stdin, TerminalSize, chain};
 use bottle_files::tar::{self, Packer, Skipped};
 use bottle_forward::{Forward, ForwardError, ForwardSpec};
+use bottle_plan::manifest::LimitsSpec;
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use bottle_verify::{Verification, Verify, VerifyError};
 use bottle_workspace::{WorkError, WorkLimits, WorkspaceError};
@@ -21,6 +22,7 @@ use crate::handle::Handle;
 use crate::health::{self, ServiceHealth};
 use crate::home::{Foreign, Home};
 use crate::journal::{Journal, JournalError, JournalFile, Status};
+use crate::limits::LimitWatch;
 use crate::owner::Liveness;
 use crate::recover::remove;
 use crate::renewal::{Renewal, Renewing};
@@ -129,6 +131,8 @@ pub struct Bottle {
     watch: Mutex<Option<HealthWatch>>,
     /// Dropped before the owner as well. Only the process that launched the bottle has one.
     disk: Mutex<Option<DiskWatch>>,
+    /// Like `disk`.
+    limit_watch: Mutex<Option<LimitWatch>>,
     renewing: Mutex<Option<Renewing>>,
     ownership: Ownership,
     /// Options of starting it again.
@@ -159,11 +163,25 @@ impl Bottle {
         let names = guard.journal().names();
         let limit = handle.expected.as_ref().and_then(|expected| expected.watched_disk);
         let disk = Mutex::new(limit.map(|limit| DiskWatch::start(&engine, &names, limit, guard.observer())));
+        let limit_watch = Mutex::new(LimitWatch::start(&engine, &names, &handle.limits, &guard.observer()));
         let (watch, sealed) = (Mutex::default(), Mutex::new(Some(Instant::now())));
         let (limits, is_taken, renewing) = (WorkLimits::default(), AtomicBool::default(), Mutex::default());
         let ownership = Ownership::Owned(guard);
         let start = StartOptions::default();
-        Ok(Self { engine, names, handle, limits, is_taken, watch, disk, renewing, ownership, start, sealed })
+        Ok(Self {
+            engine,
+            names,
+            handle,
+            limits,
+            is_taken,
+            watch,
+            disk,
+            limit_watch,
+            renewing,
+            ownership,
+            start,
+            sealed,
+        })
     }
 
     /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
@@ -191,11 +209,24 @@ impl Bottle {
         };
         let observer = Arc::clone(&options.observer);
         let ownership = Ownership::Attached { root: root.clone(), layout, options };
-        let (watch, disk) = (Mutex::default(), Mutex::default());
+        let (watch, disk, limit_watch) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (renewing, sealed) = (Mutex::default(), Mutex::default());
         let (limits, is_taken) = (WorkLimits::default(), AtomicBool::default());
         let start = StartOptions::default();
-        let bottle = Self { engine, names, handle, limits, is_taken, watch, disk, renewing, ownership, start, sealed };
+        let bottle = Self {
+            engine,
+            names,
+            handle,
+            limits,
+            is_taken,
+            watch,
+            disk,
+            limit_watch,
+            renewing,
+            ownership,
+            start,
+            sealed,
+        };
         if let Err(BottleError::Unsealed { slug, problem }) = bottle.check_seal() {
             observer.event(&Event::Warning { message: format!("bottle `{slug}`: {problem}") });
         }
@@ -503,6 +534,7 @@ impl Bottle {
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
         drop(self.replace_watch(None));
         self.stop_renewing();
+        drop(std::mem::take(&mut *self.limit_watch.lock().unwrap_or_else(PoisonError::into_inner)));
         drop(std::mem::take(&mut *self.disk.lock().unwrap_or_else(PoisonError::into_inner)));
         let report = match &self.ownership {
             Ownership::Owned(guard) => guard.close(),
@@ -685,6 +717,7 @@ impl Handle {
             container,
             expected: None,
             restart: None,
+            limits: LimitsSpec::default(),
         })
     }
 }

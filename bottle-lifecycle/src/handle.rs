@@ -1,6 +1,7 @@
 //! The data of a handle to a running bottle.
 
 use bottle_engine::CopyMethod;
+use bottle_plan::manifest::LimitsSpec;
 use bottle_verify::Expected;
 use serde::{Deserialize, Serialize};
 
@@ -26,4 +27,7 @@ pub struct Handle {
     /// Data for starting the bottle again. `None` if unknown: the journal is lost.
     #[serde(default)]
     pub restart: Option<Restart>,
+    /// Limits of the bottle. Those of its containers are enforced by the engine.
+    #[serde(default)]
+    pub limits: LimitsSpec,
 }

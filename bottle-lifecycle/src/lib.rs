@@ -8,6 +8,7 @@ mod handle;
 mod health;
 mod home;
 mod journal;
+mod limits;
 mod list;
 mod log;
 mod orphan;

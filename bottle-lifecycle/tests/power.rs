@@ -61,6 +61,7 @@ fn bottle(directory: &std::path::Path, statuses: [(&str, &str); 3]) -> (Arc<Reco
         agent: Vec::new(),
         copy: CopyMethod::Engine,
         expected: None,
+        limits: bottle_plan::manifest::LimitsSpec::default(),
         restart: Some(Restart {
             // The order in the list does not matter.
             order: vec![

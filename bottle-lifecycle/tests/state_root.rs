@@ -40,6 +40,7 @@ fn bottle(root: &StateRoot) -> PathBuf {
         copy: CopyMethod::Engine,
         expected: None,
         restart: None,
+        limits: bottle_plan::manifest::LimitsSpec::default(),
     };
     file.change(|journal| (journal.status, journal.handle) = (Status::Ready, Some(handle))).unwrap();
     let key = layout.service_dir(Service::Pipelock).join("ca.key");

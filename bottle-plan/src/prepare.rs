@@ -264,7 +264,7 @@ fn proxy(bottle: &BottleSpec) -> ProxyPlan {
 }
 
 fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
-    if !bottle.egress.has_proxy() {
+    if !bottle.egress.has_proxy() && !bottle.limits.need_egress() {
         return None;
     }
     let mut taken: BTreeSet<String> =

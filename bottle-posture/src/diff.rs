@@ -349,6 +349,11 @@ impl Changes {
         self.images(old, new);
         self.limits(Service::Agent.as_str(), old.limits.agent, new.limits.agent);
         self.limits("each sidecar", old.limits.sidecar, new.limits.sidecar);
+        let none = "no limit";
+        self.limit("time", old.limits.time, new.limits.time, none);
+        self.limit("time without a request", old.limits.idle, new.limits.idle, none);
+        self.limit("requests", old.limits.requests, new.limits.requests, none);
+        self.limit("bytes of requests and answers", old.limits.bytes, new.limits.bytes, none);
     }
 
     /// Compares the images. A different image may contain anything. For a sidecar, which guards the agent, it is a
@@ -369,15 +374,16 @@ impl Changes {
     }
 
     fn limits(&mut self, whose: &str, old: ContainerLimits, new: ContainerLimits) {
-        self.limit(&format!("memory of {whose}"), old.memory, new.memory);
-        self.limit(&format!("processors of {whose}"), old.cpus, new.cpus);
-        self.limit(&format!("processes of {whose}"), old.pids, new.pids);
-        self.limit(&format!("files of {whose}"), old.disk, new.disk);
+        let default = "the default";
+        self.limit(&format!("memory of {whose}"), old.memory, new.memory, default);
+        self.limit(&format!("processors of {whose}"), old.cpus, new.cpus, default);
+        self.limit(&format!("processes of {whose}"), old.pids, new.pids, default);
+        self.limit(&format!("files of {whose}"), old.disk, new.disk, default);
     }
 
     /// Compares one limit. A missing limit stands for the default or for no limit, and counts as higher than any value.
-    fn limit<T: Ord + Copy + fmt::Display>(&mut self, what: &str, old: Option<T>, new: Option<T>) {
-        let words = |limit: Option<T>| limit.map_or("the default".to_owned(), |limit| limit.to_string());
+    fn limit<T: Ord + Copy + fmt::Display>(&mut self, what: &str, old: Option<T>, new: Option<T>, none: &str) {
+        let words = |limit: Option<T>| limit.map_or(none.to_owned(), |limit| limit.to_string());
         let widens = match (old, new) {
             (old, new) if old == new => return,
             (Some(old), Some(new)) => new > old,

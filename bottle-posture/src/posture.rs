@@ -337,6 +337,27 @@ fn mounts(plan: &BottlePlan) -> Vec<MountPosture> {
     workspace.into_iter().chain(keys).collect()
 }
 
+impl Posture {
+    /// Writes the limits of the bottle as a whole.
+    fn fmt_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(time) = self.limits.time {
+            writeln!(f, "  ends {time} after its start")?;
+        }
+        if let Some(idle) = self.limits.idle {
+            writeln!(f, "  is paused after {idle} without a request, as long as the launching process runs")?;
+        }
+        for (limit, what) in [
+            (self.limits.requests.map(|count| count.to_string()), "requests"),
+            (self.limits.bytes.map(|size| size.to_string()), "of requests and answers"),
+        ] {
+            if let Some(limit) = limit {
+                writeln!(f, "  may pass {limit} {what} through egress in all")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Posture {
     /// Writes the posture as text for a person, about a dozen lines long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -409,6 +430,7 @@ impl fmt::Display for Posture {
             None => "the engine limits it, or else the launching process pauses it, as long as that process runs",
         };
         writeln!(f, "  may write files of {disk}: {beyond}")?;
+        self.fmt_limits(f)?;
         if let Some(path) = &self.upstream_ca {
             writeln!(f, "\nUpstream connections also trust the certificates in {path}.")?;
         }

@@ -169,8 +169,26 @@ fn steps() -> Vec<(&'static str, String, String)> {
         step("another agent", "", "images: {agent: 'localhost/agent:mine'}"),
         step("a company's certificates", "", "tls: {upstream_ca: /etc/ca.pem, lifetime: 1h}"),
         step("limits", "limits: {agent: {memory: 1GiB, pids: 100}}", "limits: {agent: {memory: 2GiB, cpus: 2}}"),
+        step(
+            "limits of the whole bottle",
+            "egress: {dlp: block}, limits: {time: 8h, requests: 100}",
+            "limits: {time: 1h, idle: 30m, bytes: 1GiB}",
+        ),
         step("networks", "", "networks: external"),
     ]
+}
+
+#[test]
+fn the_limits_of_the_whole_bottle_are_named() {
+    let posture = of("limits: {time: 8h, idle: 30m, requests: 100, bytes: 1GiB}").to_string();
+    for line in [
+        "ends 8h after its start",
+        "is paused after 30m without a request, as long as the launching process runs",
+        "may pass 100 requests through egress in all",
+        "may pass 1GiB of requests and answers through egress in all",
+    ] {
+        assert!(posture.contains(line), "{posture}");
+    }
 }
 
 #[test]

@@ -132,5 +132,6 @@ pub fn handle(plan: &ResolvedPlan, expected: Expected) -> Handle {
         },
         expected: Some(expected),
         restart: None,
+        limits: bottle.limits.clone(),
     }
 }

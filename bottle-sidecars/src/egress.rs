@@ -7,7 +7,7 @@ use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
 use bottle_plan::manifest::RequestScan;
 use bottle_plan::plan::{InjectionValue, Route};
-use bottle_plan::value::{AllowedHost, EnvName};
+use bottle_plan::value::{AllowedHost, ByteSize, EnvName};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 use serde::Serialize;
 
@@ -28,6 +28,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/addon.py",
         "egress/answers.py",
         "egress/audit.py",
+        "egress/budget.py",
         "egress/connections.py",
         "egress/dlp.py",
         "egress/firewall.py",
@@ -102,6 +103,11 @@ impl Sidecar for Egress {
         plan.egress.iter().flat_map(|egress| egress.token_slots().into_keys()).collect()
     }
 
+    /// The use of the budget is kept there, so that a restart does not begin again.
+    fn keeps_data(&self, plan: &BottlePlan) -> bool {
+        plan.limits.need_egress()
+    }
+
     fn agent_access(&self, _: &ResolvedPlan) -> AgentAccess {
         let proxy = Some(format!("http://{}:{PORT}", Name::Egress));
         AgentAccess { proxy, ports: vec![PORT], ..AgentAccess::default() }
@@ -120,6 +126,16 @@ pub fn routes(plan: &BottlePlan) -> String {
         /// Empty: every host is reached on the default ports.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         ports: BTreeMap<&'a AllowedHost, BTreeSet<u16>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limits: Option<Limits>,
+    }
+
+    #[derive(Serialize)]
+    struct Limits {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        requests: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
     }
 
     #[derive(Serialize)]
@@ -186,8 +202,10 @@ pub fn routes(plan: &BottlePlan) -> String {
         hosts.entry(host.clone()).or_insert(dlp);
     }
     let hosts = hosts.iter().map(|(host, dlp)| Searched { host: host.as_str(), dlp: *dlp }).collect();
+    let limits = Limits { requests: plan.limits.requests, bytes: plan.limits.bytes.map(ByteSize::bytes) };
+    let limits = Some(limits).filter(|limits| limits.requests.is_some() || limits.bytes.is_some());
     to_plain_yaml(
-        &File { version: 1, dlp, hosts, routes: routes().map(entry).collect(), ports },
+        &File { version: 1, dlp, hosts, routes: routes().map(entry).collect(), ports, limits },
         &["What egress does with each routed host, and the ports of others. It holds names of variables, no token."
             .into()],
     )

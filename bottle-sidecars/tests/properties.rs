@@ -156,7 +156,7 @@ proptest! {
                 let own = name == sidecar.name() && !memory;
                 prop_assert!(slots.iter().all(|slot| bare(slot) == own), "{}: {:?}", name, service.environment);
             }
-            if memory && !slots.is_empty() {
+            if memory && (!slots.is_empty() || sidecar.keeps_data(bottle)) {
                 volumes.push(format!("{}-credentials", sidecar.name()));
             }
         }

@@ -126,6 +126,19 @@ fn env_name() -> impl Strategy<Value = String> {
     "[A-KM-Z][A-Z0-9_]{0,4}Z"
 }
 
+/// Limits of the whole bottle.
+fn whole() -> impl Strategy<Value = LimitsSpec> {
+    let span = || option::of((10..9999_u64).prop_map(Span::seconds));
+    let numbers = (option::of(1..=u64::MAX), option::of((1..9999_u64).prop_map(ByteSize::kib)));
+    (span(), span(), numbers).prop_map(|(time, idle, (requests, bytes))| LimitsSpec {
+        time,
+        idle,
+        requests,
+        bytes,
+        ..LimitsSpec::default()
+    })
+}
+
 fn bottle() -> impl Strategy<Value = BottleSpec> {
     let env = btree_map(env_name(), env_value(), 0..5);
     let inspect = option::of(prop_oneof![Just(Inspect::Connection), Just(Inspect::Content)]);
@@ -137,14 +150,19 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
         option::of(1..=50_u64),
         prop_oneof![Just(Runtime::Runc), Just(Runtime::Runsc)],
         workspace(),
-        (limits(), limits(), prop_oneof![Just(SecretsMode::Memory), Just(SecretsMode::Environment)]),
+        (
+            limits().boxed(),
+            limits().boxed(),
+            whole().boxed(),
+            prop_oneof![Just(SecretsMode::Memory), Just(SecretsMode::Environment)],
+        ),
         networks(),
         option::of(path()),
         images(),
     );
     (first, second).prop_map(|(first, second)| {
         let (env, env_file, allow, routes, upstreams, (port, inspect, scan_requests, dlp)) = first;
-        let (wait, runtime, workspace, (agent, sidecar, secrets), networks, upstream_ca, images) = second;
+        let (wait, runtime, workspace, (agent, sidecar, whole, secrets), networks, upstream_ca, images) = second;
         // Routes get distinct hosts and upstreams distinct names, because duplicates are refused.
         let routes = routes.into_iter().enumerate().map(|(index, route)| RouteSpec {
             host: format!("r{index}.{}", route.host.as_str().trim_start_matches("*.")).parse().unwrap(),
@@ -171,7 +189,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
             runtime,
             images,
             workspace,
-            limits: LimitsSpec { agent, sidecar: ContainerLimits { disk: None, ..sidecar } },
+            limits: LimitsSpec { agent, sidecar: ContainerLimits { disk: None, ..sidecar }, ..whole },
             networks,
             tls: TlsSpec { upstream_ca, ..TlsSpec::default() },
             secrets,

@@ -288,6 +288,7 @@ fn handle(container: String) -> Handle {
         copy: CopyMethod::Engine,
         expected: None,
         restart: None,
+        limits: bottle_plan::manifest::LimitsSpec::default(),
     }
 }
 
@@ -393,6 +394,7 @@ fn without_its_state_a_bottle_is_found_by_the_labels_of_its_container() {
         copy: CopyMethod::Tar,
         expected: None,
         restart: None,
+        limits: bottle_plan::manifest::LimitsSpec::default(),
     };
     assert_eq!(bottle.handle(), &wanted);
     assert_eq!(bottle.agent().unwrap().argv, wanted.agent);

@@ -113,6 +113,23 @@ impl BottleSpec {
             || format!("{key}.limits.sidecar.disk"),
             "a sidecar writes no files, since its root is read-only; accepted: `disk` of the agent",
         ));
+        for (what, span) in [("time", self.limits.time), ("idle", self.limits.idle)] {
+            all.add(need(
+                span.is_none_or(|span| span >= Span::seconds(10)),
+                || format!("{key}.limits.{what}"),
+                "it would be over before an agent starts; accepted: at least `10s`",
+            ));
+        }
+        all.add(need(
+            self.limits.requests != Some(0),
+            || format!("{key}.limits.requests"),
+            "no request would pass; accepted: at least 1",
+        ));
+        all.add(need(
+            self.limits.bytes.is_none_or(|bytes| bytes.bytes() >= 1024),
+            || format!("{key}.limits.bytes"),
+            "too little for a request; accepted: at least `1KiB`",
+        ));
         self.networks.check(all, &format!("{key}.networks"));
         all.add(need(
             (Span::seconds(600)..=Span::seconds(398 * 24 * 60 * 60)).contains(&self.tls.lifetime),

@@ -488,7 +488,8 @@ pub enum WorkspaceMode {
     None,
 }
 
-/// The resource limits of the containers.
+/// The resource limits of the containers, and the limits of the bottle as a whole. The latter have no default. At 90 % of each,
+/// and when it is reached, there is an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSpec {
@@ -498,6 +499,30 @@ pub struct LimitsSpec {
     /// Each sidecar's container. Default: 1 GiB of memory, 256 processes. Pipelock accepts one connection of the agent
     /// for each 8 MiB of its memory, or 16 MiB if it scans request bodies: 128 or 64 by default. More connections wait.
     pub sidecar: ContainerLimits,
+    /// The time from the start of the agent's container until it ends by itself, also without the process that launched it.
+    /// The files in it can then still be taken out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Span>,
+    /// The time without a request through egress, after which the process that launched the bottle pauses the agent. Without
+    /// that process there is no such limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Span>,
+    /// The number of requests that egress lets pass. It refuses all others. Pushes and fetches through git-gate do not count. The
+    /// verification of the launch takes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests: Option<u64>,
+    /// The number of bytes that egress lets pass, in both directions together, with the heads of requests and without those of
+    /// answers. It ends the exchange that goes beyond, and refuses all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ByteSize>,
+}
+
+impl LimitsSpec {
+    /// Returns `true` if a limit needs egress: for all but `time`, egress counts.
+    pub const fn need_egress(&self) -> bool {
+        self.idle.is_some() || self.requests.is_some() || self.bytes.is_some()
+    }
 }
 
 /// The resource limits of one container.

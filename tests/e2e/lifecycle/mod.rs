@@ -7,6 +7,7 @@ mod forward;
 mod handle;
 mod health;
 mod killed;
+mod limits;
 mod podman;
 mod power;
 mod prune;

@@ -11,6 +11,7 @@ from mitmproxy.connection import ConnectionState
 from sidecar.credentials import PAUSE_SECONDS, WAIT_SECONDS, Credentials
 
 from . import answers, audit
+from .budget import Budget
 from .connections import handler_of
 from .dlp import OFF, Target
 from .guard import Guard
@@ -35,8 +36,9 @@ _UNJUDGED = Refusal(500, "internal", "the request could not be judged")
 class Gate:
     """Judges every request before anything of it leaves, and records every exchange."""
 
-    def __init__(self, table: Callable[[], Table], credentials: Credentials) -> None:
+    def __init__(self, table: Callable[[], Table], credentials: Credentials, budget: Budget) -> None:
         self._table = table
+        self._budget = budget
         self._credentials = credentials
         self._told: set[tuple[str, str]] = set()
 
@@ -72,7 +74,7 @@ class Gate:
             return None
 
         table = self._table()
-        verdict = judge(_head(request), tunnel, table)
+        verdict = self._budget.refusal() or judge(_head(request), tunnel, table)
         record.host, record.port = (tunnel.host, tunnel.port) if tunnel else (request.host, request.port)
         if isinstance(verdict, Refusal):
             record.status, record.refused = verdict.status, verdict.rule
@@ -134,9 +136,22 @@ class Gate:
             # Compressed frames cannot be searched.
             request.headers.pop("Sec-WebSocket-Extensions", None)
         self._tell_removed(verdict)
+        record.spend = self._meter(flow, record)
+        self._budget.request(_size(request))
         request.stream = record.count_up
         record.status = record.refused = None
         flow.response = None
+
+    def _meter(self, flow: http.HTTPFlow, record: audit.Record) -> Callable[[int], None]:
+        """Returns the counter of an exchange's bytes, which ends its connection beyond the budget."""
+
+        def spend(size: int) -> None:
+            if not self._budget.transfer(size) and not record.written:
+                record.error = "limit"
+                record.write()
+                handler_of(flow.client_conn).drop()
+
+        return spend
 
     def _guard(
         self, table: Table, passage: Passage, record: audit.Record, path: str, credential: Credential | None
@@ -238,6 +253,11 @@ def _head(request: http.Request) -> Head:
         version=request.http_version,
         headers=request.headers.fields,
     )
+
+
+def _size(request: http.Request) -> int:
+    """Returns the size of a request's head in bytes, without the ends of its lines."""
+    return len(request.data.path) + sum(len(name) + len(value) for name, value in request.headers.fields)
 
 
 def _is_websocket(response: http.Response) -> bool:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sidecar import audit_line
@@ -30,13 +31,19 @@ class Record:
     """The pattern of a credential that was found, and its place. It holds no part of the credential."""
     started: float = field(default_factory=time.monotonic)
     written: bool = False
+    spend: Callable[[int], None] | None = None
+    """Receives the number of bytes that pass."""
 
     def count_up(self, chunk: bytes) -> bytes:
         self.bytes_up += len(chunk)
+        if self.spend:
+            self.spend(len(chunk))
         return chunk
 
     def count_down(self, chunk: bytes) -> bytes:
         self.bytes_down += len(chunk)
+        if self.spend:
+            self.spend(len(chunk))
         return chunk
 
     def write(self) -> None:

@@ -19,6 +19,7 @@ from sidecar.credentials import Credentials
 
 from . import audit
 from .addon import Gate
+from .budget import Budget
 from .connections import Listener, handler_of
 from .layers import NextLayer
 from .names import join_authority
@@ -36,8 +37,10 @@ async def serve(settings: Settings, current: Current, credentials: Credentials, 
     # Without this directory from the start, mitmproxy would create an authority of its own.
     master = Master(options.Options(confdir=str(confdir)))
     listener = Listener(settings.max_inspected)
+    budget = Budget(credentials.path(".usage"), lambda: current.table().limits)
+    gate = Gate(current.table, credentials, budget)
     firewall = x509.load_pem_x509_certificate(settings.upstream_ca.read_bytes())
-    master.addons.add(listener, NextLayer(), Tls(firewall.subject), Gate(current.table, credentials))
+    master.addons.add(listener, NextLayer(), Tls(firewall.subject), gate)
     master.options.update(
         mode=[f"upstream:http://{join_authority(host, port, None)}"],
         listen_host="0.0.0.0",

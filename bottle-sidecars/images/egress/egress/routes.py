@@ -31,6 +31,20 @@ DEFAULT_PORTS = frozenset({80, 443})
 """Ports of a host for which none are given: HTTP and HTTPS."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of all requests together. None: there is no limit."""
+
+    requests: int | None = None
+    bytes: int | None = None
+
+    def of(self, name: str) -> int | None:
+        return self.requests if name == "requests" else self.bytes
+
+
+_UNLIMITED = Limits()
+
+
 class RoutesError(ValueError):
     """Error of an invalid table. The message is one line, names the key, and contains no token."""
 
@@ -134,7 +148,9 @@ class Table:
         dlp: str = OFF,
         dlp_of_hosts: Mapping[str, str] | None = None,
         ports: Mapping[str, frozenset[int]] | None = None,
+        limits: Limits = _UNLIMITED,
     ) -> None:
+        self.limits = limits
         self._ports = dict(ports or {})
         patterns: dict[str, list[Route]] = {}
         for route in routes:
@@ -218,7 +234,9 @@ def parse(text: str) -> Table:
     except (ValueError, RecursionError):
         raise RoutesError("not YAML") from None
 
-    top = _mapping(document, "the file", {"version", "routes", "dlp", "hosts", "ports"}, {"version", "routes"})
+    top = _mapping(
+        document, "the file", {"version", "routes", "dlp", "hosts", "ports", "limits"}, {"version", "routes"}
+    )
     if type(top["version"]) is not int or top["version"] != 1:
         raise RoutesError("version: must be 1")
     if not isinstance(top["routes"], list):
@@ -241,7 +259,22 @@ def parse(text: str) -> Table:
     for index, item in enumerate(listed):
         keys = _mapping(item, f"hosts[{index}]", {"host", "dlp"}, {"host", "dlp"})
         hosts[_value("allowed_host", keys["host"], f"hosts[{index}].host")] = _mode(keys, f"hosts[{index}]", OFF)
-    return Table(routes, _mode(top, "the file", OFF), hosts, _ports(top.get("ports", {}), "ports"))
+    ports = _ports(top.get("ports", {}), "ports")
+    return Table(routes, _mode(top, "the file", OFF), hosts, ports, _limits(top.get("limits", {})))
+
+
+def _limits(value: object) -> Limits:
+    keys = _mapping(value, "limits", {"requests", "bytes"}, set())
+    return Limits(_count(keys, "requests"), _count(keys, "bytes"))
+
+
+def _count(keys: dict[str, object], key: str) -> int | None:
+    if key not in keys:
+        return None
+    value = keys[key]
+    if type(value) is not int or value < 1:
+        raise RoutesError(f"limits.{key}: must be a number from 1")
+    return value
 
 
 def _mode(keys: dict[str, object], where: str, otherwise: str) -> str:

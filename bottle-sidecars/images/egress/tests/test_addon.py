@@ -1,4 +1,5 @@
 import unittest
+from pathlib import Path
 
 from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
 
@@ -7,6 +8,8 @@ from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
 from mitmproxy.test import tflow
 
 from egress.addon import Gate
+from egress.budget import Budget
+from egress.routes import Limits
 from sidecar.credentials import Credentials
 
 
@@ -19,7 +22,7 @@ class FailingClosed(unittest.TestCase):
         flow = tflow.tflow()
         flow.request.authority = "address:22"
         with self.assertRaises(RuntimeError):
-            Gate(broken, Credentials()).requestheaders(flow)
+            Gate(broken, Credentials(), Budget(Path("/nowhere/usage"), Limits)).requestheaders(flow)
         self.assertEqual(flow.response.status_code, 500)
         self.assertFalse(flow.request.stream, "nothing is sent on as it comes")
 
@@ -27,5 +30,5 @@ class FailingClosed(unittest.TestCase):
         flow = tflow.tflow()
         flow.request.data.authority = None
         with self.assertRaises(AttributeError):
-            Gate(broken, Credentials()).http_connect(flow)
+            Gate(broken, Credentials(), Budget(Path("/nowhere/usage"), Limits)).http_connect(flow)
         self.assertEqual(flow.response.status_code, 500)

@@ -1,0 +1,82 @@
+"""The budget of a bottle: the number of its requests and bytes, counted here, and refused beyond a limit."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import audit
+from .policy import Refusal
+from .routes import Limits
+
+# Share of a limit at which it is announced.
+_NEAR = 0.9
+# Shortest time in seconds between two writes of the file.
+_PAUSE = 1.0
+
+
+class Budget:
+    """Use of the limits of a bottle. If the file's directory is there, it outlives a restart of this process."""
+
+    def __init__(self, path: Path, limits: Callable[[], Limits]) -> None:
+        self._path, self._limits = path if path.parent.is_dir() else None, limits
+        self._used = {"requests": 0, "bytes": 0}
+        self._active = time.time()
+        self._written = 0.0
+        self._told: set[tuple[str, int, bool]] = set()
+        try:
+            kept = json.loads(path.read_text("ascii"))
+            self._used = {name: int(kept[name]) for name in self._used}
+            self._active = float(kept["active"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            # Nobody but this process writes the file.
+            audit.emit("usage-lost", outcome="failed", reason=type(error).__name__)
+        self._write()
+
+    def refusal(self) -> Refusal | None:
+        """Returns the refusal of a request for which nothing is left."""
+        for name, used in self._used.items():
+            limit = self._limits().of(name)
+            if limit is not None and used >= limit:
+                message = f"the bottle has used the {limit} {name} that it may (`limits.{name}`); nothing more passes"
+                return Refusal(403, "limit", message)
+        return None
+
+    def request(self, size: int) -> None:
+        """Counts a request that passes, and the bytes of its head."""
+        self._used["requests"] += 1
+        self.transfer(size)
+
+    def transfer(self, size: int) -> bool:
+        """Counts bytes in either direction. Returns false if there is no budget for more."""
+        self._used["bytes"] += size
+        self._active = time.time()
+        self._tell()
+        if time.monotonic() - self._written > _PAUSE:
+            self._write()
+        limit = self._limits().bytes
+        return limit is None or self._used["bytes"] <= limit
+
+    def _tell(self) -> None:
+        """Writes a line for each limit that is near or reached, once."""
+        for name, used in self._used.items():
+            limit = self._limits().of(name)
+            if limit is None or used < limit * _NEAR:
+                continue
+            reached = used >= limit
+            if (name, limit, reached) not in self._told:
+                self._told |= {(name, limit, reached), (name, limit, False)}
+                self._write()
+                audit.emit("limit-reached" if reached else "limit-near", limit=name, used=used, allowed=limit)
+
+    def _write(self) -> None:
+        """Writes the file. The launcher reads it too."""
+        self._written = time.monotonic()
+        if self._path is None:
+            return
+        beside = self._path.with_name(f"{self._path.name}.new")
+        beside.write_text(json.dumps(self._used | {"active": self._active}) + "\n", encoding="ascii")
+        os.replace(beside, self._path)

@@ -1,0 +1,97 @@
+"""The budget of requests and bytes."""
+
+import contextlib
+import io
+import json
+import tempfile
+import unittest
+from pathlib import Path
+
+from egress.budget import Budget
+from egress.routes import Limits
+
+from .support import Authority, Egress, Outer, ask, until
+
+ROUTES = """
+version: 1
+routes:
+  - {name: open, host: open.test}
+limits: {requests: %d, bytes: %d}
+"""
+
+
+class Counting(unittest.TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name) / ".usage"
+        self.told = io.StringIO()
+        self.enterContext(contextlib.redirect_stdout(self.told))
+
+    def lines(self) -> list[tuple[str, str, int]]:
+        lines = [json.loads(line) for line in self.told.getvalue().splitlines()]
+        return [(line["event"], line["limit"], line["used"]) for line in lines]
+
+    def test_each_limit_is_announced_once_before_and_once_when_it_is_reached(self) -> None:
+        budget = Budget(self.path, lambda: Limits(requests=20))
+        for number in range(20):
+            self.assertIsNone(budget.refusal(), number)
+            budget.request(100)
+        refusal = budget.refusal()
+        assert refusal
+        self.assertEqual((refusal.status, refusal.rule), (403, "limit"))
+        self.assertIn("20 requests", refusal.message)
+        self.assertEqual(self.lines(), [("limit-near", "requests", 18), ("limit-reached", "requests", 20)])
+
+    def test_bytes_may_not_pass_the_limit(self) -> None:
+        budget = Budget(self.path, lambda: Limits(bytes=1000))
+        budget.request(800)
+        self.assertTrue(budget.transfer(200))
+        self.assertFalse(budget.transfer(1))
+        self.assertIsNotNone(budget.refusal())
+        self.assertEqual(self.lines(), [("limit-reached", "bytes", 1000)])
+
+    def test_a_restart_does_not_begin_again_and_a_higher_limit_helps(self) -> None:
+        limits = Limits(requests=1)
+        Budget(self.path, lambda: limits).request(10)
+        budget = Budget(self.path, lambda: limits)
+        self.assertIsNotNone(budget.refusal())
+        kept = json.loads(self.path.read_text())
+        self.assertEqual((kept["requests"], kept["bytes"]), (1, 10))
+        limits = Limits(requests=2)
+        self.assertIsNone(budget.refusal())
+
+
+class Refusing(unittest.TestCase):
+    def egress(self, requests: int, size: int) -> Egress:
+        outer = Outer(Authority("outer"))
+        self.addCleanup(outer.close)
+        egress = Egress(outer.port, outer.authority, ROUTES % (requests, size), {}, outer.origins).start()
+        self.addCleanup(egress.close)
+        return egress
+
+    def ask(self, egress: Egress) -> tuple[int, bytes]:
+        with egress.tunnel("open.test:443") as connection:
+            answer = ask(connection, "GET /a HTTP/1.1\r\nHost: open.test\r\n\r\n")
+            return answer.status, answer.body()
+
+    def test_a_request_beyond_the_limit_is_refused_with_the_reason(self) -> None:
+        egress = self.egress(2, 1 << 20)
+        answers = [self.ask(egress) for _ in range(4)]
+        self.assertEqual([status for status, _ in answers], [200, 200, 403, 403])
+        error = json.loads(answers[3][1])["error"]
+        self.assertEqual(error["rule"], "limit")
+        self.assertIn("the 2 requests that it may", error["message"])
+        until(
+            lambda: [line["event"] for line in egress.lines() if line["event"].startswith("limit")] == ["limit-reached"]
+        )
+
+    def test_an_exchange_beyond_the_bytes_is_cut(self) -> None:
+        egress = self.egress(100, 16)
+        with self.assertRaises((OSError, EOFError, ValueError)):
+            status, body = self.ask(egress)
+            # The head may have passed, but no byte of the body.
+            self.assertEqual((status, json.loads(body)), (200, None))
+        until(lambda: any(line.get("reason") == "limit" for line in egress.requests()))
+        status, body = self.ask(egress)
+        self.assertEqual((status, json.loads(body)["error"]["rule"]), (403, "limit"))
