@@ -25,6 +25,7 @@ mod quote;
 mod recording;
 mod secret;
 mod sink;
+mod spans;
 mod status;
 mod subprocess;
 
@@ -42,5 +43,6 @@ pub use plain::PlainText;
 pub use quote::{quote_bytes, quote_text};
 pub use recording::{Answer, Fault, Matcher, RecordingBackend};
 pub use sink::{OutputSink, Stream};
+pub use spans::Spans;
 pub use status::ExitStatus;
 pub use subprocess::Subprocess;
