@@ -356,6 +356,10 @@ impl Bottles {
         Ok(Posture::of(&plan).with_image_ids(ids).with_watched_disk(watched))
     }
 
+    pub(crate) const fn observer(&self) -> &Arc<dyn Observer> {
+        &self.observer
+    }
+
     fn names(&self, slug: &Slug) -> Names {
         Names::new(self.prefix.clone(), slug.clone())
     }

@@ -144,6 +144,25 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
+//! # How do I see everything that happens?
+//!
+//! [`Bottles::events`] passes on what the sidecars and the launcher report, as one stream of [`BottleEvent`]s: requests, pushes,
+//! proposals, decisions, limits, health and steps. It also works from another process, and for a bottle that was removed.
+//! [`exec::Spans`] shows the steps as spans of `tracing`.
+//!
+//! ```no_run
+//! # use bottle::prelude::*;
+//! use bottle::EventKind;
+//! # let bottles = Bottles::local()?;
+//! let slug = "coder-4x7qa".parse()?;
+//! bottles.events(&slug, true, |event| {
+//!     if event.kind == EventKind::Request {
+//!         println!("{} {:?} {:?}", event.time, event.data["outcome"], event.data["host"]);
+//!     }
+//! })?;
+//! # Ok::<(), bottle::Error>(())
+//! ```
+//!
 //! # Why was my request refused?
 //!
 //! The answer names the rule that refused the request, and the log has a line for each refusal.
@@ -336,6 +355,7 @@ mod bottles;
 #[cfg(feature = "deploy-keys")]
 pub mod deploy_keys;
 mod error;
+mod events;
 mod host;
 mod inputs;
 pub mod launch;
@@ -350,8 +370,8 @@ pub use agent::agent_command;
 pub use bottle_compose as compose;
 pub use bottle_conformance as conformance;
 pub use bottle_engine::{Engine, EngineChoice, EngineError};
+pub use bottle_events::{BottleEvent, EventKind, EventLog, EventRecord, EventSource};
 pub use bottle_lifecycle as lifecycle;
-pub use bottle_lifecycle::{EventLog, EventRecord};
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};
 pub use bottle_posture as posture;

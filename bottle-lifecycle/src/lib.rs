@@ -2,7 +2,6 @@
 
 mod bottle;
 mod disk;
-mod event_log;
 mod hand_over;
 mod handle;
 mod health;
@@ -26,7 +25,6 @@ mod work;
 pub use bottle::{Bottle, BottleError};
 pub use bottle_files::tar::Skipped;
 pub use bottle_forward::{CONNECTIONS as FORWARDED_CONNECTIONS, Forward, ForwardError, ForwardSpec, ForwardSpecError};
-pub use event_log::{EventLog, EventRecord};
 pub use hand_over::{HandOverError, hand_over};
 pub use handle::Handle;
 pub use health::{Activity, ServiceHealth, ServiceImage, images};

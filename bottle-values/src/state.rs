@@ -86,6 +86,11 @@ impl StateLayout {
         self.dir.join("compose.log")
     }
 
+    /// Returns the path of the launcher's events, one JSON object per line, mode 0600. The file stays after teardown.
+    pub fn events(&self) -> PathBuf {
+        self.dir.join("events.jsonl")
+    }
+
     /// Returns the directory of a service's own files, mode 0700.
     pub fn service_dir(&self, service: Service) -> PathBuf {
         self.dir.join(service.as_str())

@@ -46,6 +46,10 @@ impl Bottles {
     /// [`LaunchError`]: the step, the cause, and what could not be removed.
     pub fn launch(&self, plan: BottlePlan) -> Result<Bottle, LaunchError> {
         let state = self.state_root.bottle(plan.names.slug());
+        self.with_event_file(plan.names.slug(), &state).launch_in(plan, state)
+    }
+
+    fn launch_in(&self, plan: BottlePlan, state: StateLayout) -> Result<Bottle, LaunchError> {
         let (ready, guard, owner) = in_step(self, Step::Prepare, || {
             let ready = preflight::check(&plan, self)?;
             let (guard, owner) = open(&plan, &state, self)?;

@@ -15,6 +15,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), String> {
     let files = [
         ("bottle-plan/schema/bottle.schema.json", Manifest::json_schema()),
         ("bottle-sidecars/images/shared/sidecar/grammar.json", bottle_values::export::json()),
+        ("bottle-events/schema/event.schema.json", bottle_events::json_schema()),
         ("bottle-sidecars/images/shared/audit-line.schema.json", bottle_sidecars::audit::json_schema()),
     ];
     for (name, text) in files {

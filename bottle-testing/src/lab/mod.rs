@@ -180,7 +180,15 @@ impl Lab {
         let state = self.state();
         for entry in std::fs::read_dir(&state).into_iter().flatten() {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-            let stays = ["compose.log", "docker-compose.yml", "metadata.json", "plan.json", "lock", "supervise"];
+            let stays = [
+                "compose.log",
+                "docker-compose.yml",
+                "events.jsonl",
+                "lock",
+                "metadata.json",
+                "plan.json",
+                "supervise",
+            ];
             assert!(stays.contains(&name.as_str()), "{name} is left in {}", state.display());
         }
     }

@@ -3,6 +3,7 @@
 mod acp;
 mod crowd;
 mod disk;
+mod events;
 mod forward;
 mod handle;
 mod health;

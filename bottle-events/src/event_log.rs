@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use bottle_exec::{Event, Observer};
 /// One line of an [`EventLog`].
 ///
 /// ```
-/// use bottle_lifecycle::EventRecord;
+/// use bottle_events::EventRecord;
 /// let line = r#"{"time":"2026-01-02T03:04:05.678Z","slug":"demo","step":"start the services","event":"note","message":"hi"}"#;
 /// let record: EventRecord = serde_json::from_str(line)?;
 /// assert_eq!(record.step.as_deref(), Some("start the services"));
@@ -57,6 +57,11 @@ impl EventLog {
     /// Returns a log that writes to `out`.
     pub fn new(out: impl Write + Send + 'static) -> Self {
         Self(Mutex::new(Lines { out: Box::new(out), error: None, slug: None, state_dir: None, steps: Vec::new() }))
+    }
+
+    /// Returns an observer that writes to this log, and passes each event on to another.
+    pub fn beside(self, other: Arc<dyn Observer>) -> Beside {
+        Beside { log: self, other }
     }
 
     /// Returns the error that has ended the log.
@@ -102,6 +107,25 @@ impl Observer for EventLog {
     }
 }
 
+/// A log and another observer. See [`EventLog::beside`].
+pub struct Beside {
+    log: EventLog,
+    other: Arc<dyn Observer>,
+}
+
+impl Observer for Beside {
+    fn event(&self, event: &Event) {
+        self.log.event(event);
+        self.other.event(event);
+    }
+}
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Beside").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for EventLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventLog").finish_non_exhaustive()
@@ -118,7 +142,6 @@ fn timestamp(time: OffsetDateTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use bottle_exec::{ExitStatus, Outcome, Stream, step};

@@ -1,0 +1,15 @@
+//! The events of a bottle as one stream: requests, pushes, proposals, decisions, limits, health and the steps of the launcher.
+//!
+//! The sidecars print audit lines, and the launcher appends an [`EventRecord`] for each of its events to a file. A
+//! [`BottleEvent`] is either, with its time and kind. `Bottles::events` of the crate `bottle` reads both. The JSON Schema is
+//! `schema/event.schema.json`.
+
+mod event;
+mod event_log;
+mod file;
+mod stream;
+
+pub use event::{BottleEvent, EventKind, EventSource, json_schema};
+pub use event_log::{Beside, EventLog, EventRecord};
+pub use file::EventFile;
+pub use stream::{AuditSink, EventStream};

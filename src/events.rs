@@ -1,0 +1,39 @@
+//! The events of a bottle as one stream.
+
+use std::sync::Arc;
+
+use bottle_events::{AuditSink, BottleEvent, EventFile, EventLog, EventStream};
+use bottle_plan::{Slug, StateLayout};
+
+use crate::Bottles;
+use crate::lifecycle::{BottleError, JournalError};
+
+impl Bottles {
+    /// Gives each event of a bottle to `each`, sorted by time: what its sidecars report, and what its launcher did.
+    ///
+    /// With `follow` it continues until the bottle is down or the engine's control is cancelled. What happened before the call
+    /// then comes by source.
+    ///
+    /// # Errors
+    ///
+    /// As [`logs`](Bottles::logs).
+    pub fn events(
+        &self,
+        slug: &Slug,
+        follow: bool,
+        each: impl FnMut(BottleEvent) + Send + 'static,
+    ) -> Result<(), BottleError> {
+        let path = self.state_root().bottle(slug).events();
+        let stream = EventStream::new(&path);
+        let audit = |sink: AuditSink| self.audit(slug, follow, sink);
+        let io = |source| JournalError::Io { doing: "read", path, source }.into();
+        if follow { stream.follow(audit, io, each) } else { stream.read(audit, io, each) }
+    }
+
+    /// Returns this with an observer that also writes each event to the file of a bottle.
+    pub(crate) fn with_event_file(&self, slug: &Slug, state: &StateLayout) -> Self {
+        let log = EventLog::new(EventFile::new(state.events()));
+        log.set_bottle(slug.as_str(), state.dir());
+        self.clone().with_observer(Arc::new(log.beside(Arc::clone(self.observer()))))
+    }
+}

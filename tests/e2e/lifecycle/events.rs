@@ -1,0 +1,62 @@
+//! One stream of everything that happens in a bottle.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bottle::{BottleEvent, EventKind, EventSource};
+use bottle_testing::lab::{Lab, sh};
+use serde_json::Value;
+
+#[test]
+#[ignore = "needs a container engine"]
+fn requests_limits_health_and_steps_are_one_stream_live_and_from_files() {
+    let lab = Lab::new("events");
+    let bottles = lab.options();
+    let limits = "limits: {requests: 2}\negress: {routes: [{host: outside.test, paths: [/echo]}]}";
+    let bottle = bottles.launch(lab.plan(limits, "")).unwrap();
+    lab.outside.connect(&bottle.names().egress_network());
+
+    let live: Arc<Mutex<Vec<BottleEvent>>> = Arc::default();
+    let (seen, slug) = (Arc::clone(&live), bottle.slug().clone());
+    let following = {
+        let bottles = lab.options();
+        std::thread::spawn(move || bottles.events(&slug, true, move |event| seen.lock().unwrap().push(event)))
+    };
+    let wait = |what: &str, is_it: &dyn Fn(&BottleEvent) -> bool| {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !live.lock().unwrap().iter().any(is_it) {
+            assert!(Instant::now() < until, "{what}: {:?}", live.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    for (path, outcome) in [("/echo", "done"), ("/other", "refused"), ("/echo", "done"), ("/echo", "refused")] {
+        sh(&bottle, &format!("curl -s -m 10 https://outside.test{path} > /dev/null; true")).ok();
+        wait(path, &|event| {
+            event.kind == EventKind::Request
+                && (&event.data["path"], &event.data["outcome"]) == (&Value::from(path), &Value::from(outcome))
+        });
+    }
+    for source in [EventSource::Egress, EventSource::Launcher] {
+        wait("the limit", &|event| event.kind == EventKind::Limit && event.source == source);
+    }
+    wait("the launch", &|event| event.data["event"] == "step_finished" && event.data["name"] == "start the services");
+    lab.close(&bottle);
+    following.join().unwrap().unwrap();
+
+    // The same from the files, sorted, and by every kind.
+    let all: Arc<Mutex<Vec<BottleEvent>>> = Arc::default();
+    let add = Arc::clone(&all);
+    bottles.events(bottle.slug(), false, move |event| add.lock().unwrap().push(event)).unwrap();
+    let all = all.lock().unwrap();
+    assert!(all.windows(2).all(|pair| pair[0].time <= pair[1].time), "{all:?}");
+    let kinds: BTreeSet<EventKind> = all.iter().map(|event| event.kind).collect();
+    for kind in [EventKind::Request, EventKind::Limit, EventKind::Step, EventKind::Sidecar] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    // Teardown is in the file too, and every live event of a sidecar.
+    let named = |event: &BottleEvent| event.data.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    assert!(all.iter().any(|event| named(event).contains("remove") || named(event).contains("take down")), "{all:?}");
+    let sidecars = |events: &[BottleEvent]| events.iter().filter(|event| event.source == EventSource::Egress).count();
+    assert!(sidecars(&all) >= sidecars(&live.lock().unwrap()));
+}
