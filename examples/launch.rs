@@ -18,6 +18,7 @@ use bottle::launch::LaunchCause;
 use bottle::plan::value::Subnets;
 use bottle::plan::{AgentName, PlanRequest, Slug, StateRoot};
 use bottle::{Bottle, Bottles, Engine, EngineChoice, EngineError, EventLog, Forward, ForwardSpec, Host, Verify};
+use bottle_progress::StepDisplay;
 use clap::{Parser, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -101,6 +102,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if args.events == Format::Text {
+        let shown = Arc::clone(&console);
+        std::thread::spawn(move || shown.steps.follow(|line| shown.line(line)));
+    }
     match run(args, &console) {
         Ok(0) if console.file_error().is_some() => ExitCode::FAILURE,
         Ok(status) => ExitCode::from(status),
@@ -305,12 +310,14 @@ struct Console {
     has_warned: AtomicBool,
     /// Bytes of the command's standard error since the last newline.
     rest: Mutex<Vec<u8>>,
+    steps: StepDisplay,
 }
 
 impl Console {
     fn of(format: Format) -> Self {
         let stderr = (format == Format::Json).then(|| EventLog::new(std::io::stderr()));
-        Self { format, stderr, file: None, has_warned: AtomicBool::default(), rest: Mutex::default() }
+        let steps = StepDisplay::new(format == Format::Text && std::io::stderr().is_terminal());
+        Self { format, stderr, file: None, has_warned: AtomicBool::default(), rest: Mutex::default(), steps }
     }
 
     fn new(format: Format, file: Option<&str>) -> std::io::Result<Self> {
@@ -377,7 +384,7 @@ impl Console {
 
     fn line(&self, line: &str) {
         if self.format == Format::Text {
-            let _ = writeln!(std::io::stderr(), "{line}");
+            self.steps.print(line);
         }
     }
 
@@ -394,6 +401,7 @@ impl Console {
 impl Observer for Console {
     fn event(&self, event: &Event) {
         self.log(event);
+        self.steps.event(event);
         match event {
             Event::StepFinished { step, duration, outcome } => {
                 let failed = if matches!(outcome, Outcome::Failed { .. }) { ": failed" } else { "" };

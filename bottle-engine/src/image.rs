@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bottle_exec::{EnvValue, OutputPolicy, Stdin};
 
 use crate::client::{Engine, pass_env};
 use crate::error::EngineError;
 use crate::info::Flavour;
+use crate::progress::{BuildProgress, Reporting};
 
 /// The context of an image build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,21 @@ impl Build {
 }
 
 impl Engine {
+    /// Builds an image as [`build`](Engine::build) does, and passes its progress to `report`, a few times a second, in place of
+    /// the output to the control's sink.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the build fails.
+    pub fn build_reporting(
+        &self,
+        build: &Build,
+        report: impl Fn(BuildProgress) + Send + Sync + 'static,
+    ) -> Result<(), EngineError> {
+        let control = self.control.clone().with_sink(Arc::new(Reporting::new(report)));
+        self.clone().with_control(control).build(build)
+    }
+
     /// Builds an image. The builder's output goes to the control's sink, and its last lines into the error.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ mod info;
 mod kill;
 mod live;
 mod object;
+mod progress;
 mod start;
 mod state;
 
@@ -44,6 +45,7 @@ pub use image::{Build, BuildContext};
 pub use info::{Capabilities, Capability, Endpoint, EngineInfo, Flavour, Version};
 pub use live::LiveExec;
 pub use object::{Filter, ImageInfo, NetworkInfo, NewNetwork, Object, ObjectKind};
+pub use progress::BuildProgress;
 pub use start::Start;
 pub use state::{ContainerState, CopyMethod};
 

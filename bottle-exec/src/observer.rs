@@ -73,6 +73,20 @@ pub enum Event {
         /// State in words, such as `exited with status 137 (killed: out of memory)`.
         state: String,
     },
+    /// A step that takes long has come further, or still waits.
+    Progress {
+        /// Name of the step.
+        #[serde(rename = "name")]
+        step: String,
+        /// Parts that are done, if known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        done: Option<u32>,
+        /// All parts, if known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        total: Option<u32>,
+        /// The latest line of its output, or what it waits for.
+        line: String,
+    },
     /// A port of the agent is open on this host's loopback.
     ForwardOpened {
         /// The agent's port.

@@ -2,9 +2,11 @@
 
 mod lock;
 mod private;
+mod routes;
 pub mod tar;
 mod write;
 
 pub use lock::FileLock;
 pub use private::{PrivateDir, real_path, resolved_path};
+pub use routes::host_networks;
 pub use write::{NewFile, place_directory, rewrite, sync_directory, write};

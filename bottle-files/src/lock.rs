@@ -71,7 +71,7 @@ impl FileLock {
     /// # Errors
     ///
     /// Returns an error when the file cannot be opened or locked.
-    pub fn wait_unless(path: &Path, cancelled: impl Fn() -> bool) -> io::Result<Option<Self>> {
+    pub fn wait_unless(path: &Path, mut cancelled: impl FnMut() -> bool) -> io::Result<Option<Self>> {
         loop {
             if let Some(lock) = Self::try_take(path)? {
                 return Ok(Some(lock));

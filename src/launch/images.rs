@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use bottle_engine::{Build, BuildContext as EngineContext, Exec, ObjectKind};
+use bottle_engine::{Build, BuildContext as EngineContext, BuildProgress, Exec, ObjectKind};
 use bottle_exec::{Event, Stdin, step};
 use bottle_files::{FileLock, NewFile, PrivateDir, place_directory};
 use bottle_plan::manifest::WorkspaceMode;
@@ -105,17 +106,21 @@ impl Own {
     }
 
     fn build(&self, launch: &Launch<'_>) -> Result<(), LaunchCause> {
+        let name = format!("build image {}", self.tag);
         // Without the lock, simultaneous launches would each build the same image.
-        let _lock = lock(launch, &self.dir.with_extension("lock"))?;
+        let _lock = lock(launch, &self.dir.with_extension("lock"), &name)?;
         if launch.engine().exists(ObjectKind::Image, &self.tag)? {
             return Ok(());
         }
-        step(&*launch.bottles.observer, &format!("build image {}", self.tag), || {
+        step(&*launch.bottles.observer, &name, || {
             let mut build = Build::new(&self.tag, EngineContext::Directory(self.dir.clone()));
             let label = LabelKey::Context.under(launch.plan.names.prefix());
             build.labels = BTreeMap::from([(label, self.context.content_hash(&BTreeMap::new()))]);
             build.args = self.args.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-            Ok(launch.engine().build(&build)?)
+            let (observer, step) = (Arc::clone(&launch.bottles.observer), name.clone());
+            Ok(launch.engine().build_reporting(&build, move |BuildProgress { done, total, line }| {
+                observer.event(&Event::Progress { step: step.clone(), done, total, line });
+            })?)
         })
     }
 }
@@ -154,9 +159,17 @@ fn write_context(context: &BuildContext, dir: &Path) -> Result<(), LaunchCause> 
     place_directory(dir, files).map_err(failed)
 }
 
-/// Waits for a lock file until the launch is cancelled.
-fn lock(launch: &Launch<'_>, path: &Path) -> Result<FileLock, LaunchCause> {
-    let lock = FileLock::wait_unless(path, || launch.bottles.cancel.is_cancelled());
+/// Waits for a lock file until the launch is cancelled. It says every second that it waits.
+fn lock(launch: &Launch<'_>, path: &Path, step: &str) -> Result<FileLock, LaunchCause> {
+    let (began, mut told) = (Instant::now(), None::<Instant>);
+    let lock = FileLock::wait_unless(path, || {
+        if told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
+            told = Some(Instant::now());
+            let line = format!("waits for another launch that builds it, since {} s", began.elapsed().as_secs());
+            launch.bottles.observer.event(&Event::Progress { step: step.to_owned(), done: None, total: None, line });
+        }
+        launch.bottles.cancel.is_cancelled()
+    });
     lock.map_err(|source| LaunchCause::Write { path: path.to_owned(), source })?.ok_or(LaunchCause::Cancelled)
 }
 

@@ -8,7 +8,6 @@ mod files;
 mod images;
 mod networks;
 mod preflight;
-mod routes;
 mod start;
 mod write;
 

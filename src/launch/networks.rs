@@ -10,7 +10,6 @@ use bottle_plan::resolved::NetworkFacts;
 use bottle_plan::value::{Subnet, Subnets};
 
 use super::context::{Launch, both};
-use super::routes;
 use crate::launch_error::LaunchCause;
 use crate::lifecycle::Undo;
 
@@ -99,7 +98,8 @@ fn create_in_pool(launch: &Launch<'_>, network: &mut NewNetwork) -> Result<Subne
     let prefix_len = (8..=28).rev().find(|length| 1_usize << (32 - length) >= addresses).unwrap_or(8);
     let digest = sha256(format!("{} {}", launch.root_id, network.name));
     let key = u64::from_str_radix(&digest[..16], 16).unwrap_or_default();
-    let mut used = routes::of_this_host();
+    let networks = bottle_files::host_networks();
+    let mut used: Vec<Subnet> = networks.iter().filter_map(|net| net.parse().ok()).collect();
     used.retain(|net| subnets.overlaps(*net));
     let mut refusals = 0;
     for block in subnets.blocks(prefix_len, key) {

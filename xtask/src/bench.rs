@@ -61,8 +61,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         checked(Command::new(env!("CARGO")).current_dir(&root).args(["bench", "--quiet", "--workspace"]))?;
     }
     let pipelock = e2e::prepare(&root)?.ok_or("pipelock's image can be neither found nor pulled")?;
-    checked(Command::new(env!("CARGO")).current_dir(&root).args(["build", "--release", "--quiet", "--examples"]))?;
-    let bench = Bench { dir: root.join("target/bench"), program: root.join("target/release/examples/launch") };
+    // Many launches at the same time wait for the engine alone.
+    let (profile, directory) = if arguments.many.is_some() { ("dev", "debug") } else { ("release", "release") };
+    let mut build = Command::new(env!("CARGO"));
+    checked(build.current_dir(&root).args(["build", "--profile", profile, "--quiet", "--examples"]))?;
+    let program = root.join("target").join(directory).join("examples/launch");
+    let bench = Bench { dir: root.join("target/bench"), program };
     fs::create_dir_all(&bench.dir)?;
     fs::write(bench.dir.join("bottle.yaml"), MANIFEST.replace("PIPELOCK", &pipelock))?;
     if let Some(count) = arguments.many {

@@ -86,6 +86,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
         ]),
     ),
     ("bottle-pool", Some(&["bottle"])),
+    ("bottle-progress", Some(&["bottle-exec"])),
     ("bottle-tokio", Some(&["bottle", "bottle-exec", "bottle-engine"])),
     ("bottle-testing", None),
     ("xtask", None),

@@ -2,29 +2,29 @@
 
 use std::fs;
 
-use bottle_plan::value::Subnet;
-
 /// Shortest prefix that counts as a route to a network. A VPN that takes all traffic has routes to halves of the address
 /// space, which say nothing about what is used.
 const SHORTEST: u8 = 8;
 
-/// Returns the networks of all routing tables, policy routing included. Empty on a host without `/proc`.
-pub(super) fn of_this_host() -> Vec<Subnet> {
+/// Returns the IPv4 networks of all routing tables of this host, policy routing included, in CIDR notation. Empty on a host
+/// without `/proc`.
+pub fn host_networks() -> Vec<String> {
     fs::read_to_string("/proc/net/fib_trie").map(|text| networks(&text)).unwrap_or_default()
 }
 
 /// Returns the networks in the kernel's dump of its routes: lines `|-- ADDRESS`, each followed by lines `/LENGTH TYPE`.
-fn networks(text: &str) -> Vec<Subnet> {
+fn networks(text: &str) -> Vec<String> {
     let (mut found, mut address) = (Vec::new(), "");
     for line in text.lines().map(str::trim_start) {
         if let Some(leaf) = line.strip_prefix("|-- ") {
             address = leaf.trim_end();
         } else if line.starts_with('/') {
             let length = line.split(' ').next().unwrap_or_default();
-            found.extend(format!("{address}{length}").parse::<Subnet>());
+            if length[1..].parse().is_ok_and(|length: u8| length >= SHORTEST) {
+                found.push(format!("{address}{length}"));
+            }
         }
     }
-    found.retain(|net| net.prefix_len() >= SHORTEST);
     found.sort_unstable();
     found.dedup();
     found
@@ -54,13 +54,12 @@ Local:
      |-- 172.17.0.1
         /32 host LOCAL
 ";
-        let found: Vec<String> = networks(text).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["100.64.0.0/10", "172.17.0.0/16", "172.17.0.1/32"]);
+        assert_eq!(networks(text), ["100.64.0.0/10", "172.17.0.0/16", "172.17.0.1/32"]);
     }
 
     #[test]
     fn this_host_has_at_least_its_loopback_network() {
-        let has_loopback = of_this_host().contains(&"127.0.0.0/8".parse().unwrap());
+        let has_loopback = host_networks().contains(&"127.0.0.0/8".to_owned());
         assert_eq!(has_loopback, fs::exists("/proc/net/fib_trie").unwrap_or(false));
     }
 }
