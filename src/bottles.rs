@@ -12,7 +12,7 @@ use bottle_engine::{ComposeProject, Engine, EngineChoice, EngineError};
 use bottle_exec::{CancelToken, Control, Event, Observer, OutputSink, Stream, Subprocess};
 use bottle_files::{PrivateDir, resolved_path};
 use bottle_plan::value::Subnets;
-use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateRoot};
+use bottle_plan::{Names, PlanRequest, Prefix, Service, Slug, StateLayout, StateRoot};
 use bottle_posture::Posture;
 use bottle_provision::{Builtin, Provisioner};
 use bottle_sidecars::audit::{AuditLine, AuditReader};
@@ -301,12 +301,7 @@ impl Bottles {
     /// could have changed the bottle's state.
     pub fn logs(&self, slug: &Slug, follow: bool, sink: Arc<dyn OutputSink>) -> Result<(), BottleError> {
         let (names, layout) = (self.names(slug), self.state_root.bottle(slug));
-        match PrivateDir::open_with_parent(layout.dir()) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(JournalError::Io { doing: "open", path: layout.dir().to_owned(), source }.into());
-            }
-            _ => {}
-        }
+        check_private(&layout)?;
         if self.engine.container(&names.container(Service::Agent))?.is_none() {
             return lifecycle::saved_log(&layout.compose_log(), slug, &*sink);
         }
@@ -356,10 +351,6 @@ impl Bottles {
         Ok(Posture::of(&plan).with_image_ids(ids).with_watched_disk(watched))
     }
 
-    pub(crate) const fn observer(&self) -> &Arc<dyn Observer> {
-        &self.observer
-    }
-
     fn names(&self, slug: &Slug) -> Names {
         Names::new(self.prefix.clone(), slug.clone())
     }
@@ -397,6 +388,16 @@ impl<F> fmt::Debug for AuditSink<F> {
 impl<'a> From<&'a Bottles> for PlanRequest<'a> {
     fn from(bottles: &'a Bottles) -> Self {
         bottles.host.plan_request().with_prefix(bottles.prefix.clone())
+    }
+}
+
+/// Refuses a state directory that another user could change. It may be missing.
+pub(crate) fn check_private(layout: &StateLayout) -> Result<(), JournalError> {
+    match PrivateDir::open_with_parent(layout.dir()) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(JournalError::Io { doing: "open", path: layout.dir().to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The events of a bottle as one stream.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bottle_events::{AuditSink, BottleEvent, EventFile, EventLog, EventStream};
 use bottle_plan::{Slug, StateLayout};
 
 use crate::Bottles;
+use crate::bottles::check_private;
 use crate::lifecycle::{BottleError, JournalError};
 
 impl Bottles {
@@ -23,17 +25,19 @@ impl Bottles {
         follow: bool,
         each: impl FnMut(BottleEvent) + Send + 'static,
     ) -> Result<(), BottleError> {
-        let path = self.state_root().bottle(slug).events();
+        let layout = self.state_root().bottle(slug);
+        check_private(&layout)?;
+        let path = layout.events();
         let stream = EventStream::new(&path);
         let audit = |sink: AuditSink| self.audit(slug, follow, sink);
         let io = |source| JournalError::Io { doing: "read", path, source }.into();
         if follow { stream.follow(audit, io, each) } else { stream.read(audit, io, each) }
     }
 
-    /// Returns this with an observer that also writes each event to the file of a bottle.
-    pub(crate) fn with_event_file(&self, slug: &Slug, state: &StateLayout) -> Self {
-        let log = EventLog::new(EventFile::new(state.events()));
+    /// Returns this with an observer that also writes each event to the file of a bottle, once the flag is set.
+    pub(crate) fn with_event_file(&self, slug: &Slug, state: &StateLayout, is_ours: Arc<AtomicBool>) -> Self {
+        let log = EventLog::new(EventFile::new(state.events(), is_ours));
         log.set_bottle(slug.as_str(), state.dir());
-        self.clone().with_observer(Arc::new(log.beside(Arc::clone(self.observer()))))
+        self.clone().with_observer(Arc::new(log.beside(Arc::clone(&self.observer))))
     }
 }

@@ -152,14 +152,9 @@
 //!
 //! ```no_run
 //! # use bottle::prelude::*;
-//! use bottle::EventKind;
 //! # let bottles = Bottles::local()?;
 //! let slug = "coder-4x7qa".parse()?;
-//! bottles.events(&slug, true, |event| {
-//!     if event.kind == EventKind::Request {
-//!         println!("{} {:?} {:?}", event.time, event.data["outcome"], event.data["host"]);
-//!     }
-//! })?;
+//! bottles.events(&slug, true, |event| println!("{} {:?} {:?}", event.time, event.kind, event.data))?;
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!

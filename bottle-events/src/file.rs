@@ -3,32 +3,35 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::event_log::EventRecord;
 
-/// A file that is created with mode 0600 as soon as its directory is there. What is written before is kept until then, as
-/// much as a launch writes at most before it has a state directory.
+/// A file that is created with mode 0600 once its directory is known to be the launcher's own. Until then, at most 1 MiB is kept
+/// in memory.
 #[derive(Debug)]
 pub struct EventFile {
     path: PathBuf,
+    may_create: Arc<AtomicBool>,
     file: Option<File>,
     early: Vec<u8>,
 }
 
-/// Most bytes that are kept until the directory is there.
+/// Most bytes that are kept in memory.
 const EARLY: usize = 1 << 20;
 
 impl EventFile {
-    /// Returns the file at this path. Nothing is created yet.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), file: None, early: Vec::new() }
+    /// Returns the file at this path. It is created by the first event after `may_create` is true.
+    pub fn new(path: impl Into<PathBuf>, may_create: Arc<AtomicBool>) -> Self {
+        Self { path: path.into(), may_create, file: None, early: Vec::new() }
     }
 }
 
 impl Write for EventFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.file.is_none() && self.path.parent().is_some_and(Path::is_dir) {
+        if self.file.is_none() && self.may_create.load(Ordering::Acquire) {
             let mut options = OpenOptions::new();
             // A link in its place is not followed.
             let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
@@ -104,15 +107,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_before_there_is_a_directory_is_written_later_and_read_as_it_grows() {
+    fn what_is_told_before_the_directory_is_known_is_written_later_and_read_as_it_grows() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("demo/events.jsonl");
-        let log = EventLog::new(EventFile::new(&path));
+        let path = root.path().join("events.jsonl");
+        let may_create = Arc::new(AtomicBool::new(false));
+        let log = EventLog::new(EventFile::new(&path, Arc::clone(&may_create)));
         let note = |text: &str| log.event(&Event::Note { message: text.into() });
         let mut tail = EventTail::new(&path);
         note("first");
         assert_eq!(messages(tail.next_records().unwrap()), [""; 0]);
-        fs::create_dir(root.path().join("demo")).unwrap();
+        assert!(!path.exists());
+        may_create.store(true, Ordering::Release);
         note("second");
         assert_eq!(messages(tail.next_records().unwrap()), ["first", "second"]);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -12,6 +12,7 @@ mod start;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bottle_compose::sidecar::{CREDENTIALS, RESTART_ONCE_UP};
@@ -45,13 +46,16 @@ impl Bottles {
     /// [`LaunchError`]: the step, the cause, and what could not be removed.
     pub fn launch(&self, plan: BottlePlan) -> Result<Bottle, LaunchError> {
         let state = self.state_root.bottle(plan.names.slug());
-        self.with_event_file(plan.names.slug(), &state).launch_in(plan, state)
+        let is_ours = Arc::new(AtomicBool::new(false));
+        self.with_event_file(plan.names.slug(), &state, Arc::clone(&is_ours)).launch_in(plan, state, &is_ours)
     }
 
-    fn launch_in(&self, plan: BottlePlan, state: StateLayout) -> Result<Bottle, LaunchError> {
+    /// `is_ours` is set once the state directory is.
+    fn launch_in(&self, plan: BottlePlan, state: StateLayout, is_ours: &AtomicBool) -> Result<Bottle, LaunchError> {
         let (ready, guard, owner) = in_step(self, Step::Prepare, || {
             let ready = preflight::check(&plan, self)?;
             let (guard, owner) = open(&plan, &state, self)?;
+            is_ours.store(true, Ordering::Release);
             Ok((ready, guard, owner))
         })?;
         let root_id = crate::lifecycle::root_id(&self.state_root);
