@@ -506,6 +506,44 @@ mod tests {
         insta::assert_snapshot!(shown);
     }
 
+    /// Every error of a bottle on a cluster.
+    fn of_a_cluster() -> Vec<(&'static str, Box<dyn StdError>)> {
+        use bottle_kube::{KubeError, RenderError};
+        let agent = || "agent".to_owned();
+        let render = RenderError::NoAddress { service: "egress".into() };
+        let document = bottle_compose::RenderError::DuplicateService { name: "clock".into() };
+        let failed = ExecError::NotFound { program: "kubectl".into(), command: "kubectl version".into() };
+        let errors = [
+            KubeError::Exec(failed),
+            KubeError::Answer { command: "kubectl get pods".into(), reason: "expected value at line 1".into() },
+            KubeError::Render(render.clone()),
+            KubeError::Resolve(ResolveError::UpstreamCa),
+            KubeError::Input { problem: "the variable `KEY` is not set".into() },
+            KubeError::Taken { namespace: "claude-bottle-demo".into(), owner: "7:1:00000000.1".into() },
+            KubeError::Pod { pod: agent(), problem: "ImagePullBackOff: no such image".into() },
+            KubeError::NotEnforced { pod: agent(), detail: "egress:20009 is reachable".into() },
+            KubeError::Late { pods: vec!["`agent` (not created)".into()], within: Duration::from_secs(300) },
+            KubeError::Image(EngineError::NoEngine { tried: Vec::new() }),
+            KubeError::Tls(TlsError::Validity { reason: "the lifetime is zero" }),
+            KubeError::Workspace(WorkspaceError::NotADirectory { path: "/home/me/file".into() }),
+            KubeError::Provision(ProvisionError::Custom("no space".into())),
+            KubeError::Unprotected(unprotected()),
+            KubeError::Cancelled,
+        ];
+        let errors = errors.into_iter().map(|error| ("KubeError", Box::new(error) as Box<dyn StdError>));
+        let rendering = [RenderError::Document(document), RenderError::Workspace { mode: "bind" }, render];
+        errors.chain(rendering.into_iter().map(|error| ("RenderError", Box::new(error) as Box<dyn StdError>))).collect()
+    }
+
+    #[test]
+    fn every_error_of_a_cluster_follows_failed_to() {
+        let mut shown = String::new();
+        for (family, error) in of_a_cluster() {
+            writeln!(shown, "{family}: {}", report(&*error)).unwrap();
+        }
+        insta::assert_snapshot!(shown);
+    }
+
     #[test]
     fn every_error_follows_failed_to() {
         let mut shown = String::new();
@@ -547,6 +585,7 @@ mod tests {
     #[test]
     fn an_error_chain_repeats_no_text() {
         let mut all = every();
+        all.extend(of_a_cluster());
         #[cfg(feature = "deploy-keys")]
         all.extend(of_a_forge());
         #[cfg(feature = "token-sources")]

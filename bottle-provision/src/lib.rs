@@ -11,7 +11,8 @@ mod target;
 
 pub use error::ProvisionError;
 pub use provisioner::{AgentContainer, Builtin, Provisioner, Then};
-pub use steps::handle;
+pub use steps::{handle, unprivileged};
+pub use target::Shell;
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ use bottle_verify::Expected;
 
 use crate::error::ProvisionError;
 use crate::script::Script;
-use crate::target::Target;
+use crate::target::{Shell, Target};
 use crate::{codex, home};
 use bottle_lifecycle::Handle;
 
@@ -27,7 +27,7 @@ const CERTIFICATE: &str = "install the certificate authority";
 /// configuration of its command line.
 pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) -> Result<(), ProvisionError> {
     let bottle = plan.plan();
-    let target = Target { engine, container: bottle.names.container(Service::Agent) };
+    let target = Target::Container { engine, name: bottle.names.container(Service::Agent) };
     let mut certificates = home::read(CERTIFICATE, authority)?;
     if let (None, Some(bundle)) = (&bottle.egress, &plan.launch().upstream_ca) {
         // Without egress, the agent itself verifies the certificates of hosts that pipelock does not decrypt.
@@ -40,6 +40,18 @@ pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
         target.run("0", &git_rules_script(), git_gate::agent_git_config(gate).into_bytes())?;
     }
     target.run(agent::USER, &agent_script, files)
+}
+
+/// Provisions an agent's container in which nothing runs as root: git identity, prompt, skills, and the configuration of its
+/// command line. The container trusts `certificates` (PEM) and has the git rules already, which is checked.
+///
+/// # Errors
+///
+/// Returns an error if something could not be put in place.
+pub fn unprivileged(run: &Shell<'_>, plan: &BottlePlan, certificates: &[u8]) -> Result<(), ProvisionError> {
+    let target = Target::Shell(run);
+    let files = home::files(&target, plan)?;
+    target.run(agent::USER, &agent_script(plan, certificates, !files.is_empty()), files)
 }
 
 /// Returns the task of root that reads the certificates from standard input.

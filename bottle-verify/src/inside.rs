@@ -25,7 +25,7 @@ const SCRIPT: &str = "cd && set -C && umask 077 && p=./.bottle-probe.$$ && cat >
     printf '\\n--- processes ---\\n'; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; :";
 
 /// One attack: the protection, and the program's argument.
-type Attack = (&'static str, String);
+pub type Attack = (&'static str, String);
 
 /// Runs the attacks.
 pub(crate) fn attack(
@@ -43,7 +43,7 @@ pub(crate) fn attack(
     let printed = output.stdout.bytes();
     let end = find(&printed, PROCESSES.as_bytes());
     let (lines, processes) = printed.split_at(end.unwrap_or(printed.len()));
-    let mut probes = read(&attacks, &String::from_utf8_lossy(lines), &output.stderr.last_lines(2));
+    let mut probes = read_attacks(&attacks, &String::from_utf8_lossy(lines), &output.stderr.last_lines(2));
     if expected.is_gvisor {
         probes.push(Probe::not_run("system call filter", "gVisor answers every system call with a kernel of its own"));
     }
@@ -83,8 +83,9 @@ fn attacks(expected: &Expected, level: Verify) -> Vec<Attack> {
     attacks
 }
 
-/// Reads the program's output: one line for each attack. The attacks on one protection become one probe.
-fn read(attacks: &[Attack], printed: &str, stderr: &str) -> Vec<Probe> {
+/// Reads the program's output: one line for each attack, which is a protection and the program's argument. The attacks on one
+/// protection become one probe. An attack that does not report counts as failed.
+pub fn read_attacks(attacks: &[Attack], printed: &str, stderr: &str) -> Vec<Probe> {
     let mut lines = printed.lines();
     let mut probes: Vec<(&'static str, Vec<String>, Vec<String>)> = Vec::new();
     for (protection, argument) in attacks {
@@ -149,14 +150,14 @@ mod tests {
     fn an_attack_that_does_not_report_counts_as_failed() {
         let attacks = [("one", "a".to_owned()), ("two", "b".to_owned()), ("two", "c".to_owned())];
         let outcomes = |printed: &str| -> Vec<Outcome> {
-            read(&attacks, printed, "Killed").iter().map(|probe| probe.outcome).collect()
+            read_attacks(&attacks, printed, "Killed").iter().map(|probe| probe.outcome).collect()
         };
         assert_eq!(outcomes("held x\nheld y\nheld z\n"), [Outcome::Held, Outcome::Held]);
         assert_eq!(outcomes("held x\nheld y\nfailed z\n"), [Outcome::Held, Outcome::Failed]);
         assert_eq!(outcomes("held x\nheld y\n"), [Outcome::Held, Outcome::Failed]);
         assert_eq!(outcomes(""), [Outcome::Failed, Outcome::Failed]);
         assert_eq!(outcomes("heldx\nnonsense\nheld\n"), [Outcome::Failed, Outcome::Failed]);
-        let probes = read(&attacks, "held x\nheld y\nheld z\n", "");
+        let probes = read_attacks(&attacks, "held x\nheld y\nheld z\n", "");
         assert_eq!(probes[1].to_string(), "two: y; and 1 more");
     }
 

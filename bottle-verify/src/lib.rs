@@ -20,6 +20,7 @@ use std::time::Instant;
 use bottle_engine::Engine;
 
 pub use expected::Expected;
+pub use inside::{Attack, read_attacks};
 pub use report::{Outcome, Probe, Verification, Verify, VerifyError};
 
 /// Runs the probes of a level against a bottle. `secrets` are values that the agent must not hold.

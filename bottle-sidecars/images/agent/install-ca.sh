@@ -6,11 +6,15 @@
 # needs no update-ca-certificates, which takes more than a second, but writes that program's source file, so that a
 # later run of it gives the same bundle. It can run again, with another certificate as well, which replaces the earlier one.
 # Prints the number of certificates in the bundle.
+#
+# With a directory as its argument, it writes both files below that directory, and needs no root.
 set -eu
 umask 022
 
-bundle=/etc/ssl/certs/ca-certificates.crt
-source=/usr/local/share/ca-certificates/claude-bottle.crt
+below=${1:-}
+images=/etc/ssl/certs/ca-certificates.crt
+bundle=$below$images
+source=$below/usr/local/share/ca-certificates/claude-bottle.crt
 
 fail() { echo "install-ca: $1" >&2; exit 1; }
 
@@ -25,7 +29,7 @@ begins=$(grep -c '^-----BEGIN CERTIFICATE-----' "$incoming") || fail "expected a
 ! grep -q 'PRIVATE KEY' "$incoming" || fail "standard input contains a private key; expected certificates only"
 
 # The path of Debian and Alpine, which the agent's environment names, or else that of Fedora, SUSE or OpenSSL.
-for roots in "$bundle" /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem /dev/null; do
+for roots in "$bundle" "$images" /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem /dev/null; do
   [ ! -r "$roots" ] || break
 done
 [ -e "$source" ] || : > "$source"

@@ -16,6 +16,11 @@
  *   process                        no capability, no new privileges
  *   seccomp                        a filter is loaded, and refuses new user namespaces
  *   sockets                        no socket of a container engine is there
+ *   blocked:HOST:PORT              no connection is made. On a cluster, a packet that nobody refuses is dropped elsewhere
+ *   silent:HOST:PORT:NAME          the name server at HOST does not answer a question about NAME
+ *
+ *   probe wait                     waits for a signal to stop, in a container in which the program is started again
+ *   probe listen::PORT             accepts connections, and closes them, until a signal to stop
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,6 +31,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,6 +114,35 @@ static int check_tcp(const char *host, long port) {
     }
     if (errno == ETIMEDOUT) return failed("nothing refused a packet to %s:%ld within %d ms", host, port, REFUSED_WITHIN);
     return held("%s:%ld: %s", host, port, strerror(errno));
+}
+
+/* The connections of all `blocked` checks, which are attempted at the same time: a dropped packet takes the whole time. */
+enum { MAX_ATTEMPTS = 128 };
+static struct attempt { int made, error; } attempts[MAX_ATTEMPTS];
+
+/* Attempts a connection. Returns its number, or -1 if the host has no address or there are too many. */
+static int attempt(const char *host, long port) {
+    static int count;
+    struct sockaddr_in address;
+    if (count == MAX_ATTEMPTS || !address_of(host, port, &address)) return -1;
+    struct attempt *own = &attempts[count];
+    own->made = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    own->error = own->made < 0 || connect(own->made, (const struct sockaddr *)&address, sizeof address) != 0 ? errno : 0;
+    return count++;
+}
+
+static int check_blocked(int number, const char *host, long port) {
+    if (number < 0) return failed("`%s` has no address, or there are too many checks", host);
+    int error = attempts[number].error;
+    if (error == EINPROGRESS) {
+        struct pollfd ended = {.fd = attempts[number].made, .events = POLLOUT};
+        socklen_t size = sizeof error;
+        error = ETIMEDOUT;
+        if (poll(&ended, 1, 0) == 1) getsockopt(ended.fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    }
+    if (attempts[number].made >= 0) close(attempts[number].made);
+    if (error == 0) return failed("connected to %s:%ld", host, port);
+    return held("%s:%ld: %s", host, port, strerror(error));
 }
 
 static int check_open(const char *host, long port) {
@@ -200,14 +235,15 @@ static int name_server(struct sockaddr_in *address) {
     return found;
 }
 
-static int check_names(const char *name) {
-    struct sockaddr_in server = {0};
-    if (!name_server(&server)) return held("there is no name server");
-    unsigned char query[300] = {0x62, 0x74, 1, 0, 0, 1};
-    size_t used = 12;
+/* Writes a query for the address of a name. Returns its length, or 0 if it is no name. */
+static size_t query_for(const char *name, unsigned char query[300]) {
+    static const unsigned char header[12] = {0x62, 0x74, 1, 0, 0, 1};
+    memset(query, 0, 300);
+    memcpy(query, header, sizeof header);
+    size_t used = sizeof header;
     for (const char *label = name; *label != '\0';) {
         const size_t length = strcspn(label, ".");
-        if (length == 0 || length > 63 || used + length + 6 > sizeof query) return failed("`%s` is no name", name);
+        if (length == 0 || length > 63 || used + length + 6 > 300) return 0;
         query[used++] = length;
         memcpy(query + used, label, length);
         used += length;
@@ -215,20 +251,48 @@ static int check_names(const char *name) {
     }
     query[used + 2] = 1; /* the root label, then type A */
     query[used + 4] = 1; /* class IN */
-    used += 5;
+    return used + 5;
+}
+
+/* Asks a name server. Returns the response code, -1 if it does not answer, -2 with errno if it cannot be asked. */
+static int answer_of(const struct sockaddr_in *server, const unsigned char *query, size_t used, int milliseconds) {
     const int made = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct pollfd wait = {.fd = made, .events = POLLIN};
     unsigned char answer[1500];
-    if (made < 0 || sendto(made, query, used, 0, (struct sockaddr *)&server, sizeof server) < 0) {
+    /* A connected socket learns at once that nobody listens. */
+    if (made < 0 || connect(made, (const struct sockaddr *)server, sizeof *server) != 0 || send(made, query, used, 0) < 0) {
+        const int error = errno;
         if (made >= 0) close(made);
-        return held("the resolver is not reached: %s", strerror(errno));
+        errno = error;
+        return -2;
     }
-    const ssize_t length = poll(&wait, 1, ANSWERED_WITHIN) == 1 ? recv(made, answer, sizeof answer, 0) : -1;
+    const ssize_t length = poll(&wait, 1, milliseconds) == 1 ? recv(made, answer, sizeof answer, 0) : -1;
     close(made);
-    if (length < 12) return held("the resolver does not answer");
-    const int code = answer[3] & 15; /* 2: it could ask nobody. 5: refused. */
-    if (code == 2 || code == 5) return held("the resolver answers with code %d", code);
+    return length < 12 ? -1 : answer[3] & 15;
+}
+
+static int check_names(const char *name) {
+    struct sockaddr_in server = {0};
+    unsigned char query[300];
+    const size_t used = query_for(name, query);
+    if (used == 0) return failed("`%s` is no name", name);
+    if (!name_server(&server)) return held("there is no name server");
+    const int code = answer_of(&server, query, used, ANSWERED_WITHIN);
+    if (code == -2) return held("the resolver is not reached: %s", strerror(errno));
+    if (code == -1) return held("the resolver does not answer");
+    if (code == 2 || code == 5) return held("the resolver answers with code %d", code); /* 2: it could ask nobody. 5: refused. */
     return failed("the resolver answers with code %d, so it asked another server", code);
+}
+
+static int check_silent(const char *host, long port, const char *name) {
+    struct sockaddr_in server;
+    unsigned char query[300];
+    const size_t used = query_for(name, query);
+    if (used == 0) return failed("`%s` is no name", name);
+    if (!address_of(host, port, &server)) return failed("`%s` has no address", host);
+    const int code = answer_of(&server, query, used, 4 * REFUSED_WITHIN);
+    if (code >= 0) return failed("%s:%ld answers with code %d", host, port, code);
+    return held("%s:%ld does not answer", host, port);
 }
 
 static int check_proxy(const char *host, long port, const char *target) {
@@ -311,8 +375,42 @@ static int check_sockets(void) {
     return held("none of %d paths", (int)(sizeof paths / sizeof *paths));
 }
 
+static void stop(int received) {
+    (void)received;
+    _exit(0);
+}
+
+/* Accepts connections at every address until a signal to stop. */
+static int listen_at(long port) {
+    const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+    if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0
+        || bind(listener, (const struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0) {
+        perror("probe: cannot listen");
+        return 1;
+    }
+    for (;;) {
+        const int made = accept(listener, NULL, NULL);
+        if (made >= 0) close(made);
+    }
+}
+
 int main(int count, char **arguments) {
-    int all = 1;
+    if (count == 2 && (strcmp(arguments[1], "wait") == 0 || strncmp(arguments[1], "listen::", 8) == 0)) {
+        signal(SIGTERM, stop); /* as process 1 it has no default action */
+        signal(SIGINT, stop);
+        if (arguments[1][0] == 'l') return listen_at(atol(arguments[1] + 8));
+        for (;;) pause();
+    }
+    int all = 1, numbers[MAX_ATTEMPTS], attempted = 0, next = 0;
+    for (int i = 1; i < count && attempted < MAX_ATTEMPTS; i++) {
+        char text[512], *rest = text;
+        snprintf(text, sizeof text, "%s", arguments[i]);
+        if (strcmp(strsep(&rest, ":"), "blocked") != 0) continue;
+        const char *host = strsep(&rest, ":"), *port = strsep(&rest, ":");
+        numbers[attempted++] = host == NULL || port == NULL ? -1 : attempt(host, atol(port));
+    }
+    if (attempted > 0) poll(NULL, 0, REFUSED_WITHIN);
     for (int i = 1; i < count; i++) {
         char text[512], *parts[4] = {"", "", "", ""}, *rest = text;
         snprintf(text, sizeof text, "%s", arguments[i]);
@@ -323,6 +421,8 @@ int main(int count, char **arguments) {
         else if (strcmp(check, "udp") == 0) all &= check_udp(host, port);
         else if (strcmp(check, "scan") == 0) all &= check_scan(host, parts[2]);
         else if (strcmp(check, "open") == 0) all &= check_open(host, port);
+        else if (strcmp(check, "blocked") == 0) all &= check_blocked(next < attempted ? numbers[next] : -1, host, port), next++;
+        else if (strcmp(check, "silent") == 0) all &= check_silent(host, port, parts[3]);
         else if (strcmp(check, "names") == 0) all &= check_names(host);
         else if (strcmp(check, "proxy") == 0) all &= check_proxy(host, port, parts[3]);
         else if (strcmp(check, "ipv6") == 0) all &= check_ipv6();
