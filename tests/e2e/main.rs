@@ -9,6 +9,7 @@ mod egress;
 mod extend;
 mod git;
 mod install;
+mod kubernetes;
 mod launch;
 mod lifecycle;
 mod pipelock;

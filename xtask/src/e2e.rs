@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Run every attack of `tests/attacks` and rewrite `docs/attacks.md`. Otherwise every fourth is run.
     #[arg(long)]
     all_attacks: bool,
+    /// Run the tests on a Kubernetes cluster, and no others. `BOTTLE_TESTBED_KUBERNETES` names the program that starts it.
+    #[arg(long)]
+    kubernetes: bool,
     /// Fail if a test was not run that this machine could have run.
     #[arg(long)]
     deny_skips: bool,
@@ -41,6 +44,8 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     let root = root();
     let pipelock = prepare(&root)?;
     let outside = build_image(&root, "outside")?;
+    let cluster = if args.kubernetes { Some(Cluster::start()?) } else { None };
+    let filter = args.filter.as_deref().or_else(|| args.kubernetes.then_some("kubernetes::"));
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(&root).args(arguments).stdin(Stdio::null());
@@ -49,7 +54,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     checked(&mut cargo(&["build", "--quiet", "--workspace", "--examples"]))?;
     let select = |options: &[&str]| {
         let mut tests = cargo(&TESTS);
-        tests.args(["--", "--ignored", "--skip", CHILD]).args(options).args(args.filter.as_deref());
+        tests.args(["--", "--ignored", "--skip", CHILD]).args(options).args(filter);
         tests
     };
     let packages = if output(&mut select(&["--list"]))?.lines().any(|test| test.starts_with("install::")) {
@@ -63,10 +68,11 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     };
     let figures = root.join("target/e2e-figures.txt");
     fs::write(&figures, "")?;
-    let threads = format!("--test-threads={}", args.threads);
+    // One after the other: each of them measures, and one of them switches the cluster's policies off.
+    let threads = format!("--test-threads={}", if args.kubernetes { 1 } else { args.threads });
     // Others at the same time would be measured as well.
     let measured = MEASURED.iter().copied();
-    let passes: Vec<Vec<&str>> = match &args.filter {
+    let passes: Vec<Vec<&str>> = match filter {
         Some(_) => vec![vec![&threads]],
         None => vec![
             measured.clone().flat_map(|name| ["--skip", name]).chain([threads.as_str()]).collect(),
@@ -81,8 +87,14 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", &outside);
         tests.env("BOTTLE_E2E_ATTACKS", if args.all_attacks { "all" } else { "" });
         tests.env("BOTTLE_E2E_PACKAGES", &packages).env("BOTTLE_E2E_FIGURES", &figures);
+        let (program, kubectl, kubeconfig) = cluster.as_ref().map(Cluster::variables).unwrap_or_default();
+        tests
+            .env("BOTTLE_E2E_CLUSTER", program)
+            .env("BOTTLE_E2E_KUBECTL", kubectl)
+            .env("BOTTLE_E2E_KUBECONFIG", kubeconfig);
         report.extend(Report::of(&mut tests, deadline)?);
     }
+    drop(cluster);
     let left = leftovers(&root)?;
     eprint!("{}", fs::read_to_string(&figures)?);
     eprint!("{report}");
@@ -122,6 +134,49 @@ const TESTBED: &str = "BOTTLE_TESTBED";
 #[expect(clippy::disallowed_methods, reason = "a task takes the test bed from its caller's environment")]
 fn testbed() -> Option<OsString> {
     std::env::var_os(TESTBED).filter(|program| !program.is_empty())
+}
+
+/// The variable that names a program that starts a Kubernetes cluster and prints `export KUBECONFIG=… PATH=…`. It copies images
+/// of the engine into the cluster (`load IMAGE…`), stops the cluster (`down`), and may be able to switch the enforcement of
+/// network policies (`policies off` and `policies on`).
+const TESTBED_KUBERNETES: &str = "BOTTLE_TESTBED_KUBERNETES";
+
+/// A cluster that was started for the tests, and is stopped with this value.
+struct Cluster {
+    program: OsString,
+    kubectl: PathBuf,
+    kubeconfig: String,
+}
+
+impl Cluster {
+    #[expect(clippy::disallowed_methods, reason = "a task takes the test bed from its caller's environment")]
+    fn start() -> Result<Self> {
+        let program = std::env::var_os(TESTBED_KUBERNETES).filter(|program| !program.is_empty());
+        let program = program
+            .ok_or_else(|| format!("`{TESTBED_KUBERNETES}` is not set; it names the program that starts a cluster"))?;
+        let printed = output(&mut Command::new(&program))?;
+        let value = |name: &str| printed.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let (Some(kubeconfig), Some(path)) = (value("KUBECONFIG"), value("PATH")) else {
+            return Err(
+                format!("the program in `{TESTBED_KUBERNETES}` printed no KUBECONFIG and PATH: {printed}").into()
+            );
+        };
+        let kubectl = Path::new(path.split(':').next().unwrap_or_default()).join("kubectl");
+        Ok(Self { program, kubectl, kubeconfig: kubeconfig.to_owned() })
+    }
+
+    /// Returns the program, kubectl's path, and the configuration for it.
+    fn variables(&self) -> (OsString, OsString, OsString) {
+        (self.program.clone(), self.kubectl.clone().into(), self.kubeconfig.clone().into())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = checked(Command::new(&self.program).arg("down")) {
+            eprintln!("warning: the cluster is not stopped: {error}");
+        }
+    }
 }
 
 /// Finds an engine that answers, and pipelock's image. Returns `None` if the image can be neither found nor pulled.
@@ -268,8 +323,12 @@ impl Report {
     fn deny_skips(&self, has_testbed: bool) -> Result<()> {
         let lacks = |why: &&String| {
             let starts = |starts: &[&str]| starts.iter().any(|start| why.starts_with(start));
-            starts(&["needs podman", "needs an engine that may be restarted", "needs the runtime runsc-netstack"])
-                || !has_testbed && starts(&["needs the image ", "needs the runtime ", "needs a kernel ", "needs root"])
+            starts(&[
+                "needs podman",
+                "needs a Kubernetes cluster",
+                "needs an engine that may be restarted",
+                "needs the runtime runsc-netstack",
+            ]) || !has_testbed && starts(&["needs the image ", "needs the runtime ", "needs a kernel ", "needs root"])
         };
         match self.not_run.iter().find(|(_, why)| !lacks(why)) {
             Some((name, why)) => Err(format!("`{name}` was not run, although this machine could: {why}").into()),

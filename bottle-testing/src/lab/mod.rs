@@ -1,6 +1,7 @@
 //! The lab for end-to-end tests: an engine, a private directory, and a host that stands for the outside.
 
 pub mod canary;
+pub mod cluster;
 mod network;
 mod outside;
 mod run;

@@ -1,0 +1,316 @@
+//! Bottles on a Kubernetes cluster. `cargo xtask e2e --kubernetes` starts one.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bottle::compose::Sidecar;
+use bottle::exec::engine::Exec;
+use bottle_kube::{Delivery, KubeBottle, KubeError, KubeOptions, render};
+use bottle_testing::lab::cluster::Cluster;
+use bottle_testing::lab::{Finished, Lab, OUTSIDE, figure, variable};
+use bottle_testing::plans;
+
+const ROUTE: &str = "\
+env: {E2E_KEY: {placeholder: true}}
+egress:
+  routes:
+    - {host: outside.test, inject: {token: E2E_API_KEY, scheme: header}}";
+
+fn sh(bottle: &KubeBottle, script: &str) -> Finished {
+    let exec = Exec::new(["sh", "-c", script]).with_timeout(Duration::from_secs(60));
+    let output = bottle.exec(exec).unwrap_or_else(|error| panic!("{error}"));
+    Finished {
+        code: output.status.as_shell_code(),
+        stdout: output.stdout.text(),
+        stderr: output.stderr.text(),
+        duration: output.duration,
+    }
+}
+
+fn launched(result: Result<KubeBottle, KubeError>) -> KubeBottle {
+    result.unwrap_or_else(|error| panic!("{}", bottle::exec::chain(&error)))
+}
+
+/// Launches a bottle with a route and returns it with the token that egress injects.
+fn launch(cluster: &Cluster, lab: &Lab, agent: &str) -> (KubeBottle, String) {
+    let token = format!("sk-REAL-{}", lab.slug);
+    let plan = lab.plan_on_cluster(&lab.slug, &format!("{ROUTE}\n{agent}"), "");
+    let inputs = Lab::inputs_on_cluster(&plan, &[("E2E_API_KEY", &token)]);
+    (launched(cluster.bottles(lab).launch(plan, &inputs)), token)
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn an_agent_on_a_cluster_reaches_its_route_and_holds_no_token() {
+    let cluster = Cluster::find();
+    let lab = Lab::new("kube");
+    let (bottle, token) = launch(&cluster, &lab, "");
+
+    assert_eq!(sh(&bottle, "cat README.md").ok(), "a workspace", "the workspace was copied");
+    assert_eq!(sh(&bottle, "id -un; exit 3").code, 3);
+    let answer = sh(&bottle, &format!("curl -fsS 'https://{OUTSIDE}/echo?by=kube'"));
+    answer.ok();
+    let seen: Vec<_> = lab.outside.events().into_iter().filter(|event| event.to_string().contains("by=kube")).collect();
+    assert!(!seen.is_empty() && seen.iter().all(|event| event.to_string().contains(&token)), "{seen:?}");
+    assert!(!answer.stdout.contains(&token), "the host's echo holds it");
+    let refused = sh(&bottle, "curl -sS -o /dev/null -w '%{http_code}' http://forbidden.test/");
+    assert_eq!(refused.stdout, "403", "{refused:?}");
+
+    // Nothing of the cluster's API knows the token, and nothing that the agent can read.
+    let objects =
+        cluster.run(&["get", "all,configmaps,secrets", "--namespace", bottle.namespace(), "--output", "yaml"]);
+    assert!(objects.ok().contains("kind: Pod") && !objects.stdout.contains(&token));
+    let own = sh(
+        &bottle,
+        "cat /proc/[0-9]*/environ /run/bottle/* 2>/dev/null; env; find / -xdev -name '*TOKEN*' 2>/dev/null",
+    );
+    assert!(!own.stdout.contains(&token) && own.stdout.contains("E2E_KEY=placeholder"), "{own:?}");
+
+    let found = bottle.verify().unwrap();
+    assert!(found.holds(), "{found}");
+    figure(format_args!(
+        "verification of a running bottle: {} probes in {} ms",
+        found.probes.len(),
+        found.took.as_millis()
+    ));
+    close(&cluster, &lab.slug, bottle);
+}
+
+/// Closes a bottle and asserts that nothing of it is left.
+fn close(cluster: &Cluster, slug: &str, bottle: KubeBottle) {
+    let started = Instant::now();
+    let namespace = bottle.namespace().to_owned();
+    bottle.close().unwrap();
+    figure(format_args!("teardown: {:.1} s", started.elapsed().as_secs_f64()));
+    assert_eq!(cluster.namespaces(slug), "");
+    let pods =
+        cluster.run(&["get", "pods,services,networkpolicies,leases", "--namespace", &namespace, "--output", "name"]);
+    assert_eq!(pods.ok(), "");
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn commands_stream_copy_and_end_on_a_cluster() {
+    let cluster = Cluster::find();
+    let lab = Lab::new("kubecmd");
+    let (bottle, _) = launch(&cluster, &lab, "");
+
+    let mut live = bottle.spawn(Exec::new(["sh", "-c", "read line; echo got $line; exit 5"]), None).unwrap();
+    let child = live.child();
+    child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    let mut printed = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    assert_eq!((printed.as_str(), live.wait().unwrap().as_shell_code()), ("got hello\n", 5));
+    drop(live);
+
+    // What a command leaves behind ends with it.
+    let sleeping =
+        "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$p; echo; done 2>/dev/null | grep -c '^sleep 30[01]'";
+    let mut live = bottle.spawn(Exec::new(["sh", "-c", "sleep 300 & setsid sleep 301 & echo up; wait"]), None).unwrap();
+    BufReader::new(live.child().stdout.take().unwrap()).read_line(&mut printed).unwrap();
+    assert_eq!(sh(&bottle, sleeping).stdout.trim(), "2");
+    live.kill().unwrap();
+    drop(live);
+    assert_eq!(sh(&bottle, sleeping).stdout.trim(), "0");
+    let overdue = bottle.exec(Exec::new(["sleep", "300"]).with_timeout(Duration::from_secs(2)));
+    assert!(overdue.is_err());
+    assert_eq!(sh(&bottle, sleeping).stdout.trim(), "0");
+
+    sh(&bottle, "mkdir -p d && head -c 3000000 /dev/urandom >d/data && sha256sum <d/data >sum").ok();
+    let tar = bottle.copy_out("/workspace/d").unwrap();
+    assert!(tar.len() > 3_000_000);
+    bottle.copy_in("/tmp", bottle::exec::Stdin::Bytes(tar)).unwrap();
+    sh(&bottle, "sha256sum </tmp/d/data | cmp - sum").ok();
+    // The agent's own processes cannot end the container.
+    sh(&bottle, "kill -9 -1 2>/dev/null; true");
+    assert_eq!(sh(&bottle, "echo still here").ok(), "still here");
+    close(&cluster, &lab.slug, bottle);
+}
+
+/// Launches a bottle, says so, and waits to be killed. The second half of the next test.
+#[test]
+#[ignore = "started by another test"]
+fn child_launches_on_a_cluster() {
+    let cluster = Cluster::find();
+    let lab = Lab::new("kubechild");
+    let plan = lab.plan_on_cluster(&variable("BOTTLE_E2E_SLUG"), "", "");
+    let inputs = Lab::inputs_on_cluster(&plan, &[]);
+    let bottle = launched(cluster.bottles(&lab).launch(plan, &inputs));
+    // The outside host would be left behind.
+    drop(lab);
+    println!("\nready {}", bottle.namespace());
+    std::thread::sleep(Duration::from_secs(120));
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn another_process_removes_a_bottle_whose_launcher_was_killed() {
+    let cluster = Cluster::find();
+    let lab = Lab::new("kuberec");
+    let slug = format!("{}-k", lab.slug);
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "kubernetes::child_launches_on_a_cluster", "--nocapture"])
+        .env("BOTTLE_E2E_SLUG", &slug)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let namespace = lines.take(1000).find_map(|line| line.strip_prefix("ready ").map(ToOwned::to_owned));
+    let bottles = cluster.bottles(&lab);
+    let owned = bottles.recover("claude-bottle").unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let namespace = namespace.expect("the child has launched a bottle");
+    assert!(!owned.contains(&namespace), "a bottle whose owner lives was removed");
+
+    let attached = bottles.attach("claude-bottle", &slug).unwrap();
+    assert_eq!(sh(&attached, "echo alive").ok(), "alive", "the bottle outlives its launcher until it is recovered");
+    drop(attached);
+    let started = Instant::now();
+    assert!(bottles.recover("claude-bottle").unwrap().contains(&namespace));
+    figure(format_args!("recovery after kill -9: {:.1} s", started.elapsed().as_secs_f64()));
+    assert_eq!(cluster.namespaces(&slug), "");
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn the_api_server_accepts_every_topology() {
+    let cluster = Cluster::find();
+    let sidecars = bottle::sidecars::all();
+    let sidecars: Vec<&dyn Sidecar> = sidecars.iter().map(|sidecar| &**sidecar).collect();
+    let mut checked = 0;
+    for (name, plan) in plans::topologies() {
+        let manifests = render(&plan, &sidecars, &KubeOptions::default(), Delivery::HandOver).unwrap();
+        let address = |number: usize| IpAddr::from([10, 43, 201, u8::try_from(number).unwrap() + 1]);
+        let addresses: BTreeMap<String, IpAddr> =
+            manifests.services().enumerate().map(|(number, name)| (name.to_owned(), address(number))).collect();
+        let objects = manifests.with_addresses(&addresses).unwrap();
+        // What is in a namespace is only checked if the namespace exists. Pod Security warns, and refuses, by its labels.
+        cluster.kubectl.apply(&objects[..1]).unwrap();
+        cluster.kubectl.check(&objects).unwrap_or_else(|error| panic!("{name}: {}", bottle::exec::chain(&error)));
+        checked += objects.len();
+    }
+    cluster.kubectl.delete(["namespace", "claude-bottle-demo-1"], true).unwrap();
+    figure(format_args!("{checked} objects of {} topologies accepted", plans::topologies().len()));
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn a_cluster_that_enforces_no_policies_is_refused() {
+    let cluster = Cluster::find();
+    let lab = Lab::new("kubeoff");
+    if cluster.ask(&["policies", "off"]).is_none() {
+        bottle_testing::lab::not_run("needs a cluster whose policies can be switched off");
+    }
+    let plan = lab.plan_on_cluster(&lab.slug, "", "");
+    let inputs = Lab::inputs_on_cluster(&plan, &[]);
+    let result = cluster.bottles(&lab).launch(plan, &inputs);
+    assert!(cluster.ask(&["policies", "on"]).is_some());
+    let error = result.map(|bottle| bottle.namespace().to_owned()).unwrap_err();
+    assert!(matches!(error, KubeError::NotEnforced { .. }), "{}", bottle::exec::chain(&error));
+    assert_eq!(cluster.namespaces(&lab.slug), "", "a refused launch leaves nothing");
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn an_agent_in_gvisor_on_a_cluster_is_sealed_as_well() {
+    let cluster = Cluster::find();
+    if cluster.run(&["get", "runtimeclass", "gvisor"]).code != 0 {
+        bottle_testing::lab::not_run("needs the runtime class gvisor");
+    }
+    let lab = Lab::new("kubegv");
+    let (bottle, token) = launch(&cluster, &lab, "runtime: runsc");
+    assert!(sh(&bottle, "cat /proc/version").ok().contains("4.4.0"), "the kernel is gVisor's");
+    let answer = sh(&bottle, &format!("curl -fsS 'https://{OUTSIDE}/echo?by=gvisor'"));
+    answer.ok();
+    assert!(
+        lab.outside
+            .events()
+            .iter()
+            .any(|event| event.to_string().contains("by=gvisor") && event.to_string().contains(&token))
+    );
+    let found = bottle.verify().unwrap();
+    assert!(found.holds(), "{found}");
+    close(&cluster, &lab.slug, bottle);
+}
+
+/// The attacks that the network alone has to stop, from the agent's own container, where its user runs what it likes.
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn no_packet_of_the_agent_leaves_but_to_its_proxy() {
+    let cluster = Cluster::find();
+    let lab = Lab::new("kubeatt");
+    let (bottle, _) = launch(&cluster, &lab, "");
+    let api = cluster.run(&["get", "service", "kubernetes", "--output", "jsonpath={.spec.clusterIP}"]).ok().to_owned();
+    let dns = cluster
+        .run(&["get", "service", "kube-dns", "-n", "kube-system", "--output", "jsonpath={.spec.clusterIP}"])
+        .ok()
+        .to_owned();
+    let outside = lab.link();
+    let reach =
+        |host: &str, port: u16| sh(&bottle, &format!("timeout 3 bash -c 'exec 3<>/dev/tcp/{host}/{port}'")).code;
+    assert_eq!(reach("egress", 9099), 0, "the way that is open");
+    for (host, port) in [(api.as_str(), 443), (dns.as_str(), 53), (&outside.to_string(), 443), ("egress", 20009)] {
+        assert_ne!(reach(host, port), 0, "{host}:{port}");
+    }
+    // Names do not resolve, by the resolver or by the cluster's server asked directly.
+    assert_ne!(sh(&bottle, "getent hosts example.com").code, 0);
+    let udp = format!(
+        "printf 'x' >/dev/udp/{outside}/53; curl -sS --max-time 3 --noproxy '*' http://{outside}/ -o /dev/null"
+    );
+    assert_ne!(sh(&bottle, &format!("bash -c \"{udp}\"")).code, 0);
+    assert_eq!(lab.outside.events().iter().filter(|event| event.to_string().contains("\"udp\"")).count(), 0);
+    // No token for the API server, no privilege, no root.
+    assert_ne!(sh(&bottle, "ls /var/run/secrets/kubernetes.io").code, 0);
+    assert_eq!(sh(&bottle, "grep -E 'CapEff|CapBnd' /proc/self/status | tr -d '0\\t\\n'").ok(), "CapEff:CapBnd:");
+    assert_ne!(sh(&bottle, "touch /etc/hosts").code, 0, "the hosts file cannot be changed");
+    close(&cluster, &lab.slug, bottle);
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn twenty_bottles_start_at_once() {
+    const COUNT: usize = 20;
+    let cluster = Cluster::find();
+    let lab = Lab::new("kube20");
+    let bottles = cluster.bottles(&lab).with_time_limit(Duration::from_secs(600));
+    // Its images are loaded before the time is measured.
+    let one = |number: usize| {
+        let plan = lab.plan_on_cluster(&format!("{}-{number}", lab.slug), "workspace: {mode: none}", "");
+        let inputs = Lab::inputs_on_cluster(&plan, &[]);
+        let started = Instant::now();
+        (launched(bottles.launch(plan, &inputs)), started.elapsed())
+    };
+    let (first, alone) = one(0);
+    drop(first);
+    let started = Instant::now();
+    let mut all: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (1..=COUNT).map(|number| scope.spawn(move || one(number))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let took = started.elapsed();
+    all.sort_by_key(|(_, time)| *time);
+    let median = all[COUNT / 2].1;
+    figure(format_args!(
+        "launch to hand-out with images present: {:.1} s alone; {COUNT} at once: {:.1} s in all, median {:.1} s",
+        alone.as_secs_f64(),
+        took.as_secs_f64(),
+        median.as_secs_f64()
+    ));
+    for (bottle, _) in &all {
+        assert_eq!(sh(bottle, "echo here").ok(), "here");
+        assert!(bottle.verify().unwrap().holds());
+    }
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for (bottle, _) in all {
+            scope.spawn(move || bottle.close().unwrap());
+        }
+    });
+    figure(format_args!("teardown of {COUNT}: {:.1} s", started.elapsed().as_secs_f64()));
+    assert!(!cluster.run(&["get", "namespaces", "--output", "name"]).ok().contains(&lab.slug));
+}
