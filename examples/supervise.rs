@@ -1,22 +1,18 @@
 //! Shows the proposals of a bottle's agent and reads a person's answers: `cargo run --example supervise -- [--slug
 //! SLUG]`.
 //!
-//! It runs beside the program that launched the bottle, until it is interrupted. `y` approves, `n` denies, anything
-//! else leaves the proposal for later. Then it reads one line with the reason, which may be empty and which the agent
-//! can read.
-//!
-//! A person may decide only on what they have seen. At a terminal, what was typed before the question is discarded.
-//! From a pipe, an answer names its proposal, as in `y ID`, and a line that does not is ignored.
+//! It runs beside the program that launched the bottle, until it is interrupted. `y` approves, `30m` approves for that time,
+//! `once` approves one request, `n` denies, anything else leaves the proposal for later. Then it reads one line with the
+//! reason, which may be empty and which the agent can read. From a pipe, an answer names its proposal, as in `y ID`.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bottle::exec::{Control, Subprocess};
 use bottle::plan::{Prefix, Slug, StateRoot};
-use bottle::supervise::{Event, Review, SuperviseError, Supervisor};
+use bottle::supervise::{Event, Outcome, Terminal};
 use bottle::{Bottles, Engine, EngineChoice, Host};
 use clap::Parser;
 
@@ -53,18 +49,18 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let bottles = Bottles::new(engine, host).with_state_root(root);
     let supervisor = bottles.supervise(&slug)?;
     say(&format!("watching bottle {slug}\n\n{}", bottles.posture(&slug)?))?;
-    for event in supervisor.watch(Duration::from_millis(200), u64::MAX, || false) {
-        let goes_on = match event {
-            Event::Proposed(review) => decide(&supervisor, *review)?,
-            other => {
-                say(&format!("{}\n", in_words(&other)))?;
-                true
-            }
-        };
-        if !goes_on {
-            break;
-        }
-    }
+    supervisor.run(
+        &Terminal::default(),
+        || false,
+        |outcome| {
+            let line = match outcome {
+                Outcome::Ended(host) => format!("the approval of {host} has ended"),
+                Outcome::Queue(event) => in_words(&event),
+                other => format!("{other:?}"),
+            };
+            let _ = say(&format!("{line}\n"));
+        },
+    );
     Ok(())
 }
 
@@ -85,80 +81,6 @@ fn only_bottle(engine: &Engine, root: &StateRoot) -> Result<Slug, Box<dyn std::e
         (None, _) => Err("find a bottle: none is up".into()),
         (Some(one), Some(other)) => Err(format!("choose between {one}, {other} and others: give --slug").into()),
     }
-}
-
-/// A person's answer to a proposal.
-enum Answer {
-    Yes,
-    No,
-    Later,
-}
-
-/// Asks until the proposal is decided or left for later. Returns false at the end of the input.
-fn decide(supervisor: &Supervisor, mut review: Review) -> Result<bool, Box<dyn std::error::Error>> {
-    loop {
-        say(&review.to_string())?;
-        let is_yes = match answer(&review)? {
-            Some(Answer::Yes) => true,
-            Some(Answer::No) => false,
-            Some(Answer::Later) => return Ok(true),
-            None => return Ok(false),
-        };
-        let Some(reason) = ask("reason: ")? else { return Ok(false) };
-        let decided = if is_yes { supervisor.approve(&review, &reason) } else { supervisor.deny(&review, &reason) };
-        match decided {
-            Ok(decision) => {
-                match decision.applied {
-                    Some(applied) => say(&format!("{:?}: {}\n", applied.status, applied.detail))?,
-                    None => say("Denied\n")?,
-                }
-                return Ok(true);
-            }
-            Err(error) => {
-                say(&format!("{}\n", bottle::report(&error)))?;
-                // The proposal on the screen is out of date and has to be shown again. What is next in a pipe can have
-                // been written before that.
-                if !matches!(error, SuperviseError::ConsequenceChanged(_)) || !std::io::stdin().is_terminal() {
-                    return Ok(true);
-                }
-            }
-        }
-        review = supervisor.show(&review.proposal().id)?;
-    }
-}
-
-/// Reads the answer to a proposal that was just shown. `None` at the end of the input.
-fn answer(review: &Review) -> std::io::Result<Option<Answer>> {
-    let of = |word: &str| match word {
-        "y" | "yes" => Answer::Yes,
-        "n" | "no" => Answer::No,
-        _ => Answer::Later,
-    };
-    if std::io::stdin().is_terminal() {
-        // Also discards what somebody is typing at this moment, without having read the proposal.
-        std::thread::sleep(BLINK);
-        rustix::termios::tcflush(std::io::stdin(), rustix::termios::QueueSelector::IFlush)?;
-        return Ok(ask("approve? [y/n/later] ")?.map(|answer| of(&answer)));
-    }
-    let id = &review.proposal().id;
-    let mut question = format!("approve? [y {id}/n {id}/later {id}] ");
-    loop {
-        let Some(answer) = ask(&question)? else { return Ok(None) };
-        match answer.split_once(' ') {
-            Some((word, named)) if named.trim() == id.to_string() => return Ok(Some(of(word))),
-            _ => question = format!("ignored: it does not name proposal {id}\n"),
-        }
-    }
-}
-
-/// Time after a proposal is shown during which nobody can have read it.
-const BLINK: Duration = Duration::from_millis(500);
-
-fn ask(question: &str) -> std::io::Result<Option<String>> {
-    write!(std::io::stdout(), "{question}")?;
-    std::io::stdout().flush()?;
-    let mut line = String::new();
-    Ok((std::io::stdin().lock().read_line(&mut line)? > 0).then(|| line.trim().to_owned()))
 }
 
 /// Prints a line. An error ends the program: nobody sees any more what there is to decide.

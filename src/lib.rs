@@ -164,6 +164,7 @@
 //!
 //! | answer | from | what to change |
 //! | --- | --- | --- |
+//! | 403 with `not-allowed` or `expired` in `X-Egress-Refused` | egress | add the host to `egress.allow`, or let the agent propose it |
 //! | 403 with `X-Egress-Refused: upstream-refused` | pipelock, behind egress | add the host to `egress.allow`, or let the agent propose it |
 //! | 403 with another rule in `X-Egress-Refused` | egress | the route's `paths` or `methods` |
 //! | 403 without that header | pipelock | add the host to `egress.allow` |
@@ -185,6 +186,25 @@
 //!     println!("{review}");
 //!     supervisor.approve(&review, "needed for the tests")?;
 //! }
+//! # Ok::<(), bottle::Error>(())
+//! ```
+//!
+//! With `egress: {on_denied: propose}`, each refused host becomes such a proposal by itself. An
+//! [`Approver`](supervise::Approver) decides while the bottle runs: a closure, a person at the terminal, or this one, which
+//! allows hosts within bounds for half an hour and asks a person about the rest.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use bottle::supervise::{AutoApprover, Scope, Terminal};
+//! # use bottle::prelude::*;
+//! # let bottles = Bottles::local()?;
+//! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
+//! let auto = AutoApprover::new(["*.example.com".parse()?])
+//!     .with_scope(Scope::For(Duration::from_secs(1800)))
+//!     .or(Terminal::default());
+//! println!("{auto}");
+//! let _deciding = bottles.supervise(bottle.slug())?.start(Arc::new(auto), |outcome| println!("{outcome:?}"));
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!

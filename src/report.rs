@@ -437,6 +437,7 @@ mod tests {
         let queue = queue.into_iter().chain(audit.into_iter().map(QueueError::Audit));
         all.extend(queue.map(|error| boxed("SuperviseError", SuperviseError::Queue(error))));
         all.push(boxed("SuperviseError", SuperviseError::ConsequenceChanged(id.clone())));
+        all.push(boxed("SuperviseError", SuperviseError::NotEnded("pipelock rejected it".into())));
         all.push(boxed("SuperviseError", SuperviseError::NotPossible { id, why: "it is a wildcard".into() }));
         all
     }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::manifest::PromptMode;
 use crate::manifest::{
-    DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, Provider, PushSpec, RequestScan, Runtime, SecretsMode,
-    WorkspaceMode,
+    DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, OnDenied, Provider, PushSpec, RequestScan, Runtime,
+    SecretsMode, WorkspaceMode,
 };
 use crate::name::{AgentName, BottleName, Names};
 use crate::value::{
@@ -143,6 +143,24 @@ pub struct EgressPlan {
     /// The search for credentials of single hosts and domains.
     #[serde(default)]
     pub dlp_of_hosts: BTreeMap<AllowedHost, RequestScan>,
+    /// The consequence of a request to a host that is not allowed.
+    #[serde(default)]
+    pub on_denied: OnDenied,
+    /// The hosts of pipelock's `allow` that a person allowed for a limited time. A launch has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub temporary: BTreeMap<AllowedHost, TemporaryHost>,
+}
+
+/// The end of a host's approval. Egress refuses the host from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemporaryHost {
+    /// The id of the proposal that was approved.
+    pub proposal: String,
+    /// The end, in seconds since 1970.
+    pub until: u64,
+    /// `true` if only one request may pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
 }
 
 impl EgressPlan {

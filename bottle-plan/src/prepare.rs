@@ -286,7 +286,13 @@ fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
         let strictest = dlp_of_hosts.entry(host.clone()).or_insert(dlp);
         *strictest = dlp.max(*strictest);
     }
-    Some(EgressPlan { routes: routes.collect(), dlp: bottle.egress.dlp.unwrap_or(RequestScan::Block), dlp_of_hosts })
+    Some(EgressPlan {
+        routes: routes.collect(),
+        dlp: bottle.egress.dlp.unwrap_or(RequestScan::Block),
+        dlp_of_hosts,
+        on_denied: bottle.egress.on_denied,
+        temporary: BTreeMap::new(),
+    })
 }
 
 /// Returns the name from the manifest, or a name made from the host that no other route has.

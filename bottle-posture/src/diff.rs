@@ -5,8 +5,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::posture::{CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture, methods, paths, ports};
-use bottle_plan::manifest::{ContainerLimits, Inspect, PushSpec, RequestScan, Runtime, SecretsMode, WorkspaceMode};
+use crate::posture::{
+    CredentialPosture, GitCredential, GitPosture, Posture, RoutePosture, Temporary, methods, paths, ports,
+};
+use bottle_plan::manifest::{
+    ContainerLimits, Inspect, OnDenied, PushSpec, RequestScan, Runtime, SecretsMode, WorkspaceMode,
+};
 use bottle_plan::name::Service;
 use bottle_plan::value::{AllowedHost, DEFAULT_PORTS, Glob, HeaderName, Method, PathPrefix};
 
@@ -85,6 +89,7 @@ impl Posture {
             ]
         });
         changes.inspection(&allowed, &allowed_by_other);
+        changes.ends(self, other);
         let (before, after) = (self.scan_requests, other.scan_requests);
         if before != after {
             // The variants are ordered by strictness.
@@ -175,6 +180,20 @@ impl Changes {
                     self.add(Effect::Narrowing, format!("inspects {host} by content instead of connection"));
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Compares the ends of hosts that both postures allow.
+    fn ends(&mut self, old: &Posture, new: &Posture) {
+        let words = |end: Option<&Temporary>| end.map_or("without an end".to_owned(), ToString::to_string);
+        for host in old.open_hosts.iter().filter(|host| new.open_hosts.contains(host)) {
+            let (before, after) = (old.temporary.get(host), new.temporary.get(host));
+            if before != after {
+                // A time sorts as its text. No end is the latest.
+                let widens = after.is_none() || before.is_some_and(|before| after > Some(before));
+                let effect = if widens { Effect::Widening } else { Effect::Narrowing };
+                self.add(effect, format!("allows {host} {} instead of {}", words(after), words(before)));
             }
         }
     }
@@ -328,6 +347,15 @@ impl Changes {
                 format!("no longer lets upstream connections trust the certificates in {path}"),
             ]
         });
+        if old.on_denied != new.on_denied {
+            self.add(
+                Effect::Neutral,
+                match new.on_denied {
+                    OnDenied::Propose => "has a refused host proposed to a person by itself",
+                    OnDenied::Refuse => "no longer has a refused host proposed by itself",
+                },
+            );
+        }
         match (old.supervise, new.supervise) {
             (None, Some(_)) => self.add(Effect::Neutral, "lets the agent ask a person for changes"),
             (Some(_), None) => self.add(Effect::Neutral, "no longer lets the agent ask a person for changes"),

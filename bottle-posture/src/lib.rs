@@ -9,6 +9,6 @@ mod posture;
 
 pub use diff::{Change, Effect, PostureDiff};
 pub use posture::{
-    CredentialPosture, EnvironmentPosture, GitCredential, GitPosture, MountPosture, Posture, RoutePosture,
+    CredentialPosture, EnvironmentPosture, GitCredential, GitPosture, MountPosture, Posture, RoutePosture, Temporary,
     WorkspacePosture,
 };

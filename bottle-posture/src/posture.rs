@@ -5,12 +5,14 @@ use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::macros::format_description;
 
 use bottle_plan::manifest::{
-    Inspect, LimitsSpec, NetworkMode, PushSpec, RequestScan, Runtime, SecretsMode, WorkspaceMode,
+    Inspect, LimitsSpec, NetworkMode, OnDenied, PushSpec, RequestScan, Runtime, SecretsMode, WorkspaceMode,
 };
 use bottle_plan::name::{AgentName, Service, Slug};
-use bottle_plan::plan::{BottlePlan, GitAuth, InjectionValue, Route};
+use bottle_plan::plan::{BottlePlan, GitAuth, InjectionValue, Route, TemporaryHost};
 use bottle_plan::value::{
     AllowedHost, CredentialName, DEFAULT_PORTS, EntryName, EnvName, HeaderName, ImageRef, Method, PathPrefix,
     RouteHost, Span,
@@ -50,6 +52,12 @@ pub struct Posture {
     /// The search for credentials of single hosts and domains.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dlp_of_hosts: BTreeMap<AllowedHost, RequestScan>,
+    /// The consequence of a request to a host that is not allowed.
+    #[serde(default)]
+    pub on_denied: OnDenied,
+    /// The hosts of `open_hosts` that are allowed for a limited time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub temporary: BTreeMap<AllowedHost, Temporary>,
     /// Maximum number of simultaneous connections to pipelock, where the agent reaches it directly. A further connection
     /// waits until one of them ends. `None` if egress is in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +95,22 @@ pub struct Posture {
     /// The id of every service's image on the engine, by the service's name. Known after a launch only, and not compared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub image_ids: BTreeMap<String, String>,
+}
+
+/// The end of a host that is allowed for a limited time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Temporary {
+    /// The end in UTC, such as `2026-01-02T03:04:05Z`.
+    pub until: String,
+    /// `true` if only one request may pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
+}
+
+impl fmt::Display for Temporary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}until {}", if self.once { "for one request " } else { "" }, self.until)
+    }
 }
 
 /// A host that the agent may reach only as this route allows.
@@ -217,6 +241,8 @@ impl Posture {
             scan_requests: plan.proxy.scan_requests,
             dlp: plan.egress.as_ref().map(|egress| egress.dlp),
             dlp_of_hosts: plan.egress.as_ref().map(|egress| egress.dlp_of_hosts.clone()).unwrap_or_default(),
+            on_denied: plan.egress.as_ref().map(|egress| egress.on_denied).unwrap_or_default(),
+            temporary: temporary(plan),
             max_connections: plan.egress.is_none().then(|| plan.max_connections()),
             git: git(plan),
             environment: EnvironmentPosture {
@@ -275,6 +301,16 @@ fn shown(path: &Path) -> String {
 fn content(plan: &BottlePlan) -> Vec<AllowedHost> {
     let passed: BTreeSet<_> = plan.proxy.passed().collect();
     plan.proxy.allow.iter().filter(|host| !passed.contains(host)).cloned().collect()
+}
+
+fn temporary(plan: &BottlePlan) -> BTreeMap<AllowedHost, Temporary> {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    let text = |until: u64| -> Option<String> {
+        OffsetDateTime::from_unix_timestamp(until.try_into().ok()?).ok()?.format(&format).ok()
+    };
+    let hosts = plan.egress.iter().flat_map(|egress| &egress.temporary);
+    let end = |end: &TemporaryHost| Temporary { until: text(end.until).unwrap_or_default(), once: end.once };
+    hosts.map(|(host, it)| (host.clone(), end(it))).collect()
 }
 
 fn route(route: &Route) -> RoutePosture {
@@ -374,7 +410,9 @@ impl fmt::Display for Posture {
         let inspect = |host: &AllowedHost| if content.contains(host) { Inspect::Content } else { Inspect::Connection };
         for host in &self.open_hosts {
             let on = ports(&self.ports_of(host));
-            writeln!(f, "  {host} on {on}, every path and method; inspected by {}", inspect(host))?;
+            write!(f, "  {host} on {on}, every path and method; inspected by {}", inspect(host))?;
+            self.temporary.get(host).map_or(Ok(()), |end| write!(f, "; {end}"))?;
+            writeln!(f)?;
         }
         for route in &self.routes {
             writeln!(f, "  {route}; inspected by {}", inspect(&route.host.to_allowed()))?;
@@ -413,6 +451,9 @@ impl fmt::Display for Posture {
             NetworkMode::External => "the launcher",
         };
         writeln!(f, "  is on the internal network alone, which {networks} makes and which leads nowhere")?;
+        if self.on_denied == OnDenied::Propose {
+            writeln!(f, "  has a refused host proposed to a person by itself")?;
+        }
         match self.supervise {
             Some(wait) => writeln!(f, "  may ask a person for changes and waits {wait} for the answer")?,
             None => writeln!(f, "  cannot ask for changes")?,

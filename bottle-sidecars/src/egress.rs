@@ -6,13 +6,13 @@ use bottle_compose::document::{Bind, Condition, Dependency, Mount, Service, Vari
 use bottle_compose::sidecar::{Image, Reach, health_check, sidecar_service, tmpfs};
 use bottle_compose::{AgentAccess, Sidecar, to_plain_yaml};
 use bottle_plan::manifest::RequestScan;
-use bottle_plan::plan::{InjectionValue, Route};
+use bottle_plan::plan::{InjectionValue, Route, TemporaryHost};
 use bottle_plan::value::{AllowedHost, ByteSize, EnvName};
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
 use serde::Serialize;
 
 use crate::context::embedded;
-use crate::{BuildContext, pipelock};
+use crate::{BuildContext, pipelock, supervise};
 
 /// The port of the egress proxy.
 pub const PORT: u16 = 9099;
@@ -41,6 +41,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/paths.py",
         "egress/patterns.py",
         "egress/policy.py",
+        "egress/proposer.py",
         "egress/proxy.py",
         "egress/routes.py",
         "egress/settings.py",
@@ -82,6 +83,13 @@ impl Sidecar for Egress {
             Variable::set("EGRESS_UPSTREAM_CA", PIPELOCK_CA),
             Variable::set("EGRESS_MAX_INSPECTED", pipelock::max_inspected(plan.plan()).to_string()),
         ];
+        if plan.plan().supervise.is_some() {
+            let on_denied = plan.plan().egress.as_ref().map(|egress| egress.on_denied).unwrap_or_default();
+            service.environment.push(Variable::set("EGRESS_ON_DENIED", on_denied.to_string()));
+            service
+                .environment
+                .push(Variable::set("EGRESS_SUPERVISE", format!("{}:{}", Name::Supervise, supervise::PORT)));
+        }
         let volumes = [
             Bind::read_only(&facts.routes, ROUTES),
             Bind::read_only(&facts.ca_combined, CA),
@@ -116,80 +124,6 @@ impl Sidecar for Egress {
 
 /// Returns the rules for each routed host, and the ports of the other hosts, in the form that egress's image reads.
 pub fn routes(plan: &BottlePlan) -> String {
-    #[derive(Serialize)]
-    struct File<'a> {
-        version: u8,
-        dlp: RequestScan,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        hosts: Vec<Searched<'a>>,
-        routes: Vec<Entry<'a>>,
-        /// Empty: every host is reached on the default ports.
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        ports: BTreeMap<&'a AllowedHost, BTreeSet<u16>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        limits: Option<Limits>,
-    }
-
-    #[derive(Serialize)]
-    struct Limits {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        requests: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        bytes: Option<u64>,
-    }
-
-    #[derive(Serialize)]
-    struct Searched<'a> {
-        host: &'a str,
-        dlp: RequestScan,
-    }
-
-    #[derive(Serialize)]
-    struct Entry<'a> {
-        name: &'a str,
-        host: &'a str,
-        port: u16,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        paths: Vec<&'a str>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        methods: Vec<&'a str>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        headers: Vec<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        inject: Option<Inject<'a>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        dlp: Option<RequestScan>,
-    }
-
-    #[derive(Serialize)]
-    struct Inject<'a> {
-        header: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        template: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        basic_username: Option<&'a str>,
-        slot: &'a str,
-    }
-
-    fn entry(route: &Route) -> Entry<'_> {
-        Entry {
-            name: &route.name,
-            host: route.host.as_str(),
-            port: route.port,
-            paths: route.paths.iter().map(AsRef::as_ref).collect(),
-            methods: route.methods.iter().map(AsRef::as_ref).collect(),
-            headers: route.headers.iter().map(AsRef::as_ref).collect(),
-            inject: route.inject.as_ref().map(|inject| {
-                let (template, basic_username) = match &inject.value {
-                    InjectionValue::Template(template) => (Some(template.as_str()), None),
-                    InjectionValue::Basic { username } => (None, Some(username.as_str())),
-                };
-                Inject { header: inject.header.as_str(), template, basic_username, slot: inject.slot.as_str() }
-            }),
-            dlp: route.dlp,
-        }
-    }
-
     let routes = || plan.egress.iter().flat_map(|egress| &egress.routes);
     let hosts_of_routes: BTreeSet<AllowedHost> = routes().map(|route| route.host.to_allowed()).collect();
     let open = plan.proxy.allow.iter().filter(|host| !plan.proxy.ports.is_empty() && !hosts_of_routes.contains(host));
@@ -204,9 +138,115 @@ pub fn routes(plan: &BottlePlan) -> String {
     let hosts = hosts.iter().map(|(host, dlp)| Searched { host: host.as_str(), dlp: *dlp }).collect();
     let limits = Limits { requests: plan.limits.requests, bytes: plan.limits.bytes.map(ByteSize::bytes) };
     let limits = Some(limits).filter(|limits| limits.requests.is_some() || limits.bytes.is_some());
+    let ends: BTreeMap<_, _> = plan.egress.iter().flat_map(|egress| &egress.temporary).collect();
+    // Where a person decides, egress tells the agent how to ask, and an approval can end.
+    let lasting = || plan.proxy.allow.iter().filter(|host| !ends.contains_key(host)).map(AsRef::as_ref);
+    let allow = plan.supervise.is_some().then(|| lasting().collect());
+    let temporary = ends.iter().map(|(host, end)| {
+        let TemporaryHost { proposal, until, once } = end;
+        Ending { host: host.as_str(), proposal, until: *until, once: *once }
+    });
     to_plain_yaml(
-        &File { version: 1, dlp, hosts, routes: routes().map(entry).collect(), ports, limits },
+        &File {
+            version: 1,
+            dlp,
+            hosts,
+            routes: routes().map(entry).collect(),
+            allow,
+            temporary: temporary.collect(),
+            ports,
+            limits,
+        },
         &["What egress does with each routed host, and the ports of others. It holds names of variables, no token."
             .into()],
     )
+}
+
+/// The file that egress reads.
+#[derive(Serialize)]
+struct File<'a> {
+    version: u8,
+    dlp: RequestScan,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<Searched<'a>>,
+    routes: Vec<Entry<'a>>,
+    /// The hosts that egress lets pass. `None`: all, since pipelock decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    temporary: Vec<Ending<'a>>,
+    /// Empty: every host is reached on the default ports.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    ports: BTreeMap<&'a AllowedHost, BTreeSet<u16>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Limits>,
+}
+
+#[derive(Serialize)]
+struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Searched<'a> {
+    host: &'a str,
+    dlp: RequestScan,
+}
+
+#[derive(Serialize)]
+struct Ending<'a> {
+    host: &'a str,
+    proposal: &'a str,
+    until: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    once: bool,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    name: &'a str,
+    host: &'a str,
+    port: u16,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    methods: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inject: Option<Inject<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dlp: Option<RequestScan>,
+}
+
+#[derive(Serialize)]
+struct Inject<'a> {
+    header: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    basic_username: Option<&'a str>,
+    slot: &'a str,
+}
+
+fn entry(route: &Route) -> Entry<'_> {
+    Entry {
+        name: &route.name,
+        host: route.host.as_str(),
+        port: route.port,
+        paths: route.paths.iter().map(AsRef::as_ref).collect(),
+        methods: route.methods.iter().map(AsRef::as_ref).collect(),
+        headers: route.headers.iter().map(AsRef::as_ref).collect(),
+        inject: route.inject.as_ref().map(|inject| {
+            let (template, basic_username) = match &inject.value {
+                InjectionValue::Template(template) => (Some(template.as_str()), None),
+                InjectionValue::Basic { username } => (None, Some(username.as_str())),
+            };
+            Inject { header: inject.header.as_str(), template, basic_username, slot: inject.slot.as_str() }
+        }),
+        dlp: route.dlp,
+    }
 }

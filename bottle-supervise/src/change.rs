@@ -118,6 +118,9 @@ fn allow_host(plan: &mut BottlePlan, host: &AllowedHost) -> Edited {
         return Err(format!("routes limit what may be asked of {host}; a route has to be proposed"));
     }
     match plan.proxy.allow.binary_search(host) {
+        Ok(_) if plan.egress.as_mut().is_some_and(|egress| egress.temporary.remove(host).is_some()) => {
+            Ok((When::Now, String::new()))
+        }
         Ok(_) => {
             // The manifest may write another port only, in which case egress is there.
             let added = plan.proxy.ports.get_mut(host).is_some_and(|ports| {
@@ -178,6 +181,7 @@ fn route(
     }
     routes.push(route);
     let allowed = host.to_allowed();
+    plan.egress.iter_mut().for_each(|egress| drop(egress.temporary.remove(&allowed)));
     if let Err(place) = plan.proxy.allow.binary_search(&allowed) {
         plan.proxy.allow.insert(place, allowed);
     }

@@ -1,5 +1,7 @@
 //! A person's decision on a proposal.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::ProposalId;
@@ -56,6 +58,16 @@ pub enum ApplyStatus {
     Recorded,
     /// It could not be applied, and nothing is changed.
     Failed,
+}
+
+impl fmt::Display for Decision {
+    /// Writes `Denied`, or the stage that was reached and its detail.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.applied {
+            Some(applied) => write!(f, "{:?}: {}", applied.status, applied.detail),
+            None => f.write_str("Denied"),
+        }
+    }
 }
 
 impl Applied {

@@ -39,6 +39,9 @@ pub enum SuperviseError {
     /// The plan has changed since the proposal was shown, so that an approval would have another consequence.
     #[error("approve proposal `{0}`: what that would do has changed since it was shown; look at it again")]
     ConsequenceChanged(ProposalId),
+    /// The hosts whose approval has ended cannot be removed from the proxies. Egress refuses them.
+    #[error("remove the hosts whose approval has ended: {0}")]
+    NotEnded(String),
     /// The change cannot be made; the proposal can only be denied.
     #[error("approve proposal `{id}`: {why}")]
     NotPossible {

@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+mod approver;
 mod audit;
 mod canonical;
 mod change;
@@ -39,20 +40,29 @@ mod proposal;
 mod queue;
 mod record;
 mod review;
+mod scope;
+mod terminal;
 mod text;
 mod watch;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use bottle_engine::Engine;
 use bottle_exec::chain;
 use bottle_files::{FileLock, resolved_path};
+use bottle_plan::plan::TemporaryHost;
+use bottle_plan::value::AllowedHost;
 use bottle_plan::{BottlePlan, Service, Slug, StateLayout, StateRoot};
 use bottle_posture::Posture;
+use serde_json::json;
 
+pub use approver::{Answer, Approver, AutoApprover};
 pub use audit::{AuditEntry, AuditError, AuditLog, AuditSummary, Head};
 pub use change::When;
 pub use decision::{Applied, ApplyStatus, Decision, Verdict};
@@ -60,6 +70,8 @@ pub use error::SuperviseError;
 pub use proposal::{Change, Malformed, Proposal, ProposalId};
 pub use queue::{Pending, ProposalSnapshot, Queue, QueueError, Unusable, Verified};
 pub use review::{Consequence, Event, Review};
+pub use scope::Scope;
+pub use terminal::Terminal;
 pub use watch::{Watch, WatchEvent};
 
 use change::edit;
@@ -136,8 +148,18 @@ impl Supervisor {
     /// Returns an error if nothing was decided: the proposal, its consequence or the logs have changed, or the change
     /// cannot be made.
     pub fn approve(&self, review: &Review, reason: &str) -> Result<Decision, SuperviseError> {
+        self.approve_for(review, Scope::Always, reason)
+    }
+
+    /// Like [`approve`](Self::approve), with a scope.
+    ///
+    /// # Errors
+    ///
+    /// As [`approve`](Self::approve), and [`SuperviseError::NotPossible`] for a change that cannot have an end.
+    pub fn approve_for(&self, review: &Review, scope: Scope, reason: &str) -> Result<Decision, SuperviseError> {
         let _lock = self.lock()?;
-        let id = || review.shown.proposal().id.clone();
+        let (id, now) = (|| review.shown.proposal().id.clone(), SystemTime::now());
+        self.end_locked(now)?;
         let record = Record::read(&self.layout)?;
         let unavailable = self.live(&record).unavailable(&record.plan);
         let consequence = consequence(&record, unavailable.as_deref(), review.shown.proposal());
@@ -147,8 +169,40 @@ impl Supervisor {
         if consequence.when == When::Never {
             return Err(SuperviseError::NotPossible { id: id(), why: consequence.note });
         }
-        let apply = |proposal: &Proposal| self.apply(&record, proposal, &consequence);
-        Ok(self.queue.approve(&review.shown, reason, SystemTime::now(), apply)?)
+        let end = scope.end(&record.plan, review.shown.proposal(), consequence.when, now);
+        let end = end.map_err(|why| SuperviseError::NotPossible { id: id(), why })?;
+        let apply = |proposal: &Proposal| self.apply(&record, proposal, &consequence, end.map(|end| (scope, end)));
+        Ok(self.queue.approve(&review.shown, reason, now, apply)?)
+    }
+
+    /// Removes the hosts whose approval has ended, and returns them. Egress refuses them already. Every approval and
+    /// [`run`](Self::run) do this too.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the plan cannot be read, or a proxy does not take the change; the next call tries again.
+    pub fn end_approvals(&self) -> Result<Vec<AllowedHost>, SuperviseError> {
+        let _lock = self.lock()?;
+        self.end_locked(SystemTime::now())
+    }
+
+    fn end_locked(&self, now: SystemTime) -> Result<Vec<AllowedHost>, SuperviseError> {
+        let record = Record::read(&self.layout)?;
+        let ended = scope::ended(&record.plan, now);
+        if ended.is_empty() {
+            return Ok(Vec::new());
+        }
+        let new = record.clone().with(scope::without(&record.plan, &ended), record.next().clone());
+        let done = match self.live(&record).unavailable(&record.plan) {
+            None => self.apply_now(&record, &new),
+            Some(_) => self.queue_for_next_start(&record, &new),
+        };
+        done.map_err(SuperviseError::NotEnded)?;
+        for (host, end) in &ended {
+            let TemporaryHost { proposal, until, once } = end;
+            self.queue.note(now, "ended", &json!({"host": host, "id": proposal, "once": once, "until": until}))?;
+        }
+        Ok(ended.into_iter().map(|(host, _)| host).collect())
     }
 
     /// Denies a proposal. The agent reads the reason.
@@ -172,7 +226,11 @@ impl Supervisor {
         polls: u64,
         cancelled: C,
     ) -> impl Iterator<Item = Event> + use<'_, C> {
-        self.queue.watch(interval, polls, cancelled).map(|event| match event {
+        self.queue.watch(interval, polls, cancelled).map(|event| self.event(event))
+    }
+
+    fn event(&self, event: WatchEvent) -> Event {
+        match event {
             WatchEvent::Proposed(shown) => match self.review(shown) {
                 Ok(review) => Event::Proposed(Box::new(review)),
                 Err(error) => Event::Failed(error),
@@ -180,7 +238,7 @@ impl Supervisor {
             WatchEvent::Settled(id) => Event::Settled(id),
             WatchEvent::Unusable(file) => Event::Unusable(file),
             WatchEvent::Failed(error) => Event::Failed(error.into()),
-        })
+        }
     }
 
     /// Checks both audit logs against each other and against the decisions.
@@ -208,14 +266,28 @@ impl Supervisor {
         Ok(Review { shown, consequence })
     }
 
-    fn apply(&self, record: &Record, proposal: &Proposal, consequence: &Consequence) -> Applied {
+    /// Applies an approval. One that has an end does not change the plan of the next launch.
+    fn apply(
+        &self,
+        record: &Record,
+        proposal: &Proposal,
+        consequence: &Consequence,
+        end: Option<(Scope, (AllowedHost, TemporaryHost))>,
+    ) -> Applied {
         let Consequence { diff, when, note } = consequence;
         let changes = diff.changes.iter().map(|change| change.words.clone());
         let later = (*when != When::Now).then(|| format!("it {when}"));
         let note = Some(note.clone()).filter(|note| !note.is_empty());
-        let detail = changes.chain(later).chain(note).collect::<Vec<_>>().join("; ");
-        let next = edit(record.next(), None, proposal).plan;
-        let now = edit(&record.plan, Some(record.launched()), proposal);
+        let scope = end.as_ref().map(|(scope, _)| scope.to_string());
+        let detail = changes.chain(scope).chain(later).chain(note).collect::<Vec<_>>().join("; ");
+        let mut now = edit(&record.plan, Some(record.launched()), proposal);
+        let next = match end {
+            None => edit(record.next(), None, proposal).plan,
+            Some((_, (host, end))) => {
+                now.plan.egress.iter_mut().for_each(|egress| drop(egress.temporary.insert(host.clone(), end.clone())));
+                record.next().clone()
+            }
+        };
         let done = match (when, now.when) {
             (When::Never, _) => Err(detail.clone()),
             (When::ByHand, _) => Ok(()),
@@ -297,6 +369,105 @@ fn consequence(record: &Record, unavailable: Option<&str>, proposal: &Proposal) 
     Consequence { diff: Posture::of(before).diff(&Posture::of(&after)), when: now.when, note: now.note }
 }
 
+/// Pause between two looks at the queue.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Number of times that a proposal is asked about whose consequence changes meanwhile.
+const ATTEMPTS: usize = 10;
+
+/// Event of [`Supervisor::run`] that no answer caused.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// An event of the queue. It is never [`Event::Proposed`].
+    Queue(Event),
+    /// The approval of a host has ended.
+    Ended(AllowedHost),
+}
+
+/// A thread that runs [`Supervisor::run`]. It ends when this is dropped, after an approver that is just being asked.
+#[derive(Debug)]
+pub struct Running {
+    is_cancelled: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Supervisor {
+    /// Asks `approver` about each proposal as it arrives, applies its answers, and removes hosts whose approval has ended,
+    /// until `is_cancelled` returns true or the approver answers [`Answer::Stop`]. `tell` receives everything else.
+    pub fn run(&self, approver: &dyn Approver, mut is_cancelled: impl FnMut() -> bool, mut tell: impl FnMut(Outcome)) {
+        let mut watch = self.queue.watch(INTERVAL, u64::MAX, || false);
+        let mut is_failing = false;
+        while !is_cancelled() {
+            match self.end_approvals() {
+                Ok(ended) => {
+                    for host in ended {
+                        tell(Outcome::Ended(host));
+                    }
+                    is_failing = false;
+                }
+                // It is told once, and tried at each look.
+                Err(error) if !std::mem::replace(&mut is_failing, true) => tell(Outcome::Queue(Event::Failed(error))),
+                Err(_) => {}
+            }
+            for event in watch.poll() {
+                match self.event(event) {
+                    Event::Proposed(_) if is_cancelled() => return,
+                    Event::Proposed(review) => {
+                        if !self.ask(approver, *review) {
+                            return;
+                        }
+                    }
+                    other => tell(Outcome::Queue(other)),
+                }
+            }
+            thread::sleep(INTERVAL);
+        }
+    }
+
+    /// Starts a thread that runs [`run`](Self::run) until the returned value is dropped.
+    pub fn start(&self, approver: Arc<dyn Approver>, tell: impl FnMut(Outcome) + Send + 'static) -> Running {
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let (supervisor, token) = (self.clone(), Arc::clone(&is_cancelled));
+        let thread = Some(thread::spawn(move || supervisor.run(&*approver, || token.load(Ordering::SeqCst), tell)));
+        Running { is_cancelled, thread }
+    }
+
+    /// Asks about a proposal, again if its consequence has changed meanwhile. Returns false if no more is to be asked.
+    fn ask(&self, approver: &dyn Approver, mut review: Review) -> bool {
+        for _ in 0..ATTEMPTS {
+            let decided = match approver.decide(&review) {
+                Answer::Approve { scope, reason } => self.approve_for(&review, scope, &reason),
+                Answer::Deny { reason } => self.deny(&review, &reason),
+                Answer::Later => return true,
+                Answer::Stop => return false,
+            };
+            let error = match decided {
+                Ok(decision) => {
+                    approver.told(&review, Ok(&decision.to_string()));
+                    return true;
+                }
+                Err(error) => error,
+            };
+            approver.told(&review, Err(&chain(&error)));
+            match (error, self.show(&review.proposal().id)) {
+                (SuperviseError::ConsequenceChanged(_), Ok(again)) => review = again,
+                _ => return true,
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.is_cancelled.store(true, Ordering::SeqCst);
+        // An approver that drops this does so in the thread itself.
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+            _ = thread.join();
+        }
+    }
+}
+
 /// Returns the plan in effect of a bottle, with or without `supervise`.
 ///
 /// # Errors
@@ -323,7 +494,6 @@ pub fn write_launched_plan(plan: &BottlePlan, layout: &StateLayout) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     use bottle_engine::{EngineChoice, rehearsal};
     use bottle_exec::Control;

@@ -265,6 +265,13 @@ impl Queue {
         Ok(Verified { queue: sidecar.summary(), decisions: host.summary(), witnessed })
     }
 
+    /// Appends an event to the host's log.
+    pub(super) fn note(&self, now: SystemTime, event: &str, data: &Value) -> Result<(), QueueError> {
+        let _lock = self.lock()?;
+        AuditLog::open(&self.decisions.join(LOG), now)?.append(now, event, data)?;
+        Ok(())
+    }
+
     fn proposals(&self) -> Result<Option<Directory>, QueueError> {
         Directory::open(&self.queue)
             .and_then(|dir| dir.sub("proposals"))

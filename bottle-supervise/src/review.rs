@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use bottle_posture::PostureDiff;
+use bottle_plan::value::AllowedHost;
+use bottle_posture::{Effect, PostureDiff};
 
 use super::{Proposal, ProposalId, ProposalSnapshot, SuperviseError, Unusable, When};
 
@@ -37,6 +38,14 @@ pub enum Event {
     Unusable(Unusable),
     /// The queue or the plan could not be read. The next poll may succeed.
     Failed(SuperviseError),
+}
+
+impl Consequence {
+    /// Returns true if an approval opens this host on the default ports, and changes nothing else.
+    pub(super) fn opens_only(&self, host: &AllowedHost) -> bool {
+        let words = format!("opens {host} on ports 80, 443, for everything");
+        matches!(&self.diff.changes[..], [only] if only.effect == Effect::Widening && only.words == words)
+    }
 }
 
 impl Review {

@@ -56,6 +56,12 @@ impl<'q, C: FnMut() -> bool> Watch<'q, C> {
         }
     }
 
+    /// Looks once and returns what is new.
+    pub(super) fn poll(&mut self) -> VecDeque<WatchEvent> {
+        self.look();
+        std::mem::take(&mut self.events)
+    }
+
     fn look(&mut self) {
         let pending = match self.queue.pending() {
             Ok(pending) => pending,

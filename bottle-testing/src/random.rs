@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bottle_plan::manifest::{
     AgentSpec, AllowSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, ImagesSpec,
-    InjectScheme, InjectSpec, Inspect, LimitsSpec, Manifest, NetworkMode, NetworksSpec, Provider, PushSpec,
+    InjectScheme, InjectSpec, Inspect, LimitsSpec, Manifest, NetworkMode, NetworksSpec, OnDenied, Provider, PushSpec,
     RequestScan, RouteSpec, Runtime, SecretsMode, SuperviseSpec, TlsSpec, Toggle, UpstreamSpec, WorkspaceMode,
     WorkspaceSpec,
 };
@@ -181,6 +181,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
             egress: EgressSpec {
                 allow: allow.iter().map(|host| AllowSpec { host: host.parse().unwrap(), port, inspect, dlp }).collect(),
                 routes: routes.collect(),
+                on_denied: if wait.is_some() && dlp.is_some() { OnDenied::Propose } else { OnDenied::Refuse },
                 scan_requests,
                 dlp,
             },

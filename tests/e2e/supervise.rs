@@ -5,6 +5,7 @@ mod attack;
 mod audit;
 mod ends;
 mod live;
+mod scope;
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;

@@ -7,7 +7,9 @@ use bottle_yaml::words::{listed, meant};
 use bottle_yaml::{ManifestError, ManifestMistake};
 
 use super::rule::{Check, Checked, check_variable, err, need, one_line, usable_path};
-use super::{AgentSpec, BottleSpec, ContainerLimits, EnvSpec, Manifest, NetworksSpec, Provider, Toggle, WorkspaceMode};
+use super::{
+    AgentSpec, BottleSpec, ContainerLimits, EnvSpec, Manifest, NetworksSpec, OnDenied, Provider, Toggle, WorkspaceMode,
+};
 use crate::name::{AgentName, BottleName};
 use crate::value::{ByteSize, EnvName, Span};
 
@@ -22,6 +24,7 @@ pub(super) fn reads(key: &str) -> &'static [&'static str] {
         "allow" => &["host", "inspect"],
         "routes" => &["host", "port", "paths", "methods", "inspect"],
         "api_url" => &["forge"],
+        "on_denied" => &["supervise"],
         "path" | "include_credential_files" => &["mode"],
         "command" => &["provider"],
         "prompt_mode" => &["prompt", "prompt_file"],
@@ -96,6 +99,11 @@ impl BottleSpec {
             }
         }
         self.egress.check(all, &format!("{key}.egress"));
+        all.add(need(
+            self.egress.on_denied == OnDenied::Refuse || self.supervise.as_option().is_some(),
+            || format!("{key}.egress.on_denied"),
+            "nobody can decide on a proposal without `supervise`; accepted: `refuse`, or `supervise: true` in the bottle",
+        ));
         self.git.check(all, &format!("{key}.git"));
         if let Toggle::On(supervise) = &self.supervise {
             all.add(need(

@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod check_egress;
 mod check_git;
+mod denied;
 mod inspect;
 mod known_hosts;
 mod load;
@@ -17,6 +18,7 @@ mod shorthand;
 mod spec;
 
 pub use bottle_yaml::{ManifestError, ManifestMistake};
+pub use denied::OnDenied;
 pub use inspect::{AllowSpec, Inspect, RequestScan};
 pub use load::MAX_MANIFEST_BYTES;
 pub use networks::{NetworkMode, NetworksSpec};

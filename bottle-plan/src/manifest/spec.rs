@@ -8,6 +8,7 @@ use bottle_yaml::Origin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::denied::OnDenied;
 use super::inspect::{AllowSpec, Inspect, RequestScan};
 use super::networks::{self, NetworksSpec};
 use super::shorthand::{self, EnvSpec, Toggle};
@@ -109,6 +110,8 @@ pub struct EgressSpec {
     /// egress is in it anyway, for a route, a port or a host with `inspect: content`, else `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dlp: Option<RequestScan>,
+    /// The consequence of a request to a host that is not allowed. Default: `refuse`.
+    pub on_denied: OnDenied,
 }
 
 impl EgressSpec {
@@ -140,6 +143,7 @@ impl EgressSpec {
         !self.routes.is_empty()
             || !self.content().is_empty()
             || !self.ports().is_empty()
+            || self.on_denied == OnDenied::Propose
             || dlp.any(|dlp| dlp.unwrap_or_default() != RequestScan::Off)
     }
 

@@ -102,7 +102,7 @@ fn tried(line: &AuditLine) -> String {
     };
     // The allowlist knows no more of a request than its host.
     let (method, path) = match line.reason.as_deref() {
-        Some("allowlist") => (None, None),
+        Some("allowlist" | "not-allowed" | "expired") => (None, None),
         _ => (line.text("method").filter(|method| *method != "CONNECT"), line.text("path")),
     };
     let method = method.map(|method| format!("{method} ")).unwrap_or_default();
@@ -113,8 +113,9 @@ fn tried(line: &AuditLine) -> String {
 fn why(line: &AuditLine) -> String {
     let rule = line.reason.as_deref().unwrap_or_default();
     let text = match (line.sidecar, rule) {
-        (AuditSource::Pipelock, "allowlist") => "the host is not allowed",
+        (AuditSource::Pipelock, "allowlist") | (AuditSource::Egress, "not-allowed") => "the host is not allowed",
         (AuditSource::Pipelock, "ssrf") => "the host's name has an address that is never allowed",
+        (AuditSource::Egress, "expired") => "the approval of the host has ended",
         (AuditSource::Egress, "path") => "no route of the host allows the path",
         (AuditSource::Egress, "method") => "no route of the host allows the method on this path",
         (AuditSource::Egress, "host") => "the host is in the domain of a route's wildcard, and no route is for it",
@@ -144,7 +145,7 @@ fn allow(line: &AuditLine) -> Option<String> {
         Some(port) => format!("'{}:{port}'", host.trim_matches('\'')),
     };
     match (line.sidecar, line.reason.as_deref()?) {
-        (AuditSource::Pipelock, "allowlist") | (AuditSource::Egress, "port") => {
+        (AuditSource::Pipelock, "allowlist") | (AuditSource::Egress, "port" | "not-allowed" | "expired") => {
             Some(format!("egress: {{allow: [{entry}]}}"))
         }
         (AuditSource::Egress, "host" | "path" | "method") => {
@@ -205,6 +206,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_line_that_allows_it() {
         for (line, allowed) in [
+            (request("not-allowed", r#""method":"GET","path":"/x""#), Some("egress: {allow: [a.example.com]}")),
             (request("port", r#""port":8443"#), Some("egress: {allow: ['a.example.com:8443']}")),
             (
                 request("method", r#""method":"PUT","path":"/v1/x,/""#),

@@ -18,6 +18,7 @@ from .guard import Guard
 from .layers import ACCEPT_ENCODING, CLIENT_FAILED, GUARD, WEBSOCKET
 from .mask import Mask
 from .policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
+from .proposer import Proposer
 from .routes import Credential, Injection, Table
 
 HEALTH_PATH = "/.egress/health"
@@ -36,10 +37,20 @@ _UNJUDGED = Refusal(500, "internal", "the request could not be judged")
 class Gate:
     """Judges every request before anything of it leaves, and records every exchange."""
 
-    def __init__(self, table: Callable[[], Table], credentials: Credentials, budget: Budget) -> None:
+    def __init__(
+        self,
+        table: Callable[[], Table],
+        credentials: Credentials,
+        budget: Budget,
+        proposer: Proposer,
+        spent: set[str],
+    ) -> None:
+        """`spent` has the proposals whose one request was made, or may have been made before this process began."""
         self._table = table
         self._budget = budget
         self._credentials = credentials
+        self._proposer = proposer
+        self._spent = spent
         self._told: set[tuple[str, str]] = set()
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
@@ -76,6 +87,8 @@ class Gate:
         table = self._table()
         verdict = self._budget.refusal() or judge(_head(request), tunnel, table)
         record.host, record.port = (tunnel.host, tunnel.port) if tunnel else (request.host, request.port)
+        if isinstance(verdict, Passage) and (rule := table.refuses(verdict.host, time.time(), self._spent)):
+            verdict = self._proposer.refuse(verdict.host, rule, f"{_method(request)} {request.scheme}")
         if isinstance(verdict, Refusal):
             record.status, record.refused = verdict.status, verdict.rule
             flow.response = answers.response(verdict)

@@ -29,7 +29,13 @@ def headers(rule: str) -> dict[str, str]:
 
 def body(refusal: Refusal) -> bytes:
     """Returns JSON that clients of the common model APIs show unchanged."""
-    error = {"type": "egress_refused", "rule": refusal.rule, "message": f"egress: {refusal.message}"}
+    error: dict[str, object] = {
+        "type": "egress_refused",
+        "rule": refusal.rule,
+        "message": f"egress: {refusal.message}",
+    }
+    if refusal.ask:
+        error["ask"] = refusal.ask
     return json.dumps({"type": "error", "error": error}).encode() + b"\n"
 
 

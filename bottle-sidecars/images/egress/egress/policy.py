@@ -52,6 +52,8 @@ class Refusal:
     status: int
     rule: str
     message: str
+    ask: dict[str, object] | None = None
+    """The call of a tool that asks a person for what was refused."""
 
 
 @dataclass(frozen=True, slots=True)

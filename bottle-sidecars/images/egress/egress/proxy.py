@@ -23,6 +23,7 @@ from .budget import Budget
 from .connections import Listener, handler_of
 from .layers import NextLayer
 from .names import join_authority
+from .proposer import Proposer
 from .settings import Settings
 from .status import Current
 
@@ -38,7 +39,7 @@ async def serve(settings: Settings, current: Current, credentials: Credentials, 
     master = Master(options.Options(confdir=str(confdir)))
     listener = Listener(settings.max_inspected)
     budget = Budget(credentials.path(".usage"), lambda: current.table().limits)
-    gate = Gate(current.table, credentials, budget)
+    gate = Gate(current.table, credentials, budget, Proposer(settings.supervise), current.table().single())
     firewall = x509.load_pem_x509_certificate(settings.upstream_ca.read_bytes())
     master.addons.add(listener, NextLayer(), Tls(firewall.subject), gate)
     master.options.update(

@@ -7,7 +7,7 @@ are an error. A request to a routed host that no route allows is refused.
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -24,6 +24,7 @@ from .paths import is_below
 # The default name of a route is its host and a number, which the length allows for.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,299}\Z")
 _SLOT = re.compile(r"EGRESS_TOKEN_[A-Za-z0-9_]+\Z")
+_KEYS = {"version", "routes", "dlp", "hosts", "ports", "allow", "temporary", "limits"}
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 
 
@@ -135,9 +136,19 @@ class Host:
         return [r.name for r in self.routes if r.port == port and r.prefix_for(path) is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A host that is allowed until a time, in seconds since 1970, or for one request before it."""
+
+    proposal: str
+    until: int
+    once: bool
+
+
 class Table:
     """A routing table.
 
+    `allow` has the hosts that pass. None: all, since the firewall decides. `temporary` has further ones, with their end.
     `ports` has the ports of the hosts without routes: by name, or by `*.` and a domain, which stands for the domain and
     every name below it. A host that no entry covers is reached on the default ports.
     """
@@ -149,8 +160,12 @@ class Table:
         dlp_of_hosts: Mapping[str, str] | None = None,
         ports: Mapping[str, frozenset[int]] | None = None,
         limits: Limits = _UNLIMITED,
+        allow: Sequence[str] | None = None,
+        temporary: Mapping[str, Ending] | None = None,
     ) -> None:
         self.limits = limits
+        self._allow = None if allow is None else frozenset(allow)
+        self._temporary = dict(temporary or {})
         self._ports = dict(ports or {})
         patterns: dict[str, list[Route]] = {}
         for route in routes:
@@ -195,6 +210,24 @@ class Table:
         found = [self._ports[pattern] for pattern in patterns if pattern in self._ports]
         return frozenset().union(*found) if found else DEFAULT_PORTS
 
+    def refuses(self, host: str, now: float, spent: set[str]) -> str | None:
+        """Returns the rule that refuses a host, or None if it may be reached. A host for one request is then spent."""
+        patterns = (host, *(f"*.{parent}" for parent in _parents(host)))
+        if self._allow is None or any(pattern in self._allow for pattern in patterns):
+            return None
+        ending = self._temporary.get(host)
+        if ending is None:
+            return "not-allowed"
+        if now >= ending.until or ending.proposal in spent:
+            return "expired"
+        if ending.once:
+            spent.add(ending.proposal)
+        return None
+
+    def single(self) -> set[str]:
+        """Returns the proposals that allow a host for one request."""
+        return {ending.proposal for ending in self._temporary.values() if ending.once}
+
     def claimed(self, host: str) -> str | None:
         """Returns the wildcard route whose domain contains a host that has no route.
 
@@ -234,9 +267,7 @@ def parse(text: str) -> Table:
     except (ValueError, RecursionError):
         raise RoutesError("not YAML") from None
 
-    top = _mapping(
-        document, "the file", {"version", "routes", "dlp", "hosts", "ports", "limits"}, {"version", "routes"}
-    )
+    top = _mapping(document, "the file", _KEYS, {"version", "routes"})
     if type(top["version"]) is not int or top["version"] != 1:
         raise RoutesError("version: must be 1")
     if not isinstance(top["routes"], list):
@@ -260,7 +291,9 @@ def parse(text: str) -> Table:
         keys = _mapping(item, f"hosts[{index}]", {"host", "dlp"}, {"host", "dlp"})
         hosts[_value("allowed_host", keys["host"], f"hosts[{index}].host")] = _mode(keys, f"hosts[{index}]", OFF)
     ports = _ports(top.get("ports", {}), "ports")
-    return Table(routes, _mode(top, "the file", OFF), hosts, ports, _limits(top.get("limits", {})))
+    allow, temporary = _allow(top["allow"]) if "allow" in top else None, _temporary(top.get("temporary", []))
+    limits = _limits(top.get("limits", {}))
+    return Table(routes, _mode(top, "the file", OFF), hosts, ports, limits, allow, temporary)
 
 
 def _limits(value: object) -> Limits:
@@ -275,6 +308,29 @@ def _count(keys: dict[str, object], key: str) -> int | None:
     if type(value) is not int or value < 1:
         raise RoutesError(f"limits.{key}: must be a number from 1")
     return value
+
+
+def _allow(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise RoutesError("allow: must be a list of hosts")
+    return [_value("allowed_host", item, f"allow[{index}]") for index, item in enumerate(value)]
+
+
+def _temporary(value: object) -> dict[str, Ending]:
+    if not isinstance(value, list):
+        raise RoutesError("temporary: must be a list")
+    endings: dict[str, Ending] = {}
+    for index, item in enumerate(value):
+        where = f"temporary[{index}]"
+        keys = _mapping(item, where, {"host", "proposal", "until", "once"}, {"host", "proposal", "until"})
+        host, until, once = _value("allowed_host", keys["host"], f"{where}.host"), keys["until"], keys.get("once", False)
+        if host.startswith("*.") or host in endings:
+            raise RoutesError(f"{where}.host: must be one name, given once")
+        if type(until) is not int or until < 0 or type(once) is not bool:
+            raise RoutesError(f"{where}: `until` must be seconds since 1970, and `once` true or false")
+        proposal = _text(keys["proposal"], f"{where}.proposal", _NAME, "the id of a proposal")
+        endings[host] = Ending(proposal, until, once)
+    return endings
 
 
 def _mode(keys: dict[str, object], where: str, otherwise: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from sidecar.credentials import DIRECTORY
 
 from .names import split_authority
+from .proposer import Supervise
 from .routes import RoutesError, Table, parse
 
 ROUTES = Path("/etc/egress/routes.yaml")
@@ -38,6 +39,7 @@ class Settings:
     authority: Path
     credentials: Path
     max_inspected: int
+    supervise: Supervise | None
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
@@ -69,7 +71,19 @@ class Settings:
             authority=Path(environment.get("EGRESS_CA", AUTHORITY)),
             credentials=Path(environment.get("EGRESS_CREDENTIALS", DIRECTORY)),
             max_inspected=int(inspected),
+            supervise=_supervise(environment),
         )
+
+
+def _supervise(environment: Mapping[str, str]) -> Supervise | None:
+    named = environment.get("EGRESS_SUPERVISE", "")
+    if not named:
+        return None
+    address = split_authority(named, None)
+    on_denied = environment.get("EGRESS_ON_DENIED", "refuse")
+    if address is None or on_denied not in ("refuse", "propose"):
+        raise SettingsError("EGRESS_SUPERVISE, EGRESS_ON_DENIED: must be host:port, and refuse or propose")
+    return Supervise(address, on_denied == "propose")
 
 
 def read_routes(path: Path) -> tuple[str, Table | RoutesError]:

@@ -1,0 +1,115 @@
+import asyncio
+import json
+import unittest
+
+from egress import lean  # noqa: F401  (must come before anything of mitmproxy)
+
+# isort: split
+
+from egress.answers import body
+from egress.proposer import MAX_PROPOSED, Proposer, Supervise
+from egress.routes import RoutesError, parse
+
+
+def table(rest: str):
+    return parse(f"version: 1\nroutes: []\n{rest}\n")
+
+
+class Allowed(unittest.TestCase):
+    def test_a_host_is_refused_unless_an_entry_covers_it(self) -> None:
+        listed = table("allow: [a.test, '*.b.test']")
+        for host, rule in (
+            ("a.test", None),
+            ("b.test", None),
+            ("x.y.b.test", None),
+            ("x.a.test", "not-allowed"),
+            ("notb.test", "not-allowed"),
+            ("198.51.100.1", "not-allowed"),
+        ):
+            self.assertEqual(listed.refuses(host, 0, set()), rule, host)
+        self.assertEqual(table("allow: []").refuses("a.test", 0, set()), "not-allowed")
+        self.assertIsNone(table("").refuses("a.test", 0, set()), "the firewall decides")
+
+    def test_a_temporary_host_is_refused_from_its_end_on(self) -> None:
+        ending = table("allow: []\ntemporary: [{host: a.test, proposal: p1, until: 100}]")
+        self.assertEqual([ending.refuses("a.test", now, set()) for now in (99, 99.9, 100)], [None, None, "expired"])
+        self.assertEqual(ending.refuses("x.a.test", 0, set()), "not-allowed")
+
+    def test_a_host_for_one_request_is_refused_after_it(self) -> None:
+        once = table("allow: []\ntemporary: [{host: a.test, proposal: p1, until: 100, once: true}]")
+        spent: set[str] = set()
+        self.assertEqual([once.refuses("a.test", 0, spent) for _ in range(3)], [None, "expired", "expired"])
+        # A process that starts does not know whether the request was made.
+        self.assertEqual(once.refuses("a.test", 0, once.single()), "expired")
+
+    def test_what_is_no_list_of_hosts_is_refused(self) -> None:
+        for rest in (
+            "allow: {}",
+            "allow: [A.test]",
+            "allow: []\ntemporary: [{host: '*.a.test', proposal: p, until: 1}]",
+            "allow: []\ntemporary: [{host: a.test, proposal: p, until: '1'}]",
+            "allow: []\ntemporary: [{host: a.test, proposal: p, until: true}]",
+            "allow: []\ntemporary: [{host: a.test, until: 1}]",
+            "allow: []\ntemporary: [{host: a.test, proposal: p, until: 1}, {host: a.test, proposal: q, until: 2}]",
+        ):
+            with self.subTest(rest), self.assertRaises(RoutesError):
+                table(rest)
+
+
+class Asking(unittest.IsolatedAsyncioTestCase):
+    async def supervise(self, answer: bytes):
+        """Returns the address of a server that keeps what it is asked, and answers."""
+        asked: list[dict] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            asked.append(json.loads(await reader.readexactly(length))["params"])
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + answer)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        self.addAsyncCleanup(server.wait_closed)
+        self.addCleanup(server.close)
+        return server.sockets[0].getsockname()[:2], asked
+
+    async def settled(self, proposer: Proposer) -> None:
+        await asyncio.gather(*proposer._tasks)
+
+    async def test_a_refused_host_is_proposed_once(self) -> None:
+        address, asked = await self.supervise(b"")
+        proposer = Proposer(Supervise(address, True))
+        for _ in range(3):
+            told = proposer.refuse("a.test", "not-allowed", "GET https")
+        await self.settled(proposer)
+        reason = "egress refused a request of the agent: GET https://a.test/"
+        self.assertEqual(asked, [{"name": "propose_allow_host", "arguments": {"host": "a.test", "reason": reason}}])
+        self.assertEqual(json.loads(body(told))["error"]["ask"]["arguments"]["host"], "a.test")
+        self.assertIn("it was proposed to a person", told.message)
+        for host in ("198.51.100.1", "verify.bottle.invalid"):
+            proposer.refuse(host, "not-allowed", "GET http")
+        await self.settled(proposer)
+        self.assertEqual(len(asked), 1, "neither an address nor what is no host can be proposed")
+
+    async def test_the_number_of_proposals_is_bounded(self) -> None:
+        address, asked = await self.supervise(b"")
+        proposer = Proposer(Supervise(address, True))
+        for number in range(MAX_PROPOSED + 5):
+            told = proposer.refuse(f"h{number}.test", "not-allowed", "GET https")
+        await self.settled(proposer)
+        self.assertEqual(len(asked), MAX_PROPOSED)
+        self.assertIn("asks a person for it", told.message)
+
+    async def test_a_proposal_that_supervise_refuses_is_tried_again(self) -> None:
+        address, asked = await self.supervise(b'{"result":{"isError": true}}')
+        proposer = Proposer(Supervise(address, True))
+        for _ in range(2):
+            proposer.refuse("a.test", "expired", "GET https")
+            await self.settled(proposer)
+        self.assertEqual(len(asked), 2)
+
+    async def test_without_propose_the_agent_is_told_how_to_ask(self) -> None:
+        told = Proposer(Supervise(("127.0.0.1", 1), False)).refuse("a.test", "expired", "GET https")
+        self.assertEqual((told.rule, told.ask and told.ask["tool"]), ("expired", "propose_allow_host"))
+        self.assertIn("the approval of a.test has ended", told.message)
+        self.assertIsNone(Proposer(None).refuse("a.test", "not-allowed", "GET https").ask)
