@@ -63,6 +63,8 @@ impl TeardownOptions {
             origin,
             grace: self.grace,
             observer: &*self.observer,
+            was_up: false,
+            ahead: Mutex::default(),
         }
     }
 
@@ -160,7 +162,9 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
         note(&mut report, file.set_status(Status::Closing));
     }
     let engine = engine.clone().with_control(engine.control().for_cleanup());
+    let was_up = matches!(journal.status, Status::Ready | Status::Kept);
     let undoer = options.undoer(&engine, Some(file.state_dir()), &names, file.origin(&engine));
+    let undoer = Undoer { was_up, ..undoer };
     let mut undos = journal.undo.into_iter().rev().peekable();
     while let Some(undo) = undos.next() {
         let outcome = thread::scope(|scope| {
@@ -168,8 +172,8 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
             if let (Undo::DumpLogs { .. }, Some(next @ Undo::ComposeDown { project, .. })) = (&undo, undos.peek())
                 && undoer.check(next).is_ok()
             {
-                // The next undo reports what goes wrong.
-                scope.spawn(|| drop(undoer.stop(project)));
+                // What a killed `create` still makes must be seen later.
+                scope.spawn(|| if was_up { undoer.look_ahead(project) } else { drop(undoer.stop(project)) });
             }
             attempt(&undoer, undo, &*options.observer)
         });

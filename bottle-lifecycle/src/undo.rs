@@ -6,7 +6,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
@@ -251,6 +251,18 @@ pub(crate) struct Undoer<'a> {
     /// Time that a container gets between SIGTERM and SIGKILL.
     pub(crate) grace: Duration,
     pub(crate) observer: &'a dyn Observer,
+    /// True if the launch was complete, so that nothing is being created.
+    pub(crate) was_up: bool,
+    /// Objects of the project, if they are known before its undo.
+    pub(crate) ahead: Mutex<Option<Found>>,
+}
+
+/// Names of what a project has. Its containers are stopped.
+#[derive(Debug)]
+pub(crate) struct Found {
+    containers: Vec<String>,
+    networks: Vec<String>,
+    volumes: Vec<String>,
 }
 
 impl Undoer<'_> {
@@ -323,35 +335,50 @@ impl Undoer<'_> {
         }
     }
 
+    /// Stops the containers of a project and lists what it has, for [`take_down`](Self::take_down).
+    pub(crate) fn look_ahead(&self, project: &str) {
+        // If it fails, the undo itself looks again and reports the error.
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = self.stop_and_list(project).ok();
+    }
+
     /// Stops and removes the containers of a project, and then its networks and volumes at the same time. All are found by
-    /// Compose's labels. A second look finds what a killed `create` still made, and repeats what failed.
+    /// Compose's labels. A second look repeats what failed, and finds what a killed `create` still made.
     fn take_down(&self, project: &str) -> Result<(), UndoError> {
-        match self.remove_project(project) {
-            Ok(false) => Ok(()),
-            Ok(true) | Err(_) => self.remove_project(project).map(drop),
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let found = ahead.map_or_else(|| self.stop_and_list(project), Ok);
+        match found.and_then(|found| self.remove_found(found)) {
+            Ok(had_some) if !had_some || self.was_up => Ok(()),
+            _ => self.stop_and_list(project).and_then(|found| self.remove_found(found)).map(drop),
         }
     }
 
-    /// Removes what a project has now. Returns false if there was nothing.
-    fn remove_project(&self, project: &str) -> Result<bool, UndoError> {
+    fn stop_and_list(&self, project: &str) -> Result<Found, UndoError> {
         let label = Filter::LabelValue(PROJECT_LABEL.to_owned(), project.to_owned());
-        let list = |kind| self.engine.list(kind, &label);
+        let list = |kind| {
+            let found = self.engine.list(kind, &label)?.into_iter();
+            Ok::<_, UndoError>(found.map(|object| object.name).collect::<Vec<_>>())
+        };
         let (containers, networks, volumes) = thread::scope(|scope| {
             let networks = scope.spawn(|| list(ObjectKind::Network));
             let volumes = scope.spawn(|| list(ObjectKind::Volume));
             (self.stop(project), joined(networks), joined(volumes))
         });
-        let (containers, networks, volumes) = (containers?, networks?, volumes?);
-        let names = |objects: &[Object]| objects.iter().map(|object| object.name.clone()).collect::<Vec<_>>();
+        Ok(Found { containers: containers?, networks: networks?, volumes: volumes? })
+    }
+
+    /// Removes what was found. Returns false if that is nothing.
+    fn remove_found(&self, found: Found) -> Result<bool, UndoError> {
+        let Found { containers, networks, volumes } = found;
+        let is_empty = containers.is_empty() && networks.is_empty() && volumes.is_empty();
         self.engine.remove_all(ObjectKind::Container, &containers)?;
         thread::scope(|scope| {
-            let removals = names(&networks).into_iter().map(|name| (ObjectKind::Network, vec![name]));
-            let removals = removals.chain([(ObjectKind::Volume, names(&volumes))]);
+            let removals = networks.into_iter().map(|name| (ObjectKind::Network, vec![name]));
+            let removals = removals.chain([(ObjectKind::Volume, volumes)]);
             let running: Vec<_> =
                 removals.map(|(kind, names)| scope.spawn(move || self.engine.remove_all(kind, &names))).collect();
             running.into_iter().map(joined).collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
         })?;
-        Ok(!(containers.is_empty() && networks.is_empty() && volumes.is_empty()))
+        Ok(!is_empty)
     }
 
     /// Stops the containers of a project that run, and returns the names of all.

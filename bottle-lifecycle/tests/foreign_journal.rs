@@ -159,7 +159,7 @@ fn removed(slug: &str, state_root: &str) -> (Vec<String>, bool) {
 #[test]
 fn an_object_with_the_name_but_without_the_labels_of_the_bottle_is_not_removed() {
     let (own, is_clean) = removed("demo", "state");
-    assert!(is_clean && own.len() >= 6, "{own:?}");
+    assert!(is_clean && own.len() >= 5, "{own:?}");
     for (slug, state_root) in [("", "state"), ("foreign", "state"), ("demo", "other")] {
         assert_eq!(removed(slug, state_root), (vec![], false), "{slug} {state_root}");
     }

@@ -1,11 +1,13 @@
 //! The attacks from inside the agent's container, as the agent's user.
 
-use std::io::{self, Read as _};
-use std::time::Duration;
+use std::io::{self, Read, Write as _};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bottle_compose::sidecar::PROBED_HOST;
-use bottle_engine::{Engine, Exec};
-use bottle_exec::Stdin;
+use bottle_engine::{Engine, EngineError, Exec, LiveExec};
+use bottle_exec::{Captured, Command, ExecError, Output, Stdin};
 
 use crate::expected::Expected;
 use crate::report::{Probe, Verify, VerifyError};
@@ -27,28 +29,110 @@ const SCRIPT: &str = "cd && set -C && umask 077 && p=./.bottle-probe.$$ && cat >
 /// One attack: the protection, and the program's argument.
 pub type Attack = (&'static str, String);
 
-/// Runs the attacks.
-pub(crate) fn attack(
-    engine: &Engine,
-    expected: &Expected,
-    level: Verify,
-    secrets: &[&str],
-) -> Result<Vec<Probe>, VerifyError> {
-    let attacks = attacks(expected, level);
-    let arguments = attacks.iter().map(|(_, argument)| argument.as_str());
-    let argv = ["sh", "-c", SCRIPT, "sh"].into_iter().chain(arguments);
-    let exec = Exec::new(argv).with_user(&expected.user).with_workdir("/");
-    let exec = exec.with_stdin(Stdin::Bytes(program(engine, expected)?)).with_timeout(Duration::from_secs(120));
-    let output = engine.exec(&expected.agent, &exec)?;
-    let printed = output.stdout.bytes();
-    let end = find(&printed, PROCESSES.as_bytes());
-    let (lines, processes) = printed.split_at(end.unwrap_or(printed.len()));
-    let mut probes = read_attacks(&attacks, &String::from_utf8_lossy(lines), &output.stderr.last_lines(2));
-    if expected.is_gvisor {
-        probes.push(Probe::not_run("system call filter", "gVisor answers every system call with a kernel of its own"));
+/// Time limit of the attacks.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Longest time between two looks at a cancellation while the attacks run.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Attacks whose shell has started in the agent's container and waits for the program. Most of the time that a command in a
+/// container takes is its start.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    attacks: Vec<Attack>,
+    exec: Exec,
+    /// `None` for a backend that only runs commands to their end.
+    shell: Option<LiveExec>,
+    program: Vec<u8>,
+}
+
+impl Waiting {
+    /// Starts the shell, and meanwhile takes the program from the seal's container.
+    pub(crate) fn start(engine: &Engine, expected: &Expected, level: Verify) -> Result<Self, VerifyError> {
+        let attacks = attacks(expected, level);
+        let arguments = attacks.iter().map(|(_, argument)| argument.as_str());
+        let argv = ["sh", "-c", SCRIPT, "sh"].into_iter().chain(arguments);
+        let exec = Exec::new(argv).with_user(&expected.user).with_workdir("/").with_timeout(LIMIT);
+        let shell = match engine.spawn(&expected.agent, &exec, None) {
+            Ok(shell) => Some(shell),
+            Err(EngineError::Exec(ExecError::Backend { .. })) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { attacks, exec, shell, program: program(engine, expected)? })
     }
-    probes.push(environment(processes, secrets));
-    Ok(probes)
+
+    /// Returns true if the shell has ended before it got the program, as when its container was started again.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.shell.as_mut().is_some_and(|shell| !matches!(shell.try_wait(), Ok(None)))
+    }
+
+    /// Sends the program, and returns the results of the attacks.
+    pub(crate) fn attack(
+        self,
+        engine: &Engine,
+        expected: &Expected,
+        secrets: &[&str],
+    ) -> Result<Vec<Probe>, VerifyError> {
+        let output = match self.shell {
+            Some(shell) => finish(engine, shell, self.program)?,
+            None => engine.exec(&expected.agent, &self.exec.with_stdin(Stdin::Bytes(self.program)))?,
+        };
+        let printed = output.stdout.bytes();
+        let end = find(&printed, PROCESSES.as_bytes());
+        let (lines, processes) = printed.split_at(end.unwrap_or(printed.len()));
+        let mut probes = read_attacks(&self.attacks, &String::from_utf8_lossy(lines), &output.stderr.last_lines(2));
+        if expected.is_gvisor {
+            let detail = "gVisor answers every system call with a kernel of its own";
+            probes.push(Probe::not_run("system call filter", detail));
+        }
+        probes.push(environment(processes, secrets));
+        Ok(probes)
+    }
+}
+
+/// Writes the input of a command, closes it, and returns what the command prints until its end.
+fn finish(engine: &Engine, mut shell: LiveExec, input: Vec<u8>) -> Result<Output, EngineError> {
+    let command = || "run the attacks in the agent's container".to_owned();
+    let (stdin, stdout, stderr) = (shell.stdin.take(), shell.stdout.take(), shell.stderr.take());
+    let (told, done) = mpsc::channel();
+    // A command that ends early reads no more.
+    let writing = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&input)));
+    for (stream, number) in [(stdout, 0), (stderr, 1)] {
+        let told = told.clone();
+        thread::spawn(move || told.send((number, stream.map_or(Ok(Vec::new()), read_all))));
+    }
+    let until = Instant::now() + LIMIT;
+    let (mut printed, mut left) = ([Captured::default(), Captured::default()], 2);
+    while left > 0 {
+        match done.recv_timeout(TICK) {
+            Ok((number, bytes)) => {
+                let failed = |source| ExecError::Io { command: command(), doing: "read the output", source };
+                printed[number] = bytes.map_err(failed)?.into();
+                left -= 1;
+            }
+            Err(_) if engine.control().cancel().is_cancelled() => {
+                shell.kill()?;
+                return Err(ExecError::Cancelled { command: command() }.into());
+            }
+            Err(_) if Instant::now() >= until => {
+                shell.kill()?;
+                return Err(ExecError::TimedOut { command: command(), limit: LIMIT, stderr: String::new() }.into());
+            }
+            Err(_) => {}
+        }
+    }
+    let status = shell.wait()?;
+    drop(writing.join());
+    let [stdout, stderr] = printed;
+    Ok(Output::ended(status).with_stdout(stdout).with_stderr(stderr))
+}
+
+/// Reads a stream to its end, and keeps no more of it than of a command's output.
+fn read_all(mut stream: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut stream).take(Command::CAPTURE_LIMIT as u64).read_to_end(&mut bytes)?;
+    io::copy(&mut stream, &mut io::sink())?;
+    Ok(bytes)
 }
 
 /// Returns the attacks of a level.
@@ -143,8 +227,95 @@ fn program(engine: &Engine, expected: &Expected) -> Result<Vec<u8>, VerifyError>
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use bottle_engine::{EngineChoice, rehearsal};
+    use bottle_exec::{Answer, Backend, Child, Control, Matcher, RecordingBackend, Subprocess};
+
     use super::*;
+    use crate::expected::tests::expected;
     use crate::report::Outcome;
+
+    /// Returns what `docker cp` prints of this program.
+    fn packed(program: &str) -> Answer {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(program.len() as u64);
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_data(&mut header, "probe", program.as_bytes()).unwrap();
+        Answer::stdout(tar.into_inner().unwrap())
+    }
+
+    fn engine(backend: impl Backend + 'static) -> Engine {
+        let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
+        engine.with_backend(Arc::new(backend))
+    }
+
+    /// Engine whose commands in a container are run by a shell of this host.
+    #[derive(Debug)]
+    struct HostShell(RecordingBackend, Subprocess);
+
+    impl HostShell {
+        fn new(home: &Path, program: &str) -> Self {
+            let variables = [("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), home.into())];
+            Self(RecordingBackend::new().with_default(packed(program)), Subprocess::new(variables))
+        }
+    }
+
+    impl Backend for HostShell {
+        fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+            self.0.run(command, control)
+        }
+
+        fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
+            let words: Vec<_> = command.args().iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+            let script = words.iter().position(|word| word == SCRIPT).unwrap();
+            self.1.spawn(&Command::new("sh").with_arg("-c").with_args(&words[script..]), control)
+        }
+    }
+
+    /// Engine that runs each command to its end.
+    #[derive(Debug)]
+    struct OnlyRun(Arc<RecordingBackend>);
+
+    impl Backend for OnlyRun {
+        fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+            self.0.run(command, control)
+        }
+    }
+
+    fn held(probes: &[Probe]) -> usize {
+        probes.iter().filter(|probe| probe.outcome == Outcome::Held).count()
+    }
+
+    #[test]
+    fn a_shell_waits_for_the_program_and_then_runs_it() {
+        let home = tempfile::tempdir().unwrap();
+        let engine = engine(HostShell::new(home.path(), "#!/bin/sh\nfor one; do echo held $one; done\n"));
+        let mut waiting = Waiting::start(&engine, &expected(), Verify::Quick).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        assert!(!waiting.is_over());
+        let probes = waiting.attack(&engine, &expected(), &["no-such-secret-value"]).unwrap();
+        assert!(held(&probes) > 5 && held(&probes) == probes.len(), "{probes:#?}");
+        assert_eq!(home.path().read_dir().unwrap().count(), 0, "the program is removed");
+    }
+
+    #[test]
+    fn a_backend_that_only_runs_commands_to_their_end_is_enough() {
+        let answers =
+            RecordingBackend::new().with_answer(Matcher::prefix(["exec"]), Answer::stdout("held x\n".repeat(99)));
+        let backend = Arc::new(answers.with_default(packed("program")));
+        let engine = engine(OnlyRun(backend.clone()));
+        let mut waiting = Waiting::start(&engine, &expected(), Verify::Quick).unwrap();
+        assert!(!waiting.is_over() && backend.lines().iter().all(|line| !line.contains(" exec ")));
+        assert!(held(&waiting.attack(&engine, &expected(), &[]).unwrap()) > 5);
+    }
+
+    #[test]
+    fn a_shell_whose_container_was_started_again_is_over() {
+        let engine = engine(RecordingBackend::new().with_default(packed("program")));
+        assert!(Waiting::start(&engine, &expected(), Verify::Quick).unwrap().is_over());
+    }
 
     #[test]
     fn an_attack_that_does_not_report_counts_as_failed() {

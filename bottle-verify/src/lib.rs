@@ -19,9 +19,26 @@ use std::time::Instant;
 
 use bottle_engine::Engine;
 
+use inside::Waiting;
+
 pub use expected::Expected;
 pub use inside::{Attack, read_attacks};
 pub use report::{Outcome, Probe, Verification, Verify, VerifyError};
+
+/// A verification whose slowest part, a command in the agent's container, has started. The command waits.
+#[derive(Debug)]
+pub struct Prepared(Waiting);
+
+impl Prepared {
+    /// Starts that command in a container that runs. `None` if it cannot be started, which the verification then reports, or
+    /// if nothing is to be verified.
+    pub fn start(engine: &Engine, expected: &Expected, level: Verify) -> Option<Self> {
+        if level == Verify::Off {
+            return None;
+        }
+        Waiting::start(engine, expected, level).ok().map(Self)
+    }
+}
 
 /// Runs the probes of a level against a bottle. `secrets` are values that the agent must not hold.
 ///
@@ -34,12 +51,32 @@ pub fn verify(
     level: Verify,
     secrets: &[&str],
 ) -> Result<Verification, VerifyError> {
+    verify_prepared(engine, expected, level, secrets, None)
+}
+
+/// Runs the probes like [`verify`], with the command that waits, unless it has ended. It must be of the same level.
+///
+/// # Errors
+///
+/// Same as [`verify`].
+pub fn verify_prepared(
+    engine: &Engine,
+    expected: &Expected,
+    level: Verify,
+    secrets: &[&str],
+    prepared: Option<Prepared>,
+) -> Result<Verification, VerifyError> {
     let start = Instant::now();
     if level == Verify::Off {
         return Ok(Verification { probes: Vec::new(), took: start.elapsed() });
     }
+    let attack = || {
+        let waiting = prepared.and_then(|Prepared(mut waiting)| (!waiting.is_over()).then_some(waiting));
+        let waiting = waiting.map_or_else(|| Waiting::start(engine, expected, level), Ok)?;
+        waiting.attack(engine, expected, secrets)
+    };
     let (facts, seal, outlet, inside) = thread::scope(|scope| {
-        let inside = scope.spawn(|| inside::attack(engine, expected, level, secrets));
+        let inside = scope.spawn(attack);
         let seal = scope.spawn(|| rules::read(engine, &expected.seal));
         let outlet = expected.outlet.as_ref();
         let outlet = outlet.map(|outlet| (outlet, scope.spawn(|| rules::read(engine, &outlet.container))));

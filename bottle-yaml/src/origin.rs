@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{ManifestError, ManifestMistake};
+use crate::tree::Node;
 
-/// The text that a value was read from, with the place of every key. It is ignored when values are compared, and empty for
+/// The text that a value was read from. It is ignored when values are compared, and empty for
 /// a value that was made in code.
 #[derive(Clone, Default)]
 pub struct Origin(Option<Arc<Document>>);
@@ -17,12 +18,11 @@ pub struct Origin(Option<Arc<Document>>);
 struct Document {
     file: Option<PathBuf>,
     text: String,
-    places: BTreeMap<String, Range<usize>>,
 }
 
 impl Origin {
-    pub(crate) fn new(text: &str, places: BTreeMap<String, Range<usize>>) -> Self {
-        Self(Some(Arc::new(Document { file: None, text: text.to_owned(), places })))
+    pub(crate) fn new(text: &str) -> Self {
+        Self(Some(Arc::new(Document { file: None, text: text.to_owned() })))
     }
 
     /// Sets the file that the text was read from. An empty origin stays empty.
@@ -39,14 +39,15 @@ impl Origin {
         self.0.as_ref()?.file.as_deref()
     }
 
-    /// Creates the error for mistakes, and adds their places.
+    /// Creates the error for mistakes, and adds their places. The text is parsed for them again: most texts have no mistake.
     pub fn error(&self, mistakes: Vec<ManifestMistake>) -> ManifestError {
         let Some(document) = &self.0 else { return ManifestError::without_text(mistakes) };
+        let known = Node::parse(&document.text).map(|(root, _)| root.places()).unwrap_or_default();
         let placed = mistakes.into_iter().map(|mistake| {
             if mistake.has_span() {
                 return mistake;
             }
-            let span = place_of(&document.places, &mistake.key);
+            let span = place_of(&known, &mistake.key);
             mistake.with_span(span)
         });
         let error = ManifestError::new(&document.text, placed.collect());

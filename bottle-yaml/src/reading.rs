@@ -25,11 +25,11 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Reading<T> {
     let (mut root, mut mistakes) = match Node::parse(text) {
         Ok(parsed) => parsed,
         Err(mistake) => {
-            let origin = Origin::new(text, std::collections::BTreeMap::new());
-            return Reading { value: None, mistakes: vec![*mistake], unread: Vec::new(), tree: None, origin };
+            let (mistakes, origin) = (vec![*mistake], Origin::new(text));
+            return Reading { value: None, mistakes, unread: Vec::new(), tree: None, origin };
         }
     };
-    let origin = Origin::new(text, root.places());
+    let origin = Origin::new(text);
     // Each of them is about an entry of a mapping, which may be left out.
     let mut unread = mistakes.iter().map(|mistake| format!("{}[]", mistake.key)).collect();
     let value = read_tree(&mut root, &mut mistakes, &mut unread);
@@ -64,7 +64,8 @@ impl<T> Reading<T> {
         more: Vec<ManifestMistake>,
         reads: impl Fn(&str) -> &'static [&'static str],
     ) -> Result<(T, Origin), ManifestError> {
-        let moved = self.tree.as_ref().map(Node::moved).unwrap_or_default();
+        let tree = self.tree.as_ref().filter(|_| !more.is_empty());
+        let moved = tree.map(Node::moved).unwrap_or_default();
         let rewrite = |path: &str| {
             let outer = moved.iter().filter(|(read, _)| is_within(path, read)).max_by_key(|(read, _)| read.len());
             outer.map_or_else(|| path.to_owned(), |(read, written)| format!("{written}{}", &path[read.len()..]))

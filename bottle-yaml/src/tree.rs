@@ -93,6 +93,21 @@ impl Node {
         Ok((root, builder.mistakes))
     }
 
+    /// Returns the number of values and keys in this value, itself included, and the bytes of their texts. The depth is
+    /// bounded by the number of values.
+    fn size(&self) -> (usize, usize) {
+        let add = |(nodes, bytes): (usize, usize), (more, text)| (nodes + more, bytes + text);
+        match &self.value {
+            Value::Text(text) => (1, text.len()),
+            Value::List(items) => items.iter().map(Self::size).fold((1, 0), add),
+            Value::Mapping(entries) => {
+                let sizes = entries.iter().flat_map(|entry| [(1, entry.key.len()), entry.node.size()]);
+                sizes.fold((1, 0), add)
+            }
+            _ => (1, 0),
+        }
+    }
+
     /// Returns the value at a path of positions.
     pub(crate) fn at(&mut self, positions: &[usize]) -> Option<&mut Self> {
         positions.iter().try_fold(self, |node, position| match &mut node.value {
@@ -296,21 +311,7 @@ impl Builder<'_> {
 
     /// Counts a value and everything in it against the limits.
     fn count(&mut self, node: &Node) -> Refusal<()> {
-        let (mut nodes, mut bytes) = (0, 0);
-        let mut rest = vec![node];
-        while let Some(node) = rest.pop() {
-            nodes += 1;
-            match &node.value {
-                Value::Text(text) => bytes += text.len(),
-                Value::List(items) => rest.extend(items),
-                Value::Mapping(entries) => {
-                    nodes += entries.len();
-                    bytes += entries.iter().map(|entry| entry.key.len()).sum::<usize>();
-                    rest.extend(entries.iter().map(|entry| &entry.node));
-                }
-                _ => {}
-            }
-        }
+        let (nodes, bytes) = node.size();
         self.nodes += nodes;
         self.bytes += bytes;
         let problem = if self.nodes > MAX_NODES {
@@ -328,7 +329,6 @@ impl Builder<'_> {
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
-        let path = self.path();
         let Some(open) = self.open.last_mut() else {
             self.root = Some(node);
             return;
@@ -339,22 +339,19 @@ impl Builder<'_> {
                 entries.push(Entry { key, key_span, read_as: None, node });
             }
             (Value::Mapping(entries), None) => {
-                let (key, mistake) = key_of(&node.value);
-                let twice = match &key {
-                    Key::Text(key) => entries.iter().any(|earlier| earlier.key == *key),
-                    Key::Bad => false,
+                let Node { value, span, .. } = node;
+                let is_known = |key: &str| entries.iter().any(|earlier| earlier.key == key);
+                let key = match value {
+                    Value::Text(key) if !is_known(&key) => Ok(key),
+                    Value::Text(key) => Err(format!("`{}` is given twice; each key may be given once", shown(&key))),
+                    other => Err(no_key(&other)),
                 };
-                if twice {
-                    let name = match &node.value {
-                        Value::Text(key) => shown(key),
-                        _ => String::new(),
-                    };
-                    let problem = format!("`{name}` is given twice; each key may be given once");
-                    self.mistakes.push(ManifestMistake::new(path, &problem).with_span(Some(node.span.clone())));
-                } else if let Some(problem) = mistake {
-                    self.mistakes.push(ManifestMistake::new(path, &problem).with_span(Some(node.span.clone())));
+                let (key, problem) = key.map_or_else(|problem| (Key::Bad, Some(problem)), |key| (Key::Text(key), None));
+                open.key = Some((key, span.clone()));
+                if let Some(problem) = problem {
+                    let path = self.path();
+                    self.mistakes.push(ManifestMistake::new(path, &problem).with_span(Some(span)));
                 }
-                open.key = Some((if twice { Key::Bad } else { key }, node.span));
             }
             _ => {}
         }
@@ -411,17 +408,16 @@ impl Open {
     }
 }
 
-/// Converts a value to a key, and returns what is wrong with it.
-fn key_of(value: &Value) -> (Key, Option<String>) {
+/// Returns what is wrong with a key that is no text.
+fn no_key(value: &Value) -> String {
     let (what, hint) = match value {
-        Value::Text(key) => return (Key::Text(key.clone()), None),
         Value::Null => ("is empty", ""),
         Value::Bool(_) => ("is a boolean", ", so put it in quotes"),
         Value::Unsigned(_) | Value::Signed(_) | Value::Float(_) => ("is a number", ", so put it in quotes"),
-        Value::List(_) => ("is a list", ""),
+        Value::Text(_) | Value::List(_) => ("is a list", ""),
         Value::Mapping(_) => ("is a mapping", ""),
     };
-    (Key::Bad, Some(format!("a key {what}; accepted: text{hint}")))
+    format!("a key {what}; accepted: text{hint}")
 }
 
 /// Returns the value of a scalar by the core schema of YAML 1.2, except that only decimal numbers are numbers. `0x1f`,

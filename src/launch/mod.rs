@@ -11,8 +11,8 @@ mod preflight;
 mod start;
 mod write;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bottle_compose::sidecar::{CREDENTIALS, RESTART_ONCE_UP};
@@ -23,7 +23,7 @@ use bottle_plan::resolved::{AgentFacts, PipelockFacts};
 use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
 use bottle_provision::AgentContainer;
 use bottle_sidecars::agent;
-use bottle_verify::{Expected, Verify, VerifyError};
+use bottle_verify::{Expected, Prepared, Verify, VerifyError};
 
 pub use crate::launch_error::{LaunchCause, LaunchError, Step};
 
@@ -134,18 +134,27 @@ impl Launch<'_> {
         let agent = AgentContainer::new(self.engine(), &resolved, &trusted.certificate);
         let provision = || self.step(Step::Provision, || Ok(self.bottles.provisioner.provision(&agent)?));
         let is_late = self.bottles.provisioner.needs_services();
+        let expected = Expected::of(&document, agent::USER).ok_or(VerifyError::Unknown);
+        let expected = expected.map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
+        let prepared = Mutex::new(None);
+        // While sidecars are still starting. Without it, the verification takes longer and reports the error.
+        let prepare = || {
+            let waiting = Prepared::start(self.engine(), &expected, self.bottles.verify);
+            *prepared.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
+            Ok(())
+        };
+        let provide = || if is_late { Ok(()) } else { provision() };
         step(&*self.bottles.observer, Step::Up.as_str(), || {
-            start::start(self, &project, &document, || if is_late { Ok(()) } else { provision() })
+            start::start(self, &project, &document, || both(prepare, provide).map(drop))
         })?;
         if is_late {
             provision()?;
         }
-        let expected = Expected::of(&document, agent::USER).ok_or(VerifyError::Unknown);
-        let expected = expected.map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
+        let prepared = prepared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let ((), images) = both(
             || match self.bottles.verify {
                 Verify::Off => Ok(()),
-                _ => self.step(Step::Verify, || self.verify(&expected)),
+                _ => self.step(Step::Verify, || self.verify(&expected, prepared)),
             },
             || {
                 let finish = || {
@@ -181,10 +190,9 @@ impl Launch<'_> {
     }
 
     /// Attacks the bottle. Every credential of a sidecar is searched for in what the agent can read.
-    fn verify(&self, expected: &Expected) -> Result<(), LaunchCause> {
+    fn verify(&self, expected: &Expected, prepared: Option<Prepared>) -> Result<(), LaunchCause> {
         let secrets: Vec<&str> = self.ready.inputs.credentials.iter().map(|(_, value)| value.expose()).collect();
-        let found = bottle_verify::verify(self.engine(), expected, self.bottles.verify, &secrets)?;
-        found.into_result()?;
-        Ok(())
+        let found = bottle_verify::verify_prepared(self.engine(), expected, self.bottles.verify, &secrets, prepared)?;
+        Ok(found.into_result().map(drop)?)
     }
 }

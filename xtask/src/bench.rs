@@ -1,5 +1,7 @@
-//! Benchmarks: the pure part by `cargo bench`, and a launch and its teardown compared with plain `docker compose` of the same
-//! file, in interleaved rounds.
+//! Benchmarks: the pure part by `cargo bench`, and a launch, its commands and its teardown compared with plain `docker` and
+//! `docker compose` of the same file, in interleaved rounds.
+
+mod figures;
 
 mod many;
 
@@ -10,6 +12,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+
+use figures::{CLOSE, DOWN, Figures, LAUNCH, START, START_UNSEALED, STEP, UP, UP_WAIT};
 
 use crate::e2e;
 use crate::process::{Result, checked, output, root};
@@ -49,12 +53,6 @@ agents:
 /// The topologies that are measured: all sidecars, and pipelock alone.
 const TOPOLOGIES: [&str; 2] = ["full", "alone"];
 
-const UP_WAIT: &str = "bare up --detach --wait";
-const UP: &str = "bare up --detach";
-const DOWN: &str = "bare down";
-const LAUNCH: &str = "launch";
-const CLOSE: &str = "close";
-
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = root();
     if !arguments.engine_only && arguments.many.is_none() {
@@ -63,10 +61,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let pipelock = e2e::prepare(&root)?.ok_or("pipelock's image can be neither found nor pulled")?;
     // Many launches at the same time wait for the engine alone.
     let (profile, directory) = if arguments.many.is_some() { ("dev", "debug") } else { ("release", "release") };
-    let mut build = Command::new(env!("CARGO"));
-    checked(build.current_dir(&root).args(["build", "--profile", profile, "--quiet", "--examples"]))?;
-    let program = root.join("target").join(directory).join("examples/launch");
-    let bench = Bench { dir: root.join("target/bench"), program };
+    let build = ["build", "--profile", profile, "--quiet", "--package", "bottle", "--package", "xtask", "--examples"];
+    checked(Command::new(env!("CARGO")).current_dir(&root).args(build))?;
+    let programs = root.join("target").join(directory).join("examples");
+    let bench = Bench { dir: root.join("target/bench"), programs };
     fs::create_dir_all(&bench.dir)?;
     fs::write(bench.dir.join("bottle.yaml"), MANIFEST.replace("PIPELOCK", &pipelock))?;
     if let Some(count) = arguments.many {
@@ -89,6 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // The first launch builds the images. The kept one provides the file for the plain runs.
         bench.launch(topology, &kept(topology), &["--keep"], &mut Figures::default())?;
         bench.compose(topology, &["down", "--volumes"])?;
+        bench.write_unsealed(topology)?;
     }
     let measured = (0..arguments.runs).try_for_each(|round| -> Result<()> {
         for (topology, figures) in TOPOLOGIES.into_iter().zip(&mut figures) {
@@ -96,7 +95,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             for up in [UP_WAIT, UP] {
                 let words: Vec<&str> = up.split(' ').skip(1).collect();
                 figures.add(up, bench.compose(topology, &words)?);
+                if up == UP_WAIT {
+                    bench.part(figures, &["exec", "state", &kept(topology)])?;
+                }
                 figures.add(DOWN, bench.compose(topology, &["down", "--volumes"])?);
+            }
+            for (row, file) in [(START, "docker-compose.yml"), (START_UNSEALED, UNSEALED)] {
+                let project = format!("claude-bottle-{}", kept(topology));
+                bench.part(figures, &["start", row, &project, &format!("state/{}/{file}", kept(topology))])?;
+                bench.compose(topology, &["down", "--volumes"])?;
             }
         }
         Ok(())
@@ -110,12 +117,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let topologies: BTreeMap<&str, Value> =
         TOPOLOGIES.into_iter().zip(&figures).map(|(topology, figures)| (topology, figures.report())).collect();
     let cores = std::thread::available_parallelism()?.get();
-    let report = json!({"rounds": arguments.runs, "cores": cores, "topologies": topologies});
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    let report = json!({"rounds": arguments.runs, "cores": cores, "load_at_the_end": load, "topologies": topologies});
     fs::write(bench.dir.join("launch.json"), serde_json::to_string_pretty(&report)? + "\n")?;
     for (topology, figures) in TOPOLOGIES.into_iter().zip(&figures) {
         figures.print(topology);
+        let title = format!("bottle `{topology}`: median and p95 of {} rounds on {cores} cores", arguments.runs);
+        fs::write(bench.dir.join(format!("launch-{topology}.svg")), figures.chart(&title))?;
     }
-    println!("\nthe figures are in target/bench/launch.json");
+    println!("\n{cores} cores, load {load} at the end; the figures and charts are in target/bench");
     Ok(())
 }
 
@@ -124,22 +135,26 @@ fn kept(topology: &str) -> String {
     format!("bench-{topology}-kept")
 }
 
+/// The Compose file without seal and outlet.
+const UNSEALED: &str = "unsealed.json";
+
 struct Bench {
     dir: PathBuf,
-    program: PathBuf,
+    /// Directory of the examples.
+    programs: PathBuf,
 }
 
 impl Bench {
     /// Returns the program that manages the bottles of the benchmark.
     fn bottles(&self) -> Command {
-        let mut command = Command::new(self.program.with_file_name("bottles"));
+        let mut command = Command::new(self.programs.join("bottles"));
         command.current_dir(&self.dir).env("BENCH_TOKEN", "no-real-token").args(["--state-dir", "state"]);
         command
     }
 
     /// Launches a bottle and closes it, and adds the durations of both and of each step.
     fn launch(&self, topology: &str, slug: &str, more: &[&str], figures: &mut Figures) -> Result<()> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(self.programs.join("launch"));
         command.current_dir(&self.dir).env("BENCH_TOKEN", "no-real-token").stdin(Stdio::null());
         command.args(["--manifest", "bottle.yaml", "--agent", topology, "--state-dir", "state", "--slug", slug]);
         let printed = command.args(["--events", "json"]).args(more).args(["--", "true"]).output()?;
@@ -166,10 +181,30 @@ impl Bench {
         for event in events.iter().filter(|event| event["event"] == "step_finished") {
             if let (Some(name), Some(seconds)) = (event["name"].as_str(), event["seconds"].as_f64()) {
                 let name = name.split(" claude-bottle").next().unwrap_or(name).split(" /").next().unwrap_or(name);
-                figures.add(&format!("step: {name}"), seconds);
+                figures.add(&format!("{STEP}{name}"), seconds);
             }
         }
         Ok(())
+    }
+
+    /// Runs a part of the benchmark that uses the library, and adds the seconds that it prints after the name of a row.
+    fn part(&self, figures: &mut Figures, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(self.programs.join("bench_part"));
+        for line in output(command.current_dir(&self.dir).args(arguments))?.lines() {
+            let (seconds, row) = line.split_once(' ').ok_or("a part of the benchmark prints `SECONDS ROW`")?;
+            figures.add(row, seconds.parse()?);
+        }
+        Ok(())
+    }
+
+    /// Writes the Compose file of the kept bottle in which agent and pipelock own their network namespaces themselves.
+    fn write_unsealed(&self, topology: &str) -> Result<()> {
+        let dir = self.dir.join("state").join(kept(topology));
+        let mut compose = Command::new("docker");
+        compose.args(["compose", "--file"]).arg(dir.join("docker-compose.yml")).args(["config", "--format", "json"]);
+        let mut document: Value = serde_json::from_str(&output(&mut compose)?)?;
+        unseal(&mut document);
+        Ok(fs::write(dir.join(UNSEALED), document.to_string())?)
     }
 
     /// Runs Compose on the file of the kept bottle and returns the seconds that it took.
@@ -181,6 +216,27 @@ impl Bench {
         command.arg(self.dir.join("state").join(&slug).join("docker-compose.yml")).args(verb);
         output(&mut command)?;
         Ok(started.elapsed().as_secs_f64())
+    }
+}
+
+/// Removes the services that own network namespaces. Those that joined one get its networks, names and settings.
+fn unseal(document: &mut Value) {
+    let Some(services) = document["services"].as_object_mut() else { return };
+    let owners: BTreeMap<String, Value> =
+        ["seal", "outlet"].into_iter().filter_map(|name| Some((name.to_owned(), services.remove(name)?))).collect();
+    for service in services.values_mut().filter_map(Value::as_object_mut) {
+        let mode = service.get("network_mode").and_then(Value::as_str).unwrap_or_default();
+        if let Some(owner) = mode.strip_prefix("service:").and_then(|owner| owners.get(owner)) {
+            service.remove("network_mode");
+            for key in ["networks", "sysctls", "extra_hosts", "dns", "hostname"] {
+                if let Some(value) = owner.get(key) {
+                    service.insert(key.to_owned(), value.clone());
+                }
+            }
+        }
+        if let Some(after) = service.get_mut("depends_on").and_then(Value::as_object_mut) {
+            after.retain(|name, _| !owners.contains_key(name));
+        }
     }
 }
 
@@ -196,56 +252,20 @@ fn elapsed(from: f64, to: f64) -> f64 {
     if to < from { to + 86400.0 - from } else { to - from }
 }
 
-/// The seconds that each thing took, one number for each round.
-#[derive(Default)]
-struct Figures(BTreeMap<String, Vec<f64>>);
-
-impl Figures {
-    fn add(&mut self, name: &str, seconds: f64) {
-        self.0.entry(name.to_owned()).or_default().push(seconds);
-    }
-
-    /// Returns the value below which this percentage of the rounds is, or 0 without rounds.
-    fn percentile(&self, name: &str, percent: usize) -> f64 {
-        let mut sorted = self.0.get(name).cloned().unwrap_or_default();
-        sorted.sort_by(f64::total_cmp);
-        let last = sorted.len().saturating_sub(1);
-        sorted.get((last * percent).div_ceil(100)).copied().unwrap_or_default()
-    }
-
-    fn ratios(&self) -> [(&'static str, f64); 2] {
-        let ratio = |ours: &str, bare: &str| self.percentile(ours, 50) / self.percentile(bare, 50);
-        [("launch / bare up --wait", ratio(LAUNCH, UP_WAIT)), ("close / bare down", ratio(CLOSE, DOWN))]
-    }
-
-    fn report(&self) -> Value {
-        let figure = |name: &String| json!({"p50": self.percentile(name, 50), "p95": self.percentile(name, 95), "seconds": self.0.get(name)});
-        let all: BTreeMap<&String, Value> = self.0.keys().map(|name| (name, figure(name))).collect();
-        json!({"figures": all, "ratios_of_p50": BTreeMap::from(self.ratios())})
-    }
-
-    fn print(&self, topology: &str) {
-        println!("\nbottle `{topology}`, images present, seconds:                 p50    p95");
-        for name in self.0.keys() {
-            println!("  {name:<50} {:>6.2} {:>6.2}", self.percentile(name, 50), self.percentile(name, 95));
-        }
-        for (name, ratio) in self.ratios() {
-            println!("  {name:<50} {ratio:>6.2}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_values_that_were_measured() {
-        let mut figures = Figures::default();
-        (1..=10).rev().for_each(|seconds| figures.add("x", f64::from(seconds)));
-        let shown = [0, 50, 95, 100].map(|percent| figures.percentile("x", percent).to_string());
-        assert_eq!(shown, ["1", "6", "10", "10"]);
-        assert!(figures.percentile("y", 50).abs() < f64::EPSILON);
+    fn a_file_without_seal_keeps_the_networks() {
+        let mut document = json!({"services": {
+            "agent": {"network_mode": "service:seal", "depends_on": {"seal": {}, "egress": {}}},
+            "seal": {"networks": {"internal": null}, "dns": ["192.0.2.1"]},
+            "egress": {"networks": {"internal": null}},
+        }});
+        unseal(&mut document);
+        let agent = json!({"networks": {"internal": null}, "dns": ["192.0.2.1"], "depends_on": {"egress": {}}});
+        assert_eq!(document, json!({"services": {"agent": agent, "egress": {"networks": {"internal": null}}}}));
     }
 
     #[test]

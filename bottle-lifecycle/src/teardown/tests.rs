@@ -132,6 +132,26 @@ fn everything_is_undone_in_reverse_and_only_once() {
 }
 
 #[test]
+fn a_bottle_that_was_up_is_looked_at_once_and_one_that_was_not_again() {
+    for (status, looks) in [(Status::Ready, 1), (Status::Launching, 3)] {
+        let fixture = fixture();
+        let found = |kind| Answer::stdout(kind).once();
+        let answers = RecordingBackend::new()
+            .with_answer(Matcher::prefix(["network", "ls"]), found("n1"))
+            .with_answer(Matcher::prefix(["network", "inspect"]), Answer::stdout(r#"[{"Name":"n1"}]"#));
+        let (backend, engine) = engine(answers);
+        let file = fixture.journal(dead());
+        fixture.record_all(&file);
+        file.set_status(status).unwrap();
+        let report = tear_down(&engine, &file, &options());
+        assert!(report.is_clean(), "{report}");
+        let lines = backend.lines();
+        assert_eq!(lines.iter().filter(|line| line.contains("container ls")).count(), looks, "{status:?}: {lines:#?}");
+        assert!(lines.iter().any(|line| line.ends_with("network rm n1")), "{lines:#?}");
+    }
+}
+
+#[test]
 fn a_failed_call_stops_no_other_step_and_the_next_teardown_completes_it() {
     let calls = {
         let fixture = fixture();

@@ -1,4 +1,4 @@
-"""Starts the sidecar: checks the settings, opens the port, then loads the SDK, which is slow."""
+"""Starts the sidecar: checks the settings and opens the port. The first request loads the SDK, which is slow."""
 
 import asyncio
 import gc
@@ -28,8 +28,8 @@ def main() -> int:
 
 
 async def _serve(settings: Settings, queue: Queue) -> int:
-    endpoint = asyncio.get_running_loop().create_future()
-    http = server(Application(endpoint), settings.port)
+    application = Application()
+    http = server(application, settings.port)
 
     def stop(*_: object) -> None:
         http.should_exit = True
@@ -38,10 +38,12 @@ async def _serve(settings: Settings, queue: Queue) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
     async def run_endpoint() -> None:
+        # Half a second of processor time, which would slow down the launch of the bottle that this is a part of.
+        await application.asked.wait()
         tools = await asyncio.to_thread(_load_tools)
         manager = tools(settings, queue, lambda: http.should_exit).manager()
         async with manager.run():
-            endpoint.set_result(manager.handle_request)
+            application.endpoint.set_result(manager.handle_request)
             await asyncio.Event().wait()
 
     running = asyncio.create_task(run_endpoint())

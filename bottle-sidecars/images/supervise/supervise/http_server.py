@@ -1,4 +1,4 @@
-"""HTTP server: limits of connections and requests, the health check, and the MCP endpoint, which loads later."""
+"""HTTP server: limits of connections and requests, the health check, and the MCP endpoint, which is loaded late."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,14 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Application:
-    """Application that answers `/healthz` at once and `/mcp` when the endpoint is loaded."""
+    """Application that answers `/healthz` at once. The first request for `/mcp` loads the endpoint.
 
-    def __init__(self, endpoint: "asyncio.Future[App]") -> None:
-        self._endpoint = endpoint
+    It needs a running event loop.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.endpoint: asyncio.Future[App] = asyncio.get_running_loop().create_future()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -39,7 +43,8 @@ class Application:
             await _discard(receive)
             await _plain(send, 413, f"a request has at most {MAX_BODY_BYTES} bytes")
         else:
-            endpoint = await asyncio.shield(self._endpoint)
+            self.asked.set()
+            endpoint = await asyncio.shield(self.endpoint)
             await endpoint(scope, receive, send)
 
 

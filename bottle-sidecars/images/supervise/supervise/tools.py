@@ -1,4 +1,4 @@
-"""MCP tools. This module imports the SDK, which takes most of a second, so it is imported late."""
+"""MCP tools. This module imports the SDK, which takes half a second, so the first request imports it."""
 
 import asyncio
 import contextlib

@@ -254,6 +254,16 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
             self.assertEqual((await call).structured_content["status"], "pending")
         self.assertIn(b'"event":"stopped"', (self.base / "queue" / "audit.jsonl").read_bytes())
 
+    def test_the_first_request_loads_the_sdk(self) -> None:
+        library = "pydantic_core"
+        maps = Path(f"/proc/{self.server.pid}/maps")
+        self.assertEqual(self.http("GET", "/healthz")[0], 200)
+        self.assertEqual(self.http("GET", "/mcp")[0], 405)
+        time.sleep(1)
+        self.assertNotIn(library, maps.read_text())
+        self.assertEqual(self.post(_INITIALIZE)[0], 200)
+        self.assertIn(library, maps.read_text())
+
     def test_a_client_of_an_older_protocol_is_served(self) -> None:
         status, body = self.post(_INITIALIZE)
         self.assertEqual(status, 200)
