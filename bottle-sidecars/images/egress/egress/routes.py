@@ -148,7 +148,7 @@ class Ending:
 class Table:
     """A routing table.
 
-    `allow` has the hosts that pass. None: all, since the firewall decides. `temporary` has further ones, with their end.
+    `allow` has the hosts that pass. None: all, since the firewall decides. `temporary` has further hosts that end.
     `ports` has the ports of the hosts without routes: by name, or by `*.` and a domain, which stands for the domain and
     every name below it. A host that no entry covers is reached on the default ports.
     """
@@ -323,7 +323,8 @@ def _temporary(value: object) -> dict[str, Ending]:
     for index, item in enumerate(value):
         where = f"temporary[{index}]"
         keys = _mapping(item, where, {"host", "proposal", "until", "once"}, {"host", "proposal", "until"})
-        host, until, once = _value("allowed_host", keys["host"], f"{where}.host"), keys["until"], keys.get("once", False)
+        host = _value("allowed_host", keys["host"], f"{where}.host")
+        until, once = keys["until"], keys.get("once", False)
         if host.startswith("*.") or host in endings:
             raise RoutesError(f"{where}.host: must be one name, given once")
         if type(until) is not int or until < 0 or type(once) is not bool:
