@@ -204,7 +204,7 @@ impl OAuthSource {
         };
         let agent = client(self.timeout, self.proxy.as_deref()).map_err(unusable)?;
         let secrets = [stored.refresh.expose(), stored.access.expose()];
-        let body = json!({"grant_type": "refresh_token", "refresh_token": secrets[0], "client_id": self.client_id});
+        let body = json!({"client_id": self.client_id, "grant_type": "refresh_token", "refresh_token": secrets[0]});
         let answer: Answer = post(&agent, &self.token_url, &[("Accept", "application/json")], &body, &secrets)?;
         if answer.access_token.is_empty() {
             return Err(TokenError::Malformed { url: self.token_url.clone() });

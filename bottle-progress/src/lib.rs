@@ -52,10 +52,10 @@ impl StepDisplay {
     /// Prints a line to standard error, above the spinners. A closed standard error is no failure.
     pub fn print(&self, line: &str) {
         self.steps().printed = Instant::now();
-        let write = || drop(writeln!(std::io::stderr(), "{line}"));
-        match &self.bars {
-            Some(bars) => bars.suspend(write),
-            None => write(),
+        // `MultiProgress::suspend` panics when the terminal was closed, and a hidden display prints nothing.
+        match self.bars.as_ref().filter(|bars| !bars.is_hidden()) {
+            Some(bars) => drop(bars.println(line)),
+            None => drop(writeln!(std::io::stderr(), "{line}")),
         }
     }
 

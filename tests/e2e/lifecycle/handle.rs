@@ -113,8 +113,9 @@ fn life_under(runtime: &str) {
         let attached = site.attach(&slug(&name)).unwrap();
         let mut handle = bottle.handle().clone();
         if !has_journal {
-            // No label says which protections to expect.
+            // No label says which protections to expect, and in which order to start.
             assert!(handle.expected.take().is_some() && attached.verify(Verify::Quick).is_err());
+            assert!(handle.restart.take().is_some() && attached.give_credentials().is_err());
         }
         assert_eq!(attached.handle(), &handle);
         assert_eq!(attached.agent().unwrap().argv, agent.argv);
