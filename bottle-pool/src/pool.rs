@@ -64,7 +64,8 @@ struct State {
 }
 
 impl Pool {
-    /// Starts to launch `size` bottles of the plan in the background. Its slug is not used: each bottle gets one of its own.
+    /// Starts to launch `size` bottles of the plan in the background, at least one. The plan's slug is not used: each bottle gets
+    /// one of its own.
     ///
     /// Everything but workspace, prompt and credentials is as the plan says from the launch on, also variables that are
     /// forwarded to the agent and key files of git upstreams.
@@ -77,7 +78,7 @@ impl Pool {
         bottles.host().check(&plan)?;
         check(&plan)?;
         let empty = tempfile::tempdir().map_err(bottle::Error::Host)?;
-        let state = Mutex::default();
+        let (size, state) = (size.max(1), Mutex::default());
         let shared = Arc::new(Shared { bottles, plan, size, empty, state, changed: Condvar::new() });
         let start = |_| {
             let shared = Arc::clone(&shared);
