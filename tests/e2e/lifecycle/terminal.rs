@@ -139,6 +139,8 @@ fn session_under(runtime: &str) {
     // Ctrl-C goes to the program in the container. Launcher and bottle continue.
     terminal.press("\x03");
     terminal.wait_for("caught it");
+    // The engine's client listens for a new size only after its own request to set the first one was answered.
+    std::thread::sleep(Duration::from_secs(1));
     resize(&terminal.slave, 44, 122);
     terminal.press("typed\r");
     terminal.wait_for("<typed>");
