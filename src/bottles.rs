@@ -192,7 +192,7 @@ impl Bottles {
     /// Sets the pools from which the networks of new bottles take their subnets, or [`Subnets::Engine`]. Default: pools with
     /// room for some two thousand bottles. A subnet in the manifest is used as it is.
     ///
-    /// What a network of the engine or a route of this host uses is skipped. Processes and state roots can share the pools.
+    /// Addresses that a network of the engine or a route of this host uses are skipped. Processes and state roots can share the pools.
     #[must_use]
     pub fn with_subnets(mut self, subnets: Subnets) -> Self {
         self.subnets = subnets;

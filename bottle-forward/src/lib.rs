@@ -6,7 +6,7 @@
 //! started it is killed. It listens nowhere and connects only to the agent's loopback: the agent can answer a connection
 //! of the host, and open none.
 //!
-//! What the agent serves is as untrusted as the agent. A page that a browser shows from there is a program in that browser.
+//! A page from there is as untrusted as the agent: the browser that shows it runs the agent's program.
 
 mod frame;
 mod tunnel;

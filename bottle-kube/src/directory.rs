@@ -52,9 +52,9 @@ struct Generator {
 impl KubeBottles {
     /// Returns a bottle as the files of a directory for `kubectl apply -k`, by their paths. Nothing is applied.
     ///
-    /// What a launch hands over is in `ConfigMaps` and Secrets here, which the API server stores. The agent is not provisioned,
-    /// its workspace is empty, and nobody attacks the bottle before it is used; the gates still wait for the policies. The
-    /// Services get the first addresses of `addresses`, which must belong to the cluster's range and be free.
+    /// The material that a launch hands over is in `ConfigMaps` and Secrets here, which the API server stores. The agent is not
+    /// provisioned, its workspace is empty, and nobody attacks the bottle before it is used; the gates still wait for the
+    /// policies. The Services get the first addresses of `addresses`, which must belong to the cluster's range and be free.
     ///
     /// # Errors
     ///

@@ -16,19 +16,18 @@ use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use bottle_verify::{Verification, Verify, VerifyError};
 use bottle_workspace::{WorkError, WorkLimits, WorkspaceError};
 
-use crate::disk::DiskWatch;
+use crate::background::Background;
 use crate::hand_over::HandOverError;
 use crate::handle::Handle;
 use crate::health::{self, ServiceHealth};
 use crate::home::{Foreign, Home};
 use crate::journal::{Journal, JournalError, JournalFile, Status};
-use crate::limits::LimitWatch;
 use crate::owner::Liveness;
 use crate::recover::remove;
 use crate::renewal::{Renewal, Renewing};
 use crate::restart::StartOptions;
 use crate::teardown::{TeardownError, TeardownGuard, TeardownOptions, TeardownReport, tear_down};
-use crate::watch::HealthWatch;
+use crate::{disk, limits, watch};
 
 /// An error of a running bottle.
 #[derive(Debug, thiserror::Error)]
@@ -128,11 +127,9 @@ pub struct Bottle {
     /// True once the changed files were taken out.
     pub(crate) is_taken: AtomicBool,
     /// Dropped before the owner, so that it reports nothing of the teardown.
-    watch: Mutex<Option<HealthWatch>>,
-    /// Dropped before the owner as well. Only the process that launched the bottle has one.
-    disk: Mutex<Option<DiskWatch>>,
-    /// Like `disk`.
-    limit_watch: Mutex<Option<LimitWatch>>,
+    watch: Mutex<Option<Background>>,
+    /// Dropped before the owner as well. They watch limits, only in the process that launched the bottle.
+    limited: Mutex<Vec<Background>>,
     renewing: Mutex<Option<Renewing>>,
     ownership: Ownership,
     /// Options of starting it again.
@@ -161,27 +158,29 @@ impl Bottle {
             journal.handle = Some(handle.clone());
         })?;
         let names = guard.journal().names();
-        let limit = handle.expected.as_ref().and_then(|expected| expected.watched_disk);
-        let disk = Mutex::new(limit.map(|limit| DiskWatch::start(&engine, &names, limit, guard.observer())));
-        let limit_watch = Mutex::new(LimitWatch::start(&engine, &names, &handle.limits, &guard.observer()));
-        let (watch, sealed) = (Mutex::default(), Mutex::new(Some(Instant::now())));
-        let (limits, is_taken, renewing) = (WorkLimits::default(), AtomicBool::default(), Mutex::default());
-        let ownership = Ownership::Owned(guard);
-        let start = StartOptions::default();
-        Ok(Self {
+        let observer = guard.observer();
+        let disk = handle.expected.as_ref().and_then(|expected| expected.watched_disk);
+        let disk = disk.map(|limit| disk::watch(&engine, &names, limit, Arc::clone(&observer)));
+        let limited = disk.into_iter().chain(limits::watch(&engine, &names, &handle.limits, observer)).collect();
+        let bottle = Self::of(engine, names, handle, Ownership::Owned(guard));
+        Ok(Self { limited: Mutex::new(limited), sealed: Mutex::new(Some(Instant::now())), ..bottle })
+    }
+
+    /// Returns a handle that watches nothing yet.
+    fn of(engine: Engine, names: Names, handle: Handle, ownership: Ownership) -> Self {
+        Self {
             engine,
             names,
             handle,
-            limits,
-            is_taken,
-            watch,
-            disk,
-            limit_watch,
-            renewing,
+            limits: WorkLimits::default(),
+            is_taken: AtomicBool::default(),
+            watch: Mutex::default(),
+            limited: Mutex::default(),
+            renewing: Mutex::default(),
             ownership,
-            start,
-            sealed,
-        })
+            start: StartOptions::default(),
+            sealed: Mutex::default(),
+        }
     }
 
     /// Attaches to a bottle that another process launched, by its journal or, if the journal is lost, by the labels of
@@ -209,24 +208,7 @@ impl Bottle {
         };
         let observer = Arc::clone(&options.observer);
         let ownership = Ownership::Attached { root: root.clone(), layout, options };
-        let (watch, disk, limit_watch) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (renewing, sealed) = (Mutex::default(), Mutex::default());
-        let (limits, is_taken) = (WorkLimits::default(), AtomicBool::default());
-        let start = StartOptions::default();
-        let bottle = Self {
-            engine,
-            names,
-            handle,
-            limits,
-            is_taken,
-            watch,
-            disk,
-            limit_watch,
-            renewing,
-            ownership,
-            start,
-            sealed,
-        };
+        let bottle = Self::of(engine, names, handle, ownership);
         if let Err(BottleError::Unsealed { slug, problem }) = bottle.check_seal() {
             observer.event(&Event::Warning { message: format!("bottle `{slug}`: {problem}") });
         }
@@ -502,7 +484,7 @@ impl Bottle {
     /// A thread follows the event stream of the engine until the handle is closed or dropped, and calls `observer`. A
     /// second call replaces the observer.
     pub fn watch_health(&self, observer: Arc<dyn Observer>) {
-        let watch = HealthWatch::start(&self.engine, &self.names, observer);
+        let watch = watch::watch(&self.engine, &self.names, observer);
         drop(self.replace_watch(Some(watch)));
     }
 
@@ -519,7 +501,7 @@ impl Bottle {
         drop(std::mem::take(&mut *self.renewing.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 
-    fn replace_watch(&self, watch: Option<HealthWatch>) -> Option<HealthWatch> {
+    fn replace_watch(&self, watch: Option<Background>) -> Option<Background> {
         std::mem::replace(&mut *self.watch.lock().unwrap_or_else(PoisonError::into_inner), watch)
     }
 
@@ -534,8 +516,7 @@ impl Bottle {
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
         drop(self.replace_watch(None));
         self.stop_renewing();
-        drop(std::mem::take(&mut *self.limit_watch.lock().unwrap_or_else(PoisonError::into_inner)));
-        drop(std::mem::take(&mut *self.disk.lock().unwrap_or_else(PoisonError::into_inner)));
+        drop(std::mem::take(&mut *self.limited.lock().unwrap_or_else(PoisonError::into_inner)));
         let report = match &self.ownership {
             Ownership::Owned(guard) => guard.close(),
             Ownership::Attached { root, options, .. } => undo_all(&self.engine, root, &self.names, options)

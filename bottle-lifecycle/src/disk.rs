@@ -1,12 +1,13 @@
 //! Limit on the agent's files, where the engine has none.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bottle_engine::{Engine, EngineError};
-use bottle_exec::{CancelToken, Control, Event, Observer, chain};
+use bottle_exec::{Event, Observer, chain};
 use bottle_plan::{Names, Service};
+
+use crate::background::{Background, wait};
 
 /// Bounds of the time between two measurements.
 const OFTEN: Duration = Duration::from_secs(1);
@@ -16,52 +17,24 @@ const FASTEST: u64 = 2 << 30;
 /// The longest pause after a measurement that took long, which is nine times as long as it took.
 const RESTED: Duration = Duration::from_secs(300);
 
-/// A thread that measures what the agent has written, and pauses the agent beyond a limit. It ends when this is dropped.
+/// Starts a thread that measures what the agent has written, and pauses the agent beyond a limit.
 ///
 /// A measurement takes about 50 ms, and longer with very many files. They come the closer together the less is left of the
 /// limit, and take at most a tenth of the time.
-#[derive(Debug)]
-pub(crate) struct DiskWatch {
-    cancel: CancelToken,
-    thread: Option<JoinHandle<()>>,
+pub(crate) fn watch(engine: &Engine, names: &Names, limit: u64, observer: Arc<dyn Observer>) -> Background {
+    let container = names.container(Service::Agent);
+    Background::start(engine, move |engine| follow(engine, &container, limit, &*observer))
 }
 
-impl DiskWatch {
-    pub(crate) fn start(engine: &Engine, names: &Names, limit: u64, observer: Arc<dyn Observer>) -> Self {
-        let cancel = CancelToken::new();
-        let engine = engine.clone().with_control(Control::cancelled_by(cancel.clone()));
-        let (container, token) = (names.container(Service::Agent), cancel.clone());
-        let thread = thread::spawn(move || watch(&engine, &container, limit, &*observer, &token));
-        Self { cancel, thread: Some(thread) }
-    }
-}
-
-impl Drop for DiskWatch {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-        // An observer that closes the bottle does so in the thread itself.
-        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
-            _ = thread.join();
-        }
-    }
-}
-
-fn watch(engine: &Engine, container: &str, limit: u64, observer: &dyn Observer, cancel: &CancelToken) {
-    let (mut wait, mut was_broken) = (until_next(0, limit), false);
-    loop {
-        let until = Instant::now() + wait;
-        while Instant::now() < until {
-            if cancel.is_cancelled() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+fn follow(engine: &Engine, container: &str, limit: u64, observer: &dyn Observer) {
+    let (mut pause, mut was_broken) = (until_next(0, limit), false);
+    while wait(engine, pause) {
         let began = Instant::now();
         let written = measure(engine, container, limit, observer);
-        if cancel.is_cancelled() {
+        if engine.control().cancel().is_cancelled() {
             return;
         }
-        wait = until_next(*written.as_ref().unwrap_or(&0), limit).max((began.elapsed() * 9).min(RESTED));
+        pause = until_next(*written.as_ref().unwrap_or(&0), limit).max((began.elapsed() * 9).min(RESTED));
         match written {
             Ok(_) => was_broken = false,
             Err(_) if std::mem::replace(&mut was_broken, true) => {}

@@ -1,5 +1,6 @@
 //! The lifecycle of a running bottle: its handle, the journal of what was created, teardown and recovery.
 
+mod background;
 mod bottle;
 mod disk;
 mod hand_over;

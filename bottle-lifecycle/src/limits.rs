@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bottle_engine::{Engine, EngineError, Exec};
-use bottle_exec::{CancelToken, Control, Event, Observer, chain};
+use bottle_exec::{Event, Observer, chain};
 use bottle_plan::manifest::LimitsSpec;
 use bottle_plan::value::{ByteSize, Span};
 use bottle_plan::{Names, Service};
 use serde::Deserialize;
+
+use crate::background::{Background, wait};
 
 /// Prints the file in which egress keeps what the bottle has used. The builtins of the shell suffice.
 const SCRIPT: &str = "IFS= read -r line < /run/credentials/.usage && printf %s \"$line\"";
@@ -19,51 +20,25 @@ const SCRIPT: &str = "IFS= read -r line < /run/credentials/.usage && printf %s \
 const OFTEN: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(5);
 
-/// A thread that reports when a limit is near or reached, and pauses an agent that is idle. It ends when this is dropped.
+/// Starts a thread that reports when a limit is near or reached, and pauses an agent that is idle. `None`: the bottle has none of
+/// these limits.
 ///
 /// The limits themselves hold without it, except that on idle time: the agent's container ends by itself, and egress counts.
-#[derive(Debug)]
-pub(crate) struct LimitWatch {
-    cancel: CancelToken,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl LimitWatch {
-    /// Starts the thread. `None`: the bottle has none of these limits.
-    pub(crate) fn start(
-        engine: &Engine,
-        names: &Names,
-        limits: &LimitsSpec,
-        observer: &Arc<dyn Observer>,
-    ) -> Option<Self> {
-        if limits.time.is_none() && !limits.need_egress() {
-            return None;
-        }
-        let cancel = CancelToken::new();
-        let engine = engine.clone().with_control(Control::cancelled_by(cancel.clone()));
-        let mut watched = Watched {
-            agent: names.container(Service::Agent),
-            egress: names.container(Service::Egress),
-            limits: limits.clone(),
-            started: Instant::now(),
-            resumed: SystemTime::now(),
-            told: BTreeSet::new(),
-            engine,
-        };
-        let (token, observer) = (cancel.clone(), Arc::clone(observer));
-        let thread = thread::spawn(move || watched.follow(&*observer, &token));
-        Some(Self { cancel, thread: Some(thread) })
+pub(crate) fn watch(
+    engine: &Engine,
+    names: &Names,
+    limits: &LimitsSpec,
+    observer: Arc<dyn Observer>,
+) -> Option<Background> {
+    if limits.time.is_none() && !limits.need_egress() {
+        return None;
     }
-}
-
-impl Drop for LimitWatch {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-        // An observer that closes the bottle does so in the thread itself.
-        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
-            _ = thread.join();
-        }
-    }
+    let (agent, egress) = (names.container(Service::Agent), names.container(Service::Egress));
+    let (limits, started, resumed) = (limits.clone(), Instant::now(), SystemTime::now());
+    Some(Background::start(engine, move |engine| {
+        let engine = engine.clone();
+        Watched { engine, agent, egress, limits, started, resumed, told: BTreeSet::new() }.follow(&*observer);
+    }))
 }
 
 /// Use of a bottle's limits, as egress keeps it.
@@ -88,19 +63,12 @@ struct Watched {
 }
 
 impl Watched {
-    fn follow(&mut self, observer: &dyn Observer, cancel: &CancelToken) {
+    fn follow(&mut self, observer: &dyn Observer) {
         let often = self.limits.idle.map_or(SELDOM, |idle| (idle.duration() / 20).clamp(OFTEN, SELDOM));
         let mut was_broken = false;
-        loop {
-            let until = Instant::now() + often;
-            while Instant::now() < until {
-                if cancel.is_cancelled() {
-                    return;
-                }
-                thread::sleep(Duration::from_millis(20));
-            }
+        while wait(&self.engine, often) {
             let result = self.look();
-            if cancel.is_cancelled() {
+            if self.engine.control().cancel().is_cancelled() {
                 return;
             }
             match result {
@@ -207,7 +175,7 @@ const fn is_near(used: u64, allowed: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use bottle_engine::{EngineChoice, rehearsal};
-    use bottle_exec::{Answer, Matcher, RecordingBackend};
+    use bottle_exec::{Answer, Control, Matcher, RecordingBackend};
 
     use super::*;
 

@@ -2,46 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bottle_engine::{ContainerChange, ContainerEvent, ContainerState, Engine, PROJECT_LABEL};
-use bottle_exec::{CancelToken, Control, Event, Observer, chain};
+use bottle_exec::{Event, Observer, chain};
 use bottle_plan::Names;
 
+use crate::background::{Background, wait};
 use crate::health::{SERVICE, ServiceHealth, health};
 
 /// Pause before the next attempt after the engine broke off its event stream.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A thread that follows the engine's events of a bottle. It ends, with its client of the engine, when this is dropped.
-#[derive(Debug)]
-pub(crate) struct HealthWatch {
-    cancel: CancelToken,
-    thread: Option<JoinHandle<()>>,
+/// Starts a thread that follows the engine's events of a bottle.
+pub(crate) fn watch(engine: &Engine, names: &Names, observer: Arc<dyn Observer>) -> Background {
+    let names = names.clone();
+    Background::start(engine, move |engine| follow(engine, &names, &observer))
 }
 
-impl HealthWatch {
-    pub(crate) fn start(engine: &Engine, names: &Names, observer: Arc<dyn Observer>) -> Self {
-        let cancel = CancelToken::new();
-        let engine = engine.clone().with_control(Control::cancelled_by(cancel.clone()));
-        let (names, token) = (names.clone(), cancel.clone());
-        let thread = thread::spawn(move || follow(&engine, &names, &observer, &token));
-        Self { cancel, thread: Some(thread) }
-    }
-}
-
-impl Drop for HealthWatch {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-        // An observer that closes the bottle does so in the thread itself.
-        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
-            _ = thread.join();
-        }
-    }
-}
-
-fn follow(engine: &Engine, names: &Names, observer: &Arc<dyn Observer>, cancel: &CancelToken) {
+fn follow(engine: &Engine, names: &Names, observer: &Arc<dyn Observer>) {
     let reports = Arc::new(Mutex::new(Reports::default()));
     let mut was_broken = false;
     loop {
@@ -63,19 +42,15 @@ fn follow(engine: &Engine, names: &Names, observer: &Arc<dyn Observer>, cancel: 
         let result = engine.watch_containers(PROJECT_LABEL, &names.project(), since, look);
         // Only a rehearsal ends its stream without an error.
         let Err(error) = result else { return };
-        if cancel.is_cancelled() {
+        if engine.control().cancel().is_cancelled() {
             return;
         }
         if !std::mem::replace(&mut was_broken, true) {
             let message = format!("failed to watch bottle `{}`, trying again: {}", names.slug(), chain(&error));
             observer.event(&Event::Warning { message });
         }
-        let until = Instant::now() + PAUSE;
-        while Instant::now() < until {
-            if cancel.is_cancelled() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
+        if !wait(engine, PAUSE) {
+            return;
         }
     }
 }

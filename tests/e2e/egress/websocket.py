@@ -14,7 +14,7 @@ URL, KEY = sys.argv[1], sys.argv[2]
 
 
 def opened():
-    """Opens it, at the second attempt if the first gets no answer in time: the engine's resolver loses a query now and then."""
+    """Opens it, at the second attempt if the first gets no answer in time, which was seen a few times and never explained."""
     try:
         return connect(URL, additional_headers={"X-Api-Key": KEY}, max_size=None)
     except TimeoutError:
