@@ -28,8 +28,12 @@ fn launcher() {
     let count = AtomicUsize::new(0);
     let log = Mutex::new(fs::File::create(state.with_extension(format!("events-{slug}"))).unwrap());
     let observer = Arc::new(move |event: &Event| {
+        let event = serde_json::to_value(event).unwrap();
+        if !is_counted(&readable(&event)) {
+            return;
+        }
         let number = count.fetch_add(1, Ordering::SeqCst);
-        let mut line = serde_json::to_vec(event).unwrap();
+        let mut line = event.to_string().into_bytes();
         line.push(b'\n');
         std::io::Write::write_all(&mut *log.lock().unwrap(), &line).unwrap();
         if Some(number) == stop {
@@ -74,21 +78,27 @@ fn launch(state: &Path, slug: &str, stop: Option<usize>, after: u64) -> Option<i
     }
 }
 
-/// Returns the launcher's events as readable lines, in order.
+/// Returns the events that the launcher counted as readable lines, in order.
 fn events(state: &Path, slug: &str) -> Vec<String> {
     let text = fs::read_to_string(state.with_extension(format!("events-{slug}"))).unwrap();
-    let line = |line: &str| {
-        let event: serde_json::Value = serde_json::from_str(line).unwrap();
-        let kind = event["event"].as_str().unwrap_or_default();
-        let what = ["undo", "name", "label", "message"].iter().find_map(|key| event[key].as_str());
-        format!("{kind}: {}", what.unwrap_or_default())
-    };
-    text.lines().map(line).collect()
+    text.lines().map(|line| readable(&serde_json::from_str(line).unwrap())).collect()
+}
+
+fn readable(event: &serde_json::Value) -> String {
+    let kind = event["event"].as_str().unwrap_or_default();
+    let what = ["undo", "name", "label", "message"].iter().find_map(|key| event[key].as_str());
+    format!("{kind}: {}", what.unwrap_or_default())
 }
 
 /// Returns true for events at which a launcher is killed: every journal entry, command and step.
 fn is_point(event: &str) -> bool {
-    ["recorded: ", "command_finished: ", "step_finished: "].iter().any(|kind| event.starts_with(kind))
+    is_counted(event) && !event.starts_with("command_started: ")
+}
+
+/// Returns true for the events that each launch of a plan has in the same number. The others depend on time:
+/// progress, output, and the queries of something that is waited for.
+fn is_counted(event: &str) -> bool {
+    ["recorded: ", "command_started: ", "command_finished: ", "step_finished: "].iter().any(|kind| event.starts_with(kind))
         // Queries change nothing. Being killed after one is the same as being killed before the next command.
         && !["docker version", "docker info", "docker context", "inspect", "compose version"].iter().any(|it| event.contains(it))
 }
