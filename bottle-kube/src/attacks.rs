@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use bottle_compose::sidecar::PROBED_HOST;
 use bottle_exec::Stdin;
+use bottle_kube_render::Manifests;
 use bottle_verify::{Verification, read_attacks};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Kubectl, Target};
 use crate::error::KubeError;
-use crate::render::Manifests;
 
 /// An outside address that no host has (RFC 5737).
 const OUTSIDE: &str = "198.51.100.1";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bottle_engine::Exec;
 use bottle_exec::{Child, EnvValue, ExecError, ExitStatus, Output, Stdin, TerminalSize, chain, quote_text};
+use bottle_kube_render::{MAIN, VERIFY};
 use bottle_plan::Service;
 use bottle_verify::{Verification, VerifyError};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,6 @@ use crate::attacks::Attacks;
 use crate::client::{Kubectl, Target};
 use crate::error::KubeError;
 use crate::lease::Renewal;
-use crate::render::{MAIN, VERIFY};
 
 /// File with the variables of the agent's commands, in its container.
 pub(crate) const ENVIRONMENT: &str = "/run/bottle/env";

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle_exec::{Backend, Child, Command, Control, Output, Stdin, TerminalSize};
+use bottle_kube_render::object::Object;
 use serde_json::Value;
 
 use crate::error::KubeError;
-use crate::object::Object;
 
 /// Time limit of a request to the API server.
 const REQUEST: Duration = Duration::from_secs(60);

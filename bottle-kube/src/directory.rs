@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bottle_compose::{Sidecar, to_plain_yaml};
+use bottle_kube_render::{Delivery, render, to_yaml};
 use bottle_lifecycle::Owner;
 use bottle_plan::value::Subnet;
 use bottle_plan::{BottlePlan, SecretValue, Service};
@@ -12,8 +13,7 @@ use serde::Serialize;
 use crate::error::KubeError;
 use crate::launch::as_user;
 use crate::material::Material;
-use crate::render::{Delivery, render};
-use crate::{KubeBottles, KubeInputs, to_yaml};
+use crate::{KubeBottles, KubeInputs};
 
 /// A file of a directory for `kubectl apply -k`.
 #[derive(Debug, Clone, PartialEq, Eq)]

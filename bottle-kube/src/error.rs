@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use bottle_engine::EngineError;
 use bottle_exec::ExecError;
+use bottle_kube_render::RenderError;
 use bottle_provision::ProvisionError;
 use bottle_tls::TlsError;
 use bottle_verify::VerifyError;
 use bottle_workspace::WorkspaceError;
-
-use crate::RenderError;
 
 /// An error of a bottle on a cluster.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bottle_compose::{Sidecar, agent_argv};
 use bottle_exec::{Event, Observer, Stdin, chain, step};
+use bottle_kube_render::{Delivery, FILES, GATE, KubeOptions, MAIN, Manifests, VERIFY, render};
 use bottle_lifecycle::Owner;
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service, UserIds};
@@ -18,6 +19,7 @@ use bottle_sidecars::agent;
 use bottle_workspace::pack;
 use serde_json::{Value, json};
 
+use crate::Ownership;
 use crate::attacks::{Attacks, Surroundings};
 use crate::bottle::{Journal, KubeBottle, remove};
 use crate::client::{Kubectl, Target};
@@ -27,8 +29,6 @@ use crate::inputs::KubeInputs;
 use crate::lease::{self, Renewal};
 use crate::material::Material;
 use crate::pods::PodState;
-use crate::render::{Delivery, FILES, GATE, MAIN, Manifests, VERIFY, render};
-use crate::{KubeOptions, Ownership};
 
 /// Annotation, below the prefix, with the journal.
 const JOURNAL: &str = "journal";

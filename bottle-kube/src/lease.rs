@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use bottle_exec::chain;
+use bottle_kube_render::object::{LeaseSpec, Metadata, Object, Spec};
 use bottle_lifecycle::{Liveness, Owner};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -14,7 +15,6 @@ use time::macros::format_description;
 
 use crate::client::Kubectl;
 use crate::error::KubeError;
-use crate::object::{LeaseSpec, Metadata, Object, Spec};
 
 /// Name of the Lease.
 pub(crate) const NAME: &str = "owner";

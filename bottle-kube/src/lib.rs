@@ -1,46 +1,21 @@
-//! Bottles on Kubernetes. [`render`] turns a resolved plan into objects, without a cluster.
-//!
-//! # From a Compose project to a namespace
-//!
-//! | in the Compose project | on the cluster |
-//! | --- | --- |
-//! | project | namespace with Pod Security `restricted` |
-//! | service | Pod. In a shared one, the agent would share the network of its proxy |
-//! | internal network, seal | every connection denied, in both directions and for every Pod, and two policies for each connection that is allowed |
-//! | outlet | the ports of the policies of pipelock and git-gate |
-//! | names of services | `hostAliases` with the addresses of Services, and no resolver where there is no access to the outside |
-//! | bind mounts | files in memory, which the launcher hands over to an init container. For `kubectl apply -k`: `ConfigMaps` and Secrets |
-//! | health check | startup and readiness probe |
-//! | `runtime: runsc` | runtime class |
-//! | root in the agent's container | none: an init container makes the bundle of certificates, and git reads its rules by `GIT_CONFIG_SYSTEM` |
-//! | limit on processes | none: the kubelet has one for all Pods (`podPidsLimit`) |
-//! | limit on connections to pipelock | none: a policy does not count |
-//!
-//! # Policies that take effect late
-//!
-//! A Pod can run before its policies do. Each Pod therefore starts with an init container that waits until connections are
-//! refused that no policy allows: to the API server and, from the agent's Pod, to a canary that listens beside its proxy.
-//! Ingress is denied as well, so that the other end refuses a Pod that is too early.
+//! Bottles on Kubernetes. [`KubeBottles`] launches, lists, attaches and recovers them through `kubectl`. The objects are those of
+//! [`bottle_kube_render`], whose page says what becomes of each part of a Compose project.
 
 mod attacks;
 mod bottle;
 mod client;
 mod directory;
 mod error;
-mod gate;
 mod images;
 mod inputs;
 mod launch;
 mod lease;
 mod material;
-pub mod object;
-mod options;
 mod pods;
-mod render;
-mod yaml;
 
 pub use attacks::Attacks;
 pub use bottle::{Journal, KubeBottle, KubeExec};
+pub use bottle_kube_render::{Content, Delivery, File, KubeOptions, Manifests, RenderError, object, render, to_yaml};
 pub use client::{Kubectl, Target};
 pub use directory::DirectoryFile;
 pub use error::KubeError;
@@ -48,6 +23,3 @@ pub use images::{BuiltImages, ImageSource, KubeImages, NamedImages, ReadyImages}
 pub use inputs::KubeInputs;
 pub use launch::{KubeBottles, KubeSummary};
 pub use lease::Ownership;
-pub use options::KubeOptions;
-pub use render::{Content, Delivery, File, Manifests, RenderError, render};
-pub use yaml::to_yaml;

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use bottle_exec::quote_text;
 use bottle_files::tar::Packer;
+use bottle_kube_render::{COMPLETE, Content, File};
 use bottle_lifecycle::Owner;
 use bottle_plan::plan::GitAuth;
 use bottle_plan::resolved::{
@@ -17,10 +18,8 @@ use bottle_sidecars::{egress, git_gate, pipelock};
 use bottle_tls::{CaRole, CaSpec, CertificateAuthority, SystemRandom};
 
 use crate::error::KubeError;
-use crate::gate;
 use crate::images::KubeImages;
 use crate::inputs::KubeInputs;
-use crate::render::{Content, File};
 
 /// Directory that stands for the state directory in the facts of a launch. No file of this host is there.
 const ROOT: &str = "/bottle";
@@ -181,7 +180,7 @@ impl Material {
             add(crate::bottle::ENVIRONMENT.trim_start_matches('/'), &lines.collect::<String>(), 0o600)?;
         }
         // Last, so that everything before it is complete.
-        add(gate::COMPLETE, "", 0o644)?;
+        add(COMPLETE, "", 0o644)?;
         packer.finish().map_err(|error| unpacked(pod, &error))
     }
 }

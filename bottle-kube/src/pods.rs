@@ -1,8 +1,7 @@
 //! The state of a Pod, as the API server tells it.
 
+use bottle_kube_render::{GATE, MAIN};
 use serde_json::Value;
-
-use crate::render::{GATE, MAIN};
 
 /// The state of a Pod.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -87,9 +87,11 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ),
     ("bottle-pool", Some(&["bottle"])),
     ("bottle-progress", Some(&["bottle-exec"])),
+    ("bottle-kube-render", Some(&["bottle-plan", "bottle-compose", "bottle-sidecars", "bottle-verify"])),
     (
         "bottle-kube",
         Some(&[
+            "bottle-kube-render",
             "bottle-plan",
             "bottle-compose",
             "bottle-sidecars",

@@ -18,13 +18,13 @@ use crate::object::{
 };
 
 /// Name of the container that waits for the policies, and receives the Pod's files.
-pub(crate) const GATE: &str = "gate";
+pub const GATE: &str = "gate";
 /// Name of the main container.
-pub(crate) const MAIN: &str = "main";
+pub const MAIN: &str = "main";
 /// Name of the agent Pod's container that attacks from the agent's network.
-pub(crate) const VERIFY: &str = "verify";
+pub const VERIFY: &str = "verify";
 /// Path of a Pod's files in the containers that write them.
-pub(crate) const FILES: &str = "/bottle";
+pub const FILES: &str = "/bottle";
 /// Path of the directories of supervise in the gate.
 const STATE: &str = "/state";
 /// Path of the agent's certificates in the container that makes them.

@@ -1,7 +1,7 @@
 //! The program of the init container that each Pod starts with.
 
 /// Name of the file that says that the Pod's files are complete.
-pub(crate) const COMPLETE: &str = ".complete";
+pub const COMPLETE: &str = ".complete";
 
 /// Waits for each of its arguments: `open:HOST:PORT` until a connection is made, `blocked:HOST:PORT` until none is made three
 /// times in a row, `file:PATH` until the file exists.

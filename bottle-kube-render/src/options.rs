@@ -10,7 +10,7 @@ use crate::object::{IpBlock, PullPolicy};
 /// The settings of a cluster that the renderer needs.
 ///
 /// ```
-/// use bottle_kube::KubeOptions;
+/// use bottle_kube_render::KubeOptions;
 /// let options = KubeOptions { priority_class: Some("batch".into()), ..KubeOptions::default() };
 /// assert_eq!(options.runtime_class, "gvisor");
 /// ```

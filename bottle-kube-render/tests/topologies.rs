@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bottle_compose::Sidecar;
-use bottle_kube::{Content, Delivery, KubeOptions, Manifests, RenderError, render, to_yaml};
+use bottle_kube_render::{Content, Delivery, KubeOptions, Manifests, RenderError, render, to_yaml};
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::{Manifest, ResolvedPlan};
 use bottle_testing::plans;
