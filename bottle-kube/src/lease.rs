@@ -155,6 +155,13 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_is_what_the_api_describes() {
+        let lease = object("demo", &BTreeMap::new(), &Owner::of_process(std::process::id()));
+        let lease = serde_json::to_value(lease).unwrap();
+        assert_eq!(bottle_testing::kubernetes::ApiSchema::default().problems(&lease), [""; 0]);
+    }
+
+    #[test]
     fn a_time_has_the_format_of_the_api() {
         let time = now();
         assert!(time.len() == 27 && time.ends_with('Z') && time.as_bytes()[19] == b'.', "{time}");

@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod e2e;
+mod kubernetes;
 mod process;
 mod schema;
 
@@ -37,6 +38,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Write the schema of the objects that a bottle has on a cluster, from the cluster of kubectl's current context.
+    KubernetesSchema(kubernetes::Arguments),
     /// Write the generated files: the manifest's JSON Schema, and the grammars that the sidecars load.
     Schema(schema::Arguments),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
             ]);
             process::checked(cargo.args(arguments))
         }
+        Task::KubernetesSchema(arguments) => kubernetes::run(&arguments),
         Task::Schema(arguments) => schema::run(&arguments).map_err(Into::into),
     };
     match done {
