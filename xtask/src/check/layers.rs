@@ -86,6 +86,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
         ]),
     ),
     ("bottle-pool", Some(&["bottle"])),
+    ("bottle-fleet", Some(&["bottle", "bottle-kube"])),
     ("bottle-progress", Some(&["bottle-exec"])),
     ("bottle-kube-render", Some(&["bottle-plan", "bottle-compose", "bottle-sidecars", "bottle-verify"])),
     (
