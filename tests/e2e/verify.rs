@@ -1,7 +1,8 @@
 //! The verification: a launch that attacks its own bottle refuses every weakened one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use bottle::exec::Event;
 use bottle::exec::engine::{Capability, Exec};
 use bottle::plan::Service;
 use bottle::verify::{Outcome, VerifyError};
@@ -89,41 +90,56 @@ fn every_protection_of_a_bottle_holds_under_gvisor() {
     holds_under("runsc");
 }
 
-/// Asserts that most quick verifications take at most `bound` milliseconds.
-fn takes_little_time_under(runtime: &str, bound: u128) {
+/// Asserts that a quick verification adds at most 250 ms to most launches, and prints how long later ones take.
+fn takes_little_time_under(runtime: &str) {
     needs_runtime(runtime);
-    let lab = Lab::new(&format!("verify-time-{runtime}"));
     let git = "git: {upstreams: [{name: app, url: 'https://outside.test/app.git', token: VERIFY_TOKEN}]}";
     let manifest = format!("runtime: {runtime}\n{BOTTLE}\n{git}");
-    let bottle = lab.options().with_host(host_with_token()).launch(lab.plan(&manifest, "")).unwrap();
-    assert_eq!(bottle.health().unwrap().len(), 7, "every sidecar runs");
-    let mut took: Vec<u128> = (0..15)
-        .map(|_| {
+    let (mut added, mut later) = (Vec::new(), Vec::new());
+    for round in 0..5 {
+        let lab = Lab::new(&format!("verify-time-{runtime}-{round}"));
+        let steps = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&steps);
+        let observer = move |event: &Event| {
+            if let Event::StepFinished { step, duration, .. } = event
+                && step == "verify the protections"
+            {
+                told.lock().unwrap().push(duration.as_millis());
+            }
+        };
+        let options = lab.options().with_host(host_with_token()).with_verification(Verify::Quick);
+        let bottle = options.with_observer(Arc::new(observer)).launch(lab.plan(&manifest, "")).unwrap();
+        assert_eq!(bottle.health().unwrap().len(), 7, "every sidecar runs");
+        let step = steps.lock().unwrap().clone();
+        assert_eq!(step.len(), 1, "a launch verifies once: {step:?}");
+        added.extend(step);
+        for _ in 0..3 {
             let found = bottle.verify(Verify::Quick).unwrap();
             assert!(found.holds(), "{found}");
-            found.took.as_millis()
-        })
-        .collect();
-    took.sort_unstable();
-    let (fastest, median, slowest) = (took[0], took[7], took[14]);
+            later.push(found.took.as_millis());
+        }
+        assert!(bottle.close().unwrap().is_clean());
+    }
+    for times in [&mut added, &mut later] {
+        times.sort_unstable();
+    }
     figure(format_args!(
-        "a quick verification of every sidecar under {runtime}: median {median} ms, {fastest} to {slowest}"
+        "a quick verification of every sidecar under {runtime} adds {} ms to a launch (median of 5; {} to {}); later ones take {} ms (median of 15; {} to {})",
+        added[2], added[0], added[4], later[7], later[0], later[14]
     ));
-    assert!(median <= bound, "the median of {took:?} ms is more than {bound}");
-    assert!(bottle.close().unwrap().is_clean());
+    assert!(added[2] <= 250, "the median of {added:?} ms is more than 250");
 }
 
 #[test]
 #[ignore = "needs a container engine"]
 fn a_quick_verification_is_measured() {
-    takes_little_time_under("runc", 250);
+    takes_little_time_under("runc");
 }
 
-/// The median was 290 ms, which is above the 250 ms that a verification may add to a launch.
 #[test]
 #[ignore = "needs a container engine with the runtime runsc"]
 fn a_quick_verification_is_measured_under_gvisor() {
-    takes_little_time_under("runsc", 500);
+    takes_little_time_under("runsc");
 }
 
 /// Launches a weakened bottle, and returns the protections that the launch found missing. Nothing is left of it.

@@ -1,8 +1,8 @@
 //! Benchmarks: the pure part by `cargo bench`, and a launch, its commands and its teardown compared with plain `docker` and
 //! `docker compose` of the same file, in interleaved rounds.
 
+mod cold;
 mod figures;
-
 mod many;
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use figures::{CLOSE, DOWN, Figures, LAUNCH, START, START_UNSEALED, STEP, UP, UP_WAIT};
+use figures::{CLOSE, DOWN, Figures, LAUNCH, SEED_DOWN, START, START_UNSEALED, STEP, UP, UP_WAIT};
 
 use crate::e2e;
 use crate::process::{Result, checked, output, root};
@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// Only launch this number of bottles of each topology, all alive at once.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=500))]
     many: Option<u16>,
+    /// Only build all images anew. Removes the engine's whole build cache and the images of bottles first.
+    #[arg(long, conflicts_with = "many")]
+    cold: bool,
 }
 
 const MANIFEST: &str = "
@@ -55,7 +58,7 @@ const TOPOLOGIES: [&str; 2] = ["full", "alone"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let root = root();
-    if !arguments.engine_only && arguments.many.is_none() {
+    if !(arguments.engine_only || arguments.cold || arguments.many.is_some()) {
         checked(Command::new(env!("CARGO")).current_dir(&root).args(["bench", "--quiet", "--workspace"]))?;
     }
     let pipelock = e2e::prepare(&root)?.ok_or("pipelock's image can be neither found nor pulled")?;
@@ -67,6 +70,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let bench = Bench { dir: root.join("target/bench"), programs };
     fs::create_dir_all(&bench.dir)?;
     fs::write(bench.dir.join("bottle.yaml"), MANIFEST.replace("PIPELOCK", &pipelock))?;
+    if arguments.cold {
+        return cold::run(&bench.dir, bench.launcher("full", "bench-cold"));
+    }
     if let Some(count) = arguments.many {
         for topology in TOPOLOGIES {
             // The first launch builds the images.
@@ -89,6 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bench.compose(topology, &["down", "--volumes"])?;
         bench.write_unsealed(topology)?;
     }
+    bench.write_seed()?;
     let measured = (0..arguments.runs).try_for_each(|round| -> Result<()> {
         for (topology, figures) in TOPOLOGIES.into_iter().zip(&mut figures) {
             bench.launch(topology, &format!("bench-{topology}-{round}"), &[], figures)?;
@@ -105,6 +112,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 bench.part(figures, &["start", row, &project, &format!("state/{}/{file}", kept(topology))])?;
                 bench.compose(topology, &["down", "--volumes"])?;
             }
+        }
+        // Each takes the two times ten seconds after which Compose kills what does not end.
+        if round < SEED_ROUNDS {
+            bench.compose_file(TOPOLOGIES[0], SEED, &["up", "--detach"])?;
+            figures[0].add(SEED_DOWN, bench.compose_file(TOPOLOGIES[0], SEED, &["down", "--volumes"])?);
         }
         Ok(())
     });
@@ -138,6 +150,12 @@ fn kept(topology: &str) -> String {
 /// The Compose file without seal and outlet.
 const UNSEALED: &str = "unsealed.json";
 
+/// The stand-in for the document of the earlier Python system: no init process and no health checks.
+const SEED: &str = "seed.json";
+
+/// Most rounds in which the stand-in is measured.
+const SEED_ROUNDS: u8 = 3;
+
 struct Bench {
     dir: PathBuf,
     /// Directory of the examples.
@@ -152,11 +170,17 @@ impl Bench {
         command
     }
 
-    /// Launches a bottle and closes it, and adds the durations of both and of each step.
-    fn launch(&self, topology: &str, slug: &str, more: &[&str], figures: &mut Figures) -> Result<()> {
+    /// Returns the command that launches a bottle.
+    fn launcher(&self, topology: &str, slug: &str) -> Command {
         let mut command = Command::new(self.programs.join("launch"));
         command.current_dir(&self.dir).env("BENCH_TOKEN", "no-real-token").stdin(Stdio::null());
         command.args(["--manifest", "bottle.yaml", "--agent", topology, "--state-dir", "state", "--slug", slug]);
+        command
+    }
+
+    /// Launches a bottle and closes it, and adds the durations of both and of each step.
+    fn launch(&self, topology: &str, slug: &str, more: &[&str], figures: &mut Figures) -> Result<()> {
+        let mut command = self.launcher(topology, slug);
         let printed = command.args(["--events", "json"]).args(more).args(["--", "true"]).output()?;
         let text = String::from_utf8_lossy(&printed.stderr).into_owned();
         if !printed.status.success() {
@@ -207,13 +231,26 @@ impl Bench {
         Ok(fs::write(dir.join(UNSEALED), document.to_string())?)
     }
 
+    /// Writes the stand-in for the earlier system's document of the kept bottle with all sidecars.
+    fn write_seed(&self) -> Result<()> {
+        let dir = self.dir.join("state").join(kept(TOPOLOGIES[0]));
+        let mut document: Value = serde_json::from_str(&fs::read_to_string(dir.join(UNSEALED))?)?;
+        as_in_the_seed(&mut document);
+        Ok(fs::write(dir.join(SEED), document.to_string())?)
+    }
+
     /// Runs Compose on the file of the kept bottle and returns the seconds that it took.
     fn compose(&self, topology: &str, verb: &[&str]) -> Result<f64> {
+        self.compose_file(topology, "docker-compose.yml", verb)
+    }
+
+    /// Runs Compose on a file in the directory of the kept bottle and returns the seconds that it took.
+    fn compose_file(&self, topology: &str, file: &str, verb: &[&str]) -> Result<f64> {
         let slug = kept(topology);
         let started = Instant::now();
         let mut command = Command::new("docker");
         command.args(["compose", "--project-name", &format!("claude-bottle-{slug}"), "--file"]);
-        command.arg(self.dir.join("state").join(&slug).join("docker-compose.yml")).args(verb);
+        command.arg(self.dir.join("state").join(&slug).join(file)).args(verb);
         output(&mut command)?;
         Ok(started.elapsed().as_secs_f64())
     }
@@ -236,6 +273,27 @@ fn unseal(document: &mut Value) {
         }
         if let Some(after) = service.get_mut("depends_on").and_then(Value::as_object_mut) {
             after.retain(|name, _| !owners.contains_key(name));
+        }
+    }
+}
+
+/// Takes init processes, health checks and stop settings away, lets dependencies only order the start, and lets the agent's
+/// first process be one that ignores the signal to stop.
+fn as_in_the_seed(document: &mut Value) {
+    let Some(services) = document["services"].as_object_mut() else { return };
+    for (name, service) in services.iter_mut() {
+        let Some(service) = service.as_object_mut() else { continue };
+        for key in ["init", "healthcheck", "stop_grace_period", "stop_signal"] {
+            service.remove(key);
+        }
+        if let Some(after) = service.get_mut("depends_on").and_then(Value::as_object_mut) {
+            for dependency in after.values_mut() {
+                dependency["condition"] = json!("service_started");
+            }
+        }
+        if name == "agent" {
+            service.insert("entrypoint".to_owned(), json!(["sleep", "infinity"]));
+            service.remove("command");
         }
     }
 }
@@ -266,6 +324,18 @@ mod tests {
         unseal(&mut document);
         let agent = json!({"networks": {"internal": null}, "dns": ["192.0.2.1"], "depends_on": {"egress": {}}});
         assert_eq!(document, json!({"services": {"agent": agent, "egress": {"networks": {"internal": null}}}}));
+    }
+
+    #[test]
+    fn the_stand_in_for_the_seed_has_no_init_and_no_health_check() {
+        let mut document = json!({"services": {
+            "agent": {"init": true, "command": ["x"], "depends_on": {"egress": {"condition": "service_healthy"}}},
+            "egress": {"healthcheck": {}, "stop_grace_period": "2s", "image": "a"},
+        }});
+        as_in_the_seed(&mut document);
+        let agent =
+            json!({"entrypoint": ["sleep", "infinity"], "depends_on": {"egress": {"condition": "service_started"}}});
+        assert_eq!(document, json!({"services": {"agent": agent, "egress": {"image": "a"}}}));
     }
 
     #[test]

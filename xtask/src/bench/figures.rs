@@ -18,13 +18,17 @@ const EXEC_BARE: &str = "docker exec of true";
 pub(super) const START: &str = "create and start";
 pub(super) const START_UNSEALED: &str = "create and start, no seal and outlet";
 
+/// The removal of a stand-in for the document of the earlier Python system.
+pub(super) const SEED_DOWN: &str = "down of the seed's stand-in";
+
 /// Beginning of the name of a step's row.
 pub(super) const STEP: &str = "step: ";
 
 /// The ratios that are reported: a name, our row, and the row that it is compared with.
-const RATIOS: [(&str, &str, &str); 4] = [
+const RATIOS: [(&str, &str, &str); 5] = [
     ("launch / bare up --wait", LAUNCH, UP_WAIT),
     ("close / bare down", CLOSE, DOWN),
+    ("down of the seed's stand-in / close", SEED_DOWN, CLOSE),
     ("exec of true / docker exec", EXEC, EXEC_BARE),
     ("start with / without seal and outlet", START, START_UNSEALED),
 ];

@@ -15,6 +15,9 @@ use crate::process::{Result, output};
 /// Most commands at the same time.
 const AT_ONCE: usize = 8;
 
+/// Attempts at each launch. On a busy machine one can miss a time limit.
+const ATTEMPTS: usize = 3;
+
 /// Memory of the machine that has to stay free, in MiB. No further bottle is launched below it.
 const RESERVE: f64 = 2048.0;
 
@@ -41,13 +44,14 @@ pub(super) struct Programs<'a> {
 pub(super) fn run(programs: &Programs<'_>, topology: &str, count: usize) -> Result<()> {
     let free_before = free()?;
     let launched = Mutex::new(Vec::<Launched>::new());
+    let failures = Mutex::new(Vec::<String>::new());
     let began = Instant::now();
     let result = at_once((0..count).collect(), |number| {
         if free()? < RESERVE {
             return Ok(());
         }
         let slug = format!("many-{topology}-{number}");
-        let seconds = (programs.launch)(&slug)?;
+        let Some(seconds) = attempt(programs, &slug, &failures)? else { return Ok(()) };
         let used = f64::max(free_before - free()?, 0.0);
         let mut launched = launched.lock().map_err(|_| "another launch panicked")?;
         let alive = u32::try_from(launched.len())? + 1;
@@ -55,7 +59,7 @@ pub(super) fn run(programs: &Programs<'_>, topology: &str, count: usize) -> Resu
         launched.push(Launched { slug, alive, seconds, used });
         Ok(())
     });
-    let launched = launched.into_inner()?;
+    let (launched, failures) = (launched.into_inner()?, failures.into_inner()?);
     let launching = began.elapsed().as_secs_f64();
     // They are removed whatever happens.
     let measured = result.and_then(|()| measure(programs, &launched));
@@ -63,12 +67,9 @@ pub(super) fn run(programs: &Programs<'_>, topology: &str, count: usize) -> Resu
     let slugs: Vec<&str> = launched.iter().map(|one| one.slug.as_str()).collect();
     let removed = at_once(slugs, |slug| output((programs.bottles)().args(["down", slug])).map(drop));
     let closing = began.elapsed().as_secs_f64();
-    let (services, answered) = measured?;
-    removed?;
     let left = left(topology)?;
-    if !left.is_empty() {
-        return Err(format!("after the end there are still: {}", left.join(", ")).into());
-    }
+    let (services, answered) =
+        measured.as_ref().map_or((Value::Null, 0), |(services, answered)| (services.clone(), *answered));
     let each = launched.last().map_or(0.0, |one| one.used / f64::from(one.alive));
     let points: Vec<Value> =
         launched.iter().map(|one| json!({"alive": one.alive, "seconds": one.seconds, "used_mib": one.used})).collect();
@@ -77,15 +78,36 @@ pub(super) fn run(programs: &Programs<'_>, topology: &str, count: usize) -> Resu
         "topology": topology, "asked": count, "alive": launched.len(), "answered": answered, "at_once": AT_ONCE,
         "cores": thread::available_parallelism()?.get(), "load_at_the_end": load.trim(),
         "mib_per_bottle": each, "mib_per_service": services, "launching_seconds": launching,
-        "closing_seconds": closing, "left": left, "launches": points,
+        "closing_seconds": closing, "left": left, "failed_launches": failures, "launches": points,
     });
     fs::write(programs.dir.join(format!("many-{topology}.json")), serde_json::to_string_pretty(&report)? + "\n")?;
     fs::write(programs.dir.join(format!("many-{topology}.svg")), chart(topology, &launched))?;
     println!(
-        "{} of {count} bottles `{topology}` alive at once, each answered; {each:.0} MiB each; up in {launching:.0} s, gone in {closing:.0} s",
-        launched.len()
+        "{} of {count} bottles `{topology}` alive at once, {answered} answered; {each:.0} MiB each; up in {launching:.0} s, gone in {closing:.0} s; {} launches failed",
+        launched.len(),
+        failures.len()
     );
+    measured?;
+    removed?;
+    if !left.is_empty() {
+        return Err(format!("after the end there are still: {}", left.join(", ")).into());
+    }
     Ok(())
+}
+
+/// Launches a bottle, again if it fails, and returns the seconds of the launch that succeeded. `None` if none did.
+fn attempt(programs: &Programs<'_>, slug: &str, failures: &Mutex<Vec<String>>) -> Result<Option<f64>> {
+    for _ in 0..ATTEMPTS {
+        match (programs.launch)(slug) {
+            Ok(seconds) => return Ok(Some(seconds)),
+            Err(error) => {
+                let lines: Vec<String> = error.to_string().lines().rev().take(3).map(ToOwned::to_owned).collect();
+                println!("  {slug} failed: {}", lines.join(" | "));
+                failures.lock().map_err(|_| "another launch panicked")?.push(format!("{slug}: {}", lines.join(" | ")));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Runs a command in each bottle. Returns the mean memory of each service in MiB, and the number of answers.
