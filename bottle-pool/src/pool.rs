@@ -1,7 +1,9 @@
 //! The pool: threads that launch bottles, and those that are ready.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -56,11 +58,17 @@ struct State {
     ready: VecDeque<Bottle>,
     /// Number of launches that are under way.
     launching: usize,
-    /// Error of the last launch, until somebody is told.
-    failure: Option<LaunchError>,
+    /// Error or panic of the last launch, until somebody is told.
+    failure: Option<Failure>,
     /// Number of launches in a row that failed.
     failures: u32,
     is_closed: bool,
+}
+
+enum Failure {
+    Error(LaunchError),
+    /// A fault of the program, such as one in a caller's provisioner. It continues in the thread that waits for the bottle.
+    Panic(Box<dyn Any + Send>),
 }
 
 impl Pool {
@@ -129,14 +137,12 @@ impl Pool {
         self.shared.lock().is_closed = true;
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
-            // A launch that panicked has removed its bottle.
             _ = thread.join();
         }
         let left = std::mem::take(&mut self.shared.lock().ready);
         thread::scope(|scope| {
             let closing: Vec<_> = left.iter().map(|bottle| scope.spawn(|| bottle.close())).collect();
-            let closed =
-                closing.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let closed = closing.into_iter().map(|one| one.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
             closed.collect::<Vec<_>>().into_iter().try_for_each(|closed| Ok(closed.map(drop)?))
         })
     }
@@ -162,8 +168,13 @@ impl Shared {
                 self.changed.notify_all();
                 return Ok(bottle);
             }
-            if let Some(error) = state.failure.take() {
-                return Err(error.into());
+            match state.failure.take() {
+                Some(Failure::Error(error)) => return Err(error.into()),
+                Some(Failure::Panic(panic)) => {
+                    drop(state);
+                    panic::resume_unwind(panic);
+                }
+                None => {}
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -179,7 +190,10 @@ impl Shared {
             }
             state.launching += 1;
             drop(state);
-            let launched = self.launch();
+            let launched = match panic::catch_unwind(AssertUnwindSafe(|| self.launch())) {
+                Ok(launched) => launched.map_err(Failure::Error),
+                Err(panic) => Err(Failure::Panic(panic)),
+            };
             state = self.lock();
             state.launching -= 1;
             match launched {
@@ -311,6 +325,31 @@ mod tests {
         for key in ["workspace.mode", "secrets", "git.upstreams[0].deploy_key"] {
             assert!(text.contains(key), "{text}");
         }
+        assert!(bottles.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_panic_of_a_launch_reaches_the_one_who_waits_and_the_pool_goes_on() {
+        #[derive(Debug)]
+        struct Broken(std::sync::atomic::AtomicBool);
+        impl bottle::Provisioner for Broken {
+            fn provision(&self, _: &bottle::AgentContainer<'_>) -> Result<(), bottle::ProvisionError> {
+                assert!(self.0.swap(true, std::sync::atomic::Ordering::Relaxed), "a fault of the provisioner");
+                Ok(())
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (_, bottles) = bottles(dir.path());
+        let bottles = bottles.with_provisioner(Arc::new(Broken(false.into())));
+        let pool = Pool::start(bottles.clone(), plan(&bottles, ""), 1).unwrap();
+        let taken = panic::catch_unwind(AssertUnwindSafe(|| pool.take(&Take::default())));
+        let text = taken.unwrap_err().downcast_ref::<&str>().map(|text| (*text).to_owned());
+        assert_eq!(text.as_deref(), Some("a fault of the provisioner"));
+        // The next one is launched a second later, and the one that panicked is gone.
+        let bottle = pool.take(&Take::default()).unwrap();
+        assert_eq!(bottles.list().unwrap().into_keys().filter(|slug| slug == bottle.slug()).count(), 1);
+        pool.close().unwrap();
+        bottle.close().unwrap();
         assert!(bottles.list().unwrap().is_empty());
     }
 
