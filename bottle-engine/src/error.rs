@@ -137,6 +137,12 @@ pub(crate) fn says_not_there(output: &Output) -> bool {
     !lines.is_empty() && lines.iter().all(not_there)
 }
 
+/// Returns true if a failed command reports that an object is already being removed. Docker: "removal of container x is already
+/// in progress"; Podman waits by itself.
+pub(crate) fn says_under_way(output: &Output) -> bool {
+    output.stderr.text().contains("is already in progress")
+}
+
 /// Returns true if a failed command reports that addresses are in use. Docker: "Pool overlaps with other one on this address
 /// space", "networks have overlapping IPv4"; Podman: "subnet 10.0.0.0/28 is already used on the host or by another config".
 pub(crate) fn says_overlap(output: &Output) -> bool {

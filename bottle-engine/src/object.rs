@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bottle_exec::Command;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::client::{Engine, parse};
-use crate::error::{EngineError, says_not_there, says_overlap};
+use crate::error::{EngineError, says_not_there, says_overlap, says_under_way};
 use crate::state::ContainerState;
+
+/// Longest time for which a removal that another client began is waited for, and time between two looks.
+const UNDER_WAY: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A kind of object on an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -271,8 +277,7 @@ impl Engine {
     /// Returns an error when the object exists and cannot be removed.
     pub fn remove(&self, kind: ObjectKind, name: &str) -> Result<bool, EngineError> {
         let command = self.removal(kind).with_arg(name).with_label(format!("remove {kind} {name}"));
-        let there = self.run_if_there(&command)?;
-        Ok(there.is_some())
+        self.removed(&command)
     }
 
     /// Removes objects of one kind with one command. Containers are killed first and their anonymous volumes are removed
@@ -286,7 +291,24 @@ impl Engine {
             return Ok(());
         }
         let command = self.removal(kind).with_args(names).with_label(format!("remove {kind} {}", names.join(" ")));
-        self.run_if_there(&command).map(drop)
+        self.removed(&command).map(drop)
+    }
+
+    /// Runs a removal. Waits for one that another client began, such as one whose launcher was killed meanwhile. Returns true
+    /// if there was something to remove.
+    fn removed(&self, command: &Command) -> Result<bool, EngineError> {
+        let until = Instant::now() + UNDER_WAY;
+        loop {
+            let output = self.run_any(command)?;
+            let is_over = output.status.is_success() || Instant::now() >= until;
+            if !is_over && says_under_way(&output) && !self.control.cancel().is_cancelled() {
+                thread::sleep(PAUSE);
+            } else if !output.status.is_success() && says_not_there(&output) {
+                return Ok(false);
+            } else {
+                return Ok(output.success(command).map(|_| true)?);
+            }
+        }
     }
 
     fn removal(&self, kind: ObjectKind) -> Command {

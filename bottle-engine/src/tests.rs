@@ -389,6 +389,17 @@ fn removing_a_missing_object_succeeds_and_a_real_failure_is_an_error() {
 }
 
 #[test]
+fn a_removal_that_another_client_began_is_waited_for() {
+    let under_way = "Error response from daemon: removal of container a is already in progress\n";
+    let gone = "Error response from daemon: No such container: a\n";
+    let engine = answering([
+        ("container rm", Answer::exit(1).with_stderr(under_way).once()),
+        ("container rm", Answer::exit(1).with_stderr(gone)),
+    ]);
+    assert!(!engine.remove(ObjectKind::Container, "a").unwrap());
+}
+
+#[test]
 fn output_that_cannot_be_parsed_is_quoted_with_its_command() {
     let engine = answering([("network inspect", Answer::stdout("<html>a proxy's page</html>"))]);
     let error = engine.network("n").unwrap_err().to_string();
