@@ -124,10 +124,14 @@ impl Watched {
     fn look_at_idle(&mut self, idle: Span, active: f64) -> Result<Option<Event>, EngineError> {
         let active = Duration::try_from_secs_f64(active).unwrap_or_default();
         let since = (UNIX_EPOCH + active).max(self.resumed);
-        let (used, allowed) = (since.elapsed().unwrap_or_default().as_secs(), idle.duration().as_secs());
+        let (mut used, allowed) = (since.elapsed().unwrap_or_default().as_secs(), idle.duration().as_secs());
         if !is_near(used, allowed) {
             self.told.retain(|(limit, _)| *limit != "idle");
             return Ok(None);
+        }
+        // No agent is paused without the event that announces it, however late this look is.
+        if !self.told.contains(&("idle", false)) {
+            used = used.min(allowed.saturating_sub(1));
         }
         let agent = self.agent.clone();
         if used >= allowed && self.engine.container(&agent)?.is_some_and(|state| state.status == "running") {
@@ -235,12 +239,18 @@ mod tests {
         assert_eq!((told(&mut bottle), paused(&backend)), (vec![("idle".to_owned(), false)], 0));
         let (mut bottle, backend) = watched(used(1, 1, ago(101)), limits);
         bottle.resumed = ago(500);
+        assert_eq!(
+            (told(&mut bottle), paused(&backend)),
+            (vec![("idle".to_owned(), false)], 0),
+            "it is announced first"
+        );
         assert_eq!((told(&mut bottle), paused(&backend)), (vec![("idle".to_owned(), true)], 1));
         // It runs again, though nobody but a person can have let it.
         assert_eq!((told(&mut bottle), paused(&backend)), (vec![], 1));
         assert!(bottle.resumed > ago(5));
         assert_eq!((told(&mut bottle), paused(&backend)), (vec![], 1));
         bottle.resumed = ago(500);
+        assert_eq!((told(&mut bottle), paused(&backend)), (vec![("idle".to_owned(), false)], 1));
         assert_eq!((told(&mut bottle), paused(&backend)), (vec![("idle".to_owned(), true)], 2));
     }
 
