@@ -63,6 +63,11 @@ enum Action {
         /// The bottle.
         slug: Slug,
     },
+    /// Print the smallest `egress` of a manifest that covers what the bottle used, and how it changes what it may do.
+    Suggest {
+        /// The bottle.
+        slug: Slug,
+    },
     /// Run a command in the agent's container. Default: the agent's own command.
     Exec {
         /// The bottle.
@@ -161,6 +166,10 @@ fn run(args: Args, cancel: &CancelToken, output: &Output) -> Result<u8, String> 
             Ok(0)
         }
         Action::Why { json, slug } => why(&site, &slug, json),
+        Action::Suggest { slug } => {
+            say(site.suggest(&slug).map_err(text)?.to_string().trim_end());
+            Ok(0)
+        }
         // The first Ctrl-C stops the command, and then the processes that it started in the container.
         Action::Exec { slug, command } => exec(&site, &slug, command, output),
         Action::Cp { from, to } => copy(&site, &from, &to),

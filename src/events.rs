@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 
-use bottle_events::{AuditSink, BottleEvent, EventFile, EventLog, EventStream};
+use bottle_events::{AuditSink, BottleEvent, EventFile, EventLog, EventStream, Suggestion};
 use bottle_plan::{Slug, StateLayout};
 
 use crate::Bottles;
@@ -32,6 +33,19 @@ impl Bottles {
         let audit = |sink: AuditSink| self.audit(slug, follow, sink);
         let io = |source| JournalError::Io { doing: "read", path, source }.into();
         if follow { stream.follow(audit, io, each) } else { stream.read(audit, io, each) }
+    }
+
+    /// Returns the smallest `egress` of a manifest that covers the requests in the log of a bottle, which runs or was taken
+    /// down. The log of each service is limited to some megabytes, and the oldest requests are removed first.
+    ///
+    /// # Errors
+    ///
+    /// As [`logs`](Bottles::logs), and if the bottle has no state under this root.
+    pub fn suggest(&self, slug: &Slug) -> crate::Result<Suggestion> {
+        let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug))?;
+        let (sender, lines) = mpsc::channel();
+        self.audit(slug, false, move |line| _ = sender.send(line))?;
+        Ok(Suggestion::new(&plan, lines.try_iter()))
     }
 
     /// Returns this with an observer that also writes each event to the file of a bottle, once the flag is set.

@@ -385,7 +385,7 @@ pub use agent::agent_command;
 pub use bottle_compose as compose;
 pub use bottle_conformance as conformance;
 pub use bottle_engine::{Engine, EngineChoice, EngineError};
-pub use bottle_events::{BottleEvent, EventKind, EventLog, EventRecord, EventSource};
+pub use bottle_events::{BottleEvent, EventKind, EventLog, EventRecord, EventSource, Suggestion};
 pub use bottle_lifecycle as lifecycle;
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};

@@ -2,14 +2,16 @@
 //!
 //! The sidecars print audit lines, and the launcher appends an [`EventRecord`] for each of its events to a file. A
 //! [`BottleEvent`] is either, with its time and kind. `Bottles::events` of the crate `bottle` reads both. The JSON Schema is
-//! `schema/event.schema.json`.
+//! `schema/event.schema.json`. A [`Suggestion`] is the smallest part of a manifest that covers the requests among them.
 
 mod event;
 mod event_log;
 mod file;
 mod stream;
+mod suggestion;
 
 pub use event::{BottleEvent, EventKind, EventSource, json_schema};
 pub use event_log::{Beside, EventLog, EventRecord};
 pub use file::EventFile;
 pub use stream::{AuditSink, EventStream};
+pub use suggestion::Suggestion;

@@ -33,6 +33,7 @@
 //! ```
 
 pub mod manifest;
+mod narrow;
 pub mod plan;
 mod prepare;
 pub mod resolved;

@@ -251,7 +251,7 @@ impl Paths<'_> {
     }
 }
 
-fn proxy(bottle: &BottleSpec) -> ProxyPlan {
+pub(crate) fn proxy(bottle: &BottleSpec) -> ProxyPlan {
     let egress = &bottle.egress;
     let routed = egress.routes.iter().map(|route| route.host.to_allowed());
     let allow: BTreeSet<AllowedHost> = egress.allow.iter().map(|entry| entry.host.clone()).chain(routed).collect();
@@ -263,7 +263,7 @@ fn proxy(bottle: &BottleSpec) -> ProxyPlan {
     }
 }
 
-fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
+pub(crate) fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
     if !bottle.egress.has_proxy() && !bottle.limits.need_egress() {
         return None;
     }

@@ -139,6 +139,74 @@ fn pip_and_npm_installs_take_at_most_half_longer_than_direct() {
     lab.close(&bottle);
 }
 
+/// The packages' settings, more hosts than they need, and a route that nothing uses.
+const WIDE: &str = "\
+env:
+  PIP_INDEX_URL: https://pypi.example.com/simple/
+  PIP_DISABLE_PIP_VERSION_CHECK: \"1\"
+  NPM_CONFIG_REGISTRY: https://npm.example.com/
+  NPM_CONFIG_UPDATE_NOTIFIER: \"false\"
+egress:
+  allow: ['*.example.com', outside.test]
+  routes:
+    - {name: api, host: api.anthropic.com, paths: [/echo], inject: {token: E2E_API_KEY, scheme: header}}
+";
+
+#[test]
+#[ignore = "needs a container engine"]
+fn what_pip_and_npm_used_is_suggested_and_only_that_works_then() {
+    let image = packages_image();
+    let launch = |lab: &Lab, lines: &str| {
+        let whole = lab.manifest(lines, "").replace("python3-requests]", "python3-venv]");
+        let options = lab.options().with_host(host_with(&[("E2E_API_KEY", "sk-ant-api03-REAL-of-the-wide-bottle")]));
+        let bottle = options.launch(lab.plan_of(&whole)).unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
+        let network = bottle.names().egress_network();
+        lab.outside.connect(&network);
+        let packages = Packages::start(lab, &image, &network);
+        (bottle, packages)
+    };
+    let app = "mkdir ~/app; cat > ~/app/package.json <<'end'\n";
+    let prepare = format!("{GET_NPM}; {app}{}end", include_str!("../images/packages/package.json"));
+    let code = |bottle: &Bottle, url: &str| {
+        sh(bottle, &format!("curl -s -m 20 -o /dev/null -w '%{{http_code}}' {url}")).stdout
+    };
+
+    let lab = Lab::new("wide");
+    let (bottle, packages) = launch(&lab, WIDE);
+    inside(&bottle, &prepare);
+    inside(&bottle, PIP);
+    inside(&bottle, NPM);
+    let suggestion = lab.options().suggest(bottle.slug()).unwrap();
+    let text = suggestion.to_string();
+    figure(format_args!("{} requests; suggested:\n{text}", suggestion.usage.requests));
+    let section =
+        "egress:\n  allow:\n    - files.example.com\n    - npm.example.com\n    - pypi.example.com\n  dlp: block\n";
+    assert!(text.ends_with(section), "{text}");
+    for closed in ["*.example.com on ports 80, 443", "outside.test on ports 80, 443", "api.anthropic.com:443"] {
+        assert!(text.contains(&format!("#   - closes {closed}")), "{closed}: {text}");
+    }
+    assert!(!text.contains("#   +"), "{text}");
+    drop(packages);
+    lab.close(&bottle);
+    // A program says the same of the bottle that is gone.
+    let mut program = bottle_testing::lab::example("bottles");
+    program.arg("--state-dir").arg(lab.state_root().path()).args(["suggest", &lab.slug]);
+    assert_eq!(run(&mut program).ok(), text.trim_end());
+
+    let lab = Lab::new("locked");
+    let env = WIDE.split("egress:").next().unwrap();
+    let (bottle, packages) = launch(&lab, &format!("{env}{}", &text[text.find("egress:").unwrap()..]));
+    inside(&bottle, &prepare);
+    inside(&bottle, PIP);
+    inside(&bottle, NPM);
+    assert!(packages.take_requests().requests() >= 600);
+    for url in ["https://other.example.com/", "https://outside.test/echo", "https://api.anthropic.com/echo"] {
+        assert_eq!(code(&bottle, url), "403", "{url}");
+    }
+    drop(packages);
+    lab.close(&bottle);
+}
+
 /// The image with the packages. Where they could not be fetched, the variable holds the reason.
 #[track_caller]
 fn packages_image() -> String {

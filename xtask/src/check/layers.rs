@@ -19,7 +19,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-compose", Some(&["bottle-plan"])),
     ("bottle-exec", Some(&["bottle-values"])),
     ("bottle-engine", Some(&["bottle-exec"])),
-    ("bottle-events", Some(&["bottle-exec", "bottle-sidecars"])),
+    ("bottle-events", Some(&["bottle-plan", "bottle-posture", "bottle-compose", "bottle-exec", "bottle-sidecars"])),
     ("bottle-conformance", Some(&["bottle-exec"])),
     ("bottle-forge", Some(&["bottle-plan", "bottle-files", "bottle-lifecycle"])),
     ("bottle-workspace", Some(&["bottle-plan", "bottle-exec", "bottle-files"])),
