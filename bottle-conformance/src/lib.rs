@@ -12,6 +12,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -86,6 +87,9 @@ const RULES: &[(&str, Rule)] = &[
     ("waiting for a live command can be cancelled", live_cancel),
     ("a live command can have a terminal, whose size can change", live_terminal),
     ("a live command with a secret in an argument is refused", live_secret),
+    ("a command of the standard library has the arguments, variables and directory of the backend's own", process),
+    ("a command of the standard library has no secret in an argument", process_secret),
+    ("no command of the standard library is returned for a missing program", process_not_found),
 ];
 
 /// Timeout that is longer than any rule needs.
@@ -506,6 +510,58 @@ fn live_secret(backend: &dyn Backend) -> Seen {
     }
 }
 
+/// Returns the command of the standard library. `None` if the backend runs nothing on this host.
+fn process_of(backend: &dyn Backend, command: &Command) -> Result<Option<std::process::Command>, ExecError> {
+    match backend.process(command) {
+        Err(ExecError::Backend { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn process(backend: &dyn Backend) -> Seen {
+    // The streams and the timeout are not used.
+    let script = r#"printf '<%s>' "$1" "$2" "$(pwd)" "$TOKEN" "$(env | grep -c ^COMPOSE_)"; cat; echo why >&2; exit 3"#;
+    let command = Command::new("sh").with_args(["-c", script, "name", "two words", ""]).with_cwd("/usr");
+    let command = command.with_env("TOKEN", SecretValue::new("hunter2 hunter2"));
+    let command = command.with_timeout(Duration::ZERO).with_output(OutputPolicy::Discard);
+    let Some(mut process) = process_of(backend, &command).map_err(|error| error.to_string())? else { return Ok(()) };
+    let shows = process.get_args().any(|word| word.to_string_lossy().contains("hunter2"));
+    expect("whether its arguments show a secret", &shows, &false)?;
+    let streams = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = streams.spawn().map_err(|error| error.to_string())?;
+    let mut stdin = child.stdin.take().ok_or("no standard input")?;
+    stdin.write_all(b"input").map_err(|error| error.to_string())?;
+    drop(stdin);
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let wanted = "<two words><></usr><hunter2 hunter2><0>input";
+    expect("standard output", &text(&output.stdout), &wanted.to_owned())?;
+    expect("standard error", &text(&output.stderr), &"why\n".to_owned())?;
+    expect("the status", &output.status.code(), &Some(3))
+}
+
+fn process_secret(backend: &dyn Backend) -> Seen {
+    let command = sh(":").with_hidden(SecretValue::new("hunter2 hunter2")).with_arg("hunter2 hunter2");
+    match process_of(backend, &command) {
+        Ok(None) | Err(ExecError::SecretInArguments { .. }) => Ok(()),
+        Ok(Some(_)) => Err("it was returned".to_owned()),
+        Err(other) => Err(format!("it was refused for another reason, {}", command.scrub(&other.to_string()))),
+    }
+}
+
+fn process_not_found(backend: &dyn Backend) -> Seen {
+    let command = Command::new("conformance-no-such-program");
+    match process_of(backend, &command) {
+        Ok(None) | Err(ExecError::NotFound { .. }) => Ok(()),
+        // A wrapper, which reports the missing program as a shell does.
+        Ok(Some(mut process)) => {
+            let status = process.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            expect("the status", &status.map_err(|error| error.to_string())?.code(), &Some(127))
+        }
+        Err(other) => Err(other.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -548,6 +604,10 @@ mod tests {
         fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
             self.0.spawn(&command.clone().wrapped_in("env", ["WRAPPED=yes"]), control)
         }
+
+        fn process(&self, command: &Command) -> Result<std::process::Command, ExecError> {
+            self.0.process(&command.clone().wrapped_in("env", ["WRAPPED=yes"]))
+        }
     }
 
     #[test]
@@ -559,11 +619,36 @@ mod tests {
 
     /// Proves that the suite can fail.
     #[test]
-    fn a_backend_that_runs_nothing_breaks_all_rules_but_three() {
+    fn a_backend_that_runs_nothing_keeps_only_the_rules_about_refusals() {
         let violations = check(&RecordingBackend::new()).unwrap_err();
-        let kept: Vec<_> =
+        let mut kept: Vec<_> =
             RULES.iter().map(|(rule, _)| *rule).filter(|rule| violations.iter().all(|it| it.rule != *rule)).collect();
+        // It has no process of this host.
+        kept.retain(|rule| !rule.contains("of the standard library"));
         let refusals = ["nothing starts once cancelled", "a secret in an argument is refused"];
         assert_eq!(kept, [&refusals[..], &["a live command with a secret in an argument is refused"]].concat());
+    }
+
+    /// Hands out commands that have nothing but their words.
+    #[derive(Debug)]
+    struct Careless;
+
+    impl Backend for Careless {
+        fn run(&self, command: &Command, _: &Control) -> Result<Output, ExecError> {
+            Err(ExecError::Cancelled { command: command.brief() })
+        }
+
+        fn process(&self, command: &Command) -> Result<std::process::Command, ExecError> {
+            let mut process = std::process::Command::new(command.program());
+            process.args(command.args());
+            Ok(process)
+        }
+    }
+
+    #[test]
+    fn a_careless_command_of_the_standard_library_is_found() {
+        for rule in [process, process_secret, process_not_found] {
+            assert!(rule(&Careless).is_err());
+        }
     }
 }
