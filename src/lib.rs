@@ -40,6 +40,9 @@
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
+//! `egress: {mode: learn}` allows every host and records each request. [`Bottles::suggest`] then prints the smallest allowlist
+//! that covers what the agent used.
+//!
 //! # How do I limit what the agent may ask of a host?
 //!
 //! Add a route instead, with paths, methods, or both. As the host of a route, `*.example.net` is a *label wildcard*: it

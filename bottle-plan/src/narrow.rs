@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::BottlePlan;
-use crate::manifest::{AllowSpec, BottleSpec, EgressSpec, InjectScheme, InjectSpec, Inspect, RequestScan, RouteSpec};
+use crate::manifest::{
+    AllowSpec, BottleSpec, EgressMode, EgressSpec, InjectScheme, InjectSpec, Inspect, RequestScan, RouteSpec,
+};
 use crate::plan::{Injection, InjectionValue, Route};
 use crate::prepare;
 use crate::value::{AllowedHost, DEFAULT_PORTS};
@@ -30,6 +32,7 @@ impl BottlePlan {
             scan_requests: self.proxy.scan_requests,
             dlp: egress.map(|egress| egress.dlp),
             on_denied: egress.map(|egress| egress.on_denied).unwrap_or_default(),
+            mode: EgressMode::Enforce,
         }
     }
 

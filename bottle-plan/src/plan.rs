@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::manifest::PromptMode;
 use crate::manifest::{
-    DeployKeySpec, Forge, GitIdentity, LimitsSpec, NetworksSpec, OnDenied, Provider, PushSpec, RequestScan, Runtime,
-    SecretsMode, WorkspaceMode,
+    DeployKeySpec, EgressMode, Forge, GitIdentity, LimitsSpec, NetworksSpec, OnDenied, Provider, PushSpec, RequestScan,
+    Runtime, SecretsMode, WorkspaceMode,
 };
 use crate::name::{AgentName, BottleName, Names};
 use crate::value::{
@@ -146,6 +146,9 @@ pub struct EgressPlan {
     /// The consequence of a request to a host that is not allowed.
     #[serde(default)]
     pub on_denied: OnDenied,
+    /// The hosts that the agent may reach.
+    #[serde(default)]
+    pub mode: EgressMode,
     /// The hosts of pipelock's `allow` that a person allowed for a limited time. A launch has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub temporary: BTreeMap<AllowedHost, TemporaryHost>,
@@ -448,6 +451,11 @@ impl BottlePlan {
     pub fn error_at(&self, mistakes: impl IntoIterator<Item = (String, String)>) -> ManifestError {
         let mistakes = mistakes.into_iter().map(|(key, text)| ManifestMistake::new(key, &text)).collect();
         self.source.origin.error(mistakes)
+    }
+
+    /// Returns true if the agent may reach every host whose name has a public address.
+    pub fn learns(&self) -> bool {
+        self.egress.as_ref().is_some_and(|egress| egress.mode == EgressMode::Learn)
     }
 
     /// Returns the maximum number of the agent's processes and threads. Default: 4096.

@@ -291,6 +291,7 @@ pub(crate) fn egress(bottle: &BottleSpec, key: &str) -> Option<EgressPlan> {
         dlp: bottle.egress.dlp.unwrap_or(RequestScan::Block),
         dlp_of_hosts,
         on_denied: bottle.egress.on_denied,
+        mode: bottle.egress.mode,
         temporary: BTreeMap::new(),
     })
 }

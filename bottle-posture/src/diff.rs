@@ -75,6 +75,8 @@ impl Posture {
     pub fn diff(&self, other: &Self) -> PostureDiff {
         let mut changes = Changes::default();
         let (allowed, allowed_by_other) = (Allowed::of(self), Allowed::of(other));
+        let (on, off) = ("opens EVERY HOST on ports 80, 443", "closes every host that is not listed");
+        changes.switch(self.is_open, other.is_open, on, off);
         changes.reach(&allowed, &allowed_by_other);
         changes.sets(&injections(self), &injections(other), |(credential, place)| {
             [
@@ -504,6 +506,7 @@ struct Allowed<'a> {
     routes: BTreeMap<&'a str, Vec<&'a RoutePosture>>,
     content: BTreeSet<&'a str>,
     hosts: BTreeSet<AllowedHost>,
+    is_open: bool,
 }
 
 impl<'a> Allowed<'a> {
@@ -522,6 +525,7 @@ impl<'a> Allowed<'a> {
                 .chain(posture.routes.iter().map(|route| route.host.to_allowed()))
                 .collect(),
             routes,
+            is_open: posture.is_open,
         }
     }
 
@@ -534,7 +538,8 @@ impl<'a> Allowed<'a> {
             return routes.iter().flat_map(|route| parts(route)).collect();
         }
         let open = covering(host).filter_map(|pattern| self.open.get(pattern.as_str()));
-        Reach::everything(&open.flatten().copied().collect())
+        let everywhere = DEFAULT_PORTS.into_iter().filter(|_| self.is_open);
+        Reach::everything(&open.flatten().copied().chain(everywhere).collect())
     }
 
     /// Returns the kind of inspection for a host. The pattern for exactly this host decides, or else a wildcard that

@@ -52,6 +52,9 @@ pub struct Posture {
     /// The search for credentials of single hosts and domains.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dlp_of_hosts: BTreeMap<AllowedHost, RequestScan>,
+    /// `true` if the agent may reach every host with a public address, on ports 80 and 443.
+    #[serde(default)]
+    pub is_open: bool,
     /// The consequence of a request to a host that is not allowed.
     #[serde(default)]
     pub on_denied: OnDenied,
@@ -241,6 +244,7 @@ impl Posture {
             scan_requests: plan.proxy.scan_requests,
             dlp: plan.egress.as_ref().map(|egress| egress.dlp),
             dlp_of_hosts: plan.egress.as_ref().map(|egress| egress.dlp_of_hosts.clone()).unwrap_or_default(),
+            is_open: plan.learns(),
             on_denied: plan.egress.as_ref().map(|egress| egress.on_denied).unwrap_or_default(),
             temporary: temporary(plan),
             max_connections: plan.egress.is_none().then(|| plan.max_connections()),
@@ -403,7 +407,13 @@ impl fmt::Display for Posture {
         };
         writeln!(f, "Bottle {}, agent {} ({kernel}).", self.slug, self.agent)?;
         writeln!(f, "\nIt may reach, over HTTP and through pipelock:")?;
-        if self.open_hosts.is_empty() && self.routes.is_empty() {
+        if self.is_open {
+            writeln!(
+                f,
+                "  EVERY HOST WITH A PUBLIC ADDRESS on ports 80, 443: THE BOTTLE IS OPEN (`egress.mode: learn`)"
+            )?;
+        }
+        if !self.is_open && self.open_hosts.is_empty() && self.routes.is_empty() {
             writeln!(f, "  nothing")?;
         }
         let content: BTreeSet<_> = self.content.iter().collect();
@@ -528,7 +538,7 @@ impl Posture {
             RequestScan::Warn => writeln!(f, "{scanned} findings are logged.")?,
             RequestScan::Block => writeln!(f, "{scanned} findings are refused.")?,
         }
-        if hosts.is_empty() { Ok(()) } else { self.search(f) }
+        if hosts.is_empty() && !self.is_open { Ok(()) } else { self.search(f) }
     }
 
     /// Describes the search for credentials in what the agent sends.

@@ -49,6 +49,7 @@ fn steps() -> Vec<(&'static str, String, String)> {
     vec![
         step("nothing", "egress: {allow: [a.example.com]}", "egress: {allow: [a.example.com]}"),
         step("a host more", "egress: {allow: [a.example.com]}", "egress: {allow: [a.example.com, b.example.com]}"),
+        step("every host", "egress: {allow: [a.example.com]}", "egress: {allow: [a.example.com], mode: learn}"),
         step(
             "a host below a wildcard",
             "egress: {allow: ['*.example.com']}",
@@ -199,6 +200,15 @@ fn every_change_is_told_in_words_with_its_direction() {
         write!(shown, "{what}\n{}and back\n{}\n", old.diff(&new), new.diff(&old)).unwrap();
     }
     insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn a_bottle_that_learns_is_open_to_every_host() {
+    let text = of("egress: {allow: [a.example.com], mode: learn}").to_string();
+    assert!(text.contains("EVERY HOST WITH A PUBLIC ADDRESS on ports 80, 443"), "{text}");
+    assert!(!of("egress: {allow: [a.example.com]}").to_string().contains("EVERY HOST"));
+    let alone = of("egress: {mode: learn}").to_string();
+    assert!(!alone.contains("  nothing\n") && alone.contains("credentials"), "{alone}");
 }
 
 /// A change that lets the bottle do more must not look harmless from the other side.

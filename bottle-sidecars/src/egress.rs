@@ -141,7 +141,7 @@ pub fn routes(plan: &BottlePlan) -> String {
     let ends: BTreeMap<_, _> = plan.egress.iter().flat_map(|egress| &egress.temporary).collect();
     // Where a person decides, egress tells the agent how to ask, and an approval can end.
     let lasting = || plan.proxy.allow.iter().filter(|host| !ends.contains_key(host)).map(AsRef::as_ref);
-    let allow = plan.supervise.is_some().then(|| lasting().collect());
+    let allow = (plan.supervise.is_some() && !plan.learns()).then(|| lasting().collect());
     let temporary = ends.iter().map(|(host, end)| {
         let TemporaryHost { proposal, until, once } = end;
         Ending { host: host.as_str(), proposal, until: *until, once: *once }
@@ -152,6 +152,7 @@ pub fn routes(plan: &BottlePlan) -> String {
             dlp,
             hosts,
             routes: routes().map(entry).collect(),
+            learn: plan.learns(),
             allow,
             temporary: temporary.collect(),
             ports,
@@ -170,6 +171,8 @@ struct File<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hosts: Vec<Searched<'a>>,
     routes: Vec<Entry<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    learn: bool,
     /// The hosts that egress lets pass. `None`: all, since pipelock decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     allow: Option<Vec<&'a str>>,

@@ -141,12 +141,20 @@ pub fn live_config(launched: &BottlePlan, plan: &BottlePlan, internal_cidr: Opti
     let sensitive_headers: Vec<_> = SENSITIVE_HEADERS.into_iter().filter(|name| !injected.contains(name)).collect();
     let config = Config {
         version: 1,
-        mode: "strict",
+        // Without the allowlist, and with every other check. Egress is in front and records each host.
+        mode: if launched.learns() { "balanced" } else { "strict" },
         enforce: true,
         explain_blocks: true,
         api_allowlist: allow_list(plan),
         trusted_domains: [],
-        ssrf: Ssrf { ip_allowlist: internal_cidr.into_iter().map(|cidr| cidr.to_string()).collect() },
+        // Where every name is allowed, those of the bottle itself are refused by their addresses.
+        ssrf: Ssrf {
+            ip_allowlist: internal_cidr
+                .filter(|_| !launched.learns())
+                .into_iter()
+                .map(|cidr| cidr.to_string())
+                .collect(),
+        },
         fetch_proxy: FetchProxy {
             listen: listen_address(),
             max_response_mb: MAX_RESPONSE_BYTES >> 20,
@@ -255,7 +263,7 @@ fn injected_where_pipelock_reads(plan: &BottlePlan) -> BTreeSet<&str> {
 ///
 /// | key | default | here | why |
 /// | --- | --- | --- | --- |
-/// | `mode` | `balanced` | `strict` | the only mode that enforces `api_allowlist` |
+/// | `mode` | `balanced` | `strict`, or `balanced` with `egress.mode: learn` | only `strict` enforces `api_allowlist`; no pattern there matches every host |
 /// | `explain_blocks` | `false` | `true` | the agent may know what it would have to ask for; only a person can grant it |
 /// | `max_requests_per_minute` | 60 | 6000 | it counts every connection and request to a registrable domain: `pip install` and `npm install` make hundreds |
 /// | `max_tunnel_seconds` | 300 | a day | a connection is cut when it ends, in the middle of an agent's stream |

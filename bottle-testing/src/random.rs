@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use bottle_plan::manifest::{
-    AgentSpec, AllowSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressSpec, EnvSpec, Forge, GitSpec, ImagesSpec,
-    InjectScheme, InjectSpec, Inspect, LimitsSpec, Manifest, NetworkMode, NetworksSpec, OnDenied, Provider, PushSpec,
-    RequestScan, RouteSpec, Runtime, SecretsMode, SuperviseSpec, TlsSpec, Toggle, UpstreamSpec, WorkspaceMode,
-    WorkspaceSpec,
+    AgentSpec, AllowSpec, BottleSpec, ContainerLimits, DeployKeySpec, EgressMode, EgressSpec, EnvSpec, Forge, GitSpec,
+    ImagesSpec, InjectScheme, InjectSpec, Inspect, LimitsSpec, Manifest, NetworkMode, NetworksSpec, OnDenied, Provider,
+    PushSpec, RequestScan, RouteSpec, Runtime, SecretsMode, SuperviseSpec, TlsSpec, Toggle, UpstreamSpec,
+    WorkspaceMode, WorkspaceSpec,
 };
 use bottle_plan::resolved::{EngineFacts, HostGateway};
 use bottle_plan::value::{ByteSize, Span};
@@ -182,6 +182,7 @@ fn bottle() -> impl Strategy<Value = BottleSpec> {
                 allow: allow.iter().map(|host| AllowSpec { host: host.parse().unwrap(), port, inspect, dlp }).collect(),
                 routes: routes.collect(),
                 on_denied: if wait.is_some() && dlp.is_some() { OnDenied::Propose } else { OnDenied::Refuse },
+                mode: if dlp == Some(RequestScan::Warn) { EgressMode::Learn } else { EgressMode::Enforce },
                 scan_requests,
                 dlp,
             },

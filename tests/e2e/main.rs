@@ -11,6 +11,7 @@ mod git;
 mod install;
 mod kubernetes;
 mod launch;
+mod learn;
 mod lifecycle;
 mod pipelock;
 mod pool;

@@ -1,4 +1,4 @@
-//! The treatment of hosts that are not allowed.
+//! The treatment of hosts that are not listed.
 
 use std::fmt;
 
@@ -24,4 +24,17 @@ impl fmt::Display for OnDenied {
             Self::Propose => "propose",
         })
     }
+}
+
+/// The hosts that the agent may reach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressMode {
+    /// The hosts that are listed.
+    #[default]
+    Enforce,
+    /// EVERY host whose name has a public address, on ports 80 and 443, and the hosts that are listed. The bottle has egress
+    /// then, which records each request. Only routes inject credentials. Use it to learn which hosts the work needs:
+    /// `bottles suggest` prints what to list from then on.
+    Learn,
 }

@@ -18,7 +18,7 @@ mod shorthand;
 mod spec;
 
 pub use bottle_yaml::{ManifestError, ManifestMistake};
-pub use denied::OnDenied;
+pub use denied::{EgressMode, OnDenied};
 pub use inspect::{AllowSpec, Inspect, RequestScan};
 pub use load::MAX_MANIFEST_BYTES;
 pub use networks::{NetworkMode, NetworksSpec};

@@ -8,7 +8,7 @@ use bottle_yaml::Origin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::denied::OnDenied;
+use super::denied::{EgressMode, OnDenied};
 use super::inspect::{AllowSpec, Inspect, RequestScan};
 use super::networks::{self, NetworksSpec};
 use super::shorthand::{self, EnvSpec, Toggle};
@@ -112,6 +112,9 @@ pub struct EgressSpec {
     pub dlp: Option<RequestScan>,
     /// The consequence of a request to a host that is not allowed. Default: `refuse`.
     pub on_denied: OnDenied,
+    /// The hosts that the agent may reach: those that are listed, or every host while their use is recorded. Default:
+    /// `enforce`.
+    pub mode: EgressMode,
 }
 
 impl EgressSpec {
@@ -144,6 +147,7 @@ impl EgressSpec {
             || !self.content().is_empty()
             || !self.ports().is_empty()
             || self.on_denied == OnDenied::Propose
+            || self.mode == EgressMode::Learn
             || dlp.any(|dlp| dlp.unwrap_or_default() != RequestScan::Off)
     }
 

@@ -24,7 +24,7 @@ from .paths import is_below
 # The default name of a route is its host and a number, which the length allows for.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,299}\Z")
 _SLOT = re.compile(r"EGRESS_TOKEN_[A-Za-z0-9_]+\Z")
-_KEYS = {"version", "routes", "dlp", "hosts", "ports", "allow", "temporary", "limits"}
+_KEYS = {"version", "routes", "dlp", "hosts", "ports", "allow", "temporary", "limits", "learn"}
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 
 
@@ -148,7 +148,8 @@ class Ending:
 class Table:
     """A routing table.
 
-    `allow` has the hosts that pass. None: all, since the firewall decides. `temporary` has further hosts that end.
+    `learn`: every host with a name passes. Otherwise `allow` has the hosts that pass. None: all, since the firewall
+    decides. `temporary` has further hosts that end.
     `ports` has the ports of the hosts without routes: by name, or by `*.` and a domain, which stands for the domain and
     every name below it. A host that no entry covers is reached on the default ports.
     """
@@ -162,7 +163,9 @@ class Table:
         limits: Limits = _UNLIMITED,
         allow: Sequence[str] | None = None,
         temporary: Mapping[str, Ending] | None = None,
+        learn: bool = False,
     ) -> None:
+        self._learn = learn
         self.limits = limits
         self._allow = None if allow is None else frozenset(allow)
         self._temporary = dict(temporary or {})
@@ -212,6 +215,9 @@ class Table:
 
     def refuses(self, host: str, now: float, spent: set[str]) -> str | None:
         """Returns the rule that refuses a host, or None if it may be reached. A host for one request is then spent."""
+        if self._learn:
+            # A manifest can list names only. No host is below this domain (RFC 2606).
+            return None if GRAMMARS["allowed_host"].accepts(host) and not host.endswith(".invalid") else "not-allowed"
         patterns = (host, *(f"*.{parent}" for parent in _parents(host)))
         if self._allow is None or any(pattern in self._allow for pattern in patterns):
             return None
@@ -292,8 +298,10 @@ def parse(text: str) -> Table:
         hosts[_value("allowed_host", keys["host"], f"hosts[{index}].host")] = _mode(keys, f"hosts[{index}]", OFF)
     ports = _ports(top.get("ports", {}), "ports")
     allow, temporary = _allow(top["allow"]) if "allow" in top else None, _temporary(top.get("temporary", []))
-    limits = _limits(top.get("limits", {}))
-    return Table(routes, _mode(top, "the file", OFF), hosts, ports, limits, allow, temporary)
+    limits, learn = _limits(top.get("limits", {})), top.get("learn", False)
+    if type(learn) is not bool:
+        raise RoutesError("learn: must be true or false")
+    return Table(routes, _mode(top, "the file", OFF), hosts, ports, limits, allow, temporary, learn)
 
 
 def _limits(value: object) -> Limits:

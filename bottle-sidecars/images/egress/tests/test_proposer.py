@@ -30,6 +30,11 @@ class Allowed(unittest.TestCase):
         self.assertEqual(table("allow: []").refuses("a.test", 0, set()), "not-allowed")
         self.assertIsNone(table("").refuses("a.test", 0, set()), "the firewall decides")
 
+    def test_every_name_passes_while_egress_learns(self) -> None:
+        learning = table("learn: true\nallow: [b.test]")
+        for host, rule in (("a.test", None), ("198.51.100.1", "not-allowed"), ("verify.bottle.invalid", "not-allowed")):
+            self.assertEqual(learning.refuses(host, 0, set()), rule, host)
+
     def test_a_temporary_host_is_refused_from_its_end_on(self) -> None:
         ending = table("allow: []\ntemporary: [{host: a.test, proposal: p1, until: 100}]")
         self.assertEqual([ending.refuses("a.test", now, set()) for now in (99, 99.9, 100)], [None, None, "expired"])
