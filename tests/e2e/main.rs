@@ -13,6 +13,7 @@ mod kubernetes;
 mod launch;
 mod learn;
 mod lifecycle;
+mod outside;
 mod pipelock;
 mod pool;
 mod ports;

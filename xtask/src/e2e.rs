@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         command.current_dir(&root).args(arguments).stdin(Stdio::null());
         command
     };
-    checked(&mut cargo(&["build", "--quiet", "--workspace", "--examples"]))?;
+    checked(&mut cargo(&["build", "--quiet", "--workspace", "--examples", "--bins"]))?;
     let select = |options: &[&str]| {
         let mut tests = cargo(&TESTS);
         tests.args(["--", "--ignored", "--skip", CHILD]).args(options).args(filter);

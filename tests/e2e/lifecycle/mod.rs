@@ -1,6 +1,5 @@
 //! Launchers that die and engines that fail. Nothing may be left behind.
 
-mod acp;
 mod crowd;
 mod disk;
 mod events;

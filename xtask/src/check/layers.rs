@@ -182,7 +182,7 @@ pub(super) fn metadata(root: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&output(&mut command)?)?)
 }
 
-/// Returns every crate of the workspace.
+/// Returns every crate of the workspace, without those below `tests/outside`, which stand for crates of others.
 pub(super) fn crates(metadata: &Value) -> Result<Vec<Crate>> {
     let crates = parse(metadata).filter(|crates| !crates.is_empty());
     crates.ok_or_else(|| "failed to parse the output of `cargo metadata`".into())
@@ -207,6 +207,7 @@ fn parse(metadata: &Value) -> Option<Vec<Crate>> {
         needed.insert(node["id"].as_str()?, ids);
     }
     let name_of = |id: &str| packages.get(id)?["name"].as_str();
+    let outside = |id: &&str| name_of(id).is_some_and(|name| name.starts_with("outside-"));
     let member = |id: &&str| {
         let targets = packages.get(id)?["targets"].as_array()?;
         let of_kind = |kind: &str| targets.iter().find(|target| target["kind"][0] == kind);
@@ -228,7 +229,7 @@ fn parse(metadata: &Value) -> Option<Vec<Crate>> {
             foreign,
         })
     };
-    members.iter().map(member).collect()
+    members.iter().filter(|id| !outside(id)).map(member).collect()
 }
 
 /// Returns the violations of the tables above.
