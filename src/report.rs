@@ -528,6 +528,7 @@ mod tests {
             KubeError::Tls(TlsError::Validity { reason: "the lifetime is zero" }),
             KubeError::Workspace(WorkspaceError::NotADirectory { path: "/home/me/file".into() }),
             KubeError::Provision(ProvisionError::Custom("no space".into())),
+            KubeError::Supervise(SuperviseError::NotSupervised("demo".parse().unwrap())),
             KubeError::Unprotected(unprotected()),
             KubeError::Cancelled,
         ];

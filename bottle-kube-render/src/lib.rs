@@ -13,6 +13,7 @@
 //! | health check | startup and readiness probe |
 //! | `runtime: runsc` | runtime class |
 //! | root in the agent's container | none: an init container makes the bundle of certificates, and git reads its rules by `GIT_CONFIG_SYSTEM` |
+//! | files that an approval changes | a container of each Pod, the keeper, which alone can write them |
 //! | limit on processes | none: the kubelet has one for all Pods (`podPidsLimit`) |
 //! | limit on connections to pipelock | none: a policy does not count |
 //!
@@ -30,5 +31,5 @@ mod yaml;
 
 pub use gate::COMPLETE;
 pub use options::KubeOptions;
-pub use render::{Content, Delivery, FILES, File, GATE, MAIN, Manifests, RenderError, VERIFY, render};
+pub use render::{Content, Delivery, FILES, File, GATE, KEEPER, MAIN, Manifests, RenderError, STATE, VERIFY, render};
 pub use yaml::to_yaml;

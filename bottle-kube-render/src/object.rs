@@ -77,6 +77,9 @@ pub struct PodSpec {
     /// Priority class. `None`: the cluster's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
+    /// The containers see each other's processes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub share_process_namespace: bool,
     /// Runtime class. `None`: the cluster's default runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_class_name: Option<String>,

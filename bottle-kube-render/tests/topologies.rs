@@ -150,6 +150,17 @@ fn an_outside_range_holds_no_private_address() {
 }
 
 #[test]
+fn two_hosts_with_one_address_are_one_entry() {
+    let (_, plan) = plans::topologies().into_iter().find(|(name, _)| name == "alone__plain").unwrap();
+    let hosts = ["a.example.com", "b.example.com"];
+    let hosts = hosts.map(|host| (host.parse().unwrap(), "198.51.100.9".parse().unwrap())).into();
+    let objects = objects(&plan, &KubeOptions { hosts, ..KubeOptions::default() }, Delivery::HandOver);
+    let pod = objects.iter().find(|object| object["kind"] == "Pod").unwrap();
+    let aliases = serde_json::json!([{"ip": "198.51.100.9", "hostnames": ["a.example.com", "b.example.com"]}]);
+    assert_eq!((&pod["metadata"]["name"], &pod["spec"]["hostAliases"]), (&"pipelock".into(), &aliases));
+}
+
+#[test]
 fn handed_over_objects_hold_no_file_and_no_value() {
     for (name, plan) in topologies() {
         let objects = objects(&plan, &KubeOptions::default(), Delivery::HandOver);

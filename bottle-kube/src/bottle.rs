@@ -1,6 +1,7 @@
 //! A running bottle on a cluster.
 
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::time::Duration;
 
 use bottle_engine::Exec;
@@ -166,29 +167,7 @@ impl KubeBottle {
     pub fn copy_out(&self, path: &str) -> Result<Vec<u8>, KubeError> {
         let script = "cd \"$(dirname -- \"$1\")\" && exec tar --create --file - -- \"$(basename -- \"$1\")\"";
         let argv = ["sh", "-c", script, "sh", path].map(String::from);
-        let mut child = self.cluster.spawn(&self.agent(MAIN), &argv, None)?;
-        let mut tar = Vec::new();
-        let mut stderr = Vec::new();
-        drop(child.stdin.take());
-        if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
-            use std::io::Read as _;
-            const MOST: u64 = 64 << 20;
-            let failed = |error: std::io::Error| KubeError::input(format!("`{path}` cannot be copied: {error}"));
-            std::thread::scope(|scope| {
-                // It prints a few lines at most.
-                let errors = scope.spawn(|| err.take(1 << 16).read_to_end(&mut stderr));
-                let copied = out.take(MOST + 1).read_to_end(&mut tar).map_err(failed);
-                if tar.len() as u64 > MOST {
-                    child.kill()?;
-                    return Err(KubeError::input(format!("`{path}` is larger than 64 MiB")));
-                }
-                let _ = errors.join();
-                copied
-            })?;
-        }
-        let status = child.wait()?;
-        succeed(&argv, Output::ended(status).with_stderr(stderr))?;
-        Ok(tar)
+        read_all(&self.cluster, &self.agent(MAIN), &argv, path, 64 << 20)
     }
 
     /// Returns the output of a service so far.
@@ -354,6 +333,36 @@ impl Drop for KubeExec<'_> {
 /// Returns the number of an exec.
 fn mark() -> String {
     getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id())).to_string()
+}
+
+/// Returns what a command in a container prints, up to a number of bytes. `what` is what it reads.
+pub(crate) fn read_all(
+    cluster: &Kubectl,
+    target: &Target<'_>,
+    argv: &[String],
+    what: &str,
+    most: u64,
+) -> Result<Vec<u8>, KubeError> {
+    let mut child = cluster.spawn(target, argv, None)?;
+    let (mut printed, mut stderr) = (Vec::new(), Vec::new());
+    drop(child.stdin.take());
+    if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
+        let failed = |error: std::io::Error| KubeError::input(format!("`{what}` cannot be copied: {error}"));
+        std::thread::scope(|scope| {
+            // It prints a few lines at most.
+            let errors = scope.spawn(|| err.take(1 << 16).read_to_end(&mut stderr));
+            let copied = out.take(most + 1).read_to_end(&mut printed).map_err(failed);
+            if printed.len() as u64 > most {
+                child.kill()?;
+                return Err(KubeError::input(format!("`{what}` is larger than {} MiB", most >> 20)));
+            }
+            let _ = errors.join();
+            copied
+        })?;
+    }
+    let status = child.wait()?;
+    succeed(argv, Output::ended(status).with_stderr(stderr))?;
+    Ok(printed)
 }
 
 /// Returns the output of a command in a container. A failure that is kubectl's own is an error.

@@ -204,6 +204,13 @@ impl Kubectl {
         self.run(&self.command(["logs", "--namespace", namespace, pod, "--container", container]))
     }
 
+    /// Returns lines of a container's output, each with its time and a space before it.
+    pub(crate) fn log_lines(&self, target: &Target<'_>, options: &[&str]) -> Result<String, KubeError> {
+        let args =
+            ["logs", "--timestamps", "--namespace", target.namespace, target.pod, "--container", target.container];
+        Ok(self.run(&self.command(args).with_args(options))?.stdout_text())
+    }
+
     /// Runs a command in a container to its end and returns its output and exit status.
     ///
     /// # Errors

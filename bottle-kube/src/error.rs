@@ -6,6 +6,7 @@ use bottle_engine::EngineError;
 use bottle_exec::ExecError;
 use bottle_kube_render::RenderError;
 use bottle_provision::ProvisionError;
+use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
 use bottle_verify::VerifyError;
 use bottle_workspace::WorkspaceError;
@@ -83,6 +84,9 @@ pub enum KubeError {
     /// The agent's files could not be put in place.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
+    /// An operation of supervise failed.
+    #[error(transparent)]
+    Supervise(#[from] SuperviseError),
     /// A protection is missing.
     #[error(transparent)]
     Unprotected(#[from] VerifyError),

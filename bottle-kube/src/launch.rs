@@ -29,6 +29,7 @@ use crate::inputs::KubeInputs;
 use crate::lease::{self, Renewal};
 use crate::material::Material;
 use crate::pods::PodState;
+use crate::supervise::KubeSupervisor;
 
 /// Annotation, below the prefix, with the journal.
 const JOURNAL: &str = "journal";
@@ -49,6 +50,9 @@ const HAND_OVER: Duration = Duration::from_secs(60);
 /// let inputs = KubeInputs::read(&plan, |name| std::env::var(name).ok())?;
 /// let bottle = bottles.launch(plan, &inputs)?;
 /// print!("{}", bottle.exec(["git", "status"])?.stdout_text());
+/// for review in bottle.supervise()?.pending()? {
+///     println!("{review}");
+/// }
 /// bottle.close()?;
 /// # Ok::<(), bottle_kube::KubeError>(())
 /// ```
@@ -356,6 +360,9 @@ impl Launch<'_> {
             };
             Ok(unprivileged(&run, plan, self.material.certificates.as_bytes())?)
         })?;
+        if plan.supervise.is_some() {
+            self.step("write the plan in effect", || KubeSupervisor::write_launched(bottle, plan))?;
+        }
         let pods = self.cluster().get(["pods", "--namespace", namespace])?.unwrap_or_default();
         bottle.journal.attacks = Attacks::on(self.manifests, &self.around(around, &pods));
         let annotation = serde_json::to_string(&bottle.journal).unwrap_or_default();

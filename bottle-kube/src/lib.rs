@@ -12,6 +12,7 @@ mod launch;
 mod lease;
 mod material;
 mod pods;
+mod supervise;
 
 pub use attacks::Attacks;
 pub use bottle::{Journal, KubeBottle, KubeExec};
@@ -23,3 +24,4 @@ pub use images::{BuiltImages, ImageSource, KubeImages, NamedImages, ReadyImages}
 pub use inputs::KubeInputs;
 pub use launch::{KubeBottles, KubeSummary};
 pub use lease::Ownership;
+pub use supervise::KubeSupervisor;

@@ -52,7 +52,8 @@ pub const CONTEXT: BuildContext = BuildContext {
 /// Path, in egress's container, of its status file: the routes that it read last, and whether it accepted them.
 pub const STATUS: &str = "/tmp/egress-status.json";
 
-const ROUTES: &str = "/etc/egress/routes.yaml";
+/// Path of the routes in the container of egress.
+pub const ROUTES: &str = "/etc/egress/routes.yaml";
 const CA: &str = "/etc/egress/ca.pem";
 const PIPELOCK_CA: &str = "/etc/egress/pipelock-ca.pem";
 const EXTRA_CA: &str = "/etc/egress/extra-ca.pem";

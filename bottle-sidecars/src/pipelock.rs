@@ -40,7 +40,8 @@ use serde::Serialize;
 /// The port of the pipelock proxy.
 pub const PORT: u16 = 8888;
 
-const CONFIG: &str = "/etc/pipelock.yaml";
+/// Path of the configuration in the container of pipelock.
+pub const CONFIG: &str = "/etc/pipelock.yaml";
 const CA_CERT: &str = "/etc/pipelock-ca.pem";
 const CA_KEY: &str = "/etc/pipelock-ca-key.pem";
 /// Directory for `SSL_CERT_DIR`. Go reads every file there in addition to the image's own bundle, so that a company's

@@ -28,7 +28,8 @@ pub const CONTEXT: BuildContext = BuildContext {
     ], programs: ["healthcheck"], shared: ["sidecar/__init__.py", "sidecar/audit_line.py", "sidecar/grammar.json", "sidecar/grammar.py"]),
 };
 
-const QUEUE: &str = "/queue";
+/// Path of the queue in the container of supervise.
+pub const QUEUE: &str = "/queue";
 const DECISIONS: &str = "/decisions";
 const CONFIG: &str = "/config";
 /// Path, in the agent's container, of the bottle's current configuration.

@@ -37,6 +37,7 @@ mod error;
 mod files;
 mod live;
 mod proposal;
+mod proxies;
 mod queue;
 mod record;
 mod review;
@@ -68,6 +69,7 @@ pub use change::When;
 pub use decision::{Applied, ApplyStatus, Decision, Verdict};
 pub use error::SuperviseError;
 pub use proposal::{Change, Malformed, Proposal, ProposalId};
+pub use proxies::{Proxies, ProxyFailure};
 pub use queue::{Pending, ProposalSnapshot, Queue, QueueError, Unusable, Verified};
 pub use review::{Consequence, Event, Review};
 pub use scope::Scope;
@@ -76,12 +78,13 @@ pub use watch::{Watch, WatchEvent};
 
 use change::edit;
 use live::{Failure, Live};
+use proxies::EngineProxies;
 use record::{Record, failed};
 
 /// Supervision of one bottle: its proposals, and the decisions about them.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
-    engine: Engine,
+    proxies: Arc<dyn Proxies>,
     layout: StateLayout,
     queue: Queue,
 }
@@ -94,11 +97,22 @@ impl Supervisor {
     /// Returns an error if there is no such bottle, or it is not supervised.
     pub fn open(engine: Engine, root: &StateRoot, slug: &Slug) -> Result<Self, SuperviseError> {
         let layout = StateRoot::at(resolved_path(root.path())).bottle(slug);
+        let plan = Record::read(&layout)?.plan;
+        Self::with_proxies(Arc::new(EngineProxies::new(engine, layout, plan)), root, slug)
+    }
+
+    /// Opens a bottle whose proxies run elsewhere than on a container engine. Its state directory is below `root`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn with_proxies(proxies: Arc<dyn Proxies>, root: &StateRoot, slug: &Slug) -> Result<Self, SuperviseError> {
+        let layout = StateRoot::at(resolved_path(root.path())).bottle(slug);
         if Record::read(&layout)?.plan.supervise.is_none() {
             return Err(SuperviseError::NotSupervised(slug.clone()));
         }
         let queue = Queue::open(&layout.supervise_queue(), &layout.supervise_decisions())?;
-        Ok(Self { engine, layout, queue })
+        Ok(Self { proxies, layout, queue })
     }
 
     /// Returns the plan in effect: the launched plan with every change that was approved and applied since.
@@ -256,7 +270,7 @@ impl Supervisor {
     }
 
     fn live<'a>(&'a self, record: &'a Record) -> Live<'a> {
-        Live { engine: &self.engine, launched: record.launched(), layout: &self.layout }
+        Live { proxies: &*self.proxies, launched: record.launched() }
     }
 
     fn review(&self, shown: ProposalSnapshot) -> Result<Review, SuperviseError> {

@@ -6,23 +6,18 @@
 
 mod answer;
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bottle_engine::{ContainerState, Engine, EngineError, Exec};
 use bottle_exec::chain;
-use bottle_plan::manifest::NetworkMode;
-use bottle_plan::value::Subnet;
-use bottle_plan::{BottlePlan, Service, StateLayout};
+use bottle_plan::{BottlePlan, Service};
 use bottle_sidecars::{egress, pipelock};
 use bottle_values::digest::sha256;
 
 use answer::Answer;
 
-/// Time in which a proxy must answer. Both answer within 0.3 s on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::proxies::{PATIENCE, Proxies, ProxyFailure};
+
 /// Time after which an unanswered signal is sent again. Pipelock silently ignores a signal if it read the same content
 /// within the last two seconds.
 const REPEAT: Duration = Duration::from_millis(1500);
@@ -32,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LiveError {
     #[error("the container of {service} cannot be controlled")]
-    Engine { service: Service, source: EngineError },
+    Platform { service: Service, source: ProxyFailure },
     // Without the path: the agent reads this text, and the path belongs to the host.
     #[error("the configuration of {service} cannot be written")]
     Write { service: Service, source: io::Error },
@@ -67,17 +62,15 @@ pub(super) struct Failure {
 
 /// Proxies of one bottle.
 pub(super) struct Live<'a> {
-    pub(super) engine: &'a Engine,
+    pub(super) proxies: &'a dyn Proxies,
     /// Plan of the launch: a reload keeps every setting of pipelock except its allowlist.
     pub(super) launched: &'a BottlePlan,
-    pub(super) layout: &'a StateLayout,
 }
 
 /// Configuration of one proxy.
 #[derive(Debug, PartialEq, Eq)]
 struct Config {
     service: Service,
-    path: PathBuf,
     text: String,
 }
 
@@ -85,17 +78,19 @@ impl Live<'_> {
     /// Returns the reason why the proxies cannot reload now, or `None` if they run.
     pub(super) fn unavailable(&self, plan: &BottlePlan) -> Option<String> {
         let proxies = [Some(Service::Pipelock), plan.egress.as_ref().map(|_| Service::Egress)];
-        proxies.into_iter().flatten().find_map(|service| match self.engine.container(&plan.names.container(service)) {
-            Ok(state) => not_running(service, state.as_ref()).map(|error| error.to_string()),
-            Err(error) => Some(format!("the state of {service} is unknown: {}", chain(&error))),
+        proxies.into_iter().flatten().find_map(|service| match self.proxies.stopped(service) {
+            Ok(state) => state.map(|state| LiveError::NotRunning { service, state }.to_string()),
+            Err(error) => Some(format!("the state of {service} is unknown: {}", chain(&*error))),
         })
     }
 
     /// Writes the configuration for stopped proxies, which read it when their containers are started again. Does not
     /// recreate the files of a bottle that was taken down.
     pub(super) fn queue_for_next_start(&self, plan: &BottlePlan) -> Result<(), LiveError> {
-        let configs = self.configs(plan)?;
-        configs.iter().filter(|config| config.path.exists()).try_for_each(Config::write)
+        self.configs(plan)?.iter().try_for_each(|config| match self.write(config) {
+            Err(LiveError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        })
     }
 
     /// Makes the proxies run with `to` instead of `from`, then runs `commit`. Open connections stay open. If a step fails,
@@ -112,7 +107,7 @@ impl Live<'_> {
         let mut undo = Vec::new();
         let apply = || {
             for (new, old) in new.iter().zip(&old).filter(|(new, old)| new != old) {
-                let done = self.reload(to, new);
+                let done = self.reload(new);
                 undo.push((old, done.as_ref().err().is_none_or(|error| !error.kept_old())));
                 done.map_err(|error| chain(&error))?;
             }
@@ -121,7 +116,7 @@ impl Live<'_> {
         apply().map_err(|cause| {
             let restored = undo.iter().rev().map(
                 |(old, must_reload)| {
-                    if *must_reload { self.reload(from, old) } else { old.write() }
+                    if *must_reload { self.reload(old) } else { self.write(old) }
                 },
             );
             // Every file is restored, even if restoring another one fails.
@@ -134,66 +129,52 @@ impl Live<'_> {
 
     /// Makes the proxies run with a plan, whatever they run with now.
     pub(super) fn restore(&self, plan: &BottlePlan) -> Result<(), LiveError> {
-        self.configs(plan)?.iter().try_for_each(|config| self.reload(plan, config))
+        self.configs(plan)?.iter().try_for_each(|config| self.reload(config))
     }
 
     /// Returns the configuration of each proxy. Egress comes first, so that the limits of a new route apply before
     /// pipelock allows its host.
     fn configs(&self, plan: &BottlePlan) -> Result<Vec<Config>, LiveError> {
-        let routes = plan.egress.as_ref().map(|_| Config {
-            service: Service::Egress,
-            path: self.layout.egress_routes(),
-            text: egress::routes(plan),
-        });
-        let pipelock = Config {
-            service: Service::Pipelock,
-            path: self.layout.pipelock_config(),
-            text: pipelock::live_config(self.launched, plan, self.internal_cidr(plan)?),
-        };
+        let routes = plan.egress.as_ref().map(|_| Config { service: Service::Egress, text: egress::routes(plan) });
+        let subnet = self.proxies.internal_subnet();
+        let subnet = subnet.map_err(|source| LiveError::Platform { service: Service::Pipelock, source })?;
+        let pipelock = Config { service: Service::Pipelock, text: pipelock::live_config(self.launched, plan, subnet) };
         Ok(routes.into_iter().chain([pipelock]).collect())
     }
 
-    fn internal_cidr(&self, plan: &BottlePlan) -> Result<Option<Subnet>, LiveError> {
-        if plan.networks.mode == NetworkMode::Compose {
-            return Ok(None);
-        }
-        let engine = |source| LiveError::Engine { service: Service::Pipelock, source };
-        let info = self.engine.network(&plan.names.internal_network()).map_err(engine)?;
-        let subnets = info.map(|info| info.subnets).unwrap_or_default();
-        Ok(subnets.iter().find_map(|subnet| subnet.parse().ok()))
+    fn write(&self, config: &Config) -> Result<(), LiveError> {
+        let service = config.service;
+        self.proxies.write(service, &config.text).map_err(|source| LiveError::Write { service, source })
     }
 
     /// Writes a file and waits until its proxy runs with it.
-    fn reload(&self, plan: &BottlePlan, config: &Config) -> Result<(), LiveError> {
+    fn reload(&self, config: &Config) -> Result<(), LiveError> {
         let service = config.service;
-        let container = plan.names.container(service);
-        let result = self.try_reload(&container, config);
+        let result = self.try_reload(config);
         match result {
-            Err(LiveError::Engine { .. } | LiveError::Silent { .. }) => {
-                let state = self.engine.container(&container);
-                let gone = state.ok().and_then(|state| not_running(service, state.as_ref()));
-                gone.map_or(result, Err)
+            Err(LiveError::Platform { .. } | LiveError::Silent { .. }) => {
+                let state = self.proxies.stopped(service).ok().flatten();
+                state.map_or(result, |state| Err(LiveError::NotRunning { service, state }))
             }
             result => result,
         }
     }
 
-    fn try_reload(&self, container: &str, config: &Config) -> Result<(), LiveError> {
+    fn try_reload(&self, config: &Config) -> Result<(), LiveError> {
         let service = config.service;
-        let engine = |source| LiveError::Engine { service, source };
-        config.write()?;
+        let platform = |source| LiveError::Platform { service, source };
+        self.write(config)?;
         let sha256 = sha256(&config.text);
-        let last_line = self.engine.last_log_time(container).map_err(engine)?;
+        let last_line = self.proxies.last_line(service).map_err(platform)?;
         let began = Instant::now();
         let mut next_signal = began;
         let mut replaced = false;
         loop {
             if Instant::now() >= next_signal {
-                self.engine.kill(container, "HUP").map_err(engine)?;
+                self.proxies.signal(service).map_err(platform)?;
                 next_signal = Instant::now() + REPEAT;
             }
-            let answer = self.answer(service, container, last_line.as_deref(), &sha256).map_err(engine)?;
-            match answer {
+            match self.answer(service, last_line.as_deref(), &sha256).map_err(platform)? {
                 Answer::Taken => return Ok(()),
                 Answer::Rejected(reason) => return Err(LiveError::Rejected { service, reason }),
                 Answer::OtherContent => replaced = true,
@@ -206,40 +187,11 @@ impl Live<'_> {
         }
     }
 
-    fn answer(
-        &self,
-        service: Service,
-        container: &str,
-        last_line: Option<&str>,
-        sha256: &str,
-    ) -> Result<Answer, EngineError> {
+    fn answer(&self, service: Service, last_line: Option<&str>, sha256: &str) -> Result<Answer, ProxyFailure> {
         if service == Service::Egress {
-            let exec = Exec::new(["cat", egress::STATUS]).with_timeout(PATIENCE);
-            let output = self.engine.exec(container, &exec)?;
-            return Ok(answer::of_egress(&output.stdout.text(), sha256));
+            return Ok(answer::of_egress(&self.proxies.egress_status()?, sha256));
         }
-        let output = self.engine.logs_since(container, last_line)?;
-        let (stdout, stderr) = (output.stdout.text(), output.stderr.text());
+        let [stdout, stderr] = self.proxies.log_since(service, last_line)?;
         Ok(answer::of_pipelock(&stdout, &stderr, last_line, sha256))
     }
-}
-
-impl Config {
-    fn write(&self) -> Result<(), LiveError> {
-        // A file that has this content already may belong to another user.
-        if fs::read(&self.path).is_ok_and(|content| content == self.text.as_bytes()) {
-            return Ok(());
-        }
-        let failed = |source| LiveError::Write { service: self.service, source };
-        bottle_files::rewrite(&self.path, self.text.as_bytes()).map_err(failed)
-    }
-}
-
-fn not_running(service: Service, state: Option<&ContainerState>) -> Option<LiveError> {
-    let state = match state {
-        None => "was removed".to_owned(),
-        Some(state) if state.status == "running" => return None,
-        Some(state) => state.to_string(),
-    };
-    Some(LiveError::NotRunning { service, state })
 }

@@ -16,7 +16,7 @@ use bottle_verify::Expected;
 pub use files::{Content, File};
 use parts::Bottle;
 pub use parts::Delivery;
-pub use pod::{FILES, GATE, MAIN, VERIFY};
+pub use pod::{FILES, GATE, KEEPER, MAIN, STATE, VERIFY};
 
 use crate::KubeOptions;
 use crate::object::{HostAlias, Object, Spec};

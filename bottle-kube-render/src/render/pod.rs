@@ -1,6 +1,6 @@
 //! The Pods: one for each service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bottle_compose::document::{HealthCheck, Mount, Service, Variable};
 use bottle_compose::sidecar::CREDENTIALS;
@@ -25,8 +25,10 @@ pub const MAIN: &str = "main";
 pub const VERIFY: &str = "verify";
 /// Path of a Pod's files in the containers that write them.
 pub const FILES: &str = "/bottle";
-/// Path of the directories of supervise in the gate.
-const STATE: &str = "/state";
+/// Path of the directories of supervise in the containers that write them.
+pub const STATE: &str = "/state";
+/// Name of the container that writes the files of a running Pod, in a supervised bottle.
+pub const KEEPER: &str = "keeper";
 /// Path of the agent's certificates in the container that makes them.
 const TRUST: &str = "/trust";
 
@@ -70,19 +72,40 @@ impl Bottle<'_> {
 
     fn sidecar_pod(&self, name: &str, service: &Service, files: &[File], has_credentials: bool) -> Object {
         let mut pod = Parts::of(self, name, service, files, self.plan.plan().user);
-        if has_credentials {
-            // Read-write, because a renewed value is a new file.
-            let read_only = self.delivery == Delivery::Objects;
-            pod.main.volume_mounts.push(mount("files", CREDENTIALS, CREDENTIALS, read_only));
+        match self.delivery {
+            // A renewed value is a new file.
+            Delivery::HandOver if has_credentials => {
+                pod.main.volume_mounts.push(mount("files", CREDENTIALS, CREDENTIALS, false));
+            }
+            // The files of a Secret are read-only, and the sidecar keeps its counters beside them.
+            Delivery::Objects if has_credentials => {
+                pod.main.volume_mounts.push(mount("credentials", CREDENTIALS, "", false));
+                pod.volumes.push(in_memory("credentials", 1));
+                let slots = files.iter().filter(|file| matches!(file.content, Content::Credential(_)));
+                pod.main.volume_mounts.extend(slots.map(|file| mount("files", &file.target, &file.target, true)));
+            }
+            Delivery::HandOver | Delivery::Objects => {}
         }
         pod.main.ports = self.ports(name).into_iter().map(|container_port| ContainerPort { container_port }).collect();
         if let Some((_, port)) = self.canary.as_ref().filter(|(service, _)| service == name) {
             let canary = self.prober("canary", &format!("listen::{port}"));
             pod.others.push(canary);
         }
+        let volume = if name == Name::Supervise.as_str() { ("state", STATE) } else { ("files", FILES) };
+        if [Name::Pipelock, Name::Egress, Name::Supervise].iter().any(|service| service.as_str() == name) {
+            pod.others.extend(self.keeper(volume));
+        }
+        // The image of pipelock has no program that sends a signal.
+        pod.is_shared = name == Name::Pipelock.as_str() && self.keeper(volume).is_some();
         let is_outside = !self.outside_ports(name).is_empty();
         let aliases = if is_outside { self.outside_hosts(name) } else { Vec::new() };
-        let aliases = aliases.into_iter().map(|(ip, host)| HostAlias { ip, hostnames: vec![host] });
+        // The API accepts one entry for each address.
+        let mut by_address: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (ip, host) in aliases {
+            by_address.entry(ip).or_default().insert(host);
+        }
+        let aliases =
+            by_address.into_iter().map(|(ip, names)| HostAlias { ip, hostnames: names.into_iter().collect() });
         pod.finish(self, name, "Always", is_outside, aliases.collect())
     }
 
@@ -118,6 +141,7 @@ impl Bottle<'_> {
             pod.volumes.push(Volume { name: "workspace".into(), empty_dir: Some(size), projected: None });
         }
         pod.others.push(self.prober(VERIFY, "wait"));
+        pod.others.extend(self.keeper(("state", STATE)));
         pod.finish(self, name, "Never", false, Vec::new())
     }
 
@@ -141,6 +165,18 @@ impl Bottle<'_> {
         }
         gate.command = ["bash", "-c", gate::SCRIPT, "gate"].map(literal).into_iter().chain(targets).collect();
         gate
+    }
+
+    /// Returns the container that changes the files of a volume while the Pod runs. `None`: nobody decides on them, or the
+    /// volume's content is an object of the cluster.
+    fn keeper(&self, (volume, path): (&str, &str)) -> Option<Container> {
+        if self.plan.plan().supervise.is_none() || self.delivery == Delivery::Objects {
+            return None;
+        }
+        let mut keeper = self.container(KEEPER, self.plan.plan().images.base.as_str());
+        keeper.command = ["sh", "-c", IDLE].map(String::from).into();
+        keeper.volume_mounts = vec![mount(volume, path, "", false)];
+        Some(keeper)
     }
 
     /// Returns a small container with the hardening that all containers share.
@@ -206,6 +242,8 @@ struct Parts {
     others: Vec<Container>,
     volumes: Vec<Volume>,
     has_runtime: bool,
+    /// `true` if the containers see each other's processes.
+    is_shared: bool,
 }
 
 impl Parts {
@@ -245,7 +283,15 @@ impl Parts {
             volumes.push(in_memory(&name, size.unwrap_or(64)));
         }
         let has_runtime = name == Name::Agent.as_str() && bottle.plan.plan().agent.runtime == Runtime::Runsc;
-        Self { user, inits: vec![bottle.gate(name, has_state)], main, others: Vec::new(), volumes, has_runtime }
+        Self {
+            user,
+            inits: vec![bottle.gate(name, has_state)],
+            main,
+            others: Vec::new(),
+            volumes,
+            has_runtime,
+            is_shared: false,
+        }
     }
 
     fn finish(
@@ -272,6 +318,7 @@ impl Parts {
             host_aliases,
             node_selector: options.node_selector.clone(),
             priority_class_name: options.priority_class.clone(),
+            share_process_namespace: self.is_shared,
             runtime_class_name: self.has_runtime.then(|| options.runtime_class.clone()),
             security_context: PodSecurity {
                 run_as_non_root: true,

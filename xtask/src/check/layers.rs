@@ -101,6 +101,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-files",
             "bottle-lifecycle",
             "bottle-provision",
+            "bottle-supervise",
             "bottle-tls",
             "bottle-verify",
             "bottle-workspace",
