@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use bottle::compose::Sidecar;
 use bottle::exec::engine::Exec;
-use bottle_kube::{Delivery, KubeBottle, KubeError, KubeOptions, render};
+use bottle::supervise::{ApplyStatus, Review, Scope, Verdict};
+use bottle_fleet::Fleet;
+use bottle_kube::{Delivery, KubeBottle, KubeError, KubeOptions, KubeSupervisor, render};
 use bottle_testing::lab::cluster::Cluster;
-use bottle_testing::lab::{Finished, Lab, OUTSIDE, figure, variable};
+use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, figure, variable};
 use bottle_testing::plans;
+use serde_json::{Value, json};
 
 const ROUTE: &str = "\
 env: {E2E_KEY: {placeholder: true}}
@@ -317,5 +320,151 @@ fn twenty_bottles_start_at_once() {
         }
     });
     figure(format_args!("teardown of {COUNT}: {:.1} s", started.elapsed().as_secs_f64()));
+    assert!(!cluster.run(&["get", "namespaces", "--output", "name"]).ok().contains(&lab.slug));
+}
+
+/// Waits for the only proposal that waits.
+fn proposed(supervisor: &KubeSupervisor) -> Review {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let pending = supervisor.pending().unwrap();
+        if let [review] = pending.as_slice() {
+            return review.clone();
+        }
+        assert!(pending.is_empty() && Instant::now() < until, "{pending:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Calls a tool of supervise from the agent's container and returns its answer.
+fn call(bottle: &KubeBottle, tool: &str, arguments: &Value) -> Value {
+    let request =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}});
+    let script = "curl -sS --max-time 120 --data-binary @- -H 'Content-Type: application/json' \
+        -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: 2025-06-18' http://supervise:9100/mcp";
+    let exec = Exec::new(["sh", "-c", script]).with_stdin(bottle::exec::Stdin::Bytes(request.to_string().into_bytes()));
+    let output = bottle.exec(exec.with_timeout(Duration::from_secs(150))).unwrap();
+    let text = output.stdout_text();
+    let json = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&text);
+    serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn an_approval_takes_effect_in_the_running_bottle_on_a_cluster() {
+    let cluster = Cluster::find();
+    let lab = Lab::new("kubesup");
+    let bottles = cluster.bottles_with(&lab, [OUTSIDE, FORBIDDEN]);
+    let token = format!("sk-REAL-{}", lab.slug);
+    let plan = lab.plan_on_cluster(&lab.slug, &format!("supervise: {{wait: 50s}}\n{ROUTE}"), "");
+    let inputs = Lab::inputs_on_cluster(&plan, &[("E2E_API_KEY", &token)]);
+    let bottle = launched(bottles.launch(plan, &inputs));
+    // Another process decides.
+    let attached = bottles.attach("claude-bottle", &lab.slug).unwrap();
+    let supervisor = attached.supervise().unwrap();
+    let status =
+        |host: &str| sh(&bottle, &format!("curl -sS -o /dev/null -w '%{{http_code}}' https://{host}/echo")).stdout;
+    let posture = || sh(&bottle, "cat /etc/bottle/current-config/posture.txt").ok().to_owned();
+    assert!(posture().contains(OUTSIDE) && !posture().contains(FORBIDDEN), "{}", posture());
+    assert_eq!((status(OUTSIDE).as_str(), status(FORBIDDEN).as_str()), ("200", "403"));
+
+    let ask = |arguments: &Value, decide: &dyn Fn(&Review)| {
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| call(&bottle, "propose_allow_host", arguments));
+            decide(&proposed(&supervisor));
+            asked.join().unwrap().to_string()
+        })
+    };
+    let told = ask(&json!({"host": FORBIDDEN, "reason": "the test needs it"}), &|review| {
+        assert!(review.to_string().contains("+ opens forbidden.test"), "{review}");
+        let started = Instant::now();
+        let decision = supervisor.approve(review, Scope::Always, "go on").unwrap();
+        figure(format_args!("an approval on a cluster: {:.1} s", started.elapsed().as_secs_f64()));
+        let applied = decision.applied.as_ref().unwrap();
+        assert_eq!((decision.verdict, applied.status), (Verdict::Approved, ApplyStatus::Live), "{applied:?}");
+    });
+    assert!(told.contains("approved") && told.contains("go on"), "{told}");
+    assert_eq!((status(OUTSIDE).as_str(), status(FORBIDDEN).as_str()), ("200", "200"));
+    assert!(posture().contains(FORBIDDEN));
+    let allowed = supervisor.plan().unwrap().proxy.allow;
+    assert!(allowed.iter().any(|host| host.to_string() == FORBIDDEN), "{allowed:?}");
+
+    let told = ask(&json!({"host": "other.example.com", "reason": "x"}), &|review| {
+        supervisor.deny(review, "not today").unwrap();
+        let again = supervisor.approve(review, Scope::Always, "").unwrap_err();
+        assert!(bottle::exec::chain(&again).contains("decided already"), "{}", bottle::exec::chain(&again));
+    });
+    assert!(told.contains("denied") && told.contains("not today"), "{told}");
+    let verified = supervisor.verify().unwrap();
+    assert!(verified.decisions.head.seq >= 3, "{verified:?}");
+
+    // The agent writes neither a decision nor a plan, and the protections hold with the new containers.
+    assert_ne!(sh(&bottle, "touch /etc/bottle/current-config/posture.txt").code, 0);
+    assert_eq!(sh(&bottle, "ls /state /queue /decisions 2>/dev/null").stdout, "");
+    assert!(bottle.verify().unwrap().holds());
+    close(&cluster, &lab.slug, bottle);
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn a_directory_that_kubectl_applies_is_a_bottle() {
+    let cluster = Cluster::find();
+    let lab = Lab::new("kubedir");
+    let bottles = cluster.bottles(&lab);
+    let token = format!("sk-REAL-{}", lab.slug);
+    let plan = lab.plan_on_cluster(&lab.slug, &format!("workspace: {{mode: none}}\n{ROUTE}"), "");
+    let inputs = Lab::inputs_on_cluster(&plan, &[("E2E_API_KEY", &token)]);
+    let files = bottles.directory(plan, &inputs, "10.43.202.0/28".parse().unwrap()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (name, file) in &files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, file.content.expose()).unwrap();
+    }
+    let namespace = format!("claude-bottle-{}", lab.slug);
+    let started = Instant::now();
+    let applied = cluster.run(&["apply", "-k", dir.path().to_str().unwrap()]);
+    let wait = ["wait", "--for=condition=Ready", "pods", "--all", "--timeout=120s", "--namespace", &namespace];
+    let ready = cluster.run(&wait);
+    let took = started.elapsed();
+    let agent = |script: &str| {
+        cluster.run(&["exec", "--namespace", &namespace, "agent", "--container", "main", "--", "sh", "-c", script])
+    };
+    let answer = agent(&format!("curl -fsS 'https://{OUTSIDE}/echo?by=directory'; env"));
+    let refused = agent("curl -sS -o /dev/null -w '%{http_code}' http://forbidden.test/");
+    let direct = agent(&format!("timeout 3 bash -c 'exec 3<>/dev/tcp/{}/443'", lab.link()));
+    let state = cluster.run(&["get", "pods", "--namespace", &namespace, "--output", "wide"]);
+    let log = cluster.run(&["logs", "--namespace", &namespace, "egress", "--container", "main", "--tail", "20"]);
+    cluster.kubectl.delete(["namespace", &namespace], true).unwrap();
+    assert_eq!((applied.code, ready.code), (0, 0), "{applied:?} {ready:?} {state:?} {log:?}");
+    assert!(answer.ok().contains("E2E_KEY=placeholder") && !answer.stdout.contains(&token), "{answer:?}");
+    let seen = lab.outside.events();
+    let seen: Vec<_> = seen.iter().filter(|event| event.to_string().contains("by=directory")).collect();
+    assert!(!seen.is_empty() && seen.iter().all(|event| event.to_string().contains(&token)), "{seen:?}");
+    assert_eq!(refused.stdout, "403", "{refused:?}");
+    assert_ne!(direct.code, 0, "{direct:?}");
+    figure(format_args!("kubectl apply -k to ready: {:.1} s", took.as_secs_f64()));
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn a_fleet_runs_more_jobs_than_bottles_at_once_on_a_cluster() {
+    const JOBS: usize = 6;
+    let cluster = Cluster::find();
+    let lab = Lab::new("kubefleet");
+    let bottles = cluster.bottles(&lab).with_time_limit(Duration::from_secs(600));
+    let job = |number: usize| {
+        let plan = lab.plan_on_cluster(&format!("{}-{number}", lab.slug), "workspace: {mode: none}", "");
+        let inputs = Lab::inputs_on_cluster(&plan, &[]);
+        (plan, inputs)
+    };
+    let jobs: Vec<_> = (0..JOBS).map(job).collect();
+    let fleet = Fleet::default().with_launches(2).with_alive(3);
+    let report = fleet.run(&bottles, &jobs, |(plan, _), bottle| {
+        let slug = plan.names.slug().as_str();
+        assert_eq!(sh(bottle, &format!("echo {slug}")).ok(), slug);
+    });
+    figure(format_args!("{report}"));
+    assert_eq!(report.done(), JOBS, "{report:?}");
     assert!(!cluster.run(&["get", "namespaces", "--output", "name"]).ok().contains(&lab.slug));
 }

@@ -10,7 +10,8 @@ use bottle::launch::LaunchCause;
 use bottle::plan::value::{Subnet, Subnets};
 use bottle::plan::{BottlePlan, PlanRequest, StateRoot};
 use bottle::{Bottle, Bottles, Manifest};
-use bottle_testing::lab::{self, docker, pipelock_image, scratch};
+use bottle_fleet::Fleet;
+use bottle_testing::lab::{self, docker, figure, pipelock_image, scratch};
 
 /// More than an engine with its default address pools has room for.
 const MANY: usize = 24;
@@ -111,5 +112,26 @@ fn a_pool_without_a_free_subnet_is_an_error_that_leaves_nothing() {
     for bottle in [third, first] {
         bottle.close().unwrap();
         nothing_is_left(bottle.slug().as_str());
+    }
+}
+
+/// The pool has room for two bottles at once.
+#[test]
+#[ignore = "needs a container engine"]
+fn a_fleet_queues_the_jobs_for_which_the_engine_has_no_room() {
+    const JOBS: usize = 5;
+    let root = tempfile::Builder::new().prefix("fleet-").tempdir_in(scratch()).unwrap();
+    let site = site(root.path()).with_subnets("10.219.84.0/26".parse().unwrap());
+    let jobs: Vec<BottlePlan> = (0..JOBS).map(|number| small(&site, &format!("fleet-{number}"))).collect();
+    let fleet = Fleet::default().with_launches(2).with_alive(3);
+    let report = fleet.run(&site, &jobs, |plan, bottle| {
+        let ran = lab::sh(bottle, &format!("echo {}", plan.names.slug())).stdout;
+        assert_eq!(ran.trim(), plan.names.slug().as_str());
+    });
+    figure(format_args!("{report}"));
+    assert_eq!(report.done(), JOBS, "{report:?}");
+    assert!(report.jobs.iter().any(|job| job.refusals > 0), "a third bottle had to wait: {report:?}");
+    for plan in &jobs {
+        nothing_is_left(plan.names.slug().as_str());
     }
 }

@@ -37,9 +37,17 @@ impl Cluster {
 
     /// Returns bottles on the cluster whose sidecars reach the lab's outside host.
     pub fn bottles(&self, lab: &Lab) -> KubeBottles {
+        self.bottles_with(lab, [OUTSIDE])
+    }
+
+    /// Like [`bottles`](Self::bottles), with these names of the outside host.
+    pub fn bottles_with<const N: usize>(&self, lab: &Lab, names: [&str; N]) -> KubeBottles {
         static IMAGES: OnceLock<Arc<BuiltImages>> = OnceLock::new();
         let images = IMAGES.get_or_init(|| Arc::new(BuiltImages::new(engine(), [self.testbed.as_str(), "load"])));
-        let options = KubeOptions { hosts: [(OUTSIDE.parse().unwrap(), lab.link())].into(), ..KubeOptions::default() };
+        let options = KubeOptions {
+            hosts: names.map(|name| (name.parse().unwrap(), lab.link())).into(),
+            ..KubeOptions::default()
+        };
         KubeBottles::new(self.kubectl.clone(), Arc::clone(images) as Arc<_>).with_options(options)
     }
 
