@@ -2,6 +2,9 @@
 //!
 //! Standard input and output are the agent's own. Its standard error, and errors of the launch, go to standard error. The bottle
 //! is removed when the agent ends, when standard input ends, or on SIGTERM, SIGINT or SIGHUP.
+//!
+//! For Claude Code and Codex, COMMAND is an adapter in the workspace or the image: `node DIR/claude-agent-acp/dist/index.js` of
+//! the npm package `@zed-industries/claude-agent-acp`, or the program of `@zed-industries/codex-acp`.
 #![expect(clippy::print_stderr, reason = "a program")]
 
 use std::path::PathBuf;

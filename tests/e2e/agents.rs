@@ -1,6 +1,7 @@
 //! The real Claude Code and Codex, each in a bottle of its example manifest. A server stands for their APIs: it
 //! streams, requests two tool calls, and accepts only the real key.
 
+mod adapter;
 mod session;
 
 use std::io::{BufRead, BufReader, Read, Write};
