@@ -41,6 +41,9 @@ struct Args {
     /// The container engine. `rehearse` does everything except running processes.
     #[arg(long, value_enum, default_value = "auto")]
     engine: EngineArg,
+    /// Docker Engine, such as `ssh://user@host`, `tcp://host:2376` or `context://NAME`. Default: that of the environment.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "engine")]
+    host: Option<String>,
     /// Private networks from which the bottle's networks take their subnets, with commas between them, or `engine`.
     #[arg(long, value_name = "CIDR,...|engine", default_value_t)]
     subnets: Subnets,
@@ -141,7 +144,11 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
     let state = root.bottle(plan.names.slug());
     console.set_bottle(plan.names.slug().as_str(), state.dir());
     let control = Control::cancelled_by(cancel.clone()).with_abort(abort);
-    let (engine, rehearsal) = choose_engine(args.engine, &host, &control, console)?;
+    let (wanted, at) = match &args.host {
+        Some(address) => (EngineArg::Docker, &host.with_docker(address)),
+        None => (args.engine, &host),
+    };
+    let (engine, rehearsal) = choose_engine(wanted, at, &control, console)?;
     let agent = bottle::agent_command(&plan);
 
     let mut bottles = Bottles::new(engine, host)

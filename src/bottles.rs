@@ -90,6 +90,22 @@ impl Bottles {
         Ok(Self::new(engine, host))
     }
 
+    /// Finds the Docker Engine at an address, and the state root of this user: `ssh://user@host`, `tcp://host:2376` (with the
+    /// certificates of `DOCKER_CERT_PATH`), `unix:///path`, or `context://NAME` for one of Docker's contexts.
+    ///
+    /// An engine of another host sees no file of this one. A bottle there has its files in memory, in a container of its own,
+    /// and its workspace is copied. What would be on the engine's disk is refused: forwarded variables and environment files.
+    ///
+    /// # Errors
+    ///
+    /// As [`local`](Self::local).
+    pub fn docker(address: &str) -> crate::Result<Self> {
+        let host = Host::current().map_err(crate::Error::Host)?;
+        let backend = Arc::new(Subprocess::new(host.with_docker(address).environment()));
+        let engine = Engine::detect(backend, &EngineChoice::Program("docker".into()), Control::default())?;
+        Ok(Self::new(engine, host))
+    }
+
     /// Returns an entry point for this engine and this host, with the default of every other option.
     pub fn new(engine: Engine, host: Host) -> Self {
         Self {

@@ -84,6 +84,19 @@ impl Host {
         self.environment.iter().map(|(name, value)| (name.clone(), value.clone()))
     }
 
+    /// Returns the same host with another Docker Engine, by its address or as `context://NAME`, for the environment of its client.
+    #[must_use]
+    pub fn with_docker(&self, address: &str) -> Self {
+        let (name, other, value) = match address.strip_prefix("context://") {
+            Some(context) => ("DOCKER_CONTEXT", "DOCKER_HOST", context),
+            None => ("DOCKER_HOST", "DOCKER_CONTEXT", address),
+        };
+        let mut host = self.clone();
+        host.environment.remove(OsStr::new(other));
+        host.environment.insert(name.into(), value.into());
+        host
+    }
+
     /// Returns the default directory of the bottles' state.
     pub fn state_root(&self) -> StateRoot {
         let path = |name: &str| self.variable(name).map(Path::new);

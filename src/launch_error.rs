@@ -9,6 +9,7 @@ use bottle_engine::EngineError;
 use bottle_exec::ExecError;
 use bottle_plan::{ManifestError, ResolveError};
 use bottle_provision::ProvisionError;
+use bottle_store::StoreError;
 use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
 use bottle_verify::VerifyError;
@@ -105,6 +106,7 @@ impl LaunchError {
             LaunchCause::Engine(error) => error.is_cancelled(),
             LaunchCause::HandOver(error) => error.is_cancelled(),
             LaunchCause::Provision(error) => error.is_cancelled(),
+            LaunchCause::Store(error) => error.is_cancelled(),
             _ => false,
         }
     }
@@ -213,6 +215,9 @@ pub enum LaunchCause {
     /// A sidecar did not get its credentials.
     #[error(transparent)]
     HandOver(#[from] HandOverError),
+    /// The bottle's files could not be written to its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The agent's container could not be provisioned.
     #[error(transparent)]
     Provision(#[from] ProvisionError),

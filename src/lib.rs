@@ -395,6 +395,7 @@ pub use bottle_plan::{BottlePlan, Manifest};
 pub use bottle_posture as posture;
 pub use bottle_provision::{AgentContainer, Builtin, ProvisionError, Provisioner, Then};
 pub use bottle_sidecars as sidecars;
+pub use bottle_store as store;
 pub use bottle_supervise as supervise;
 pub use bottle_tls as tls;
 pub use bottle_verify::{self as verify, Verification, Verify};

@@ -123,6 +123,7 @@ mod tests {
     use bottle_engine::EngineError;
     use bottle_exec::ExecError;
     use bottle_plan::{HostFacts, Manifest, PlanRequest, ResolveError, Service, Slug, UserIds};
+    use bottle_store::StoreError;
     use bottle_supervise::{AuditError, Malformed, Proposal, ProposalId, QueueError, SuperviseError};
     use bottle_tls::{BundleInput, TlsError};
     use bottle_verify::{Outcome, Probe, VerifyError};
@@ -241,6 +242,7 @@ mod tests {
         all.extend(of_the_engine());
         all.extend(of_a_bottle());
         all.extend(of_a_start());
+        all.extend(of_a_store());
         all.extend(of_the_work());
         all
     }
@@ -298,6 +300,22 @@ mod tests {
         ];
         let exec = exec.into_iter().map(|error| ("ExecError", Box::new(error) as Box<dyn StdError>));
         exec.chain(engine.into_iter().map(|error| ("EngineError", Box::new(error) as Box<dyn StdError>))).collect()
+    }
+
+    /// The errors of a bottle whose engine does not see this host's files.
+    fn of_a_store() -> Vec<(&'static str, Box<dyn StdError>)> {
+        let (container, source) = (|| "store".to_owned(), io::Error::from(io::ErrorKind::PermissionDenied));
+        let engine = EngineError::Unsupported { engine: "docker".into(), wanted: "Compose".into() };
+        let unread = StoreError::Io { action: "read", path: "/home/me/file".into(), source };
+        let unwritten = StoreError::NotWritten { container: container(), problem: "no space is left".into() };
+        let render = RenderError::NotStored { service: "clock".into(), source_path: "/srv/clock".into() };
+        let launch = LaunchCause::Store(StoreError::Engine { container: container(), source: engine });
+        vec![
+            ("RenderError", Box::new(render)),
+            ("StoreError", Box::new(unread)),
+            ("LaunchCause", Box::new(launch)),
+            ("BottleError", Box::new(BottleError::Store(unwritten))),
+        ]
     }
 
     /// The errors of subnets, of starting a stopped bottle, and of filling one in.

@@ -320,31 +320,32 @@ fn a_failed_call_of_the_teardown_stops_no_other_and_the_next_teardown_completes_
 }
 
 #[test]
-fn an_engine_that_cannot_see_our_files_is_refused_before_anything_is_created() {
+fn an_engine_that_cannot_get_our_files_is_refused_before_anything_is_created() {
     for address in ["tcp://192.0.2.1:2376", "ssh://someone@build.example"] {
         let place = Place::new();
         let remote = bottle::exec::Answer::stdout(format!("{address}\n"));
         let backend = RecordingBackend::new()
             .with_answer(bottle::exec::Matcher::prefix(["context", "inspect"]), remote)
-            .with_answer(bottle::exec::Matcher::prefix(["version"]), answer_of_rehearsal(&["version"]))
-            .with_answer(bottle::exec::Matcher::prefix(["info"]), answer_of_rehearsal(&["info"]));
+            .with_answer(bottle::exec::Matcher::prefix(["version"]), answer_of_rehearsal(&["version"], "28.3.0"))
+            // It cannot mount single files of a volume either.
+            .with_answer(bottle::exec::Matcher::prefix(["info"]), answer_of_rehearsal(&["info"], "25.0.5"));
         let backend = Arc::new(backend);
         let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
         backend.clear();
         let error =
             bottle::report(&options(&place, engine, &Seen::default()).launch(place.plan()).unwrap_err()).to_string();
-        assert!(error.contains("bind mounts of this host's files") && error.contains(address), "{error}");
+        assert!(error.contains("it sees none of this host's files") && error.contains(address), "{error}");
         assert_eq!(backend.lines(), Vec::<String>::new());
         assert!(!place.path("state").exists(), "nothing is made");
     }
 }
 
-/// Returns a rehearsal's answer to a query.
-fn answer_of_rehearsal(args: &[&str]) -> bottle::exec::Answer {
+/// Returns a rehearsal's answer to a query, with another version of the engine.
+fn answer_of_rehearsal(args: &[&str], version: &str) -> bottle::exec::Answer {
     use bottle::exec::{Backend, Command};
     let command = Command::new("docker").with_args(args);
     let output = rehearsal().run(&command, &Control::default()).unwrap();
-    bottle::exec::Answer::stdout(output.stdout.bytes())
+    bottle::exec::Answer::stdout(output.stdout.text().replace("28.3.0", version))
 }
 
 #[test]

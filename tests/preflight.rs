@@ -191,3 +191,55 @@ agents: {demo: {bottle: dev, command: [sh]}}";
     std::fs::write(&path, "").unwrap();
     assert_eq!(launch(), [""; 0]);
 }
+
+/// Launches a manifest on a rehearsed engine of another host. Returns the report of an error and the commands.
+fn launch_elsewhere(manifest: &str) -> (Result<(), String>, Vec<String>) {
+    let info = r#"{"ServerVersion":"26.1.5","OSType":"linux","Architecture":"x86_64","Runtimes":{"runc":{}},
+        "ClientInfo":{"Plugins":[{"Name":"compose","Version":"v2.26.1"}]}}"#;
+    let client = r#"{"Client":{"ApiVersion":"1.44","Context":"default"},"Server":{"Components":[{"Name":"Engine"}]}}"#;
+    let backend = RecordingBackend::new()
+        .with_answer(Matcher::prefix(["version"]), Answer::stdout(client))
+        .with_answer(Matcher::prefix(["info"]), Answer::stdout(info))
+        .with_answer(Matcher::prefix(["context", "inspect"]), Answer::stdout("ssh://host.example.com\n"));
+    let engine = Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default()).unwrap();
+    let backend = Arc::new(rehearsal());
+    let root = tempfile::tempdir().unwrap();
+    let facts = HostFacts { home: root.path().into(), cwd: root.path().into(), user: UserIds { uid: 1000, gid: 1000 } };
+    let plan = Manifest::parse(manifest).unwrap().plan(PlanRequest::new(&facts, [0; 5])).unwrap();
+    let token = [("TOKEN".into(), "hunter2".into())];
+    let bottles = Bottles::new(engine.with_backend(backend.clone()), Host::new(facts, token));
+    let bottles = bottles.with_state_root(StateRoot::at(root.path().join("state"))).with_verification(Verify::Off);
+    let launched =
+        bottles.launch(plan).map(|bottle| drop(bottle.close())).map_err(|error| bottle::report(&error).to_string());
+    (launched, backend.lines())
+}
+
+#[test]
+fn an_engine_of_another_host_gets_the_files_before_any_service_starts() {
+    let manifest =
+        "bottles: {dev: {workspace: {mode: none}, supervise: true}}\nagents: {demo: {bottle: dev, command: [sh]}}";
+    let (launched, lines) = launch_elsewhere(manifest);
+    launched.unwrap();
+    let place =
+        |what: &str| lines.iter().position(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {lines:#?}"));
+    let files = place(" /unpack /store");
+    assert!(lines[files].starts_with("docker exec --interactive claude-bottle-store-demo-"), "{}", lines[files]);
+    assert!(place("docker start claude-bottle-store-demo-") < files);
+    for service in ["seal", "pipelock", "supervise"] {
+        assert!(files < place(&format!("docker start claude-bottle-{service}-demo-")), "{service}");
+    }
+    // The engine knows which subnets its host has no route for.
+    assert!(!lines.iter().any(|line| line.contains("--subnet")), "{lines:#?}");
+}
+
+#[test]
+fn what_an_engine_of_another_host_would_keep_or_does_not_see_is_refused() {
+    let bottle = "{workspace: {mode: bind}, env: {A: $TOKEN, B: plain}, env_file: agent.env, secrets: environment}";
+    let (launched, lines) =
+        launch_elsewhere(&format!("bottles: {{dev: {bottle}}}\nagents: {{demo: {{bottle: dev, command: [sh]}}}}"));
+    let error = launched.unwrap_err();
+    for key in ["workspace.mode", "env.A", "env_file", "secrets"] {
+        assert!(error.contains(&format!("error: bottles.dev.{key}: the engine ")), "{key}: {error}");
+    }
+    assert!(!error.contains("env.B") && lines.is_empty(), "{lines:?}");
+}

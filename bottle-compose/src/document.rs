@@ -25,6 +25,10 @@ pub struct ComposeFile {
     /// Containers that get credentials once they run, each with its slots. They are not in the file.
     #[serde(skip)]
     pub credentials: Vec<(String, Vec<EnvName>)>,
+    /// Files and directories of this host that the store gets once it runs, each with its path there. Empty if the
+    /// containers bind them. They are not in the file.
+    #[serde(skip)]
+    pub stored: Vec<(std::path::PathBuf, String)>,
     /// Lines of the file's header comment, one item each.
     #[serde(skip)]
     pub header: Vec<String>,
@@ -240,6 +244,14 @@ impl Mount {
         }
     }
 
+    /// Returns true if the container may not write to the mount.
+    pub const fn is_read_only(&self) -> bool {
+        match self {
+            Self::Bind(bind) => bind.read_only,
+            Self::Volume(volume) => volume.read_only,
+        }
+    }
+
     /// Returns the bind mount, or `None` for a volume.
     pub const fn as_bind(&self) -> Option<&Bind> {
         match self {
@@ -269,6 +281,8 @@ impl Serialize for Mount {
 pub struct VolumeMount {
     /// The volume's name in the document.
     pub source: String,
+    /// The file or directory of the volume that is mounted. `None`: the whole volume.
+    pub subpath: Option<String>,
     /// The path in the container.
     pub target: String,
     /// `true` if the container may not write to the mount.
@@ -279,15 +293,17 @@ impl Serialize for VolumeMount {
     /// Writes the long form. The engine must not fill the volume with files of the image.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Options {
+        struct Options<'a> {
             nocopy: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            subpath: Option<&'a str>,
         }
         let mut map = serializer.serialize_map(Some(5))?;
         map.serialize_entry("type", "volume")?;
         map.serialize_entry("source", &self.source)?;
         map.serialize_entry("target", &self.target)?;
         map.serialize_entry("read_only", &self.read_only)?;
-        map.serialize_entry("volume", &Options { nocopy: true })?;
+        map.serialize_entry("volume", &Options { nocopy: true, subpath: self.subpath.as_deref() })?;
         map.end()
     }
 }

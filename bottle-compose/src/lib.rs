@@ -91,6 +91,7 @@ mod render;
 mod seal;
 pub mod sidecar;
 mod start;
+mod store;
 mod yaml;
 
 pub use agent::{AGENT_CA_BUNDLE, AGENT_CA_CERT, AGENT_PROMPT, AGENT_USER, DISK_LABEL, agent_argv};
@@ -98,4 +99,5 @@ pub use document::ComposeFile;
 pub use render::{RenderError, render};
 pub use sidecar::{AgentAccess, Sidecar};
 pub use start::StartOrder;
+pub use store::{STORE, unstorable};
 pub use yaml::to_plain_yaml;

@@ -10,6 +10,7 @@ use crate::agent::agent_service;
 use crate::document::{ComposeFile, Ipam, IpamConfig, Mount, Network, Variable, Volume, VolumeMount};
 use crate::seal::{open_and_closed, seal_service};
 use crate::sidecar::{AgentAccess, CREDENTIALS, EGRESS, INTERNAL, Sidecar, credentials_options, labels};
+use crate::store::add_store;
 
 /// Error of rendering a Compose document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,17 @@ pub enum RenderError {
         /// The proxy, which the agent may not reach.
         proxy: String,
     },
+    /// A sidecar writes a path of this host, which its engine does not see.
+    #[error(
+        "render service `{service}`: it writes `{source_path}`, which the engine does not see; accepted: a directory below the \
+         bottle's state directory"
+    )]
+    NotStored {
+        /// The service.
+        service: String,
+        /// The path on this host.
+        source_path: String,
+    },
 }
 
 /// Renders the document of a bottle: the sidecars that apply, in the order given, the seal, the agent, and the networks.
@@ -84,8 +96,13 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
         networks: vec![(INTERNAL.into(), internal(plan)), (EGRESS.into(), egress(plan))],
         volumes: Vec::new(),
         credentials: Vec::new(),
+        stored: Vec::new(),
         header: header(plan),
     };
+    if let Some(layout) = &plan.launch().stored {
+        add_store(plan, layout, &mut file)
+            .map_err(|(service, source_path)| RenderError::NotStored { service, source_path })?;
+    }
     for sidecar in &applying {
         add_credentials(plan, **sidecar, &mut file);
     }
@@ -104,7 +121,9 @@ fn add_credentials(plan: &ResolvedPlan, sidecar: &dyn Sidecar, file: &mut Compos
     }
     let options = credentials_options(plan.plan().user);
     let volume = format!("{name}-credentials");
-    let mount = |target: String, read_only| Mount::Volume(VolumeMount { source: volume.clone(), target, read_only });
+    let mount = |target: String, read_only| {
+        Mount::Volume(VolumeMount { source: volume.clone(), subpath: None, target, read_only })
+    };
     let mut services = file.services.iter_mut();
     match plan.plan().secrets {
         SecretsMode::Environment => {

@@ -231,8 +231,13 @@ pub const CREDENTIALS: &str = "/run/credentials";
 
 /// Returns the mount options of a sidecar's credentials, which belong to the sidecar's user alone.
 pub(crate) fn credentials_options(user: UserIds) -> String {
+    format!("noexec,{}", memory_options(user, CREDENTIALS_MIB))
+}
+
+/// Returns the mount options of a tmpfs of this size that only one user can read.
+pub(crate) fn memory_options(user: UserIds, mebibytes: u32) -> String {
     let UserIds { uid, gid } = user;
-    format!("noexec,nosuid,nodev,mode=0700,uid={uid},gid={gid},size={CREDENTIALS_MIB}m")
+    format!("nosuid,nodev,mode=0700,uid={uid},gid={gid},size={mebibytes}m")
 }
 
 /// Returns a tmpfs mount: writable, without executables or devices.

@@ -91,12 +91,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Unsupported`], or [`EngineError::Remote`] for [`Capability::LocalFiles`].
+    /// [`EngineError::Unsupported`], or [`EngineError::Remote`] for [`Capability::Files`].
     pub fn require(&self, capability: &Capability) -> Result<(), EngineError> {
         if self.info.capabilities().has(capability) {
             return Ok(());
         }
-        if *capability == Capability::LocalFiles {
+        if *capability == Capability::Files {
             return Err(EngineError::Remote { address: self.info.endpoint.address.clone() });
         }
         Err(EngineError::Unsupported { engine: self.info.to_string(), wanted: capability.to_string() })

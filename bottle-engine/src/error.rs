@@ -33,10 +33,10 @@ pub enum EngineError {
         /// Requested feature.
         wanted: String,
     },
-    /// The engine runs on another machine. It would look up the sources of bind mounts in its own file system.
+    /// The engine does not see this host's files, and lacks what a bottle needs there instead.
     #[error(
-        "use the engine at `{address}`: it sees none of this host's files, and a bottle's configuration and keys are bind \
-         mounts of this host's files; accepted is an engine behind a local socket"
+        "use the engine at `{address}`: it sees none of this host's files, and cannot mount single files of a volume; accepted: \
+         Docker 26 with Compose 2.26 or later, or an engine behind a local socket"
     )]
     Remote {
         /// Address of the engine.

@@ -155,6 +155,7 @@ impl EngineInfo {
                 || (major == 25 && server(25, 0, 5))
                 || (major == 23 && server(23, 0, 11)),
             local_files: self.endpoint.is_local,
+            volume_subpath: server(26, 0, 0) && compose(2, 26, 0),
             disk_quota: self.disk_quota,
             runtimes: self.runtimes.clone(),
             own_network: self.own_network.clone(),
@@ -190,6 +191,8 @@ pub struct Capabilities {
     pub sealed_resolver: bool,
     /// The engine sees this host's files.
     pub local_files: bool,
+    /// Mounts of one file or directory of a volume: Docker 26 and Compose 2.26.
+    pub volume_subpath: bool,
     /// `storage_opt: {size: …}`: the storage drivers btrfs, zfs and windowsfilter, and overlay2 on XFS with project quotas.
     pub disk_quota: bool,
     /// Names of the runtimes that a service can use.
@@ -206,7 +209,7 @@ impl Capabilities {
             Capability::ComposeWait => self.compose_wait,
             Capability::InhibitIpv4 => self.inhibit_ipv4,
             Capability::SealedResolver => self.sealed_resolver,
-            Capability::LocalFiles => self.local_files,
+            Capability::Files => self.local_files || self.volume_subpath,
             Capability::Runtime(name) => self.runtimes.contains(name),
             Capability::KernelNetwork(name) => !self.own_network.contains(name),
         }
@@ -224,8 +227,8 @@ pub enum Capability {
     InhibitIpv4,
     /// A resolver that does not forward queries from an internal network.
     SealedResolver,
-    /// Bind mounts of this host's files.
-    LocalFiles,
+    /// Mounts of a bottle's files: bind mounts of this host's, or of single files of a volume.
+    Files,
     /// A runtime, by its name: `runsc`.
     Runtime(String),
     /// The kernel's network stack in the containers of a runtime.
@@ -240,7 +243,7 @@ impl fmt::Display for Capability {
             Self::SealedResolver => {
                 "a resolver that is sealed against CVE-2024-29018, as of Docker 23.0.11, 25.0.5 and 26.0"
             }
-            Self::LocalFiles => "bind mounts of this host's files",
+            Self::Files => "bind mounts of this host's files, or mounts of single files of a volume",
             Self::Runtime(name) => return write!(f, "the runtime `{name}`"),
             Self::KernelNetwork(name) => {
                 return write!(

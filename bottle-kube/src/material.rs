@@ -121,6 +121,7 @@ impl Material {
             git_gate,
             supervise,
             upstream_ca,
+            stored: None,
         };
         Ok((files, facts))
     }

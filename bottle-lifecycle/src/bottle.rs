@@ -13,6 +13,7 @@ use bottle_files::tar::{self, Packer, Skipped};
 use bottle_forward::{Forward, ForwardError, ForwardSpec};
 use bottle_plan::manifest::LimitsSpec;
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
+use bottle_store::StoreError;
 use bottle_verify::{Verification, Verify, VerifyError};
 use bottle_workspace::{WorkError, WorkLimits, WorkspaceError};
 
@@ -103,6 +104,9 @@ pub enum BottleError {
     /// A sidecar of a stopped bottle did not get its credentials.
     #[error(transparent)]
     HandOver(#[from] HandOverError),
+    /// The files of a stopped bottle could not be written to its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A file of this host cannot be read or written.
     #[error("copy `{}`", .path.display())]
     Copy {

@@ -14,11 +14,28 @@ use serde::Serialize;
 /// The label in which Compose keeps a container's project directory, which is the bottle's state directory.
 const DIRECTORY_LABEL: &str = "com.docker.compose.project.working_dir";
 
-/// Returns the value of the label `<prefix>.state`: the first 16 hexadecimal digits of the SHA-256 of the root's real
-/// path. Every spelling of the path gives the same value. If the root does not exist, the existing part of its path is
-/// resolved.
+/// Returns the value of the label `<prefix>.state` on an engine of this host: the first 16 hexadecimal digits of the SHA-256 of
+/// the root's real path. Every spelling of the path gives the same value. If the root does not exist, the existing part of its
+/// path is resolved.
 pub fn root_id(root: &StateRoot) -> String {
-    let mut digest = sha256(real_path(root.path()).as_os_str().as_encoded_bytes());
+    identify(root, &[])
+}
+
+/// Returns the same for any engine. To one of another host, many hosts may launch: there this host's id and name are part of it, so
+/// that the same path of two hosts is two roots.
+pub fn root_id_on(engine: &Engine, root: &StateRoot) -> String {
+    let files: &[&str] =
+        if engine.info().endpoint.is_local { &[] } else { &["/etc/machine-id", "/proc/sys/kernel/hostname"] };
+    identify(root, files)
+}
+
+fn identify(root: &StateRoot, files: &[&str]) -> String {
+    let mut identity = real_path(root.path()).as_os_str().as_encoded_bytes().to_vec();
+    for file in files {
+        identity.push(0);
+        identity.extend(fs::read(file).unwrap_or_default());
+    }
+    let mut digest = sha256(identity);
     digest.truncate(16);
     digest
 }
@@ -59,7 +76,7 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Self {
-        let (id, label) = (root_id(root), LabelKey::State.under(prefix));
+        let (id, label) = (root_id_on(engine, root), LabelKey::State.under(prefix));
         Self { id, label, is_local: engine.info().endpoint.is_local }
     }
 
@@ -130,6 +147,10 @@ pub(crate) struct Found {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::Arc;
+
+    use bottle_engine::EngineChoice;
+    use bottle_exec::{Answer, Control, Matcher, RecordingBackend};
 
     use super::*;
 
@@ -149,5 +170,20 @@ mod tests {
         }
         assert_eq!(before[3], before[0], "a link above a root that does not exist yet");
         assert_ne!(root_id(&StateRoot::at(base.join("state2"))), before[0]);
+        // The label of a bottle on another host's engine also tells the hosts apart that launch there.
+        let root = StateRoot::at(base.join("state"));
+        let on = |address: &str| {
+            let backend = RecordingBackend::new()
+                .with_answer(
+                    Matcher::prefix(["version"]),
+                    Answer::stdout(r#"{"Client":{"ApiVersion":"1.51"},"Server":{}}"#),
+                )
+                .with_answer(Matcher::prefix(["info"]), Answer::stdout(r#"{"ServerVersion":"28.3.0"}"#))
+                .with_default(Answer::stdout(address));
+            root_id_on(&Engine::detect(Arc::new(backend), &EngineChoice::Auto, Control::default()).unwrap(), &root)
+        };
+        assert_eq!(on("unix:///run/docker.sock"), before[0]);
+        assert_ne!(on("ssh://host.example.com"), before[0]);
+        assert_eq!(on("ssh://host.example.com"), on("tcp://192.0.2.1:2376"));
     }
 }

@@ -29,7 +29,7 @@ pub use bottle_forward::{CONNECTIONS as FORWARDED_CONNECTIONS, Forward, ForwardE
 pub use hand_over::{HandOverError, hand_over};
 pub use handle::Handle;
 pub use health::{Activity, ServiceHealth, ServiceImage, images};
-pub use home::{Foreign, root_id};
+pub use home::{Foreign, root_id, root_id_on};
 pub use journal::{BottleLock, Journal, JournalError, JournalFile, Status};
 pub use list::{BottleSummary, list};
 pub use log::saved_log;

@@ -53,7 +53,9 @@ impl Bottle {
         let _alone = self.alone()?;
         let containers = self.own_containers()?;
         let is_there = |name: &String| containers.iter().any(|(known, _)| known == name);
-        if let Some(missing) = restart.order.iter().map(|one| &one.container).find(|name| !is_there(name)) {
+        let mut wanted =
+            restart.order.iter().map(|one| &one.container).chain(restart.store.iter().map(|it| &it.container));
+        if let Some(missing) = wanted.find(|name| !is_there(name)) {
             return Err(self.not_started(&format!("the container `{missing}` was removed; launch the bottle again")));
         }
         let services = self.health()?;
@@ -127,7 +129,11 @@ impl Bottle {
                 given.map_err(BottleError::from)
             })
         };
-        self.engine.start_all(&self.names().project(), &restart.order, self.start.wait, then)?;
+        let project = self.names().project();
+        if let Some(store) = &restart.store {
+            store.start(&self.engine, &project, self.start.wait)?;
+        }
+        self.engine.start_all(&project, &restart.order, self.start.wait, then)?;
         if self.start.verify == Verify::Off {
             return Ok(());
         }

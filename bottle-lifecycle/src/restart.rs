@@ -8,6 +8,7 @@ use std::time::Duration;
 use bottle_engine::Start;
 use bottle_plan::Secrets;
 use bottle_plan::value::EnvName;
+use bottle_store::Content;
 use bottle_verify::Verify;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct Restart {
     pub credentials: Vec<(String, Vec<EnvName>)>,
     /// Directory of the credentials in those containers.
     pub directory: String,
+    /// Files of the store, which is started before everything in `order`. `None` if the containers bind this host's files.
+    #[serde(default)]
+    pub store: Option<Content>,
 }
 
 /// The credentials of a bottle, read again.

@@ -71,6 +71,7 @@ fn bottle(directory: &std::path::Path, statuses: [(&str, &str); 3]) -> (Arc<Reco
             ],
             credentials: vec![("claude-bottle-egress-demo".into(), vec!["TOKEN".parse().unwrap()])],
             directory: "/run/credentials".into(),
+            store: None,
         }),
     };
     file.change(|journal| (journal.status, journal.handle) = (Status::Ready, Some(handle))).unwrap();

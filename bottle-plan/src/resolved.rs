@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bottle_values::StateLayout;
 use serde::{Deserialize, Serialize};
 
 use crate::name::Service;
@@ -44,6 +45,10 @@ pub struct LaunchFacts {
     /// A PEM file of additional authorities for upstream connections, written so that the containers can read it.
     /// `None` if there is none.
     pub upstream_ca: Option<PathBuf>,
+    /// The bottle's state directory, if the engine does not see this host's files: they are then in a store, a container that
+    /// keeps them in memory. `None`: the containers bind them.
+    #[serde(default)]
+    pub stored: Option<StateLayout>,
 }
 
 /// The features of the engine that the Compose document depends on.

@@ -7,12 +7,14 @@ pub mod audit;
 pub mod context;
 pub mod egress;
 pub mod git_gate;
+mod material;
 pub mod outlet;
 pub mod pipelock;
 pub mod seal;
 pub mod supervise;
 
 pub use context::{BuildContext, ContextFile};
+pub use material::{Material, configuration, deploy_key, git_gate_facts, supervise_facts, upstream_ca};
 
 use std::sync::Arc;
 

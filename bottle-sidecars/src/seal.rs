@@ -6,5 +6,5 @@ use crate::context::embedded;
 /// The build context of its image.
 pub const CONTEXT: BuildContext = BuildContext {
     name: "seal",
-    files: embedded!("seal": ["Dockerfile", "forward.c", "probe.c", "seal.c"], programs: []),
+    files: embedded!("seal": ["Dockerfile", "forward.c", "probe.c", "seal.c", "unpack.c"], programs: []),
 };

@@ -115,3 +115,25 @@ fn only_a_service_that_joins_another_one_s_network_waits_for_it() {
     let clock = order.iter().find(|start| start.container == "clock").unwrap();
     assert!(clock.after.len() == 1 && !clock.has_check, "{clock:?}");
 }
+
+/// Returns a topology as a launch on an engine that does not see this host's files resolves it.
+fn stored(topology: &str) -> ResolvedPlan {
+    let (_, plan) =
+        bottle_testing::plans::topologies().into_iter().find(|(name, _)| name == topology).expect("it is a topology");
+    let mut facts = plan.launch().clone();
+    let root = facts.pipelock.config.ancestors().nth(3).expect("it is below the root");
+    facts.stored = Some(bottle_plan::StateRoot::at(root).bottle(plan.plan().names.slug()));
+    plan.plan().clone().resolve(facts).expect("the facts are those of the plan")
+}
+
+#[test]
+fn documents_for_an_engine_that_does_not_see_the_host_s_files() {
+    for topology in ["alone__plain", "egress_git_gate_supervise__plain"] {
+        let document = document(&stored(topology));
+        let yaml = document.to_yaml();
+        assert!(!yaml.contains("type: bind") && !yaml.contains("env_file"), "{yaml}");
+        let paths = document.stored.iter().map(|(source, path)| format!("{} -> {path}", source.display()));
+        let paths = paths.collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(format!("stored__{topology}"), format!("{yaml}\n# {}\n", paths.replace('\n', "\n# ")));
+    }
+}

@@ -36,6 +36,7 @@ mod decision;
 mod error;
 mod files;
 mod live;
+mod mirror;
 mod proposal;
 mod proxies;
 mod queue;
@@ -78,6 +79,7 @@ pub use watch::{Watch, WatchEvent};
 
 use change::edit;
 use live::{Failure, Live};
+use mirror::Mirror;
 use proxies::EngineProxies;
 use record::{Record, failed};
 
@@ -87,6 +89,7 @@ pub struct Supervisor {
     proxies: Arc<dyn Proxies>,
     layout: StateLayout,
     queue: Queue,
+    mirror: Option<Mirror>,
 }
 
 impl Supervisor {
@@ -98,7 +101,10 @@ impl Supervisor {
     pub fn open(engine: Engine, root: &StateRoot, slug: &Slug) -> Result<Self, SuperviseError> {
         let layout = StateRoot::at(resolved_path(root.path())).bottle(slug);
         let plan = Record::read(&layout)?.plan;
-        Self::with_proxies(Arc::new(EngineProxies::new(engine, layout, plan)), root, slug)
+        let mirror = Mirror::of(&engine, &layout, &plan.names);
+        let proxies = EngineProxies::new(engine, layout, plan, mirror.clone());
+        let supervisor = Self::with_proxies(Arc::new(proxies), root, slug)?;
+        Ok(Self { queue: supervisor.queue.with_mirror(mirror.clone()), mirror, ..supervisor })
     }
 
     /// Opens a bottle whose proxies run elsewhere than on a container engine. Its state directory is below `root`.
@@ -112,7 +118,7 @@ impl Supervisor {
             return Err(SuperviseError::NotSupervised(slug.clone()));
         }
         let queue = Queue::open(&layout.supervise_queue(), &layout.supervise_decisions())?;
-        Ok(Self { proxies, layout, queue })
+        Ok(Self { proxies, layout, queue, mirror: None })
     }
 
     /// Returns the plan in effect: the launched plan with every change that was approved and applied since.
@@ -309,7 +315,7 @@ impl Supervisor {
             // A stopped proxy reads its file when it is started again.
             (When::NextStart, _) => self.queue_for_next_start(record, &record.clone().with(now.plan, next)),
             (When::NextLaunch, _) => {
-                record.clone().with(record.plan.clone(), next).write(&self.layout).map_err(|error| chain(&error))
+                self.write(&record.clone().with(record.plan.clone(), next)).map_err(|error| chain(&error))
             }
         };
         match done {
@@ -324,7 +330,7 @@ impl Supervisor {
         self.finish_interrupted(old)?;
         let mark = self.unfinished();
         File::create(&mark).and_then(|file| file.sync_all()).map_err(|error| chain(&failed("write", &mark)(error)))?;
-        let write = |record: &Record| record.write(&self.layout).map_err(|error| chain(&error));
+        let write = |record: &Record| self.write(record).map_err(|error| chain(&error));
         let commit = || write(new).inspect_err(|_| drop(write(old)));
         let done = self.live(old).apply(&old.plan, &new.plan, commit);
         if !matches!(done, Err(Failure { restore: Some(_), .. })) {
@@ -341,7 +347,15 @@ impl Supervisor {
 
     fn queue_for_next_start(&self, old: &Record, new: &Record) -> Result<(), String> {
         self.live(old).queue_for_next_start(&new.plan).map_err(|error| chain(&error))?;
-        new.write(&self.layout).map_err(|error| chain(&error))
+        self.write(new).map_err(|error| chain(&error))
+    }
+
+    /// Writes the plan, and the posture that the bottle can read.
+    fn write(&self, record: &Record) -> Result<(), SuperviseError> {
+        record.write(&self.layout)?;
+        let posture = self.layout.current_config();
+        let sent = self.mirror.as_ref().map_or(Ok(()), |mirror| mirror.send(&[&posture]));
+        sent.map_err(failed("send", &posture))
     }
 
     /// Restores the plan in effect after an approval that was interrupted.

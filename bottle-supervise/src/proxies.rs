@@ -12,6 +12,8 @@ use bottle_plan::value::Subnet;
 use bottle_plan::{BottlePlan, Service, StateLayout};
 use bottle_sidecars::egress;
 
+use crate::mirror::Mirror;
+
 /// Time in which a proxy must answer. Both answer within 0.3 s on an idle machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -78,11 +80,12 @@ pub(super) struct EngineProxies {
     layout: StateLayout,
     /// The plan of the launch, for the names.
     plan: BottlePlan,
+    mirror: Option<Mirror>,
 }
 
 impl EngineProxies {
-    pub(super) const fn new(engine: Engine, layout: StateLayout, plan: BottlePlan) -> Self {
-        Self { engine, layout, plan }
+    pub(super) const fn new(engine: Engine, layout: StateLayout, plan: BottlePlan, mirror: Option<Mirror>) -> Self {
+        Self { engine, layout, plan, mirror }
     }
 
     fn container(&self, proxy: Service) -> String {
@@ -106,11 +109,11 @@ impl Proxies for EngineProxies {
         };
         // A file that has this content already may belong to another user.
         match fs::read(&path) {
-            Ok(content) if content == text.as_bytes() => return Ok(()),
+            Ok(content) if content == text.as_bytes() => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            _ => bottle_files::rewrite(&path, text.as_bytes())?,
         }
-        bottle_files::rewrite(&path, text.as_bytes())
+        self.mirror.as_ref().map_or(Ok(()), |mirror| mirror.send(&[&path]))
     }
 
     fn signal(&self, proxy: Service) -> Result<(), ProxyFailure> {

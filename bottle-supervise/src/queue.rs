@@ -13,6 +13,7 @@ use super::audit::{AuditError, AuditLog, AuditSummary, Chain, Head, timestamp};
 use super::canonical::canonical;
 use super::decision::{Applied, Decision, Verdict};
 use super::files::Directory;
+use super::mirror::Mirror;
 use super::proposal::{MAX_BYTES, Malformed, Proposal, ProposalId};
 
 /// Maximum number of proposals that are read. A correct sidecar keeps at most 1000.
@@ -24,8 +25,9 @@ const LOG: &str = "audit.jsonl";
 /// The queue of one bottle, from the host's side.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    queue: PathBuf,
+    incoming: PathBuf,
     decisions: PathBuf,
+    mirror: Option<Mirror>,
 }
 
 /// A proposal as it was read, with the hash of its bytes. A decision is bound to that hash.
@@ -118,7 +120,17 @@ impl Queue {
         for path in [queue, decisions] {
             Directory::open(path).map_err(io("open", path))?;
         }
-        Ok(Self { queue: queue.to_owned(), decisions: decisions.to_owned() })
+        Ok(Self { incoming: queue.to_owned(), decisions: decisions.to_owned(), mirror: None })
+    }
+
+    /// Takes the proposals from the bottle's store, and sends the decisions there.
+    pub(super) fn with_mirror(mut self, mirror: Option<Mirror>) -> Self {
+        self.mirror = mirror;
+        self
+    }
+
+    fn fetch(&self) -> Result<(), QueueError> {
+        self.mirror.as_ref().map_or(Ok(()), |mirror| mirror.fetch_queue(LOG)).map_err(io("fetch", &self.incoming))
     }
 
     /// Returns the proposals that wait for a decision.
@@ -128,12 +140,13 @@ impl Queue {
     /// [`QueueError::Io`] if the queue cannot be read. A file that is not a proposal is no error: see
     /// [`Pending::unusable`].
     pub fn pending(&self) -> Result<Pending, QueueError> {
+        self.fetch()?;
         let mut pending = Pending::default();
         let Some(proposals) = self.proposals()? else {
             return Ok(pending);
         };
         let decided = self.decided()?;
-        let names = proposals.names(MAX_PROPOSALS).map_err(io("list", &self.queue))?;
+        let names = proposals.names(MAX_PROPOSALS).map_err(io("list", &self.incoming))?;
         for name in names {
             let id = name.to_str().ok().and_then(|name| name.strip_suffix(".json")?.parse::<ProposalId>().ok());
             let unusable = |why: String| Unusable { name: name.to_string_lossy().escape_debug().to_string(), why };
@@ -156,6 +169,7 @@ impl Queue {
     ///
     /// [`QueueError::NotFound`] and [`QueueError::Malformed`].
     pub fn show(&self, id: &ProposalId) -> Result<ProposalSnapshot, QueueError> {
+        self.fetch()?;
         self.proposals()?
             .map_or(Ok(None), |proposals| self.read(&proposals, id))?
             .ok_or_else(|| QueueError::NotFound(id.clone()))
@@ -233,8 +247,9 @@ impl Queue {
     ///
     /// [`QueueError::Audit`] for a log that is invalid by itself, [`QueueError::Contradiction`] for the rest.
     pub fn verify(&self) -> Result<Verified, QueueError> {
+        self.fetch()?;
         let host = Chain::read(&self.decisions.join(LOG))?;
-        let sidecar = Chain::read(&self.queue.join(LOG))?;
+        let sidecar = Chain::read(&self.incoming.join(LOG))?;
         let mut witnessed = Head::default();
         let mut recorded = BTreeSet::new();
         for link in &host.entries {
@@ -273,14 +288,14 @@ impl Queue {
     }
 
     fn proposals(&self) -> Result<Option<Directory>, QueueError> {
-        Directory::open(&self.queue)
+        Directory::open(&self.incoming)
             .and_then(|dir| dir.sub("proposals"))
-            .map_err(io("open", &self.queue.join("proposals")))
+            .map_err(io("open", &self.incoming.join("proposals")))
     }
 
     fn read(&self, proposals: &Directory, id: &ProposalId) -> Result<Option<ProposalSnapshot>, QueueError> {
         let name = format!("{id}.json");
-        let path = || self.queue.join("proposals").join(&name);
+        let path = || self.incoming.join("proposals").join(&name);
         let Some(content) = proposals.read(&name, MAX_BYTES).map_err(|error| io("read", &path())(error))? else {
             return Ok(None);
         };
@@ -367,7 +382,8 @@ impl Queue {
         file.write_all(content)?;
         file.sync()?;
         file.place()?;
-        sync_directory(&self.decisions)
+        sync_directory(&self.decisions)?;
+        self.mirror.as_ref().map_or(Ok(()), |mirror| mirror.send(&[path]))
     }
 }
 

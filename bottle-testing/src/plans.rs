@@ -101,6 +101,7 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
             current_config: state.current_config(),
         }),
         upstream_ca: plan.tls.upstream_ca.as_ref().map(|_| dir(Service::Pipelock).join("upstream-ca.pem")),
+        stored: None,
     }
 }
 

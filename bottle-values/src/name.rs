@@ -389,6 +389,11 @@ impl Names {
         format!("{}-{name}-{}", self.prefix, self.slug)
     }
 
+    /// Returns the name of the container that keeps the bottle's files on an engine that does not see this host's.
+    pub fn store(&self) -> String {
+        self.sidecar_container("store")
+    }
+
     /// Returns the name of the internal network.
     pub fn internal_network(&self) -> String {
         format!("{}-net-{}", self.prefix, self.slug)

@@ -120,6 +120,18 @@ impl StateLayout {
     pub fn current_config(&self) -> PathBuf {
         self.service_dir(Service::Agent).join("current-config")
     }
+
+    /// Returns the path that one of the bottle's files has in its store, on an engine that does not see this host's files.
+    /// `None` for a file of somewhere else.
+    pub fn stored(&self, file: &Path) -> Option<String> {
+        Some(format!("{}/{}", Self::STORED, file.strip_prefix(&self.dir).ok()?.display()))
+    }
+
+    /// Directory of the store with everything that services only read.
+    pub const STORED: &str = "files";
+
+    /// Directory of the store to which supervise writes proposals.
+    pub const STORED_QUEUE: &str = "supervise-queue";
 }
 
 #[cfg(test)]

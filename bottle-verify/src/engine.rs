@@ -17,7 +17,7 @@ pub(crate) struct Facts {
     network: Value,
     /// The containers besides agent and seal.
     sidecars: Vec<Value>,
-    /// The volumes with credentials.
+    /// The volumes with credentials and of the store.
     volumes: Vec<Value>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn facts(engine: &Engine, expected: &Expected) -> Result<Facts, Engin
     let names: BTreeSet<&str> = [&expected.agent, &expected.seal, &expected.network]
         .into_iter()
         .chain(&expected.containers)
-        .chain(expected.credentials.iter().map(|(volume, _)| volume))
+        .chain(volumes_of(expected))
         .map(String::as_str)
         .collect();
     let mut found = engine.inspect_any(names)?;
@@ -40,11 +40,17 @@ pub(crate) fn facts(engine: &Engine, expected: &Expected) -> Result<Facts, Engin
     };
     let (agent, seal) = (take(ObjectKind::Container, &expected.agent)?, take(ObjectKind::Container, &expected.seal)?);
     let network = take(ObjectKind::Network, &expected.network)?;
-    let volumes = expected.credentials.iter().map(|(volume, _)| take(ObjectKind::Volume, volume));
+    let volumes = volumes_of(expected).map(|volume| take(ObjectKind::Volume, volume));
     let volumes = volumes.collect::<Result<_, EngineError>>()?;
     let sidecars = expected.containers.iter().filter(|name| ![&expected.agent, &expected.seal].contains(name));
     let sidecars = sidecars.map(|name| take(ObjectKind::Container, name)).collect::<Result<_, EngineError>>()?;
     Ok(Facts { agent, seal, network, sidecars, volumes })
+}
+
+/// Returns the names of the volumes.
+fn volumes_of(expected: &Expected) -> impl Iterator<Item = &String> {
+    let stored = expected.stored.iter().map(|(volume, _)| volume);
+    expected.credentials.iter().map(|(volume, _)| volume).chain(stored)
 }
 
 /// Returns true for a description of this kind.
@@ -90,6 +96,7 @@ pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Ve
         limits(facts, expected),
         configuration(facts, expected, secrets),
         credentials(facts, expected),
+        store(facts, expected),
     ]
 }
 
@@ -202,7 +209,12 @@ fn mounts(facts: &Facts, expected: &Expected) -> Probe {
                 Some(_) => {}
             },
             // A `VOLUME` of the image, and what the document mounts in memory.
-            "volume" | "tmpfs" => {}
+            "volume" | "tmpfs" => {
+                let is_planned = |(known, read_only): &(String, bool)| known == target && *read_only;
+                if expected.binds.iter().any(is_planned) && mount["RW"] != false {
+                    problems.push(format!("`{target}` can be written"));
+                }
+            }
             kind => problems.push(format!("`{target}` is a mount of the kind `{kind}`")),
         }
     }
@@ -290,6 +302,40 @@ fn credentials(facts: &Facts, expected: &Expected) -> Probe {
     Probe::of(PROTECTION, &problems, format!("{} volumes in memory, each of one sidecar", expected.credentials.len()))
 }
 
+/// Compares the mounts of the store's volumes. A container that only reads mounts its own files, never the whole volume.
+fn store(facts: &Facts, expected: &Expected) -> Probe {
+    const PROTECTION: &str = "store";
+    if expected.stored.is_empty() {
+        return Probe::not_run(PROTECTION, "the containers mount the host's files");
+    }
+    let mut problems = Vec::new();
+    for (volume, writers) in &expected.stored {
+        let described = facts.volumes.iter().find(|described| name(described) == volume);
+        if described.is_none_or(|it| it["Driver"] != "local" || it["Options"]["type"] != "tmpfs") {
+            problems.push(format!("the volume `{volume}` is not in memory"));
+        }
+        for container in facts.containers() {
+            let own = name(container);
+            let is_writer = writers.iter().any(|writer| writer == own);
+            let mut mounts = list(&container["Mounts"]).filter(|mount| text(&mount["Name"]) == volume);
+            if !is_writer && mounts.any(|mount| mount["RW"] != false) {
+                problems.push(format!("`{own}` can write the volume `{volume}`"));
+            }
+            let mut asked = list(&container["HostConfig"]["Mounts"]).filter(|mount| text(&mount["Source"]) == volume);
+            if !is_writer && asked.any(|mount| text(&mount["VolumeOptions"]["Subpath"]).is_empty()) {
+                problems.push(format!("`{own}` has the whole volume `{volume}`"));
+            }
+        }
+    }
+    for container in facts.containers() {
+        for mount in list(&container["Mounts"]).filter(|mount| mount["Type"] == "bind") {
+            let target = text(&mount["Destination"]);
+            problems.push(format!("`{}` mounts `{target}` from the engine's host", name(container)));
+        }
+    }
+    Probe::of(PROTECTION, &problems, format!("{} volumes in memory, and no file of the host", expected.stored.len()))
+}
+
 /// Returns an object's name. The engine writes that of a container after a slash.
 fn name(object: &Value) -> &str {
     text(&object["Name"]).trim_start_matches('/')
@@ -319,6 +365,7 @@ mod tests {
         let security = json!({
             "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "IpcMode": "private", "PidsLimit": 4096,
             "Memory": 1 << 30, "MemorySwap": 1 << 30, "NanoCpus": 2_000_000_000_u64, "NetworkMode": "container:5ea1",
+            "Mounts": [{"Type": "volume", "Source": "f", "VolumeOptions": {"Subpath": "agent/current-config"}}],
         });
         let mut seal = security.clone();
         seal["CapAdd"] = json!(["CAP_NET_ADMIN"]);
@@ -326,7 +373,7 @@ mod tests {
         let facts = Facts {
             agent: json!({
                 "Name": "/a", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.5Z"}, "HostConfig": security,
-                "Mounts": [{"Type": "bind", "Destination": "/etc/bottle", "RW": false}],
+                "Mounts": [{"Type": "volume", "Name": "f", "Destination": "/etc/bottle", "RW": false}],
                 "NetworkSettings": {"Networks": {}}, "Config": {"Env": ["A=b"]},
             }),
             seal: json!({
@@ -350,8 +397,14 @@ mod tests {
                     "Name": "/p", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:00.5Z"},
                     "HostConfig": {"NetworkMode": "container:07"}, "NetworkSettings": {"Networks": {}},
                 }),
+                json!({
+                    "Name": "/t", "Mounts": [{"Type": "volume", "Name": "f", "Destination": "/store/files", "RW": true}],
+                    "HostConfig": {"Mounts": [{"Type": "volume", "Source": "f", "VolumeOptions": {}}]},
+                }),
             ],
-            volumes: vec![json!({"Name": "v", "Driver": "local", "Options": {"type": "tmpfs"}})],
+            volumes: ["v", "f"]
+                .map(|name| json!({"Name": name, "Driver": "local", "Options": {"type": "tmpfs"}}))
+                .to_vec(),
         };
         (facts, expected())
     }
@@ -372,6 +425,7 @@ mod tests {
         let network = |path: &'static str, value: Value| ("network", path, value);
         let sidecar = |path: &'static str, value: Value| ("sidecar", path, value);
         let volume = |path: &'static str, value: Value| ("volume", path, value);
+        let files = |path: &'static str, value: Value| ("files", path, value);
         let outlet = |path: &'static str, value: Value| ("outlet", path, value);
         let pipelock = |path: &'static str, value: Value| ("pipelock", path, value);
         let weakened = [
@@ -397,9 +451,13 @@ mod tests {
             (agent("/HostConfig/PidMode", json!("host")), "host namespaces"),
             (agent("/HostConfig/IpcMode", json!("host")), "host namespaces"),
             (agent("/HostConfig/Devices", json!([{"PathOnHost": "/dev/kvm"}])), "host namespaces"),
-            (agent("/Mounts/0/RW", json!(true)), "mounts"),
+            (agent("/Mounts/1", json!({"Type": "tmpfs", "Destination": "/etc/bottle", "RW": true})), "mounts"),
             (agent("/Mounts/0/Destination", json!("/var/run/docker.sock")), "mounts"),
             (agent("/Mounts", json!([])), "mounts"),
+            (agent("/HostConfig/Mounts/0/VolumeOptions/Subpath", json!("")), "store"),
+            (sidecar("/Mounts/1", json!({"Type": "volume", "Name": "f", "RW": true})), "store"),
+            (sidecar("/Mounts/1", json!({"Type": "bind", "Destination": "/etc/ca.pem", "RW": false})), "store"),
+            (files("/Options", json!({})), "store"),
             (agent("/HostConfig/PidsLimit", json!(0)), "limits"),
             (agent("/HostConfig/Memory", json!(0)), "limits"),
             (agent("/HostConfig/MemorySwap", json!(-1)), "limits"),
@@ -426,6 +484,7 @@ mod tests {
                 "outlet" => &mut facts.sidecars[1],
                 "pipelock" => &mut facts.sidecars[2],
                 "volume" => &mut facts.volumes[0],
+                "files" => &mut facts.volumes[1],
                 _ => &mut facts.network,
             };
             let (parent, key) = path.rsplit_once('/').unwrap();
@@ -453,7 +512,7 @@ mod tests {
             probes.iter().filter(|probe| probe.outcome == Outcome::Failed).map(|probe| probe.protection).collect();
         assert_eq!(
             failed,
-            ["network namespace", "internal network", "capabilities", "mounts", "limits", "credentials"]
+            ["network namespace", "internal network", "capabilities", "mounts", "limits", "credentials", "store"]
         );
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use bottle_compose::ComposeFile;
 use bottle_compose::document::{Mount, Variable, Volume};
+use bottle_compose::{ComposeFile, STORE};
 use bottle_plan::Service;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub struct Expected {
     pub closed: Vec<String>,
     /// Host name and port of the agent's proxy. `None` if it has none.
     pub proxy: Option<(String, u16)>,
-    /// Bind mounts of the agent: target, and true if the agent may only read it.
+    /// Mounts of this host's files in the agent, bound or from the store: target, and true if the agent may only read it.
     pub binds: Vec<(String, bool)>,
     /// Maximum number of processes of the agent.
     pub pids: Option<u32>,
@@ -38,6 +38,10 @@ pub struct Expected {
     /// Names, on the engine, of the volumes with credentials, each with the only container that may write it.
     #[serde(default)]
     pub credentials: Vec<(String, String)>,
+    /// Names, on the engine, of the volumes of the store, each with the containers that may write it. Empty if the containers
+    /// bind the host's files.
+    #[serde(default)]
+    pub stored: Vec<(String, Vec<String>)>,
     /// Variables that no container has, because their values are in those volumes.
     #[serde(default)]
     pub slots: Vec<String>,
@@ -106,6 +110,9 @@ impl Expected {
             }
             _ => None,
         });
+        let store = document.service(STORE).filter(|_| !document.stored.is_empty());
+        let is_stored = |name: &str| store.is_some_and(|store| store.volumes.iter().any(|mount| is_of(mount, name)));
+        let (stored, others): (Vec<_>, Vec<_>) = document.volumes.iter().partition(|(name, _)| is_stored(name));
         Some(Self {
             agent: agent.container_name.clone(),
             user: user.to_owned(),
@@ -114,17 +121,13 @@ impl Expected {
             open,
             closed,
             proxy,
-            binds: agent
-                .volumes
-                .iter()
-                .filter_map(Mount::as_bind)
-                .map(|bind| (bind.target.clone(), bind.read_only))
-                .collect(),
+            binds: agent.volumes.iter().map(|mount| (mount.target().to_owned(), mount.is_read_only())).collect(),
             pids: agent.pids_limit,
             memory: agent.mem_limit,
             nano_cpus: agent.cpus.as_deref().and_then(billionths),
             containers: document.services.iter().map(|(_, service)| service.container_name.clone()).collect(),
-            credentials: document.volumes.iter().filter_map(|(name, volume)| owner(document, name, volume)).collect(),
+            credentials: others.iter().filter_map(|(name, volume)| owner(document, name, volume)).collect(),
+            stored: stored.iter().map(|(name, volume)| (volume.name.clone(), writers(document, name))).collect(),
             slots: document.credentials.iter().flat_map(|(_, slots)| slots).map(ToString::to_string).collect(),
             outlet: match document.service(Service::Outlet.as_str()) {
                 Some(service) => Some(Outlet::of(document, service)?),
@@ -150,9 +153,18 @@ impl Expected {
 
 /// Returns a volume's name on the engine, and the container that may write it.
 fn owner(document: &ComposeFile, name: &str, volume: &Volume) -> Option<(String, String)> {
-    let writes = |mount: &Mount| matches!(mount, Mount::Volume(mount) if mount.source == name && !mount.read_only);
-    let (_, owner) = document.services.iter().find(|(_, service)| service.volumes.iter().any(writes))?;
-    Some((volume.name.clone(), owner.container_name.clone()))
+    Some((volume.name.clone(), writers(document, name).into_iter().next()?))
+}
+
+/// Returns the containers that may write a volume.
+fn writers(document: &ComposeFile, name: &str) -> Vec<String> {
+    let writes = |mount: &Mount| is_of(mount, name) && !mount.is_read_only();
+    let services = document.services.iter().filter(|(_, service)| service.volumes.iter().any(writes));
+    services.map(|(_, service)| service.container_name.clone()).collect()
+}
+
+fn is_of(mount: &Mount, volume: &str) -> bool {
+    matches!(mount, Mount::Volume(mount) if mount.source == volume)
 }
 
 /// Reads a number of processors, such as `1.5`.
@@ -180,8 +192,9 @@ pub(crate) mod tests {
             pids: Some(4096),
             memory: Some(1 << 30),
             nano_cpus: Some(2_000_000_000),
-            containers: ["a", "s", "e", "o", "p"].map(String::from).to_vec(),
+            containers: ["a", "s", "e", "o", "p", "t"].map(String::from).to_vec(),
             credentials: vec![("v".into(), "e".into())],
+            stored: vec![("f".into(), vec!["t".into()])],
             slots: vec!["EGRESS_TOKEN_A".into()],
             outlet: Some(Outlet {
                 container: "o".into(),

@@ -1,9 +1,7 @@
 //! Deploy keys for the upstreams that need one.
 
-use std::path::PathBuf;
-
+use bottle_plan::BottlePlan;
 use bottle_plan::plan::{DeployKey, GitAuth, Upstream};
-use bottle_plan::{BottlePlan, Service, StateLayout};
 
 #[cfg(feature = "deploy-keys")]
 use super::context::Launch;
@@ -15,11 +13,6 @@ pub(super) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &Dep
         GitAuth::DeployKey(key) => Some((upstream, key)),
         GitAuth::IdentityFile(_) | GitAuth::Token { .. } | GitAuth::Anonymous => None,
     })
-}
-
-/// Returns the path of an upstream's private key while the bottle is up.
-pub(super) fn private_key(state: &StateLayout, upstream: &Upstream) -> PathBuf {
-    state.service_dir(Service::GitGate).join(format!("{}-key", upstream.name))
 }
 
 /// Generates each key, writes it for git-gate, and registers its public half.
@@ -37,7 +30,7 @@ pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
         observer: &*launch.bottles.observer,
     };
     for (upstream, key) in wanted(&launch.plan) {
-        let path = private_key(&launch.state, upstream);
+        let path = bottle_sidecars::deploy_key(&launch.state, upstream);
         let pair = KeyPair::generate(|seed| SystemRandom.fill(seed))
             .map_err(|source| LaunchCause::Write { path: path.clone(), source })?;
         // The first entry of the journal removes this directory.

@@ -58,7 +58,7 @@ impl Bottles {
             is_ours.store(true, Ordering::Release);
             Ok((ready, guard, owner))
         })?;
-        let root_id = crate::lifecycle::root_id(&self.state_root);
+        let root_id = crate::lifecycle::root_id_on(&self.engine, &self.state_root);
         let launching = Launch { plan, bottles: self, state, ready, owner, root_id, guard: &guard };
         match launching.run() {
             Ok((handle, renewals)) => {
@@ -124,7 +124,8 @@ impl Launch<'_> {
                 egress: facts::egress(self, &images, &authorities),
                 git_gate: facts::git_gate(self, &images),
                 supervise: facts::supervise(self, &images),
-                upstream_ca: self.plan.tls.upstream_ca.is_some().then(|| files::upstream_ca(&self.state)),
+                upstream_ca: self.plan.tls.upstream_ca.is_some().then(|| bottle_sidecars::upstream_ca(&self.state)),
+                stored: (!self.engine().info().capabilities().local_files).then(|| self.state.clone()),
             };
             Ok(self.plan.clone().resolve(launch)?)
         })?;
@@ -174,6 +175,7 @@ impl Launch<'_> {
                 order: start::order(&document),
                 credentials: document.credentials.clone(),
                 directory: CREDENTIALS.to_owned(),
+                store: start::content(&document),
             };
             let inputs = &self.ready.inputs;
             let renewals =

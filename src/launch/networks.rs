@@ -72,7 +72,10 @@ fn create_one(
     mut network: NewNetwork,
     wanted: Option<Subnet>,
 ) -> Result<Option<Subnet>, LaunchCause> {
-    let created = if wanted.is_some() || launch.bottles.subnets == Subnets::Engine {
+    // This host's routes say nothing about those of the host of another engine, which the engine itself avoids.
+    let is_elsewhere =
+        !launch.engine().info().capabilities().local_files && launch.bottles.subnets == Subnets::default();
+    let created = if wanted.is_some() || is_elsewhere || launch.bottles.subnets == Subnets::Engine {
         network.subnet = wanted.map(|subnet| subnet.to_string());
         launch.engine().create_network(&network).map(|()| wanted).map_err(LaunchCause::from)
     } else {

@@ -19,6 +19,9 @@ pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, Launc
     let engine = check_engine(plan, bottles)?;
     let (mut inputs, mut mistakes) = Inputs::read(plan, &bottles.host);
     mistakes.extend(inputs.ask_sources(plan, &bottles.host));
+    if !bottles.engine.info().capabilities().local_files {
+        mistakes.extend(bottle_compose::unstorable(plan));
+    }
     mistakes.extend(check_images(plan, bottles)?);
     if !mistakes.is_empty() {
         return Err(plan.error_at(mistakes).into());
@@ -33,7 +36,7 @@ pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, Launc
 fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, LaunchCause> {
     let engine = &bottles.engine;
     engine.require(&Capability::ComposeWait)?;
-    engine.require(&Capability::LocalFiles)?;
+    engine.require(&Capability::Files)?;
     engine.require(&Capability::SealedResolver)?;
     if let Some(message) = engine.info().clock_warning() {
         bottles.observer.event(&Event::Warning { message });

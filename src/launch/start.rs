@@ -2,10 +2,11 @@
 
 use bottle_compose::document::Condition;
 use bottle_compose::sidecar::CREDENTIALS;
-use bottle_compose::{ComposeFile, StartOrder};
+use bottle_compose::{ComposeFile, STORE, StartOrder};
 use bottle_engine::{ComposeProject, Start};
 use bottle_plan::Service;
 use bottle_plan::manifest::SecretsMode;
+use bottle_store::Content;
 
 use super::context::Launch;
 use crate::launch_error::{LaunchCause, LaunchError, Step};
@@ -21,6 +22,10 @@ pub(super) fn start(
 ) -> Result<(), LaunchError> {
     let failed = |cause| LaunchError::new(Step::Up, cause);
     create(launch, project).map_err(failed)?;
+    if let Some(content) = content(document) {
+        let started = content.start(launch.engine(), &project.name, launch.bottles.wait);
+        started.map_err(|error| failed(error.into()))?;
+    }
     let containers = order(document);
     let agent = launch.plan.names.container(Service::Agent);
     let then = |container: &str| {
@@ -37,9 +42,17 @@ pub(super) fn start(
     launch.engine().start_all(&project.name, &containers, launch.bottles.wait, then)
 }
 
-/// Returns the containers in the order of their start.
+/// Returns the containers in the order of their start, without the store, which is started before them.
 pub(super) fn order(document: &ComposeFile) -> Vec<Start> {
-    document.start_order().iter().map(start_of).collect()
+    let store = content(document).map(|content| content.container);
+    let order = document.start_order();
+    order.iter().filter(|start| store.as_deref() != Some(start.container)).map(start_of).collect()
+}
+
+/// Returns what the store gets. `None` if the containers bind this host's files.
+pub(super) fn content(document: &ComposeFile) -> Option<Content> {
+    let store = document.service(STORE).filter(|_| !document.stored.is_empty())?;
+    Some(Content { container: store.container_name.clone(), files: document.stored.clone() })
 }
 
 fn start_of(order: &StartOrder<'_>) -> Start {

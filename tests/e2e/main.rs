@@ -17,6 +17,7 @@ mod outside;
 mod pipelock;
 mod pool;
 mod ports;
+mod remote;
 mod scale;
 mod seal;
 mod secrets;

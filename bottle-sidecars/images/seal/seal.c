@@ -4,6 +4,7 @@
  *   seal HOST[:PORT[:CONNECTIONS]]...   sets the rules for the agent, then waits for a signal to stop
  *   seal outlet USER:OWN PORT...        the same for pipelock, whose process has the user id USER and listens on port OWN
  *   seal check                          prints the rules; fails if they are not set
+ *   seal store                          sets no rules and waits, for a container that keeps files in memory
  *
  * Rules of the outlet: TCP to each PORT at any address may leave, and what names and IPv6 need. Pipelock has no rule for
  * ports of its own.
@@ -190,10 +191,14 @@ int main(int count, char **arguments) {
     sigprocmask(SIG_BLOCK, &stop, NULL);
     signal(SIGPIPE, SIG_IGN);
 
+    int received;
+    if (count == 2 && strcmp(arguments[1], "store") == 0) {
+        sigwait(&stop, &received);
+        return 0;
+    }
     write_closed();
     if (!set_rules(0)) fail("cannot close the namespace");
 
-    int received;
     if (count > 2 && strcmp(arguments[1], "outlet") == 0) {
         write_outlet(arguments + 2, count - 2);
         if (!set_rules(0)) fail("cannot open the ports");

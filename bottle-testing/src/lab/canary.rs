@@ -87,17 +87,22 @@ impl Hunt {
     /// Searches files of the temporary directories that were written since a time, of at most 4 MiB. The tests' own scratch
     /// directory is left out: it may be in one of them, and is searched as the state directory.
     pub fn temporary(&mut self, since: SystemTime) {
-        self.search("temporary directories", "");
         let mut directories: BTreeSet<_> = ["/tmp", "/var/tmp", "/dev/shm"].map(Into::into).into();
         directories.insert(std::env::temp_dir());
-        let scratch = scratch();
         for directory in directories {
-            let is_new = |path: &Path| {
-                !path.starts_with(&scratch) && path.metadata().and_then(|of| of.modified()).is_ok_and(|at| at >= since)
-            };
-            for path in files_below(&directory).into_iter().filter(|path| is_new(path)) {
-                self.search("temporary directories", fs::read(&path).unwrap_or_default());
-            }
+            self.written("temporary directories", &directory, since, &[scratch()]);
+        }
+    }
+
+    /// Searches the files below a directory that were written since a time, of at most 4 MiB, except those below others.
+    pub fn written(&mut self, place: &str, directory: &Path, since: SystemTime, except: &[PathBuf]) {
+        self.search(place, "");
+        let is_new = |path: &Path| {
+            !except.iter().any(|other| path.starts_with(other))
+                && path.metadata().and_then(|of| of.modified()).is_ok_and(|at| at >= since)
+        };
+        for path in files_below(directory).into_iter().filter(|path| is_new(path)) {
+            self.search(place, fs::read(&path).unwrap_or_default());
         }
     }
 

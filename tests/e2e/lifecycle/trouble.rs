@@ -257,18 +257,32 @@ fn a_client_that_hangs_is_stopped_with_everything_that_it_started() {
 
 #[test]
 #[ignore = "needs a container engine"]
-fn a_remote_engine_is_refused_before_anything_is_created() {
+fn an_engine_behind_a_tcp_address_gets_the_files_in_memory_and_binds_nothing() {
     let place = Place::new();
-    // The local engine behind a TCP address. The launch is refused because of the address.
+    // The local engine behind a TCP address, which does not tell that it sees this host's files.
     let proxy = Forward::to_the_engine();
-    let host = host_with_token();
-    let variables = host.environment().chain([("DOCKER_HOST".into(), proxy.address().into())]);
-    let backend = Arc::new(Subprocess::new(variables.collect::<Vec<_>>()));
+    let host = host_with_token().with_docker(&proxy.address());
+    let backend = Arc::new(Subprocess::new(host.environment()));
     let engine = Engine::detect(backend, &EngineChoice::Auto, Control::default()).unwrap();
-    let error = options(engine, &place.state()).launch(plan(SMALL, "remote")).unwrap_err();
+    let bottles = options(engine, &place.state()).with_prefix(super::prefix());
+    let refused = "workspace: {mode: bind}\nenv: {A: $LIFECYCLE_TOKEN}\nsecrets: environment";
+    let error = bottles.launch(plan(refused, "remote")).unwrap_err();
     let text = bottle::report(&error).to_string();
-    assert!(text.contains(&proxy.address()) && text.contains("local socket"), "{text}");
+    for key in ["workspace.mode", "env.A", "secrets"] {
+        assert!(text.contains(&format!("bottles.lab.{key}: ")), "{text}");
+    }
     assert!(error.teardown.is_none() && !place.state().exists());
+
+    let bottle = bottles.launch(plan(FULL, "remote")).unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
+    let filter = format!("label={}=remote", bottle.names().label(bottle::plan::LabelKey::Slug));
+    let containers = docker(["ps", "--all", "--quiet", "--filter", &filter]).stdout;
+    let mounts = docker(
+        ["inspect", "--format", "{{range .Mounts}}{{.Type}} {{end}}"].into_iter().chain(containers.split_whitespace()),
+    );
+    assert!(mounts.stdout.contains("volume") && !mounts.stdout.contains("bind"), "{}", mounts.stdout);
+    assert!(bottle.verify(bottle::Verify::Full).unwrap().holds());
+    assert!(bottle.close().unwrap().is_clean());
+    place.nothing_is_left("remote");
 }
 
 /// A TCP port of this host that forwards to the local engine.

@@ -25,6 +25,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-workspace", Some(&["bottle-plan", "bottle-exec", "bottle-files"])),
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
     ("bottle-forward", Some(&["bottle-exec", "bottle-engine"])),
+    ("bottle-store", Some(&["bottle-exec", "bottle-engine", "bottle-files"])),
     ("bottle-verify", Some(&["bottle-plan", "bottle-compose", "bottle-exec", "bottle-engine"])),
     (
         "bottle-lifecycle",
@@ -34,6 +35,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-engine",
             "bottle-files",
             "bottle-forward",
+            "bottle-store",
             "bottle-verify",
             "bottle-workspace",
         ]),
@@ -61,6 +63,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-exec",
             "bottle-engine",
             "bottle-files",
+            "bottle-store",
         ]),
     ),
     (
@@ -82,6 +85,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-workspace",
             "bottle-verify",
             "bottle-forward",
+            "bottle-store",
             "bottle-provision",
         ]),
     ),
