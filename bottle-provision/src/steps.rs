@@ -1,8 +1,8 @@
 //! The built-in provisioner.
 //!
-//! It runs up to four commands: one reads the agent's existing configuration, one installs the certificates as root, one
-//! writes the git rules as root, and one writes the agent's files as its user. The container has no capability, so root
-//! cannot write the agent's files. Each task checks its own result.
+//! It runs up to three commands: one reads the agent's existing configuration, one installs git rules and certificates as root,
+//! and one writes the agent's files as its user. The container has no capability, so root cannot write the agent's files.
+//! Each task checks its own result.
 
 use std::path::Path;
 
@@ -33,12 +33,14 @@ pub(crate) fn provision(engine: &Engine, plan: &ResolvedPlan, authority: &Path) 
         // Without egress, the agent itself verifies the certificates of hosts that pipelock does not decrypt.
         certificates.extend(home::read(CERTIFICATE, bundle)?);
     }
+    if !certificates.ends_with(b"\n") {
+        certificates.push(b'\n');
+    }
     let files = home::files(&target, bottle)?;
     let agent_script = agent_script(bottle, &certificates, !files.is_empty());
-    target.run("0", &certificate_script(), certificates)?;
-    if let Some(gate) = &bottle.git_gate {
-        target.run("0", &git_rules_script(), git_gate::agent_git_config(gate).into_bytes())?;
-    }
+    let rules = bottle.git_gate.as_ref().map(git_gate::agent_git_config);
+    let input = [&*certificates, rules.as_deref().unwrap_or_default().as_bytes()].concat();
+    target.run("0", &root_script(&certificates, rules.is_some()), input)?;
     target.run(agent::USER, &agent_script, files)
 }
 
@@ -54,24 +56,29 @@ pub fn unprivileged(run: &Shell<'_>, plan: &BottlePlan, certificates: &[u8]) -> 
     target.run(agent::USER, &agent_script(plan, certificates, !files.is_empty()), files)
 }
 
-/// Returns the task of root that reads the certificates from standard input.
-fn certificate_script() -> Script {
+/// Returns the tasks of root, which read the certificates and then the git rules from standard input. The rules of ten upstreams
+/// are longer than one argument may be.
+fn root_script(certificates: &[u8], has_rules: bool) -> Script {
     let mut script = Script::default();
-    script.add(CERTIFICATE, agent::INSTALL_CA);
-    script
-}
-
-/// Returns the task of root that reads the git rules from standard input. The rules of ten upstreams are longer than one
-/// argument may be.
-fn git_rules_script() -> Script {
-    let mut script = Script::default();
-    // In a separate file, so that the agent's own git settings stay readable.
-    script.add(
-        "write the git rules",
-        "umask 022; mkdir -p /etc/bottle; cat > /etc/bottle/git-gate.gitconfig
-        git config --system --get-all include.path | grep -qxF /etc/bottle/git-gate.gitconfig ||
-        git config --system --add include.path /etc/bottle/git-gate.gitconfig",
+    // The shell's `read` takes no byte of what comes after the line.
+    let lines = certificates.split_inclusive(|&byte| byte == b'\n').count();
+    let read = format!(
+        "left={lines}
+        while [ $left -gt 0 ]; do IFS= read -r line; printf '%s\\n' \"$line\"; left=$((left - 1)); done | (
+{}
+)",
+        agent::INSTALL_CA
     );
+    script.add(CERTIFICATE, &read);
+    if has_rules {
+        // In a separate file, so that the agent's own git settings stay readable.
+        script.add(
+            "write the git rules",
+            "umask 022; mkdir -p /etc/bottle; cat > /etc/bottle/git-gate.gitconfig
+            git config --system --get-all include.path | grep -qxF /etc/bottle/git-gate.gitconfig ||
+            git config --system --add include.path /etc/bottle/git-gate.gitconfig",
+        );
+    }
     script
 }
 
@@ -145,5 +152,35 @@ pub fn handle(plan: &ResolvedPlan, expected: Expected) -> Handle {
         expected: Some(expected),
         restart: None,
         limits: bottle.limits.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn certificates_and_git_rules_come_over_one_standard_input() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let certificates = b"-----BEGIN CERTIFICATE-----\nAA\\n==\n-----END CERTIFICATE-----\n";
+        let text = root_script(certificates, true).text();
+        // The files of the container, in a directory of the test.
+        let text = text.replace("images=/etc/ssl", &format!("images={}", path("ssl")));
+        let text = text.replace("source=$below/usr", &format!("source={}", path("usr")));
+        let text = text.replace("/etc/bottle", &path("bottle")).replace("git config", ":");
+        let mut shell = Command::new("sh");
+        let mut child = shell.args(["-c", &text]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let rules = "[url \"git://git-gate/a.git\"]\n\tinsteadOf = https://example.com/a\n";
+        child.stdin.take().unwrap().write_all(&[certificates, rules.as_bytes()].concat()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        assert_eq!(read("bottle/git-gate.gitconfig"), rules.as_bytes());
+        assert_eq!(read("usr/local/share/ca-certificates/claude-bottle.crt"), certificates);
+        assert!(read("ssl/certs/ca-certificates.crt").ends_with(certificates));
     }
 }
