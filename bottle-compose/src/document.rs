@@ -3,6 +3,7 @@
 //! Every string is literal. A `$` that Compose would interpolate is escaped when the document is written as YAML.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use bottle_plan::value::EnvName;
 use serde::ser::SerializeMap;
@@ -180,16 +181,23 @@ pub enum PullPolicy {
 pub struct Attachment {
     /// Additional names of the service in this network.
     pub aliases: Vec<String>,
+    /// Address of the service in this network. Default: one that the engine chooses at each start.
+    pub ipv4_address: Option<Ipv4Addr>,
 }
 
 impl Serialize for Attachment {
-    /// Writes null if there are no aliases, as Compose's documentation does.
+    /// Writes null if there is nothing to say, as Compose's documentation does.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.aliases.is_empty() {
+        if *self == Self::default() {
             return serializer.serialize_unit();
         }
-        let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("aliases", &self.aliases)?;
+        let mut map = serializer.serialize_map(None)?;
+        if !self.aliases.is_empty() {
+            map.serialize_entry("aliases", &self.aliases)?;
+        }
+        if let Some(address) = self.ipv4_address {
+            map.serialize_entry("ipv4_address", &address)?;
+        }
         map.end()
     }
 }

@@ -54,6 +54,7 @@
 //! | | `enable_ipv6: false`, and driver options that keep the host's address off the internal bridge | through that address the agent reached every service on the host's 0.0.0.0, also over IPv6 |
 //! | `container_name` of each service | the same | |
 //! | aliases: the container's name for pipelock and git-gate, the short one for egress and supervise | the same | |
+//! | | `ipv4_address` of each service where the subnet is known, and the addresses in the seal's `command` | the seal opens its endpoints without waiting for a sidecar, and one that is restarted keeps its address |
 //! | pipelock on both networks | `network_mode: service:outlet`; the outlet is on both, with pipelock's aliases, `cap_add: [NET_ADMIN]` and the ports as `command` | pipelock connects to any port of an allowed host; in the outlet's namespace the kernel lets it reach the planned ones only |
 //! | pipelock `image`, pinned | the same, from the plan | a mirror, or another release |
 //! | pipelock `command: run --config … --listen 0.0.0.0:<port>` | the same | |

@@ -110,6 +110,44 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     Ok(file)
 }
 
+impl ComposeFile {
+    /// Gives each service an address on the internal network, and the seal the addresses of the sidecars, so that it need not
+    /// wait for them. A sidecar that is restarted keeps its address. Nothing is given if the subnet has too few.
+    #[must_use]
+    pub fn with_addresses(mut self, subnet: Subnet) -> Self {
+        let is_internal = |(network, _): &(String, _)| network == INTERNAL;
+        // The first address is the gateway's.
+        let mut free = subnet.hosts().skip(1);
+        let mut addresses = BTreeMap::new();
+        for (name, _) in self.services.iter().filter(|(_, service)| service.networks.iter().any(is_internal)) {
+            let Some(address) = free.next() else { return self };
+            addresses.insert(name.clone(), address);
+        }
+        // A service in the network namespace of another one has its address.
+        for (name, service) in &self.services {
+            let owner = service.network_mode.as_deref().and_then(|mode| mode.strip_prefix("service:"));
+            if let Some(address) = owner.and_then(|owner| addresses.get(owner)) {
+                addresses.insert(name.clone(), *address);
+            }
+        }
+        for (name, service) in &mut self.services {
+            if name == Name::Seal.as_str() {
+                for endpoint in &mut service.command {
+                    let host = endpoint.split(':').next().unwrap_or_default();
+                    if let Some(address) = addresses.get(host) {
+                        *endpoint = format!("{address}{}", &endpoint[host.len()..]);
+                    }
+                }
+                service.depends_on.retain(|(other, _)| !addresses.contains_key(other));
+            }
+            if let Some((_, attachment)) = service.networks.iter_mut().find(|network| is_internal(network)) {
+                attachment.ipv4_address = addresses.get(name).copied();
+            }
+        }
+        self
+    }
+}
+
 /// Adds the directory of its credentials to a sidecar that has some, or that keeps data there.
 ///
 /// A container's own tmpfs ends with it, and the engine restarts a sidecar that died when nobody is there to give the

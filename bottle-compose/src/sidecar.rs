@@ -109,7 +109,7 @@ pub fn sidecar_service(
     alias: Option<String>,
 ) -> Service {
     let bottle = plan.plan();
-    let internal = Attachment { aliases: alias.into_iter().collect() };
+    let internal = Attachment { aliases: alias.into_iter().collect(), ..Attachment::default() };
     let mut networks = vec![(INTERNAL.to_owned(), internal)];
     if reach == Reach::Both {
         networks.push((EGRESS.to_owned(), Attachment::default()));

@@ -16,7 +16,17 @@ fn documents() {
     for (name, plan) in bottle_testing::plans::topologies() {
         insta::assert_snapshot!(name, document(&plan).to_yaml());
     }
-    insta::assert_snapshot!("fullest", document(&bottle_testing::plans::fullest()).to_yaml());
+    let fullest = bottle_testing::plans::fullest();
+    let subnet = fullest.launch().networks.internal_subnet.unwrap();
+    insta::assert_snapshot!("fullest", document(&fullest).with_addresses(subnet).to_yaml());
+}
+
+#[test]
+fn a_subnet_with_too_few_addresses_gives_none() {
+    let document = document(&bottle_testing::plans::fullest());
+    // Five services, the gateway, and the two addresses that no host can have.
+    assert_eq!(document.clone().with_addresses("10.99.0.0/30".parse().unwrap()), document);
+    assert_ne!(document.clone().with_addresses("10.99.0.0/29".parse().unwrap()), document);
 }
 
 #[test]

@@ -36,6 +36,11 @@ impl Subnet {
         self.0.network()
     }
 
+    /// Returns the addresses that hosts can have: all but the first and the last.
+    pub fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
+        self.0.hosts()
+    }
+
     /// Returns the number of bits that all addresses of the network share: 0 to 32.
     pub fn prefix_len(self) -> u8 {
         self.0.prefix_len()

@@ -187,6 +187,10 @@ impl Launch<'_> {
     fn write_compose(&self, plan: &ResolvedPlan) -> Result<ComposeFile, LaunchCause> {
         let sidecars: Vec<_> = self.bottles.sidecars.iter().map(|sidecar| &**sidecar).collect();
         let document = render(plan, &sidecars)?;
+        let document = match plan.launch().networks.internal_subnet {
+            Some(subnet) => document.with_addresses(subnet),
+            None => document,
+        };
         write::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
     }
