@@ -56,6 +56,9 @@ struct Remote {
 
 impl Remote {
     fn start() -> Self {
+        if variable("BOTTLE_E2E_REMOTE").is_empty() {
+            not_run("needs a second engine (`cargo xtask e2e --remote`)");
+        }
         for program in ["/usr/sbin/dockerd", "/usr/sbin/sshd", "/usr/bin/ssh-keygen", "/usr/bin/unshare"] {
             if !Path::new(program).exists() {
                 not_run(&format!("needs {program}"));

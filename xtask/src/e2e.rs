@@ -17,6 +17,7 @@ use crate::process::{Result, checked, output, quiet, root};
 
 /// The options of `cargo xtask e2e`.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Arguments {
     /// Run only tests whose name contains this.
     filter: Option<String>,
@@ -29,6 +30,9 @@ pub(crate) struct Arguments {
     /// Shell command that restarts the engine and stops all of its containers. Enables one more test.
     #[arg(long, value_name = "COMMAND")]
     restart: Option<String>,
+    /// Also run tests on a second engine that is reached over ssh, which takes some ten minutes.
+    #[arg(long)]
+    remote: bool,
     /// Run every attack of `tests/attacks` and rewrite `docs/attacks.md`. Otherwise every fourth is run.
     #[arg(long)]
     all_attacks: bool,
@@ -84,6 +88,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     for pass in &passes {
         let mut tests = select(pass);
         tests.arg("--format=pretty").env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
+        tests.env("BOTTLE_E2E_REMOTE", if args.remote { "yes" } else { "" });
         tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", &outside);
         tests.env("BOTTLE_E2E_ATTACKS", if args.all_attacks { "all" } else { "" });
         tests.env("BOTTLE_E2E_PACKAGES", &packages).env("BOTTLE_E2E_FIGURES", &figures);
@@ -327,6 +332,7 @@ impl Report {
                 "needs podman",
                 "needs a Kubernetes cluster",
                 "needs an engine that may be restarted",
+                "needs a second engine",
                 "needs the runtime runsc-netstack",
             ]) || !has_testbed && starts(&["needs the image ", "needs the runtime ", "needs a kernel ", "needs root"])
         };
