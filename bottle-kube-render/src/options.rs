@@ -28,6 +28,8 @@ pub struct KubeOptions {
     pub cpu_request: String,
     /// Memory that each container reserves, at most its limit. Default: 64 MiB.
     pub memory_request: ByteSize,
+    /// Disk that the agent reserves, at most its limit. Default: 256 MiB.
+    pub disk_request: ByteSize,
     /// Memory limit of the agent, if the manifest has none. Default: 2 GiB.
     pub agent_memory: ByteSize,
     /// Addresses outside the cluster, which the egress firewall and git-gate may reach on the planned ports. Default:
@@ -55,6 +57,7 @@ impl Default for KubeOptions {
             node_selector: BTreeMap::new(),
             cpu_request: "10m".into(),
             memory_request: ByteSize::mib(64),
+            disk_request: ByteSize::mib(256),
             agent_memory: ByteSize::mib(2048),
             outside: vec![IpBlock { cidr: "0.0.0.0/0".into(), except: except.map(String::from).into() }],
             hosts: BTreeMap::new(),

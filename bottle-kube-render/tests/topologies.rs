@@ -149,6 +149,17 @@ fn an_outside_range_holds_no_private_address() {
     assert_eq!(ports.iter().map(|port| port["port"].as_u64().unwrap()).collect::<Vec<_>>(), [80, 443]);
 }
 
+/// A request that is left out is the limit: twelve agents with the default limit of 20 GiB filled a node.
+#[test]
+fn an_agent_reserves_less_disk_than_it_may_use() {
+    let (_, plan) = plans::topologies().into_iter().find(|(name, _)| name == "alone__plain").unwrap();
+    let objects = objects(&plan, &KubeOptions::default(), Delivery::HandOver);
+    let agent = objects.iter().find(|object| object["kind"] == "Pod" && object["metadata"]["name"] == "agent").unwrap();
+    let resources = &agent["spec"]["containers"][0]["resources"];
+    assert_eq!(resources["requests"]["ephemeral-storage"], (256 << 20).to_string());
+    assert_eq!(resources["limits"]["ephemeral-storage"], plan.plan().agent_disk().bytes().to_string());
+}
+
 #[test]
 fn two_hosts_with_one_address_are_one_entry() {
     let (_, plan) = plans::topologies().into_iter().find(|(name, _)| name == "alone__plain").unwrap();

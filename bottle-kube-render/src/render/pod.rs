@@ -116,10 +116,14 @@ impl Bottle<'_> {
         let main = &mut pod.main;
         main.command = ["sh", "-c", IDLE].map(String::from).into();
         main.args = Vec::new();
-        let disk = plan.agent_disk().bytes().to_string();
+        let disk = plan.agent_disk();
+        // Without a request of its own, the scheduler would reserve the whole limit on the node.
+        let reserved = disk.min(self.options.disk_request).bytes().to_string();
+        let disk = disk.bytes().to_string();
         let memory = service.mem_limit.unwrap_or(self.options.agent_memory.bytes());
         main.resources = self.resources(Some(memory), service.cpus.as_ref());
         main.resources.limits.insert("ephemeral-storage", disk.clone());
+        main.resources.requests.insert("ephemeral-storage", reserved);
         if plan.git_gate.is_some() {
             let rules = format!("{AGENT_FILES}/gitconfig");
             main.env.push(Env::Set(NameValue::new("GIT_CONFIG_SYSTEM", rules)));
