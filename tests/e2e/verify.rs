@@ -365,7 +365,7 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
             "a proxy past its outlet",
             "network namespace",
             "    network_mode: service:outlet\n",
-            "    networks: [internal, egress]\n".to_owned(),
+            "    networks: [egress]\n".to_owned(),
         ),
         (
             Part::Service(Service::Outlet),
