@@ -152,11 +152,11 @@ mod tests {
                         let _lock = FileLock::wait(&path).unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         seen.fetch_add(1, Ordering::SeqCst);
-                        // The next one may have the removed file open already.
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        // The last act of a holder: who comes now locks a new file. Who waits has the removed one open.
                         if round % 5 == 0 {
                             fs::remove_file(&path).unwrap();
                         }
-                        inside.fetch_sub(1, Ordering::SeqCst);
                     }
                 });
             }
