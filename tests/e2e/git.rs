@@ -202,6 +202,6 @@ fn search(bottle: &Bottle, user: &str, script: &str, needles: &str) -> String {
     let exec = Exec::new(["sh", "-c", script])
         .with_user(user)
         .with_stdin(Stdin::Bytes(needles.as_bytes().to_vec()))
-        .with_timeout(std::time::Duration::from_secs(120));
+        .with_timeout(std::time::Duration::from_secs(300));
     bottle.exec(exec).unwrap().stdout.text()
 }
