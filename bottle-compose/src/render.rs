@@ -7,9 +7,9 @@ use bottle_plan::value::Subnet;
 use bottle_plan::{ResolvedPlan, Service as Name};
 
 use crate::agent::agent_service;
-use crate::document::{ComposeFile, Ipam, IpamConfig, Mount, Network, Variable, Volume, VolumeMount};
+use crate::document::{ComposeFile, Ipam, IpamConfig, Mount, Network, Variable, VolumeMount};
 use crate::seal::{open_and_closed, seal_service};
-use crate::sidecar::{AgentAccess, CREDENTIALS, EGRESS, INTERNAL, Sidecar, credentials_options, labels};
+use crate::sidecar::{AgentAccess, CREDENTIALS, EGRESS, INTERNAL, Sidecar, credentials_options, labels, memory_volume};
 use crate::store::add_store;
 
 /// Error of rendering a Compose document.
@@ -178,10 +178,7 @@ fn add_credentials(plan: &ResolvedPlan, sidecar: &dyn Sidecar, file: &mut Compos
                     own.volumes.push(mount(format!("{CREDENTIALS}/{name}"), true));
                 }
             }
-            let on_engine = format!("{}_{volume}", plan.plan().names.project());
-            let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", &options)];
-            let driver_opts = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-            let on_engine = Volume { name: on_engine, driver: "local".into(), driver_opts, labels: labels(plan) };
+            let on_engine = memory_volume(plan, &volume, &options);
             file.volumes.push((volume, on_engine));
             file.credentials.push((plan.plan().names.sidecar_container(name), slots));
         }

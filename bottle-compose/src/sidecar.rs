@@ -7,7 +7,9 @@ use bottle_plan::resolved::BuiltImage;
 use bottle_plan::value::{EnvName, ImageRef};
 use bottle_plan::{BottlePlan, ResolvedPlan, UserIds};
 
-use crate::document::{Attachment, Bind, Build, ComposeFile, HealthCheck, Logging, PullPolicy, Service, Variable};
+use crate::document::{
+    Attachment, Bind, Build, ComposeFile, HealthCheck, Logging, PullPolicy, Service, Variable, Volume,
+};
 
 /// The internal network's name in the document.
 pub const INTERNAL: &str = "internal";
@@ -238,6 +240,17 @@ pub(crate) fn credentials_options(user: UserIds) -> String {
 pub(crate) fn memory_options(user: UserIds, mebibytes: u32) -> String {
     let UserIds { uid, gid } = user;
     format!("nosuid,nodev,mode=0700,uid={uid},gid={gid},size={mebibytes}m")
+}
+
+/// Returns a volume in memory. `key` is its name in the document.
+pub(crate) fn memory_volume(plan: &ResolvedPlan, key: &str, options: &str) -> Volume {
+    let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", options)];
+    Volume {
+        name: format!("{}_{key}", plan.plan().names.project()),
+        driver: "local".into(),
+        driver_opts: options.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        labels: labels(plan),
+    }
 }
 
 /// Returns a tmpfs mount: writable, without executables or devices.

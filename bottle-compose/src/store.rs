@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use bottle_plan::manifest::{SecretsMode, WorkspaceMode};
 use bottle_plan::{BottlePlan, ResolvedPlan, StateLayout};
 
-use crate::document::{ComposeFile, Mount, Service, Volume, VolumeMount};
-use crate::sidecar::{NO_NEW_PRIVILEGES, RESTART, STOP_GRACE, bounded_logging, labels, local_image, memory_options};
+use crate::document::{ComposeFile, Mount, Service, VolumeMount};
+use crate::sidecar::{
+    NO_NEW_PRIVILEGES, RESTART, STOP_GRACE, bounded_logging, labels, local_image, memory_options, memory_volume,
+};
 
 /// Name of the service that keeps the files.
 pub const STORE: &str = "store";
 /// Directory of its volumes in its container.
 const ROOT: &str = "/store";
-/// Size of that volume in MiB. The files of the fullest plan take 0.3.
+/// Size in MiB of the volume that the services only read. The files of the fullest plan take 0.3.
 const FILES_MIB: u32 = 16;
 /// Size in MiB of a volume that a service writes.
 const WRITABLE_MIB: u32 = 64;
@@ -45,8 +47,8 @@ pub fn unstorable(plan: &BottlePlan) -> Vec<(String, String)> {
 /// Replaces every mount of a host's file by one of the store's. The files of the bottle's state directory have the same paths
 /// in the store.
 ///
-/// What a service only reads is in one volume, of which it mounts its own files alone. What it writes is a volume of its own,
-/// so that it cannot fill the other one. All are in memory: nothing of them is on the engine's disk.
+/// One volume has what the services only read, and each mounts its own files of it alone. A directory that a service writes is a
+/// volume of its own, so that it cannot fill the other one. All are in memory: nothing of them is on the engine's disk.
 ///
 /// Returns the service and the path, as an error, if a service writes a path outside the state directory.
 pub(crate) fn add_store(
@@ -105,10 +107,8 @@ pub(crate) fn add_store(
         // Git-gate's scripts are programs.
         let exec = if volume == StateLayout::STORED { "" } else { "noexec," };
         let options = format!("{exec}{}", memory_options(bottle.user, mebibytes));
-        let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", &options)];
-        let driver_opts = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let name = format!("{}_{volume}", bottle.names.project());
-        file.volumes.push((volume, Volume { name, driver: "local".into(), driver_opts, labels: labels(plan) }));
+        let on_engine = memory_volume(plan, &volume, &options);
+        file.volumes.push((volume, on_engine));
     }
     file.stored = stored.files;
     Ok(())
