@@ -32,7 +32,9 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/connections.py",
         "egress/dlp.py",
         "egress/firewall.py",
+        "egress/frames.py",
         "egress/guard.py",
+        "egress/labels.py",
         "egress/layers.py",
         "egress/headers.py",
         "egress/lean.py",
@@ -123,6 +125,15 @@ impl Sidecar for Egress {
     }
 }
 
+/// Returns true for each name in which egress counts a character as data (`labels.py` in its image): a part that is in no
+/// word has a digit or five consonants in a row.
+fn may_look_encoded(host: &AllowedHost) -> bool {
+    let is_vowel = |byte: u8| matches!(byte, b'a' | b'e' | b'i' | b'o' | b'u' | b'y');
+    let is_consonant = |byte: &u8| byte.is_ascii_lowercase() && !is_vowel(*byte);
+    let name = host.as_str().as_bytes();
+    name.iter().any(u8::is_ascii_digit) || name.windows(5).any(|five| five.iter().all(is_consonant))
+}
+
 /// Returns the rules for each routed host, and the ports of the other hosts, in the form that egress's image reads.
 pub fn routes(plan: &BottlePlan) -> String {
     let routes = || plan.egress.iter().flat_map(|egress| &egress.routes);
@@ -131,9 +142,8 @@ pub fn routes(plan: &BottlePlan) -> String {
     let ports = open.map(|host| (host, plan.proxy.ports_of(host))).collect();
     let dlp = plan.egress.as_ref().map(|egress| egress.dlp).unwrap_or_default();
     let mut hosts: BTreeMap<_, _> = plan.egress.iter().flat_map(|egress| egress.dlp_of_hosts.clone()).collect();
-    // Egress takes such a name for data of the agent, unless the file has it.
-    let is_hexadecimal = |label: &str| label.len() >= 16 && label.bytes().all(|byte| byte.is_ascii_hexdigit());
-    for host in plan.proxy.allow.iter().filter(|host| host.as_str().split('.').any(is_hexadecimal)) {
+    // Egress may take such a name for data of the agent, unless the file has it.
+    for host in plan.proxy.allow.iter().filter(|host| may_look_encoded(host)) {
         hosts.entry(host.clone()).or_insert(dlp);
     }
     let hosts = hosts.iter().map(|(host, dlp)| Searched { host: host.as_str(), dlp: *dlp }).collect();

@@ -121,7 +121,7 @@ fn why(line: &AuditLine) -> String {
         (AuditSource::Egress, "host") => "the host is in the domain of a route's wildcard, and no route is for it",
         (AuditSource::Egress, "port") => "the host is not allowed on this port",
         (AuditSource::Egress, "https-only") => "a host with a route is reached over https only",
-        (AuditSource::Egress, "dlp") if is_encoded(line) => "a part of the name looks like encoded data",
+        (AuditSource::Egress, "dlp") if is_encoded(line) => "the name looks like encoded data, or like one part of it",
         (AuditSource::Egress, "dlp") => {
             return line.finding.as_ref().map_or_else(
                 || "it holds what looks like a credential".to_owned(),

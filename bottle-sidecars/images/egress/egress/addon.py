@@ -15,6 +15,7 @@ from .budget import Budget
 from .connections import handler_of
 from .dlp import OFF, Target
 from .guard import Guard
+from .labels import Names
 from .layers import ACCEPT_ENCODING, CLIENT_FAILED, GUARD, WEBSOCKET
 from .mask import Mask
 from .policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
@@ -52,6 +53,7 @@ class Gate:
         self._proposer = proposer
         self._spent = spent
         self._told: set[tuple[str, str]] = set()
+        self._names = Names()
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         request = flow.request
@@ -88,7 +90,7 @@ class Gate:
         verdict = self._budget.refusal() or judge(_head(request), tunnel, table)
         record.host, record.port = (tunnel.host, tunnel.port) if tunnel else (request.host, request.port)
         if isinstance(verdict, Passage) and (rule := table.refuses(verdict.host, time.time(), self._spent)):
-            verdict = self._proposer.refuse(verdict.host, rule, f"{_method(request)} {request.scheme}")
+            verdict = self._proposer.refuse(verdict.host, rule, _method(request), request.scheme)
         if isinstance(verdict, Refusal):
             record.status, record.refused = verdict.status, verdict.rule
             flow.response = answers.response(verdict)
@@ -174,8 +176,8 @@ class Gate:
             return None
         detector = table.detector(self._credentials)
         own = credential.token if credential else None
-        target = Target(passage.host, path.partition("?")[0], own, table.names(passage.host))
-        return Guard(detector, target, mode, record)
+        target = Target(passage.host, path.partition("?")[0], own)
+        return Guard(detector, target, mode, record, None if table.names(passage.host) else self._names)
 
     def _tell_removed(self, passage: Passage) -> None:
         """Writes a line for each header that was removed, once for each host. A header's name is the agent's choice."""

@@ -16,7 +16,7 @@ from typing import IO, Protocol, cast
 import ahocorasick_rs
 import zstandard
 
-from .mask import frame_header
+from .frames import Frames
 from .patterns import PATTERNS, Context, Pattern
 
 OFF, WARN, BLOCK = "off", "warn", "block"
@@ -44,8 +44,11 @@ _CREDENTIAL_HEADERS = frozenset(
     """authorization proxy-authorization cookie x-api-key api-key x-goog-api-key private-token job-token deploy-token
     x-auth-token x-access-token x-amz-security-token x-registry-auth x-vault-token x-figma-token""".split()
 )
-# An opaque session, or one whose issuer is not known from it, is sent there by design.
-_SESSION_HEADERS = frozenset({"authorization", "cookie", "x-amz-security-token"})
+# An opaque session, or one whose issuer is not known from it, is sent there by design: `Authorization`, `Cookie`,
+# `Mcp-Session-Id`, `X-CSRF-Token`, `X-Amz-Security-Token`.
+_SESSION_HEADER = re.compile(r"authorization|cookie|session|csrf|xsrf|(?:^|-)(?:token|jwt)(?:-|$)")
+# Where a URL is searched, it stands in the place of a header's name.
+_URL = ":url"
 _TOKEN_ENDPOINT = re.compile(r"/(?:oauth2?|token|login|auth)\b", re.IGNORECASE)
 
 # The ways in which every character of a text can be escaped.
@@ -53,9 +56,6 @@ _ESCAPES = (
     *("%%%02x", "%%%02X", "%%25%02x", "%%25%02X", "%%2525%02X"),
     *("\\u%04x", "\\u%04X", "\\x%02x", "%%5Cu%04x", "&#%d;", "%%26%%23%d%%3B"),
 )
-# A label of a host name that is data in hexadecimal: a look-up alone sends it to the domain's owner. Words have no
-# digits, and the random names that hosting services give have other letters too.
-_ENCODED_LABEL = re.compile(r"(?=(?:[a-f]*[0-9]){3})(?=(?:[0-9]*[a-f]){3})[0-9a-f]{16,}\Z")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+")
 _BASE64_GAPS = re.compile(rb"\\+[rn]|[\r\n]+[ \t]*|%0[AaDd]")
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
@@ -80,8 +80,6 @@ class Target:
     host: str
     path: str
     own: bytes | None = None
-    is_named: bool = False
-    """True if the manifest has this very name, so that the agent did not choose it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +134,12 @@ class Detector:
         return None
 
     def _is(self, pattern: Pattern, text: bytes, at: int, target: Target, header: str | None) -> bool:
-        if header is not None:
+        if header == _URL and pattern.in_url and pattern.issued_by(target.host):
+            return False
+        if header not in (None, _URL):
             if header in _CREDENTIAL_HEADERS and pattern.issued_by(target.host):
                 return False
-            if header in _SESSION_HEADERS and not pattern.in_credential_headers:
+            if _SESSION_HEADER.search(header) and not pattern.in_session_headers:
                 return False
         elif pattern.issued_by(target.host) and _TOKEN_ENDPOINT.search(target.path):
             return False
@@ -290,9 +290,7 @@ def find_in_head(
                 break
         return None
 
-    if not target.is_named and any(_ENCODED_LABEL.match(label) for label in target.host.split(".")[:-2]):
-        return Finding("encoded-data", "host")
-    if name := find(url):
+    if name := find(url, _URL):
         return Finding(name, "url")
     for header, value in headers:
         key = header.decode("latin-1").lower()
@@ -420,35 +418,18 @@ class _Zstd:
 
 
 class FrameScan:
-    """Search of the frames of a WebSocket client. A client masks each frame with a key (RFC 6455, section 5.3)."""
+    """Search of the frames of a WebSocket client."""
 
     def __init__(self, detector: Detector, target: Target) -> None:
         self._scan = Scan(detector, target, "identity", "message", hold=False)
-        self._header = b""
-        self._key = bytes(4)
-        self._at = 0
-        self._left = 0
+        self._frames = Frames()
 
     @property
     def finding(self) -> Finding | None:
         return self._scan.finding
 
     def feed(self, data: bytes) -> None:
-        while data and not self.finding:
-            if self._left == 0:
-                header = self._header + data
-                size = frame_header(header)
-                if size is None:
-                    self._header = header
-                    return
-                end, self._left = size
-                self._key = header[end - 4 : end] if header[1] & 0x80 else bytes(4)
-                self._header, data, self._at = b"", header[end:], 0
-                continue
-            payload, data = data[: self._left], data[self._left :]
-            self._left -= len(payload)
-            key = (self._key * 2)[self._at % 4 : self._at % 4 + 4]
-            self._at += len(payload)
-            repeated = (key * (len(payload) // 4 + 1))[: len(payload)]
-            plain = int.from_bytes(payload) ^ int.from_bytes(repeated)
-            self._scan.feed(plain.to_bytes(len(payload)))
+        for piece in self._frames.feed(data):
+            if self.finding:
+                return
+            self._scan.feed(piece.plain())

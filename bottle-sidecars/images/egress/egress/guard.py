@@ -1,18 +1,24 @@
 """The search for credentials in one request, with its audit line and its refusal."""
 
+import time
 from collections.abc import Iterable
 
 from . import audit
 from .dlp import BLOCK, Detector, Finding, FrameScan, Scan, Target, find_in_head
+from .labels import Names
 from .policy import Refusal
 
 
 class Guard:
     """Searches the parts of one request. After the first finding, nothing more is searched."""
 
-    def __init__(self, detector: Detector, target: Target, mode: str, record: audit.Record) -> None:
+    def __init__(
+        self, detector: Detector, target: Target, mode: str, record: audit.Record, names: Names | None = None
+    ) -> None:
+        """`names` judges the host's name. None: the manifest has this very name; the agent did not choose it."""
         self._detector = detector
         self._target = target
+        self._names = names
         self._blocks = mode == BLOCK
         self._record = record
         self._done = False
@@ -22,6 +28,8 @@ class Guard:
     def head(self, url: bytes, headers: Iterable[tuple[bytes, bytes]], encoding: str) -> Refusal | None:
         """Judges the URL and the headers. The encoding is that of the body that follows."""
         self._body = Scan(self._detector, self._target, encoding, hold=self._blocks)
+        if self._names and self._names.refuses(self._target.host, time.monotonic()):
+            return self._judge(Finding("encoded-data", "host"))
         return self._judge(find_in_head(self._detector, url, headers, self._target))
 
     def body(self, piece: bytes, *, last: bool) -> bytes | Refusal:
@@ -55,7 +63,7 @@ class Guard:
             f"it without, or ask a person to set `dlp: off` for {host} in the bottle's manifest"
         )
         if found.place == "host":
-            message = f"{host} has a label that looks like encoded data; ask a person to allow exactly this name"
+            message = f"{host} looks like encoded data, or like one part of it; ask a person to allow exactly this name"
         refusal = Refusal(403, "dlp", message)
         self._record.status, self._record.refused = refusal.status, refusal.rule
         return refusal

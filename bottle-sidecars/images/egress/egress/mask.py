@@ -3,8 +3,11 @@
 import base64
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from html.entities import html5
+
+from .frames import Frames
 
 # A part of the secret that all its spellings have, and that is searched for first: letters and digits.
 _RUN = re.compile(rb"[A-Za-z0-9]+")
@@ -16,7 +19,14 @@ _MIN_ENCODED = 6
 _PROBE = 4
 
 # The ways in which a character can be escaped, in lower case: in URLs once and twice, in HTML, in JSON and JavaScript.
-_ESCAPES = (b"%%%02x", b"%%25%02x", b"&#%d;", b"&#x%x;", b"\\u%04x", b"\\x%02x")
+_ESCAPES = (b"%%%02x", b"%%25%02x", b"\\u%04x", b"\\x%02x")
+# A reference of HTML can have zeros before its number, and need not end with a semicolon. With more zeros than these,
+# it is not recognised.
+_MAX_ZEROS = 8
+# The shortest line in which an encoded text is recognised.
+_MIN_LINE = 48
+# Where an encoded text can be broken into lines: as it is, and as JSON and URLs write it.
+_BREAKS = (b"\r\n", b"\n", b"\r", b"\r\n ", b"\n ", b"\\r\\n", b"\\n", b"%0d%0a", b"%0a")
 _ENTITIES: dict[str, list[bytes]] = {}
 for _name, _character in html5.items():
     if _name.endswith(";") and len(_character) == 1 and _character.isascii():
@@ -29,8 +39,8 @@ class Spellings:
     """The texts in which a secret can be recognised.
 
     These are the secret as it is, and in hexadecimal and base64, the latter for each of the three positions in which it
-    can begin in an encoded text. Signs can be escaped, and in the secret itself letters and digits too, but of the part
-    that is searched for either all or none. Letters can be in either case.
+    can begin in an encoded text. An encoded text can have line breaks. Signs can be escaped, and in the secret itself
+    letters and digits too, but of the part that is searched for either all or none. Letters can be in either case.
     """
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
@@ -63,37 +73,60 @@ class _Pattern:
     """A text whose characters can be escaped one by one. All spellings are in lower case."""
 
     def __init__(self, text: bytes, *, encoded: bool = False) -> None:
-        self.characters = [_spellings(character, encoded) for character in text]
-        self.longest = sum(max(map(len, spellings)) for spellings in self.characters)
-        run = max(_RUN.finditer(text), key=lambda found: len(found[0]), default=None)
-        begin, end = run.span() if run and len(run[0]) >= _MIN_RUN else (0, len(text))
-        end = min(end, begin + _MAX_RUN)
-        self._before, self._after = self.characters[:begin][::-1], self.characters[end:]
-        part = text[begin:end].lower()
-        self._parts = {part}
+        self._characters = [_spellings(character, encoded) for character in text]
+        self._breaks = _BREAKS if encoded else ()
+        longest_break = max(map(len, self._breaks), default=0)
+        self.longest = sum(max(map(len, spellings)) + longest_break for spellings in self._characters)
+        runs = [found.span() for found in _RUN.finditer(text)]
+        begin, end = max(runs, key=lambda run: run[1] - run[0], default=(0, len(text)))
+        if end - begin < _MIN_RUN:
+            begin, end = 0, len(text)
+        parts = [(begin, min(end, begin + _MAX_RUN))]
+        if encoded:
+            # The end of a line is in one of two parts at most, because they are near each other.
+            half = _MAX_RUN // 2
+            pieces = [(at, min(end, at + half)) for begin, end in runs for at in range(begin, end, half)]
+            pieces.sort(key=lambda piece: piece[0] - piece[1])
+            near = [piece for piece in pieces if abs(piece[0] - pieces[0][0]) <= _MIN_LINE - half]
+            if len(near) > 1 and near[1][1] - near[1][0] >= _MIN_RUN:
+                parts = near[:2]
+        self._parts = [_Part(text, *part) for part in parts]
+        self._searched = [(part, part.text.lower()) for part in self._parts]
+        self._referenced: re.Pattern[bytes] | None = None
         if not encoded:
-            self._parts |= {b"".join(escape % character for character in text[begin:end]) for escape in _ESCAPES}
+            part = self._parts[0]
+            self._searched += [(part, b"".join(escape % character for character in part.text)) for escape in _ESCAPES]
+            self._referenced = re.compile(b"".join(map(_reference, part.text)))
 
     def find(self, lower: bytes) -> Iterable[tuple[int, int]]:
-        for part in self._parts:
-            at = lower.find(part)
+        for part, spelling in self._searched:
+            at = lower.find(spelling)
             while at >= 0:
-                begins, ends = self._back(lower, at), self._on(lower, at + len(part))
-                if begins and ends:
-                    yield min(begins), max(ends)
-                at = lower.find(part, at + 1)
+                yield from self._around(lower, part, at, at + len(spelling))
+                at = lower.find(spelling, at + 1)
+        if self._referenced and b"&#" in lower:
+            for found in self._referenced.finditer(lower):
+                yield from self._around(lower, self._parts[0], *found.span())
 
-    def _back(self, lower: bytes, at: int) -> set[int]:
+    def _around(self, lower: bytes, part: "_Part", begin: int, end: int) -> Iterable[tuple[int, int]]:
+        """Returns begin and end of a spelling whose part is there."""
+        begins, ends = self._back(lower, part.begin, begin), self._on(lower, part.end, end)
+        if begins and ends:
+            yield min(begins), max(ends)
+
+    def _back(self, lower: bytes, count: int, at: int) -> set[int]:
         places = {at}
-        for spellings in self._before:
+        for spellings in self._characters[:count][::-1]:
+            places |= {p - len(s) for p in places for s in self._breaks if lower.endswith(s, 0, p)}
             places = {p - len(s) for p in places for s in spellings if lower.endswith(s, 0, p)}
             if not places:
                 break
         return places
 
-    def _on(self, lower: bytes, at: int) -> set[int]:
+    def _on(self, lower: bytes, count: int, at: int) -> set[int]:
         places = {at}
-        for spellings in self._after:
+        for spellings in self._characters[count:]:
+            places |= {p + len(s) for p in places for s in self._breaks if lower.startswith(s, p)}
             places = {p + len(s) for p in places for s in spellings if lower.startswith(s, p)}
             if not places:
                 break
@@ -102,29 +135,59 @@ class _Pattern:
     def begins_of(self, length: int) -> set[bytes]:
         """Returns the first bytes of every spelling."""
         begins = {b""}
-        for spellings in self.characters[:length]:
-            begins = {begin + spelling for begin in begins for spelling in spellings}
-            begins = {begin[:length] for begin in begins}
+        for spellings in self._characters[:length]:
+            begins |= {begin + line_end for begin in begins for line_end in self._breaks if begin}
+            begins = {(begin + spelling)[:length] for begin in begins for spelling in spellings}
         return begins
 
     def begins(self, lower: bytes, at: int) -> bool:
         """Returns true if the text from here to its end is the begin of a spelling."""
         places, end = {at}, len(lower)
-        for spellings in self.characters:
-            if end in places:
+        for number, spellings in enumerate(self._characters):
+            if number and self._breaks:
+                places |= self._after(lower, places, self._breaks)
+            if max(places) >= end:
                 return True
-            reached: set[int] = set()
-            for p in places:
-                rest = lower[p : p + 32]
-                for spelling in spellings:
-                    if rest.startswith(spelling):
-                        reached.add(p + len(spelling))
-                    elif end - p < len(spelling) and spelling.startswith(rest):
-                        return True
-            if not reached:
+            if not (places := self._after(lower, places, spellings)):
                 return False
-            places = reached
-        return False
+        return max(places) > end
+
+    @staticmethod
+    def _after(lower: bytes, places: set[int], spellings: Iterable[bytes]) -> set[int]:
+        """Returns the places behind a spelling. One that the text's end cuts ends behind it."""
+        end = len(lower)
+        return {
+            p + len(spelling)
+            for p in places
+            for spelling in spellings
+            if lower.startswith(spelling, p) or (end - p < len(spelling) and spelling.startswith(lower[p:]))
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a text that is searched for first."""
+
+    whole: bytes
+    begin: int
+    end: int
+
+    @property
+    def text(self) -> bytes:
+        return self.whole[self.begin : self.end]
+
+
+def _reference(character: int) -> bytes:
+    """Returns the expression of a numeric reference of HTML to one letter or digit, in lower case."""
+    return rb"&#(?:0{0,%d}%d(?![0-9])|x0{0,%d}%x(?![0-9a-f]));?" % (_MAX_ZEROS, character, _MAX_ZEROS, character)
+
+
+def _references(character: int) -> Iterable[bytes]:
+    """Returns all numeric references of HTML to one character, in lower case."""
+    for zeros in range(_MAX_ZEROS + 1):
+        for number in (b"%d" % character, b"x%x" % character):
+            text = number.replace(b"x", b"x" + b"0" * zeros) if number[:1] == b"x" else b"0" * zeros + number
+            yield from (b"&#" + text, b"&#" + text + b";")
 
 
 def _patterns(secret: bytes) -> Iterable[_Pattern]:
@@ -144,7 +207,9 @@ def _spellings(character: int, encoded: bool) -> tuple[bytes, ...]:
     plain = bytes([character]).lower()
     if encoded and plain.isalnum():
         return (plain,)
-    every = {plain, *(escape % code for escape in _ESCAPES for code in {character, *plain, *plain.upper()})}
+    codes = {character, *plain, *plain.upper()}
+    every = {plain, *(escape % code for escape in _ESCAPES for code in codes)}
+    every.update(*map(_references, codes))
     if not plain.isalnum():
         every |= {b"\\" + plain, *_ENTITIES.get(chr(character), ())}
     if plain == b" ":
@@ -190,39 +255,13 @@ class FrameMask:
 
     def __init__(self, spellings: Spellings) -> None:
         self._mask = Mask(spellings)
-        self._header = b""
-        self._left = 0
+        self._frames = Frames()
 
     def feed(self, data: bytes) -> bytes:
         """Returns the bytes that may be passed on now."""
         passed = []
-        while data:
-            if self._left == 0:
-                header = self._header + data
-                size = frame_header(header)
-                if size is None:
-                    self._header = header
-                    break
-                end, self._left = size
-                passed.append(header[:end])
-                self._header, data = b"", header[end:]
-                continue
-            payload, data = data[: self._left], data[self._left :]
-            self._left -= len(payload)
-            passed.append(self._mask.feed(payload))
-            if self._left == 0:
+        for piece in self._frames.feed(data):
+            passed += [piece.header, self._mask.feed(piece.payload) if piece.payload else b""]
+            if piece.is_last:
                 passed.append(self._mask.feed(b""))
         return b"".join(passed)
-
-
-def frame_header(data: bytes) -> tuple[int, int] | None:
-    """Returns the lengths of a frame's header and payload (RFC 6455, section 5.2). None if the header is incomplete."""
-    if len(data) < 2:
-        return None
-    length, end = data[1] & 0x7F, 2
-    if length >= 126:
-        end = 4 if length == 126 else 10
-        length = int.from_bytes(data[2:end], "big")
-    if data[1] & 0x80:  # a server must not set it, but then a key of four bytes follows
-        end += 4
-    return (end, length) if len(data) >= end else None

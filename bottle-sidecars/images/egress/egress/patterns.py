@@ -54,8 +54,10 @@ class Pattern:
     """Number of bytes before the literal with which the expression can begin."""
     ahead: int = 320
     """Number of bytes from the literal on with which the expression and its check are content."""
-    in_credential_headers: bool = True
-    """False if such a value is in the headers `Authorization` and `Cookie` by design."""
+    in_session_headers: bool = True
+    """False if such a value is by design in headers of sessions, such as `Authorization` and `Cookie`."""
+    in_url: bool = False
+    """True if the service itself documents that such a value is in its URLs."""
 
     def issued_by(self, host: str) -> bool:
         return any(host == domain or host.endswith("." + domain) for domain in self.issuers)
@@ -96,14 +98,28 @@ def _is_aws_id(found: re.Match[bytes], context: Context) -> bool:
     at = context.around.find(found[0])
     before = context.around[max(0, at - 24) : at].lower()
     signs = before.endswith(
-        (b"credential=", b"credential\\u003d", b"credential%3d", b"awsaccesskeyid=", b'credential":"')
+        (
+            b"credential=",
+            b"credential\\u003d",
+            b"credential%3d",
+            b"credential%253d",
+            b"awsaccesskeyid=",
+            b"awsaccesskeyid%3d",
+            b'credential":"',
+        )
     )
     return not signs and _LOOKS_RANDOM(found, context)
 
 
+# What stands beside the key that every page with a map, or every web application at Firebase, shows to its visitors.
+_PUBLIC_KEY = re.compile(
+    rb"authDomain|firebaseapp|messagingSenderId|(?i:maps\.google|google[ ._-]{0,2}maps?\b|google_?maps?_|"
+    rb"maps[ ._-]?(?:api|js|embed|platform|browser)|\bgmaps?\b|initMap)"
+)
+
+
 def _is_google_key(found: re.Match[bytes], context: Context) -> bool:
-    """The key of a web application at Firebase is public, and stands beside the application's name."""
-    return not re.search(rb"authDomain|firebaseapp|messagingSenderId", context.around) and _LOOKS_RANDOM(found, context)
+    return not _PUBLIC_KEY.search(context.around) and _LOOKS_RANDOM(found, context)
 
 
 def _decoded(part: bytes) -> object:
@@ -113,13 +129,24 @@ def _decoded(part: bytes) -> object:
         return None
 
 
+# The parameter of a signed URL, such as that of a release's file: `?jwt=`, also as HTML, JSON and URLs escape it.
+_SIGNED_URL = re.compile(rb"(?i)(?:[?&;]|%3F|%26|\\u0026)(?:jwt|token|sig|signature)(?:=|%3D|\\u003d)\Z")
+# The longest life, in seconds, of a JWT in a signed URL.
+_SIGNED_URL_LIFE = 3600
+
+
 def _is_live_jwt(found: re.Match[bytes], context: Context) -> bool:
-    """A JWT is a credential while it is valid. One that names the host itself (`iss`, `aud`) is sent where it belongs."""
+    """A JWT is a credential while it is valid. One that names the host itself (`iss`, `aud`) is sent where it belongs.
+
+    One that a URL holds and that ends within an hour is for the one file of that URL, as with a signature of a store.
+    """
     head, claims = _decoded(found[1]), _decoded(found[2])
     if not isinstance(head, dict) or not isinstance(claims, dict) or str(head.get("alg", "none")).lower() == "none":
         return False
     expires = claims.get("exp")
     if not isinstance(expires, int | float) or expires <= context.now or claims.get("role") == "anon":
+        return False
+    if expires <= context.now + _SIGNED_URL_LIFE and _SIGNED_URL.search(found.string[: found.start()]):
         return False
     audience = claims.get("aud")
     named = [claims.get("iss"), *(audience if isinstance(audience, list) else [audience])]
@@ -173,7 +200,8 @@ def _pattern(
     issuers: str = "",
     before: int = 8,
     ahead: int = 320,
-    in_credential_headers: bool = True,
+    in_session_headers: bool = True,
+    in_url: bool = False,
 ) -> Pattern:
     """The expression may not be a part of a longer word, unless it says where it begins and ends."""
     raw = expression.encode("ascii")
@@ -181,7 +209,15 @@ def _pattern(
         raw = _BEGIN + rb"(?:" + raw + rb")(?![A-Za-z0-9])"
     found = tuple(literal.replace("^", " ").encode("ascii") for literal in literals.split())
     return Pattern(
-        name, found, re.compile(raw, re.DOTALL), check, tuple(issuers.split()), before, ahead, in_credential_headers
+        name,
+        found,
+        re.compile(raw, re.DOTALL),
+        check,
+        tuple(issuers.split()),
+        before,
+        ahead,
+        in_session_headers,
+        in_url,
     )
 
 
@@ -199,7 +235,13 @@ PATTERNS: tuple[Pattern, ...] = (
         before=16,
     ),
     _pattern(
-        "google-api-key", "AIza", r"AIza[A-Za-z0-9_-]{35}", _is_google_key, "googleapis.com google.com", before=400
+        "google-api-key",
+        "AIza",
+        r"AIza[A-Za-z0-9_-]{35}",
+        _is_google_key,
+        "googleapis.com google.com",
+        before=400,
+        in_url=True,
     ),
     _pattern("google-client-secret", "GOCSPX-", r"GOCSPX-([A-Za-z0-9_-]{28})", issuers="googleapis.com google.com"),
     _pattern("google-access-token", "ya29.", r"ya29\.([A-Za-z0-9_-]{40,})", issuers="googleapis.com google.com"),
@@ -338,14 +380,16 @@ PATTERNS: tuple[Pattern, ...] = (
         _random(4.0),
         "telegram.org",
         before=20,
+        in_url=True,
     ),
     _pattern(
         "jwt",
         "eyJhbGciOi eyJ0eXAiOi eyJraWQiOi eyJ4NXQiOi",
         r"(eyJ[A-Za-z0-9_-]{10,2000})\.(eyJ[A-Za-z0-9_-]{10,4000})\.[A-Za-z0-9_-]{32,800}",
         _is_live_jwt,
+        before=40,
         ahead=4000,
-        in_credential_headers=False,
+        in_session_headers=False,
     ),
     # Keys.
     _pattern(

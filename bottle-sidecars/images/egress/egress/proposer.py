@@ -17,6 +17,11 @@ _ANSWER_LIMIT = 1 << 16
 
 _TOOL = "propose_allow_host"
 
+# A person reads the reason of a proposal, and any other method is a text of the agent's choice.
+_METHODS = frozenset(
+    "GET HEAD POST PUT DELETE OPTIONS PATCH PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK REPORT SEARCH".split()
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Supervise:
@@ -35,33 +40,34 @@ class Proposer:
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def refuse(self, host: str, rule: str, what: str) -> Refusal:
-        """Returns the refusal of a host, for a request such as `GET https`."""
+    def refuse(self, host: str, rule: str, method: str, scheme: str) -> Refusal:
+        """Returns the refusal of a request to a host."""
         why = f"the approval of {host} has ended" if rule == "expired" else f"{host} is not allowed"
         # No host is below `.invalid` (RFC 2606), where the launcher's own probe asks.
         if self._supervise is None or not GRAMMARS["allowed_host"].accepts(host) or host.endswith(".invalid"):
             return Refusal(403, rule, why)
-        if self._supervise.proposes and self._propose(host, what):
+        if self._supervise.proposes and self._propose(host, method, scheme):
             how = f"it was proposed to a person, and the tool {_TOOL} waits for the decision"
         else:
             how = f"the tool {_TOOL} asks a person for it"
         return Refusal(403, rule, f"{why}; {how}", {"tool": _TOOL, "arguments": {"host": host, "reason": "..."}})
 
-    def _propose(self, host: str, what: str) -> bool:
+    def _propose(self, host: str, method: str, scheme: str) -> bool:
         """Returns true if the host has been proposed, now or before."""
         if host in self._proposed:
             return True
         if len(self._proposed) >= MAX_PROPOSED:
             return False
         self._proposed.add(host)
-        task = asyncio.get_running_loop().create_task(self._send(host, what))
+        task = asyncio.get_running_loop().create_task(self._send(host, method, scheme))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
 
-    async def _send(self, host: str, what: str) -> None:
+    async def _send(self, host: str, method: str, scheme: str) -> None:
         assert self._supervise is not None
-        reason = f"egress refused a request of the agent: {what}://{host}/"
+        known = f"{method} " if method in _METHODS else ""
+        reason = f"egress refused a request of the agent: {known}{scheme}://{host}/"
         call = {"name": _TOOL, "arguments": {"host": host, "reason": reason}}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
         async with self._one_at_a_time:

@@ -190,7 +190,10 @@ class Table:
 
     def names(self, host: str) -> bool:
         """Returns true if a route or an entry is for exactly this host."""
-        return host in self._hosts or host in self._dlp_of_hosts or host in self._ports
+        return any(
+            host in named
+            for named in (self._hosts, self._dlp_of_hosts, self._ports, self._temporary, self._allow or ())
+        )
 
     def slots(self) -> set[str]:
         """Returns the slots of the tokens that are injected."""

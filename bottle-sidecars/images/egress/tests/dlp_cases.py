@@ -353,7 +353,77 @@ def benign() -> list[tuple[str, str, str, list[tuple[str, str]], bytes]]:
         [("x-goog-api-key", "AI" + "za" + text(r, 35))],
         "{}",
     )
+    # What is signed or public, and tokens of sessions.
+    for name, url in signed_urls(r).items():
+        parts = urllib.parse.urlsplit(url)
+        add(f"signed URL, {name}", str(parts.hostname), f"{parts.path}?{parts.query}", [])
+        add(
+            f"signed URL in a tool's result, {name}",
+            "api.anthropic.com",
+            "/v1/messages",
+            claude,
+            turn(f"< location: {url}"),
+        )
+        page = f'<a href="{url.replace("&", "&amp;")}">it</a>'
+        add(f"signed URL in a page, {name}", "api.openai.com", "/v1/responses", [], json.dumps({"input": turn(page)}))
+        form = urllib.parse.urlencode({"url": url, "n": 1})
+        add(f"signed URL in a form, {name}", "api.example.com", "/fetch", [], form)
+        add(f"signed URL as referrer, {name}", "cdn.example.com", "/a.css", [("referer", url)])
+    session = jwt(r, {"iss": "https://login.example.org", "sub": "42", "sid": text(r, 22), "exp": NOW + 86_400})
+    for header in ("Mcp-Session-Id", "X-CSRF-Token", "X-XSRF-TOKEN", "X-Session-Token", "csrf-token", "Authorization"):
+        add(f"session, {header}", "mcp.example.com", "/mcp", [(header.lower(), session)], "{}")
+    key = "AI" + "za" + text(r, 35)
+    for index, line in enumerate(
+        [
+            f'<script async src="https://maps.googleapis.com/maps/api/js?key={key}&callback=initMap"></script>',
+            f"const GOOGLE_MAPS_API_KEY = '{key}'; // restricted to our referrers",
+            f'new Loader({{apiKey: "{key}", version: "weekly"}}).importLibrary("maps"); // Google Maps',
+            f"NEXT_PUBLIC_GOOGLE_MAPS_KEY={key}",
+            f'<meta-data android:name="com.google.android.geo.API_KEY" android:value="{key}"/> <!-- Google Maps -->',
+        ]
+    ):
+        add(f"map {index}", "api.anthropic.com", "/v1/messages", claude, turn(line))
+    add("map's own request", "maps.googleapis.com", f"/maps/api/geocode/json?address=Bern&key={key}", [])
+    bot = f"{text(r, 10, string.digits)}:A" + f"A{text(r, 33)}"
+    add("bot's own request", "api.telegram.org", f"/bot{bot}/sendMessage", [], '{"chat_id": 1, "text": "done"}')
     return found
+
+
+def signed_urls(r: random.Random) -> dict[str, str]:
+    """URLs that carry a signature, as stores and forges give them."""
+
+    def b64(size: int) -> str:
+        return urllib.parse.quote(base64.b64encode(r.randbytes(size)).decode(), safe="")
+
+    def github(audience: str) -> str:
+        claims = {"iss": "github.com", "aud": audience, "key": "key5", "exp": NOW + 300, "nbf": NOW, "path": "x.blob"}
+        return jwt(r, claims, "HS256")
+
+    upper = string.ascii_uppercase + "234567"
+    amazon = (
+        "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AS" + f"IA{text(r, 16, upper)}%2F20260101%2Feu-west-1%2Fs3"
+        f"%2Faws4_request&X-Amz-Date=20260101T000000Z&X-Amz-Expires=900&X-Amz-Security-Token=IQoJb3JpZ2luX2Vj{b64(400)}"
+        f"&X-Amz-SignedHeaders=host&X-Amz-Signature={r.randbytes(32).hex()}"
+    )
+    azure = f"?sp=r&sv=2018-11-09&sr=b&spr=https&se=2026-01-01T00%3A00%3A00Z&sig={b64(32)}"
+    file = uuid.UUID(bytes=r.randbytes(16))
+    return {
+        "S3": f"https://my-bucket.s3.eu-west-1.amazonaws.com/a/b.tgz{amazon}",
+        "S3, version 2": "https://my-bucket.s3.amazonaws.com/a?AWSAccessKeyId=AK"
+        + f"IA{text(r, 16, upper)}&Signature={b64(20)}&Expires={NOW + 900}",
+        "GCS": "https://storage.googleapis.com/my-bucket/a.tgz?X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-Credential=build"
+        f"%40my-project.iam.gserviceaccount.com%2F20260101%2Fauto%2Fstorage%2Fgoog4_request&X-Goog-Date=20260101T000000Z"
+        f"&X-Goog-Expires=900&X-Goog-SignedHeaders=host&X-Goog-Signature={r.randbytes(256).hex()}",
+        "GCS, version 2": "https://storage.googleapis.com/my-bucket/a.tgz?GoogleAccessId=build@my-project.iam."
+        f"gserviceaccount.com&Expires={NOW + 900}&Signature={b64(256)}",
+        "Azure": f"https://myaccount.blob.core.windows.net/c/a.zip{azure}",
+        "release": "https://release-assets.githubusercontent.com/github-production-release-asset/1/"
+        f"{file}{azure}&jwt={github('release-assets.githubusercontent.com')}&response-content-type=application%2Fzip",
+        "image": "https://private-user-images.githubusercontent.com/1/2-"
+        f"{file}.png?jwt={github('raw.githubusercontent.com')}",
+        "Supabase": "https://abcdefghijklmnopqrst.supabase.co/storage/v1/object/sign/b/a.png?token="
+        + jwt(r, {"url": "b/a.png", "iat": NOW, "exp": NOW + 600}, "HS256"),
+    }
 
 
 def large_turn(size: int = 1_000_000) -> bytes:
@@ -429,4 +499,16 @@ NAMES = """
     marketplace.visualstudio.com gallerycdn.vsassets.io ms-python.gallerycdn.vsassets.io
     rust-lang.gallerycdn.vsassets.io nodejs.org registry.yarnpkg.com conda.anaconda.org pypi.org
     download.pytorch.org developer.download.nvidia.com
+    pub-0a1b2c3d4e5f60718293a4b5c6d7e8f9.r2.dev zqxjk2y3mwe4lqgbwbdvkm7ypm0wqjco.lambda-url.us-west-2.on.aws
+    friendly-space-goldfish-7w6q5v4r3w2x5p9-3000.app.github.dev 3000-acme-widgets-a1b2c3d4e5f.ws-eu104.gitpod.io
+    myapp.whitesand-1a2b3c4d.eastus.azurecontainerapps.io my-project-h3kq8w2xzab1.deno.dev
+    node-0123.fleet-2024-05.prod.company.io 20240501-103000-nightly.artifacts.company.io
+    my-func-app-2024-a1b2c3d4e5f6g7h8.westeurope-01.azurewebsites.net
+    internal-my-service-prod-1234567890.us-gov-west-1.elb.amazonaws.com
+    vpce-0a1b2c3d4e5f67890-1a2b3c4d.s3.us-east-1.vpce.amazonaws.com
+    ec2-198-51-100-23.eu-central-1.compute.amazonaws.com ip-10-0-12-34.eu-west-1.compute.internal
+    a1b2c3d4e5f6g7-ats.iot.us-east-1.amazonaws.com fs-0a1b2c3d4e5f67890.efs.us-east-1.amazonaws.com
+    my-cluster-1.abcdefghijkl.eu-west-1.eks.amazonaws.com d-1234567890.awsapps.com dev-12345678.okta.com
+    tenant-4f3k2j1h.eu.auth0.com 1234567.fls.doubleclick.net r4---sn-4g5ednsz.googlevideo.com
+    lh3.googleusercontent.com 123456789012-abcdef.apps.googleusercontent.com
 """.split()

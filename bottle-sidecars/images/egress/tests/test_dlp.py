@@ -10,7 +10,7 @@ import zstandard
 from egress.dlp import Detector, FrameScan, Scan, Target, find_in_head
 from egress.patterns import PATTERNS
 
-from .dlp_cases import NAMES, NOW, PLAIN, benign, encodings, jwt, large_turn, median_ms, tokens
+from .dlp_cases import NOW, PLAIN, benign, encodings, jwt, large_turn, median_ms, tokens
 from .test_mask import frame
 
 DETECTOR = Detector(clock=lambda: NOW)
@@ -124,25 +124,6 @@ class Malicious(unittest.TestCase):
         self.assertIsNone(clean.finding)
 
 
-class Names(unittest.TestCase):
-    def found(self, host: str, *, is_named: bool = False):
-        return find_in_head(DETECTOR, b"/", [], Target(host, "/", None, is_named))
-
-    def test_data_in_a_label_of_a_name_that_the_agent_chose(self) -> None:
-        generator = random.Random(5)
-        labels = [generator.randbytes(size).hex() for size in (8, 12, 16, 20, 31) for _ in range(200)]
-        found = [self.found(f"{label}.allowed.test") for label in labels]
-        missed = sum(finding is None for finding in found)
-        print(f"\n  names: {len(labels) - missed} of {len(labels)} hexadecimal labels are found")
-        self.assertLess(missed / len(labels), 0.01)
-        self.assertEqual((found[999].pattern, found[999].place), ("encoded-data", "host"))
-        self.assertIsNone(self.found(f"{labels[0]}.allowed.test", is_named=True))
-
-    def test_ordinary_names_pass(self) -> None:
-        self.assertGreaterEqual(len(NAMES), 100)
-        self.assertEqual([name for name in NAMES if self.found(name)], [])
-
-
 class OwnSecrets(unittest.TestCase):
     SECRETS = (b"my-own/Secret+value7", b"Zx9Qw7Rt5Kp2aBcD3eF4", b"tiny")
 
@@ -184,6 +165,21 @@ class Benign(unittest.TestCase):
         self.assertIsNone(in_head("/", [("x-note", token)], Target("api.a.test", "/")))
         self.assertTrue(in_head("/", [("x-note", token)], Target("api.b.test", "/")))
         self.assertIsNone(in_head("/", [("Authorization", f"Bearer {token}")], Target("api.b.test", "/")))
+
+    def test_what_passes_in_a_place_of_its_own_is_refused_in_others(self) -> None:
+        r = random.Random(4)
+        session = jwt(r, {"sub": "42", "exp": NOW + 86_400})
+        signed = jwt(r, {"sub": "42", "exp": NOW + 300})
+        google, github = tokens()["Google"], tokens()["GitHub"]
+        self.assertTrue(in_head("/", [("Mcp-Session-Id", github)]))
+        self.assertTrue(in_head("/", [("X-Note", session)]))
+        self.assertTrue(in_head(f"/a?jwt={session}", []), "a signed URL does not last for a day")
+        self.assertIsNone(in_head(f"/a?jwt={signed}", []))
+        self.assertTrue(in_head(f"/a?q={signed}", []))
+        self.assertTrue(in_head(f"/a?sig={github}", []))
+        self.assertTrue(in_body(f"GEMINI_API_KEY={google} # see sourcemaps".encode())[0])
+        self.assertTrue(in_head(f"/a?key={google}", []))
+        self.assertTrue(in_body(google.encode(), target=Target("maps.googleapis.com", "/"))[0])
 
     def test_other_bodies_pass_unchanged_and_at_once(self) -> None:
         for size in (1, 1000, 65_536):

@@ -14,6 +14,7 @@ version: 1
 dlp: block
 hosts:
   - {host: off.test, dlp: "off"}
+  - {host: x-0123456789abcdef0123456789abcdef0123456789abcdef.named.test, dlp: block}
   - {host: "*.warn.test", dlp: warn}
 routes:
   - name: api
@@ -44,9 +45,14 @@ class Guarded(Proxy):
         return line["outcome"], line.get("reason"), line["finding"]
 
     def test_a_name_with_data(self) -> None:
-        host = f"{'0123456789abcdef' * 2}.allowed.test"
-        self.refused_in_tunnel(get("/x", host), 403, "dlp", f"{host}:443", host)
-        self.assertEqual(self.told()[2], {"pattern": "encoded-data", "place": "host"})
+        digits = "0123456789abcdef" * 3
+        for nth, name in enumerate((digits, f"x-{digits}", ".".join((digits[:15], digits[15:30], digits[30:]))), 1):
+            host = f"{name}.allowed.test"
+            self.refused_in_tunnel(get("/x", host), 403, "dlp", f"{host}:443", host)
+            self.assertEqual(self.told(nth)[2], {"pattern": "encoded-data", "place": "host"})
+        # The manifest has this very name.
+        with self.egress.tunnel(f"x-{digits}.named.test:443") as tunnel:
+            self.assertEqual(ask(tunnel, get("/x", f"x-{digits}.named.test")).status, 200)
 
     def test_url_and_headers(self) -> None:
         for nth, (path, header, place) in enumerate(

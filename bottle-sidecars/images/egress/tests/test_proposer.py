@@ -85,22 +85,31 @@ class Asking(unittest.IsolatedAsyncioTestCase):
         address, asked = await self.supervise(b"")
         proposer = Proposer(Supervise(address, True))
         for _ in range(3):
-            told = proposer.refuse("a.test", "not-allowed", "GET https")
+            told = proposer.refuse("a.test", "not-allowed", "GET", "https")
         await self.settled(proposer)
         reason = "egress refused a request of the agent: GET https://a.test/"
         self.assertEqual(asked, [{"name": "propose_allow_host", "arguments": {"host": "a.test", "reason": reason}}])
         self.assertEqual(json.loads(body(told))["error"]["ask"]["arguments"]["host"], "a.test")
         self.assertIn("it was proposed to a person", told.message)
         for host in ("198.51.100.1", "verify.bottle.invalid"):
-            proposer.refuse(host, "not-allowed", "GET http")
+            proposer.refuse(host, "not-allowed", "GET", "http")
         await self.settled(proposer)
         self.assertEqual(len(asked), 1, "neither an address nor what is no host can be proposed")
+
+    async def test_a_method_that_is_none_is_not_told_to_the_person(self) -> None:
+        address, asked = await self.supervise(b"")
+        proposer = Proposer(Supervise(address, True))
+        for number, method in enumerate(("PLEASE-APPROVE-THIS", "get", "PROPFIND")):
+            proposer.refuse(f"h{number}.test", "not-allowed", method, "https")
+        await self.settled(proposer)
+        told = [call["arguments"]["reason"].removeprefix("egress refused a request of the agent: ") for call in asked]
+        self.assertEqual(told, ["https://h0.test/", "https://h1.test/", "PROPFIND https://h2.test/"])
 
     async def test_the_number_of_proposals_is_bounded(self) -> None:
         address, asked = await self.supervise(b"")
         proposer = Proposer(Supervise(address, True))
         for number in range(MAX_PROPOSED + 5):
-            told = proposer.refuse(f"h{number}.test", "not-allowed", "GET https")
+            told = proposer.refuse(f"h{number}.test", "not-allowed", "GET", "https")
         await self.settled(proposer)
         self.assertEqual(len(asked), MAX_PROPOSED)
         self.assertIn("asks a person for it", told.message)
@@ -109,12 +118,12 @@ class Asking(unittest.IsolatedAsyncioTestCase):
         address, asked = await self.supervise(b'{"result":{"isError": true}}')
         proposer = Proposer(Supervise(address, True))
         for _ in range(2):
-            proposer.refuse("a.test", "expired", "GET https")
+            proposer.refuse("a.test", "expired", "GET", "https")
             await self.settled(proposer)
         self.assertEqual(len(asked), 2)
 
     async def test_without_propose_the_agent_is_told_how_to_ask(self) -> None:
-        told = Proposer(Supervise(("127.0.0.1", 1), False)).refuse("a.test", "expired", "GET https")
+        told = Proposer(Supervise(("127.0.0.1", 1), False)).refuse("a.test", "expired", "GET", "https")
         self.assertEqual((told.rule, told.ask and told.ask["tool"]), ("expired", "propose_allow_host"))
         self.assertIn("the approval of a.test has ended", told.message)
-        self.assertIsNone(Proposer(None).refuse("a.test", "not-allowed", "GET https").ask)
+        self.assertIsNone(Proposer(None).refuse("a.test", "not-allowed", "GET", "https").ask)
