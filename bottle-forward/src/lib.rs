@@ -26,8 +26,11 @@ use bottle_exec::{Child, Event, Observer, chain};
 
 use tunnel::Tunnel;
 
-/// Number of connections at once. Further ones wait until one of them ends.
+/// Number of connections at once. For a further one, the one that has been idle longest is ended, if that is at least
+/// [`IDLE`]. Otherwise it waits until one of them ends or becomes idle.
 pub const CONNECTIONS: usize = 100;
+/// Time without a byte after which a connection may be ended for a further one.
+pub const IDLE: Duration = Duration::from_secs(5);
 
 /// User and group of the program, which own nothing.
 const NOBODY: &str = "65534:65534";
@@ -35,6 +38,8 @@ const NOBODY: &str = "65534:65534";
 const START: Duration = Duration::from_secs(20);
 /// Time that the connections get to end when a forward is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Interval at which idle connections are looked for while a further one waits.
+const LOOK: Duration = Duration::from_millis(100);
 /// Pause after the operating system refused to accept a connection, for example because there are too many files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -233,9 +238,8 @@ impl Drop for Forward {
 impl Shared {
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
-            let open = self.fewer.wait_while(self.open(), |open| *open >= CONNECTIONS && !self.is_closed());
-            drop(open.unwrap_or_else(PoisonError::into_inner));
             let accepted = listener.accept();
+            self.make_room();
             if self.is_closed() {
                 return;
             }
@@ -259,6 +263,18 @@ impl Shared {
                 *this.open() -= 1;
                 this.fewer.notify_all();
             });
+        }
+    }
+
+    /// Waits until there is room for one more connection. Ends one that is idle for it.
+    fn make_room(&self) {
+        let is_full = |open: &mut usize| *open >= CONNECTIONS && !self.is_closed();
+        let mut open = self.open();
+        while is_full(&mut open) {
+            drop(open);
+            let tunnel = self.running().as_ref().map(|running| Arc::clone(&running.tunnel));
+            _ = tunnel.is_some_and(|tunnel| tunnel.end_idle(IDLE));
+            open = self.fewer.wait_timeout_while(self.open(), LOOK, is_full).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

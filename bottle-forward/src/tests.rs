@@ -143,6 +143,32 @@ fn a_connection_that_nobody_reads_holds_up_no_other() {
 }
 
 #[test]
+fn connections_that_nobody_reads_make_room_for_further_ones() {
+    let (forward, stage, _) = forward();
+    let idle: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let socket = TcpStream::connect(forward.local_addr()).unwrap();
+            (&socket).write_all(&[0; 1000]).unwrap();
+            socket
+        })
+        .collect();
+    let began = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(exchange(&forward, b"hello"), b"hello");
+    }
+    assert!(began.elapsed() < IDLE * 3, "{:?}", began.elapsed());
+    // Those that were idle longest have ended.
+    let ended = idle.iter().filter(|socket| {
+        socket.set_nonblocking(true).unwrap();
+        let mut socket = *socket;
+        let read: io::Result<u64> = io::copy(&mut socket, &mut io::sink());
+        read.map_or_else(|error| error.kind() != io::ErrorKind::WouldBlock, |_| true)
+    });
+    assert!((1..=3).contains(&ended.count()));
+    assert_eq!(stage.started.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn a_program_that_breaks_the_rules_ends_its_connections_and_is_started_again() {
     for (words, starts) in [(b"garbage", 2), (b"refuses", 1)] {
         let (forward, stage, _) = forward();

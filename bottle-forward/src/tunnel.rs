@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::frame::{self, Frame, Kind, PAYLOAD, WINDOW};
 
@@ -40,6 +41,8 @@ struct State {
     has_ended: bool,
     /// True once the connection has ended in both directions.
     is_reset: bool,
+    /// The last time at which a byte was passed on in one of the directions.
+    active: Instant,
 }
 
 impl Tunnel {
@@ -85,6 +88,16 @@ impl Tunnel {
         }
     }
 
+    /// Ends the connection that has been idle longest. Returns false if none has been idle for that long.
+    pub(crate) fn end_idle(&self, least: Duration) -> bool {
+        let open: Vec<_> = self.connections().open.values().cloned().collect();
+        let longest =
+            open.iter().map(|connection| (connection.state().active, connection)).min_by_key(|(since, _)| *since);
+        let Some((_, connection)) = longest.filter(|(since, _)| since.elapsed() >= least) else { return false };
+        self.abort(connection);
+        true
+    }
+
     /// Carries a connection to its end.
     pub(crate) fn carry(&self, socket: TcpStream) {
         _ = socket.set_nodelay(true);
@@ -109,10 +122,15 @@ impl Tunnel {
     /// Runs one direction. Its failure ends the other one too, and the agent's connection.
     fn attempt(&self, connection: &Connection, direction: fn(&Self, &Connection) -> io::Result<()>) {
         if direction(self, connection).is_err() {
-            connection.reset();
-            _ = connection.socket.shutdown(Shutdown::Both);
-            _ = self.send(connection.id, Kind::Reset, 0, &[]);
+            self.abort(connection);
         }
+    }
+
+    /// Ends both directions of a connection at once, and the agent's connection.
+    fn abort(&self, connection: &Connection) {
+        connection.reset();
+        _ = connection.socket.shutdown(Shutdown::Both);
+        _ = self.send(connection.id, Kind::Reset, 0, &[]);
     }
 
     /// Sends what the host's client writes, until its end or a reset.
@@ -129,6 +147,7 @@ impl Tunnel {
             let count = (&connection.socket).read(&mut buffer[..credit.min(PAYLOAD)])?;
             let mut state = connection.state();
             state.credit += credit - count;
+            state.active = Instant::now();
             if state.is_reset {
                 return Ok(());
             }
@@ -153,7 +172,11 @@ impl Tunnel {
                 }
             };
             (&connection.socket).write_all(&bytes)?;
-            connection.state().waiting -= bytes.len();
+            {
+                let mut state = connection.state();
+                state.waiting -= bytes.len();
+                state.active = Instant::now();
+            }
             self.send(connection.id, Kind::Credit, bytes.len(), &[])?;
         }
     }
@@ -174,7 +197,14 @@ impl Tunnel {
 
 impl Connection {
     pub(crate) fn new(id: u32, socket: TcpStream) -> Self {
-        let state = State { received: VecDeque::new(), waiting: 0, credit: WINDOW, has_ended: false, is_reset: false };
+        let state = State {
+            received: VecDeque::new(),
+            waiting: 0,
+            credit: WINDOW,
+            has_ended: false,
+            is_reset: false,
+            active: Instant::now(),
+        };
         Self { id, socket, state: Mutex::new(state), changed: Condvar::new() }
     }
 

@@ -82,10 +82,24 @@ static struct connection *find(uint32_t id) {
     return NULL;
 }
 
+/* Returns a free place. If there is none, the oldest connection that the host knows as ended makes room: its agent does not
+ * read what is left for it. */
+static struct connection *free_place(void) {
+    struct connection *oldest = NULL;
+    for (struct connection *it = connections; it < connections + CONNECTIONS; it++) {
+        if (it->socket < 0) return it;
+        if (it->is_ended && it->is_read && (oldest == NULL || (int32_t)(it->id - oldest->id) < 0)) oldest = it;
+    }
+    if (oldest != NULL) release(oldest);
+    return oldest;
+}
+
 static void open_connection(uint32_t id) {
-    struct connection *it = connections;
-    while (it->socket >= 0)
-        if (++it == connections + CONNECTIONS) fail("too many connections");
+    struct connection *it = free_place();
+    if (it == NULL) {
+        tell(id, RESET, 0);
+        return;
+    }
     memset(it, 0, offsetof(struct connection, waiting));
     it->id = id;
     it->credit = WINDOW;

@@ -12,6 +12,9 @@ use bottle::{Bottle, BottleError, ForwardSpec, Verify};
 
 use bottle_testing::lab::{Lab, docker, example, figure, host, not_run, run, scratch, sh};
 
+/// Number of connections that a forward carries at once.
+const CONNECTIONS: usize = 100;
+
 const BOTTLE: &str = "egress: {allow: [outside.test]}";
 
 /// Echoes on port 7000. On port 7001 it sends without end and reads nothing.
@@ -168,6 +171,103 @@ fn many_connections_reach_a_port_of_the_agent_and_leave_no_process() {
     assert!(TcpStream::connect(address).is_err());
     ends_soon("a closed forward ends", || forwarders(&seal) == 0 && clients(&seal).is_empty());
     drop(servers);
+    lab.close(&bottle);
+}
+
+/// Ends its side of each connection on port 7003, and reads nothing.
+const DEAF: &str = "\
+import socket
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+server.bind(('127.0.0.1', 7003))
+server.listen(200)
+print('ready', flush=True)
+kept = []
+while True:
+    kept.append(server.accept()[0])
+    kept[-1].shutdown(socket.SHUT_WR)";
+
+/// Frames of the host for the program `forward`, and what it answers, by kind: 1 is data, 2 is credit, 3 is the end.
+const FRAMES: &str = "\
+import os, select, struct, subprocess, sys
+program = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def send(number, kind, payload=b''):
+    program.stdin.write(struct.pack('<II', number, kind << 24 | len(payload)) + payload)
+    program.stdin.flush()
+ended, credit, rest = set(), {}, b''
+def receive(seconds):
+    global rest
+    if not select.select([program.stdout], [], [], seconds)[0]:
+        return False
+    piece = os.read(program.stdout.fileno(), 65536)
+    rest += piece
+    while len(rest) >= 8:
+        number, word = struct.unpack('<II', rest[:8])
+        rest = rest[8:]
+        if word >> 24 == 2:
+            credit[number] = credit.get(number, 0) + (word & 0xffffff)
+        elif word >> 24 == 3:
+            ended.add(number)
+    return bool(piece)
+for number in range(1, 101):
+    send(number, 0)
+    credit[number] = 65536
+# Each connection gets as much as the program takes.
+for _ in range(200):
+    for number in credit:
+        while credit[number] > 0:
+            size = min(credit[number], 16384)
+            credit[number] -= size
+            send(number, 1, bytes(size))
+    if not receive(1):
+        break
+for number in range(1, 101):
+    send(number, 3)
+for number in range(101, 111):
+    send(number, 0)
+for _ in range(50):
+    if 110 in ended or not receive(2):
+        break
+print(program.poll(), sorted(ended) == list(range(1, 111)))
+program.stdin.close()
+program.wait(10)";
+
+#[test]
+#[ignore = "needs a container engine"]
+fn connections_that_the_agent_does_not_read_end_no_other() {
+    let lab = Lab::new("forward-deaf");
+    let bottle = lab.launch(BOTTLE, "");
+    let seal = bottle.names().container(Service::Seal);
+    let mut server = bottle.spawn(["python3", "-c", DEAF], None).unwrap();
+    server.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let told = run(Command::new("python3").args([
+        "-c",
+        FRAMES,
+        "docker",
+        "exec",
+        "--interactive",
+        "--user",
+        "65534:65534",
+        &seal,
+        "/forward",
+        "7003",
+    ]));
+    assert_eq!(told.ok().trim(), "None True", "{told:?}");
+    drop(server);
+
+    // On the host's side, those that nobody reads make room for further ones.
+    let mut servers = bottle.spawn(["node", "-e", SERVERS], None).unwrap();
+    servers.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let flood = bottle.forward(7001).unwrap();
+    let stuck: Vec<TcpStream> = (0..CONNECTIONS + 20)
+        .map(|_| {
+            let socket = connect(flood.local_addr());
+            socket.shutdown(Shutdown::Write).unwrap();
+            socket
+        })
+        .collect();
+    connect(flood.local_addr()).read_exact(&mut vec![0; 200_000]).unwrap();
+    drop((stuck, flood, servers));
     lab.close(&bottle);
 }
 
