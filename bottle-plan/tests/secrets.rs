@@ -28,6 +28,11 @@ const SHAPES: &[(&str, &str)] = &[
     ("", "kz7wqx2lrtd9vbnf4hs6jc1mg8py3ra5uewo"),
     ("", "Kz7wQx2L/Td9V+Nf4Hs6Jc1Mg8Py3RaQ=="),
     ("https://user:", "hunter2-kzwqxlrtd@git.example.com/a"),
+    ("", "0e7a51b2-93c4-4d58-a6f0-1b2c3d4e5f60"),
+    ("", "93C44D58A6F01B2C3D4E5F600E7A51B2"),
+    ("postgres://svc:", "kz/wqx#lr,td]vb@db.example.com/a"),
+    ("https://", "0kz7wqx2lrtd9vbnf4hs6@git.example.com/a"),
+    ("DB_PASSWORD=", "hunter-kzwqxlrtd"),
 ];
 
 /// Fails if a text repeats nine characters of a secret.

@@ -79,23 +79,77 @@ fn secrets(text: &str) -> Vec<Range<usize>> {
             found.push(at..at + word.len());
         }
     });
-    for (scheme, _) in text.match_indices("://") {
-        let start = scheme + 3;
-        let rest = &text[start..];
-        let authority = &rest[..rest.find(|c: char| c.is_whitespace() || "/\"',]}".contains(c)).unwrap_or(rest.len())];
-        if let Some((user, _)) = authority.rsplit_once('@')
-            && let Some((name, password)) = user.split_once(':')
-        {
-            let password_at = start + name.len() + 1;
-            found.push(password_at..password_at + password.len());
-        }
-    }
+    words(text, |c| c.is_ascii_hexdigit() || c == '-', &mut |at, word| {
+        found.extend(
+            (0..word.len())
+                .filter(|start| begins_like_a_uuid(&word[*start..]))
+                .map(|start| at + start..at + start + UUID),
+        );
+    });
+    found.extend(logins(text));
+    found.extend(passwords(text));
     for (begin, opening) in text.match_indices("-----BEGIN ") {
         let rest = &text[begin + opening.len()..];
         let Some(label) = rest.find("-----").filter(|end| rest[..*end].ends_with("PRIVATE KEY")) else { continue };
         let start = begin + opening.len() + label + 5;
         let end = text[start..].find("-----END").map_or(text.len(), |end| start + end);
         found.push(start..end);
+    }
+    found
+}
+
+/// The length of a UUID in its usual form.
+const UUID: usize = 36;
+
+/// Returns `true` if a text of digits and dashes begins with a UUID. Some services issue keys of this form.
+fn begins_like_a_uuid(text: &str) -> bool {
+    let is_dash = |at| matches!(at, 8 | 13 | 18 | 23);
+    text.len() >= UUID && text.bytes().take(UUID).enumerate().all(|(at, byte)| is_dash(at) == (byte == b'-'))
+}
+
+/// Returns the places of the passwords in URLs, and of names without a password that are too long for a user's. A password
+/// can hold characters that should be escaped there.
+fn logins(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (scheme, _) in text.match_indices("://") {
+        let start = scheme + 3;
+        let rest = &text[start..];
+        let word = &rest[..rest.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(rest.len())];
+        let authority = &word[..word.find('/').unwrap_or(word.len())];
+        // An `@` in a path is common. It ends a login only if the part before the path cannot be a host with a port.
+        let is_host =
+            |part: &str| part.split_once(':').is_none_or(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let login = match authority.rsplit_once('@') {
+            Some((login, _)) => login,
+            None if is_host(authority) => continue,
+            None => match word.rsplit_once('@') {
+                Some((login, _)) => login,
+                None => continue,
+            },
+        };
+        match login.split_once(':') {
+            Some((name, _)) => found.push(start + name.len() + 1..start + login.len()),
+            None if login.len() >= 16 => found.push(start..start + login.len()),
+            None => {}
+        }
+    }
+    found
+}
+
+/// Returns the places of the values that a name such as `password` or `DB_PASSWORD` announces.
+fn passwords(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let lower = text.to_ascii_lowercase();
+    for name in ["password", "passwd", "passphrase", "pwd", "secret"] {
+        for (begin, _) in lower.match_indices(name) {
+            let name_end = begin + name.len();
+            let after = lower[name_end..].trim_start_matches(['"', '\'']).trim_start_matches([' ', '\t']);
+            let Some(after) = after.strip_prefix([':', '=']) else { continue };
+            let value = after.trim_start_matches([' ', '\t', '"', '\'']);
+            let length = value.find(|c: char| c.is_whitespace() || "\"',]}".contains(c)).unwrap_or(value.len());
+            let start = text.len() - value.len();
+            found.push(start..start + length);
+        }
     }
     found
 }
@@ -174,6 +228,15 @@ mod tests {
                 "-----BEGIN PRIVATE KEY-----\nab\n-----END PRIVATE KEY-----\nx: y",
                 "-----BEGIN PRIVATE KEY-----\n**\n-----END PRIVATE KEY-----\nx: y",
             ),
+            ("key: 0e7a51b2-93c4-4d58-a6f0-1b2c3d4e5f60", "key: ************************************"),
+            ("0E7A51B2-93C4-4D58-A6F0-1B2C3D4E5F60.env", "************************************.env"),
+            ("x: postgres://app:hunter2@db.example.com/a", "x: postgres://app:*******@db.example.com/a"),
+            ("x: postgres://app:hun/t#r2@db.example.com/a", "x: postgres://app:********@db.example.com/a"),
+            ("{x: redis://:a,b]c@db, y: 1}", "{x: redis://:*****@db, y: 1}"),
+            ("x: https://0Kz7wQx2LrTd9VbNf@git.example.com/a", "x: https://*****************@git.example.com/a"),
+            ("password: hunter2", "password: *******"),
+            ("{\"DB_PASSWORD\": \"hunter2\", \"a\": 1}", "{\"DB_PASSWORD\": \"*******\", \"a\": 1}"),
+            ("PGPASSWORD=hunter2 psql", "PGPASSWORD=******* psql"),
             ("a\u{1b}[31m\r\nb\u{202e}c", "a?[31m \nb???c"),
         ] {
             assert_eq!(masked(text), shown, "{text:?}");
@@ -199,6 +262,11 @@ mod tests {
             "name: Application2-my-Project-2024-source",
             "risk-task-desk-1234 disk-sk",
             "-----BEGIN CERTIFICATE-----",
+            "url: https://registry.example.com:5000/@types/node",
+            "url: ssh://git@git.example.com/team/app.git",
+            "secrets: environment",
+            "token: DB_PASSWORD",
+            "pass: 0e7a51b2-93c4",
             "ünïcödé: 多い",
         ] {
             assert_eq!(masked(text), text);
