@@ -41,7 +41,6 @@ pub fn agent_argv(plan: &BottlePlan) -> Vec<String> {
 /// Returns the agent's service. It has no network of its own: it joins the seal's network namespace.
 pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecars: &[String]) -> Service {
     let bottle = plan.plan();
-    let limits = &bottle.limits.agent;
     let memory = plan.agent_memory();
     Service {
         image: plan.launch().agent.image.to_string(),
@@ -64,12 +63,13 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         environment: environment(plan, access),
         env_file: plan.launch().agent.env_file.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         volumes: volumes(plan, access),
+        tmpfs: plan.launch().agent.volumes.iter().map(|path| format!("{path}:{VOLUME}")).collect(),
         cap_drop: vec!["ALL".into()],
         security_opt: vec![NO_NEW_PRIVILEGES.into()],
         pids_limit: Some(bottle.agent_pids()),
         mem_limit: memory,
         memswap_limit: memory,
-        cpus: limits.cpus.map(|cpus| cpus.to_string()),
+        cpus: plan.agent_cpus().map(|cpus| cpus.to_string()),
         storage_opt: plan.launch().engine.disk_quota.then(|| ("size".to_owned(), disk(bottle))).into_iter().collect(),
         stop_grace_period: Some(STOP_GRACE.into()),
         depends_on: sidecars
@@ -98,6 +98,9 @@ fn agent_labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
 
 /// Label, below the prefix, with the size in bytes beyond which the launcher pauses the agent.
 pub const DISK_LABEL: &str = "disk";
+
+/// Options of a mount in memory in the place of a `VOLUME` of the image. It counts towards the memory limit.
+const VOLUME: &str = "rw,exec,nosuid,nodev,mode=1777,size=1024m";
 
 fn disk(plan: &BottlePlan) -> String {
     plan.agent_disk().bytes().to_string()

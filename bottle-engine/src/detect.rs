@@ -119,6 +119,7 @@ impl Probe<'_> {
             own_network: runtimes.iter().filter(|(_, it)| it.has_own_network()).map(|(name, _)| name.clone()).collect(),
             runtimes: runtimes.into_keys().collect(),
             memory: info.mem_total,
+            processors: info.processors.filter(|_| info.can_limit_processors),
             disk_quota,
             clock_ahead: info.system_time.as_deref().and_then(clock_ahead),
         })
@@ -145,6 +146,7 @@ impl Probe<'_> {
             runtimes: info.host.oci_runtime.map(|runtime| runtime.name).into_iter().collect(),
             own_network: BTreeSet::new(),
             memory: info.host.mem_total,
+            processors: info.host.cpus.filter(|_| info.host.cgroup_controllers.iter().any(|it| it == "cpu")),
             disk_quota: false,
             clock_ahead: None,
         })
@@ -248,6 +250,10 @@ struct DockerInfo {
     docker_root_dir: std::path::PathBuf,
     system_time: Option<String>,
     mem_total: Option<u64>,
+    #[serde(rename = "NCPU")]
+    processors: Option<u32>,
+    #[serde(rename = "CpuCfsQuota", default)]
+    can_limit_processors: bool,
     security_options: Option<Vec<String>>,
     runtimes: Option<BTreeMap<String, RuntimeInfo>>,
     client_info: Option<ClientInfo>,
@@ -304,6 +310,9 @@ struct PodmanHost {
     os: String,
     arch: String,
     mem_total: Option<u64>,
+    cpus: Option<u32>,
+    #[serde(default)]
+    cgroup_controllers: Vec<String>,
     /// `None` if Podman cannot start its runtime.
     oci_runtime: Option<PodmanRuntime>,
     remote_socket: Option<PodmanSocket>,

@@ -117,6 +117,9 @@ pub struct EngineInfo {
     /// Memory that the containers share, in bytes. `None` if the engine does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Number of processors. `None` if the engine does not report it, or cannot limit a container's use of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processors: Option<u32>,
     /// True if the engine's storage driver can limit the size of a container's files.
     pub disk_quota: bool,
     /// Seconds by which the engine's clock is ahead of this host's; negative when it is behind. `None` when the engine

@@ -11,7 +11,7 @@ use super::*;
 
 const DOCKER_26: &str = r#"{"Client":{"Version":"28.2.2","ApiVersion":"1.45","Context":"work"},"Server":{"Components":
     [{"Name":"Engine","Version":"26.1.5+dfsg1"},{"Name":"containerd","Version":"1.7"}]}}"#;
-const DOCKER_26_INFO: &str = r#"{"ServerVersion":"26.1.5+dfsg1","OSType":"linux","Architecture":"x86_64","MemTotal":25276502016,
+const DOCKER_26_INFO: &str = r#"{"ServerVersion":"26.1.5+dfsg1","OSType":"linux","Architecture":"x86_64","MemTotal":25276502016,"NCPU":2,"CpuCfsQuota":true,
     "SecurityOptions":["name=rootless"],"Runtimes":{"runc":{"path":"runc"},"runsc":{"path":"/usr/bin/runsc"}},
     "ClientInfo":{"Plugins":[{"Name":"buildx"},{"Name":"compose","Version":"2.26.1-4"}]}}"#;
 

@@ -101,6 +101,7 @@ impl Material {
                 host_gateway: HostGateway::Isolated,
                 start_interval: true,
                 memory: None,
+                processors: None,
                 disk_quota: true,
             },
             networks: NetworkFacts {
@@ -113,6 +114,7 @@ impl Material {
             agent: AgentFacts {
                 image: images.built(Service::Agent)?.reference,
                 env_file: None,
+                volumes: Vec::new(),
                 workspace_mounts: Vec::new(),
             },
             pipelock,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::Service;
 use crate::plan::{BottlePlan, GitAuth};
-use crate::value::{ByteSize, EntryName, ImageRef, Subnet};
+use crate::value::{ByteSize, CpuCount, EntryName, ImageRef, Subnet};
 
 /// A plan with the facts of a launch, checked against each other.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +60,9 @@ pub struct EngineFacts {
     pub start_interval: bool,
     /// The memory that the engine's containers share, in bytes. `None` if the engine does not report it.
     pub memory: Option<u64>,
+    /// The number of the engine's processors. `None` if the engine does not report it, or cannot limit their use.
+    #[serde(default)]
+    pub processors: Option<u32>,
     /// `true` if the engine can limit the size of a container's files (`storage_opt`).
     #[serde(default)]
     pub disk_quota: bool,
@@ -134,6 +137,9 @@ pub struct AgentFacts {
     pub image: ImageRef,
     /// The agent's environment file. `None` if the file does not exist or is empty.
     pub env_file: Option<PathBuf>,
+    /// The paths that the image declares with `VOLUME`. They are in memory: the engine does not count the files of a volume.
+    #[serde(default)]
+    pub volumes: Vec<String>,
     /// The mounts inside a workspace that the agent may write. They keep the host's git and editors from its commands.
     pub workspace_mounts: Vec<WorkspaceMount>,
 }
@@ -341,6 +347,13 @@ impl ResolvedPlan {
     pub fn agent_memory(&self) -> Option<u64> {
         let share = |all: u64| (all / 2).max(ByteSize::mib(2048).bytes()).min(all);
         self.plan.limits.agent.memory.map(ByteSize::bytes).or_else(|| self.launch.engine.memory.map(share))
+    }
+
+    /// Returns the number of processors that the agent may use: that of the manifest, or else all of the engine's but half of
+    /// one, which stays for the sidecars, and at least one. `None` if the engine does not report them.
+    pub fn agent_cpus(&self) -> Option<CpuCount> {
+        let share = |all: u32| if all < 2 { "1".to_owned() } else { format!("{}.5", all - 1) };
+        self.plan.limits.agent.cpus.or_else(|| self.launch.engine.processors.map(share)?.parse().ok())
     }
 
     /// Returns the facts of the launch.

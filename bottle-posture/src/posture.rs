@@ -471,9 +471,9 @@ impl fmt::Display for Posture {
         let limits = self.limits.agent;
         let or = |value: Option<String>, none: &str| value.unwrap_or_else(|| none.to_owned());
         let memory = or(limits.memory.map(|memory| memory.to_string()), "half, but at least 2GiB,");
-        let cpus = or(limits.cpus.map(|cpus| cpus.to_string()), "all");
+        let cpus = or(limits.cpus.map(|cpus| format!("{cpus} of the processors")), "all processors but half of one");
         let pids = or(limits.pids.map(|pids| pids.to_string()), "4096");
-        writeln!(f, "  may take {memory} of the memory, {cpus} of the processors, {pids} processes")?;
+        writeln!(f, "  may take {memory} of the memory, {cpus}, {pids} processes")?;
         let disk = or(limits.disk.map(|disk| disk.to_string()), "20GiB");
         let beyond = match self.disk_is_watched {
             Some(false) => "the engine limits it",

@@ -22,6 +22,29 @@ fn documents() {
 }
 
 #[test]
+fn an_agent_leaves_half_a_processor_to_its_sidecars() {
+    let plan = |cpus: &str| {
+        let text = format!(
+            "bottles: {{dev: {{limits: {{agent: {{{cpus}}}}}}}}}\nagents: {{it: {{bottle: dev, command: [id]}}}}"
+        );
+        bottle_testing::plans::plan(&bottle_plan::Manifest::parse(&text).unwrap())
+    };
+    for (cpus, processors, limit) in [
+        ("", Some(1), Some("1")),
+        ("", Some(2), Some("1.5")),
+        ("", Some(64), Some("63.5")),
+        ("", None, None),
+        ("cpus: 0.25", Some(8), Some("0.25")),
+    ] {
+        let plan = plan(cpus);
+        let mut facts = bottle_testing::plans::facts(&plan, std::path::Path::new("/state"));
+        facts.engine.processors = processors;
+        let document = document(&plan.resolve(facts).unwrap());
+        assert_eq!(document.service("agent").unwrap().cpus.as_deref(), limit, "{cpus} {processors:?}");
+    }
+}
+
+#[test]
 fn a_subnet_with_too_few_addresses_gives_none() {
     let document = document(&bottle_testing::plans::fullest());
     // Five services, the gateway, and the two addresses that no host can have.

@@ -67,6 +67,7 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
             host_gateway: HostGateway::InhibitIpv4,
             start_interval: true,
             memory: Some(8 << 30),
+            processors: None,
             disk_quota: false,
         },
         networks: NetworkFacts {
@@ -79,6 +80,7 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
         agent: AgentFacts {
             image: plan.names.derived_image().parse().unwrap(),
             env_file: plan.agent.env_file.clone(),
+            volumes: Vec::new(),
             workspace_mounts: Vec::new(),
         },
         pipelock: PipelockFacts {
@@ -186,8 +188,13 @@ pub fn fullest() -> ResolvedPlan {
     manifest.agents.retain(|name, _| name.as_str() == "coder");
     let plan = plan(&manifest);
     let mut facts = facts(&plan, Path::new(ODD));
-    facts.engine =
-        EngineFacts { host_gateway: HostGateway::Isolated, start_interval: false, memory: None, disk_quota: true };
+    facts.engine = EngineFacts {
+        host_gateway: HostGateway::Isolated,
+        start_interval: false,
+        memory: None,
+        processors: Some(8),
+        disk_quota: true,
+    };
     plan.resolve(facts).unwrap()
 }
 

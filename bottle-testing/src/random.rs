@@ -24,7 +24,13 @@ pub fn resolved_plan() -> impl Strategy<Value = ResolvedPlan> {
         let plan = crate::plans::plan(&manifest);
         let mut facts = crate::plans::facts(&plan, &root);
         let host_gateway = if isolated { HostGateway::Isolated } else { HostGateway::InhibitIpv4 };
-        facts.engine = EngineFacts { host_gateway, start_interval, memory: Some(8 << 30), disk_quota: start_interval };
+        facts.engine = EngineFacts {
+            host_gateway,
+            start_interval,
+            memory: Some(8 << 30),
+            processors: Some(8),
+            disk_quota: start_interval,
+        };
         plan.resolve(facts).unwrap()
     })
 }

@@ -113,6 +113,7 @@ impl Launch<'_> {
                 agent: AgentFacts {
                     image: images.agent.clone(),
                     env_file: self.ready.inputs.env_file.clone(),
+                    volumes: images.agent_volumes.clone(),
                     workspace_mounts: images.workspace_mounts.clone(),
                 },
                 pipelock: PipelockFacts {

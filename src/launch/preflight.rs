@@ -1,6 +1,6 @@
 //! Checks that run before anything is created.
 
-use bottle_engine::{Capability, ObjectKind};
+use bottle_engine::{Capability, EngineInfo, ObjectKind};
 use bottle_exec::Event;
 use bottle_plan::manifest::Runtime;
 use bottle_plan::resolved::{EngineFacts, HostGateway};
@@ -53,7 +53,8 @@ fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, Lau
         HostGateway::InhibitIpv4
     };
     let (start_interval, disk_quota) = (capabilities.start_interval, capabilities.disk_quota);
-    Ok(EngineFacts { host_gateway, start_interval, memory: engine.info().memory, disk_quota })
+    let EngineInfo { memory, processors, .. } = *engine.info();
+    Ok(EngineFacts { host_gateway, start_interval, memory, processors, disk_quota })
 }
 
 /// Checks each image that is named by a digest against the image that the engine has. One that it does not have is pulled

@@ -440,8 +440,11 @@ fn a_second_launch_of_a_slug_is_refused_at_once() {
 #[ignore = "needs a container engine"]
 fn an_agent_cannot_take_more_memory_than_its_limit() {
     let total: u64 = docker(["info", "--format", "{{.MemTotal}}"]).stdout.trim().parse().unwrap();
+    let processors: u64 = docker(["info", "--format", "{{.NCPU}}"]).stdout.trim().parse().unwrap();
+    let billionths = (processors * 1_000_000_000 - 500_000_000).max(1_000_000_000);
     let inspected = |bottle: &bottle::Bottle| {
-        let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}}";
+        let format =
+            "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.NanoCpus}}";
         docker(["inspect", "--format", format, &bottle.names().project()]).stdout.trim().to_owned()
     };
     let take = "python3 -c \"print(len(b'x' * (400 << 20)))\"";
@@ -450,7 +453,7 @@ fn an_agent_cannot_take_more_memory_than_its_limit() {
     {
         let lab = Lab::new("memory");
         let bottle = lab.launch(&format!("{EGRESS}{limits}"), "");
-        assert_eq!(inspected(&bottle), format!("{bytes} {bytes} 4096"));
+        assert_eq!(inspected(&bottle), format!("{bytes} {bytes} 4096 {billionths}"));
         let taken = sh(&bottle, take);
         // The same command works within the default limit, so only the limit ends it.
         assert_eq!((taken.code, taken.stdout.trim()), if limits.is_empty() { (0, "419430400") } else { (137, "") });

@@ -501,8 +501,8 @@ pub enum WorkspaceMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    /// The agent's container. Default: half of the engine's memory, but at least 2 GiB; all processors,
-    /// which Linux divides among the containers; 4096 processes; 20 GiB of files.
+    /// The agent's container. Default: half of the engine's memory, but at least 2 GiB; all processors but half of one,
+    /// which stays for the sidecars, and at least one; 4096 processes; 20 GiB of files.
     pub agent: ContainerLimits,
     /// Each sidecar's container. Default: 1 GiB of memory, 256 processes. Pipelock accepts one connection of the agent
     /// for each 8 MiB of its memory, or 16 MiB if it scans request bodies: 128 or 64 by default. More connections wait.

@@ -1,5 +1,6 @@
 //! The limit on the agent's files.
 
+use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use bottle::{Bottle, Bottles};
 
 use bottle_testing::lab::{Lab, docker, figure, sh};
 
+const EGRESS: &str = "egress: {allow: [outside.test]}";
 const WRITES: &str = "head -c 200M /dev/zero > /tmp/filled";
 
 /// Returns the lab's options, and the events about the agent.
@@ -54,7 +56,42 @@ fn an_agent_that_writes_more_than_its_limit_is_stopped_within_seconds() {
     assert_eq!(status(), "paused");
     let told = format!("{:?}", events.lock().unwrap()[0]);
     assert!(told.contains("was paused: its files take") && told.contains("64 MiB of `limits.agent.disk`"), "{told}");
+    assert!(told.contains(&format!("`bottles resume {}`", lab.slug)), "{told}");
     close(&lab, &bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_volume_of_the_image_is_in_memory_and_takes_no_disk() {
+    let lab = Lab::new("disk-volume");
+    let image = |path: &str| {
+        let tag = format!("bottle-e2e/volume:{}{}", lab.slug, path.replace('/', "-"));
+        let base = lab.plan(EGRESS, "").images.base;
+        let mut build = std::process::Command::new("docker");
+        build.args(["build", "--quiet", "--tag", &tag, "-"]).stdin(std::process::Stdio::piped());
+        build.stdout(std::process::Stdio::null());
+        let mut build = build.spawn().unwrap();
+        build.stdin.take().unwrap().write_all(format!("FROM {base}\nVOLUME {path}\n").as_bytes()).unwrap();
+        assert!(build.wait().unwrap().success());
+        tag
+    };
+    let (data, home) = (image("/data"), image("/home"));
+    let plan = |base: &str| {
+        let images = format!("    images:\n      base: '{base}'\n");
+        lab.plan_of(&lab.manifest(EGRESS, "").replace("    images:\n", &images))
+    };
+    let bottle = lab.options().launch(plan(&data)).unwrap();
+    let found = sh(&bottle, "stat -f -c %T /data; head -c 2000M /dev/zero > /data/x; stat -c %s /data/x");
+    assert_eq!(found.stdout, "tmpfs\n1073741824\n", "{found:?}");
+    let anonymous = docker(["inspect", "--format", "{{json .Mounts}}", &bottle.names().project()]).stdout;
+    assert!(!anonymous.contains("\"volume\""), "{anonymous}");
+    assert!(bottle.verify(bottle::Verify::Full).unwrap().holds());
+    close(&lab, &bottle);
+    let refused = lab.options().launch(plan(&home)).unwrap_err();
+    let refused = bottle::report(&refused).to_string();
+    assert!(refused.contains("declares the volume `/home`, whose files no limit counts"), "{refused}");
+    lab.assert_nothing_left();
+    docker(["rmi", &data, &home]);
 }
 
 #[test]
