@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bottle_engine::{Engine, EngineError};
 use bottle_exec::{Event, Observer, chain};
-use bottle_plan::{Names, Service};
+use bottle_plan::{Names, Service, Slug};
 
 use crate::background::{Background, wait};
 
@@ -23,14 +23,15 @@ const RESTED: Duration = Duration::from_secs(300);
 /// limit, and take at most a tenth of the time.
 pub(crate) fn watch(engine: &Engine, names: &Names, limit: u64, observer: Arc<dyn Observer>) -> Background {
     let container = names.container(Service::Agent);
-    Background::start(engine, move |engine| follow(engine, &container, limit, &*observer))
+    let slug = names.slug().clone();
+    Background::start(engine, move |engine| follow(engine, &container, &slug, limit, &*observer))
 }
 
-fn follow(engine: &Engine, container: &str, limit: u64, observer: &dyn Observer) {
+fn follow(engine: &Engine, container: &str, slug: &Slug, limit: u64, observer: &dyn Observer) {
     let (mut pause, mut was_broken) = (until_next(0, limit), false);
     while wait(engine, pause) {
         let began = Instant::now();
-        let written = measure(engine, container, limit, observer);
+        let written = measure(engine, container, slug, limit, observer);
         if engine.control().cancel().is_cancelled() {
             return;
         }
@@ -48,14 +49,20 @@ fn follow(engine: &Engine, container: &str, limit: u64, observer: &dyn Observer)
 }
 
 /// Returns the size of the agent's files, and pauses the agent if they are larger than the limit and it runs.
-fn measure(engine: &Engine, container: &str, limit: u64, observer: &dyn Observer) -> Result<u64, EngineError> {
+fn measure(
+    engine: &Engine,
+    container: &str,
+    slug: &Slug,
+    limit: u64,
+    observer: &dyn Observer,
+) -> Result<u64, EngineError> {
     let written = engine.written_bytes(container)?.unwrap_or_default();
     if written > limit && engine.container(container)?.is_some_and(|state| state.status == "running") {
         engine.pause(container)?;
         let (written, limit) = (mebibytes(written), mebibytes(limit));
         let state = format!(
             "was paused: its files take {written} MiB, more than the {limit} MiB of `limits.agent.disk`; take the bottle \
-             down, or run `docker unpause {container}` to let it go on until the next measurement"
+             down, or resume it (`Bottles::resume`, `bottles resume {slug}`) to let it go on until the next measurement"
         );
         observer.event(&Event::ServiceChanged { service: Service::Agent.to_string(), is_up: false, state });
     }

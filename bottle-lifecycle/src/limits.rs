@@ -8,7 +8,7 @@ use bottle_engine::{Engine, EngineError, Exec};
 use bottle_exec::{Event, Observer, chain};
 use bottle_plan::manifest::LimitsSpec;
 use bottle_plan::value::{ByteSize, Span};
-use bottle_plan::{Names, Service};
+use bottle_plan::{Names, Service, Slug};
 use serde::Deserialize;
 
 use crate::background::{Background, wait};
@@ -34,10 +34,11 @@ pub(crate) fn watch(
         return None;
     }
     let (agent, egress) = (names.container(Service::Agent), names.container(Service::Egress));
+    let slug = names.slug().clone();
     let (limits, started, resumed) = (limits.clone(), Instant::now(), SystemTime::now());
     Some(Background::start(engine, move |engine| {
         let engine = engine.clone();
-        Watched { engine, agent, egress, limits, started, resumed, told: BTreeSet::new() }.follow(&*observer);
+        Watched { engine, slug, agent, egress, limits, started, resumed, told: BTreeSet::new() }.follow(&*observer);
     }))
 }
 
@@ -52,6 +53,7 @@ struct Usage {
 
 struct Watched {
     engine: Engine,
+    slug: Slug,
     agent: String,
     egress: String,
     limits: LimitsSpec,
@@ -133,7 +135,7 @@ impl Watched {
         if !self.told.contains(&("idle", false)) {
             used = used.min(allowed.saturating_sub(1));
         }
-        let agent = self.agent.clone();
+        let (agent, slug) = (self.agent.clone(), self.slug.clone());
         if used >= allowed && self.engine.container(&agent)?.is_some_and(|state| state.status == "running") {
             if self.told.contains(&("idle", true)) {
                 // Somebody has let it go on.
@@ -147,8 +149,8 @@ impl Watched {
                 format!("the agent has sent no request for {used}s; after {idle} it is paused (`limits.idle`)")
             } else {
                 format!(
-                    "the agent was paused: it has sent no request for {idle} (`limits.idle`); take the bottle down, or run \
-                     `docker unpause {agent}` to let it go on"
+                    "the agent was paused: it has sent no request for {idle} (`limits.idle`); take the bottle down, or resume \
+                     it (`Bottles::resume`, `bottles resume {slug}`)"
                 )
             }
         }))
@@ -189,7 +191,8 @@ mod tests {
         backend.clear();
         let (started, resumed) = (Instant::now(), SystemTime::now());
         let (agent, egress, told) = ("bottle-x".into(), "bottle-x-egress".into(), BTreeSet::new());
-        (Watched { engine, agent, egress, limits, started, resumed, told }, backend)
+        let slug = "x".parse().unwrap();
+        (Watched { engine, slug, agent, egress, limits, started, resumed, told }, backend)
     }
 
     fn used(requests: u64, bytes: u64, active: SystemTime) -> RecordingBackend {

@@ -1,7 +1,7 @@
 //! Stopping a bottle and starting it again, with its seal before its agent.
 
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bottle_engine::{ContainerState, EngineError, Filter, PROJECT_LABEL};
 use bottle_exec::step;
@@ -45,8 +45,8 @@ impl Bottle {
     ///
     /// # Errors
     ///
-    /// [`BottleError::NotStarted`] when it is paused, a container was removed, the journal is lost, or the bottle is being
-    /// stopped or started already; [`BottleError::Credentials`] when a credential cannot be read, before anything is started;
+    /// [`BottleError::NotStarted`] when it is paused, a container was removed, the journal is lost, its certificate authorities
+    /// have expired (seven days after the launch, or `tls.lifetime`), or the bottle is being stopped or started already; [`BottleError::Credentials`] when a credential cannot be read, before anything is started;
     /// [`BottleError::Verify`] when a protection is missing.
     pub fn start(&self) -> Result<(), BottleError> {
         let restart = self.restart()?;
@@ -64,6 +64,12 @@ impl Bottle {
         }
         if Activity::of(&services) == Some(Activity::Paused) {
             return Err(self.not_started("it is paused; accepted: `resume`, or `stop` first"));
+        }
+        if restart.valid_until.is_some_and(|end| end <= SystemTime::now()) {
+            return Err(self.not_started(
+                "its certificate authorities have expired; launch the bottle again, with a longer `tls.lifetime` if it is \
+                 to be stopped for that long",
+            ));
         }
         let fresh = self.fresh(restart)?;
         self.stop_containers()?;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bottle_engine::Start;
 use bottle_plan::Secrets;
@@ -26,6 +26,9 @@ pub struct Restart {
     /// Files of the store, which is started before everything in `order`. `None` if the containers bind this host's files.
     #[serde(default)]
     pub store: Option<Content>,
+    /// End of the certificate authorities. The bottle cannot be started from then on. `None` if the journal does not tell.
+    #[serde(default)]
+    pub valid_until: Option<SystemTime>,
 }
 
 /// The credentials of a bottle, read again.

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bottle_engine::{CopyMethod, Engine, EngineChoice, Start, rehearsal};
 use bottle_exec::{Answer, Control, Matcher, RecordingBackend, chain};
@@ -43,6 +43,15 @@ fn container(root: &StateRoot, service: &str, status: &str) -> serde_json::Value
 
 /// Returns a bottle whose containers have these states, with the engine's answers for each container after its start.
 fn bottle(directory: &std::path::Path, statuses: [(&str, &str); 3]) -> (Arc<RecordingBackend>, Bottle) {
+    bottle_until(directory, statuses, None)
+}
+
+/// Returns the same bottle with certificate authorities that end at a time.
+fn bottle_until(
+    directory: &std::path::Path,
+    statuses: [(&str, &str); 3],
+    valid_until: Option<SystemTime>,
+) -> (Arc<RecordingBackend>, Bottle) {
     let root = StateRoot::at(directory.join("state"));
     let names = Names::new(Prefix::default(), "demo".parse().unwrap());
     let layout = root.bottle(names.slug());
@@ -72,6 +81,7 @@ fn bottle(directory: &std::path::Path, statuses: [(&str, &str); 3]) -> (Arc<Reco
             credentials: vec![("claude-bottle-egress-demo".into(), vec!["TOKEN".parse().unwrap()])],
             directory: "/run/credentials".into(),
             store: None,
+            valid_until,
         }),
     };
     file.change(|journal| (journal.status, journal.handle) = (Status::Ready, Some(handle))).unwrap();
@@ -103,6 +113,18 @@ fn the_agent_starts_after_its_seal_is_healthy_and_a_sidecar_gets_its_credentials
     assert!(at("container inspect claude-bottle-seal-demo") < at("docker start claude-bottle-demo"), "{lines:#?}");
     assert!(at("start claude-bottle-egress-demo") < at("--workdir /run/credentials"), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("docker stop") || line.contains("a-secret-value")), "{lines:#?}");
+}
+
+#[test]
+fn a_bottle_whose_authorities_have_expired_is_not_started() {
+    let now = SystemTime::now();
+    let directory = tempfile::tempdir().unwrap();
+    let (backend, expired) = bottle_until(directory.path(), STOPPED, Some(now - Duration::from_secs(1)));
+    let error = expired.start().unwrap_err().to_string();
+    assert!(error.contains("its certificate authorities have expired; launch the bottle again"), "{error}");
+    assert!(!backend.lines().iter().any(|line| line.contains("docker start")), "{:#?}", backend.lines());
+    let directory = tempfile::tempdir().unwrap();
+    bottle_until(directory.path(), STOPPED, Some(now + Duration::from_secs(600))).1.start().unwrap();
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn open(plan: &BottlePlan, state: &StateLayout, bottles: &Bottles) -> Result<(Te
 
 impl Launch<'_> {
     fn run(&self) -> Result<(Handle, Vec<Renewal>), LaunchError> {
+        let valid_until = SystemTime::now().checked_add(self.plan.tls.lifetime.duration());
         let ((_in_use, images), (networks, authorities)) = both(
             // Until the containers exist, only this lock says that their images are in use.
             || self.step(Step::BuildImages, || Ok((images::share(self)?, images::build(self)?))),
@@ -177,6 +178,7 @@ impl Launch<'_> {
                 credentials: document.credentials.clone(),
                 directory: CREDENTIALS.to_owned(),
                 store: start::content(&document),
+                valid_until,
             };
             let inputs = &self.ready.inputs;
             let renewals =

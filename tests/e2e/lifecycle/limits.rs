@@ -99,7 +99,8 @@ fn an_idle_agent_is_paused_and_goes_on_when_it_is_let() {
     until(Duration::from_secs(25), "the pause", || status(&bottle) == "paused");
     until(Duration::from_secs(5), "the events", || told.lock().unwrap().len() == 2);
     assert_eq!(*told.lock().unwrap(), [event("idle", false), event("idle", true)]);
-    docker(["unpause", &bottle.names().project()]);
+    // As the event says.
+    lab.options().resume(bottle.slug()).unwrap();
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(status(&bottle), "running");
     sh(&bottle, CODE).ok();

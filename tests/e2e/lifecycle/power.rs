@@ -69,6 +69,21 @@ fn a_stopped_bottle_starts_with_its_files_its_seal_and_its_credentials() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn a_bottle_whose_authorities_have_expired_says_so() {
+    let lab = Lab::new("expired");
+    let manifest = lab.manifest("egress: {allow: [outside.test]}", "").replace("tls: {", "tls: {lifetime: 90s, ");
+    let bottle = lab.options().launch(lab.plan_of(&manifest)).unwrap();
+    let launched = Instant::now();
+    bottle.stop().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(91).saturating_sub(launched.elapsed()));
+    let error = bottle.start().unwrap_err().to_string();
+    assert!(error.contains("its certificate authorities have expired"), "{error}");
+    assert_eq!(activity(&lab.options(), &bottle), Some(Activity::Stopped));
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn a_paused_agent_resumes_and_its_bottle_can_be_stopped_and_closed() {
     let place = Place::new();
     let site = place.site();
