@@ -205,6 +205,11 @@ impl Bottles {
         self
     }
 
+    /// Returns the level at which a launch verifies its bottle.
+    pub const fn verification(&self) -> Verify {
+        self.verify
+    }
+
     /// Sets the pools from which the networks of new bottles take their subnets, or [`Subnets::Engine`]. Default: pools with
     /// room for some two thousand bottles. A subnet in the manifest is used as it is.
     ///

@@ -101,13 +101,13 @@ impl Pool {
         self.shared.lock().ready.len()
     }
 
-    /// Fills in a bottle and hands it out. It waits if none is ready, until one was launched. A bottle of which a service is
-    /// down is removed, and the next one taken.
+    /// Verifies a bottle again, at the level of the launch, fills it in, and hands it out. It waits if none is ready, until one
+    /// was launched. A bottle of which a service is down is removed, and the next one taken.
     ///
     /// # Errors
     ///
-    /// [`bottle::Error::Launch`] when none is ready and the last launch failed. Other errors when the bottle cannot be filled
-    /// in; it is then removed.
+    /// [`bottle::Error::Launch`] when none is ready and the last launch failed. [`BottleError::Verify`] when the bottle was
+    /// changed while it waited, so that a protection is missing. Other errors when it cannot be filled in. It is then removed.
     pub fn take(&self, take: &Take) -> Result<Bottle, bottle::Error> {
         let mut attempts = 0;
         loop {

@@ -9,7 +9,7 @@ use bottle::lifecycle::BottleError;
 use bottle::plan::manifest::WorkspaceMode;
 use bottle::plan::plan::PromptSource;
 use bottle::prelude::Exec;
-use bottle::{Bottle, BottlePlan, Bottles, ServiceHealth};
+use bottle::{Bottle, BottlePlan, Bottles, ServiceHealth, Verify};
 
 /// Workspace and prompt of a bottle that is taken. Default: those of the pool's plan.
 #[derive(Debug, Clone, Default)]
@@ -57,25 +57,32 @@ pub(crate) enum Filled {
     Down,
 }
 
-/// Fills in a bottle: workspace, prompt and credentials at the same time, while its services are looked at. If something
-/// fails, the bottle is removed.
+/// Verifies a bottle again, which may have waited for hours, and fills it in. Workspace and prompt are copied meanwhile; the
+/// sidecars get their credentials once every protection holds. If something fails, the bottle is removed.
 pub(crate) fn fill(bottles: &Bottles, bottle: Bottle, plan: &BottlePlan) -> Result<Filled, bottle::Error> {
-    let (health, filled) = thread::scope(|scope| {
+    let (health, verified, filled) = thread::scope(|scope| {
         let health = scope.spawn(|| bottle.health());
+        let verified = scope.spawn(|| match bottles.verification() {
+            Verify::Off => Ok(None),
+            level => bottle.verify(level).map(Some),
+        });
         let work = [
             scope.spawn(|| match plan.workspace.mode {
                 WorkspaceMode::Copy => bottle.put_workspace(&plan.workspace).map(drop),
                 _ => Ok(()),
             }),
             scope.spawn(|| put_prompt(&bottle, plan)),
-            scope.spawn(|| bottle.give_credentials()),
         ];
-        (joined(health), work.map(joined).into_iter().collect::<Result<(), _>>())
+        (joined(health), joined(verified), work.map(joined).into_iter().collect::<Result<(), _>>())
     });
     if !health?.iter().all(ServiceHealth::is_up) {
         return Ok(Filled::Down);
     }
+    if let Some(found) = verified? {
+        found.into_result().map_err(BottleError::from)?;
+    }
     filled?;
+    bottle.give_credentials()?;
     bottle::supervise::write_launched_plan(plan, &bottles.state_root().bottle(bottle.slug()))?;
     Ok(Filled::Done(Box::new(bottle.with_agent(agent_argv(plan))?)))
 }

@@ -1,56 +1,97 @@
 //! The engine's own description of the containers and the network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bottle_engine::{Engine, EngineError, ObjectKind};
 use serde_json::Value;
 
+use crate::compare;
 use crate::expected::Expected;
+use crate::planned::{Container, Mode};
 use crate::report::Probe;
 use crate::secrets::holds_secret;
 
-/// Descriptions by the engine. Null: there is no such object.
-#[derive(Debug)]
+/// Descriptions by the engine. An object that does not exist is null.
+#[derive(Debug, Default)]
 pub(crate) struct Facts {
-    agent: Value,
-    seal: Value,
-    network: Value,
-    /// The containers besides agent and seal.
-    sidecars: Vec<Value>,
-    /// The volumes with credentials and of the store.
-    volumes: Vec<Value>,
+    containers: BTreeMap<String, Value>,
+    networks: BTreeMap<String, Value>,
+    volumes: BTreeMap<String, Value>,
+    /// The images, by what they were looked up by.
+    images: BTreeMap<String, Value>,
+    agent: String,
+    seal: String,
+    network: String,
 }
 
 /// Asks the engine, in one query: most of a query's time is its client's start.
 pub(crate) fn facts(engine: &Engine, expected: &Expected) -> Result<Facts, EngineError> {
-    let names: BTreeSet<&str> = [&expected.agent, &expected.seal, &expected.network]
-        .into_iter()
-        .chain(&expected.containers)
-        .chain(volumes_of(expected))
-        .map(String::as_str)
-        .collect();
-    let mut found = engine.inspect_any(names)?;
-    let mut take = |kind: ObjectKind, wanted: &str| {
-        let is_wanted = |object: &Value| name(object) == wanted && is_of(kind, object);
-        match found.iter().position(is_wanted) {
-            Some(place) => Ok(found.swap_remove(place)),
-            // An object of another kind may have the name.
-            None => Ok(engine.inspect(kind, wanted)?.unwrap_or_default()),
-        }
-    };
-    let (agent, seal) = (take(ObjectKind::Container, &expected.agent)?, take(ObjectKind::Container, &expected.seal)?);
-    let network = take(ObjectKind::Network, &expected.network)?;
-    let volumes = volumes_of(expected).map(|volume| take(ObjectKind::Volume, volume));
-    let volumes = volumes.collect::<Result<_, EngineError>>()?;
-    let sidecars = expected.containers.iter().filter(|name| ![&expected.agent, &expected.seal].contains(name));
-    let sidecars = sidecars.map(|name| take(ObjectKind::Container, name)).collect::<Result<_, EngineError>>()?;
-    Ok(Facts { agent, seal, network, sidecars, volumes })
+    let wanted = Wanted::of(expected);
+    let names: BTreeSet<&String> = wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
+    let all = names.into_iter().chain(&wanted.images).map(String::as_str);
+    let found = engine.inspect_any(all)?;
+    wanted.sort(found, expected, |kind, name| Ok(engine.inspect(kind, name)?.unwrap_or_default()))
 }
 
-/// Returns the names of the volumes.
-fn volumes_of(expected: &Expected) -> impl Iterator<Item = &String> {
-    let stored = expected.stored.iter().map(|(volume, _)| volume);
-    expected.credentials.iter().map(|(volume, _)| volume).chain(stored)
+/// What the engine is asked for, by name.
+struct Wanted {
+    containers: BTreeSet<String>,
+    networks: BTreeSet<String>,
+    volumes: BTreeSet<String>,
+    images: BTreeSet<String>,
+}
+
+impl Wanted {
+    fn of(expected: &Expected) -> Self {
+        let planned = &expected.planned;
+        let named = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect();
+        Self {
+            containers: named(
+                &mut planned.containers.iter().map(|it| &*it.name).chain([&*expected.agent, &*expected.seal]),
+            ),
+            networks: named(&mut planned.networks.iter().map(|it| &*it.name).chain([&*expected.network])),
+            volumes: named(&mut planned.volumes.iter().map(|it| &*it.name)),
+            images: named(&mut planned.containers.iter().map(Container::image)),
+        }
+    }
+
+    /// Sorts the answer, and asks again for what is not in it.
+    fn sort<E>(
+        self,
+        answer: Vec<Value>,
+        expected: &Expected,
+        ask: impl Fn(ObjectKind, &str) -> Result<Value, E>,
+    ) -> Result<Facts, E> {
+        let (of_images, mut others): (Vec<_>, Vec<_>) =
+            answer.into_iter().partition(|object| is_of(ObjectKind::Image, object));
+        let mut take = |kind: ObjectKind, names: BTreeSet<String>| {
+            let one = |wanted: String| {
+                let is_wanted = |object: &Value| name(object) == wanted && is_of(kind, object);
+                let object = match others.iter().position(is_wanted) {
+                    Some(place) => others.swap_remove(place),
+                    // An object of another kind may have the name.
+                    None => ask(kind, &wanted)?,
+                };
+                Ok((wanted, object))
+            };
+            names.into_iter().map(one).collect::<Result<BTreeMap<_, _>, E>>()
+        };
+        Ok(Facts {
+            containers: take(ObjectKind::Container, self.containers)?,
+            networks: take(ObjectKind::Network, self.networks)?,
+            volumes: take(ObjectKind::Volume, self.volumes)?,
+            // An image may have several references: its place, and not its description, says by which it was found.
+            images: if of_images.len() == self.images.len() {
+                self.images.into_iter().zip(of_images).collect()
+            } else {
+                let one = |image: String| Ok((image.clone(), ask(ObjectKind::Image, &image)?));
+                self.images.into_iter().map(one).collect::<Result<_, E>>()?
+            },
+            agent: expected.agent.clone(),
+            seal: expected.seal.clone(),
+            network: expected.network.clone(),
+        })
+    }
 }
 
 /// Returns true for a description of this kind.
@@ -59,26 +100,42 @@ fn is_of(kind: ObjectKind, object: &Value) -> bool {
         ObjectKind::Container => "HostConfig",
         ObjectKind::Network => "Internal",
         ObjectKind::Volume => "Mountpoint",
-        ObjectKind::Image => "RepoTags",
+        ObjectKind::Image => "RootFS",
     };
     !object[key].is_null()
 }
 
 impl Facts {
-    /// Returns the containers.
-    fn containers(&self) -> impl Iterator<Item = &Value> {
-        [&self.agent, &self.seal].into_iter().chain(&self.sidecars)
+    /// Sorts descriptions. Those that are missing do not exist.
+    #[cfg(test)]
+    pub(crate) fn sorted(described: Vec<Value>, expected: &Expected) -> Self {
+        let nothing = |_, _: &str| Ok::<_, std::convert::Infallible>(Value::Null);
+        match Wanted::of(expected).sort(described, expected, nothing) {
+            Ok(facts) => facts,
+            Err(never) => match never {},
+        }
     }
 
-    /// Returns a container besides agent and seal, or null.
-    fn sidecar(&self, name: &str) -> &Value {
-        self.sidecars.iter().find(|container| self::name(container) == name).unwrap_or(&Value::Null)
+    pub(crate) fn container(&self, name: &str) -> &Value {
+        self.containers.get(name).unwrap_or(&Value::Null)
+    }
+
+    pub(crate) fn network(&self, name: &str) -> &Value {
+        self.networks.get(name).unwrap_or(&Value::Null)
+    }
+
+    pub(crate) fn volume(&self, name: &str) -> &Value {
+        self.volumes.get(name).unwrap_or(&Value::Null)
+    }
+
+    pub(crate) fn image(&self, reference: &str) -> &Value {
+        self.images.get(reference).unwrap_or(&Value::Null)
     }
 
     /// Returns the addresses of the containers on the agent's network, without the seal's.
     pub(crate) fn addresses(&self) -> BTreeSet<String> {
-        let containers = self.network["Containers"].as_object().into_iter().flatten();
-        let own = self.seal["Id"].as_str();
+        let containers = self.network(&self.network)["Containers"].as_object().into_iter().flatten();
+        let own = self.container(&self.seal)["Id"].as_str();
         let others = containers.filter(|(id, _)| Some(id.as_str()) != own);
         let address = |container: &Value| Some(container["IPv4Address"].as_str()?.split('/').next()?.to_owned());
         others.filter_map(|(_, container)| address(container)).collect()
@@ -87,16 +144,10 @@ impl Facts {
 
 /// Compares the descriptions with what the document promises.
 pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Vec<Probe> {
-    let mut probes = vec![
-        network_namespace(facts, expected),
-        internal_network(facts, expected),
-        capabilities(facts, expected),
-        host_namespaces(facts),
-        mounts(facts, expected),
-        limits(facts, expected),
-        configuration(facts, expected, secrets),
-        credentials(facts, expected),
-    ];
+    let mut probes = vec![network_namespace(facts, expected)];
+    probes.extend(compare::probes(&expected.planned, facts, secrets));
+    probes.push(configuration(facts, expected, secrets));
+    probes.push(credentials(facts, expected));
     if !expected.stored.is_empty() {
         probes.push(store(facts, expected));
     }
@@ -104,11 +155,11 @@ pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Ve
 }
 
 fn network_namespace(facts: &Facts, expected: &Expected) -> Probe {
-    let mut problems = joined("the agent", &facts.agent, "the seal", &facts.seal);
-    if let Some(outlet) = &expected.outlet {
-        let owner = facts.sidecar(&outlet.container);
-        for name in &outlet.joined {
-            problems.extend(joined(&format!("`{name}`"), facts.sidecar(name), "the outlet", owner));
+    let mut problems = Vec::new();
+    for container in &expected.planned.containers {
+        if let Some(Mode::Joins(owner)) = &container.mode {
+            let (name, found) = (&container.name, facts.container(&container.name));
+            problems.extend(joined(&format!("`{name}`"), found, &format!("`{owner}`"), facts.container(owner)));
         }
     }
     Probe::of("network namespace", &problems, "the agent is in the seal's, and the proxy in the outlet's")
@@ -122,12 +173,9 @@ fn joined(name: &str, container: &Value, owner_name: &str, owner: &Value) -> Vec
     if id.is_empty() || mode != format!("container:{id}") {
         problems.push(format!("the network mode of {name} is `{mode}`, which is not the namespace of {owner_name}"));
     }
-    if keys(&container["NetworkSettings"]["Networks"]).next().is_some() {
-        problems.push(format!("{name} is attached to a network of its own"));
-    }
     for (name, container) in [(name, container), (owner_name, owner)] {
         if text(&container["State"]["Status"]) != "running" {
-            problems.push(format!("the container of {name} does not run"));
+            problems.push(format!("{name} does not run"));
         }
     }
     // The engine's times have the same form, so that they compare as texts.
@@ -138,126 +186,18 @@ fn joined(name: &str, container: &Value, owner_name: &str, owner: &Value) -> Vec
     problems
 }
 
-fn internal_network(facts: &Facts, expected: &Expected) -> Probe {
-    let mut problems = Vec::new();
-    let attached: Vec<&str> = keys(&facts.seal["NetworkSettings"]["Networks"]).collect();
-    if attached != [expected.network.as_str()] {
-        problems.push(format!("the seal is attached to {attached:?}, not only to `{}`", expected.network));
-    }
-    if facts.network["Internal"] != true {
-        problems.push(format!("the network `{}` is not internal", expected.network));
-    }
-    if facts.network["EnableIPv6"] == true {
-        problems.push(format!("the network `{}` has IPv6", expected.network));
-    }
-    Probe::of("internal network", &problems, format!("`{}` has no route to the outside", expected.network))
-}
-
-fn capabilities(facts: &Facts, expected: &Expected) -> Probe {
-    let mut problems = Vec::new();
-    let owner = &["NET_ADMIN"][..];
-    let outlet = expected.outlet.iter().map(|outlet| ("outlet", facts.sidecar(&outlet.container), owner));
-    for (name, container, may_add) in
-        [("agent", &facts.agent, &[][..]), ("seal", &facts.seal, owner)].into_iter().chain(outlet)
-    {
-        let host = &container["HostConfig"];
-        if host["Privileged"] == true {
-            problems.push(format!("the {name} is privileged"));
-        }
-        let bare = |value: &Value| text(value).trim_start_matches("CAP_").to_owned();
-        if !list(&host["CapDrop"]).any(|dropped| bare(dropped).eq_ignore_ascii_case("ALL")) {
-            problems.push(format!("the {name} does not drop all capabilities"));
-        }
-        let added: Vec<String> = list(&host["CapAdd"]).map(bare).filter(|added| !may_add.contains(&&**added)).collect();
-        if !added.is_empty() {
-            problems.push(format!("the {name} has the capabilities {}", added.join(", ")));
-        }
-        let options: Vec<String> = list(&host["SecurityOpt"]).map(|option| text(option).to_owned()).collect();
-        if !options.iter().any(|option| matches!(option.as_str(), "no-new-privileges:true" | "no-new-privileges")) {
-            problems.push(format!("the {name} may gain privileges"));
-        }
-        if let Some(option) = options.iter().find(|option| option.contains("unconfined") || option.contains("disable"))
-        {
-            problems.push(format!("the {name} has the security option `{option}`"));
-        }
-    }
-    Probe::of("capabilities", &problems, "all dropped, no new privileges")
-}
-
-fn host_namespaces(facts: &Facts) -> Probe {
-    let mut problems = Vec::new();
-    let host = &facts.agent["HostConfig"];
-    for key in ["PidMode", "IpcMode", "UTSMode", "UsernsMode"] {
-        let mode = text(&host[key]);
-        if !matches!(mode, "" | "private" | "shareable") {
-            problems.push(format!("{key} is `{mode}`"));
-        }
-    }
-    for key in ["Devices", "DeviceRequests", "DeviceCgroupRules"] {
-        if list(&host[key]).next().is_some() {
-            problems.push(format!("{key} is not empty"));
-        }
-    }
-    Probe::of("host namespaces", &problems, "none, and no device")
-}
-
-fn mounts(facts: &Facts, expected: &Expected) -> Probe {
-    let mut problems = Vec::new();
-    for mount in list(&facts.agent["Mounts"]) {
-        let target = text(&mount["Destination"]);
-        match text(&mount["Type"]) {
-            "bind" => match expected.binds.iter().find(|(known, _)| known == target) {
-                None => problems.push(format!("`{target}` is mounted from the host")),
-                Some((_, true)) if mount["RW"] != false => problems.push(format!("`{target}` can be written")),
-                Some(_) => {}
-            },
-            // A `VOLUME` of the image, and what the document mounts in memory.
-            "volume" | "tmpfs" => {
-                let is_planned = |(known, read_only): &(String, bool)| known == target && *read_only;
-                if expected.binds.iter().any(is_planned) && mount["RW"] != false {
-                    problems.push(format!("`{target}` can be written"));
-                }
-            }
-            kind => problems.push(format!("`{target}` is a mount of the kind `{kind}`")),
-        }
-    }
-    let there: Vec<&str> = list(&facts.agent["Mounts"]).map(|mount| text(&mount["Destination"])).collect();
-    for (target, _) in expected.binds.iter().filter(|(target, _)| !there.contains(&target.as_str())) {
-        problems.push(format!("`{target}` is not mounted"));
-    }
-    Probe::of("mounts", &problems, format!("{} from the host, as planned", expected.binds.len()))
-}
-
-fn limits(facts: &Facts, expected: &Expected) -> Probe {
-    let host = &facts.agent["HostConfig"];
-    let mut problems = Vec::new();
-    let wanted = [
-        ("PidsLimit", expected.pids.map(u64::from)),
-        ("Memory", expected.memory),
-        ("MemorySwap", expected.memory),
-        ("NanoCpus", expected.nano_cpus),
-    ];
-    for (key, wanted) in wanted {
-        if let Some(wanted) = wanted
-            && host[key].as_u64() != Some(wanted)
-        {
-            problems.push(format!("{key} is {}, not {wanted}", host[key]));
-        }
-    }
-    let count = wanted.iter().filter(|(_, wanted)| wanted.is_some()).count();
-    Probe::of("limits", &problems, format!("{count} limits, as planned"))
-}
-
 fn configuration(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Probe {
     const PROTECTION: &str = "configuration";
     if secrets.is_empty() && expected.slots.is_empty() {
         return Probe::not_run(PROTECTION, "no secret is known to search for");
     }
     // With `secrets: environment`, the sidecars have their values there.
-    let mut objects = vec![&facts.agent, &facts.seal, &facts.network];
-    if !expected.slots.is_empty() {
-        objects.extend(facts.sidecars.iter().chain(&facts.volumes));
-    }
+    let mut objects: Vec<&Value> = if expected.slots.is_empty() {
+        vec![facts.container(&facts.agent), facts.container(&facts.seal)]
+    } else {
+        facts.containers.values().chain(facts.volumes.values()).collect()
+    };
+    objects.push(facts.network(&facts.network));
     // A value with a quote or a backslash is escaped there.
     let escaped: Vec<String> = secrets.iter().map(|secret| Value::from(*secret).to_string()).collect();
     let escaped: Vec<&str> = escaped.iter().map(|secret| secret.trim_matches('"')).collect();
@@ -283,12 +223,12 @@ fn credentials(facts: &Facts, expected: &Expected) -> Probe {
     }
     let mut problems = Vec::new();
     for (volume, owner) in &expected.credentials {
-        let described = facts.volumes.iter().find(|described| name(described) == volume);
-        if described.is_none_or(|it| it["Driver"] != "local" || it["Options"]["type"] != "tmpfs") {
+        let described = facts.volume(volume);
+        if described["Driver"] != "local" || described["Options"]["type"] != "tmpfs" {
             problems.push(format!("the volume `{volume}` is not in memory"));
         }
         let mut writers = Vec::new();
-        for container in facts.containers() {
+        for container in facts.containers.values() {
             let mounts = list(&container["Mounts"]).filter(|mount| text(&mount["Name"]) == volume);
             for mount in mounts {
                 match name(container) {
@@ -310,11 +250,11 @@ fn store(facts: &Facts, expected: &Expected) -> Probe {
     const PROTECTION: &str = "store";
     let mut problems = Vec::new();
     for (volume, writers) in &expected.stored {
-        let described = facts.volumes.iter().find(|described| name(described) == volume);
-        if described.is_none_or(|it| it["Driver"] != "local" || it["Options"]["type"] != "tmpfs") {
+        let described = facts.volume(volume);
+        if described["Driver"] != "local" || described["Options"]["type"] != "tmpfs" {
             problems.push(format!("the volume `{volume}` is not in memory"));
         }
-        for container in facts.containers() {
+        for container in facts.containers.values() {
             let own = name(container);
             let is_writer = writers.iter().any(|writer| writer == own);
             let mut mounts = list(&container["Mounts"]).filter(|mount| text(&mount["Name"]) == volume);
@@ -327,7 +267,7 @@ fn store(facts: &Facts, expected: &Expected) -> Probe {
             }
         }
     }
-    for container in facts.containers() {
+    for container in facts.containers.values() {
         for mount in list(&container["Mounts"]).filter(|mount| mount["Type"] == "bind") {
             let target = text(&mount["Destination"]);
             problems.push(format!("`{}` mounts `{target}` from the engine's host", name(container)));
@@ -341,15 +281,15 @@ fn name(object: &Value) -> &str {
     text(&object["Name"]).trim_start_matches('/')
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn keys(value: &Value) -> impl Iterator<Item = &str> {
+pub(crate) fn keys(value: &Value) -> impl Iterator<Item = &str> {
     value.as_object().into_iter().flatten().map(|(key, _)| key.as_str())
 }
 
@@ -361,141 +301,104 @@ mod tests {
     use crate::expected::tests::expected;
     use crate::report::Outcome;
 
-    fn described() -> (Facts, Expected) {
-        let security = json!({
-            "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "IpcMode": "private", "PidsLimit": 4096,
-            "Memory": 1 << 30, "MemorySwap": 1 << 30, "NanoCpus": 2_000_000_000_u64, "NetworkMode": "container:5ea1",
-            "Mounts": [{"Type": "volume", "Source": "f", "VolumeOptions": {"Subpath": "agent/current-config"}}],
-        });
-        let mut seal = security.clone();
-        seal["CapAdd"] = json!(["CAP_NET_ADMIN"]);
-        let outlet = seal.clone();
-        let facts = Facts {
-            agent: json!({
-                "Name": "/a", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.5Z"}, "HostConfig": security,
+    /// Returns descriptions with what the probes of this file read.
+    fn described() -> Vec<Value> {
+        let running = |at: &str| json!({"Status": "running", "StartedAt": at});
+        let volume =
+            |name: &str| json!({"Name": name, "Mountpoint": "/", "Driver": "local", "Options": {"type": "tmpfs"}});
+        vec![
+            json!({
+                "Name": "/a", "State": running("2026-03-01T12:00:01.5Z"), "Config": {"Env": ["A=b"]},
                 "Mounts": [{"Type": "volume", "Name": "f", "Destination": "/etc/bottle", "RW": false}],
-                "NetworkSettings": {"Networks": {}}, "Config": {"Env": ["A=b"]},
+                "HostConfig": {
+                    "NetworkMode": "container:5ea1",
+                    "Mounts": [{"Type": "volume", "Source": "f", "VolumeOptions": {"Subpath": "agent/current-config"}}],
+                },
             }),
-            seal: json!({
-                "Name": "/s", "Id": "5ea1", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:01.25Z"}, "HostConfig": seal,
-                "NetworkSettings": {"Networks": {"bottle-int": {}}},
+            json!({
+                "Name": "/s", "Id": "5ea1", "State": running("2026-03-01T12:00:01.25Z"), "HostConfig": {},
                 "Mounts": [{"Type": "volume", "Name": "v", "Destination": "/run/credentials/egress", "RW": false}],
             }),
-            network: json!({
-                "Internal": true, "EnableIPv6": false,
+            json!({
+                "Name": "/e", "Config": {"Env": ["PATH=/bin"]}, "HostConfig": {},
+                "Mounts": [{"Type": "volume", "Name": "v", "Destination": "/run/credentials", "RW": true}],
+            }),
+            json!({
+                "Name": "/t", "Mounts": [{"Type": "volume", "Name": "f", "Destination": "/store/files", "RW": true}],
+                "HostConfig": {"Mounts": [{"Type": "volume", "Source": "f", "VolumeOptions": {}}]},
+            }),
+            json!({
+                "Name": "bottle-int", "Internal": true,
                 "Containers": {"5ea1": {"IPv4Address": "172.20.0.3/16"}, "feed": {"IPv4Address": "172.20.0.2/16"}},
             }),
-            sidecars: vec![
-                json!({
-                    "Name": "/e", "Config": {"Env": ["PATH=/bin"]},
-                    "Mounts": [{"Type": "volume", "Name": "v", "Destination": "/run/credentials", "RW": true}],
-                }),
-                json!({
-                    "Name": "/o", "Id": "07", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:00Z"}, "HostConfig": outlet,
-                }),
-                json!({
-                    "Name": "/p", "State": {"Status": "running", "StartedAt": "2026-03-01T12:00:00.5Z"},
-                    "HostConfig": {"NetworkMode": "container:07"}, "NetworkSettings": {"Networks": {}},
-                }),
-                json!({
-                    "Name": "/t", "Mounts": [{"Type": "volume", "Name": "f", "Destination": "/store/files", "RW": true}],
-                    "HostConfig": {"Mounts": [{"Type": "volume", "Source": "f", "VolumeOptions": {}}]},
-                }),
-            ],
-            volumes: ["v", "f"]
-                .map(|name| json!({"Name": name, "Driver": "local", "Options": {"type": "tmpfs"}}))
-                .to_vec(),
-        };
-        (facts, expected())
+            volume("v"),
+            volume("f"),
+        ]
+    }
+
+    /// Returns the probes of this file that fail.
+    fn failed(described: Vec<Value>) -> Vec<Probe> {
+        let expected = expected();
+        let facts = Facts::sorted(described, &expected);
+        let secrets = &["hunter2\"hunter2"][..];
+        let probes = [
+            network_namespace(&facts, &expected),
+            configuration(&facts, &expected, secrets),
+            credentials(&facts, &expected),
+            store(&facts, &expected),
+        ];
+        probes.into_iter().filter(|probe| probe.outcome == Outcome::Failed).collect()
     }
 
     #[test]
     fn a_bottle_as_planned_holds() {
-        let (facts, expected) = described();
-        for probe in probes(&facts, &expected, &["hunter2hunter2"]) {
-            assert_eq!(probe.outcome, Outcome::Held, "{probe}");
-        }
+        assert_eq!(failed(described()), []);
+        let facts = Facts::sorted(described(), &expected());
         assert_eq!(facts.addresses(), BTreeSet::from(["172.20.0.2".to_owned()]));
     }
 
     #[test]
     fn every_weakening_is_found_by_one_probe() {
-        let agent = |path: &'static str, value: Value| ("agent", path, value);
-        let seal = |path: &'static str, value: Value| ("seal", path, value);
-        let network = |path: &'static str, value: Value| ("network", path, value);
-        let sidecar = |path: &'static str, value: Value| ("sidecar", path, value);
-        let volume = |path: &'static str, value: Value| ("volume", path, value);
-        let files = |path: &'static str, value: Value| ("files", path, value);
-        let outlet = |path: &'static str, value: Value| ("outlet", path, value);
-        let pipelock = |path: &'static str, value: Value| ("pipelock", path, value);
+        const AGENT: usize = 0;
+        const SEAL: usize = 1;
+        const EGRESS: usize = 2;
+        const VOLUME: usize = 5;
+        const FILES: usize = 6;
         let weakened = [
-            (agent("/HostConfig/NetworkMode", json!("bridge")), "network namespace"),
-            (agent("/HostConfig/NetworkMode", json!("container:")), "network namespace"),
-            (agent("/NetworkSettings/Networks", json!({"bridge": {}})), "network namespace"),
-            (seal("/State/StartedAt", json!("2026-03-01T12:00:02Z")), "network namespace"),
-            (seal("/State/Status", json!("exited")), "network namespace"),
-            (outlet("/State/StartedAt", json!("2026-03-01T12:00:02Z")), "network namespace"),
-            (outlet("/State/Status", json!("exited")), "network namespace"),
-            (pipelock("/HostConfig/NetworkMode", json!("bridge")), "network namespace"),
-            (pipelock("/NetworkSettings/Networks", json!({"bridge": {}})), "network namespace"),
-            (outlet("/HostConfig/CapAdd", json!(["NET_ADMIN", "SYS_ADMIN"])), "capabilities"),
-            (seal("/NetworkSettings/Networks", json!({"bottle-int": {}, "bridge": {}})), "internal network"),
-            (network("/Internal", json!(false)), "internal network"),
-            (network("/EnableIPv6", json!(true)), "internal network"),
-            (agent("/HostConfig/Privileged", json!(true)), "capabilities"),
-            (agent("/HostConfig/CapDrop", json!([])), "capabilities"),
-            (agent("/HostConfig/CapAdd", json!(["CAP_NET_ADMIN"])), "capabilities"),
-            (seal("/HostConfig/CapAdd", json!(["NET_ADMIN", "SYS_ADMIN"])), "capabilities"),
-            (agent("/HostConfig/SecurityOpt", json!([])), "capabilities"),
-            (agent("/HostConfig/SecurityOpt", json!(["no-new-privileges:true", "seccomp=unconfined"])), "capabilities"),
-            (agent("/HostConfig/PidMode", json!("host")), "host namespaces"),
-            (agent("/HostConfig/IpcMode", json!("host")), "host namespaces"),
-            (agent("/HostConfig/Devices", json!([{"PathOnHost": "/dev/kvm"}])), "host namespaces"),
-            (agent("/Mounts/1", json!({"Type": "tmpfs", "Destination": "/etc/bottle", "RW": true})), "mounts"),
-            (agent("/Mounts/0/Destination", json!("/var/run/docker.sock")), "mounts"),
-            (agent("/Mounts", json!([])), "mounts"),
-            (agent("/HostConfig/Mounts/0/VolumeOptions/Subpath", json!("")), "store"),
-            (sidecar("/Mounts/1", json!({"Type": "volume", "Name": "f", "RW": true})), "store"),
-            (sidecar("/Mounts/1", json!({"Type": "bind", "Destination": "/etc/ca.pem", "RW": false})), "store"),
-            (files("/Options", json!({})), "store"),
-            (agent("/HostConfig/PidsLimit", json!(0)), "limits"),
-            (agent("/HostConfig/Memory", json!(0)), "limits"),
-            (agent("/HostConfig/MemorySwap", json!(-1)), "limits"),
-            (agent("/Config/Env/0", json!("TOKEN=hunter2\"hunter2")), "configuration"),
-            (sidecar("/Config/Env/0", json!("TOKEN=hunter2\"hunter2")), "configuration"),
-            (sidecar("/Config/Env/0", json!("EGRESS_TOKEN_A=")), "configuration"),
-            (volume("/Options/o", json!("hunter2\"hunter2")), "configuration"),
-            (volume("/Options", json!({})), "credentials"),
-            (volume("/Name", json!("other")), "credentials"),
-            (sidecar("/Mounts", json!([])), "credentials"),
-            (sidecar("/Mounts/0/RW", json!(false)), "credentials"),
-            (seal("/Mounts/0/RW", json!(true)), "credentials"),
+            (AGENT, "/HostConfig/NetworkMode", json!("bridge"), "network namespace"),
+            (AGENT, "/HostConfig/NetworkMode", json!("container:"), "network namespace"),
+            (SEAL, "/State/StartedAt", json!("2026-03-01T12:00:02Z"), "network namespace"),
+            (SEAL, "/State/Status", json!("exited"), "network namespace"),
+            (AGENT, "/HostConfig/Mounts/0/VolumeOptions/Subpath", json!(""), "store"),
+            (EGRESS, "/Mounts/1", json!({"Type": "volume", "Name": "f", "RW": true}), "store"),
+            (EGRESS, "/Mounts/1", json!({"Type": "bind", "Destination": "/etc/ca.pem", "RW": false}), "store"),
+            (FILES, "/Options", json!({}), "store"),
+            (AGENT, "/Config/Env/0", json!("TOKEN=hunter2\"hunter2"), "configuration"),
+            (EGRESS, "/Config/Env/0", json!("TOKEN=hunter2\"hunter2"), "configuration"),
+            (EGRESS, "/Config/Env/0", json!("EGRESS_TOKEN_A="), "configuration"),
+            (VOLUME, "/Options/o", json!("hunter2\"hunter2"), "configuration"),
+            (VOLUME, "/Options", json!({}), "credentials"),
+            (VOLUME, "/Name", json!("other"), "credentials"),
+            (EGRESS, "/Mounts", json!([]), "credentials"),
+            (EGRESS, "/Mounts/0/RW", json!(false), "credentials"),
+            (SEAL, "/Mounts/0/RW", json!(true), "credentials"),
             (
-                agent("/Mounts/1", json!({"Type": "volume", "Name": "v", "Destination": "/x", "RW": false})),
+                AGENT,
+                "/Mounts/1",
+                json!({"Type": "volume", "Name": "v", "Destination": "/x", "RW": false}),
                 "credentials",
             ),
         ];
-        for ((object, path, value), protection) in weakened {
-            let (mut facts, expected) = described();
-            let described = match object {
-                "agent" => &mut facts.agent,
-                "seal" => &mut facts.seal,
-                "sidecar" => &mut facts.sidecars[0],
-                "outlet" => &mut facts.sidecars[1],
-                "pipelock" => &mut facts.sidecars[2],
-                "volume" => &mut facts.volumes[0],
-                "files" => &mut facts.volumes[1],
-                _ => &mut facts.network,
-            };
+        for (object, path, value, protection) in weakened {
+            let mut described = described();
             let (parent, key) = path.rsplit_once('/').unwrap();
-            let parent = described.pointer_mut(parent).unwrap();
+            let parent = described[object].pointer_mut(parent).unwrap();
             match key.parse::<usize>() {
                 Ok(index) if index == parent.as_array().unwrap().len() => parent.as_array_mut().unwrap().push(value),
                 Ok(index) => parent[index] = value,
                 Err(_) => parent[key] = value,
             }
-            let probes = probes(&facts, &expected, &["hunter2\"hunter2"]);
-            let failed: Vec<_> = probes.iter().filter(|probe| probe.outcome == Outcome::Failed).collect();
+            let failed = failed(described);
             assert_eq!(failed.len(), 1, "{object}{path}: {failed:?}");
             assert_eq!(failed[0].protection, protection, "{object}{path}");
             assert!(!failed[0].detail.contains("hunter2"), "{}", failed[0]);
@@ -504,15 +407,19 @@ mod tests {
 
     #[test]
     fn without_objects_every_protection_is_missing_that_needs_them() {
-        let (_, expected) = described();
-        let (agent, seal, network) = (Value::Null, Value::Null, Value::Null);
-        let none = Facts { agent, seal, network, sidecars: Vec::new(), volumes: Vec::new() };
-        let probes = probes(&none, &expected, &[]);
-        let failed: Vec<_> =
-            probes.iter().filter(|probe| probe.outcome == Outcome::Failed).map(|probe| probe.protection).collect();
-        assert_eq!(
-            failed,
-            ["network namespace", "internal network", "capabilities", "mounts", "limits", "credentials", "store"]
-        );
+        let failed: Vec<_> = failed(Vec::new()).into_iter().map(|probe| probe.protection).collect();
+        assert_eq!(failed, ["network namespace", "credentials", "store"]);
+    }
+
+    #[test]
+    fn an_image_of_another_objects_name_hides_nothing() {
+        let image = json!({"Id": "sha256:1", "RootFS": {}});
+        let mut expected = expected();
+        for container in &mut expected.planned.containers {
+            container.image = "a".into();
+        }
+        let facts = Facts::sorted(described().into_iter().chain([image.clone()]).collect(), &expected);
+        assert_eq!(facts.image("a"), &image);
+        assert_eq!(facts.container("a")["State"]["Status"], "running");
     }
 }

@@ -7,6 +7,8 @@ use bottle_compose::{ComposeFile, STORE};
 use bottle_plan::Service;
 use serde::{Deserialize, Serialize};
 
+use crate::planned::Planned;
+
 /// The protections of one bottle, as its Compose document promises them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
@@ -24,17 +26,6 @@ pub struct Expected {
     pub closed: Vec<String>,
     /// Host name and port of the agent's proxy. `None` if it has none.
     pub proxy: Option<(String, u16)>,
-    /// Mounts of this host's files in the agent, bound or from the store: target, and true if the agent may only read it.
-    pub binds: Vec<(String, bool)>,
-    /// Maximum number of processes of the agent.
-    pub pids: Option<u32>,
-    /// Memory limit of the agent in bytes.
-    pub memory: Option<u64>,
-    /// Number of processors of the agent, in billionths.
-    pub nano_cpus: Option<u64>,
-    /// Names of the containers of the bottle, the agent's and the seal's included.
-    #[serde(default)]
-    pub containers: Vec<String>,
     /// Names, on the engine, of the volumes with credentials, each with the only container that may write it.
     #[serde(default)]
     pub credentials: Vec<(String, String)>,
@@ -53,6 +44,9 @@ pub struct Expected {
     pub watched_disk: Option<u64>,
     /// True if the agent runs in gVisor, whose own kernel does not show a system call filter.
     pub is_gvisor: bool,
+    /// Every container, network and volume.
+    #[serde(default)]
+    pub(crate) planned: Planned,
 }
 
 /// The owner of the proxy's network namespace, as its Compose document promises it.
@@ -60,8 +54,6 @@ pub struct Expected {
 pub struct Outlet {
     /// Name of its container.
     pub container: String,
-    /// Names of the containers that join its network namespace.
-    pub joined: Vec<String>,
     /// User id of the proxy.
     pub user: u32,
     /// Port that the proxy listens on.
@@ -72,14 +64,11 @@ pub struct Outlet {
 
 impl Outlet {
     /// Reads the service of a document. Returns `None` for a command that its sidecar never makes.
-    fn of(document: &ComposeFile, service: &bottle_compose::document::Service) -> Option<Self> {
+    fn of(service: &bottle_compose::document::Service) -> Option<Self> {
         let [_, proxy, ports @ ..] = &service.command[..] else { return None };
         let (user, own) = proxy.split_once(':')?;
-        let mode = format!("service:{}", Service::Outlet);
-        let joined = document.services.iter().filter(|(_, joined)| joined.network_mode.as_ref() == Some(&mode));
         Some(Self {
             container: service.container_name.clone(),
-            joined: joined.map(|(_, joined)| joined.container_name.clone()).collect(),
             user: user.parse().ok()?,
             own: own.parse().ok()?,
             ports: ports.iter().map(|port| port.parse()).collect::<Result<_, _>>().ok()?,
@@ -121,23 +110,31 @@ impl Expected {
             open,
             closed,
             proxy,
-            binds: agent.volumes.iter().map(|mount| (mount.target().to_owned(), mount.is_read_only())).collect(),
-            pids: agent.pids_limit,
-            memory: agent.mem_limit,
-            nano_cpus: agent.cpus.as_deref().and_then(billionths),
-            containers: document.services.iter().map(|(_, service)| service.container_name.clone()).collect(),
             credentials: others.iter().filter_map(|(name, volume)| owner(document, name, volume)).collect(),
             stored: stored.iter().map(|(name, volume)| (volume.name.clone(), writers(document, name))).collect(),
             slots: document.credentials.iter().flat_map(|(_, slots)| slots).map(ToString::to_string).collect(),
             outlet: match document.service(Service::Outlet.as_str()) {
-                Some(service) => Some(Outlet::of(document, service)?),
+                Some(service) => Some(Outlet::of(service)?),
                 None => None,
             },
             watched_disk: agent.labels.iter().find_map(|(key, value)| {
                 key.ends_with(&format!(".{}", bottle_compose::DISK_LABEL)).then(|| value.parse().ok())?
             }),
             is_gvisor: agent.runtime.as_deref() == Some("runsc"),
+            planned: Planned::of(document),
         })
+    }
+
+    /// Sets the ids of the images, by the service that runs each. From then on, a reference that is given to another image
+    /// changes nothing.
+    #[must_use]
+    pub fn with_image_ids<'a>(mut self, ids: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        for (service, id) in ids {
+            for container in self.planned.containers.iter_mut().filter(|container| container.service == service) {
+                container.image_id = Some(id.to_owned());
+            }
+        }
+        self
     }
 
     /// Returns the ports that are open, each once.
@@ -167,16 +164,10 @@ fn is_of(mount: &Mount, volume: &str) -> bool {
     matches!(mount, Mount::Volume(mount) if mount.source == volume)
 }
 
-/// Reads a number of processors, such as `1.5`.
-fn billionths(cpus: &str) -> Option<u64> {
-    let (whole, fraction) = cpus.split_once('.').unwrap_or((cpus, ""));
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(digits.parse().ok()?)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::planned::{Container, Mode, Volume};
 
     /// Returns the protections of a bottle with egress, whose credentials are in a volume.
     pub(crate) fn expected() -> Expected {
@@ -188,31 +179,19 @@ pub(crate) mod tests {
             open: vec![("pipelock".into(), 8888)],
             closed: Vec::new(),
             proxy: Some(("pipelock".into(), 8888)),
-            binds: vec![("/etc/bottle".into(), true)],
-            pids: Some(4096),
-            memory: Some(1 << 30),
-            nano_cpus: Some(2_000_000_000),
-            containers: ["a", "s", "e", "o", "p", "t"].map(String::from).to_vec(),
             credentials: vec![("v".into(), "e".into())],
             stored: vec![("f".into(), vec!["t".into()])],
             slots: vec!["EGRESS_TOKEN_A".into()],
-            outlet: Some(Outlet {
-                container: "o".into(),
-                joined: vec!["p".into()],
-                user: 1000,
-                own: 8888,
-                ports: vec![80, 443],
-            }),
+            outlet: Some(Outlet { container: "o".into(), user: 1000, own: 8888, ports: vec![80, 443] }),
             watched_disk: None,
             is_gvisor: false,
+            planned: Planned {
+                containers: [("a", Some(Mode::Joins("s".into()))), ("s", None), ("e", None), ("t", None)]
+                    .map(|(name, mode)| Container { name: name.into(), mode, ..Container::default() })
+                    .to_vec(),
+                networks: Vec::new(),
+                volumes: ["v", "f"].map(|name| Volume { name: name.into(), ..Volume::default() }).to_vec(),
+            },
         }
-    }
-
-    #[test]
-    fn processors_are_read_as_the_engine_counts_them() {
-        assert_eq!(billionths("2"), Some(2_000_000_000));
-        assert_eq!(billionths("0.5"), Some(500_000_000));
-        assert_eq!(billionths("1.25"), Some(1_250_000_000));
-        assert_eq!(billionths("many"), None);
     }
 }

@@ -7,9 +7,11 @@
 //! The results are those of a bottle whose agent has not started. An agent that runs could tamper with the program, which
 //! runs as the same user; what the engine and the seal say stays true.
 
+mod compare;
 mod engine;
 mod expected;
 mod inside;
+mod planned;
 mod report;
 mod rules;
 mod secrets;

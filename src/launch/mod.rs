@@ -172,7 +172,6 @@ impl Launch<'_> {
             },
         )?;
         self.step(Step::HandOut, || {
-            self.guard.file().change(|journal| journal.images = images)?;
             let restart = Restart {
                 order: start::order(&document),
                 credentials: document.credentials.clone(),
@@ -183,6 +182,9 @@ impl Launch<'_> {
             let inputs = &self.ready.inputs;
             let renewals =
                 if self.bottles.hands_over { renewals(inputs, &self.bottles.host, &restart) } else { Vec::new() };
+            let ids = images.iter().map(|(service, image)| (service.as_str(), image.id.as_str()));
+            let expected = expected.with_image_ids(ids);
+            self.guard.file().change(|journal| journal.images = images)?;
             Ok((Handle { restart: Some(restart), ..bottle_provision::handle(&resolved, expected) }, renewals))
         })
     }

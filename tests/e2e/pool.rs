@@ -147,6 +147,30 @@ fn taking_a_bottle_is_fast() {
     }
 }
 
+#[test]
+#[ignore = "needs a container engine"]
+fn a_bottle_that_was_weakened_while_it_waited_is_not_handed_out() {
+    let root = tempfile::Builder::new().prefix("pool-").tempdir_in(scratch()).unwrap();
+    let state = root.path().join("state");
+    let site = bottles(&state);
+    let pool = pool(&site, FULL, 1);
+    let seal = |slug: &bottle::plan::Slug| {
+        bottle::plan::Names::new("bottle-pool".parse().unwrap(), slug.clone()).container(Service::Seal)
+    };
+    wait_for(&pool, 1);
+    let weakened = site.list().unwrap().into_keys().next().unwrap();
+    docker(["exec", &seal(&weakened), "/usr/sbin/nft", "insert rule inet bottle output accept"]);
+    let error = pool.take(&Take::default()).unwrap_err();
+    let text = bottle::report(&error).to_string();
+    assert!(text.contains("firewall rules"), "{text}");
+    // It is gone, and the next one is in order.
+    let next = pool.take(&Take::default()).unwrap();
+    assert!(!site.list().unwrap().contains_key(&weakened) && *next.slug() != weakened);
+    next.close().unwrap();
+    pool.close().unwrap();
+    nothing_is_left(&state);
+}
+
 /// Not a test: the process that holds a pool until it is killed.
 #[test]
 #[ignore = "is started by another test of this file"]

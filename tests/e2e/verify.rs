@@ -1,13 +1,15 @@
 //! The verification: a launch that attacks its own bottle refuses every weakened one.
 
+use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bottle::exec::Event;
 use bottle::exec::engine::{Capability, Exec};
 use bottle::plan::Service;
 use bottle::verify::{Outcome, VerifyError};
 use bottle::{AgentContainer, Builtin, Host, ProvisionError, Provisioner, Verification, Verify};
-use bottle_testing::lab::{self, Changing, Lab, Part, docker, figure, needs_runtime};
+use bottle_testing::lab::{self, Changing, Lab, Part, docker, figure, needs_runtime, run};
 
 /// Every protection of a bottle with egress in front of pipelock.
 const BOTTLE: &str = "\
@@ -222,7 +224,7 @@ fn a_bottle_weakened_after_its_start_is_not_handed_out() {
         ("an outlet that was started again", "network namespace", |agent| {
             docker(["restart", "--time", "0", &agent.plan().plan().names.container(Service::Outlet)]);
         }),
-        ("a network with a route", "internal network", |agent| {
+        ("a network with a route", "networks and ports", |agent| {
             docker(["network", "connect", "bridge", &agent.plan().plan().names.container(Service::Seal)]);
         }),
         ("a seal that was started again", "network namespace", |agent| {
@@ -297,6 +299,223 @@ fn a_gvisor_with_its_own_network_stack_is_not_handed_out() {
     }
 }
 
+/// Settings that a person could add to the Compose file of a running bottle, by service, each with what the verification says.
+const OVERRIDES: [(&str, &str, &[&str]); 5] = [
+    (
+        "egress",
+        "
+    privileged: true
+    cap_add: [SYS_ADMIN]
+    security_opt: !override ['seccomp:SECCOMP']
+    devices: ['/dev/null:/dev/other']
+    group_add: ['4242']
+    user: '4242:4242'
+    command: ['--help']
+    entrypoint: ['/bin/sh', '-c', 'exec sleep infinity', 'sh']
+    environment: ['LD_PRELOAD=/nowhere.so', 'EGRESS_UPSTREAM_PROXY=http://192.0.2.1:8888']
+    ports: ['127.0.0.1::9099']
+    pid: host
+    ipc: host
+    uts: host
+    read_only: false
+    pids_limit: -1
+    mem_limit: 0
+    memswap_limit: 0
+    ulimits: {nofile: 4096}
+    oom_kill_disable: true
+    shm_size: 1m
+    dns: [192.0.2.1]
+    extra_hosts: ['api.example.com:192.0.2.1']
+    sysctls: {net.ipv4.ip_unprivileged_port_start: '80'}
+    tmpfs: !override ['/tmp:exec']
+    init: false
+    volumes:
+      - {type: bind, source: /etc, target: /host, read_only: true}
+      - {type: bind, source: OTHER, target: /etc/egress/routes.yaml, read_only: true, bind: {create_host_path: false}}",
+        &[
+            "Privileged is true",
+            "CapAdd is [\"SYS_ADMIN\"]",
+            "\"seccomp:{",
+            "Devices is",
+            "GroupAdd is",
+            "User is \"4242:4242\"",
+            "Cmd is not as planned",
+            "Entrypoint is not as planned",
+            "the variable `LD_PRELOAD` is not planned",
+            "the variable `EGRESS_UPSTREAM_PROXY` has another value than planned",
+            "PortBindings is",
+            "PidMode is \"host\"",
+            "IpcMode is \"host\"",
+            "UTSMode is \"host\"",
+            "ReadonlyRootfs is not set",
+            "PidsLimit is",
+            "Memory is not set",
+            "Ulimits is",
+            "ShmSize is",
+            "Dns is",
+            "ExtraHosts is",
+            "Sysctls is",
+            "Tmpfs is",
+            "Init is not set",
+            "`/host` is mounted",
+            "`/etc/egress/routes.yaml`",
+        ],
+    ),
+    (
+        "pipelock",
+        "
+    command: !override [run, --listen, '0.0.0.0:8888']
+    security_opt: ['systempaths=unconfined']
+    cap_add: [NET_RAW]
+    cgroup: CGROUP
+    volumes:
+      - {type: bind, source: OTHER, target: /etc/pipelock.yaml, read_only: true, bind: {create_host_path: false}}",
+        &[
+            "Cmd is not as planned",
+            "MaskedPaths is not set",
+            "ReadonlyPaths is not set",
+            "CapAdd is [\"NET_RAW\"]",
+            "CgroupnsMode is",
+            "`/etc/pipelock.yaml` is",
+        ],
+    ),
+    (
+        "supervise",
+        "
+    image: IMAGE
+    networks: {egress: null, internal: {aliases: [egress]}}
+    restart: always
+    labels: {PREFIX.slug: other}",
+        &[
+            "its image is `",
+            "it is attached to",
+            "it answers to the name `egress`",
+            "RestartPolicy is \"always\"",
+            "slug` is not as planned",
+        ],
+    ),
+    (
+        "outlet",
+        "
+    cap_add: [NET_RAW]",
+        &["CapAdd is [\"NET_ADMIN\",\"NET_RAW\"]"],
+    ),
+    (
+        "agent",
+        "
+    runtime: RUNTIME
+    user: agent
+    restart: always
+    userns_mode: host
+    environment: ['EXTRA=1']",
+        &[
+            "Runtime is",
+            "User is \"agent\"",
+            "RestartPolicy is \"always\"",
+            "UsernsMode is \"host\"",
+            "the variable `EXTRA` is not planned",
+        ],
+    ),
+];
+
+/// Each service of one bottle is replaced by one with weaker settings, and by the planned one again.
+#[test]
+#[ignore = "needs a container engine"]
+fn every_changed_setting_of_a_running_bottle_is_named() {
+    let lab = Lab::new("verify-settings");
+    let bottle = lab.options().with_host(host_with_token()).launch(lab.plan(BOTTLE, "")).unwrap();
+    let state = lab.state_root().bottle(bottle.slug());
+    let file = state.compose_file().display().to_string();
+    let [seccomp, other, changed] =
+        ["seccomp.json", "other.yaml", "changed.yml"].map(|name| lab.root.path().join(name));
+    std::fs::write(&seccomp, "{\"defaultAction\": \"SCMP_ACT_ALLOW\"}").unwrap();
+    std::fs::write(&other, "mode: audit\n").unwrap();
+    let cgroup =
+        docker(["inspect", "--format", "{{.HostConfig.CgroupnsMode}}", &bottle.names().container(Service::Seal)])
+            .stdout;
+    let cgroup = if cgroup.trim() == "host" { "private" } else { "host" };
+    // The shim by its type: the same program under another name.
+    let filled_in = |text: &str| {
+        let image = lab::pipelock_image();
+        [
+            ("SECCOMP", &*seccomp.display().to_string()),
+            ("OTHER", &other.display().to_string()),
+            ("CGROUP", cgroup),
+            ("IMAGE", &image),
+            ("PREFIX", bottle.names().prefix().as_str()),
+            ("RUNTIME", "io.containerd.runc.v2"),
+        ]
+        .into_iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    };
+    let project = bottle.names().project();
+    let compose = |files: &[&str], service: &str| {
+        let files = files.iter().flat_map(|file| ["--file", file]);
+        let up = ["up", "--detach", "--no-deps", "--force-recreate", "--no-build", service];
+        run(Command::new("docker").args(["compose", "--project-name", &project]).args(files).args(up))
+    };
+    let mut named = 0;
+    for (service, settings, told) in OVERRIDES {
+        std::fs::write(&changed, format!("services:\n  {service}:{}\n", filled_in(settings))).unwrap();
+        // Some of the settings keep the container from starting. It is created all the same.
+        let replaced = compose(&[&file, &changed.display().to_string()], service);
+        let found = bottle.verify(Verify::Quick).unwrap();
+        let problems: Vec<String> = found.failed().map(ToString::to_string).collect();
+        let text = problems.join("\n");
+        let container = bottle.names().sidecar_container(service);
+        let container = if service == "agent" { bottle.names().container(Service::Agent) } else { container };
+        for part in told {
+            assert!(text.contains(part), "{service}: {part} is not in:\n{text}\n{replaced:?}");
+            named += 1;
+        }
+        assert!(text.contains(&format!("`{container}`: ")), "{text}");
+        compose(&[&file], service).ok();
+        if service == "outlet" {
+            // It joins the new one's namespace.
+            compose(&[&file], "pipelock").ok();
+        }
+    }
+    figure(format_args!("{named} changed settings are named"));
+    // The agent joins the seal's namespace again, and every sidecar is as it was launched.
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut found = bottle.verify(Verify::Quick).unwrap();
+    while !found.holds() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(200));
+        found = bottle.verify(Verify::Quick).unwrap();
+    }
+    assert!(found.holds(), "{found}");
+    assert!(bottle.close().unwrap().is_clean());
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine with the runtime runsc"]
+fn a_bottle_without_its_runtime_is_not_handed_out() {
+    needs_runtime("runsc");
+    let lab = Lab::new("verify-runtime");
+    let engine = lab::engine();
+    let (part, from) = (Part::Service(Service::Agent), "    runtime: runsc\n");
+    let backend = Arc::new(Changing { backend: Arc::clone(engine.backend()), part, from, to: String::new() });
+    let bottles = lab.options_of(engine.with_backend(backend)).with_host(host_with_token());
+    let error = bottles.launch(lab.plan("runtime: runsc", "")).err().map(|error| bottle::report(&error).to_string());
+    assert!(error.as_deref().is_some_and(|error| error.contains("planned: \"runsc\"")), "{error:?}");
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_bottle_whose_volume_is_a_directory_of_the_host_is_not_handed_out() {
+    let lab = Lab::new("verify-volume");
+    let shared = lab.root.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let (from, to) = ("      device: tmpfs\n      o: ", format!("      device: {}\n      o: bind,", shared.display()));
+    let engine = lab::engine();
+    let backend = Arc::new(Changing { backend: Arc::clone(engine.backend()), part: Part::Volumes, from, to });
+    let bottles = lab.options_of(engine.with_backend(backend)).with_host(host_with_token());
+    let missing = found_missing(&lab, &bottles, "a directory of the host");
+    assert!(missing.contains(&"volumes"), "{missing:?}");
+}
+
 #[test]
 #[ignore = "needs a container engine"]
 fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
@@ -329,6 +548,7 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
         ("a directory of the host", "mounts", VOLUMES, mounted("/etc:/host")),
         ("the credentials of egress", "credentials", VOLUMES, mounted("egress-credentials:/stolen:ro")),
         ("a mount that can be written", "mounts", "        read_only: true\n", "        read_only: false\n".to_owned()),
+        ("another program", "images and programs", "      - infinity\n", "      - \"3600\"\n".to_owned()),
         ("a token", "configuration", "    environment:\n", format!("    environment:\n      - LEAKED={TOKEN}\n")),
         ("no limit of processes", "limits", "    pids_limit: 4096\n", String::new()),
         ("no limit of memory", "limits", "    mem_limit: 1073741824\n    memswap_limit: 1073741824\n", String::new()),
@@ -348,7 +568,7 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
         (
             Part::Service(Service::Seal),
             "a second network",
-            "internal network",
+            "networks and ports",
             "      internal:\n",
             "      egress: null\n      internal:\n".to_owned(),
         ),
@@ -374,7 +594,7 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
             "      - \"443\"\n",
             "      - \"443\"\n      - \"22\"\n".to_owned(),
         ),
-        (Part::Network, "a network that is not internal", "internal network", "--internal", String::new()),
+        (Part::Network, "a network that is not internal", "networks and ports", "--internal", String::new()),
         (
             Part::Service(Service::Egress),
             "a token in egress",

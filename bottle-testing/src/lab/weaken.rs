@@ -10,11 +10,13 @@ use bottle::plan::Service;
 pub enum Part {
     /// A service in the Compose file.
     Service(Service),
+    /// The volumes of the Compose file.
+    Volumes,
     /// The command that creates the internal network.
     Network,
 }
 
-/// Backend that replaces a text in a service of the Compose file before Compose reads it, or an argument of the command that
+/// Backend that replaces a text in a part of the Compose file before Compose reads it, or an argument of the command that
 /// creates the internal network.
 #[derive(Debug)]
 pub struct Changing {
@@ -44,7 +46,15 @@ impl Backend for Changing {
 impl Changing {
     fn changed(&self, text: &str) -> String {
         let networks = text.find("\nnetworks:\n").unwrap();
-        let Part::Service(service) = self.part else { return text.to_owned() };
+        let service = match self.part {
+            Part::Service(service) => service,
+            Part::Volumes => {
+                let volumes = text.find("\nvolumes:\n").unwrap();
+                assert!(text[volumes..].contains(self.from), "{}", &text[volumes..]);
+                return [&text[..volumes], &text[volumes..].replacen(self.from, &self.to, 1)].concat();
+            }
+            Part::Network => return text.to_owned(),
+        };
         let title = format!("\n  {}:\n", service.as_str());
         let start = text.find(&title).unwrap();
         let after = start + title.len();
