@@ -6,8 +6,10 @@ any depth, including the top. A leading `/` has no effect. A trailing `/` means 
 """
 
 import fnmatch
+import itertools
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import TypedDict
 
 BRANCH, TAG, NOTE = "branch", "tag", "note"
@@ -22,6 +24,12 @@ _PATH_SIGNS = re.compile(r"[;&|<>\"`\\]|\$[({]")
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 # Characters that HFS+ ignores in a name.
 _IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+# What makes a component match several names.
+_SIGNS = re.compile(r"[*?\[]")
+# Name that NTFS and FAT make up for a longer one: its beginning or two letters and a hash, a number, and an extension.
+_SHORT = re.compile(r"([^~.]{1,6})~([0-9]{1,6})(?:\.([^.]{1,3}))?")
+# Name that needs no short one.
+_IS_SHORT = re.compile(r"[^ .+,;=\[\]]{1,8}(\.[^ .+,;=\[\]]{1,3})?")
 _KINDS = (("refs/heads/", BRANCH), ("refs/tags/", TAG), ("refs/notes/", NOTE))
 
 
@@ -40,24 +48,21 @@ class Push(TypedDict):
 
 def matches(pattern: str, path: str) -> bool:
     """Return true if `pattern` matches the whole of `path`."""
-    return _match(_components(pattern), path.split("/"))
+    return _match(_components(pattern), path.split("/"), lambda wanted, name: fnmatch.fnmatchcase(name, wanted))
 
 
 def protects(pattern: str, path: str) -> bool:
     """Return true if a change at `path` affects what `pattern` protects.
 
     A file, symbolic link or submodule in the place of a protected directory counts: if `ci/jobs/**` is protected, a
-    link named `ci` would replace the whole directory. Names that macOS or Windows take for the protected one count too.
+    link named `ci` would replace the whole directory. Names that macOS or Windows take for the protected one count too,
+    also short names: `GITHUB~1` is `.github` on NTFS.
     """
-    pattern, path = pattern.casefold(), folded(path)
-    leading: list[str] = []
-    for component in _components(pattern)[:-1]:
-        if any(sign in component for sign in "*?["):
-            break
-        leading.append(component)
-        if "/".join(leading) == path:
-            return True
-    return matches(pattern, path)
+    wanted, names = _components(pattern.casefold()), folded(path).split("/")
+    leading = list(itertools.takewhile(lambda component: not _SIGNS.search(component), wanted[:-1]))
+    if len(names) <= len(leading) and all(map(_names_the_same, leading, names)):
+        return True
+    return _match(wanted, names, _names_the_same)
 
 
 def folded(path: str) -> str:
@@ -141,12 +146,41 @@ def _components(pattern: str) -> list[str]:
     return pattern.lstrip("/").split("/")
 
 
-def _match(pattern: list[str], path: list[str]) -> bool:
+def _names_the_same(wanted: str, name: str) -> bool:
+    return fnmatch.fnmatchcase(name, wanted) or ("~" in name and _may_be_short(wanted, name))
+
+
+def _may_be_short(wanted: str, name: str) -> bool:
+    """Return true if NTFS or FAT can give this short name to a file that the component matches."""
+    short = _SHORT.fullmatch(name)
+    if not short or (_IS_SHORT.fullmatch(wanted) and not _SIGNS.search(wanted)):
+        return False
+    start, number, extension = short[1], short[2], short[3] or ""
+    stem, _, end = wanted.lstrip(".").rpartition(".")
+    stem, end = (stem, end) if stem else (end, "")
+    is_open = bool(_SIGNS.search(stem))
+    if not _SIGNS.search(end) and (end or not is_open) and _replaced(end)[:3] != extension:
+        return False
+    stem = _replaced(_SIGNS.split(stem)[0])
+    is_hash = len(start) == 6 and all(digit in "0123456789abcdef" for digit in start[2:])
+    if is_hash and (stem[:2] == start[:2] or (is_open and start.startswith(stem[:2]))):
+        return True
+    if is_open:
+        return stem.startswith(start) or start.startswith(stem)
+    return stem.startswith(start) and len(start) >= min(len(stem), 7 - len(number))
+
+
+def _replaced(text: str) -> str:
+    """Return a part of a name without what no short name has."""
+    return re.sub(r"[+,;=\[\]]", "_", re.sub(r"[ .]", "", text))
+
+
+def _match(pattern: list[str], path: list[str], alike: Callable[[str, str], bool]) -> bool:
     if not pattern:
         return not path
     head, rest = pattern[0], pattern[1:]
     if head != "**":
-        return bool(path) and fnmatch.fnmatchcase(path[0], head) and _match(rest, path[1:])
+        return bool(path) and alike(head, path[0]) and _match(rest, path[1:], alike)
     if not rest:
         return bool(path)
-    return any(_match(rest, path[skip:]) for skip in range(len(path)))
+    return any(_match(rest, path[skip:], alike) for skip in range(len(path)))

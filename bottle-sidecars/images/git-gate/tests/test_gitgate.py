@@ -487,6 +487,34 @@ def test_other_spellings_of_a_protected_path_are_protected() -> None:
     assert not policy.protects(".github/workflows/**", "github/workflows/ci.yml")
 
 
+def test_short_names_of_a_protected_path_are_protected() -> None:
+    for pattern, path in (
+        (".github/workflows/**", "GITHUB~1/WORKFL~1/CI~1.YML"),
+        (".github/workflows/**", "github~1"),
+        (".github/workflows/**", ".github/WORKFL~1/x.yml"),
+        (".github/workflows/**", ".github/WO3A7F~2/x.yml"),
+        (".github/workflows/**", "GITHU~10/workflows/x.yml"),
+        (".gitlab-ci.yml", "GITLAB~1.YML"),
+        (".ci/**", "CI~1/build"),
+        ("**/Jenkinsfile", "a/JENKIN~1"),
+        ("deploy/*.workflow", "deploy/MAIN~1.WOR"),
+        ("Jenkins*", "JENKIN~2.GRO"),
+    ):
+        assert policy.protects(pattern, path), (pattern, path)
+    for pattern, path in (
+        (".github/workflows/**", "GITLAB~1/workflows/ci.yml"),
+        (".github/workflows/**", "GIT~1/workflows/ci.yml"),
+        (".github/workflows/**", "github~x/workflows/ci.yml"),
+        (".github/workflows/**", ".github/WORK~1/ci.yml"),
+        ("ci/jobs/**", "CI~1/jobs/x"),
+        (".gitlab-ci.yml", "GITLAB~1.TXT"),
+        ("deploy/*.workflow", "deploy/MAIN~1.TXT"),
+        ("Jenkins*", "DOCKER~1"),
+    ):
+        assert not policy.protects(pattern, path), (pattern, path)
+    assert not policy.matches(".github/**", "GITHUB~1/x")
+
+
 def test_findings_in_joined_objects_have_their_own_lines() -> None:
     joined = scanning.Joined("commit")
     for name, text in (("a", b"1\n2"), ("b", b"3"), ("c", b"4\n5\n")):
