@@ -20,7 +20,7 @@ use bottle_workspace::{WorkError, WorkLimits, WorkspaceError};
 use crate::background::Background;
 use crate::hand_over::HandOverError;
 use crate::handle::Handle;
-use crate::health::{self, ServiceHealth};
+use crate::health::{self, SealProblem, ServiceHealth};
 use crate::home::{Foreign, Home};
 use crate::journal::{Journal, JournalError, JournalFile, Status};
 use crate::owner::Liveness;
@@ -83,6 +83,14 @@ pub enum BottleError {
         /// Slug of the bottle.
         slug: Slug,
         /// State of the seal, and what to do.
+        problem: String,
+    },
+    /// The agent's container does not run.
+    #[error("run a command in bottle `{slug}`: {problem}")]
+    Stopped {
+        /// Slug of the bottle.
+        slug: Slug,
+        /// State of the agent, and what to do.
         problem: String,
     },
     /// A stopped bottle cannot be started.
@@ -624,7 +632,7 @@ impl Bottle {
         Home::new(&self.engine, &root, self.names.prefix()).foreign(labels)
     }
 
-    /// Returns an error if the agent lost its network or its seal is unhealthy.
+    /// Returns an error if the agent does not run, lost its network, or its seal is unhealthy.
     pub(crate) fn check_seal(&self) -> Result<(), BottleError> {
         let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
         if sealed.is_some_and(|checked| checked.elapsed() < CHECKED_FOR) {
@@ -632,7 +640,11 @@ impl Bottle {
         }
         if let Some(problem) = health::seal_problem(&self.engine, &self.names)? {
             *sealed = None;
-            return Err(BottleError::Unsealed { slug: self.slug().clone(), problem });
+            let slug = self.slug().clone();
+            return Err(match problem {
+                SealProblem::Stopped(problem) => BottleError::Stopped { slug, problem },
+                SealProblem::Unsealed(problem) => BottleError::Unsealed { slug, problem },
+            });
         }
         *sealed = Some(Instant::now());
         Ok(())

@@ -191,16 +191,31 @@ fn network_loss(guest: &ContainerState, owner: Service, state: Option<&Container
     }
 }
 
-/// Returns the reason why no command should run in the agent's container: the agent has no network, or its seal is
-/// unhealthy. `None` if there is no such container.
-pub(super) fn seal_problem(engine: &Engine, names: &Names) -> Result<Option<String>, EngineError> {
+/// A reason why no command can or should run in the agent's container.
+#[derive(Debug)]
+pub(super) enum SealProblem {
+    /// The agent does not run. A seal that has ended counts as unhealthy too.
+    Stopped(String),
+    /// The agent has no network, or its seal is unhealthy.
+    Unsealed(String),
+}
+
+/// Returns the reason why no command should run in the agent's container. `None` if there is no such container.
+pub(super) fn seal_problem(engine: &Engine, names: &Names) -> Result<Option<SealProblem>, EngineError> {
     let [agent, seal] = [Service::Agent, Service::Seal].map(|service| names.container(service));
     let states = engine.containers_named(&[&agent, &seal])?;
     let Some(agent) = states.get(&agent) else { return Ok(None) };
+    if matches!(agent.status.as_str(), "created" | "exited" | "dead") {
+        return Ok(Some(SealProblem::Stopped(format!(
+            "its agent {agent}; accepted: a bottle that runs, as after a start"
+        ))));
+    }
     let seal = states.get(&seal);
     let loss = network_loss(agent, Service::Seal, seal).map(|loss| format!("its agent lost its network: {loss}"));
     let unhealthy = seal.filter(|seal| seal.health.as_deref() == Some("unhealthy"));
-    Ok(loss.or_else(|| unhealthy.map(|seal| format!("`seal` {seal}, so the agent's firewall rules may be missing"))))
+    let problem =
+        loss.or_else(|| unhealthy.map(|seal| format!("`seal` {seal}, so the agent's firewall rules may be missing")));
+    Ok(problem.map(SealProblem::Unsealed))
 }
 
 /// Returns the image of every service of a bottle, by the service's name.

@@ -22,8 +22,9 @@ const OUTSIDE: &str = "198.51.100.1";
 /// Line between the program's output and what the agent can read of its processes.
 const PROCESSES: &str = "\n--- processes ---\n";
 
-/// Writes the program from standard input, runs it, removes it, and prints what it can read of every process.
-const SCRIPT: &str = "cd && set -C && umask 077 && p=./.bottle-probe.$$ && cat >$p && chmod 500 $p && $p \"$@\"; rm -f $p\n\
+/// Writes the program from standard input, runs it, removes it, and prints what it can read of every process. An agent may
+/// have closed its own home directory.
+const SCRIPT: &str = "test -w ~ && test -x ~ || chmod u+rwx ~; cd && set -C && umask 077 && p=./.bottle-probe.$$ && cat >$p && chmod 500 $p && $p \"$@\"; rm -f $p\n\
     printf '\\n--- processes ---\\n'; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; :";
 
 /// One attack: the protection, and the program's argument.

@@ -1,8 +1,10 @@
 //! Bottles that are stopped, paused and started again.
 
 use std::io::{BufRead as _, BufReader};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bottle::exec::Event;
 use bottle::exec::engine::Exec;
 use bottle::lifecycle::{Activity, Status};
 use bottle::plan::Service;
@@ -80,6 +82,31 @@ fn a_bottle_whose_authorities_have_expired_says_so() {
     assert!(error.contains("its certificate authorities have expired"), "{error}");
     assert_eq!(activity(&lab.options(), &bottle), Some(Activity::Stopped));
     lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_home_that_the_agent_has_closed_does_not_prevent_a_start() {
+    let place = Place::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let events = Arc::clone(&seen);
+    let site = place.site().with_observer(Arc::new(move |event: &Event| {
+        if let Event::Warning { message } = event {
+            events.lock().unwrap().push(message.clone());
+        }
+    }));
+    let bottle = site.launch(plan(SMALL, "closed-home")).unwrap();
+    seen.lock().unwrap().clear();
+    for mode in ["500", "000"] {
+        sh(&bottle, &format!("chmod {mode} ~")).ok();
+        bottle.stop().unwrap();
+        let again = site.start(bottle.slug()).unwrap();
+        all_up(&again);
+        assert!(again.verify(Verify::Quick).unwrap().into_result().is_ok());
+    }
+    assert_eq!(*seen.lock().unwrap(), Vec::<String>::new());
+    bottle.close().unwrap();
+    place.nothing_is_left("closed-home");
 }
 
 #[test]
