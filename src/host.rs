@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bottle_lifecycle::SecretSource;
 use bottle_plan::value::CredentialName;
 use bottle_plan::{HostFacts, PlanRequest, StateRoot, UserIds};
+use bottle_workspace::UserGit;
 
 /// The host as a launch sees it. It consists of values, so a test or an embedding program can build its own.
 #[derive(Clone)]
@@ -95,6 +96,11 @@ impl Host {
         host.environment.remove(OsStr::new(other));
         host.environment.insert(name.into(), value.into());
         host
+    }
+
+    /// Returns the git configurations that count for every repository of this user.
+    pub(crate) fn user_git(&self) -> UserGit {
+        UserGit::new(&self.facts.home, |name| self.variable(name).map(PathBuf::from))
     }
 
     /// Returns the default directory of the bottles' state.

@@ -82,7 +82,7 @@ impl Inputs {
     pub(crate) fn read(plan: &BottlePlan, host: &Host) -> (Self, Vec<Mistake>) {
         let (mut inputs, mut mistakes) = (Self::default(), Vec::new());
         inputs.read_variables(plan, host, &mut mistakes);
-        inputs.read_files(plan, &mut mistakes);
+        inputs.read_files(plan, host, &mut mistakes);
         (inputs, mistakes)
     }
 
@@ -159,7 +159,7 @@ impl Inputs {
         mistakes
     }
 
-    fn read_files(&mut self, plan: &BottlePlan, mistakes: &mut Vec<Mistake>) {
+    fn read_files(&mut self, plan: &BottlePlan, host: &Host, mistakes: &mut Vec<Mistake>) {
         let agent = &plan.agent_name;
         let mut add = |key: String, path: &Path, checked: Result<(), String>| {
             mistakes.extend(checked.err().map(|problem| (key, format!("`{}` {problem}", path.display()))));
@@ -167,7 +167,8 @@ impl Inputs {
         if plan.workspace.mode != WorkspaceMode::None {
             let path = &plan.workspace.source;
             let is_written = plan.workspace.mode == WorkspaceMode::BindRw;
-            let protected = || if is_written { bottle_workspace::check(&plan.workspace) } else { Ok(()) };
+            let checked = || bottle_workspace::check(&plan.workspace, &host.user_git());
+            let protected = || if is_written { checked() } else { Ok(()) };
             add(plan.bottle_key("workspace.path"), path, directory(path).and_then(|()| protected()));
         }
         if let Some(path) = &plan.tls.upstream_ca {

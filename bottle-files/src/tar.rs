@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
@@ -56,6 +57,29 @@ impl Source {
     /// Returns the size of a file in bytes; 0 for a directory or a link.
     pub fn size(&self) -> u64 {
         if self.is_file() { u64::try_from(self.stat.st_size).unwrap_or_default() } else { 0 }
+    }
+
+    /// Reads at most `most` bytes of the beginning of a file, which [`Packer::add`] still adds as a whole. Nothing of a
+    /// directory or a link.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when it cannot be read.
+    pub fn start(&self, most: usize) -> io::Result<Vec<u8>> {
+        let Opened::File(file) = &self.opened else { return Ok(Vec::new()) };
+        if !self.is_file() {
+            return Ok(Vec::new());
+        }
+        let mut start = vec![0; most.min(usize::try_from(self.size()).unwrap_or(most))];
+        let mut read = 0;
+        while read < start.len() {
+            match file.read_at(&mut start[read..], read as u64)? {
+                0 => break,
+                count => read += count,
+            }
+        }
+        start.truncate(read);
+        Ok(start)
     }
 
     /// Reads a file to its end, for [`Packer::add_content`].

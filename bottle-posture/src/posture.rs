@@ -398,6 +398,13 @@ impl Posture {
     }
 }
 
+/// Lines about a workspace that the agent may change.
+const WRITTEN_WORKSPACE: &str = concat!(
+    "  Its `.git` is a private copy, which ends with the bottle: commits leave by a push or a bundle.\n",
+    "  Nested repositories, files of editors, and files of the workspace that the host's git configuration names are read-only.\n",
+    "  All else may run on the host later: build files, scripts, what a read-only program loads, a new `.envrc` or repository.\n",
+);
+
 impl fmt::Display for Posture {
     /// Writes the posture as text for a person, about a dozen lines long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -438,14 +445,7 @@ impl fmt::Display for Posture {
         writeln!(f, "\nIt sees of the host:")?;
         writeln!(f, "  {}", self.workspace)?;
         if self.workspace.mode == WorkspaceMode::BindRw {
-            writeln!(
-                f,
-                "  Its `.git` is a private copy, which ends with the bottle: commits leave by a push or a bundle."
-            )?;
-            writeln!(
-                f,
-                "  All else may run on the host later: build files, scripts, a new `.envrc`, repositories below it."
-            )?;
+            f.write_str(WRITTEN_WORKSPACE)?;
         }
         write!(f, "{}", self.environment)?;
         for mount in self.mounts.iter().filter(|mount| mount.service != Service::Agent) {

@@ -78,17 +78,42 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// A reduced configuration.
 #[derive(Default)]
 pub(super) struct Reduced {
-    /// The configuration in git's own format.
-    pub(super) text: String,
+    /// The text that is copied in its place, of a configuration in git's own format.
+    pub(super) text: Vec<u8>,
     /// Keys that were left out, such as `http.extraheader`.
     pub(super) left_out: BTreeSet<String>,
+    /// True if a URL lost its credentials.
+    pub(super) has_secret_url: bool,
+}
+
+/// Returns a reflog or a message of a repository with URLs that have no credentials. `None` if none of them has any.
+pub(super) fn without_urls(text: &[u8]) -> Option<Reduced> {
+    // A byte is a character here, so that other encodings than UTF-8 stay as they are.
+    let characters: String = text.iter().copied().map(char::from).collect();
+    let without = without_credentials(&characters);
+    let text = without.chars().filter_map(|c| u8::try_from(c).ok()).collect();
+    (without != characters).then(|| Reduced { text, has_secret_url: true, ..Reduced::default() })
+}
+
+/// Returns a configuration outside a repository as [`reduce`], if it has a credential. `None` if it has none: it may be the
+/// work of the agent.
+pub(super) fn reduce_if_secret(config: &[u8]) -> Option<Reduced> {
+    let signs = ["header", "password", "pass", "token", "secret", "cookiefile", "proxy"];
+    let reduced = reduce(config)?;
+    let is_secret = |key: &String| signs.iter().any(|sign| key.ends_with(sign)) || key.starts_with("credential.");
+    (reduced.has_secret_url || reduced.left_out.iter().any(is_secret)).then_some(reduced)
 }
 
 /// Returns the configuration with only the allowed keys, and without credentials in URLs. `None` if it is not in git's format.
 pub(super) fn reduce(config: &[u8]) -> Option<Reduced> {
     let file =
         File::from_bytes_no_includes(config, Metadata::api(), gix_config::file::init::Options::default()).ok()?;
-    let (mut text, mut left_out) = (String::new(), BTreeSet::new());
+    let (mut text, mut left_out, mut has_secret_url) = (String::new(), BTreeSet::new(), false);
+    let mut plain = |value: &str| {
+        let without = without_credentials(value);
+        has_secret_url |= without != value;
+        without
+    };
     for section in file.sections() {
         let name = section.header().name().to_string().to_ascii_lowercase();
         let allowed = ALLOWED.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, keys)| *keys);
@@ -113,7 +138,7 @@ pub(super) fn reduce(config: &[u8]) -> Option<Reduced> {
                 continue;
             }
             for value in values {
-                let _ = writeln!(lines, "\t{key} = \"{}\"", escaped(&without_credentials(&value)));
+                let _ = writeln!(lines, "\t{key} = \"{}\"", escaped(&plain(&value)));
             }
         }
         if lines.is_empty() {
@@ -121,13 +146,19 @@ pub(super) fn reduce(config: &[u8]) -> Option<Reduced> {
         }
         let _ = match subsection {
             Some(subsection) => {
-                let subsection = without_credentials(&subsection).replace('\\', "\\\\").replace('"', "\\\"");
+                let subsection = plain(&subsection).replace('\\', "\\\\").replace('"', "\\\"");
                 writeln!(text, "[{name} \"{subsection}\"]\n{}", lines.trim_end_matches('\n'))
             }
             None => writeln!(text, "[{name}]\n{}", lines.trim_end_matches('\n')),
         };
     }
-    Some(Reduced { text, left_out })
+    Some(Reduced { text: text.into_bytes(), left_out, has_secret_url })
+}
+
+/// Returns true if no value of the key names a program or a file with commands.
+pub(super) fn names_no_program(section: &str, key: &str) -> bool {
+    let (_, keys) = ALLOWED.iter().find(|(known, _)| *known == section).unwrap_or(&("", &[]));
+    keys.iter().any(|known| *known == "*" || *known == key)
 }
 
 /// Returns true if git would run the value: a remote helper such as `ext::`, or a command after `!`.
@@ -188,7 +219,37 @@ mod tests {
 
     fn reduced(text: &str) -> (String, Vec<String>) {
         let reduced = reduce(text.as_bytes()).unwrap();
-        (reduced.text, reduced.left_out.into_iter().collect())
+        (String::from_utf8(reduced.text).unwrap(), reduced.left_out.into_iter().collect())
+    }
+
+    #[test]
+    fn reflogs_lose_the_credentials_of_urls_and_nothing_else() {
+        let line =
+            |url: &str| [b"0 1 M\xfc <m@h.example> 1 +0000\tclone: from ".as_slice(), url.as_bytes(), b"\n"].concat();
+        let reduced = without_urls(&line("https://me:hunter2@h.example/a")).unwrap();
+        assert_eq!((reduced.text, reduced.has_secret_url), (line("https://h.example/a"), true));
+        assert!(
+            without_urls(&line("git@h.example:a")).is_none() && without_urls(&line("https://h.example/a")).is_none()
+        );
+    }
+
+    #[test]
+    fn a_configuration_of_the_users_own_is_reduced_only_if_it_has_a_credential() {
+        for kept in [
+            "[alias]\n\tx = !make\n[core]\n\teditor = vi\n",
+            "[submodule \"a\"]\n\turl = ../a\n\tupdate = rebase\n",
+            "[x",
+        ] {
+            assert!(reduce_if_secret(kept.as_bytes()).is_none(), "{kept}");
+        }
+        for secret in [
+            "[http]\n\textraHeader = a\n",
+            "[github]\n\toauth-token = a\n",
+            "[sendemail]\n\tsmtpPass = a\n",
+            "[submodule \"a\"]\n\turl = https://a:b@h.example/a\n",
+        ] {
+            assert!(reduce_if_secret(secret.as_bytes()).is_some(), "{secret}");
+        }
     }
 
     #[test]

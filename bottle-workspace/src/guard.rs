@@ -4,54 +4,62 @@
 //! itself, a `commondir` file in it, a nested repository that the index names. So nothing of the host's `.git` is given to the
 //! agent: a private copy is mounted in its place, and a mount point can be neither removed nor renamed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::{MetadataExt, lchown};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use bottle_plan::UserIds;
 use bottle_plan::plan::WorkspacePlan;
 use bottle_plan::resolved::WorkspaceMount;
-use gix_config::file::Metadata;
 use ignore::WalkBuilder;
 
+use crate::commands::{Commands, UserGit, plain};
 use crate::index::submodules;
+use crate::nested::Nested;
 use crate::pack::{Packing, WorkspaceError};
 use crate::places;
 use crate::review::Before;
 
-/// Files and directories of the workspace's root that editors and shells of the host take commands from.
-const READ_ONLY: &[&str] = &[".envrc", ".idea", ".vscode"];
-/// Configuration keys that name a file or directory from which git takes commands.
-const COMMAND_PATHS: &[(&str, &str)] =
-    &[("core", "hookspath"), ("core", "fsmonitor"), ("include", "path"), ("includeif", "path")];
-/// Largest index and configuration in bytes that are read. An index of a million files has 100 MB.
-const LARGEST_FILE: u64 = 256 << 20;
+/// Largest index in bytes that is read. One of a million files has 100 MB.
+const LARGEST_INDEX: u64 = 256 << 20;
+/// Largest `.git` file in bytes that is read.
+const LARGEST_GIT_FILE: u64 = 1 << 20;
+/// Most mounts in a workspace.
+const MAX_MOUNTS: usize = 128;
 
 /// Checks that the host's git can be protected from an agent that writes the workspace.
 ///
 /// # Errors
 ///
 /// Returns what cannot be protected and what is accepted, as text that fits behind the workspace's path.
-pub fn check(plan: &WorkspacePlan) -> Result<(), String> {
-    Found::inspect(&plan.source).map(drop)
+pub fn check(plan: &WorkspacePlan, user: &UserGit) -> Result<(), String> {
+    Found::inspect(&plan.source, user).map(drop)
 }
 
 /// Prepares the protection and returns the mounts that hide or protect files of the workspace.
 ///
 /// In the place of `.git`, the agent gets a copy with a reduced configuration, which is created below `dir`. A workspace without
 /// a repository gets an empty `.git` directory, which is the mount point; [`leave`](crate::leave) removes it again. `dir` also
-/// receives a record of what the workspace has now.
+/// receives a record of what the workspace has now. Read-only become nested repositories, files of editors, and the files that
+/// a configuration of git names: of the repositories and of the user, with what they include.
 ///
 /// # Errors
 ///
 /// Returns an error if something cannot be protected, read or written.
-pub fn protect(plan: &WorkspacePlan, owner: UserIds, dir: &Path) -> Result<Vec<WorkspaceMount>, WorkspaceError> {
+pub fn protect(
+    plan: &WorkspacePlan,
+    owner: UserIds,
+    dir: &Path,
+    user: &UserGit,
+) -> Result<Vec<WorkspaceMount>, WorkspaceError> {
     let root = plan.source.as_path();
     let failed = |problem: String| WorkspaceError::Read { path: root.to_owned(), source: io::Error::other(problem) };
-    let found = Found::inspect(root).map_err(failed)?;
+    let found = Found::inspect(root, user).map_err(failed)?;
+    let mut mounts =
+        found.mounts(&fs::canonicalize(root).map_err(|error| failed(error.to_string()))?).map_err(failed)?;
     let repository = places::repository(dir);
-    let mut mounts = found.mounts;
     if found.git != Git::File {
         let written = |path: &Path| {
             let path = path.to_owned();
@@ -76,7 +84,7 @@ pub fn protect(plan: &WorkspacePlan, owner: UserIds, dir: &Path) -> Result<Vec<W
 fn copy(plan: &WorkspacePlan, owner: UserIds, dir: &Path) -> io::Result<Result<(), WorkspaceError>> {
     let path = dir.join("repository.tar");
     let mut tar = File::options().read(true).write(true).create_new(true).open(&path)?;
-    let packed = Packing::of(plan, "/", owner, BufWriter::new(&mut tar)).repository();
+    let packed = Packing::of(plan, "/", owner, BufWriter::new(&mut tar)).and_then(Packing::repository);
     if let Err(error) = packed {
         return Ok(Err(error));
     }
@@ -114,29 +122,33 @@ enum Git {
 /// Files of a workspace that must be protected.
 struct Found {
     git: Git,
-    mounts: Vec<WorkspaceMount>,
+    /// Paths below the workspace that become read-only.
+    paths: BTreeSet<PathBuf>,
 }
 
 impl Found {
-    fn inspect(source: &Path) -> Result<Self, String> {
+    fn inspect(source: &Path, user: &UserGit) -> Result<Self, String> {
         let root = fs::canonicalize(source).map_err(|error| format!("cannot be resolved: {error}"))?;
-        let mut found = Self { git: kind(&root)?, mounts: Vec::new() };
-        if found.git == Git::File {
-            found.protect(&root, Path::new(".git"))?;
+        let nested = Nested::search(&root)?;
+        let mut commands = Commands::new(user, [&root, source]);
+        let git = kind(&root)?;
+        let mut found = Self { git, paths: BTreeSet::new() };
+        if git == Git::File {
+            found.paths.insert(".git".into());
         }
         // Without a repository of its own, the workspace can be a directory of one.
         if let Some(top) = root.ancestors().find(|top| matches!(kind(top), Ok(Git::Directory | Git::File))) {
             let git_dir = git_dir(top)?;
             let common = common_dir(&git_dir);
             for dir in [&git_dir, &common] {
-                if found.git != Git::Directory && dir.starts_with(&root) {
+                if git != Git::Directory && dir.starts_with(&root) {
                     return Err(refusal(&format!(
                         "has its repository at `{}`, where the agent could write",
                         dir.display()
                     )));
                 }
             }
-            let index = read(&git_dir.join("index"))?.unwrap_or_default();
+            let index = read(&git_dir.join("index"), LARGEST_INDEX)?.unwrap_or_default();
             for path in submodules(&index)? {
                 if top.join(&path).starts_with(&root) {
                     let problem =
@@ -144,49 +156,73 @@ impl Found {
                     return Err(refusal(&problem));
                 }
             }
-            let mut named = links(&common);
-            for file in [common.join("config"), git_dir.join("config.worktree")] {
-                named.extend(command_paths(&file, top)?);
-            }
-            for below in named.iter().filter_map(|path| path.strip_prefix(&root).ok()) {
-                if !below.starts_with(".git") {
-                    found.protect(&root, below)?;
+            commands.repository(&git_dir, &common, top)?;
+        }
+        // Whoever has no repository yet may create one.
+        commands.read(&[], &root)?;
+        for below in nested.repositories {
+            let path = root.join(&below);
+            // A `.git` belongs to the directory that it is in, a bare repository has no working tree.
+            let is_git = below.file_name().is_some_and(|name| name.eq_ignore_ascii_case(".git"));
+            let top = if is_git { path.parent().unwrap_or(&path) } else { &path };
+            found.paths.insert(below);
+            let git_dir = if path.is_dir() { path.clone() } else { named_by(&path)? };
+            let common = common_dir(&git_dir);
+            for dir in [&git_dir, &common] {
+                if let Some(inside) = dir.strip_prefix(&root).ok().filter(|inside| !inside.starts_with(".git")) {
+                    found.paths.insert(inside.to_owned());
                 }
             }
+            commands.repository(&git_dir, &common, top)?;
         }
-        for name in READ_ONLY {
-            if fs::symlink_metadata(root.join(name)).is_ok() {
-                found.protect(&root, Path::new(name))?;
-            }
-        }
+        found.paths.extend(nested.editors);
+        found.paths.extend(commands.found.iter().map(|below| hidden(below).to_owned()));
+        found.mounts(&root)?;
         Ok(found)
     }
 
-    /// Adds a read-only mount. A parent directory could be renamed, so each is mounted over itself.
-    fn protect(&mut self, root: &Path, below: &Path) -> Result<(), String> {
-        // What is hidden by convention holds nothing that an agent has to write, and hooks call each other.
-        let first = below.components().next().map_or(below, |first| Path::new(first.as_os_str()));
-        let below = if first.to_string_lossy().starts_with('.') { first } else { below };
-        let mut steps: Vec<&Path> = below.ancestors().filter(|step| !step.as_os_str().is_empty()).collect();
-        steps.reverse();
-        for step in steps {
-            let path = root.join(step);
-            let metadata = fs::symlink_metadata(&path);
-            if !metadata.is_ok_and(|metadata| metadata.is_dir() || metadata.is_file()) {
-                let problem = "takes commands from `{}`, which must be a file or a directory";
-                return Err(refusal(&problem.replace("{}", &below.display().to_string())));
+    /// Returns a read-only mount for each path. A parent directory could be renamed, so each is mounted over itself.
+    fn mounts(&self, root: &Path) -> Result<Vec<WorkspaceMount>, String> {
+        let mut mounts: Vec<WorkspaceMount> = Vec::new();
+        let is_protected = |step: &Path| self.paths.contains(step);
+        for below in &self.paths {
+            if below.ancestors().skip(1).any(is_protected) {
+                continue;
             }
-            let writable = step != below;
-            match self.mounts.iter_mut().find(|mount| mount.below == step) {
-                Some(mount) => mount.writable &= writable,
-                None => self.mounts.push(WorkspaceMount { source: path, below: step.to_owned(), writable }),
+            let mut steps: Vec<&Path> = below.ancestors().filter(|step| !step.as_os_str().is_empty()).collect();
+            steps.reverse();
+            for step in steps {
+                let path = root.join(step);
+                let metadata = fs::symlink_metadata(&path);
+                if !metadata.is_ok_and(|metadata| metadata.is_dir() || metadata.is_file()) {
+                    let problem = "takes commands from `{}`, which must be a file or a directory";
+                    return Err(refusal(&problem.replace("{}", &below.display().to_string())));
+                }
+                if mounts.iter().all(|mount| mount.below != step) {
+                    mounts.push(WorkspaceMount { source: path, below: step.to_owned(), writable: step != below });
+                }
+            }
+            if mounts.len() > MAX_MOUNTS {
+                let problem = format!(
+                    "has {} nested repositories, files of editors and programs that git starts, which with the directories above \
+                     them are more than {MAX_MOUNTS} mounts",
+                    self.paths.len()
+                );
+                return Err(refusal(&problem));
             }
         }
-        Ok(())
+        Ok(mounts)
     }
 }
 
-fn refusal(problem: &str) -> String {
+/// Returns the path that becomes read-only with a program. What is hidden by convention holds nothing that an agent has to
+/// write, and hooks call each other.
+fn hidden(below: &Path) -> &Path {
+    let first = below.components().next().map_or(below, |first| Path::new(first.as_os_str()));
+    if first.to_string_lossy().starts_with('.') { first } else { below }
+}
+
+pub(crate) fn refusal(problem: &str) -> String {
     format!("{problem}; accepted with `mode: bind-rw`: a workspace without it; `mode: copy` works with any")
 }
 
@@ -209,11 +245,17 @@ fn git_dir(top: &Path) -> Result<PathBuf, String> {
     if git.is_dir() {
         return Ok(git);
     }
-    let text = read(&git)?.unwrap_or_default();
+    let named = named_by(&git)?;
+    fs::canonicalize(named).map_err(|error| format!("has a `.git` file whose repository cannot be resolved: {error}"))
+}
+
+/// Returns the repository that a `.git` file names. It may be missing.
+fn named_by(file: &Path) -> Result<PathBuf, String> {
+    let text = read(file, LARGEST_GIT_FILE)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     let named = text.strip_prefix("gitdir:").map(str::trim).unwrap_or_default();
-    fs::canonicalize(top.join(named))
-        .map_err(|error| format!("has a `.git` file whose repository cannot be resolved: {error}"))
+    let path = file.parent().unwrap_or(file).join(named);
+    Ok(fs::canonicalize(&path).unwrap_or_else(|_| plain(&path)))
 }
 
 /// Returns the directory that a linked worktree shares with its repository.
@@ -222,65 +264,19 @@ fn common_dir(git_dir: &Path) -> PathBuf {
     fs::canonicalize(git_dir.join(named.trim())).unwrap_or_else(|_| git_dir.to_owned())
 }
 
-/// Returns the targets of links in a repository that lead to hooks or to a configuration.
-fn links(git_dir: &Path) -> Vec<PathBuf> {
-    let hooks = git_dir.join("hooks");
-    let each = fs::read_dir(&hooks).into_iter().flatten().flatten().map(|entry| entry.path());
-    let places = ["config", "config.worktree", "hooks", "info"].map(|name| git_dir.join(name)).into_iter().chain(each);
-    let target = |path: PathBuf| {
-        let target = fs::read_link(&path).ok()?;
-        Some(fs::canonicalize(&path).unwrap_or_else(|_| plain(&git_dir.join(target))))
-    };
-    places.filter_map(target).collect()
-}
-
-/// Returns the files and directories that a configuration takes commands from, as far as it names them without `~`.
-fn command_paths(file: &Path, top: &Path) -> Result<Vec<PathBuf>, String> {
-    let text = read(file)?.unwrap_or_default();
-    let options = gix_config::file::init::Options::default();
-    let Ok(config) = gix_config::File::from_bytes_no_includes(&text, Metadata::api(), options) else {
-        return Ok(Vec::new());
-    };
-    let mut paths = Vec::new();
-    for section in config.sections() {
-        let name = section.header().name().to_string().to_ascii_lowercase();
-        for (_, key) in COMMAND_PATHS.iter().filter(|(known, _)| *known == name) {
-            for value in section.values(key) {
-                let value = value.to_string();
-                // Paths of an include are relative to its file. Git runs the others in the working tree.
-                let base = if name == "core" { top } else { file.parent().unwrap_or(top) };
-                let is_switch = name == "core" && !value.contains('/') && *key == "fsmonitor";
-                if !value.is_empty() && !value.starts_with('~') && !is_switch {
-                    paths.push(plain(&base.join(value)));
-                }
-            }
-        }
-    }
-    Ok(paths)
-}
-
-/// Returns a path without `.` and `..`.
-fn plain(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::CurDir => {}
-            other => out.push(other),
-        }
-    }
-    out
-}
-
 /// Reads a file, `None` if it does not exist.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+pub(crate) fn read(path: &Path, largest: u64) -> Result<Option<Vec<u8>>, String> {
     let mut content = Vec::new();
-    match File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut content)) {
-        Ok(length) if length as u64 > LARGEST_FILE => Err(format!("has a `{}` of more than 256 MiB", path.display())),
+    // A pipe would be waited for, and a device has no end.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Ok(None);
+    }
+    match File::open(path).and_then(|file| file.take(largest + 1).read_to_end(&mut content)) {
+        Ok(length) if length as u64 > largest => {
+            Err(format!("has a `{}` of more than {} MiB", path.display(), largest >> 20))
+        }
         Ok(_) => Ok(Some(content)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(format!("has a `{}` that cannot be read: {error}", path.display())),
     }
 }

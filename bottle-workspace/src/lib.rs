@@ -2,6 +2,7 @@
 //! work that comes back: changes, a patch, an export, commits. The agent is not trusted with any of it.
 
 mod changes;
+mod commands;
 mod credentials;
 mod export;
 mod fetch;
@@ -9,14 +10,17 @@ mod git;
 mod git_config;
 mod guard;
 mod index;
+mod nested;
 mod pack;
 mod patch;
 mod places;
+mod repository;
 mod review;
 mod stream;
 mod work_error;
 
 pub use changes::{Change, ChangeKind, Changes, FileState, Tree};
+pub use commands::UserGit;
 pub use export::{Exported, export};
 pub use fetch::FetchedRef;
 pub use git::Git;

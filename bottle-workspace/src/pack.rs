@@ -11,8 +11,9 @@ use bottle_plan::plan::WorkspacePlan;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, WalkBuilder};
 
-use crate::credentials::is_credential_file;
+use crate::credentials::{self, Names};
 use crate::git_config;
+use crate::repository::{Kind, Repositories};
 
 /// Name of the packed workspace in the agent's directory of the state. It is kept while the bottle runs, to find changes.
 pub const PACKED: &str = "workspace.tar";
@@ -29,15 +30,21 @@ pub struct Packed {
     pub credential_files: BTreeSet<PathBuf>,
     /// Keys of git configurations that were left out, such as `http.extraheader`.
     pub git_keys: BTreeSet<String>,
+    /// Files of repositories and git configurations in which URLs lost their credentials, relative to the workspace.
+    pub urls: BTreeSet<PathBuf>,
     /// Pipes, sockets and devices, which were left out, relative to the workspace.
     pub skipped: Skipped,
 }
 
 impl Packed {
-    /// Returns a sentence that names what was left out because it may hold credentials, at most 20 files and 20 keys.
+    /// Returns a sentence that names what was left out because it may hold credentials, at most 20 of each kind.
     pub fn left_out(&self) -> Option<String> {
-        let files = self.credential_files.iter().map(|path| path.display().to_string());
-        let kinds = [named("files", files), named("keys of the git configuration", self.git_keys.iter().cloned())];
+        let shown = |paths: &BTreeSet<PathBuf>| -> Vec<_> { paths.iter().map(|it| it.display().to_string()).collect() };
+        let kinds = [
+            named("files", shown(&self.credential_files).into_iter()),
+            named("keys of the git configuration", self.git_keys.iter().cloned()),
+            named("credentials of URLs in", shown(&self.urls).into_iter()),
+        ];
         let kinds: Vec<String> = kinds.into_iter().flatten().collect();
         let hint =
             if self.credential_files.is_empty() { "" } else { "; `include_credential_files: true` copies files" };
@@ -80,10 +87,11 @@ pub enum WorkspaceError {
 /// Writes the workspace as a tar whose paths begin at the container's root and whose entries belong to `owner`.
 ///
 /// Files that a `.gitignore`, `.git/info/exclude` or the workspace's `.dockerignore` excludes are left out. So are files that
-/// usually hold credentials, such as `.env` and `.npmrc`, unless the plan includes them. The repository itself (`.git`) is
-/// always included. Of a git configuration, only keys are copied that hold no credential and name no program, and URLs
-/// lose their passwords. The summary names what was left out. Symbolic links are kept as links. Pipes, sockets and devices
-/// are left out. Entries are sorted by name, so the same files give the same tar.
+/// usually hold credentials, such as `.env` and `.npmrc`, and files with a private key in their first 64 KiB, unless the plan
+/// includes them. The repository itself (`.git`) is always included. Of the configuration of a repository, whatever its
+/// directory is called, only keys are copied that hold no credential and name no program. URLs in it, in reflogs and in
+/// messages lose their passwords. The summary names what was left out. Symbolic links are kept as links. Pipes, sockets and
+/// devices are left out. Entries are sorted by name, so the same files give the same tar.
 ///
 /// # Errors
 ///
@@ -93,7 +101,7 @@ pub fn pack(plan: &WorkspacePlan, owner: UserIds, out: impl Write) -> Result<Pac
     if !root.is_dir() {
         return Err(WorkspaceError::NotADirectory { path: root.to_owned() });
     }
-    let mut packing = Packing::of(plan, plan.target.as_str(), owner, out);
+    let mut packing = Packing::of(plan, plan.target.as_str(), owner, out)?;
     let docker = dockerignore(root)?;
     let source = root.to_owned();
     let wanted = move |entry: &DirEntry| {
@@ -144,15 +152,29 @@ pub(crate) struct Packing<'a, W: Write> {
     target: &'a str,
     /// True if files that usually hold credentials are packed.
     include: bool,
+    names: Names,
+    repositories: Repositories,
     tar: Packer<W>,
     packed: Packed,
 }
 
 impl<'a, W: Write> Packing<'a, W> {
-    pub(crate) fn of(plan: &'a WorkspacePlan, target: &'a str, owner: UserIds, out: W) -> Self {
+    pub(crate) fn of(plan: &'a WorkspacePlan, target: &'a str, owner: UserIds, out: W) -> Result<Self, WorkspaceError> {
+        let names = Names::new().map_err(|error| WorkspaceError::Read {
+            path: plan.source.clone(),
+            source: io::Error::other(error.to_string()),
+        })?;
         // Set-user-id and its kin have no business in a workspace.
         let tar = Packer::new(out).with_owner((owner.uid, owner.gid)).without_special_bits().with_padding();
-        Self { root: &plan.source, target, include: plan.include_credential_files, tar, packed: Packed::default() }
+        Ok(Self {
+            root: &plan.source,
+            target,
+            include: plan.include_credential_files,
+            names,
+            repositories: Repositories::default(),
+            tar,
+            packed: Packed::default(),
+        })
     }
 
     /// Adds the repository, and finishes the tar.
@@ -189,26 +211,38 @@ impl<'a, W: Write> Packing<'a, W> {
             Err(error) => return Err(unreadable(error)),
         };
         if source.is_directory() {
+            self.repositories.add(path, relative);
             return self.tar.add(&name, &source).map_err(WorkspaceError::Write);
         }
-        let in_git = relative.iter().any(|part| part == ".git");
-        // In a repository, a branch may have any name.
-        let is_credential = if in_git { relative.ends_with(".git/credentials") } else { is_credential_file(relative) };
-        if is_credential && !self.include {
-            self.packed.credential_files.insert(relative.to_owned());
-            return Ok(());
+        let kind = self.repositories.kind(relative);
+        if !self.include && !matches!(kind, Kind::Data | Kind::Log) {
+            let start = source.start(credentials::SEARCHED).map_err(unreadable)?;
+            if self.names.has(relative) || credentials::has_private_key(relative, &start) {
+                self.packed.credential_files.insert(relative.to_owned());
+                return Ok(());
+            }
         }
         self.packed.files += 1;
-        let is_config = relative.file_name().is_some_and(|name| name == "config" || name == "config.worktree");
-        if source.is_file() && in_git && is_config {
-            // A configuration that git cannot parse either has nothing to keep.
-            let reduced = git_config::reduce(&source.read().map_err(unreadable)?).unwrap_or_default();
-            self.packed.git_keys.extend(reduced.left_out);
-            self.packed.bytes += reduced.text.len() as u64;
-            return self.tar.add_content(&name, &source, reduced.text.as_bytes()).map_err(WorkspaceError::Write);
+        let rewritten = match kind {
+            _ if !source.is_file() => None,
+            Kind::Configuration => {
+                // A configuration that git cannot parse either has nothing to keep.
+                Some(git_config::reduce(&source.read().map_err(unreadable)?).unwrap_or_default())
+            }
+            Kind::Log => git_config::without_urls(&source.read().map_err(unreadable)?),
+            Kind::Shared => git_config::reduce_if_secret(&source.read().map_err(unreadable)?),
+            Kind::Data | Kind::Other => None,
+        };
+        let Some(reduced) = rewritten else {
+            self.packed.bytes += source.size();
+            return self.tar.add(&name, &source).map_err(WorkspaceError::Write);
+        };
+        self.packed.git_keys.extend(reduced.left_out);
+        if reduced.has_secret_url {
+            self.packed.urls.insert(relative.to_owned());
         }
-        self.packed.bytes += source.size();
-        self.tar.add(&name, &source).map_err(WorkspaceError::Write)
+        self.packed.bytes += reduced.text.len() as u64;
+        self.tar.add_content(&name, &source, &reduced.text).map_err(WorkspaceError::Write)
     }
 }
 

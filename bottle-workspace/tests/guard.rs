@@ -9,7 +9,7 @@ use bottle_plan::UserIds;
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::plan::WorkspacePlan;
 use bottle_plan::resolved::WorkspaceMount;
-use bottle_workspace::{check, leave, protect};
+use bottle_workspace::{UserGit, check, leave, protect};
 
 struct Place {
     _dir: tempfile::TempDir,
@@ -61,7 +61,12 @@ impl Place {
     }
 
     fn protect(&self) -> Vec<WorkspaceMount> {
-        protect(&self.plan, owner(), &self.state).unwrap()
+        protect(&self.plan, owner(), &self.state, &self.user()).unwrap()
+    }
+
+    /// Returns the configurations of a user whose home directory is beside the workspace.
+    fn user(&self) -> UserGit {
+        UserGit::new(&self.at("../home"), |name| (name == "GIT_CONFIG_SYSTEM").then(|| "/dev/null".into()))
     }
 
     fn leave(&self) -> Vec<String> {
@@ -70,7 +75,7 @@ impl Place {
 
     #[track_caller]
     fn refused(&self, problem: &str) {
-        let said = check(&self.plan).unwrap_err();
+        let said = check(&self.plan, &self.user()).unwrap_err();
         assert!(said.contains(problem) && said.contains("`mode: copy` works with any"), "{said}");
     }
 }
@@ -121,7 +126,7 @@ fn a_workspace_without_a_repository_gets_a_mount_point_that_is_removed() {
     // A second bottle in the same workspace needs the mount point longer.
     let second = place.state.parent().unwrap().with_file_name("demo-2").join("agent");
     fs::create_dir_all(&second).unwrap();
-    protect(&place.plan, owner(), &second).unwrap();
+    protect(&place.plan, owner(), &second, &place.user()).unwrap();
     assert_eq!(place.leave(), Vec::<String>::new());
     assert!(place.at(".git").exists());
     leave(&place.plan.source, &second).unwrap();
@@ -153,11 +158,105 @@ fn what_exists_and_names_commands_is_read_only() {
     let mounts = place.mounts().join(" ");
     assert_eq!(
         mounts,
-        "+scripts -scripts/check +tools +tools/deep -tools/deep/hooks -.gitconfig -.envrc -.idea -.vscode +.git"
+        "-.envrc -.gitconfig -.idea -.vscode +scripts -scripts/check +tools +tools/deep -tools/deep/hooks +.git"
     );
     let husky = Place::with_repository("[core]\n\thooksPath = .husky/_\n");
     husky.write(".husky/_/pre-commit", b"");
     assert_eq!(husky.mounts(), ["-.husky", "+.git"]);
+}
+
+#[test]
+fn programs_of_the_workspace_that_a_configuration_names_are_read_only() {
+    let place = Place::with_repository(
+        "[filter \"x\"]\n\tclean = python3 tools/clean.py %f\n[core]\n\tsshCommand = ssh -F conf/ssh\n",
+    );
+    let root = place.at("").display().to_string();
+    let own = format!(
+        "[diff]\n\texternal = {root}bin/diff\n[alias]\n\tx = \"!f() {{ tools/alias $1; }}; f\"\n\tl = log src\n\
+         [credential]\n\thelper = store --file src/other\n[includeIf \"gitdir:~/never\"]\n\tpath = {root}conf/included\n"
+    );
+    place.write("../home/.gitconfig", own.as_bytes());
+    place.write("conf/included", b"[include]\n\tpath = more\n");
+    place.write("conf/more", b"[core]\n\thooksPath = hooks\n[remote \"a\"]\n\turl = src/url\n");
+    for name in ["tools/clean.py", "tools/alias", "bin/diff", "conf/ssh", "hooks/pre-commit", "src/file", "src/url"] {
+        place.write(name, b"");
+    }
+    assert_eq!(
+        place.mounts().join(" "),
+        "+bin -bin/diff +conf -conf/included -conf/more -conf/ssh -hooks +tools -tools/alias -tools/clean.py +.git"
+    );
+}
+
+#[test]
+fn a_program_that_the_agent_could_create_is_refused() {
+    for config in [
+        "[filter \"x\"]\n\tclean = tools/clean\n",
+        "[core]\n\tfsmonitor = ./tools/clean\n",
+        "[include]\n\tpath = ../tools/clean\n",
+    ] {
+        Place::with_repository(config).refused("takes commands from `tools/clean`");
+    }
+    let place = Place::new(&[("../home/.config/git/config", "[core]\n\thooksPath = hooks\n")]);
+    place.refused("takes commands from `hooks`");
+    for accepted in ["[core]\n\tpager = less\n\tfsmonitor = true\n", "[gitflow \"prefix\"]\n\tfeature = feature/\n"] {
+        let place = Place::with_repository(accepted);
+        check(&place.plan, &place.user()).unwrap();
+    }
+}
+
+#[test]
+fn includes_that_never_end_are_refused() {
+    Place::with_repository("[include]\n\tpath = config\n").refused("or 10 that include each other");
+}
+
+#[test]
+fn repositories_and_files_of_editors_below_the_root_are_read_only() {
+    let place = Place::with_repository("");
+    for name in [
+        "sub/.git/HEAD",
+        "sub/.git/modules/x/HEAD",
+        "sub/.vscode/tasks.json",
+        "sub/.vscode/deep/.envrc",
+        "store/HEAD",
+        "store/objects/x",
+        "node_modules/x/.vscode/settings.json",
+        "node_modules/y/.git/HEAD",
+        "deep/apart/HEAD",
+        "deep/apart/objects/x",
+        "hooks/pre-commit",
+    ] {
+        place.write(name, b"");
+    }
+    place.write("sub/.git/config", b"[core]\n\thooksPath = ../hooks\n");
+    place.write("wt/.git", format!("gitdir: {}\n", place.at("../main/.git/worktrees/wt").display()).as_bytes());
+    place.write("apart/.git", b"gitdir: ../deep/apart\n");
+    assert_eq!(
+        place.mounts().join(" "),
+        "+apart -apart/.git +deep -deep/apart -hooks +node_modules +node_modules/y -node_modules/y/.git -store +sub -sub/.git \
+         -sub/.vscode +wt -wt/.git +.git"
+    );
+}
+
+#[test]
+fn a_repository_below_the_root_that_cannot_be_protected_is_refused() {
+    let place = Place::with_repository("");
+    place.write("new/.git", b"gitdir: ../missing\n");
+    place.refused("takes commands from `missing`");
+    let place = Place::with_repository("");
+    place.write("sub/.git/HEAD", b"");
+    fs::create_dir(place.at("linked")).unwrap();
+    symlink("../sub/.git", place.at("linked/.git")).unwrap();
+    place.refused("takes commands from `linked/.git`");
+    Place::new(&[("HEAD", ""), ("objects/x", "")]).refused("is itself a bare repository");
+}
+
+#[test]
+fn more_repositories_than_can_be_mounted_are_refused() {
+    let place = Place::with_repository("");
+    (0..64).for_each(|number| place.write(&format!("{number}/.git/HEAD"), b""));
+    assert_eq!(place.mounts().len(), 129);
+    place.write("more/.envrc", b"");
+    place.refused("has 65 nested repositories, files of editors and programs that git starts");
 }
 
 #[test]
@@ -194,7 +293,7 @@ fn a_submodule_in_an_index_of_any_version_is_refused() {
     for version in 2..=4 {
         let place = Place::with_repository("");
         place.write(".git/index", &index(version, &[("a/file", 0o100_644), ("b", 0o100_755)]));
-        check(&place.plan).unwrap();
+        check(&place.plan, &place.user()).unwrap();
         place.write(".git/index", &index(version, &[("a/file", 0o100_644), ("a/lib", 0o160_000), ("b", 0o100_755)]));
         place.refused("has the submodule `a/lib`");
     }
@@ -205,7 +304,7 @@ fn a_submodule_in_an_index_of_any_version_is_refused() {
     place.plan.source.push("app");
     place.refused("has the submodule `app/lib`");
     place.write("../.git/index", &index(2, &[("lib", 0o160_000)]));
-    check(&place.plan).unwrap();
+    check(&place.plan, &place.user()).unwrap();
 }
 
 #[test]

@@ -94,7 +94,8 @@ fn protect(launch: &Launch<'_>) -> Result<Vec<WorkspaceMount>, LaunchCause> {
     let dir = launch.state.service_dir(Service::Agent);
     make_dir(&dir, 0o700)?;
     launch.guard.record(Undo::LeaveWorkspace { source: workspace.source.clone() })?;
-    Ok(workspace::protect(workspace, agent::user(&launch.plan), &dir)?)
+    let user = launch.bottles.host.user_git();
+    Ok(workspace::protect(workspace, agent::user(&launch.plan), &dir, &user)?)
 }
 
 /// Keeps a prune of this state root away from the images for as long as the lock is held.

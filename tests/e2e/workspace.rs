@@ -1,5 +1,8 @@
 //! A workspace that the agent may write, and the git of the person who works in it.
 
+mod below;
+mod copy;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +15,7 @@ const HOST_COMMANDS: &[&str] = &[
     "git status",
     "git diff",
     "git checkout -q -B again",
-    "date > mine && git add mine && git commit -q -m Mine",
+    "date +%s%N > mine && git add mine && git commit -q -m Mine",
     "git checkout -q -",
     "cd src && git status",
 ];

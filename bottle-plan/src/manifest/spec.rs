@@ -477,7 +477,8 @@ pub struct WorkspaceSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<ContainerPath>,
     /// Includes files that usually hold credentials in a copy, for mode `copy`: `.env`, `.npmrc`, `.netrc`, private keys
-    /// and others, by their names. The launch says which files it left out. Default: `false`.
+    /// and others, by their names, and files with a private key in them. The launch says which files it left out. Default:
+    /// `false`.
     pub include_credential_files: bool,
 }
 
