@@ -18,6 +18,7 @@ from .guard import Guard
 from .labels import Names
 from .layers import ACCEPT_ENCODING, CLIENT_FAILED, GUARD, WEBSOCKET
 from .mask import Mask
+from .names import split_authority
 from .policy import Head, Passage, Refusal, Tunnel, judge, judge_connect
 from .proposer import Proposer
 from .routes import Credential, Injection, Table
@@ -60,7 +61,8 @@ class Gate:
         flow.response = answers.response(_UNJUDGED)
         place = judge_connect(_method(request), request.data.authority.decode("latin-1"), request.headers.fields)
         if isinstance(place, Refusal):
-            audit.Record("CONNECT", None, None, None, status=place.status, refused=place.rule).write()
+            host, port = split_authority(request.data.authority.decode("latin-1"), None) or (None, None)
+            audit.Record("CONNECT", host, port, None, status=place.status, refused=place.rule).write()
             flow.response = answers.response(place)
         else:
             request.data.host, request.data.port = place

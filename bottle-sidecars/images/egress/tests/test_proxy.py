@@ -332,6 +332,9 @@ class Refusing(Proxy):
         ):
             with self.egress.dial() as plain:
                 self.assertEqual(ask(plain, head).status, 400, head)
+        # What names no host and port has none in its line.
+        told = [(line["host"], line["port"]) for line in self.lines(5)]
+        self.assertEqual(told[:1] + told[3:4], [("api.test", 443), (None, None)])
         self.refused_in_tunnel("CONNECT else.test:443 HTTP/1.1\r\nHost: else.test:443\r\n\r\n", 400, "malformed")
         self.assertEqual(self.outer.connects, [])
 

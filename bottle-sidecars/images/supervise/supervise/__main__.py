@@ -11,6 +11,8 @@ from .http_server import Application, server
 from .proposals import Queue, QueueError
 from .settings import Settings, SettingsError
 
+_SETTLE_SECONDS = 1.0
+
 
 def main() -> int:
     """Run until a signal."""
@@ -46,12 +48,21 @@ async def _serve(settings: Settings, queue: Queue) -> int:
             application.endpoint.set_result(manager.handle_request)
             await asyncio.Event().wait()
 
+    async def settle() -> None:
+        # A decision is logged soon after it was made, whether or not the agent asks for it.
+        while True:
+            await asyncio.sleep(_SETTLE_SECONDS)
+            queue.pending()
+
+    settling = asyncio.create_task(settle())
     running = asyncio.create_task(run_endpoint())
     # The server is of no use without the endpoint, so it ends with it.
     running.add_done_callback(stop)
     await http.serve()
     failed = running.done()
     running.cancel()
+    settling.cancel()
+    await asyncio.gather(settling, return_exceptions=True)
     await asyncio.gather(running, return_exceptions=not failed)
     return 1 if failed else 0
 

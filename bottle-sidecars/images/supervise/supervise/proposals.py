@@ -28,6 +28,9 @@ MAX_PER_MINUTE = 10
 MAX_EVER = 1000
 MAX_FILE_BYTES = 64 * 1024
 _REFUSALS_LOGGED_PER_MINUTE = 10
+# Limits of a text and of a change in a line, so that the engine does not cut the line at 16 KiB.
+_SHOWN_CHARACTERS = 300
+_SHOWN_BYTES = 4096
 
 
 class QueueError(Exception):
@@ -113,7 +116,8 @@ class Queue:
         proposal = Proposal(proposal_id, kind, change, digest(content))
         try:
             # The log is written first. A proposal file whose hash is not in the log was not written by this server.
-            self._log("proposed", {"id": proposal.id, "kind": kind, "sha256": proposal.sha256})
+            data = {"id": proposal.id, "kind": kind, "sha256": proposal.sha256}
+            self._log("proposed", data, {**_shown(change), "agent_reason": reason[:_SHOWN_CHARACTERS]})
             self._write(proposal.id, content)
         except LogFull:
             raise Refused("log-full", "the audit log is full; a person has to start a new bottle") from None
@@ -165,16 +169,18 @@ class Queue:
         self._refusals_unlogged = 0
 
     def close(self) -> None:
-        """Log the end and close the log."""
+        """Log the decisions that nobody asked for, and the end. Close the log."""
+        self.pending()
         with contextlib.suppress(AuditError):
             self._log("stopped", {})
         self._audit.close()
 
-    def _log(self, event: str, data: dict[str, Any]) -> None:
-        # The chained log is the evidence. The line is for whoever follows the output of all sidecars.
+    def _log(self, event: str, data: dict[str, Any], shown: dict[str, Any] | None = None) -> None:
+        # The chained log is the evidence. The line is for whoever follows the output of all sidecars; `shown` is only there,
+        # since the chain has the hash of the file that it comes from.
         self._audit.append(event, data)
         outcome, reason = _told(event, data)
-        line = audit_line.encode("supervise", event, outcome=outcome, reason=reason, **{"slug": self._slug, **data})
+        line = audit_line.encode("supervise", event, outcome=outcome, reason=reason, **{"slug": self._slug, **data, **(shown or {})})
         with contextlib.suppress(OSError):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
@@ -228,6 +234,11 @@ class Queue:
 
     def _settle(self, proposal: Proposal, outcome: Outcome, content: bytes) -> None:
         self._outcomes[proposal.id] = outcome
+        shown: dict[str, Any] = {"kind": proposal.kind, **_shown(proposal.change)}
+        if outcome.reason:
+            shown["decision_reason"] = outcome.reason[:_SHOWN_CHARACTERS]
+        if outcome.applied:
+            shown["applied"] = {key: text[:_SHOWN_CHARACTERS] for key, text in outcome.applied.items()}
         # The decision is in the host's own log. A full disk here must not hide it from the agent.
         with contextlib.suppress(AuditError):
             self._log(
@@ -237,6 +248,7 @@ class Queue:
                     "state": outcome.state,
                     "decision_sha256": digest(content),
                 },
+                shown,
             )
 
     def _load(self) -> None:
@@ -263,6 +275,11 @@ class Queue:
                 (self._dir / name).unlink()
         minute_ago = self._now() - 60
         self._recent.extend(t for t in (int(i[:13]) / 1000 for i in self._proposals) if t > minute_ago)
+
+
+def _shown(change: dict[str, Any]) -> dict[str, Any]:
+    """Return the change for a line. A long one, such as a patch, is only in the proposal's file."""
+    return {"change": change} if len(json.dumps(change)) <= _SHOWN_BYTES else {}
 
 
 def _told(event: str, data: dict[str, Any]) -> tuple[LineOutcome | None, str | None]:

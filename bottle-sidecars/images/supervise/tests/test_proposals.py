@@ -1,6 +1,7 @@
 """The queue: what is taken, what is refused, which decisions are believed, what survives a kill."""
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -162,6 +163,28 @@ class QueueTest(unittest.TestCase):
         self.assertEqual(self.queue.outcome(approved.id).state, "approved")
         self.assertEqual(self.queue.outcome(denied.id).reason, "r")
         self.assertEqual(self.events().count("settled"), 2)
+
+    def test_the_lines_say_what_was_proposed_and_decided_though_nobody_asks(self) -> None:
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            allowed = self.propose("a.example")
+            patch = {"dockerfile_patch": "RUN x" * 3000}
+            patched = self.queue.propose("image_change", patch, "why " * 500)[0]
+            self.decide(allowed, applied={"status": "live", "detail": "for 60 s"}, reason="because")
+            self.decide(patched, "denied")
+            self.queue.close()
+            self.queue = None
+        lines = [json.loads(line) for line in output.getvalue().splitlines()]
+        proposed = [line for line in lines if line["event"] == "proposed"]
+        self.assertEqual([line["kind"] for line in proposed], ["allow_host", "image_change"])
+        self.assertEqual((proposed[0]["change"], proposed[0]["agent_reason"]), ({"host": "a.example"}, "why"))
+        self.assertNotIn("change", proposed[1], "it is long")
+        settled = {line["id"]: line for line in lines if line["event"] == "settled"}
+        self.assertEqual(set(settled), {allowed.id, patched.id})
+        line = settled[allowed.id]
+        self.assertEqual((line["change"], line["decision_reason"]), ({"host": "a.example"}, "because"))
+        self.assertEqual((line["kind"], line["applied"]), ("allow_host", {"status": "live", "detail": "for 60 s"}))
+        self.assertTrue(all(len(line) < 8192 for line in output.getvalue().splitlines()))
 
     def test_a_decision_on_other_contents_counts_for_nothing(self) -> None:
         cases = {
