@@ -42,7 +42,7 @@ pub enum EventKind {
     Git,
     /// A proposal of the agent.
     Proposal,
-    /// A person's decision on a proposal.
+    /// A person's decision on a proposal, or the end of an approval that has one.
     Decision,
     /// A limit of the bottle that is near or reached.
     Limit,
@@ -87,7 +87,7 @@ impl From<AuditLine> for BottleEvent {
             (_, "request") => EventKind::Request,
             (EventSource::GitGate, "push" | "push-begin" | "fetch") => EventKind::Git,
             (EventSource::Supervise, "proposed" | "refused") => EventKind::Proposal,
-            (EventSource::Supervise, "settled") => EventKind::Decision,
+            (EventSource::Supervise, "settled") | (EventSource::Egress, "approval-ended") => EventKind::Decision,
             _ => EventKind::Sidecar,
         };
         let time = line.ts.clone();
@@ -153,6 +153,7 @@ mod tests {
             (sidecar("git-gate", "push"), "git", "git-gate"),
             (sidecar("supervise", "proposed"), "proposal", "supervise"),
             (sidecar("supervise", "settled"), "decision", "supervise"),
+            (sidecar("egress", "approval-ended"), "decision", "egress"),
             (launcher(r#""event":"step_started","name":"up""#), "step", "launcher"),
             (launcher(r#""event":"warning","message":"w""#), "message", "launcher"),
             (

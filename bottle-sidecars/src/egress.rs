@@ -31,6 +31,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/budget.py",
         "egress/connections.py",
         "egress/dlp.py",
+        "egress/endings.py",
         "egress/firewall.py",
         "egress/frames.py",
         "egress/guard.py",

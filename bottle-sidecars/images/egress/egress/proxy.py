@@ -21,6 +21,7 @@ from . import audit
 from .addon import Gate
 from .budget import Budget
 from .connections import Listener, handler_of
+from .endings import Endings
 from .layers import NextLayer
 from .names import join_authority
 from .proposer import Proposer
@@ -39,7 +40,8 @@ async def serve(settings: Settings, current: Current, credentials: Credentials, 
     master = Master(options.Options(confdir=str(confdir)))
     listener = Listener(settings.max_inspected)
     budget = Budget(credentials.path(".usage"), lambda: current.table().limits)
-    gate = Gate(current.table, credentials, budget, Proposer(settings.supervise), current.table().single())
+    spent = current.table().single()
+    gate = Gate(current.table, credentials, budget, Proposer(settings.supervise), spent)
     firewall = x509.load_pem_x509_certificate(settings.upstream_ca.read_bytes())
     master.addons.add(listener, NextLayer(), Tls(firewall.subject), gate)
     master.options.update(
@@ -69,7 +71,9 @@ async def serve(settings: Settings, current: Current, credentials: Credentials, 
         audit.emit("stopped", outcome="failed", reason=f"cannot listen on port {settings.listen_port}")
         return 1
     audit.emit("started", port=settings.listen_port, routes=len(current.table().routes))
+    watching = asyncio.create_task(Endings(current.table, spent).watch())
     await running
+    watching.cancel()
     return 0
 
 

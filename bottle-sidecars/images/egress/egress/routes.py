@@ -233,6 +233,11 @@ class Table:
             spent.add(ending.proposal)
         return None
 
+    @property
+    def temporary(self) -> Mapping[str, Ending]:
+        """The hosts whose approval ends."""
+        return self._temporary
+
     def single(self) -> set[str]:
         """Returns the proposals that allow a host for one request."""
         return {ending.proposal for ending in self._temporary.values() if ending.once}
