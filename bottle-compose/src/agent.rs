@@ -63,7 +63,7 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         environment: environment(plan, access),
         env_file: plan.launch().agent.env_file.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         volumes: volumes(plan, access),
-        tmpfs: plan.launch().agent.volumes.iter().map(|path| format!("{path}:{VOLUME}")).collect(),
+        tmpfs: plan.launch().agent.volumes.iter().map(|path| in_memory(bottle, path)).collect(),
         cap_drop: vec!["ALL".into()],
         security_opt: vec![NO_NEW_PRIVILEGES.into()],
         pids_limit: Some(bottle.agent_pids()),
@@ -101,6 +101,13 @@ pub const DISK_LABEL: &str = "disk";
 
 /// Options of a mount in memory in the place of a `VOLUME` of the image. It counts towards the memory limit.
 const VOLUME: &str = "rw,exec,nosuid,nodev,mode=1777,size=1024m";
+
+/// Returns the mount in the place of a `VOLUME`. It belongs to the agent, because a directory that the image has there keeps its
+/// mode, and may be writable by its owner alone.
+fn in_memory(plan: &BottlePlan, path: &str) -> String {
+    let (uid, gid) = plan.images.agent.user.map_or((1000, 1000), |user| (user.uid, user.gid));
+    format!("{path}:{VOLUME},uid={uid},gid={gid}")
+}
 
 fn disk(plan: &BottlePlan) -> String {
     plan.agent_disk().bytes().to_string()
