@@ -68,6 +68,12 @@ look() {
     done
 }
 
+# Looks again if there is none: one that starts another and ends may be missed once.
+look_twice() {
+    look "$@"
+    [ -n "$alive" ] || look "$@"
+}
+
 add() {
     case $targets in *" $1 "*) ;; *) targets="$targets$1 " ;; esac
 }
@@ -80,13 +86,13 @@ while look "$@" && [ -z "$alive" ] && [ "$looks" -gt 0 ]; do
     sleep 0.1
 done
 for try in TERM 0 0 0 0 0 KILL KILL KILL KILL KILL KILL KILL KILL KILL KILL; do
-    look "$@"
+    look_twice "$@"
     [ -n "$alive" ] || exit 0
     # One may have ended meanwhile. Signal 0 only asks.
     kill -s "$try" $alive 2>/dev/null
     sleep 0.1
 done
-look "$@"
+look_twice "$@"
 [ -n "$alive" ] || exit 0
 echo "still running:$alive" >&2
 exit 1

@@ -13,6 +13,10 @@ use crate::kill::Mark;
 /// Time that the client gets to end after its command was stopped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Time after which the client is stopped while its command is being stopped. Dockerd reports the end of no command in a
+/// container while a client of another one, which has ended, does not read what it printed.
+const UNREAD: Duration = Duration::from_secs(3);
+
 /// A running command in a container. See [`Engine::spawn`].
 ///
 /// Dropping it stops the command in the container, unless it has ended.
@@ -122,7 +126,8 @@ impl LiveExec {
     }
 
     /// Stops the command with everything that it started, in the container: SIGTERM, and SIGKILL half a second later. What
-    /// it printed before can still be read. After the end it does nothing.
+    /// it printed before can still be read, up to the size of a pipe if nobody read it meanwhile. After the end it does
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -131,7 +136,18 @@ impl LiveExec {
         if self.is_over || self.try_wait()?.is_some() {
             return Ok(());
         }
-        self.engine.end_exec(&self.container, self.user.as_deref(), &self.mark, self.started)?;
+        let Self { client, engine, container, user, mark, started, .. } = self;
+        thread::scope(|scope| {
+            let ending = scope.spawn(|| engine.end_exec(container, user.as_deref(), mark, *started));
+            let until = Instant::now() + UNREAD;
+            while !ending.is_finished() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+            }
+            if !ending.is_finished() {
+                client.kill()?;
+            }
+            ending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
         self.is_over = true;
         // The client then ends by itself, with the status of the command and its last output.
         let until = Instant::now() + FAREWELL;

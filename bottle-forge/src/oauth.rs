@@ -189,9 +189,13 @@ impl OAuthSource {
         };
         let (access, refresh) = (token(access)?, token(refresh)?);
         let expires = match self.format {
-            Format::Claude => {
-                document[tokens]["expiresAt"].as_u64().map(|time| UNIX_EPOCH + Duration::from_millis(time))
-            }
+            Format::Claude => match &document[tokens]["expiresAt"] {
+                Value::Null => None,
+                time => {
+                    let odd = || unusable(format!("its `{tokens}.expiresAt` is not a whole number of milliseconds"));
+                    Some(UNIX_EPOCH + Duration::from_millis(time.as_u64().ok_or_else(odd)?))
+                }
+            },
             Format::Codex => self.format.expires(access.expose(), None),
         };
         Ok(Stored { document, mode, access, refresh, expires })

@@ -224,6 +224,19 @@ fn tokens_that_another_program_refreshed_meanwhile_are_used_and_kept() {
 const CHILD: &str = "BOTTLE_FORGE_OAUTH_CHILD";
 
 #[test]
+fn a_time_that_is_no_whole_number_is_refused() {
+    let bench = Bench::new();
+    for odd in [json!(-1), json!(1.5), json!("1790000000000"), json!(true)] {
+        let tokens = json!({"accessToken": OLD, "refreshToken": FIRST, "expiresAt": odd});
+        bench.write(&json!({"claudeAiOauth": tokens}));
+        let error = bench.source().value().unwrap_err();
+        let error = bottle_exec::chain(&*error);
+        assert!(error.contains("its `claudeAiOauth.expiresAt` is not a whole number of milliseconds"), "{error}");
+    }
+    assert_eq!(bench.server.requests().len(), 0);
+}
+
+#[test]
 #[ignore = "started by another test"]
 fn child_that_asks() {
     #[expect(clippy::disallowed_methods, reason = "the variable is set by the test that starts it")]

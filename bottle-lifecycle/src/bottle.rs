@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use bottle_plan::manifest::LimitsSpec;
 use bottle_plan::{Names, Service, Slug, StateLayout, StateRoot};
 use bottle_store::StoreError;
 use bottle_verify::{Verification, Verify, VerifyError};
-use bottle_workspace::{WorkError, WorkLimits, WorkspaceError};
+use bottle_workspace::{Tree, WorkError, WorkLimits, WorkspaceError};
 
 use crate::background::Background;
 use crate::hand_over::HandOverError;
@@ -136,8 +135,8 @@ pub struct Bottle {
     pub(crate) handle: Handle,
     /// Bounds of the work that is taken out.
     pub(crate) limits: WorkLimits,
-    /// True once the changed files were taken out.
-    pub(crate) is_taken: AtomicBool,
+    /// The workspace when it was taken out last.
+    pub(crate) taken: Mutex<Option<Tree>>,
     /// Dropped before the owner, so that it reports nothing of the teardown.
     watch: Mutex<Option<Background>>,
     /// Dropped before the owner as well. They watch limits, only in the process that launched the bottle.
@@ -185,7 +184,7 @@ impl Bottle {
             names,
             handle,
             limits: WorkLimits::default(),
-            is_taken: AtomicBool::default(),
+            taken: Mutex::default(),
             watch: Mutex::default(),
             limited: Mutex::default(),
             renewing: Mutex::default(),

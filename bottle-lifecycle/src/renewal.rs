@@ -1,5 +1,6 @@
 //! New values of credentials, handed to the sidecars of a running bottle before the old ones expire.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
@@ -43,7 +44,9 @@ impl Renewal {
 
     /// Asks the source and gives the sidecars its value. Returns false once the source has nothing that expires.
     fn renew(&mut self, engine: &Engine) -> Result<bool, String> {
-        let secret = self.source.value().map_err(|error| chain(&*error))?;
+        // Asked again later, like one that fails. The panic's message is on standard error.
+        let asked = panic::catch_unwind(AssertUnwindSafe(|| self.source.value()));
+        let secret = asked.map_err(|_| "its source panicked".to_owned())?.map_err(|error| chain(&*error))?;
         if !secret.is_usable() {
             return Err(format!("its source {}", Secret::UNUSABLE));
         }
@@ -118,7 +121,8 @@ mod tests {
         let source = CallbackSource(move || match count.fetch_add(1, Ordering::Relaxed) {
             0 => Err("the server is busy".into()),
             1 => Ok(Secret::new("a-value\r\nX-Other: b", Some(Duration::from_secs(2)))),
-            2 => Ok(Secret::new("second-value", Some(Duration::from_secs(2)))),
+            2 => panic!("a source that panics"),
+            3 => Ok(Secret::new("second-value", Some(Duration::from_secs(2)))),
             _ => Ok(Secret::new("third-value", None)),
         });
         let renewal = Renewal {
@@ -148,11 +152,12 @@ mod tests {
         assert_eq!(given, [b"second-value\n".to_vec(), b"third-value\n".to_vec()]);
         // Nothing expires any more.
         thread::sleep(Duration::from_millis(1500));
-        assert_eq!(asked.load(Ordering::Relaxed), 4);
+        assert_eq!(asked.load(Ordering::Relaxed), 5);
         let told = told.lock().unwrap().join("\n");
         assert!(told.contains("the credential `TOKEN` was not renewed: the server is busy"), "{told}");
         let unusable = "`TOKEN` was not renewed: its source gave an empty value, or one that no header can carry";
         assert!(told.contains(unusable), "{told}");
+        assert!(told.contains("the credential `TOKEN` was not renewed: its source panicked"), "{told}");
         assert!(told.contains("renewed `TOKEN`") && !told.contains("value\"") && !told.contains("a-value"), "{told}");
         drop(renewing);
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bottle_exec::{Backend, Command, Control};
+use bottle_exec::{Backend, Command, Control, ExecError};
 use bottle_plan::SecretValue;
 
 /// A source of one credential, asked at the launch and again before each value expires.
@@ -37,9 +37,10 @@ impl Secret {
     /// Problem of a source whose value is not [usable](Secret::is_usable).
     pub const UNUSABLE: &str = "gave an empty value, or one that no header can carry";
 
-    /// Returns a value that expires after this time, or never.
+    /// Returns a value that expires after this time, or never. A time beyond the range of the clock is never.
     pub fn new(value: impl Into<String>, lifetime: Option<Duration>) -> Self {
-        Self { value: SecretValue::new(value), expires: lifetime.map(|lifetime| SystemTime::now() + lifetime) }
+        let expires = lifetime.and_then(|lifetime| SystemTime::now().checked_add(lifetime));
+        Self { value: SecretValue::new(value), expires }
     }
 
     /// Returns true if the value can be a credential: not empty, visible ASCII, with spaces only inside.
@@ -78,6 +79,7 @@ impl SecretSource for FileSource {
 }
 
 /// A command of this host that prints the value, such as `gcloud auth print-access-token`. A line end after it is removed.
+/// What it printed is in no error, since it may hold the value.
 #[derive(Debug, Clone)]
 pub struct CommandSource {
     backend: Arc<dyn Backend>,
@@ -102,7 +104,8 @@ impl CommandSource {
 
 impl SecretSource for CommandSource {
     fn value(&self) -> Result<Secret, Box<dyn Error + Send + Sync>> {
-        let output = self.backend.run(&self.command, &Control::default())?.success(&self.command)?;
+        let output = self.backend.run(&self.command, &Control::default());
+        let output = output.and_then(|output| output.success(&self.command)).map_err(without_output)?;
         Ok(Secret::new(without_line_end(&output.stdout.text()), self.lifetime))
     }
 }
@@ -130,6 +133,16 @@ where
 impl<F> fmt::Debug for CallbackSource<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CallbackSource")
+    }
+}
+
+/// Returns the error with advice in place of what the command printed.
+fn without_output(error: ExecError) -> ExecError {
+    let advice = || "its output is not shown, as it may hold a credential; run it by hand to see the reason".to_owned();
+    match error {
+        ExecError::Failed { command, status, stderr: _ } => ExecError::Failed { command, status, stderr: advice() },
+        ExecError::TimedOut { command, limit, stderr: _ } => ExecError::TimedOut { command, limit, stderr: advice() },
+        error => error,
     }
 }
 
@@ -166,8 +179,16 @@ mod tests {
             |script: &str| CommandSource::new(backend.clone(), Command::new("sh").with_args(["-c", script])).value();
         let secret = sh("echo a-token").unwrap();
         assert_eq!((secret.value.expose(), secret.expires), ("a-token", None));
-        let error = sh("echo a-token; echo not logged in >&2; exit 1").unwrap_err().to_string();
-        let error = error.replace("echo a-token", "");
-        assert!(error.contains("not logged in") && !error.contains("a-token"), "{error}");
+        let script = "printf 'a-%s\\n' token | tee /dev/stderr";
+        for end in ["exit 1", "kill -9 $$", "sleep 60"] {
+            let command = Command::new("sh").with_args(["-c", &format!("{script}; {end}")]);
+            let command = command.with_timeout(Duration::from_secs(if end == "sleep 60" { 1 } else { 30 }));
+            let error = CommandSource::new(backend.clone(), command).value().unwrap_err();
+            let texts = format!("{error}\n{error:?}");
+            assert!(texts.contains("run it by hand to see the reason") && !texts.contains("a-token"), "{texts}");
+        }
+        let backend: Arc<dyn Backend> = backend;
+        let forever = CommandSource::new(backend, Command::new("echo").with_arg("x")).with_lifetime(Duration::MAX);
+        assert_eq!(forever.value().unwrap().expires, None);
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,13 +66,24 @@ impl Bottle {
     ///
     /// As [`changes`](Bottle::changes), and when the changed files exceed [`WorkLimits::taken`], or this host has no git.
     pub fn patch(&self) -> Result<Vec<u8>, BottleError> {
+        let (patch, now) = self.patch_of()?;
+        self.remember(now);
+        Ok(patch)
+    }
+
+    /// Returns the patch and the workspace that it was made from.
+    fn patch_of(&self) -> Result<(Vec<u8>, Tree), BottleError> {
         let (base, now) = self.trees(&self.engine, &self.limits)?;
         let changes = now.changes_since(&base, &self.limits)?;
         let git = self.git()?;
         let packed = open(self.packed())?;
         let patch = self.stream(&self.engine, &self.limits, |tar| git.patch(&packed, &base, &now, &changes, tar))?;
-        self.is_taken.store(true, Ordering::Relaxed);
-        Ok(patch)
+        Ok((patch, now))
+    }
+
+    /// Remembers the workspace that was taken out.
+    fn remember(&self, taken: Tree) {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
     }
 
     /// Writes the [`patch`](Bottle::patch) to a file of this host, mode 0600 if it is new. A link to a file is replaced; into
@@ -82,7 +93,7 @@ impl Bottle {
     ///
     /// As [`patch`](Bottle::patch), and when the file cannot be written.
     pub fn write_patch(&self, file: &Path) -> Result<(), BottleError> {
-        let patch = self.patch()?;
+        let (patch, now) = self.patch_of()?;
         let failed = |source| WorkError::Write { path: file.to_owned(), source };
         let is_special = fs::metadata(file).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
         let written = if is_special {
@@ -90,8 +101,9 @@ impl Bottle {
         } else {
             bottle_files::write(file, &patch, 0o600).map_err(failed)
         };
-        self.is_taken.store(written.is_ok(), Ordering::Relaxed);
-        Ok(written?)
+        written?;
+        self.remember(now);
+        Ok(())
     }
 
     /// Copies the files of the workspace into an empty directory of this host, without the repository (`.git`). Symbolic links,
@@ -102,9 +114,10 @@ impl Bottle {
     ///
     /// As [`changes`](Bottle::changes), and when the directory is not empty or cannot be written. It is then empty again.
     pub fn export(&self, into: &Path) -> Result<Exported, BottleError> {
-        open(self.packed())?;
+        // What changes meanwhile counts as not taken out.
+        let (_, now) = self.trees(&self.engine, &self.limits)?;
         let exported = self.stream(&self.engine, &self.limits, |tar| export(tar, into, &self.limits))?;
-        self.is_taken.store(true, Ordering::Relaxed);
+        self.remember(now);
         Ok(exported)
     }
 
@@ -126,20 +139,21 @@ impl Bottle {
         Ok(git.fetch(&bundle, repository, prefix)?)
     }
 
-    /// Returns a sentence with the number of files that changed and were taken out neither as a patch nor as an export. `None`
+    /// Returns a sentence with the number of files that changed since the last patch or export, or since the launch. `None`
     /// if there are none, or the workspace was not copied. It takes at most ten seconds, also after a cancellation.
     ///
     /// # Errors
     ///
     /// As [`changes`](Bottle::changes).
     pub fn work_left(&self) -> Result<Option<String>, BottleError> {
-        if self.is_taken.load(Ordering::Relaxed) || !self.packed().exists() {
+        if !self.packed().exists() {
             return Ok(None);
         }
         let engine = self.engine.clone().with_control(self.engine.control().for_cleanup());
         let limits = WorkLimits { time: LAST_LOOK, ..self.limits };
         let (base, now) = self.trees(&engine, &limits)?;
-        let count = now.changes_since(&base, &limits)?.files.len();
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = now.changes_since(taken.as_ref().unwrap_or(&base), &limits)?.files.len();
         let were = if count == 1 { "1 file was" } else { &format!("{count} files were") };
         Ok((count > 0).then(|| format!("{were} changed in the workspace of the bottle and not taken out")))
     }

@@ -1,7 +1,7 @@
 //! Launches an agent that speaks the Agent Client Protocol, for an editor: `acp --manifest bottle.yaml [-- COMMAND...]`.
 //!
 //! Standard input and output are the agent's own. Its standard error, and errors of the launch, go to standard error. The bottle
-//! is removed when the agent ends, when standard input ends, or on SIGTERM, SIGINT or SIGHUP.
+//! is removed when the agent ends, ten seconds after standard input ends, or on SIGTERM, SIGINT or SIGHUP.
 //!
 //! For Claude Code and Codex, COMMAND is an adapter in the workspace or the image: `node DIR/claude-agent-acp/dist/index.js` of
 //! the npm package `@zed-industries/claude-agent-acp`, or the program of `@zed-industries/codex-acp`.
@@ -18,6 +18,9 @@ use clap::Parser;
 use tokio::io::{AsyncWriteExt as _, copy, stderr, stdin, stdout};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Time that the agent has to end after its standard input.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Launch an agent that speaks ACP in a bottle.
 #[derive(Parser)]
@@ -77,10 +80,14 @@ async fn run(args: Args) -> Result<u8, Box<dyn std::error::Error>> {
     let (Some(mut input), Some(mut output), Some(mut errors)) = streams else {
         return Err("run the agent: it has no streams".into());
     };
-    tokio::spawn(async move {
-        // The end of what the editor sends, or an agent that reads no more.
-        let _ = copy(&mut stdin(), &mut input).await;
-        input.shutdown().await
+    let asked = tokio::spawn(async move {
+        let ended = copy(&mut stdin(), &mut input).await;
+        let _ = input.shutdown().await;
+        match ended {
+            Ok(_) => tokio::time::sleep(LAST_WORDS).await,
+            // The agent reads no more, but may still answer.
+            Err(_) => std::future::pending().await,
+        }
     });
     let said = tokio::spawn(async move { copy(&mut errors, &mut stderr()).await });
     let answered = async {
@@ -90,6 +97,7 @@ async fn run(args: Args) -> Result<u8, Box<dyn std::error::Error>> {
     };
     tokio::select! {
         _ = answered => {}
+        _ = asked => child.kill().await?,
         () = &mut stopped => child.kill().await?,
     }
     let status = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;

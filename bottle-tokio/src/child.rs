@@ -53,6 +53,15 @@ impl Child {
         }
     }
 
+    /// Returns the status, or `None` while the command runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`LiveExec::try_wait`].
+    pub async fn try_wait(&mut self) -> Result<Option<ExitStatus>, EngineError> {
+        self.with(LiveExec::try_wait).await
+    }
+
     /// Stops the command with everything that it started, in the container. After the end it does nothing.
     ///
     /// # Errors

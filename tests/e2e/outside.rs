@@ -85,6 +85,21 @@ pub(crate) fn program(name: &str) -> PathBuf {
     program
 }
 
+/// An agent may go on when its input has ended, and then nobody is there who would stop it.
+#[test]
+#[ignore = "needs a container engine"]
+fn an_agent_that_ignores_the_end_of_its_input_is_removed() {
+    let editor = Outside::new("editor");
+    let manifest = editor.manifest("acpend", "command: [sh, -c, 'echo started; exec sleep 900']");
+    let mut acp = Command::new("timeout");
+    acp.arg("300").arg(example("acp").get_program()).args(["--manifest", &manifest]);
+    let acp = acp.env("CLAUDE_BOTTLE_STATE", editor.path("state")).stdin(std::process::Stdio::null());
+    let ended = run(acp);
+    assert_eq!((ended.stdout.as_str(), ended.code), ("started\n", 143), "{ended:?}");
+    let left = docker(["ps", "--all", "--format", "{{.Names}}", "--filter", "name=-acpend-"]).stdout;
+    assert_eq!(left, "");
+}
+
 #[test]
 #[ignore = "needs a container engine"]
 fn an_editor_talks_to_an_agent_in_a_bottle() {

@@ -135,6 +135,44 @@ fn a_live_command_that_is_killed_or_dropped_leaves_no_process() {
     });
 }
 
+/// While a client of a command that has ended does not read, dockerd reports the end of no other command.
+#[test]
+#[ignore = "needs a container engine"]
+fn a_command_whose_output_nobody_reads_is_killed() {
+    with_bottle("unread", |bottle| {
+        for stream in ["", ">&2"] {
+            let script = format!("head -c 200000000 /dev/zero {stream}; exec sleep 1001");
+            let mut child = bottle.spawn(["sh", "-c", &script], None).unwrap();
+            let until = Instant::now() + Duration::from_secs(20);
+            while running(bottle, "head") == 0 && Instant::now() < until {
+                thread::sleep(Duration::from_millis(50));
+            }
+            // Until the pipes between the command and this process are full.
+            thread::sleep(Duration::from_secs(2));
+            child.kill().unwrap();
+            drop(child);
+            assert_eq!((running(bottle, "head -c"), running(bottle, "sleep 1001")), (0, 0), "{stream}");
+        }
+    });
+}
+
+/// Each process starts the next one and ends.
+#[test]
+#[ignore = "needs a container engine"]
+fn a_chain_of_short_processes_is_killed() {
+    with_bottle("chain", |bottle| {
+        let script = "cat > /tmp/link <<'EOF'\n[ \"$1\" -gt 0 ] || exit\nsetsid sh /tmp/link $(($1 - 1)) &\nEOF\nsh /tmp/link 100000; sleep 1002";
+        let mut child = bottle.spawn(["sh", "-c", script], None).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while running(bottle, "sleep 1002") == 0 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(50));
+        }
+        let _ = child.kill();
+        let found = (0..5).map(|_| running(bottle, "/tmp/link")).max();
+        assert_eq!((found, running(bottle, "sleep 1002")), (Some(0), 0));
+    });
+}
+
 #[test]
 #[ignore = "needs a container engine"]
 fn a_live_command_has_a_terminal_whose_size_changes() {

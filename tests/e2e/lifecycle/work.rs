@@ -86,6 +86,9 @@ fn work_comes_back_as_changes_a_patch_an_export_and_commits() {
 
         bottle.write_patch(&site.path("patch")).unwrap();
         assert_eq!(bottle.work_left().unwrap(), None);
+        sh(&bottle, "cd /workspace; echo later >> src/file; echo later >> run").ok();
+        let left = bottle.work_left().unwrap().unwrap();
+        assert_eq!(left, "2 files were changed in the workspace of the bottle and not taken out");
         site.on_host("work", "git apply --index ../patch; git diff --cached --exit-code refs/bottle/back/main");
         bottle.close().unwrap();
     });
