@@ -1,7 +1,6 @@
 //! Bottles that are stopped and started again, also by another process.
 
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 
 use bottle_plan::{Slug, StateLayout};
@@ -72,15 +71,10 @@ impl Bottles {
 }
 
 /// The credentials that the bottle's plan names, read from the host.
+#[derive(Debug)]
 struct HostCredentials {
     host: Host,
     layout: StateLayout,
-}
-
-impl fmt::Debug for HostCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostCredentials").field("layout", &self.layout).finish_non_exhaustive()
-    }
 }
 
 impl CredentialSource for HostCredentials {

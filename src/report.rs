@@ -399,6 +399,7 @@ mod tests {
                 },
             ),
             boxed("BottleError", BottleError::Launching { slug: slug(), pid: 7 }),
+            boxed("BottleError", BottleError::Stopped { slug: slug(), problem: "its agent is stopped".into() }),
             boxed(
                 "BottleError",
                 BottleError::Unsealed {

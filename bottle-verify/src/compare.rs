@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::engine::{Facts, keys, list, text};
+use crate::facts::{Facts, keys, list, text};
 use crate::planned::{Attachment, Container, Mode, Network, Planned, Volume, is_nothing, normal};
 use crate::report::Probe;
 use crate::secrets::holds_secret;
@@ -173,7 +173,7 @@ impl Differences<'_> {
     ) {
         let (found, of) = (facts.container(&planned.name), format!("`{}`", planned.name));
         if found.is_null() {
-            return self.add(SETTINGS, format!("{of} is not there"));
+            return self.add(SETTINGS, format!("{of} does not exist"));
         }
         self.host(planned, &found["HostConfig"], usual);
         self.mounts(planned, found, facts.image(planned.image()));
@@ -367,7 +367,7 @@ impl Differences<'_> {
     fn network(&mut self, planned: &Network, found: &Value, own: &BTreeSet<&str>) {
         let of = format!("the network `{}`", planned.name);
         if found.is_null() {
-            return self.add(ATTACHMENTS, format!("{of} is not there"));
+            return self.add(ATTACHMENTS, format!("{of} does not exist"));
         }
         let mut told = |problem: String| self.found.push((ATTACHMENTS, format!("{of} {problem}")));
         for (key, asked) in [("Internal", planned.is_internal), ("EnableIPv6", planned.has_ipv6)] {
@@ -402,7 +402,7 @@ impl Differences<'_> {
     fn volume(&mut self, planned: &Volume, found: &Value) {
         let of = format!("the volume `{}`", planned.name);
         if found.is_null() {
-            return self.add(VOLUMES, format!("{of} is not there"));
+            return self.add(VOLUMES, format!("{of} does not exist"));
         }
         if text(&found["Driver"]) != planned.driver {
             self.add(

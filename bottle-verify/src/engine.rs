@@ -1,146 +1,13 @@
-//! The engine's own description of the containers and the network.
+//! Probes of the engine's own description of the containers and the network.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use bottle_engine::{Engine, EngineError, ObjectKind};
 use serde_json::Value;
 
 use crate::compare;
 use crate::expected::Expected;
-use crate::planned::{Container, Mode};
+use crate::facts::{Facts, list, name, text};
+use crate::planned::Mode;
 use crate::report::Probe;
 use crate::secrets::holds_secret;
-
-/// Descriptions by the engine. An object that does not exist is null.
-#[derive(Debug, Default)]
-pub(crate) struct Facts {
-    containers: BTreeMap<String, Value>,
-    networks: BTreeMap<String, Value>,
-    volumes: BTreeMap<String, Value>,
-    /// The images, by what they were looked up by.
-    images: BTreeMap<String, Value>,
-    agent: String,
-    seal: String,
-    network: String,
-}
-
-/// Asks the engine, in one query: most of a query's time is its client's start.
-pub(crate) fn facts(engine: &Engine, expected: &Expected) -> Result<Facts, EngineError> {
-    let wanted = Wanted::of(expected);
-    let names: BTreeSet<&String> = wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
-    let all = names.into_iter().chain(&wanted.images).map(String::as_str);
-    let found = engine.inspect_any(all)?;
-    wanted.sort(found, expected, |kind, name| Ok(engine.inspect(kind, name)?.unwrap_or_default()))
-}
-
-/// What the engine is asked for, by name.
-struct Wanted {
-    containers: BTreeSet<String>,
-    networks: BTreeSet<String>,
-    volumes: BTreeSet<String>,
-    images: BTreeSet<String>,
-}
-
-impl Wanted {
-    fn of(expected: &Expected) -> Self {
-        let planned = &expected.planned;
-        let named = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect();
-        Self {
-            containers: named(
-                &mut planned.containers.iter().map(|it| &*it.name).chain([&*expected.agent, &*expected.seal]),
-            ),
-            networks: named(&mut planned.networks.iter().map(|it| &*it.name).chain([&*expected.network])),
-            volumes: named(&mut planned.volumes.iter().map(|it| &*it.name)),
-            images: named(&mut planned.containers.iter().map(Container::image)),
-        }
-    }
-
-    /// Sorts the answer, and asks again for what is not in it.
-    fn sort<E>(
-        self,
-        answer: Vec<Value>,
-        expected: &Expected,
-        ask: impl Fn(ObjectKind, &str) -> Result<Value, E>,
-    ) -> Result<Facts, E> {
-        let (of_images, mut others): (Vec<_>, Vec<_>) =
-            answer.into_iter().partition(|object| is_of(ObjectKind::Image, object));
-        let mut take = |kind: ObjectKind, names: BTreeSet<String>| {
-            let one = |wanted: String| {
-                let is_wanted = |object: &Value| name(object) == wanted && is_of(kind, object);
-                let object = match others.iter().position(is_wanted) {
-                    Some(place) => others.swap_remove(place),
-                    // An object of another kind may have the name.
-                    None => ask(kind, &wanted)?,
-                };
-                Ok((wanted, object))
-            };
-            names.into_iter().map(one).collect::<Result<BTreeMap<_, _>, E>>()
-        };
-        Ok(Facts {
-            containers: take(ObjectKind::Container, self.containers)?,
-            networks: take(ObjectKind::Network, self.networks)?,
-            volumes: take(ObjectKind::Volume, self.volumes)?,
-            // An image may have several references: its place, and not its description, says by which it was found.
-            images: if of_images.len() == self.images.len() {
-                self.images.into_iter().zip(of_images).collect()
-            } else {
-                let one = |image: String| Ok((image.clone(), ask(ObjectKind::Image, &image)?));
-                self.images.into_iter().map(one).collect::<Result<_, E>>()?
-            },
-            agent: expected.agent.clone(),
-            seal: expected.seal.clone(),
-            network: expected.network.clone(),
-        })
-    }
-}
-
-/// Returns true for a description of this kind.
-fn is_of(kind: ObjectKind, object: &Value) -> bool {
-    let key = match kind {
-        ObjectKind::Container => "HostConfig",
-        ObjectKind::Network => "Internal",
-        ObjectKind::Volume => "Mountpoint",
-        ObjectKind::Image => "RootFS",
-    };
-    !object[key].is_null()
-}
-
-impl Facts {
-    /// Sorts descriptions. Those that are missing do not exist.
-    #[cfg(test)]
-    pub(crate) fn sorted(described: Vec<Value>, expected: &Expected) -> Self {
-        let nothing = |_, _: &str| Ok::<_, std::convert::Infallible>(Value::Null);
-        match Wanted::of(expected).sort(described, expected, nothing) {
-            Ok(facts) => facts,
-            Err(never) => match never {},
-        }
-    }
-
-    pub(crate) fn container(&self, name: &str) -> &Value {
-        self.containers.get(name).unwrap_or(&Value::Null)
-    }
-
-    pub(crate) fn network(&self, name: &str) -> &Value {
-        self.networks.get(name).unwrap_or(&Value::Null)
-    }
-
-    pub(crate) fn volume(&self, name: &str) -> &Value {
-        self.volumes.get(name).unwrap_or(&Value::Null)
-    }
-
-    pub(crate) fn image(&self, reference: &str) -> &Value {
-        self.images.get(reference).unwrap_or(&Value::Null)
-    }
-
-    /// Returns the addresses of the containers on the agent's network, without the seal's.
-    pub(crate) fn addresses(&self) -> BTreeSet<String> {
-        let containers = self.network(&self.network)["Containers"].as_object().into_iter().flatten();
-        let own = self.container(&self.seal)["Id"].as_str();
-        let others = containers.filter(|(id, _)| Some(id.as_str()) != own);
-        let address = |container: &Value| Some(container["IPv4Address"].as_str()?.split('/').next()?.to_owned());
-        others.filter_map(|(_, container)| address(container)).collect()
-    }
-}
 
 /// Compares the descriptions with what the document promises.
 pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Vec<Probe> {
@@ -276,25 +143,10 @@ fn store(facts: &Facts, expected: &Expected) -> Probe {
     Probe::of(PROTECTION, &problems, format!("{} volumes in memory, and no file of the host", expected.stored.len()))
 }
 
-/// Returns an object's name. The engine writes that of a container after a slash.
-fn name(object: &Value) -> &str {
-    text(&object["Name"]).trim_start_matches('/')
-}
-
-pub(crate) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-pub(crate) fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-pub(crate) fn keys(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_object().into_iter().flatten().map(|(key, _)| key.as_str())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;

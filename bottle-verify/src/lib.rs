@@ -10,6 +10,7 @@
 mod compare;
 mod engine;
 mod expected;
+mod facts;
 mod inside;
 mod planned;
 mod report;
@@ -82,7 +83,7 @@ pub fn verify_prepared(
         let seal = scope.spawn(|| rules::read(engine, &expected.seal));
         let outlet = expected.outlet.as_ref();
         let outlet = outlet.map(|outlet| (outlet, scope.spawn(|| rules::read(engine, &outlet.container))));
-        let facts = engine::facts(engine, expected);
+        let facts = facts::facts(engine, expected);
         (facts, join(seal), outlet.map(|(outlet, rules)| (outlet, join(rules))), join(inside))
     });
     let facts = facts?;

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use gix_config::file::Metadata;
 
 use crate::git_config::names_no_program;
-use crate::guard::{read, refusal};
+use crate::read::{read, refusal};
 
 /// Most configurations that are read, and the longest chain of includes. Git ends at 10.
 const MAX_FILES: usize = 200;

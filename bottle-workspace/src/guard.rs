@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read};
+use std::io::{self, BufWriter};
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use crate::index::submodules;
 use crate::nested::Nested;
 use crate::pack::{Packing, WorkspaceError};
 use crate::places;
+use crate::read::{read, refusal};
 use crate::review::Before;
 
 /// Largest index in bytes that is read. One of a million files has 100 MB.
@@ -42,7 +43,7 @@ pub fn check(plan: &WorkspacePlan, user: &UserGit) -> Result<(), String> {
 ///
 /// In the place of `.git`, the agent gets a copy with a reduced configuration, which is created below `dir`. A workspace without
 /// a repository gets an empty `.git` directory, which is the mount point; [`leave`](crate::leave) removes it again. `dir` also
-/// receives a record of what the workspace has now. Read-only become nested repositories, files of editors, and the files that
+/// receives a record of what the workspace has now. Nested repositories and files of editors become read-only, and so do the files that
 /// a configuration of git names: of the repositories and of the user, with what they include.
 ///
 /// # Errors
@@ -222,10 +223,6 @@ fn hidden(below: &Path) -> &Path {
     if first.to_string_lossy().starts_with('.') { first } else { below }
 }
 
-pub(crate) fn refusal(problem: &str) -> String {
-    format!("{problem}; accepted with `mode: bind-rw`: a workspace without it; `mode: copy` works with any")
-}
-
 /// Returns the kind of `.git` in a directory. A directory that is no repository counts as none.
 fn kind(dir: &Path) -> Result<Git, String> {
     let git = dir.join(".git");
@@ -262,21 +259,4 @@ fn named_by(file: &Path) -> Result<PathBuf, String> {
 fn common_dir(git_dir: &Path) -> PathBuf {
     let named = fs::read_to_string(git_dir.join("commondir")).unwrap_or_default();
     fs::canonicalize(git_dir.join(named.trim())).unwrap_or_else(|_| git_dir.to_owned())
-}
-
-/// Reads a file, `None` if it does not exist.
-pub(crate) fn read(path: &Path, largest: u64) -> Result<Option<Vec<u8>>, String> {
-    let mut content = Vec::new();
-    // A pipe would be waited for, and a device has no end.
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        return Ok(None);
-    }
-    match File::open(path).and_then(|file| file.take(largest + 1).read_to_end(&mut content)) {
-        Ok(length) if length as u64 > largest => {
-            Err(format!("has a `{}` of more than {} MiB", path.display(), largest >> 20))
-        }
-        Ok(_) => Ok(Some(content)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(format!("has a `{}` that cannot be read: {error}", path.display())),
-    }
 }

@@ -14,6 +14,7 @@ mod nested;
 mod pack;
 mod patch;
 mod places;
+mod read;
 mod repository;
 mod review;
 mod stream;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ignore::{DirEntry, WalkBuilder};
 
-use crate::guard::refusal;
+use crate::read::refusal;
 use crate::repository::is_repository;
 
 /// Files and directories that editors and shells of the host take commands from.
@@ -16,7 +16,7 @@ const EDITORS: &[&str] = &[".envrc", ".idea", ".vscode"];
 const MAX_ENTRIES: usize = 2_000_000;
 const LONGEST_SEARCH: Duration = Duration::from_secs(30);
 
-/// What is below a workspace, relative to it.
+/// Repositories and files of editors below a workspace, relative to it.
 #[derive(Debug, Default)]
 pub(crate) struct Nested {
     /// The `.git` of each nested repository, linked worktree or submodule, and each bare repository.

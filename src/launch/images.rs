@@ -55,34 +55,11 @@ pub(super) fn build(launch: &Launch<'_>) -> Result<Images, LaunchCause> {
         WorkspaceMode::Copy => derive(launch, &base.reference)?,
         WorkspaceMode::Bind | WorkspaceMode::BindRw | WorkspaceMode::None => base.reference,
     };
-    let agent_volumes = volumes(launch, &agent)?;
+    let described = launch.engine().inspect(ObjectKind::Image, agent.as_str())?.unwrap_or_default();
+    let (what, path) = ("the agent's image".into(), agent.as_str().into());
+    let agent_volumes = agent::volumes(&described, plan.workspace.target.as_str())
+        .map_err(|problem| LaunchCause::Unusable { what, path, problem })?;
     Ok(Images { agent, agent_volumes, workspace_mounts: protect(launch)?, seal: seal.facts(launch)?, sidecars })
-}
-
-/// Returns the paths that the agent's image declares with `VOLUME`, unless the engine has yet to pull it. A launch is refused if one of them holds the agent's home or
-/// its workspace, because the image's files there would be hidden.
-fn volumes(launch: &Launch<'_>, image: &ImageRef) -> Result<Vec<String>, LaunchCause> {
-    let described = launch.engine().inspect(ObjectKind::Image, image.as_str())?.unwrap_or_default();
-    let declared = described["Config"]["Volumes"].as_object().into_iter().flatten().map(|(path, _)| path.clone());
-    let mut declared: Vec<String> = declared.collect();
-    declared.sort_unstable();
-    let used = [agent::HOME, launch.plan.workspace.target.as_str()];
-    let is_odd = |path: &&String| {
-        !path.starts_with('/')
-            || path.contains([':', ',', '\n'])
-            || used.iter().any(|used| Path::new(used).starts_with(path))
-    };
-    match declared.iter().find(is_odd) {
-        None => Ok(declared),
-        Some(path) => Err(LaunchCause::Unusable {
-            what: "the agent's image".into(),
-            path: image.as_str().into(),
-            problem: format!(
-                "declares the volume `{path}`, whose files no limit counts; accepted: an image without `VOLUME` for the \
-                 agent's home and workspace"
-            ),
-        }),
-    }
 }
 
 /// Keeps the host's git and editors from the commands of an agent that may write the workspace.

@@ -351,7 +351,8 @@ fn an_object_that_is_not_there_is_named() {
         let mut described = described();
         described.as_array_mut().unwrap().remove(index);
         let problems = problems(&described, &document(), &[]);
-        let is_told = |(of, problem): &(&str, String)| *of == SETTINGS && *problem == format!("`{told}` is not there");
+        let is_told =
+            |(of, problem): &(&str, String)| *of == SETTINGS && *problem == format!("`{told}` does not exist");
         assert!(problems.iter().any(is_told), "{problems:?}");
     }
     let nothing = problems(&json!([]), &document(), &[]);

@@ -124,7 +124,7 @@ async def _post(address: tuple[str, int], body: bytes) -> str | None:
 
 
 async def _answer(reader: asyncio.StreamReader) -> str | None:
-    """Reads server-sent events up to the first that says what became of the proposal."""
+    """Reads server-sent events up to the first that says whether the proposal is queued."""
     answer = b""
     while len(answer) < _ANSWER_LIMIT and (piece := await reader.read(_ANSWER_LIMIT)):
         answer += piece
