@@ -177,7 +177,7 @@ impl Differences<'_> {
         }
         self.host(planned, &found["HostConfig"], usual);
         self.mounts(planned, found, facts.image(planned.image()));
-        self.attachments(planned, found);
+        self.attachments(planned, found, facts);
         self.image(planned, found, facts.image(planned.image()));
         self.config(planned, &found["Config"], &facts.image(planned.image())["Config"], of_client);
         for (label, value) in &planned.labels {
@@ -253,14 +253,15 @@ impl Differences<'_> {
     }
 
     /// Compares the networks that a container is attached to.
-    fn attachments(&mut self, planned: &Container, found: &Value) {
+    fn attachments(&mut self, planned: &Container, found: &Value, facts: &Facts) {
         let of = format!("`{}`", planned.name);
         let mode = text(&found["HostConfig"]["NetworkMode"]);
         let is_planned = match &planned.mode {
             // Compared with the times at which both were started.
             Some(Mode::Joins(_)) => true,
             Some(Mode::Named(named)) => mode == named,
-            None => planned.networks.iter().any(|it| it.network == mode),
+            // Compose attaches to an external network by its id.
+            None => planned.networks.iter().any(|it| it.network == mode || facts.network(&it.network)["Id"] == mode),
         };
         if !is_planned {
             let asked = match &planned.mode {

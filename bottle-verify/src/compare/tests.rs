@@ -403,3 +403,11 @@ fn an_image_keeps_its_id_when_its_reference_moves() {
     let read: Expected = serde_json::from_str(&serde_json::to_string(&expected).unwrap()).unwrap();
     assert_eq!(read, expected);
 }
+
+/// Compose attaches a container to a network that it did not create by the network's id.
+#[test]
+fn an_external_network_is_known_by_its_id() {
+    let id = described().pointer(&format!("{INTERNAL_NETWORK}/Id")).unwrap().clone();
+    let by_id = changed(described(), &format!("{SEAL}/HostConfig/NetworkMode"), id);
+    assert_eq!(problems(&by_id, &document(), &[]), []);
+}
