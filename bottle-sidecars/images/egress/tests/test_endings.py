@@ -23,7 +23,8 @@ class EndingsTest(unittest.TestCase):
             ends.look(99.9)
             emit.assert_not_called()
             ends.look(100)
-            emit.assert_called_once_with("approval-ended", outcome="done", host="a.test", id="p1", until=100, once=False)
+            ended = {"outcome": "done", "host": "a.test", "id": "p1", "until": 100, "once": False}
+            emit.assert_called_once_with("approval-ended", **ended)
             # The host removes what has ended, and gives one host to the bottle for good.
             current[0] = table(once)
             self.assertIsNone(current[0].refuses("b.test", 101, spent))

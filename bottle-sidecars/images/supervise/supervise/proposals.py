@@ -176,11 +176,12 @@ class Queue:
         self._audit.close()
 
     def _log(self, event: str, data: dict[str, Any], shown: dict[str, Any] | None = None) -> None:
-        # The chained log is the evidence. The line is for whoever follows the output of all sidecars; `shown` is only there,
-        # since the chain has the hash of the file that it comes from.
+        # The chained log is the evidence. The line is for whoever follows the output of all sidecars. Only the line has
+        # `shown`, since the chain has the hash of the file that it comes from.
         self._audit.append(event, data)
         outcome, reason = _told(event, data)
-        line = audit_line.encode("supervise", event, outcome=outcome, reason=reason, **{"slug": self._slug, **data, **(shown or {})})
+        fields = {"slug": self._slug, **data, **(shown or {})}
+        line = audit_line.encode("supervise", event, outcome=outcome, reason=reason, **fields)
         with contextlib.suppress(OSError):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
