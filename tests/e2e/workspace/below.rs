@@ -111,6 +111,7 @@ fn git_on_the_host_runs_nothing_of_an_agent_that_is_below_the_root_or_named_by_a
     let environment = own.environment().filter(|(name, _)| name != "XDG_CONFIG_HOME" && name != "GIT_CONFIG_GLOBAL");
     let person = Host::new(facts, environment.collect::<Vec<_>>());
     let bottle = lab.options().with_host(person).launch(lab.plan(&workspace.manifest(), "")).unwrap();
+    lab.outside.connect(&bottle.names().egress_network());
     identify(&bottle);
     let place = workspace.path.display().to_string();
 
