@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bottle_plan::manifest::{Runtime, WorkspaceMode};
 use bottle_plan::plan::PromptMode;
-use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name};
+use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name, UserIds};
 
 use crate::document::{Bind, Condition, Dependency, Mount, PullPolicy, Service, Variable};
 use crate::sidecar::{AgentAccess, NO_NEW_PRIVILEGES, STOP_GRACE, bounded_logging, labels};
@@ -105,7 +105,7 @@ const VOLUME: &str = "rw,exec,nosuid,nodev,mode=1777,size=1024m";
 /// Returns the mount in the place of a `VOLUME`. It belongs to the agent, because a directory that the image has there keeps its
 /// mode, and may be writable by its owner alone.
 fn in_memory(plan: &BottlePlan, path: &str) -> String {
-    let (uid, gid) = plan.images.agent.user.map_or((1000, 1000), |user| (user.uid, user.gid));
+    let UserIds { uid, gid } = plan.agent_user();
     format!("{path}:{VOLUME},uid={uid},gid={gid}")
 }
 
@@ -165,7 +165,7 @@ fn volumes(plan: &ResolvedPlan, access: &[AgentAccess]) -> Vec<Mount> {
 mod tests {
     use std::fmt::Write as _;
 
-    use bottle_plan::{HostFacts, Manifest, PlanRequest, UserIds};
+    use bottle_plan::{HostFacts, Manifest, PlanRequest};
 
     use super::*;
 

@@ -57,7 +57,7 @@ pub(crate) fn seal_service(plan: &ResolvedPlan, access: &[(&str, &AgentAccess)])
 /// An argument is `<service>:<port>`, or `<service>:<port>:<connections>` if the number of connections is limited. A
 /// service without an open port is given by its name alone.
 ///
-/// Where the subnet is known, [`ComposeFile::with_addresses`](crate::ComposeFile::with_addresses) replaces the names. Elsewhere
+/// [`ComposeFile::with_addresses`](crate::ComposeFile::with_addresses) replaces the names if the subnet is known. Otherwise,
 /// a sidecar that the engine restarts gets the lowest free address of the network. After two restarts at once that may
 /// be the other sidecar's old address. The program therefore opens each port at the address of every service in its
 /// arguments. The renderer refuses an open port that is also a closed proxy's.

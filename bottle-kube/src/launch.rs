@@ -15,7 +15,6 @@ use bottle_lifecycle::Owner;
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service, UserIds};
 use bottle_provision::unprivileged;
-use bottle_sidecars::agent;
 use bottle_workspace::pack;
 use serde_json::{Value, json};
 
@@ -338,7 +337,7 @@ impl Launch<'_> {
         if plan.workspace.mode == WorkspaceMode::Copy {
             self.step("copy the workspace", || {
                 let mut tar = Vec::new();
-                pack(&plan.workspace, agent::user(plan), &mut tar)?;
+                pack(&plan.workspace, plan.agent_user(), &mut tar)?;
                 // The names in the stream begin at the root.
                 let target = plan.workspace.target.as_str();
                 let depth = target.split('/').filter(|part| !part.is_empty()).count();

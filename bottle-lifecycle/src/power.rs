@@ -46,8 +46,9 @@ impl Bottle {
     /// # Errors
     ///
     /// [`BottleError::NotStarted`] when it is paused, a container was removed, the journal is lost, its certificate authorities
-    /// have expired (seven days after the launch, or `tls.lifetime`), or the bottle is being stopped or started already; [`BottleError::Credentials`] when a credential cannot be read, before anything is started;
-    /// [`BottleError::Verify`] when a protection is missing.
+    /// have expired (`tls.lifetime` after the launch, by default seven days), or the bottle is being stopped or started already;
+    /// [`BottleError::Credentials`] when a credential cannot be read, before anything is started; [`BottleError::Verify`] when
+    /// a protection is missing.
     pub fn start(&self) -> Result<(), BottleError> {
         let restart = self.restart()?;
         let _alone = self.alone()?;

@@ -79,7 +79,7 @@ impl SecretSource for FileSource {
 }
 
 /// A command of this host that prints the value, such as `gcloud auth print-access-token`. A line end after it is removed.
-/// What it printed is in no error, since it may hold the value.
+/// No error shows its output, which may hold the value.
 #[derive(Debug, Clone)]
 pub struct CommandSource {
     backend: Arc<dyn Backend>,

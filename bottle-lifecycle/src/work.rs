@@ -115,7 +115,8 @@ impl Bottle {
     /// As [`changes`](Bottle::changes), and when the directory is not empty or cannot be written. It is then empty again.
     pub fn export(&self, into: &Path) -> Result<Exported, BottleError> {
         // What changes meanwhile counts as not taken out.
-        let (_, now) = self.trees(&self.engine, &self.limits)?;
+        open(self.packed())?;
+        let now = self.stream(&self.engine, &self.limits, |tar| Tree::read(tar, &self.limits))?;
         let exported = self.stream(&self.engine, &self.limits, |tar| export(tar, into, &self.limits))?;
         self.remember(now);
         Ok(exported)

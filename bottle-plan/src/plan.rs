@@ -458,6 +458,12 @@ impl BottlePlan {
         self.egress.as_ref().is_some_and(|egress| egress.mode == EgressMode::Learn)
     }
 
+    /// Returns the user that the agent runs as in a built image: the launcher's own user, so that files written to a bound
+    /// workspace belong to the launcher. If the launcher is root, it is 1000.
+    pub fn agent_user(&self) -> UserIds {
+        self.images.agent.user.unwrap_or(UserIds { uid: 1000, gid: 1000 })
+    }
+
     /// Returns the maximum number of the agent's processes and threads. Default: 4096.
     pub fn agent_pids(&self) -> u32 {
         self.limits.agent.pids.unwrap_or(4096)

@@ -1,5 +1,5 @@
 //! Bottles of one plan that are launched ahead of time. [`Pool`] keeps some of them sealed and verified, without a workspace,
-//! a prompt and credentials. [`Pool::take`] verifies one again and fills it in, which takes a fraction of a second, and hands it out.
+//! a prompt and credentials. [`Pool::take`] verifies one again, fills it in, and hands it out.
 //!
 //! ```no_run
 //! use bottle::prelude::*;

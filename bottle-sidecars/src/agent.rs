@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bottle_plan::{BottlePlan, UserIds};
+use bottle_plan::BottlePlan;
 use serde_json::Value;
 
 use crate::{BuildContext, ContextFile};
@@ -22,12 +22,6 @@ pub const USER: &str = bottle_compose::AGENT_USER;
 /// The agent's home directory.
 pub const HOME: &str = "/home/agent";
 
-/// Returns the user that the agent runs as in a built image: the launcher's own user, so that files written to a bound
-/// workspace belong to the launcher. If the launcher is root, it is 1000.
-pub fn user(plan: &BottlePlan) -> UserIds {
-    plan.images.agent.user.unwrap_or(UserIds { uid: 1000, gid: 1000 })
-}
-
 /// Returns the build arguments of the agent's image.
 pub fn build_args(plan: &BottlePlan) -> BTreeMap<String, String> {
     let image = &plan.images.agent;
@@ -35,8 +29,8 @@ pub fn build_args(plan: &BottlePlan) -> BTreeMap<String, String> {
     let version = |version: &Option<bottle_plan::value::NpmVersion>| version.as_ref().map(ToString::to_string);
     let ours = [
         ("BASE", plan.images.base.to_string()),
-        ("AGENT_UID", user(plan).uid.to_string()),
-        ("AGENT_GID", user(plan).gid.to_string()),
+        ("AGENT_UID", plan.agent_user().uid.to_string()),
+        ("AGENT_GID", plan.agent_user().gid.to_string()),
         ("EXTRA_PACKAGES", packages.join(" ")),
         ("CLAUDE_CODE_VERSION", version(&image.claude_code).unwrap_or_default()),
         ("CODEX_VERSION", version(&image.codex).unwrap_or_default()),

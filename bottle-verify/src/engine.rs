@@ -90,10 +90,7 @@ fn credentials(facts: &Facts, expected: &Expected) -> Probe {
     }
     let mut problems = Vec::new();
     for (volume, owner) in &expected.credentials {
-        let described = facts.volume(volume);
-        if described["Driver"] != "local" || described["Options"]["type"] != "tmpfs" {
-            problems.push(format!("the volume `{volume}` is not in memory"));
-        }
+        problems.extend(not_in_memory(facts, volume));
         let mut writers = Vec::new();
         for container in facts.containers.values() {
             let mounts = list(&container["Mounts"]).filter(|mount| text(&mount["Name"]) == volume);
@@ -112,15 +109,19 @@ fn credentials(facts: &Facts, expected: &Expected) -> Probe {
     Probe::of(PROTECTION, &problems, format!("{} volumes in memory, each of one sidecar", expected.credentials.len()))
 }
 
+/// Returns the problem of a volume that is on the disk, or does not exist.
+fn not_in_memory(facts: &Facts, volume: &str) -> Option<String> {
+    let described = facts.volume(volume);
+    let is_in_memory = described["Driver"] == "local" && described["Options"]["type"] == "tmpfs";
+    (!is_in_memory).then(|| format!("the volume `{volume}` is not in memory"))
+}
+
 /// Compares the mounts of the store's volumes. A container that only reads mounts its own files, never the whole volume.
 fn store(facts: &Facts, expected: &Expected) -> Probe {
     const PROTECTION: &str = "store";
     let mut problems = Vec::new();
     for (volume, writers) in &expected.stored {
-        let described = facts.volume(volume);
-        if described["Driver"] != "local" || described["Options"]["type"] != "tmpfs" {
-            problems.push(format!("the volume `{volume}` is not in memory"));
-        }
+        problems.extend(not_in_memory(facts, volume));
         for container in facts.containers.values() {
             let own = name(container);
             let is_writer = writers.iter().any(|writer| writer == own);

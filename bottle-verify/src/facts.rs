@@ -21,15 +21,6 @@ pub(crate) struct Facts {
     pub(crate) network: String,
 }
 
-/// Asks the engine, in one query: most of a query's time is its client's start.
-pub(crate) fn facts(engine: &Engine, expected: &Expected) -> Result<Facts, EngineError> {
-    let wanted = Wanted::of(expected);
-    let names: BTreeSet<&String> = wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
-    let all = names.into_iter().chain(&wanted.images).map(String::as_str);
-    let found = engine.inspect_any(all)?;
-    wanted.sort(found, expected, |kind, name| Ok(engine.inspect(kind, name)?.unwrap_or_default()))
-}
-
 /// Names of the objects that the engine is asked for.
 struct Wanted {
     containers: BTreeSet<String>,
@@ -103,6 +94,16 @@ fn is_of(kind: ObjectKind, object: &Value) -> bool {
 }
 
 impl Facts {
+    /// Asks the engine, in one query: most of a query's time is its client's start.
+    pub(crate) fn of(engine: &Engine, expected: &Expected) -> Result<Self, EngineError> {
+        let wanted = Wanted::of(expected);
+        let names: BTreeSet<&String> =
+            wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
+        let all = names.into_iter().chain(&wanted.images).map(String::as_str);
+        let found = engine.inspect_any(all)?;
+        wanted.sort(found, expected, |kind, name| Ok(engine.inspect(kind, name)?.unwrap_or_default()))
+    }
+
     /// Sorts descriptions. Those that are missing do not exist.
     #[cfg(test)]
     pub(crate) fn sorted(described: Vec<Value>, expected: &Expected) -> Self {

@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use bottle_engine::Engine;
 
+use facts::Facts;
 use inside::Waiting;
 
 pub use expected::Expected;
@@ -83,7 +84,7 @@ pub fn verify_prepared(
         let seal = scope.spawn(|| rules::read(engine, &expected.seal));
         let outlet = expected.outlet.as_ref();
         let outlet = outlet.map(|outlet| (outlet, scope.spawn(|| rules::read(engine, &outlet.container))));
-        let facts = facts::facts(engine, expected);
+        let facts = Facts::of(engine, expected);
         (facts, join(seal), outlet.map(|(outlet, rules)| (outlet, join(rules))), join(inside))
     });
     let facts = facts?;

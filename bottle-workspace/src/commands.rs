@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 10;
 /// Largest configuration in bytes that is read.
 const LARGEST_CONFIG: u64 = 4 << 20;
 
-/// Sections in which every value is a command, and their keys. A `*` stands for any key.
+/// Keys whose value is a command, by section. A `*` stands for any key.
 const PROGRAMS: &[(&str, &[&str])] = &[
     ("alias", &["*"]),
     ("core", &["alternaterefscommand", "askpass", "editor", "fsmonitor", "gitproxy", "pager", "sshcommand"]),

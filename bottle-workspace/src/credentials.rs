@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use memchr::memmem;
 
@@ -182,22 +183,23 @@ impl Names {
 
     /// Returns true if a file of this path, relative to the workspace, usually holds credentials.
     pub(super) fn has(&self, path: &Path) -> bool {
-        if self.files.matched(path, false).is_ignore() {
-            return true;
-        }
-        let is_example = self.files.matched(path, false).is_whitelist();
         let mut above = path.ancestors().skip(1).filter(|directory| !directory.as_os_str().is_empty());
-        !is_example && above.any(|directory| self.directories.matched(directory, true).is_ignore())
+        match self.files.matched(path, false) {
+            Match::Ignore(_) => true,
+            Match::Whitelist(_) => false,
+            Match::None => above.any(|directory| self.directories.matched(directory, true).is_ignore()),
+        }
     }
 }
 
-/// Returns true if the beginning of a file has a private key: of PEM, OpenSSH or PGP with its body, or of age. The source of
-/// a program is not searched.
-pub(super) fn has_private_key(path: &Path, start: &[u8]) -> bool {
+/// Returns true for a name that is the source of a program, which is not searched for keys.
+pub(super) fn is_source(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    if SOURCE.contains(&extension.as_str()) {
-        return false;
-    }
+    SOURCE.contains(&extension.as_str())
+}
+
+/// Returns true if the beginning of a file has a private key: of PEM, OpenSSH or PGP with its body, or of age.
+pub(super) fn has_private_key(start: &[u8]) -> bool {
     let follows =
         |at: usize, most: usize| start.get(at..).map(|rest| &rest[..rest.len().min(most)]).unwrap_or_default();
     let is_armored = memmem::find_iter(start, "-----BEGIN ").any(|at| {
@@ -345,7 +347,7 @@ mod tests {
     fn private_keys_are_found_in_the_content() {
         let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7";
         let key = |label: &str, between: &str| format!("-----BEGIN {label}-----{between}{body}");
-        let found = |name: &str, text: &str| has_private_key(Path::new(name), text.as_bytes());
+        let found = |name: &str, text: &str| !is_source(Path::new(name)) && has_private_key(text.as_bytes());
         for label in
             ["PRIVATE KEY", "RSA PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "PGP PRIVATE KEY BLOCK"]
         {

@@ -43,8 +43,8 @@ pub fn check(plan: &WorkspacePlan, user: &UserGit) -> Result<(), String> {
 ///
 /// In the place of `.git`, the agent gets a copy with a reduced configuration, which is created below `dir`. A workspace without
 /// a repository gets an empty `.git` directory, which is the mount point; [`leave`](crate::leave) removes it again. `dir` also
-/// receives a record of what the workspace has now. Nested repositories and files of editors become read-only, and so do the files that
-/// a configuration of git names: of the repositories and of the user, with what they include.
+/// receives a record of what the workspace has now. Nested repositories and files of editors become read-only. So do the files
+/// that a git configuration of a repository or of the user names, also one that is included.
 ///
 /// # Errors
 ///

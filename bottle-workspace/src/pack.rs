@@ -216,8 +216,13 @@ impl<'a, W: Write> Packing<'a, W> {
         }
         let kind = self.repositories.kind(relative);
         if !self.include && !matches!(kind, Kind::Data | Kind::Log) {
-            let start = source.start(credentials::SEARCHED).map_err(unreadable)?;
-            if self.names.has(relative) || credentials::has_private_key(relative, &start) {
+            let has_key = || {
+                let start = source.start(credentials::SEARCHED)?;
+                io::Result::Ok(credentials::has_private_key(&start))
+            };
+            // Most files are source, of which nothing is read here.
+            let is_searched = !credentials::is_source(relative);
+            if self.names.has(relative) || is_searched && has_key().map_err(unreadable)? {
                 self.packed.credential_files.insert(relative.to_owned());
                 return Ok(());
             }

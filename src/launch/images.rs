@@ -72,7 +72,7 @@ fn protect(launch: &Launch<'_>) -> Result<Vec<WorkspaceMount>, LaunchCause> {
     make_dir(&dir, 0o700)?;
     launch.guard.record(Undo::LeaveWorkspace { source: workspace.source.clone() })?;
     let user = launch.bottles.host.user_git();
-    Ok(workspace::protect(workspace, agent::user(&launch.plan), &dir, &user)?)
+    Ok(workspace::protect(workspace, launch.plan.agent_user(), &dir, &user)?)
 }
 
 /// Keeps a prune of this state root away from the images for as long as the lock is held.
@@ -215,7 +215,7 @@ fn derive(launch: &Launch<'_>, base: &ImageRef) -> Result<ImageRef, LaunchCause>
 /// Returns the owner of the workspace's files: the known user of a built image, or the result of `id` in a ready one.
 fn owner(launch: &Launch<'_>, image: &ImageRef) -> Result<UserIds, LaunchCause> {
     if !launch.plan.images.ready.contains_key(&Service::Agent) {
-        return Ok(agent::user(&launch.plan));
+        return Ok(launch.plan.agent_user());
     }
     let script = format!("id -u {0} && id -g {0}", agent::USER);
     let output = launch.engine().run_once(image.as_str(), &Exec::new(["sh", "-c", &script]))?;

@@ -112,7 +112,7 @@ impl Bottle<'_> {
     fn agent_pod(&self, service: &Service, files: &[File]) -> Object {
         let name = Name::Agent.as_str();
         let plan = self.plan.plan();
-        let mut pod = Parts::of(self, name, service, files, agent::user(plan));
+        let mut pod = Parts::of(self, name, service, files, plan.agent_user());
         let main = &mut pod.main;
         main.command = ["sh", "-c", IDLE].map(String::from).into();
         main.args = Vec::new();
