@@ -14,6 +14,7 @@
 //! | `runtime: runsc` | runtime class |
 //! | root in the agent's container | none: an init container makes the bundle of certificates, and git reads its rules by `GIT_CONFIG_SYSTEM` |
 //! | files that an approval changes | a container of each Pod, the keeper, which alone can write them |
+//! | `limits.time` | `activeDeadlineSeconds` of the agent's Pod, which counts from its start. Its files end with it |
 //! | limit on processes | none: the kubelet has one for all Pods (`podPidsLimit`) |
 //! | limit on connections to pipelock | none: a policy does not count |
 //!
@@ -29,7 +30,7 @@ mod options;
 mod render;
 mod yaml;
 
-pub use gate::COMPLETE;
+pub use gate::{COMPLETE, RECEIVER};
 pub use options::KubeOptions;
 pub use render::{Content, Delivery, FILES, File, GATE, KEEPER, MAIN, Manifests, RenderError, STATE, VERIFY, render};
 pub use yaml::to_yaml;

@@ -61,6 +61,9 @@ pub struct PodSpec {
     pub enable_service_links: bool,
     /// Restart policy of the containers.
     pub restart_policy: &'static str,
+    /// Seconds from the start of the Pod until the kubelet ends it. `None`: it is not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_deadline_seconds: Option<u64>,
     /// Seconds between SIGTERM and SIGKILL.
     pub termination_grace_period_seconds: u32,
     /// Source of the resolver's configuration.

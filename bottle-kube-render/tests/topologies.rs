@@ -218,3 +218,16 @@ fn a_pod_without_the_address_of_a_service_is_an_error() {
     let manifests = manifests(&plan, &KubeOptions::default(), Delivery::HandOver).unwrap();
     insta::assert_snapshot!(manifests.pods(&BTreeMap::new()).unwrap_err(), @"render the Pods: Service `pipelock` has no address");
 }
+
+#[test]
+fn a_limit_of_time_is_the_deadline_of_the_agents_pod_alone() {
+    let full = fullest();
+    let (mut bottle, facts) = (full.plan().clone(), full.launch().clone());
+    bottle.limits.time = Some("90m".parse().unwrap());
+    let objects = objects(&bottle.resolve(facts).unwrap(), &KubeOptions::default(), Delivery::HandOver);
+    let deadlines = objects
+        .iter()
+        .filter(|object| object["kind"] == "Pod")
+        .filter_map(|pod| Some((pod["metadata"]["name"].as_str()?, pod["spec"]["activeDeadlineSeconds"].as_u64()?)));
+    assert_eq!(deadlines.collect::<Vec<_>>(), [("agent", 5400)]);
+}

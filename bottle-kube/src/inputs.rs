@@ -37,6 +37,10 @@ impl KubeInputs {
                 "{key}: a bottle on a cluster reads no environment file; accepted: `env`"
             )));
         }
+        if plan.limits.idle.is_some() {
+            let key = plan.bottle_key("limits.idle");
+            return Err(KubeError::input(format!("{key}: a cluster pauses no container; accepted: `limits.time`")));
+        }
         for wanted in plan.wanted_variables() {
             let problem = || {
                 KubeError::input(format!(

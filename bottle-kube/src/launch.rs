@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bottle_compose::{Sidecar, agent_argv};
 use bottle_exec::{Event, Observer, Stdin, chain, step};
-use bottle_kube_render::{Delivery, FILES, GATE, KubeOptions, MAIN, Manifests, VERIFY, render};
+use bottle_kube_render::{Delivery, FILES, GATE, KubeOptions, MAIN, Manifests, RECEIVER, VERIFY, render};
 use bottle_lifecycle::Owner;
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service, UserIds};
@@ -493,9 +493,10 @@ impl Launch<'_> {
     fn hand_over(&self, pod: &str) -> Result<(), KubeError> {
         let archive = self.material.archive(pod, self.manifests.files(), self.inputs)?;
         let target = Target { namespace: self.manifests.namespace(), pod, container: GATE };
-        let argv =
-            ["tar", "--extract", "--no-same-owner", "--preserve-permissions", "--file", "-", "--directory", FILES];
-        let argv = argv.map(String::from);
+        let script = format!(
+            "echo $$ >{FILES}/{RECEIVER}; exec tar --extract --no-same-owner --preserve-permissions --file - --directory {FILES}"
+        );
+        let argv = ["sh", "-c", &script].map(String::from);
         let output = self.cluster().exec(&target, &argv, Stdin::Bytes(archive), HAND_OVER)?;
         crate::bottle::succeed(&argv, output).map(drop)
     }

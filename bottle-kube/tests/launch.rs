@@ -266,5 +266,6 @@ fn what_a_cluster_cannot_have_is_refused_before_anything_is_created() {
         KubeInputs::read(&plans::plan(&Manifest::parse(&text).unwrap()), |_| None).unwrap_err().to_string()
     };
     insta::assert_snapshot!(read("env_file: agent.env"), @"prepare the launch: bottles.dev.env_file: a bottle on a cluster reads no environment file; accepted: `env`");
+    insta::assert_snapshot!(read("limits: {idle: 5m}"), @"prepare the launch: bottles.dev.limits.idle: a cluster pauses no container; accepted: `limits.time`");
     insta::assert_snapshot!(read("env: {A: {forward: B}}"), @"prepare the launch: bottles.dev.env.A: the variable `B` is not set; the agent's variable `A` forwards it");
 }

@@ -33,8 +33,9 @@ pub const KEEPER: &str = "keeper";
 const TRUST: &str = "/trust";
 
 /// The agent container's command. It reaps the processes that the agent leaves behind. As process 1 without a handler it
-/// ignores every signal of its own Pod, so that no `kill -9 -1` ends the container.
-const IDLE: &str = "while :; do sleep 2147483647 & wait; done";
+/// ignores every signal of its own Pod, so that no `kill -9 -1` ends the container. Without its output, nobody in the container
+/// can write the container's log, which the kubelet bounds only now and then.
+const IDLE: &str = "exec </dev/null >/dev/null 2>&1; while :; do sleep 2147483647 & wait; done";
 
 /// Seconds between SIGTERM and SIGKILL.
 const GRACE: u32 = 2;
@@ -85,6 +86,10 @@ impl Bottle<'_> {
                 pod.main.volume_mounts.extend(slots.map(|file| mount("files", &file.target, &file.target, true)));
             }
             Delivery::HandOver | Delivery::Objects => {}
+        }
+        if name == Name::GitGate.as_str() {
+            // It would listen on interfaces without a default route. A Pod has one interface, and its policy admits the agent.
+            pod.main.env.push(Env::Set(NameValue::new("GIT_GATE_LISTEN_HOST", "0.0.0.0")));
         }
         pod.main.ports = self.ports(name).into_iter().map(|container_port| ContainerPort { container_port }).collect();
         if let Some((_, port)) = self.canary.as_ref().filter(|(service, _)| service == name) {
@@ -315,6 +320,13 @@ impl Parts {
             automount_service_account_token: false,
             enable_service_links: false,
             restart_policy,
+            active_deadline_seconds: bottle
+                .plan
+                .plan()
+                .limits
+                .time
+                .filter(|_| name == Name::Agent.as_str())
+                .map(|time| time.duration().as_secs()),
             // The agent's process 1 ignores SIGTERM.
             termination_grace_period_seconds: if name == Name::Agent.as_str() { 1 } else { GRACE },
             dns_policy: if is_outside { "ClusterFirst" } else { "None" },
