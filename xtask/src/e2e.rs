@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Also run tests on a second engine that is reached over ssh, which takes some ten minutes.
     #[arg(long)]
     remote: bool,
+    /// Leave out the tests that take longest, and those that measure. This is what CI runs.
+    #[arg(long, conflicts_with_all = ["filter", "kubernetes"])]
+    quick: bool,
     /// Run every attack of `tests/attacks` and rewrite `docs/attacks.md`. Otherwise every fourth is run.
     #[arg(long)]
     all_attacks: bool,
@@ -76,12 +79,13 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     let threads = format!("--test-threads={}", if args.kubernetes { 1 } else { args.threads });
     // Others at the same time would be measured as well.
     let measured = MEASURED.iter().copied();
-    let passes: Vec<Vec<&str>> = match filter {
-        Some(_) => vec![vec![&threads]],
-        None => vec![
-            measured.clone().flat_map(|name| ["--skip", name]).chain([threads.as_str()]).collect(),
-            measured.chain(["--test-threads=1"]).collect(),
-        ],
+    let without = |names: &mut dyn Iterator<Item = &'static str>| -> Vec<&str> {
+        names.flat_map(|name| ["--skip", name]).chain([threads.as_str()]).collect()
+    };
+    let passes = match filter {
+        Some(_) => vec![vec![threads.as_str()]],
+        None if args.quick => vec![without(&mut measured.chain(SLOW))],
+        None => vec![without(&mut measured.clone()), measured.chain(["--test-threads=1"]).collect()],
     };
     let deadline = Instant::now() + Duration::from_secs(60 * args.minutes);
     let mut report = Report::default();
@@ -127,6 +131,22 @@ const MEASURED: [&str; 6] = [
     "agents::an_answer_",
     "an_exec_takes_no_longer",
     "a_quick_verification_is_measured",
+];
+
+/// Parts of the names of the tests that `--quick` leaves out: each takes more than some 25 s, and most of what it covers is
+/// covered by a shorter one as well.
+const SLOW: [&str; 11] = [
+    "canaries::every_secret_is_only_where",
+    "egress::renewal::",
+    "git::deploy_keys::a_launcher_killed",
+    "git::refusals::a_push_that_takes_much_more",
+    "git::throughput::",
+    "learn::a_learning_bottle",
+    "lifecycle::crowd::",
+    "lifecycle::forward::a_vite_server",
+    "lifecycle::forward::many_connections",
+    "lifecycle::health::a_restarted_sidecar_is_reached_again",
+    "weakened::a_weakness_of_the_manifest",
 ];
 
 /// Beginning of the names of ignored tests that are the second half of another test, which starts them.
