@@ -1,7 +1,7 @@
 //! Git-gate: fetch and push, refusals, and keys.
 
 mod deploy_keys;
-mod refusals;
+pub(crate) mod refusals;
 mod throughput;
 
 use std::ffi::OsString;
@@ -17,11 +17,11 @@ use bottle::{Bottle, Bottles, Host};
 use bottle_testing::lab::{Lab, OUTSIDE, docker, engine, host, run, sh};
 
 /// The token of the https git host, and the variable that holds it.
-const HTTPS_TOKEN: &str = "https-token-that-the-agent-never-sees";
-const HTTPS_VARIABLE: &str = "E2E_GIT_TOKEN";
+pub(crate) const HTTPS_TOKEN: &str = "https-token-that-the-agent-never-sees";
+pub(crate) const HTTPS_VARIABLE: &str = "E2E_GIT_TOKEN";
 
 /// Returns a lab whose outside host has these repositories and accepts one key, and the path of that key.
-fn lab_with(test: &str, repositories: &str) -> (Lab, PathBuf) {
+pub(crate) fn lab_with(test: &str, repositories: &str) -> (Lab, PathBuf) {
     let repositories = format!("OUTSIDE_REPOS={repositories}");
     let token = format!("OUTSIDE_GIT_TOKEN={HTTPS_TOKEN}");
     let lab = Lab::with_outside(test, &["--env", &repositories, "--env", &token]);
@@ -46,7 +46,7 @@ fn known_host(lab: &Lab, name: &str) -> String {
 }
 
 /// Returns an ssh upstream for a manifest, with additional lines.
-fn ssh_upstream(lab: &Lab, name: &str, key: &Path, more: &str) -> String {
+pub(crate) fn ssh_upstream(lab: &Lab, name: &str, key: &Path, more: &str) -> String {
     format!(
         "    - {{name: {name}, url: \"git@{OUTSIDE}:{name}.git\", identity_file: \"{}\", known_hosts: [\"{}\"]{more}}}\n",
         key.display(),
@@ -54,7 +54,7 @@ fn ssh_upstream(lab: &Lab, name: &str, key: &Path, more: &str) -> String {
     )
 }
 
-fn git_section(upstreams: &str) -> String {
+pub(crate) fn git_section(upstreams: &str) -> String {
     format!("git:\n  user: {{name: The Agent, email: agent@bottle.test}}\n  upstreams:\n{upstreams}")
 }
 
@@ -76,7 +76,7 @@ fn launch(lab: &Lab, manifest: &str) -> Bottle {
 }
 
 /// Returns every ref of an outside repository with its object.
-fn refs(lab: &Lab, repository: &str) -> String {
+pub(crate) fn refs(lab: &Lab, repository: &str) -> String {
     lab.outside.as_git(&format!("git -C {repository}.git for-each-ref --format='%(refname) %(objectname)'"))
 }
 

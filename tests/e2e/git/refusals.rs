@@ -12,7 +12,7 @@ use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, docker, figure, sh}
 
 /// Returns a text that gitleaks reports as a token. It is assembled here, so that no file of this repository contains
 /// it.
-fn secret() -> String {
+pub(crate) fn secret() -> String {
     format!("gh{}_{}", 'p', "R7mZ2kQx9LwT4vB8nYc3HsJ6dFgA1uEoPiX5")
 }
 
