@@ -9,4 +9,4 @@ mod write;
 pub use lock::FileLock;
 pub use private::{PrivateDir, real_path, resolved_path};
 pub use routes::host_networks;
-pub use write::{NewFile, place_directory, rewrite, sync_directory, write};
+pub use write::{NewFile, last_rewrite, place_directory, rewrite, sync_directory, write};

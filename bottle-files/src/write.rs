@@ -120,7 +120,8 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 /// would keep reading the old content if the file were replaced.
 ///
 /// A reader in between always sees a complete text. The new content is written over the old one in one call, padded
-/// with newlines to the old length. Only then is the file truncated to the new length.
+/// with newlines to the old length. Only then is the file truncated to the new length. A copy is written beside it, for
+/// [`last_rewrite`].
 ///
 /// # Errors
 ///
@@ -131,7 +132,29 @@ pub fn rewrite(path: &Path, content: &[u8]) -> io::Result<()> {
     let excess = usize::try_from(file.metadata()?.len()).unwrap_or_default().saturating_sub(content.len());
     file.write_all_at(&[content, &vec![b'\n'; excess]].concat(), 0)?;
     file.set_len(content.len() as u64)?;
+    // Before the sync, which can take long: until then the copy is another.
+    write(&copy_of(path), content, 0o600)?;
     file.sync_all()
+}
+
+/// Returns the content that [`rewrite`] gave a file last, whatever has become of the file. `None` if it never did.
+///
+/// # Errors
+///
+/// Returns an error when the copy cannot be read.
+pub fn last_rewrite(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(copy_of(path)) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the path of the copy of a file that is rewritten.
+fn copy_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".rewritten");
+    name.into()
 }
 
 #[cfg(test)]
@@ -238,5 +261,16 @@ mod tests {
         symlink(&file, &link).unwrap();
         assert!(rewrite(&link, b"x").is_err());
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        assert_eq!(last_rewrite(&file).unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_file_was_rewritten_with_is_known_after_another_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("routes.yaml");
+        fs::write(&file, "launched").unwrap();
+        rewrite(&file, b"approved").unwrap();
+        fs::write(&file, "weakened").unwrap();
+        assert_eq!(last_rewrite(&file).unwrap().as_deref(), Some(&b"approved"[..]));
     }
 }

@@ -1,10 +1,12 @@
 //! The protections that a Compose document promises.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use bottle_compose::document::{Mount, Variable, Volume};
 use bottle_compose::{ComposeFile, STORE};
 use bottle_plan::Service;
+use bottle_plan::digest::sha256;
 use serde::{Deserialize, Serialize};
 
 use crate::planned::Planned;
@@ -44,6 +46,9 @@ pub struct Expected {
     pub watched_disk: Option<u64>,
     /// True if the agent runs in gVisor, whose own kernel does not show a system call filter.
     pub is_gvisor: bool,
+    /// SHA-256 of each file of this host that the sidecars read, by its path. Empty if they read none.
+    #[serde(default)]
+    pub(crate) files: BTreeMap<PathBuf, String>,
     /// Every container, network and volume.
     #[serde(default)]
     pub(crate) planned: Planned,
@@ -121,8 +126,21 @@ impl Expected {
                 key.ends_with(&format!(".{}", bottle_compose::DISK_LABEL)).then(|| value.parse().ok())?
             }),
             is_gvisor: agent.runtime.as_deref() == Some("runsc"),
+            files: BTreeMap::new(),
             planned: Planned::of(document),
         })
+    }
+
+    /// Adds the files below a directory that sidecars bind and only read, as they are now. A file that cannot be read is one
+    /// that the verification finds changed.
+    #[must_use]
+    pub fn with_files(mut self, directory: &Path) -> Self {
+        let sidecars = self.planned.containers.iter().filter(|it| it.service != Service::Agent.as_str());
+        let mounts = sidecars.flat_map(|it| &it.mounts).filter(|mount| mount.kind == "bind" && mount.read_only);
+        let paths = mounts.map(|mount| PathBuf::from(&mount.source));
+        let files = paths.filter(|path| path.starts_with(directory) && !path.is_dir());
+        self.files = files.map(|path| (path.clone(), std::fs::read(path).map(sha256).unwrap_or_default())).collect();
+        self
     }
 
     /// Sets the ids of the images, by the service that runs each. From then on, a reference that is given to another image
@@ -185,6 +203,7 @@ pub(crate) mod tests {
             outlet: Some(Outlet { container: "o".into(), user: 1000, own: 8888, ports: vec![80, 443] }),
             watched_disk: None,
             is_gvisor: false,
+            files: BTreeMap::new(),
             planned: Planned {
                 containers: [("a", Some(Mode::Joins("s".into()))), ("s", None), ("e", None), ("t", None)]
                     .map(|(name, mode)| Container { name: name.into(), mode, ..Container::default() })

@@ -2,7 +2,7 @@
 //!
 //! Three things are looked at, at the same time: what the engine says of the containers and the network, the rules that
 //! seal and outlet have set, and what a small static program reaches when it attacks from inside, as the agent's user. A probe that
-//! does not report counts as failed.
+//! does not report counts as failed. The files of this host that the sidecars read are compared with what was written.
 //!
 //! The results are those of a bottle whose agent has not started. An agent that runs could tamper with the program, which
 //! runs as the same user; what the engine and the seal say stays true.
@@ -11,6 +11,7 @@ mod compare;
 mod engine;
 mod expected;
 mod facts;
+mod files;
 mod inside;
 mod planned;
 mod report;
@@ -89,6 +90,7 @@ pub fn verify_prepared(
     });
     let facts = facts?;
     let mut probes = engine::probes(&facts, expected, secrets);
+    probes.extend(files::probe(&expected.files));
     probes.push(rules::of_seal(&seal?, &facts.addresses(), expected));
     if let Some((outlet, rules)) = outlet {
         probes.push(rules::of_outlet(&rules?, outlet));

@@ -189,7 +189,12 @@ fn nft(agent: &AgentContainer<'_>, owner: Service, arguments: &[&str]) {
 #[test]
 #[ignore = "needs a container engine"]
 fn a_bottle_weakened_after_its_start_is_not_handed_out() {
-    let cases: [Case; 19] = [
+    let cases: [Case; 20] = [
+        ("another allowlist of pipelock", "configuration files", |agent| {
+            let config = &agent.plan().launch().pipelock.config;
+            let text = std::fs::read_to_string(config).unwrap();
+            std::fs::write(config, text.replace("outside.test", "'*.test'")).unwrap();
+        }),
         ("no rules", "firewall rules", |agent| nft(agent, Service::Seal, &["delete", "table", "inet", "bottle"])),
         ("a policy that accepts", "firewall rules", |agent| {
             nft(agent, Service::Seal, &["add chain inet bottle output { policy accept; }"]);
@@ -454,6 +459,14 @@ fn every_changed_setting_of_a_running_bottle_is_named() {
         let up = ["up", "--detach", "--no-deps", "--force-recreate", "--no-build", service];
         run(Command::new("docker").args(["compose", "--project-name", &project]).args(files).args(up))
     };
+    for path in [state.egress_routes(), state.pipelock_config()] {
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{text}# changed\n")).unwrap();
+        let found = bottle.verify(Verify::Quick).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let told = format!("configuration files: `{}` is not as the launcher wrote it", path.display());
+        assert_eq!(found.failed().map(ToString::to_string).collect::<Vec<_>>(), [told]);
+    }
     let mut named = 0;
     for (service, settings, told) in OVERRIDES {
         std::fs::write(&changed, format!("services:\n  {service}:{}\n", filled_in(settings))).unwrap();

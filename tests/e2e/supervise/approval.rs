@@ -69,6 +69,10 @@ fn an_approval_takes_effect_in_the_running_bottle_and_keeps_connections_open() {
 
     routes(&it);
     it.supervisor.verify().unwrap();
+    let found = it.bottle.verify(bottle::Verify::Quick).unwrap();
+    let changed = it.layout().egress_routes();
+    assert!(bottle_files::last_rewrite(&changed).unwrap().is_some(), "an approval rewrote the routes");
+    assert!(found.holds(), "{found}");
     it.close();
 }
 

@@ -26,7 +26,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
     ("bottle-sidecars", Some(&["bottle-plan", "bottle-compose"])),
     ("bottle-forward", Some(&["bottle-exec", "bottle-engine"])),
     ("bottle-store", Some(&["bottle-exec", "bottle-engine", "bottle-files"])),
-    ("bottle-verify", Some(&["bottle-plan", "bottle-compose", "bottle-exec", "bottle-engine"])),
+    ("bottle-verify", Some(&["bottle-plan", "bottle-compose", "bottle-exec", "bottle-engine", "bottle-files"])),
     (
         "bottle-lifecycle",
         Some(&[
