@@ -295,10 +295,12 @@ pub struct VolumeMount {
     pub target: String,
     /// `true` if the container may not write to the mount.
     pub read_only: bool,
+    /// `true` if the engine gives a new volume the mode and the files that the image has at the path.
+    pub of_image: bool,
 }
 
 impl Serialize for VolumeMount {
-    /// Writes the long form. The engine must not fill the volume with files of the image.
+    /// Writes the long form.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Options<'a> {
@@ -311,7 +313,7 @@ impl Serialize for VolumeMount {
         map.serialize_entry("source", &self.source)?;
         map.serialize_entry("target", &self.target)?;
         map.serialize_entry("read_only", &self.read_only)?;
-        map.serialize_entry("volume", &Options { nocopy: true, subpath: self.subpath.as_deref() })?;
+        map.serialize_entry("volume", &Options { nocopy: !self.of_image, subpath: self.subpath.as_deref() })?;
         map.end()
     }
 }
@@ -434,6 +436,7 @@ pub struct Volume {
     /// The volume's driver.
     pub driver: String,
     /// Options of the driver.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub driver_opts: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,

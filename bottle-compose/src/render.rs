@@ -9,7 +9,9 @@ use bottle_plan::{ResolvedPlan, Service as Name};
 use crate::agent::agent_service;
 use crate::document::{ComposeFile, Ipam, IpamConfig, Mount, Network, Variable, VolumeMount};
 use crate::seal::{open_and_closed, seal_service};
-use crate::sidecar::{AgentAccess, CREDENTIALS, EGRESS, INTERNAL, Sidecar, credentials_options, labels, memory_volume};
+use crate::sidecar::{
+    AgentAccess, CREDENTIALS, DATA, EGRESS, INTERNAL, Sidecar, credentials_options, disk_volume, labels, memory_volume,
+};
 use crate::store::add_store;
 
 /// Error of rendering a Compose document.
@@ -105,6 +107,7 @@ pub fn render(plan: &ResolvedPlan, sidecars: &[&dyn Sidecar]) -> Result<ComposeF
     }
     for sidecar in &applying {
         add_credentials(plan, **sidecar, &mut file);
+        add_data(plan, **sidecar, &mut file);
     }
     check(&file)?;
     Ok(file)
@@ -148,19 +151,33 @@ impl ComposeFile {
     }
 }
 
-/// Adds the directory of its credentials to a sidecar that has some, or that keeps data there.
+/// Adds the volume of its own data to a sidecar that keeps some.
+fn add_data(plan: &ResolvedPlan, sidecar: &dyn Sidecar, file: &mut ComposeFile) {
+    let (name, source) = (sidecar.name(), format!("{}-data", sidecar.name()));
+    if !sidecar.keeps_data(plan.plan()) {
+        return;
+    }
+    if let Some((_, own)) = file.services.iter_mut().find(|(service, _)| service == name) {
+        let (source, target) = (source.clone(), DATA.to_owned());
+        let mount = VolumeMount { source, subpath: None, target, read_only: false, of_image: true };
+        own.volumes.push(Mount::Volume(mount));
+    }
+    file.volumes.push((source.clone(), disk_volume(plan, &source)));
+}
+
+/// Adds the directory of its credentials to a sidecar that has some.
 ///
 /// A container's own tmpfs ends with it, and the engine restarts a sidecar that died when nobody is there to give the
 /// values again. They are therefore in a volume that the seal keeps mounted. Nothing in the seal's container reads it.
 fn add_credentials(plan: &ResolvedPlan, sidecar: &dyn Sidecar, file: &mut ComposeFile) {
     let (slots, name) = (sidecar.credentials(plan.plan()), sidecar.name());
-    if slots.is_empty() && !sidecar.keeps_data(plan.plan()) {
+    if slots.is_empty() {
         return;
     }
     let options = credentials_options(plan.plan().user);
     let volume = format!("{name}-credentials");
     let mount = |target: String, read_only| {
-        Mount::Volume(VolumeMount { source: volume.clone(), subpath: None, target, read_only })
+        Mount::Volume(VolumeMount { source: volume.clone(), subpath: None, target, read_only, of_image: false })
     };
     let mut services = file.services.iter_mut();
     match plan.plan().secrets {

@@ -41,8 +41,10 @@ pub trait Sidecar: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Returns true if the sidecar keeps data of its own in [`CREDENTIALS`], which the renderer then adds even without a
-    /// credential. The data outlives a restart of the sidecar. Default: false.
+    /// Returns true if the sidecar keeps data of its own. Default: false.
+    ///
+    /// The renderer adds a volume at [`DATA`], which outlives a stop of the bottle. The image needs that directory, with a mode
+    /// that lets every user write: the engine gives it to the new volume.
     fn keeps_data(&self, plan: &BottlePlan) -> bool {
         let _ = plan;
         false
@@ -231,6 +233,9 @@ pub const PROBED_HOST: &str = "verify.bottle.invalid";
 /// Path of the directory with a sidecar's credentials, in its container.
 pub const CREDENTIALS: &str = "/run/credentials";
 
+/// Path of the directory with a sidecar's own data, in its container.
+pub const DATA: &str = "/var/lib/sidecar";
+
 /// Returns the mount options of a sidecar's credentials, which belong to the sidecar's user alone.
 pub(crate) fn credentials_options(user: UserIds) -> String {
     format!("noexec,{}", memory_options(user, CREDENTIALS_MIB))
@@ -246,9 +251,17 @@ pub(crate) fn memory_options(user: UserIds, mebibytes: u32) -> String {
 pub(crate) fn memory_volume(plan: &ResolvedPlan, key: &str, options: &str) -> Volume {
     let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", options)];
     Volume {
+        driver_opts: options.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        ..disk_volume(plan, key)
+    }
+}
+
+/// Returns a volume on the engine's disk. `key` is its name in the document.
+pub(crate) fn disk_volume(plan: &ResolvedPlan, key: &str) -> Volume {
+    Volume {
         name: format!("{}_{key}", plan.plan().names.project()),
         driver: "local".into(),
-        driver_opts: options.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        driver_opts: BTreeMap::new(),
         labels: labels(plan),
     }
 }

@@ -67,13 +67,20 @@ pub(crate) fn add_store(
                         subpath: Some(stored.add(&source)),
                         target: bind.target.clone(),
                         read_only: true,
+                        of_image: false,
                     }
                 } else {
                     if layout.stored(&source).is_none() {
                         return Err((name.clone(), bind.source.clone()));
                     }
                     let target = bind.target.clone();
-                    VolumeMount { source: stored.add_writable(name, &source), subpath: None, target, read_only: false }
+                    VolumeMount {
+                        source: stored.add_writable(name, &source),
+                        subpath: None,
+                        target,
+                        read_only: false,
+                        of_image: false,
+                    }
                 };
                 *mount = Mount::Volume(moved);
             }
@@ -82,7 +89,7 @@ pub(crate) fn add_store(
     let bottle = plan.plan();
     let mounts = stored.volumes.iter().map(|(volume, _)| {
         let target = format!("{ROOT}/{volume}");
-        Mount::Volume(VolumeMount { source: volume.clone(), subpath: None, target, read_only: false })
+        Mount::Volume(VolumeMount { source: volume.clone(), subpath: None, target, read_only: false, of_image: false })
     });
     let service = Service {
         container_name: bottle.names.store(),

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::background::{Background, wait};
 
 /// Prints the file in which egress keeps what the bottle has used. The builtins of the shell suffice.
-const SCRIPT: &str = "IFS= read -r line < /run/credentials/.usage && printf %s \"$line\"";
+const SCRIPT: &str = "IFS= read -r line < /var/lib/sidecar/usage && printf %s \"$line\"";
 
 /// Bounds of the time between two looks at that file. In between it is a twentieth of the idle time.
 const OFTEN: Duration = Duration::from_secs(1);

@@ -115,7 +115,7 @@ impl Sidecar for Egress {
         plan.egress.iter().flat_map(|egress| egress.token_slots().into_keys()).collect()
     }
 
-    /// The use of the budget is kept there, so that a restart does not begin again.
+    /// The use of the budget, so that neither a restart nor a stop of the bottle begins again.
     fn keeps_data(&self, plan: &BottlePlan) -> bool {
         plan.limits.need_egress()
     }

@@ -156,13 +156,17 @@ proptest! {
                 let own = name == sidecar.name() && !memory;
                 prop_assert!(slots.iter().all(|slot| bare(slot) == own), "{}: {:?}", name, service.environment);
             }
-            if memory && (!slots.is_empty() || sidecar.keeps_data(bottle)) {
+            if memory && !slots.is_empty() {
                 volumes.push(format!("{}-credentials", sidecar.name()));
+            }
+            if sidecar.keeps_data(bottle) {
+                volumes.push(format!("{}-data", sidecar.name()));
             }
         }
         prop_assert_eq!(document.volumes.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), volumes);
         for (volume, options) in &document.volumes {
-            prop_assert_eq!(&options.driver_opts["type"], "tmpfs");
+            let on_disk = volume.strip_suffix("-data");
+            prop_assert_eq!(options.driver_opts.get("type").map_or("", String::as_str), if on_disk.is_some() { "" } else { "tmpfs" });
             let mounted = document.services.iter().flat_map(|(name, service)| {
                 service.volumes.iter().filter_map(move |mount| match mount {
                     Mount::Volume(mount) if mount.source == *volume => Some((name.as_str(), mount.read_only)),
@@ -170,7 +174,8 @@ proptest! {
                 })
             });
             let owner = volume.trim_end_matches("-credentials");
-            prop_assert_eq!(mounted.collect::<Vec<_>>(), [(owner, false), ("seal", true)]);
+            let mounts = on_disk.map_or_else(|| vec![(owner, false), ("seal", true)], |owner| vec![(owner, false)]);
+            prop_assert_eq!(mounted.collect::<Vec<_>>(), mounts);
         }
     }
 

@@ -115,7 +115,11 @@ impl Expected {
             open,
             closed,
             proxy,
-            credentials: others.iter().filter_map(|(name, volume)| owner(document, name, volume)).collect(),
+            credentials: others
+                .iter()
+                .filter(|(_, volume)| volume.driver_opts.get("type").is_some_and(|kind| kind == "tmpfs"))
+                .filter_map(|(name, volume)| owner(document, name, volume))
+                .collect(),
             stored: stored.iter().map(|(name, volume)| (volume.name.clone(), writers(document, name))).collect(),
             slots: document.credentials.iter().flat_map(|(_, slots)| slots).map(ToString::to_string).collect(),
             outlet: match document.service(Service::Outlet.as_str()) {

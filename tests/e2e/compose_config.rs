@@ -147,7 +147,7 @@ fn expected(service: &Service) -> Vec<(&'static str, Value)> {
                 (json!({"type": "bind", "source": bind.source, "target": bind.target, "bind": {}}), bind.read_only)
             }
             Mount::Volume(volume) => {
-                let options = json!({"nocopy": true});
+                let options = if volume.of_image { json!({}) } else { json!({"nocopy": true}) };
                 (
                     json!({"type": "volume", "source": volume.source, "target": volume.target, "volume": options}),
                     volume.read_only,

@@ -39,7 +39,7 @@ fn document() -> ComposeFile {
     };
     let mount = |target: &str, read_only| {
         let source = "egress-credentials".to_owned();
-        VolumeMount { source, subpath: None, target: target.to_owned(), read_only }
+        VolumeMount { source, subpath: None, target: target.to_owned(), read_only, of_image: false }
     };
     let attached = |aliases: &[&str], address: &str| Attachment {
         aliases: aliases.iter().map(ToString::to_string).collect(),

@@ -73,6 +73,31 @@ fn requests_and_bytes_beyond_their_budget_are_refused() {
 
 #[test]
 #[ignore = "needs a container engine"]
+fn a_bottle_that_is_stopped_and_started_counts_on() {
+    let lab = Lab::new("budget-stop");
+    let limits = "limits: {requests: 6}\negress: {allow: [outside.test], dlp: off}";
+    let bottle = lab.options().launch(lab.plan(limits, "")).unwrap();
+    let asked = |times: u32| {
+        lab.outside.connect(&bottle.names().egress_network());
+        let codes = sh(&bottle, &format!("for i in $(seq {times}); do {CODE}; done")).ok().to_owned();
+        lab.outside.disconnect(&bottle.names().egress_network());
+        codes
+    };
+    // The verification of each start may take one as well.
+    assert_eq!(asked(3).trim(), "200 200 200");
+    bottle.stop().unwrap();
+    bottle.start().unwrap();
+    let codes = asked(4);
+    assert!(codes.contains("403") && codes.matches("200").count() <= 3, "{codes}");
+    bottle.stop().unwrap();
+    bottle.start().unwrap();
+    assert_eq!(asked(1).trim(), "403");
+    assert!(bottle.close().unwrap().is_clean());
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs a container engine"]
 fn an_answer_larger_than_the_budget_is_cut() {
     let lab = Lab::new("bytes");
     let (options, told) = observed(&lab);

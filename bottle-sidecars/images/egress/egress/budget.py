@@ -10,10 +10,17 @@ from . import audit
 from .policy import Refusal
 from .routes import Limits
 
+# Directory of a volume that outlives a stop of the bottle.
+_DATA = Path("/var/lib/sidecar")
 # Share of a limit at which it is announced.
 _NEAR = 0.9
 # Shortest time in seconds between two writes of the file.
 _PAUSE = 1.0
+
+
+def place(credentials: Path) -> Path:
+    """Returns the path of the file: on the volume or, without one, among the credentials in memory."""
+    return _DATA / "usage" if _DATA.is_mount() else credentials / ".usage"
 
 
 class Budget:
@@ -28,7 +35,6 @@ class Budget:
         try:
             kept = json.loads(path.read_text("ascii"))
             self._used = {name: int(kept[name]) for name in self._used}
-            self._active = float(kept["active"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -49,6 +55,8 @@ class Budget:
         """Counts a request that passes, and the bytes of its head."""
         self._used["requests"] += 1
         self.transfer(size)
+        # Not one request less, however this process ends.
+        self._write()
 
     def transfer(self, size: int) -> bool:
         """Counts bytes in either direction. Returns false if there is no budget for more."""

@@ -19,7 +19,7 @@ from sidecar.credentials import Credentials
 
 from . import audit
 from .addon import Gate
-from .budget import Budget
+from .budget import Budget, place
 from .connections import Listener, handler_of
 from .endings import Endings
 from .layers import NextLayer
@@ -39,7 +39,7 @@ async def serve(settings: Settings, current: Current, credentials: Credentials, 
     # Without this directory from the start, mitmproxy would create an authority of its own.
     master = Master(options.Options(confdir=str(confdir)))
     listener = Listener(settings.max_inspected)
-    budget = Budget(credentials.path(".usage"), lambda: current.table().limits)
+    budget = Budget(place(credentials.directory), lambda: current.table().limits)
     spent = current.table().single()
     gate = Gate(current.table, credentials, budget, Proposer(settings.supervise), spent)
     firewall = x509.load_pem_x509_certificate(settings.upstream_ca.read_bytes())

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -60,6 +61,17 @@ class Counting(unittest.TestCase):
         self.assertEqual((kept["requests"], kept["bytes"]), (1, 10))
         limits = Limits(requests=2)
         self.assertIsNone(budget.refusal())
+
+    def test_each_request_is_kept_at_once_and_a_restart_is_no_idle_time(self) -> None:
+        budget = Budget(self.path, lambda: Limits(requests=10))
+        for _ in range(3):
+            budget.request(5)
+        kept = json.loads(self.path.read_text())
+        self.assertEqual((kept["requests"], kept["bytes"]), (3, 15))
+        self.path.write_text(json.dumps(kept | {"active": 0.0}), "ascii")
+        began = time.time()
+        Budget(self.path, lambda: Limits(requests=10))
+        self.assertGreaterEqual(json.loads(self.path.read_text())["active"], began)
 
 
 class Refusing(unittest.TestCase):

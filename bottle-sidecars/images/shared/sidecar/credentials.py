@@ -27,10 +27,10 @@ class Credentials:
     """The credentials in a directory. Nothing is kept, so a replaced file takes effect at once."""
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
-        self._directory = directory
+        self.directory = directory
 
     def path(self, slot: str) -> Path:
-        return self._directory / slot
+        return self.directory / slot
 
     def read(self, slot: str) -> str | None:
         """Return the value of a slot, or None if there is no usable one."""
@@ -53,7 +53,7 @@ class Credentials:
             if not _VALUE.match(value):
                 problem = "has characters that no header can carry" if value else "is empty"
                 raise CredentialError(f"the value of {slot} {problem}")
-            beside = self._directory / f".{slot}"
+            beside = self.directory / f".{slot}"
             beside.unlink(missing_ok=True)
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="ascii") as file:
