@@ -236,7 +236,7 @@ for _ in range(1000):
 
 fn nft(site: &Site, arguments: &[&str]) {
     let seal = site.bottle.names().container(Service::Seal);
-    docker(["exec", &seal, "/usr/sbin/nft"].into_iter().chain(arguments.iter().copied()));
+    lab::nft(&seal, arguments);
 }
 
 /// Lists the seal's rules, or replaces them.

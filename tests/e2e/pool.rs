@@ -10,7 +10,7 @@ use bottle::lifecycle::Status;
 use bottle::plan::{Service, StateRoot};
 use bottle::{Bottles, Host, Manifest, ServiceHealth, Verify};
 use bottle_pool::{Pool, Take};
-use bottle_testing::lab::{self, docker, figure, host, pipelock_image, scratch, sh};
+use bottle_testing::lab::{self, docker, figure, host, nft, pipelock_image, scratch, sh};
 
 const TOKEN: &str = "pool-token-value";
 
@@ -159,7 +159,7 @@ fn a_bottle_that_was_weakened_while_it_waited_is_not_handed_out() {
     };
     wait_for(&pool, 1);
     let weakened = site.list().unwrap().into_keys().next().unwrap();
-    docker(["exec", &seal(&weakened), "/usr/sbin/nft", "insert rule inet bottle output accept"]);
+    nft(&seal(&weakened), &["insert rule inet bottle output accept"]);
     let error = pool.take(&Take::default()).unwrap_err();
     let text = bottle::report(&error).to_string();
     assert!(text.contains("firewall rules"), "{text}");

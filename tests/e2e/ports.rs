@@ -8,7 +8,7 @@ use bottle::Bottle;
 use bottle::exec::engine::Exec;
 use bottle::plan::Service;
 
-use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, run, sh};
+use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, nft, run, sh};
 
 /// Records the port of every TCP connection that is asked of the outside host, whether or not a program listens there.
 const RECORD: &str = "\
@@ -120,7 +120,7 @@ fn of_an_allowed_host_only_80_and_443_are_reached_through_pipelock_alone() {
     assert_eq!(place.reached_by(&bottle, OUTSIDE), [80, 443].into());
 
     // Without the outlet's rules the same attempts get through: the test can fail.
-    docker(["exec", &outlet, "/usr/sbin/nft", "delete", "table", "inet", "bottle"]);
+    nft(&outlet, &["delete", "table", "inet", "bottle"]);
     let reached = place.reached_by(&bottle, OUTSIDE);
     assert_eq!(reached, [22, 53, 80, 443, 8443, 9000].into());
 
@@ -159,7 +159,7 @@ fn a_port_that_is_written_is_reached_of_that_host_alone() {
 
     // Egress judges each host, and the outlet all of them together: without its rules the other ports stay closed.
     let outlet = bottle.names().container(Service::Outlet);
-    docker(["exec", &outlet, "/usr/sbin/nft", "delete", "table", "inet", "bottle"]);
+    nft(&outlet, &["delete", "table", "inet", "bottle"]);
     assert_eq!(place.reached_by(&bottle, OUTSIDE), [8443].into());
     lab.close(&bottle);
 }

@@ -10,7 +10,7 @@ use bottle::exec::engine::Exec;
 use bottle::plan::Service;
 use bottle::{Bottle, ServiceHealth};
 
-use bottle_testing::lab::{Lab, OUTSIDE, docker, example, figure, run, sh};
+use bottle_testing::lab::{Lab, OUTSIDE, docker, example, figure, nft, run, sh};
 
 /// With a route, egress is in front of pipelock, whose port is then closed to the agent.
 const BOTTLE: &str = "\
@@ -208,7 +208,7 @@ fn an_agent_that_signals_its_container_or_is_killed_and_started_again_stays_seal
 
     // Without its rules, the same attempts get through: the test can fail.
     let seal = bottle.names().container(Service::Seal);
-    docker(["exec", &seal, "/usr/sbin/nft", "delete", "table", "inet", "bottle"]);
+    nft(&seal, &["delete", "table", "inet", "bottle"]);
     let through = knock(&bottle, &host);
     assert!(through.contains("connected to the container") && through.contains("sent to the host"), "{through}");
     assert!(host.arrived() > 0);
@@ -229,7 +229,7 @@ fn an_open_port_is_closed_at_an_address_that_is_no_sidecar_s() {
 
     // Without the rules, the same attempts get through: the test can fail.
     let seal = bottle.names().container(Service::Seal);
-    docker(["exec", &seal, "/usr/sbin/nft", "delete", "table", "inet", "bottle"]);
+    nft(&seal, &["delete", "table", "inet", "bottle"]);
     let through = knock_at(&bottle, &neighbor.address, &host);
     assert!(through.contains("connected to the container"), "{through}");
     drop(neighbor);
@@ -335,7 +335,7 @@ fn a_connection_to_pipelock_beyond_the_limit_waits_until_another_ends() {
     let rules = docker(["exec", &seal, "/usr/sbin/nft", "--handle", "list", "table", "inet", "bottle"]).stdout;
     let rule = rules.lines().find(|line| line.contains("ct count over 128")).unwrap_or_else(|| panic!("{rules}"));
     let handle = rule.rsplit(' ').next().unwrap();
-    docker(["exec", &seal, "/usr/sbin/nft", "delete", "rule", "inet", "bottle", "output", "handle", handle]);
+    nft(&seal, &["delete", "rule", "inet", "bottle", "output", "handle", handle]);
     assert_eq!(crowd(limit).trim(), "goes through");
     lab.close(&bottle);
 }
@@ -422,5 +422,15 @@ fn an_agent_that_lost_its_network_is_reported_and_runs_no_command() {
     let host = HostService::start();
     assert_eq!((knock(&bottle, &host).as_str(), host.arrived()), ("", 0));
     sh(&bottle, &format!("curl -fsS https://{OUTSIDE}/echo")).ok();
+
+    // A seal whose rules somebody takes away closes the namespace and ends, which is seen at once.
+    run(Command::new("docker").args(["exec", &seal, "/usr/sbin/nft", "delete", "table", "inet", "bottle"]));
+    let began = Instant::now();
+    while !found(Service::Agent).lost_network {
+        assert!(began.elapsed() < Duration::from_secs(3), "{:#?}", found(Service::Seal));
+    }
+    figure(format_args!("a deleted table is listed after {} ms", began.elapsed().as_millis()));
+    assert_lost("`seal` exited with status 1; launch the bottle again");
+    assert!(docker(["logs", &seal]).stderr.contains("somebody changed the rules; the namespace is closed"));
     lab.close(&bottle);
 }

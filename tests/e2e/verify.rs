@@ -182,8 +182,7 @@ type Case = (&'static str, &'static str, fn(&AgentContainer<'_>));
 
 /// Runs nft in the container that owns a network namespace.
 fn nft(agent: &AgentContainer<'_>, owner: Service, arguments: &[&str]) {
-    let owner = agent.plan().plan().names.container(owner);
-    docker(["exec", owner.as_str(), "/usr/sbin/nft"].into_iter().chain(arguments.iter().copied()));
+    lab::nft(&agent.plan().plan().names.container(owner), arguments);
 }
 
 #[test]

@@ -19,22 +19,33 @@
  *
  * Everything is closed first. Names are resolved once, before the agent's container starts: later, the agent could forge the
  * resolver's answers, since it shares this namespace.
+ *
+ * Afterwards nobody has a reason to change the rules. If somebody does, the kernel tells, everything is closed, and the program
+ * fails: the engine then removes the namespace's network, and reports a container that has ended.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { MAX_ENDPOINTS = 24, RESOLVE_MILLISECONDS = 60000, PAUSE_MILLISECONDS = 20 };
+
+/* Of the kernel's interface, whose headers are not those of the C library. */
+enum { NETLINK_NETFILTER = 12, GROUP_NFTABLES = 7, SUBSYSTEM_NFTABLES = 10, NEW_GENERATION = 15, ATTRIBUTE_TABLE = 1 };
+enum { MESSAGE_HEADER = 16, FAMILY_HEADER = 4, ATTRIBUTE_HEADER = 4, ATTRIBUTE_TYPE = 0x3fff };
 
 struct endpoint {
     char host[256];
@@ -179,6 +190,70 @@ static int set_rules(int quiet) {
     return written == (ssize_t)used && status == 0;
 }
 
+/* Opens a socket on which the kernel tells each change of the namespace's rules. Returns -1 if it cannot. */
+static int open_changes(void) {
+    const struct {
+        uint16_t family, padding;
+        uint32_t port, groups;
+    } address = {.family = AF_NETLINK, .groups = 1 << (GROUP_NFTABLES - 1)};
+    const int changes = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+    if (changes < 0 || bind(changes, (const struct sockaddr *)&address, sizeof address) == 0) return changes;
+    close(changes);
+    return -1;
+}
+
+/* Rounds a length up to where the next message or attribute begins. */
+static size_t padded(size_t length) { return (length + 3) & ~(size_t)3; }
+
+/* Returns 1 if a message is about the table `bottle` or a part of it. */
+static int is_of_table(const uint8_t *message, size_t length) {
+    uint16_t type;
+    memcpy(&type, message + 4, sizeof type);
+    if (type >> 8 != SUBSYSTEM_NFTABLES || (type & 0xff) == NEW_GENERATION) return 0;
+    for (size_t at = MESSAGE_HEADER + FAMILY_HEADER; at + ATTRIBUTE_HEADER <= length;) {
+        uint16_t attribute[2]; /* its length and its type */
+        memcpy(attribute, message + at, sizeof attribute);
+        if (attribute[0] < ATTRIBUTE_HEADER || attribute[0] > length - at) return 1;
+        if ((attribute[1] & ATTRIBUTE_TYPE) == ATTRIBUTE_TABLE) {
+            const char name[] = "bottle";
+            const uint8_t *told = message + at + ATTRIBUTE_HEADER;
+            return attribute[0] == ATTRIBUTE_HEADER + sizeof name && memcmp(told, name, sizeof name) == 0;
+        }
+        at += padded(attribute[0]);
+    }
+    return 0;
+}
+
+/* Reads what the kernel tells. Returns 1 if the rules were changed, or if something was lost. */
+static int were_changed(int changes) {
+    static uint8_t told[65536];
+    const ssize_t count = recv(changes, told, sizeof told, MSG_TRUNC);
+    if (count < 0) return errno != EINTR;
+    if ((size_t)count > sizeof told) return 1;
+    uint32_t length;
+    for (size_t at = 0; at + MESSAGE_HEADER <= (size_t)count; at += padded(length)) {
+        memcpy(&length, told + at, sizeof length);
+        if (length < MESSAGE_HEADER || length > (size_t)count - at || is_of_table(told + at, length)) return 1;
+    }
+    return 0;
+}
+
+/* Waits for a signal to stop. Closes the namespace, and fails, if somebody changes the rules. */
+static void keep_rules(const sigset_t *stop) {
+    struct pollfd ready[] = {
+        {.fd = signalfd(-1, stop, SFD_CLOEXEC), .events = POLLIN},
+        {.fd = open_changes(), .events = POLLIN},
+    };
+    if (ready[0].fd < 0) fail("cannot wait for signals: %s", strerror(errno));
+    if (ready[1].fd < 0) fputs("seal: this kernel does not tell changes of the rules\n", stderr);
+    while (poll(ready, 2, -1) < 0 || ready[0].revents == 0) {
+        if (ready[1].revents == 0 || !were_changed(ready[1].fd)) continue;
+        used = 0;
+        write_closed();
+        fail(set_rules(0) ? "somebody changed the rules; the namespace is closed" : "somebody changed the rules");
+    }
+}
+
 int main(int count, char **arguments) {
     if (count == 2 && strcmp(arguments[1], "check") == 0) {
         execl("/usr/sbin/nft", "nft", "list", "table", "inet", "bottle", (char *)NULL);
@@ -191,8 +266,8 @@ int main(int count, char **arguments) {
     sigprocmask(SIG_BLOCK, &stop, NULL);
     signal(SIGPIPE, SIG_IGN);
 
-    int received;
     if (count == 2 && strcmp(arguments[1], "store") == 0) {
+        int received;
         sigwait(&stop, &received);
         return 0;
     }
@@ -202,7 +277,7 @@ int main(int count, char **arguments) {
     if (count > 2 && strcmp(arguments[1], "outlet") == 0) {
         write_outlet(arguments + 2, count - 2);
         if (!set_rules(0)) fail("cannot open the ports");
-        sigwait(&stop, &received);
+        keep_rules(&stop);
         return 0;
     }
     static struct endpoint endpoints[MAX_ENDPOINTS];
@@ -216,6 +291,6 @@ int main(int count, char **arguments) {
         if (!set_rules(0)) fail("cannot open the endpoints");
         fputs("seal: this kernel cannot count connections (nft_connlimit); their number is not limited\n", stderr);
     }
-    sigwait(&stop, &received);
+    keep_rules(&stop);
     return 0;
 }

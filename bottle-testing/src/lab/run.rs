@@ -45,6 +45,13 @@ pub fn docker(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
     finished
 }
 
+/// Runs nft in the container of a seal or an outlet. Its program is suspended first: it would close the namespace and end.
+#[track_caller]
+pub fn nft(owner: &str, arguments: &[&str]) {
+    docker(["kill", "--signal", "STOP", owner]);
+    docker(["exec", owner, "/usr/sbin/nft"].iter().chain(arguments));
+}
+
 /// Returns the command of an example of this repository, which `cargo xtask e2e` has built.
 pub fn example(name: &str) -> Command {
     let tests = std::env::current_exe().unwrap();
