@@ -121,6 +121,7 @@ impl Probe<'_> {
             memory: info.mem_total,
             processors: info.processors.filter(|_| info.can_limit_processors),
             disk_quota,
+            data_root: Some(info.docker_root_dir).filter(|root| root.is_absolute()),
             clock_ahead: info.system_time.as_deref().and_then(clock_ahead),
         })
     }
@@ -148,6 +149,7 @@ impl Probe<'_> {
             memory: info.host.mem_total,
             processors: info.host.cpus.filter(|_| info.host.cgroup_controllers.iter().any(|it| it == "cpu")),
             disk_quota: false,
+            data_root: None,
             clock_ahead: None,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -122,6 +123,9 @@ pub struct EngineInfo {
     pub processors: Option<u32>,
     /// True if the engine's storage driver can limit the size of a container's files.
     pub disk_quota: bool,
+    /// Directory of the engine's data. `None` if the engine does not report it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_root: Option<PathBuf>,
     /// Seconds by which the engine's clock is ahead of this host's; negative when it is behind. `None` when the engine
     /// does not tell its time.
     #[serde(skip_serializing_if = "Option::is_none")]
