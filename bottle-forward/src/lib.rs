@@ -1,10 +1,10 @@
 //! The ports of an agent as ports of the host's loopback, without a route into or out of the bottle.
 //!
 //! A [`Forward`] listens on 127.0.0.1. All of its connections go over the standard input and output of one command,
-//! the program `forward` of the seal's image, which the engine runs in the namespace that the seal owns and the agent
-//! joined. It runs as a user without capabilities and ends with its standard input, so it also ends when the process that
-//! started it is killed. It listens nowhere and connects only to the agent's loopback: the agent can answer a connection
-//! of the host, and open none.
+//! the program `forward` of the seal's image. An engine runs it in the namespace that the seal owns and the agent joined, a
+//! cluster in a container of the agent's Pod. It runs as a user without capabilities and ends with its standard input, so it
+//! also ends when the process that started it is killed. It listens nowhere and connects only to the agent's loopback: the
+//! agent can answer a connection of the host, and open none.
 //!
 //! A page from there is as untrusted as the agent: the browser that shows it runs the agent's program.
 
@@ -144,8 +144,11 @@ pub struct Forward {
     accepting: Option<JoinHandle<()>>,
 }
 
+/// Starts the program with its arguments, and returns its client.
+type Start = Box<dyn Fn(&[String]) -> Result<Child, ForwardError> + Send + Sync>;
+
 struct Shared {
-    engine: Engine,
+    start: Start,
     container: String,
     port: u16,
     observer: Arc<dyn Observer>,
@@ -175,6 +178,28 @@ impl Forward {
         spec: impl Into<ForwardSpec>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ForwardError> {
+        let (engine, container) = (engine.clone(), container.into());
+        let name = container.clone();
+        let start = move |argv: &[String]| {
+            let exec = Exec::new(argv.to_vec()).with_user(NOBODY);
+            Ok(engine.spawn_bare(&container, &exec)?)
+        };
+        Self::open_with(start, name, spec, observer)
+    }
+
+    /// Opens a port of an agent that another program than an engine's client reaches. `start` runs its arguments in a
+    /// container of the seal's image with the agent's loopback, as a user without capabilities, and returns the client with
+    /// a pipe for each stream. The command ends with its standard input. `container` names the container in errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        start: impl Fn(&[String]) -> Result<Child, ForwardError> + Send + Sync + 'static,
+        container: impl Into<String>,
+        spec: impl Into<ForwardSpec>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ForwardError> {
         let ForwardSpec { local, port } = spec.into();
         if port == 0 {
             return Err(ForwardError::Port);
@@ -185,7 +210,7 @@ impl Forward {
         };
         let (local_addr, listener) = listen().map_err(|source| ForwardError::Listen { local, source })?;
         let shared = Arc::new(Shared {
-            engine: engine.clone(),
+            start: Box::new(start),
             container: container.into(),
             port,
             observer,
@@ -285,8 +310,7 @@ impl Shared {
             return Ok(Arc::clone(tunnel));
         }
         *running = None;
-        let exec = Exec::new(["/forward".to_owned(), self.port.to_string()]).with_user(NOBODY);
-        let mut client = self.engine.spawn_bare(&self.container, &exec)?;
+        let mut client = (self.start)(&["/forward".to_owned(), self.port.to_string()])?;
         let failed = |reason: String| {
             let (port, container) = (self.port, self.container.clone());
             ForwardError::Start { port, container, reason }

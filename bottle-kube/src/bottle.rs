@@ -1,6 +1,7 @@
 //! A running bottle on a cluster.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Read as _;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use bottle_exec::{Child, EnvValue, ExecError, ExitStatus, Output, Stdin, Termina
 use bottle_kube_render::{MAIN, VERIFY};
 use bottle_plan::Service;
 use bottle_verify::{Verification, VerifyError};
+use bottle_workspace::WorkLimits;
 use serde::{Deserialize, Serialize};
 
 use crate::attacks::Attacks;
@@ -73,6 +75,9 @@ pub struct KubeBottle {
     /// `None` for a bottle that another process owns.
     pub(crate) renewal: Option<Renewal>,
     pub(crate) is_removed_on_drop: bool,
+    /// The workspace as it was copied into the bottle, in a file without a name. `None` if this process did not copy it.
+    pub(crate) packed: Option<File>,
+    pub(crate) limits: WorkLimits,
 }
 
 impl KubeBottle {

@@ -78,6 +78,10 @@ impl Kubectl {
         &self.control
     }
 
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// Returns the version of the cluster's API server.
     ///
     /// # Errors

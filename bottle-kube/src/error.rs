@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bottle_engine::EngineError;
 use bottle_exec::ExecError;
+use bottle_forward::ForwardError;
 use bottle_kube_render::RenderError;
 use bottle_provision::ProvisionError;
 use bottle_supervise::SuperviseError;
 use bottle_tls::TlsError;
 use bottle_verify::VerifyError;
-use bottle_workspace::WorkspaceError;
+use bottle_workspace::{WorkError, WorkspaceError};
 
 /// An error of a bottle on a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,12 @@ pub enum KubeError {
     /// The workspace could not be packed.
     #[error(transparent)]
     Workspace(#[from] WorkspaceError),
+    /// The agent's work could not be taken out.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    /// A port could not be forwarded.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     /// The agent's files could not be put in place.
     #[error(transparent)]
     Provision(#[from] ProvisionError),

@@ -1,7 +1,7 @@
 //! The launch: from a plan to a running bottle.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{BufWriter, Read, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -15,7 +15,7 @@ use bottle_lifecycle::Owner;
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service, UserIds};
 use bottle_provision::unprivileged;
-use bottle_workspace::pack;
+use bottle_workspace::{WorkError, WorkLimits, pack};
 use serde_json::{Value, json};
 
 use crate::Ownership;
@@ -164,6 +164,8 @@ impl KubeBottles {
             journal: launch.journal(),
             renewal: Some(renewal),
             is_removed_on_drop: true,
+            packed: None,
+            limits: WorkLimits::default(),
         };
         match launch.run(&mut bottle) {
             Ok(()) => Ok(bottle),
@@ -222,7 +224,15 @@ impl KubeBottles {
         let journal =
             found.journal.ok_or_else(|| KubeError::input(format!("the journal of bottle `{slug}` cannot be read")))?;
         let cluster = self.cluster.clone();
-        Ok(KubeBottle { cluster, namespace: found.namespace, journal, renewal: None, is_removed_on_drop: false })
+        Ok(KubeBottle {
+            cluster,
+            namespace: found.namespace,
+            journal,
+            renewal: None,
+            is_removed_on_drop: false,
+            packed: None,
+            limits: WorkLimits::default(),
+        })
     }
 
     /// Removes every bottle of a prefix whose owner has ended, and returns their namespaces.
@@ -336,8 +346,16 @@ impl Launch<'_> {
         let plan = self.plan.plan();
         if plan.workspace.mode == WorkspaceMode::Copy {
             self.step("copy the workspace", || {
+                // Without a name, nothing is left of it when this process is killed.
+                let failed = |source| WorkError::Write { path: std::env::temp_dir(), source };
+                let mut packed = tempfile::tempfile().map_err(failed)?;
+                let mut buffered = BufWriter::new(&mut packed);
+                pack(&plan.workspace, plan.agent_user(), &mut buffered)?;
+                buffered.flush().map_err(failed)?;
+                drop(buffered);
                 let mut tar = Vec::new();
-                pack(&plan.workspace, plan.agent_user(), &mut tar)?;
+                packed.rewind().and_then(|()| packed.read_to_end(&mut tar)).map_err(failed)?;
+                bottle.packed = Some(packed);
                 // The names in the stream begin at the root.
                 let target = plan.workspace.target.as_str();
                 let depth = target.split('/').filter(|part| !part.is_empty()).count();

@@ -13,6 +13,7 @@ mod lease;
 mod material;
 mod pods;
 mod supervise;
+mod work;
 
 pub use attacks::Attacks;
 pub use bottle::{Journal, KubeBottle, KubeExec};

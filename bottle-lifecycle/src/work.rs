@@ -1,25 +1,21 @@
 //! The work of the agent, taken out of a bottle without trust.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write as _};
-use std::os::fd::AsFd;
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bottle_engine::{Engine, Exec};
-use bottle_exec::{CancelToken, Captured, ChildOutput, Stdin};
+use bottle_exec::Stdin;
 use bottle_files::NewFile;
 use bottle_plan::plan::WorkspacePlan;
 use bottle_plan::{Service, UserIds};
-use bottle_workspace::{Changes, Exported, FetchedRef, Git, PACKED, Packed, Tree, WorkError, WorkLimits, export, pack};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use bottle_workspace::{
+    Changes, Exported, FetchedRef, Git, PACKED, Packed, Tree, WorkError, WorkLimits, WorkSource, pack, write_bundle,
+};
 
 use crate::bottle::{Bottle, BottleError};
-
-/// Interval at which a cancellation is noticed.
-const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Time for each of the two steps of the count of changed files at the end of a bottle.
 const LAST_LOOK: Duration = Duration::from_secs(5);
@@ -55,8 +51,7 @@ impl Bottle {
     ///
     /// [`WorkError::NoBase`] when the workspace was not copied. Other errors when it exceeds the limits, or cannot be read.
     pub fn changes(&self) -> Result<Changes, BottleError> {
-        let (base, now) = self.trees(&self.engine, &self.limits)?;
-        Ok(now.changes_since(&base, &self.limits)?)
+        self.source(&self.engine, &self.limits).changes(&open(self.packed())?)
     }
 
     /// Returns the changes as a binary patch for `git apply`: empty if there are none. Git on this host makes it from the
@@ -73,12 +68,7 @@ impl Bottle {
 
     /// Returns the patch and the workspace that it was made from.
     fn patch_of(&self) -> Result<(Vec<u8>, Tree), BottleError> {
-        let (base, now) = self.trees(&self.engine, &self.limits)?;
-        let changes = now.changes_since(&base, &self.limits)?;
-        let git = self.git()?;
-        let packed = open(self.packed())?;
-        let patch = self.stream(&self.engine, &self.limits, |tar| git.patch(&packed, &base, &now, &changes, tar))?;
-        Ok((patch, now))
+        self.source(&self.engine, &self.limits).patch(&open(self.packed())?, &self.git()?)
     }
 
     /// Remembers the workspace that was taken out.
@@ -116,8 +106,9 @@ impl Bottle {
     pub fn export(&self, into: &Path) -> Result<Exported, BottleError> {
         // What changes meanwhile counts as not taken out.
         open(self.packed())?;
-        let now = self.stream(&self.engine, &self.limits, |tar| Tree::read(tar, &self.limits))?;
-        let exported = self.stream(&self.engine, &self.limits, |tar| export(tar, into, &self.limits))?;
+        let source = self.source(&self.engine, &self.limits);
+        let now = source.tree()?;
+        let exported = source.export(into)?;
         self.remember(now);
         Ok(exported)
     }
@@ -152,7 +143,7 @@ impl Bottle {
         }
         let engine = self.engine.clone().with_control(self.engine.control().for_cleanup());
         let limits = WorkLimits { time: LAST_LOOK, ..self.limits };
-        let (base, now) = self.trees(&engine, &limits)?;
+        let (base, now) = self.source(&engine, &limits).trees(&open(self.packed())?)?;
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = now.changes_since(taken.as_ref().unwrap_or(&base), &limits)?.files.len();
         let were = if count == 1 { "1 file was" } else { &format!("{count} files were") };
@@ -195,61 +186,20 @@ impl Bottle {
         Ok(Git::new(&**self.engine.backend(), self.engine.control(), &self.limits, self.scratch())?)
     }
 
-    /// Returns what was copied into the bottle, and what is there now.
-    fn trees(&self, engine: &Engine, limits: &WorkLimits) -> Result<(Tree, Tree), BottleError> {
-        let packed = open(self.packed())?;
-        // The stream is bounded; what was packed is what a person has.
-        let unbounded = WorkLimits { entries: u64::MAX, ..*limits };
-        thread::scope(|scope| {
-            let base = scope.spawn(|| Tree::read(BufReader::with_capacity(64 << 10, packed), &unbounded));
-            let now = self.stream(engine, limits, |tar| Tree::read(tar, limits))?;
-            let lost = || WorkError::Read(io::Error::other("the thread that reads the copied workspace has ended"));
-            Ok((base.join().map_err(|_| lost())??, now))
-        })
-    }
-
-    /// Passes the workspace to `read` as a bounded tar stream from the engine.
-    fn stream<T>(
-        &self,
-        engine: &Engine,
-        limits: &WorkLimits,
-        read: impl FnOnce(&mut dyn Read) -> Result<T, WorkError>,
-    ) -> Result<T, BottleError> {
+    /// Returns the workspace as the engine sends it.
+    fn source<'a>(&'a self, engine: &'a Engine, limits: &WorkLimits) -> WorkSource<'a, BottleError> {
         let (user, root) = (self.handle.user.as_deref(), self.handle.workdir.as_deref().unwrap_or("/workspace"));
-        let mut client = engine.cp_out_live(&self.handle.container, root, self.handle.copy, user)?;
-        let cancel = engine.control().cancel().clone();
-        let stdout = Bounded::new(client.stdout.take(), limits.read, limits.time, cancel.clone());
-        let mut stdout = BufReader::with_capacity(64 << 10, stdout);
-        // What comes after the end of the archive is read too, so that the client can end.
-        let result = read(&mut stdout)
-            .and_then(|value| io::copy(&mut stdout, &mut io::sink()).map(|_| value).map_err(WorkError::Read));
-        let stderr = Bounded::new(client.stderr.take(), 64 << 10, limits.time, cancel);
-        match result {
-            Ok(value) => match (said(stderr), client.wait().map_err(bottle_engine::EngineError::from)?) {
-                (_, status) if status.is_success() => Ok(value),
-                (said, _) => Err(WorkError::Read(io::Error::other(said)).into()),
-            },
-            Err(error) => {
-                let is_over = client.try_wait().ok().flatten().is_some_and(|status| !status.is_success());
-                client.kill().map_err(bottle_engine::EngineError::from)?;
-                // The client says why the stream is empty.
-                if is_over { Err(WorkError::Read(io::Error::other(said(stderr))).into()) } else { Err(error.into()) }
-            }
-        }
+        let open = move || Ok(engine.cp_out_live(&self.handle.container, root, self.handle.copy, user)?);
+        WorkSource::new(open, limits, engine.control().cancel())
     }
 
     /// Writes a bundle of the agent's branches.
     fn bundle(&self, path: &Path) -> Result<(), BottleError> {
-        let failed = |source| WorkError::Write { path: path.to_owned(), source };
         let exec = Exec::new(["git", "bundle", "create", "--quiet", "-", "--branches"]);
         let mut child = self.spawn(exec, None)?;
         child.stdin = None;
-        let cancel = self.engine.control().cancel().clone();
-        let mut stdout = Bounded::new(child.stdout.take(), self.limits.taken, self.limits.time, cancel.clone());
-        let mut file = File::create_new(path).map_err(failed)?;
-        io::copy(&mut stdout, &mut file).map_err(WorkError::Read)?;
-        file.flush().map_err(failed)?;
-        let said = said(Bounded::new(child.stderr.take(), 64 << 10, self.limits.time, cancel));
+        let streams = (child.stdout.take(), child.stderr.take());
+        let said = write_bundle(streams, path, &self.limits, self.engine.control().cancel())?;
         if child.wait()?.is_success() {
             return Ok(());
         }
@@ -259,54 +209,4 @@ impl Bottle {
 
 fn open(path: PathBuf) -> Result<File, WorkError> {
     File::open(&path).map_err(|source| WorkError::NoBase { path, source })
-}
-
-/// Returns the last lines of an error stream, without control characters.
-fn said(stderr: Bounded) -> String {
-    let mut bytes = Vec::new();
-    // What could not be read is not said.
-    let _ = BufReader::new(stderr).read_to_end(&mut bytes);
-    let said = Captured::from(bytes).last_lines(3);
-    if said.is_empty() { "the client of the engine failed without a word".into() } else { said }
-}
-
-/// Output of a command that may send too much, for too long, or nothing.
-struct Bounded {
-    output: Option<ChildOutput>,
-    left: u64,
-    limit: u64,
-    until: Instant,
-    cancel: CancelToken,
-}
-
-impl Bounded {
-    fn new(output: Option<ChildOutput>, limit: u64, time: Duration, cancel: CancelToken) -> Self {
-        Self { output, left: limit, limit, until: Instant::now() + time, cancel }
-    }
-}
-
-impl Read for Bounded {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(output) = &mut self.output else { return Ok(0) };
-        loop {
-            if self.cancel.is_cancelled() {
-                return Err(io::Error::other("cancelled"));
-            }
-            if Instant::now() >= self.until {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end in time (`WorkLimits::time`)"));
-            }
-            let mut fds = [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)];
-            match poll(&mut fds, Some(&TICK)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let count = output.read(buffer)?;
-        match self.left.checked_sub(count as u64) {
-            Some(left) => self.left = left,
-            None => return Err(io::Error::other(format!("it has more than {} bytes (`WorkLimits`)", self.limit))),
-        }
-        Ok(count)
-    }
 }

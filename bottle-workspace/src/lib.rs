@@ -17,6 +17,7 @@ mod places;
 mod read;
 mod repository;
 mod review;
+mod source;
 mod stream;
 mod work_error;
 
@@ -28,4 +29,5 @@ pub use git::Git;
 pub use guard::{check, protect};
 pub use pack::{PACKED, Packed, WorkspaceError, pack};
 pub use review::leave;
+pub use source::{WorkSource, write_bundle};
 pub use work_error::{WorkError, WorkLimits};

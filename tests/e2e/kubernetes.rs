@@ -1,6 +1,7 @@
 //! Bottles on a Kubernetes cluster. `cargo xtask e2e --kubernetes` starts one.
 
 mod git;
+mod work;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -103,6 +103,7 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
             "bottle-exec",
             "bottle-engine",
             "bottle-files",
+            "bottle-forward",
             "bottle-lifecycle",
             "bottle-provision",
             "bottle-supervise",
