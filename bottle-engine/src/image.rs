@@ -101,4 +101,33 @@ impl Engine {
         };
         self.run(&command).map(drop)
     }
+
+    /// Pulls an image from its registry.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the registry does not have it.
+    pub fn pull(&self, image: &str) -> Result<(), EngineError> {
+        self.run(&self.change(["pull", "--quiet", image]).with_timeout(self.limits.build)).map(drop)
+    }
+
+    /// Pushes an image to a registry as `reference`, with the engine's own login, and returns the digest of what the registry has
+    /// then, such as `sha256:…`. The engine does not keep the reference, unless it is the image's own.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when there is no such image, or the registry does not take it.
+    pub fn push(&self, image: &str, reference: &str) -> Result<String, EngineError> {
+        if image != reference {
+            self.run(&self.change(["tag", image, reference]))?;
+        }
+        let command = self.change(["push", reference]).with_timeout(self.limits.build);
+        let pushed = self.run(&command.clone().with_label(format!("push image {reference}")));
+        let untagged = if image == reference { Ok(()) } else { self.run(&self.change(["rmi", reference])).map(drop) };
+        let printed = pushed?.stdout_text();
+        untagged?;
+        let digest = printed.lines().find_map(|line| line.split_once("digest: ")?.1.split(' ').next());
+        let digest = digest.filter(|digest| digest.starts_with("sha256:"));
+        digest.map(ToOwned::to_owned).ok_or_else(|| EngineError::answer(&command, "it has no digest", &printed))
+    }
 }

@@ -468,3 +468,26 @@ fn a_subnet_that_another_network_has_is_an_error_of_its_own() {
     let name = "Error response from daemon: network with name net already exists\n";
     assert!(matches!(refuse(name), EngineError::Exec(_)));
 }
+
+#[test]
+fn a_pushed_image_has_the_digest_of_the_registry_and_leaves_no_tag() {
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let printed =
+        format!("The push refers to repository [registry.test/x]\nabc: Pushed\n1: digest: {digest} size: 1234\n");
+    let engine = |answer: Answer| {
+        let backend = Arc::new(RecordingBackend::new().with_answer(Matcher::words(["push"]), answer));
+        let (info, limits) = (rehearsed().1.info, Limits::default());
+        (backend.clone(), Engine { backend, info, control: Control::default(), limits })
+    };
+    let (backend, pushing) = engine(Answer::stdout(printed));
+    assert_eq!(pushing.push("x:1", "registry.test/x:1").unwrap(), digest);
+    let expected =
+        ["docker tag x:1 registry.test/x:1", "docker push registry.test/x:1", "docker rmi registry.test/x:1"];
+    assert_eq!(backend.lines(), expected);
+    backend.clear();
+    pushing.push("registry.test/x:1", "registry.test/x:1").unwrap();
+    assert_eq!(backend.lines(), ["docker push registry.test/x:1"], "the tag is the caller's");
+    let (_, silent) = engine(Answer::stdout("done"));
+    let error = silent.push("x:1", "registry.test/x:1").unwrap_err();
+    assert!(error.to_string().contains("it has no digest"), "{error}");
+}

@@ -65,8 +65,9 @@ impl KubeBottles {
         inputs: &KubeInputs,
         addresses: Subnet,
     ) -> Result<BTreeMap<String, DirectoryFile>, KubeError> {
-        let plan = as_user(plan);
+        let mut plan = as_user(plan);
         let images = self.images.provide(&plan)?;
+        images.name_in(&mut plan);
         let (material, facts) = Material::make(&plan, inputs, &images, &Owner::of_process(std::process::id()))?;
         let resolved = plan.resolve(facts)?;
         let sidecars: Vec<&dyn Sidecar> = self.sidecars.iter().map(|sidecar| &**sidecar).collect();

@@ -20,11 +20,29 @@ use crate::error::KubeError;
 /// The images of a bottle, as its Pods name them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeImages {
-    /// The images of the agent, the seal, and of each sidecar that the plan has, except pipelock's.
+    /// The images of the agent, the seal, and of each sidecar that the plan has. Without pipelock's, it is that of the plan.
     pub images: BTreeMap<Service, ImageRef>,
+    /// The image of the small containers of each Pod. `None`: the base of the plan.
+    pub base: Option<ImageRef>,
+}
+
+impl From<BTreeMap<Service, ImageRef>> for KubeImages {
+    fn from(images: BTreeMap<Service, ImageRef>) -> Self {
+        Self { images, base: None }
+    }
 }
 
 impl KubeImages {
+    /// Names these images in a plan.
+    pub(crate) fn name_in(&self, plan: &mut BottlePlan) {
+        if let Some(pipelock) = self.images.get(&Service::Pipelock) {
+            plan.images.pipelock = pipelock.clone();
+        }
+        if let Some(base) = &self.base {
+            plan.images.base = base.clone();
+        }
+    }
+
     pub(crate) fn built(&self, service: Service) -> Result<BuiltImage, KubeError> {
         let reference = self.images.get(&service).cloned();
         let reference = reference.ok_or_else(|| KubeError::input(format!("there is no image for `{service}`")))?;
@@ -58,7 +76,7 @@ impl ImageSource for ReadyImages {
             };
             Ok((service, plan.images.ready.get(&service).cloned().ok_or_else(problem)?))
         });
-        Ok(KubeImages { images: images.collect::<Result<_, KubeError>>()? })
+        Ok(images.collect::<Result<BTreeMap<_, _>, KubeError>>()?.into())
     }
 }
 
@@ -73,11 +91,10 @@ impl ImageSource for NamedImages {
     fn provide(&self, plan: &BottlePlan) -> Result<KubeImages, KubeError> {
         let named = |(service, context, args): (Service, &BuildContext, BTreeMap<String, String>)| {
             let tag = plan.names.built_image(context.name, &context.content_hash(&args));
-            let reference = format!("{}/{tag}", self.registry.trim_end_matches('/')).parse();
-            let reference = reference.map_err(|error: bottle_plan::NameError| KubeError::input(error.to_string()));
+            let reference = parsed(&format!("{}/{tag}", self.registry.trim_end_matches('/')));
             Ok((service, plan.images.ready.get(&service).cloned().map_or(reference, Ok)?))
         };
-        Ok(KubeImages { images: wanted(plan).into_iter().map(named).collect::<Result<_, KubeError>>()? })
+        Ok(wanted(plan).into_iter().map(named).collect::<Result<BTreeMap<_, _>, KubeError>>()?.into())
     }
 }
 
@@ -96,38 +113,12 @@ impl BuiltImages {
     pub fn new(engine: Engine, loader: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self { engine, loader: loader.into_iter().map(Into::into).collect(), loaded: Mutex::default() }
     }
-
-    fn build(
-        &self,
-        plan: &BottlePlan,
-        context: &BuildContext,
-        args: &BTreeMap<String, String>,
-    ) -> Result<ImageRef, KubeError> {
-        let tag = plan.names.built_image(context.name, &context.content_hash(args));
-        let reference = tag.parse().map_err(|error: bottle_plan::NameError| KubeError::input(error.to_string()))?;
-        if self.engine.exists(ObjectKind::Image, &tag)? {
-            return Ok(reference);
-        }
-        let mut build = Build::new(&tag, EngineContext::Tar(tar(context)?));
-        let label = LabelKey::Context.under(plan.names.prefix());
-        build.labels = BTreeMap::from([(label, context.content_hash(&BTreeMap::new()))]);
-        build.args = args.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-        self.engine.build(&build)?;
-        Ok(reference)
-    }
 }
 
 impl ImageSource for BuiltImages {
     fn provide(&self, plan: &BottlePlan) -> Result<KubeImages, KubeError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut images = BTreeMap::new();
-        for (service, context, args) in wanted(plan) {
-            let reference = match plan.images.ready.get(&service) {
-                Some(ready) => ready.clone(),
-                None => self.build(plan, context, &args)?,
-            };
-            images.insert(service, reference);
-        }
+        let images = build(&self.engine, plan)?;
         let others = [&plan.images.base, &plan.images.pipelock];
         let all: BTreeSet<String> = images.values().chain(others).map(ToString::to_string).collect();
         let missing: Vec<&String> = all.difference(&loaded).collect();
@@ -141,8 +132,82 @@ impl ImageSource for BuiltImages {
             output.and_then(|output| output.success(&command)).map_err(EngineError::from)?;
         }
         loaded.extend(all);
-        Ok(KubeImages { images })
+        Ok(images.into())
     }
+}
+
+/// Images that a container engine of this host builds and pushes to a registry. The Pods name every image by its digest, those
+/// of the manifest included, so that what runs is what was built here.
+#[derive(Debug)]
+pub struct PushedImages {
+    engine: Engine,
+    registry: String,
+    /// The images that the registry has, by their local names. Two launches at once must not push the same one.
+    pushed: Mutex<BTreeMap<String, ImageRef>>,
+}
+
+impl PushedImages {
+    /// Returns a source that pushes to a registry and a path in it, such as `registry.example.com/agents`. The engine must be
+    /// logged in there, and the nodes be able to pull from it. Images of the manifest that the engine lacks are pulled.
+    pub fn new(engine: Engine, registry: impl Into<String>) -> Self {
+        Self { engine, registry: registry.into(), pushed: Mutex::default() }
+    }
+
+    fn push(&self, image: &ImageRef, pushed: &mut BTreeMap<String, ImageRef>) -> Result<ImageRef, KubeError> {
+        let local = image.to_string();
+        if let Some(known) = pushed.get(&local) {
+            return Ok(known.clone());
+        }
+        if !self.engine.exists(ObjectKind::Image, &local)? {
+            self.engine.pull(&local)?;
+        }
+        let registry = self.registry.trim_end_matches('/');
+        // Without its registry, and without the digest of another one.
+        let name = local.split('@').next().unwrap_or_default();
+        let name = name.rsplit('/').next().unwrap_or_default();
+        let digest = self.engine.push(&local, &format!("{registry}/{name}"))?;
+        let name = name.split(':').next().unwrap_or_default();
+        let reference: ImageRef = parsed(&format!("{registry}/{name}@{digest}"))?;
+        pushed.insert(local, reference.clone());
+        Ok(reference)
+    }
+}
+
+impl ImageSource for PushedImages {
+    fn provide(&self, plan: &BottlePlan) -> Result<KubeImages, KubeError> {
+        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut images = build(&self.engine, plan)?;
+        images.insert(Service::Pipelock, plan.images.pipelock.clone());
+        for image in images.values_mut() {
+            *image = self.push(image, &mut pushed)?;
+        }
+        Ok(KubeImages { images, base: Some(self.push(&plan.images.base, &mut pushed)?) })
+    }
+}
+
+/// Builds the images of a plan that the engine lacks, and returns all of them.
+fn build(engine: &Engine, plan: &BottlePlan) -> Result<BTreeMap<Service, ImageRef>, KubeError> {
+    let mut images = BTreeMap::new();
+    for (service, context, args) in wanted(plan) {
+        if let Some(ready) = plan.images.ready.get(&service) {
+            images.insert(service, ready.clone());
+            continue;
+        }
+        let tag = plan.names.built_image(context.name, &context.content_hash(&args));
+        if !engine.exists(ObjectKind::Image, &tag)? {
+            let mut build = Build::new(&tag, EngineContext::Tar(tar(context)?));
+            let label = LabelKey::Context.under(plan.names.prefix());
+            build.labels = BTreeMap::from([(label, context.content_hash(&BTreeMap::new()))]);
+            build.args = args.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            engine.build(&build)?;
+        }
+        images.insert(service, parsed(&tag)?);
+    }
+    Ok(images)
+}
+
+fn parsed(reference: &str) -> Result<ImageRef, KubeError> {
+    reference.parse().map_err(|error: bottle_plan::NameError| KubeError::input(error.to_string()))
 }
 
 /// Returns the images that are built for a plan, each with its build context and arguments.

@@ -106,6 +106,13 @@ impl KubeBottles {
         }
     }
 
+    /// Sets the source of the images.
+    #[must_use]
+    pub fn with_images(mut self, images: Arc<dyn ImageSource>) -> Self {
+        self.images = images;
+        self
+    }
+
     /// Sets the settings of the cluster.
     #[must_use]
     pub fn with_options(mut self, options: KubeOptions) -> Self {
@@ -148,9 +155,10 @@ impl KubeBottles {
     /// Returns an error if the plan cannot run on a cluster, the bottle exists, a Pod does not start, or a protection is
     /// missing.
     pub fn launch(&self, plan: BottlePlan, inputs: &KubeInputs) -> Result<KubeBottle, KubeError> {
-        let plan = as_user(plan);
+        let mut plan = as_user(plan);
         let owner = Owner::of_process(std::process::id());
         let images = step(&*self.observer, "provide the images", || self.images.provide(&plan))?;
+        images.name_in(&mut plan);
         let (material, facts) = Material::make(&plan, inputs, &images, &owner)?;
         let resolved = plan.resolve(facts)?;
         let sidecars: Vec<&dyn Sidecar> = self.sidecars.iter().map(|sidecar| &**sidecar).collect();

@@ -21,7 +21,7 @@ pub use bottle_kube_render::{Content, Delivery, File, KubeOptions, Manifests, Re
 pub use client::{Kubectl, Target};
 pub use directory::DirectoryFile;
 pub use error::KubeError;
-pub use images::{BuiltImages, ImageSource, KubeImages, NamedImages, ReadyImages};
+pub use images::{BuiltImages, ImageSource, KubeImages, NamedImages, PushedImages, ReadyImages};
 pub use inputs::KubeInputs;
 pub use launch::{KubeBottles, KubeSummary};
 pub use lease::Ownership;

@@ -22,7 +22,7 @@ impl ImageSource for Images {
     fn provide(&self, _: &BottlePlan) -> Result<KubeImages, KubeError> {
         let services = [Service::Agent, Service::Seal, Service::Egress, Service::GitGate, Service::Supervise];
         let image = |service: Service| (service, format!("registry.example.com/{service}:1").parse().unwrap());
-        Ok(KubeImages { images: services.map(image).into() })
+        Ok(BTreeMap::from(services.map(image)).into())
     }
 }
 

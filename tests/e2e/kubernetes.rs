@@ -1,6 +1,7 @@
 //! Bottles on a Kubernetes cluster. `cargo xtask e2e --kubernetes` starts one.
 
 mod git;
+mod registry;
 mod work;
 
 use std::collections::BTreeMap;
