@@ -1,6 +1,7 @@
 //! Bottles on a Kubernetes cluster. `cargo xtask e2e --kubernetes` starts one.
 
 mod git;
+mod node;
 mod registry;
 mod work;
 

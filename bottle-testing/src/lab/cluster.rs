@@ -53,7 +53,14 @@ impl Cluster {
 
     /// Runs `kubectl` directly, for what the library does not offer.
     pub fn run(&self, args: &[&str]) -> Finished {
-        run(Command::new(&self.program).arg("--kubeconfig").arg(&self.kubeconfig).args(args))
+        run(&mut self.command(args))
+    }
+
+    /// Returns a command of `kubectl` that has not started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
+        command
     }
 
     /// Asks the test bed for something that only it can do. `None` if it cannot.
