@@ -124,8 +124,10 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
 const TESTS: [&str; 4] = ["test", "--workspace", "--tests", "--no-fail-fast"];
 
 /// Parts of the names of tests that compare times with a bound. They run one after the other, after all others.
-const MEASURED: [&str; 6] = [
+const MEASURED: [&str; 8] = [
     "egress::load::",
+    "lifecycle::work::the_changes_of_10_000",
+    "pool::taking_a_bottle_is_fast",
     "three_minutes_of_requests",
     "install::",
     "agents::an_answer_",
@@ -135,7 +137,7 @@ const MEASURED: [&str; 6] = [
 
 /// Parts of the names of the tests that `--quick` leaves out: each takes more than some 25 s, and most of what it covers is
 /// covered by a shorter one as well.
-const SLOW: [&str; 11] = [
+const SLOW: [&str; 17] = [
     "canaries::every_secret_is_only_where",
     "egress::renewal::",
     "git::deploy_keys::a_launcher_killed",
@@ -146,6 +148,12 @@ const SLOW: [&str; 11] = [
     "lifecycle::forward::a_vite_server",
     "lifecycle::forward::many_connections",
     "lifecycle::health::a_restarted_sidecar_is_reached_again",
+    "lifecycle::killed::",
+    "lifecycle::power::another_process",
+    "lifecycle::trouble::a_full_disk",
+    "pipelock::a_sidecar_that_dies_eight_times",
+    "pipelock::every_configuration_value",
+    "pipelock::only_a_pipelock_that_decrypts",
     "weakened::a_weakness_of_the_manifest",
 ];
 
