@@ -3,14 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 
 use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Outcome, OutputSink, Stdin, Stream, Subprocess};
 use bottle::lifecycle::{Activity, Status};
 use bottle::plan::{Prefix, Slug, StateRoot};
-use bottle::sidecars::audit::refusals;
 use bottle::{Bottles, Engine, EngineChoice, Host, ServiceHealth};
 use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags};
@@ -240,9 +239,7 @@ fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
 }
 
 fn why(site: &Bottles, slug: &Slug, json: bool) -> Result<u8, String> {
-    let (sender, lines) = mpsc::channel();
-    site.audit(slug, false, move |line| drop(sender.send(line))).map_err(text)?;
-    let refusals = refusals(&lines.iter().collect::<Vec<_>>());
+    let refusals = site.refusals(slug).map_err(text)?;
     if json {
         say(&serde_json::to_string_pretty(&refusals).map_err(text)?);
     } else if refusals.is_empty() {

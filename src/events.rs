@@ -6,6 +6,7 @@ use std::sync::mpsc;
 
 use bottle_events::{AuditSink, BottleEvent, EventFile, EventLog, EventStream, Suggestion};
 use bottle_plan::{Slug, StateLayout};
+use bottle_sidecars::audit::{Refusal, refusals};
 
 use crate::Bottles;
 use crate::bottles::check_private;
@@ -46,6 +47,19 @@ impl Bottles {
         let (sender, lines) = mpsc::channel();
         self.audit(slug, false, move |line| _ = sender.send(line))?;
         Ok(Suggestion::new(&plan, lines.try_iter()))
+    }
+
+    /// Returns the refusals in the log of a bottle, which runs or was taken down, each with the line of a manifest that would
+    /// allow it. See [`refusals`].
+    ///
+    /// # Errors
+    ///
+    /// As [`logs`](Bottles::logs).
+    pub fn refusals(&self, slug: &Slug) -> crate::Result<Vec<Refusal>> {
+        let (sender, lines) = mpsc::channel();
+        self.audit(slug, false, move |line| _ = sender.send(line))?;
+        let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug)).ok();
+        Ok(refusals(&lines.try_iter().collect::<Vec<_>>(), plan.as_ref()))
     }
 
     /// Returns this with an observer that also writes each event to the file of a bottle, once the flag is set.

@@ -5,14 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use bottle::Bottle;
-use bottle::sidecars::audit::{AuditLine, AuditOutcome, Refusal, refusals};
+use bottle::sidecars::audit::{AuditLine, AuditOutcome, Refusal};
 
 use bottle_testing::lab::{Lab, sh};
 
 fn refused(lab: &Lab) -> Vec<Refusal> {
-    let (sender, lines) = mpsc::channel();
-    lab.options().audit(&lab.slug.parse().unwrap(), false, move |line| sender.send(line).unwrap()).unwrap();
-    refusals(&lines.iter().collect::<Vec<AuditLine>>())
+    lab.options().refusals(&lab.slug.parse().unwrap()).unwrap()
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Refusals, with their reason and the line of a manifest that would allow them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bottle_compose::sidecar::PROBED_HOST;
+use bottle_plan::BottlePlan;
+use bottle_plan::plan::Route;
 use bottle_plan::value::{AllowedHost, Method, PathPrefix};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::audit::line::{AuditLine, AuditOutcome, AuditSource};
 
@@ -21,6 +24,8 @@ pub struct Refusal {
     pub why: String,
     /// Line below the bottle's name in the manifest that would allow it. `None` if no line of a manifest can.
     pub allow: Option<String>,
+    /// Name of the route that [`allow`](Self::allow) is a new version of. `None` if the line is an addition.
+    pub replaces: Option<String>,
     /// Number of times.
     pub count: usize,
     /// Time of the first, as in [`AuditLine::ts`].
@@ -34,11 +39,17 @@ impl fmt::Display for Refusal {
         let times = if self.count == 1 { String::new() } else { format!(" ({} times)", self.count) };
         writeln!(f, "{}  {}{times}", self.last, self.tried)?;
         write!(f, "    {}: {}", self.sidecar, self.why)?;
-        self.allow.iter().try_for_each(|line| write!(f, "\n    to allow it: {line}"))
+        match (&self.allow, &self.replaces) {
+            (None, _) => Ok(()),
+            (Some(line), None) => write!(f, "\n    to allow it: {line}"),
+            (Some(line), Some(route)) => write!(f, "\n    to allow it, change the route `{route}`: {line}"),
+        }
     }
 }
 
-/// Returns the refusals of the sidecars, equal ones once, the latest last.
+/// Returns the refusals of the sidecars, equal ones once, the latest last. `plan` is the plan of their bottle. With it, a request
+/// to a host for which a route injects a credential is allowed by a change of that route: a further route would pass the request
+/// without the credential.
 ///
 /// A request that egress passed on and pipelock refused is in both logs; it is returned once, with pipelock's reason.
 /// Requests that failed for another reason than a rule, such as a host that does not answer, are not refusals.
@@ -48,14 +59,14 @@ impl fmt::Display for Refusal {
 /// let line = r#"{"ts":"2026-01-02T03:04:05.678Z","sidecar":"egress","event":"request","outcome":"refused",
 ///     "reason":"path","method":"GET","host":"api.example.com","port":443,"path":"/v2/users"}"#;
 /// let lines: Vec<AuditLine> = vec![serde_json::from_str(line)?];
-/// let all = refusals(&lines);
+/// let all = refusals(&lines, None);
 /// assert_eq!(all[0].tried, "GET api.example.com/v2/users");
 /// assert_eq!(all[0].allow.as_deref(), Some(
 ///     "egress: {routes: [{host: api.example.com, paths: [/v2/users], methods: [GET]}]}"
 /// ));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-pub fn refusals(lines: &[AuditLine]) -> Vec<Refusal> {
+pub fn refusals(lines: &[AuditLine], plan: Option<&BottlePlan>) -> Vec<Refusal> {
     let mut all: BTreeMap<(AuditSource, String, String), Refusal> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.text("host") != Some(PROBED_HOST)) {
         // Egress passed it on. Pipelock's own line has the reason.
@@ -64,14 +75,15 @@ pub fn refusals(lines: &[AuditLine]) -> Vec<Refusal> {
         }
         let (tried, why) = (legible(&tried(line)), legible(&why(line)));
         let key = (line.sidecar, tried.clone(), why.clone());
-        let refusal = all.entry(key).or_insert_with(|| Refusal {
-            sidecar: line.sidecar,
-            tried,
-            why,
-            allow: allow(line),
-            count: 0,
-            first: line.ts.clone(),
-            last: line.ts.clone(),
+        let refusal = all.entry(key).or_insert_with(|| {
+            let route = plan.and_then(|plan| injecting(line, plan));
+            let allow = match (plan, route) {
+                (Some(plan), Some(route)) => widened(line, plan, route),
+                _ => allow(line),
+            };
+            let replaces = route.filter(|_| allow.is_some()).map(|route| legible(&route.name));
+            let (count, first, last) = (0, line.ts.clone(), line.ts.clone());
+            Refusal { sidecar: line.sidecar, tried, why, allow, replaces, count, first, last }
         });
         refusal.count += 1;
         refusal.first = refusal.first.clone().min(line.ts.clone());
@@ -121,6 +133,10 @@ fn why(line: &AuditLine) -> String {
         (AuditSource::Egress, "host") => "the host is in the domain of a route's wildcard, and no route is for it",
         (AuditSource::Egress, "port") => "the host is not allowed on this port",
         (AuditSource::Egress, "https-only") => "a host with a route is reached over https only",
+        (AuditSource::Egress, "connect") => "CONNECT must name one host and a port",
+        (AuditSource::Egress, "host-mismatch") => "the request and its Host header name different hosts or ports",
+        (AuditSource::Egress, "server-name-mismatch") => "CONNECT and the TLS server name are not the same host",
+        (AuditSource::Egress, "not-tls") => "a tunnel must carry TLS",
         (AuditSource::Egress, "dlp") if is_encoded(line) => "the name looks like encoded data, or like one part of it",
         (AuditSource::Egress, "dlp") => {
             return line.finding.as_ref().map_or_else(
@@ -162,6 +178,60 @@ fn allow(line: &AuditLine) -> Option<String> {
     }
 }
 
+/// Returns the route that injects a credential for the host of a request whose path or method no route allows: the one with the
+/// longest prefix of the path.
+fn injecting<'a>(line: &AuditLine, plan: &'a BottlePlan) -> Option<&'a Route> {
+    let rule = line.reason.as_deref()?;
+    if line.sidecar != AuditSource::Egress || !matches!(rule, "path" | "method") {
+        return None;
+    }
+    let host: AllowedHost = line.text("host")?.parse().ok()?;
+    let (_, parent) = host.as_str().split_once('.').unwrap_or_default();
+    let routes = &plan.egress.as_ref()?.routes;
+    let of = |name: &str| routes.iter().filter(|route| route.host.as_str() == name).collect::<Vec<&Route>>();
+    let exact = of(host.as_str());
+    let routes = if exact.is_empty() { of(&format!("*.{parent}")) } else { exact };
+    let path = line.text("path").unwrap_or_default();
+    let matched = |route: &&Route| {
+        let prefixes = route.paths.iter().map(PathPrefix::as_str).filter(|prefix| path.starts_with(prefix));
+        prefixes.map(str::len).max().or(route.paths.is_empty().then_some(0))
+    };
+    routes.into_iter().filter(|route| route.inject.is_some()).max_by_key(matched)
+}
+
+/// Returns the manifest's line of a route with what a refused request needs in addition.
+fn widened(line: &AuditLine, plan: &BottlePlan, route: &Route) -> Option<String> {
+    let path: PathPrefix = line.text("path")?.parse().ok()?;
+    let method: Method = line.text("method")?.parse().ok()?;
+    let mut spec = plan.egress_for(&BTreeMap::new(), &BTreeSet::from([route.name.clone()])).routes.pop()?;
+    if line.reason.as_deref() == Some("path") && !spec.paths.is_empty() {
+        spec.paths.push(path);
+    }
+    if !spec.methods.is_empty() && !spec.methods.contains(&method) {
+        spec.methods.push(method);
+    }
+    let mut fields = serde_json::to_value(&spec).ok()?;
+    let route = fields.as_object_mut()?;
+    route.retain(|key, value| key != "port" || *value != 443);
+    if let Some(inject) = route.get_mut("inject").and_then(Value::as_object_mut) {
+        inject.retain(|key, value| key != "scheme" || *value != "bearer");
+    }
+    Some(format!("egress: {{routes: [{}]}}", flow(&fields)))
+}
+
+/// Returns a value as YAML on one line.
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
+    }
+}
+
 /// Returns a text as YAML reads it in a list: quoted, unless it can be nothing else.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '_' | '-');
@@ -200,7 +270,7 @@ mod tests {
     }
 
     fn only(line: AuditLine) -> Refusal {
-        refusals(&[line]).pop().unwrap()
+        refusals(&[line], None).pop().unwrap()
     }
 
     #[test]
@@ -250,13 +320,48 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_injects_is_changed_so_that_the_request_gets_its_credential() {
+        let manifest = |routes: &str| {
+            let text = format!("bottles:\n  b:\n    {routes}\nagents: {{a: {{bottle: b, command: [id]}}}}");
+            bottle_plan::Manifest::parse(&text).unwrap_or_else(|error| panic!("{routes}: {error}"))
+        };
+        let plan = bottle_testing::plans::plan(&manifest(
+            "egress: {routes: [{host: a.example.com, paths: [/echo], methods: [GET], inject: {token: A_TOKEN}}]}",
+        ));
+        for (asked, paths, methods) in [
+            (request("method", r#""method":"POST","path":"/echo""#), vec!["/echo"], vec!["GET", "POST"]),
+            (request("path", r#""method":"GET","path":"/v1/x""#), vec!["/echo", "/v1/x"], vec!["GET"]),
+        ] {
+            let refusal = refusals(&[asked], Some(&plan)).pop().unwrap();
+            assert_eq!(refusal.replaces.as_deref(), Some("a.example.com"), "{refusal}");
+            assert!(refusal.to_string().contains("change the route `a.example.com`: egress: {routes: [{"), "{refusal}");
+            let changed = bottle_testing::plans::plan(&manifest(&refusal.allow.unwrap()));
+            let [route] = &changed.egress.as_ref().unwrap().routes[..] else { panic!("{changed:?}") };
+            assert_eq!(route.paths.iter().map(PathPrefix::as_str).collect::<Vec<_>>(), paths);
+            assert_eq!(route.methods.iter().map(Method::as_str).collect::<Vec<_>>(), methods);
+            assert_eq!(route.inject, plan.egress.as_ref().unwrap().routes[0].inject);
+        }
+        // A route that injects nothing stays as it is.
+        let bare = bottle_testing::plans::plan(&manifest("egress: {routes: [{host: a.example.com, paths: [/echo]}]}"));
+        let refusal = refusals(&[request("path", r#""method":"GET","path":"/x""#)], Some(&bare)).pop().unwrap();
+        assert_eq!(refusal.replaces, None);
+    }
+
+    #[test]
+    fn a_mismatch_of_hosts_is_explained() {
+        let refusal = only(request("host-mismatch", r#""method":"CONNECT","port":443"#));
+        let why = "the request and its Host header name different hosts or ports";
+        assert_eq!((&*refusal.tried, &*refusal.why, refusal.allow), ("a.example.com", why, None));
+    }
+
+    #[test]
     fn equal_refusals_are_counted_and_the_latest_is_last() {
         let mut lines = vec![request("path", r#""method":"GET","path":"/x""#); 3];
         lines[2].ts = "2026-01-02T03:04:07.000Z".into();
         let mut other = request("path", r#""path":"/y""#);
         other.ts = "2026-01-02T03:04:06.000Z".into();
         lines.push(other);
-        let all = refusals(&lines);
+        let all = refusals(&lines, None);
         assert_eq!(all.iter().map(|refusal| refusal.count).collect::<Vec<_>>(), [1, 3]);
         let text = all[1].to_string();
         let shown = "2026-01-02T03:04:07.000Z  GET a.example.com/x (3 times)\n    egress: no route of the host allows the path\n    to \
@@ -276,7 +381,7 @@ mod tests {
             blocked("a.example.com", "ssrf", "SSRF check failed: DNS resolution error for a.example.com"),
             blocked("b.example.com", "ssrf", "SSRF check failed: private address"),
         ];
-        let all = refusals(&lines);
+        let all = refusals(&lines, None);
         assert_eq!((all.len(), &*all[0].tried, &all[0].allow), (1, "b.example.com", &None));
     }
 
