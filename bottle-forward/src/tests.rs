@@ -184,6 +184,24 @@ fn a_program_that_breaks_the_rules_ends_its_connections_and_is_started_again() {
 }
 
 #[test]
+fn a_connection_that_the_agent_resets_is_reset_and_one_that_it_ends_is_ended() {
+    let (forward, _, _) = forward();
+    let last = |words: &[u8]| {
+        let mut socket = TcpStream::connect(forward.local_addr()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.write_all(words).unwrap();
+        let mut back = vec![0; words.len()];
+        if words == b"hello" {
+            socket.read_exact(&mut back).unwrap();
+            socket.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        socket.read(&mut back).map_err(|error| error.kind())
+    };
+    assert_eq!(last(b"refuses"), Err(io::ErrorKind::ConnectionReset));
+    assert_eq!(last(b"hello"), Ok(0));
+}
+
+#[test]
 fn a_text_that_is_no_port_and_a_port_that_is_taken_are_refused() {
     for text in ["", "0", "3000:0", "65536", "+1", "a:1", "1:2:3"] {
         let error = text.parse::<ForwardSpec>().unwrap_err();

@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_linger;
+
 use crate::frame::{self, Frame, Kind, PAYLOAD, WINDOW};
 
 /// The host's side of the tunnel. It ends when the command does.
@@ -115,7 +117,12 @@ impl Tunnel {
                 self.attempt(&connection, Self::download);
             });
         }
-        _ = connection.socket.shutdown(Shutdown::Both);
+        if connection.state().is_reset {
+            // Closing the socket then resets it, so that the client does not take what it has read for everything.
+            _ = set_socket_linger(&connection.socket, Some(Duration::ZERO));
+        } else {
+            _ = connection.socket.shutdown(Shutdown::Both);
+        }
         self.connections().open.remove(&connection.id);
     }
 
@@ -167,7 +174,7 @@ impl Tunnel {
                     connection.wait_while(|state| state.received.is_empty() && !state.has_ended && !state.is_reset);
                 match state.received.pop_front() {
                     Some(bytes) => bytes,
-                    None if state.is_reset => return connection.socket.shutdown(Shutdown::Both),
+                    None if state.is_reset => return Ok(()),
                     None => return connection.socket.shutdown(Shutdown::Write),
                 }
             };
@@ -230,7 +237,7 @@ impl Connection {
         true
     }
 
-    /// Ends both directions. What was received is still written.
+    /// Ends both directions. What was received is still written, and then the client's connection is reset.
     fn reset(&self) {
         self.state().is_reset = true;
         self.changed.notify_all();

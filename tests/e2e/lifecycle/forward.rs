@@ -1,6 +1,6 @@
 //! Ports of the agent on the host's loopback.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,10 +17,11 @@ const CONNECTIONS: usize = 100;
 
 const BOTTLE: &str = "egress: {allow: [outside.test]}";
 
-/// Echoes on port 7000. On port 7001 it sends without end and reads nothing.
+/// Echoes on port 7000. On port 7001 it sends without end and reads nothing. On port 7004 it resets after four bytes.
 const SERVERS: &str = "\
 const net = require('net')
 net.createServer({allowHalfOpen: true}, it => it.on('error', () => {}).pipe(it)).listen(7000, '127.0.0.1')
+net.createServer(it => it.write('half', () => it.resetAndDestroy())).listen(7004, '127.0.0.1')
 net.createServer(it => {
   const more = () => { while (it.writable && it.write(Buffer.alloc(65536, 255))); }
   it.pause().on('error', () => {}).on('drain', more)
@@ -143,9 +144,14 @@ fn many_connections_reach_a_port_of_the_agent_and_leave_no_process() {
     figure(format_args!("50 connections at once, 1 MiB each there and back: {:?}", started.elapsed()));
     assert_eq!(forwarders(&seal), 1);
 
-    // A port where nobody listens, and a server that sends without end and that nobody reads.
+    // A port where nobody listens, a server that breaks off, and one that sends without end and that nobody reads.
     let closed = bottle.forward(7002).unwrap();
-    assert_eq!(connect(closed.local_addr()).read(&mut [0]).unwrap_or(0), 0);
+    let reset = |socket: &mut TcpStream| socket.read(&mut [0]).unwrap_err().kind() == ErrorKind::ConnectionReset;
+    assert!(reset(&mut connect(closed.local_addr())));
+    let breaking = bottle.forward(7004).unwrap();
+    let (mut broken, mut half) = (connect(breaking.local_addr()), [0; 4]);
+    broken.read_exact(&mut half).unwrap();
+    assert!(half == *b"half" && reset(&mut broken));
     let flood = bottle.forward(7001).unwrap();
     let mut stuck: Vec<TcpStream> = (0..60).map(|_| connect(flood.local_addr())).collect();
     for socket in &mut stuck {
@@ -156,8 +162,8 @@ fn many_connections_reach_a_port_of_the_agent_and_leave_no_process() {
     connect(flood.local_addr()).read_exact(&mut vec![0; 200_000]).unwrap();
     let taken = bottle.forward(ForwardSpec::from(7000).with_local(address.port())).unwrap_err();
     assert!(matches!(taken, BottleError::Forward(_)), "{taken}");
-    drop((closed, flood, stuck));
-    ends_soon("two closed forwards end", || forwarders(&seal) == 1);
+    drop((closed, breaking, flood, stuck));
+    ends_soon("three closed forwards end", || forwarders(&seal) == 1);
 
     // The engine's client is killed: the program ends, and the next connection starts it again.
     let open = connect(address);
