@@ -5,6 +5,7 @@ use std::fmt;
 
 use bottle_compose::sidecar::PROBED_HOST;
 use bottle_plan::BottlePlan;
+use bottle_plan::manifest::RouteSpec;
 use bottle_plan::plan::Route;
 use bottle_plan::value::{AllowedHost, Method, PathPrefix};
 use serde::Serialize;
@@ -79,7 +80,8 @@ pub fn refusals(lines: &[AuditLine], plan: Option<&BottlePlan>) -> Vec<Refusal> 
             let route = plan.and_then(|plan| injecting(line, plan));
             let allow = match (plan, route) {
                 (Some(plan), Some(route)) => widened(line, plan, route),
-                _ => allow(line),
+                (Some(plan), None) => on_port(line, plan).or_else(|| allow(line)),
+                (None, _) => allow(line),
             };
             let replaces = route.filter(|_| allow.is_some()).map(|route| legible(&route.name));
             let (count, first, last) = (0, line.ts.clone(), line.ts.clone());
@@ -178,39 +180,70 @@ fn allow(line: &AuditLine) -> Option<String> {
     }
 }
 
-/// Returns the route that injects a credential for the host of a request whose path or method no route allows: the one with the
-/// longest prefix of the path.
-fn injecting<'a>(line: &AuditLine, plan: &'a BottlePlan) -> Option<&'a Route> {
-    let rule = line.reason.as_deref()?;
-    if line.sidecar != AuditSource::Egress || !matches!(rule, "path" | "method") {
-        return None;
-    }
+/// Returns the routes of a request's host, the one whose path prefix is the longest match last.
+fn routes<'a>(line: &AuditLine, plan: &'a BottlePlan) -> Option<Vec<&'a Route>> {
     let host: AllowedHost = line.text("host")?.parse().ok()?;
     let (_, parent) = host.as_str().split_once('.').unwrap_or_default();
     let routes = &plan.egress.as_ref()?.routes;
     let of = |name: &str| routes.iter().filter(|route| route.host.as_str() == name).collect::<Vec<&Route>>();
     let exact = of(host.as_str());
-    let routes = if exact.is_empty() { of(&format!("*.{parent}")) } else { exact };
+    let mut routes = if exact.is_empty() { of(&format!("*.{parent}")) } else { exact };
     let path = line.text("path").unwrap_or_default();
-    let matched = |route: &&Route| {
+    routes.sort_by_key(|route| {
         let prefixes = route.paths.iter().map(PathPrefix::as_str).filter(|prefix| path.starts_with(prefix));
         prefixes.map(str::len).max().or(route.paths.is_empty().then_some(0))
-    };
-    routes.into_iter().filter(|route| route.inject.is_some()).max_by_key(matched)
+    });
+    Some(routes)
+}
+
+/// Returns the route that injects a credential for the host of a request whose path or method no route allows.
+fn injecting<'a>(line: &AuditLine, plan: &'a BottlePlan) -> Option<&'a Route> {
+    let rule = line.reason.as_deref()?;
+    if line.sidecar != AuditSource::Egress || !matches!(rule, "path" | "method") {
+        return None;
+    }
+    routes(line, plan)?.into_iter().rfind(|route| route.inject.is_some())
 }
 
 /// Returns the manifest's line of a route with what a refused request needs in addition.
 fn widened(line: &AuditLine, plan: &BottlePlan, route: &Route) -> Option<String> {
     let path: PathPrefix = line.text("path")?.parse().ok()?;
     let method: Method = line.text("method")?.parse().ok()?;
-    let mut spec = plan.egress_for(&BTreeMap::new(), &BTreeSet::from([route.name.clone()])).routes.pop()?;
+    let mut spec = spec(plan, route)?;
     if line.reason.as_deref() == Some("path") && !spec.paths.is_empty() {
         spec.paths.push(path);
     }
     if !spec.methods.is_empty() && !spec.methods.contains(&method) {
         spec.methods.push(method);
     }
-    let mut fields = serde_json::to_value(&spec).ok()?;
+    written(&spec)
+}
+
+/// Returns the manifest's line of a further route, for a host that has routes on other ports only. It has their credential. An
+/// entry below `allow` has no effect on such a host.
+fn on_port(line: &AuditLine, plan: &BottlePlan) -> Option<String> {
+    let (true, Some("port"), Some(port)) = (line.sidecar == AuditSource::Egress, line.reason.as_deref(), line.port())
+    else {
+        return None;
+    };
+    let routes = routes(line, plan)?;
+    let route = routes.iter().rfind(|route| route.inject.is_some()).or(routes.last())?;
+    let mut spec = spec(plan, route)?;
+    spec.name = format!("{}-{port}", route.name).parse().ok();
+    spec.port = port;
+    spec.paths = vec![line.text("path")?.parse().ok()?];
+    spec.methods = vec![line.text("method")?.parse().ok()?];
+    written(&spec)
+}
+
+/// Returns the entry of a manifest that a route comes from.
+fn spec(plan: &BottlePlan, route: &Route) -> Option<RouteSpec> {
+    plan.egress_for(&BTreeMap::new(), &BTreeSet::from([route.name.clone()])).routes.pop()
+}
+
+/// Returns the manifest's line of a route, without the keys that have their default value.
+fn written(spec: &RouteSpec) -> Option<String> {
+    let mut fields = serde_json::to_value(spec).ok()?;
     let route = fields.as_object_mut()?;
     route.retain(|key, value| key != "port" || *value != 443);
     if let Some(inject) = route.get_mut("inject").and_then(Value::as_object_mut) {
@@ -341,6 +374,14 @@ mod tests {
             assert_eq!(route.methods.iter().map(Method::as_str).collect::<Vec<_>>(), methods);
             assert_eq!(route.inject, plan.egress.as_ref().unwrap().routes[0].inject);
         }
+        // Another port needs a route of its own, which injects too.
+        let refusal =
+            refusals(&[request("port", r#""method":"GET","path":"/echo","port":8443"#)], Some(&plan)).pop().unwrap();
+        assert_eq!(refusal.replaces, None);
+        let added = bottle_testing::plans::plan(&manifest(&refusal.allow.unwrap()));
+        let [route] = &added.egress.as_ref().unwrap().routes[..] else { panic!("{added:?}") };
+        assert_eq!((&*route.name, route.port), ("a.example.com-8443", 8443));
+        assert_eq!(route.inject, plan.egress.as_ref().unwrap().routes[0].inject);
         // A route that injects nothing stays as it is.
         let bare = bottle_testing::plans::plan(&manifest("egress: {routes: [{host: a.example.com, paths: [/echo]}]}"));
         let refusal = refusals(&[request("path", r#""method":"GET","path":"/x""#)], Some(&bare)).pop().unwrap();
