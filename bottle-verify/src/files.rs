@@ -99,6 +99,7 @@ mod tests {
     #[test]
     fn a_file_that_an_approval_is_writing_is_looked_at_again() {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("decisions")).unwrap();
         let path = dir.path().join("routes.yaml");
         std::fs::write(&path, "launched").unwrap();
         let files = expected(dir.path()).files;
