@@ -11,7 +11,7 @@ use super::{Change, Review, Scope, When};
 /// Decides on proposals. [`Supervisor::run`](super::Supervisor::run) asks it, one proposal after the other, and applies what
 /// it answers. Closures of type `Fn(&Review) -> Answer` implement it.
 pub trait Approver: Send + Sync {
-    /// Returns the answer to a proposal. It may take as long as a person needs.
+    /// Returns the answer to a proposal. It may take as long as a person needs. After a panic the proposal stays open.
     fn decide(&self, review: &Review) -> Answer;
 
     /// Receives the result of the answer: the decision in words, or the reason why there is none. Default: does nothing.
@@ -157,10 +157,9 @@ mod tests {
         ("route", r#"{"host":"a.b.example.com"}"#),
     ];
 
-    #[test]
-    fn only_hosts_within_the_bounds_are_approved_and_the_rest_is_asked_about() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, slug) = (StateRoot::at(dir.path()), "demo-1".parse().unwrap());
+    /// Returns a supervisor with these proposals.
+    fn supervised(dir: &std::path::Path) -> Supervisor {
+        let (root, slug) = (StateRoot::at(dir), "demo-1".parse().unwrap());
         let layout = root.bottle(&slug);
         let proposals = layout.supervise_queue().join("proposals");
         for dir in [&layout.current_config(), &layout.supervise_decisions(), &proposals] {
@@ -176,7 +175,49 @@ mod tests {
             fs::write(proposals.join(format!("{id}.json")), proposal).unwrap();
         }
         let engine = Engine::detect(Arc::new(rehearsal()), &EngineChoice::Auto, Control::default()).unwrap();
-        let supervisor = Supervisor::open(engine, &root, &slug).unwrap();
+        Supervisor::open(engine, &root, &slug).unwrap()
+    }
+
+    #[test]
+    fn a_panic_of_an_approver_is_told_and_the_other_proposals_are_asked_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let supervisor = supervised(dir.path());
+        let asked = AtomicUsize::default();
+        let approver = |_: &Review| {
+            assert!(asked.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+            Answer::Deny { reason: String::new() }
+        };
+        let (mut told, mut looks) = (Vec::new(), 0);
+        let over = || {
+            looks += 1;
+            looks > 6
+        };
+        supervisor.run(&approver, over, |outcome| told.push(outcome));
+        assert_eq!(asked.load(Ordering::SeqCst), PROPOSED.len());
+        let panics = told.iter().filter(|outcome| {
+            matches!(outcome, Outcome::Queue(crate::Event::Failed(crate::SuperviseError::ApproverPanicked(_))))
+        });
+        assert_eq!((panics.count(), supervisor.pending().unwrap().len()), (1, 1), "{told:?}");
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_continues_where_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let approver = |_: &Review| -> Answer { panic!("on purpose") };
+        let (sender, told) = std::sync::mpsc::channel();
+        let running = supervised(dir.path()).start(Arc::new(approver), move |outcome| {
+            sender.send(()).unwrap();
+            panic!("{outcome:?}");
+        });
+        told.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(running))).unwrap_err();
+        assert!(panic.downcast_ref::<String>().unwrap().contains("ApproverPanicked"), "{panic:?}");
+    }
+
+    #[test]
+    fn only_hosts_within_the_bounds_are_approved_and_the_rest_is_asked_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let supervisor = supervised(dir.path());
         let auto = AutoApprover::new(["*.b.example.com".parse().unwrap()]).with_limit(1);
         let pending = supervisor.pending().unwrap();
         let answers: Vec<bool> =

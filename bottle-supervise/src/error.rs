@@ -42,6 +42,9 @@ pub enum SuperviseError {
     /// The hosts whose approval has ended cannot be removed from the proxies. Egress refuses them.
     #[error("remove the hosts whose approval has ended: {0}")]
     NotEnded(String),
+    /// The approver panicked instead of answering. The proposal stays open.
+    #[error("ask about proposal `{0}`: the approver panicked; the proposal stays open")]
+    ApproverPanicked(ProposalId),
     /// The change cannot be made; the proposal can only be denied.
     #[error("approve proposal `{id}`: {why}")]
     NotPossible {

@@ -49,6 +49,7 @@ mod watch;
 
 use std::fs::{self, File};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -412,7 +413,8 @@ pub enum Outcome {
     Ended(AllowedHost),
 }
 
-/// A thread that runs [`Supervisor::run`]. It ends when this is dropped, after an approver that is just being asked.
+/// A thread that runs [`Supervisor::run`]. It ends when this is dropped, after an approver that is just being asked. A panic of the
+/// thread, such as one of `tell`, continues at the drop.
 #[derive(Debug)]
 pub struct Running {
     is_cancelled: Arc<AtomicBool>,
@@ -421,7 +423,8 @@ pub struct Running {
 
 impl Supervisor {
     /// Asks `approver` about each proposal as it arrives, applies its answers, and removes hosts whose approval has ended,
-    /// until `is_cancelled` returns true or the approver answers [`Answer::Stop`]. `tell` receives everything else.
+    /// until `is_cancelled` returns true or the approver answers [`Answer::Stop`]. `tell` receives everything else. After a panic
+    /// of [`Approver::decide`], `tell` receives [`SuperviseError::ApproverPanicked`], and the next proposal is asked about.
     pub fn run(&self, approver: &dyn Approver, mut is_cancelled: impl FnMut() -> bool, mut tell: impl FnMut(Outcome)) {
         let mut watch = self.queue.watch(INTERVAL, u64::MAX, || false);
         let mut is_failing = false;
@@ -441,7 +444,7 @@ impl Supervisor {
                 match self.event(event) {
                     Event::Proposed(_) if is_cancelled() => return,
                     Event::Proposed(review) => {
-                        if !self.ask(approver, *review) {
+                        if !self.ask(approver, *review, &mut tell) {
                             return;
                         }
                     }
@@ -461,9 +464,15 @@ impl Supervisor {
     }
 
     /// Asks about a proposal, again if its consequence has changed meanwhile. Returns false if no more is to be asked.
-    fn ask(&self, approver: &dyn Approver, mut review: Review) -> bool {
+    fn ask(&self, approver: &dyn Approver, mut review: Review, tell: &mut impl FnMut(Outcome)) -> bool {
         for _ in 0..ATTEMPTS {
-            let decided = match approver.decide(&review) {
+            // Nothing here is half done, whatever the approver has broken in itself.
+            let Ok(answer) = catch_unwind(AssertUnwindSafe(|| approver.decide(&review))) else {
+                let id = review.proposal().id.clone();
+                tell(Outcome::Queue(Event::Failed(SuperviseError::ApproverPanicked(id))));
+                return true;
+            };
+            let decided = match answer {
                 Answer::Approve { scope, reason } => self.approve_for(&review, scope, &reason),
                 Answer::Deny { reason } => self.deny(&review, &reason),
                 Answer::Later => return true,
@@ -491,7 +500,10 @@ impl Drop for Running {
         self.is_cancelled.store(true, Ordering::SeqCst);
         // An approver that drops this does so in the thread itself.
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
-            _ = thread.join();
+            match thread.join() {
+                Err(panic) if !thread::panicking() => resume_unwind(panic),
+                _ => {}
+            }
         }
     }
 }
