@@ -150,14 +150,14 @@
 //! # How do I see everything that happens?
 //!
 //! [`Bottles::events`] passes on what the sidecars and the launcher report, as one stream of [`BottleEvent`]s: requests, pushes,
-//! proposals, decisions, limits, health and steps. It also works from another process, and for a bottle that was removed.
+//! proposals, decisions, limits, health and steps, with a type for each kind. A decision says who made it and when it ends. It also works from another process, and for a bottle that was removed.
 //! [`exec::Spans`] shows the steps as spans of `tracing`.
 //!
 //! ```no_run
 //! # use bottle::prelude::*;
 //! # let bottles = Bottles::local()?;
 //! let slug = "coder-4x7qa".parse()?;
-//! bottles.events(&slug, true, |event| println!("{} {:?} {:?}", event.time, event.kind, event.data))?;
+//! bottles.events(&slug, true, |event| println!("{} {:?} {:?}", event.time, event.kind(), event.data))?;
 //! # Ok::<(), bottle::Error>(())
 //! ```
 //!
@@ -373,7 +373,7 @@ mod bottles;
 #[cfg(feature = "deploy-keys")]
 pub mod deploy_keys;
 mod error;
-mod events;
+mod event_stream;
 mod host;
 mod inputs;
 pub mod launch;
@@ -388,7 +388,9 @@ pub use agent::agent_command;
 pub use bottle_compose as compose;
 pub use bottle_conformance as conformance;
 pub use bottle_engine::{Engine, EngineChoice, EngineError};
-pub use bottle_events::{BottleEvent, EventKind, EventLog, EventRecord, EventSource, Suggestion};
+pub use bottle_events::{
+    self as events, BottleEvent, EventData, EventKind, EventLog, EventRecord, EventSource, Suggestion,
+};
 pub use bottle_lifecycle as lifecycle;
 pub use bottle_plan as plan;
 pub use bottle_plan::{BottlePlan, Manifest};

@@ -222,7 +222,11 @@ fn with_json_events_standard_error_and_the_events_file_contain_only_json() {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("bottle.yaml"), MANIFEST).unwrap();
     let records = |text: &str| -> Vec<EventRecord> {
-        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let parse = |line: &str| {
+            let json: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(bottle_testing::events::is_valid(&json), "{line}");
+            serde_json::from_value(json).unwrap_or_else(|error| panic!("{error}: {line}"))
+        };
         text.lines().map(parse).collect()
     };
     let args = ["--manifest", "bottle.yaml", "--slug", "json-1", "--engine", "rehearse", "--events", "json"];

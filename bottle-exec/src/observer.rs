@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
@@ -17,7 +18,7 @@ use crate::status::ExitStatus;
 
 /// An event. As JSON: `{"event":"step_finished","name":"up","seconds":1.5,"outcome":{"is":"done"}}`. The crate `bottle`
 /// writes it as a line of JSON with its time, bottle and step (`EventLog`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
@@ -34,6 +35,7 @@ pub enum Event {
         step: String,
         /// Time that the step took.
         #[serde(rename = "seconds", with = "seconds")]
+        #[schemars(with = "f64")]
         duration: Duration,
         /// Outcome of the step.
         outcome: Outcome,
@@ -60,6 +62,7 @@ pub enum Event {
         status: Option<ExitStatus>,
         /// Time that the command took.
         #[serde(rename = "seconds", with = "seconds")]
+        #[schemars(with = "f64")]
         duration: Duration,
         /// Error, if the command could not be run to its end.
         error: Option<String>,
@@ -143,7 +146,7 @@ pub enum Event {
 }
 
 /// The outcome of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Outcome {
     /// The step succeeded.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bottle_plan::value::AllowedHost;
+use bottle_sidecars::audit::Decider;
 
 use super::{Change, Review, Scope, When};
 
@@ -13,6 +14,12 @@ use super::{Change, Review, Scope, When};
 pub trait Approver: Send + Sync {
     /// Returns the answer to a proposal. It may take as long as a person needs. After a panic the proposal stays open.
     fn decide(&self, review: &Review) -> Answer;
+
+    /// Returns the answer with who gave it, which the decision and its event say. Default: the answer of
+    /// [`decide`](Self::decide), by a callback.
+    fn decide_as(&self, review: &Review) -> (Decider, Answer) {
+        (Decider::Callback, self.decide(review))
+    }
 
     /// Receives the result of the answer: the decision in words, or the reason why there is none. Default: does nothing.
     fn told(&self, _: &Review, _: Result<&str, &str>) {}
@@ -111,11 +118,16 @@ impl AutoApprover {
 
 impl Approver for AutoApprover {
     fn decide(&self, review: &Review) -> Answer {
+        self.decide_as(review).1
+    }
+
+    fn decide_as(&self, review: &Review) -> (Decider, Answer) {
         if !self.is_within(review) {
-            return self.otherwise.decide(review);
+            return self.otherwise.decide_as(review);
         }
         self.approved.fetch_add(1, Ordering::SeqCst);
-        Answer::Approve { scope: self.scope, reason: "approved automatically: it is within the bounds".into() }
+        let reason = "approved automatically: it is within the bounds".into();
+        (Decider::Automatic, Answer::Approve { scope: self.scope, reason })
     }
 
     fn told(&self, review: &Review, result: Result<&str, &str>) {

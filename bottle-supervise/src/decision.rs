@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bottle_sidecars::audit::{ApplyStatus, ApprovalEnd, DecidedBy};
 use serde::{Deserialize, Serialize};
 
 use super::ProposalId;
@@ -23,6 +24,9 @@ pub struct Decision {
     pub reason: String,
     /// UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub decided_at: String,
+    /// Who decided. Absent in a decision of an older launcher.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<DecidedBy>,
     /// Result of applying the change. Absent for a denial.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub applied: Option<Applied>,
@@ -46,18 +50,9 @@ pub struct Applied {
     pub status: ApplyStatus,
     /// One sentence for the agent; no secret.
     pub detail: String,
-}
-
-/// Stage that applying an approved change reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ApplyStatus {
-    /// It is in effect in the running bottle.
-    Live,
-    /// It takes effect later: when a proxy that does not run is started again, at the next launch, or after a person's work.
-    Recorded,
-    /// It could not be applied, and nothing is changed.
-    Failed,
+    /// End of the approval. Absent if it has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ends: Option<ApprovalEnd>,
 }
 
 impl fmt::Display for Decision {
@@ -73,16 +68,16 @@ impl fmt::Display for Decision {
 impl Applied {
     /// Returns the result of a change that is in effect in the running bottle.
     pub fn live(detail: impl Into<String>) -> Self {
-        Self { status: ApplyStatus::Live, detail: detail.into() }
+        Self { status: ApplyStatus::Live, detail: detail.into(), ends: None }
     }
 
     /// Returns the result of a change that takes effect later.
     pub fn recorded(detail: impl Into<String>) -> Self {
-        Self { status: ApplyStatus::Recorded, detail: detail.into() }
+        Self { status: ApplyStatus::Recorded, detail: detail.into(), ends: None }
     }
 
     /// Returns the result of a change that was not applied.
     pub fn failed(detail: impl Into<String>) -> Self {
-        Self { status: ApplyStatus::Failed, detail: detail.into() }
+        Self { status: ApplyStatus::Failed, detail: detail.into(), ends: None }
     }
 }

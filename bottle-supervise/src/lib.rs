@@ -67,8 +67,9 @@ use serde_json::json;
 
 pub use approver::{Answer, Approver, AutoApprover};
 pub use audit::{AuditEntry, AuditError, AuditLog, AuditSummary, Head};
+pub use bottle_sidecars::audit::{ApplyStatus, ApprovalEnd, DecidedBy, Decider};
 pub use change::When;
-pub use decision::{Applied, ApplyStatus, Decision, Verdict};
+pub use decision::{Applied, Decision, Verdict};
 pub use error::SuperviseError;
 pub use proposal::{Change, Malformed, Proposal, ProposalId};
 pub use proxies::{Proxies, ProxyFailure};
@@ -106,6 +107,12 @@ impl Supervisor {
         let proxies = EngineProxies::new(engine, layout, plan, mirror.clone());
         let supervisor = Self::with_proxies(Arc::new(proxies), root, slug)?;
         Ok(Self { queue: supervisor.queue.with_mirror(mirror.clone()), mirror, ..supervisor })
+    }
+
+    /// Sets the decider that its decisions name. Default: [`Decider::Program`]. [`run`](Self::run) sets that of the answer.
+    #[must_use]
+    pub fn with_decider(self, decider: Decider) -> Self {
+        Self { queue: self.queue.with_decider(decider), ..self }
     }
 
     /// Opens a bottle whose proxies run elsewhere than on a container engine. Its state directory is below `root`.
@@ -300,6 +307,8 @@ impl Supervisor {
         let later = (*when != When::Now).then(|| format!("it {when}"));
         let note = Some(note.clone()).filter(|note| !note.is_empty());
         let scope = end.as_ref().map(|(scope, _)| scope.to_string());
+        let ends =
+            end.as_ref().map(|(_, (_, TemporaryHost { until, once, .. }))| ApprovalEnd { until: *until, once: *once });
         let detail = changes.chain(scope).chain(later).chain(note).collect::<Vec<_>>().join("; ");
         let mut now = edit(&record.plan, Some(record.launched()), proposal);
         let next = match end {
@@ -320,7 +329,7 @@ impl Supervisor {
             }
         };
         match done {
-            Ok(()) if *when == When::Now => Applied::live(detail),
+            Ok(()) if *when == When::Now => Applied { ends, ..Applied::live(detail) },
             Ok(()) => Applied::recorded(detail),
             Err(error) => Applied::failed(error),
         }
@@ -467,14 +476,16 @@ impl Supervisor {
     fn ask(&self, approver: &dyn Approver, mut review: Review, tell: &mut impl FnMut(Outcome)) -> bool {
         for _ in 0..ATTEMPTS {
             // Nothing here is half done, whatever the approver has broken in itself.
-            let Ok(answer) = catch_unwind(AssertUnwindSafe(|| approver.decide(&review))) else {
+            let Ok((who, answer)) = catch_unwind(AssertUnwindSafe(|| approver.decide_as(&review))) else {
                 let id = review.proposal().id.clone();
                 tell(Outcome::Queue(Event::Failed(SuperviseError::ApproverPanicked(id))));
                 return true;
             };
             let decided = match answer {
-                Answer::Approve { scope, reason } => self.approve_for(&review, scope, &reason),
-                Answer::Deny { reason } => self.deny(&review, &reason),
+                Answer::Approve { scope, reason } => {
+                    self.clone().with_decider(who).approve_for(&review, scope, &reason)
+                }
+                Answer::Deny { reason } => self.clone().with_decider(who).deny(&review, &reason),
                 Answer::Later => return true,
                 Answer::Stop => return false,
             };

@@ -15,6 +15,7 @@ use super::decision::{Applied, Decision, Verdict};
 use super::files::Directory;
 use super::mirror::Mirror;
 use super::proposal::{MAX_BYTES, Malformed, Proposal, ProposalId};
+use super::{DecidedBy, Decider};
 
 /// Maximum number of proposals that are read. A correct sidecar keeps at most 1000.
 const MAX_PROPOSALS: usize = 1024;
@@ -28,6 +29,7 @@ pub struct Queue {
     incoming: PathBuf,
     decisions: PathBuf,
     mirror: Option<Mirror>,
+    decider: Decider,
 }
 
 /// A proposal as it was read, with the hash of its bytes. A decision is bound to that hash.
@@ -120,13 +122,24 @@ impl Queue {
         for path in [queue, decisions] {
             Directory::open(path).map_err(io("open", path))?;
         }
-        Ok(Self { incoming: queue.to_owned(), decisions: decisions.to_owned(), mirror: None })
+        Ok(Self {
+            incoming: queue.to_owned(),
+            decisions: decisions.to_owned(),
+            mirror: None,
+            decider: Decider::default(),
+        })
     }
 
     /// Takes the proposals from the bottle's store, and sends the decisions there.
     pub(super) fn with_mirror(mut self, mirror: Option<Mirror>) -> Self {
         self.mirror = mirror;
         self
+    }
+
+    /// Sets the decider that the decisions name. Default: [`Decider::Program`].
+    #[must_use]
+    pub fn with_decider(self, decider: Decider) -> Self {
+        Self { decider, ..self }
     }
 
     fn fetch(&self) -> Result<(), QueueError> {
@@ -352,6 +365,7 @@ impl Queue {
             verdict,
             reason: cut(reason),
             decided_at: timestamp(now),
+            by: Some(DecidedBy { decider: self.decider, process: std::process::id() }),
             applied: applied.map(|applied| Applied { detail: cut(&applied.detail), ..applied }),
         };
         let path = self.decisions.join(format!("{id}.json"));

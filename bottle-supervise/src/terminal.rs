@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use bottle_plan::value::Span;
+use bottle_sidecars::audit::Decider;
 use rustix::termios::{QueueSelector, tcflush};
 
 use super::{Answer, Approver, ProposalId, Review, Scope};
@@ -55,6 +56,10 @@ impl Approver for Terminal {
         }
         // Without an output nobody sees what there is to decide.
         decide(review).ok().flatten().unwrap_or(Answer::Stop)
+    }
+
+    fn decide_as(&self, review: &Review) -> (Decider, Answer) {
+        (Decider::Terminal, self.decide(review))
     }
 
     fn told(&self, review: &Review, result: Result<&str, &str>) {

@@ -93,6 +93,7 @@ fn an_approval_is_applied_first_then_written_and_bound_to_what_was_shown() {
         json!({
             "version": 1, "id": id(1), "proposal_sha256": shown.sha256(), "decision": "approved", "reason": "fine",
             "decided_at": "2023-11-14T22:13:20.000Z", "applied": {"status": "live", "detail": "reloaded"},
+            "by": {"decider": "program", "process": std::process::id()},
         })
     );
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bottle::{BottleEvent, EventKind, EventSource};
+use bottle::exec::Event;
+use bottle::sidecars::audit::AuditOutcome;
+use bottle::{BottleEvent, EventData, EventKind, EventSource};
+use bottle_testing::events;
 use bottle_testing::lab::{Lab, sh};
-use serde_json::Value;
 
 #[test]
 #[ignore = "needs a container engine"]
@@ -30,17 +32,25 @@ fn requests_limits_health_and_steps_are_one_stream_live_and_from_files() {
             std::thread::sleep(Duration::from_millis(50));
         }
     };
-    for (path, outcome) in [("/echo", "done"), ("/other", "refused"), ("/echo", "done"), ("/echo", "refused")] {
+    for (path, outcome) in [
+        ("/echo", AuditOutcome::Done),
+        ("/other", AuditOutcome::Refused),
+        ("/echo", AuditOutcome::Done),
+        ("/echo", AuditOutcome::Refused),
+    ] {
         sh(&bottle, &format!("curl -s -m 10 https://outside.test{path} > /dev/null; true")).ok();
-        wait(path, &|event| {
-            event.kind == EventKind::Request
-                && (&event.data["path"], &event.data["outcome"]) == (&Value::from(path), &Value::from(outcome))
+        wait(path, &|event| match &event.data {
+            EventData::Request(request) => (request.path.as_deref(), request.outcome) == (Some(path), outcome),
+            _ => false,
         });
     }
     for source in [EventSource::Egress, EventSource::Launcher] {
-        wait("the limit", &|event| event.kind == EventKind::Limit && event.source == source);
+        wait("the limit", &|event| event.kind() == EventKind::Limit && event.source == source);
     }
-    wait("the launch", &|event| event.data["event"] == "step_finished" && event.data["name"] == "start the services");
+    wait("the launch", &|event| match &event.data {
+        EventData::Step(it) => matches!(&it.event, Event::StepFinished { step, .. } if step == "start the services"),
+        _ => false,
+    });
     lab.close(&bottle);
     following.join().unwrap().unwrap();
 
@@ -50,13 +60,29 @@ fn requests_limits_health_and_steps_are_one_stream_live_and_from_files() {
     bottles.events(bottle.slug(), false, move |event| add.lock().unwrap().push(event)).unwrap();
     let all = all.lock().unwrap();
     assert!(all.windows(2).all(|pair| pair[0].time <= pair[1].time), "{all:?}");
-    let kinds: BTreeSet<EventKind> = all.iter().map(|event| event.kind).collect();
+    let kinds: BTreeSet<EventKind> = all.iter().map(BottleEvent::kind).collect();
     for kind in [EventKind::Request, EventKind::Limit, EventKind::Step, EventKind::Sidecar] {
         assert!(kinds.contains(&kind), "{kinds:?}");
     }
     // Teardown is in the file too, and every live event of a sidecar.
-    let named = |event: &BottleEvent| event.data.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    assert!(all.iter().any(|event| named(event).contains("remove") || named(event).contains("take down")), "{all:?}");
+    let is_teardown = |event: &BottleEvent| match &event.data {
+        EventData::Step(it) => match &it.event {
+            Event::StepStarted { step } => step.contains("remove") || step.contains("take down"),
+            _ => false,
+        },
+        _ => false,
+    };
+    assert!(all.iter().any(is_teardown), "{all:?}");
     let sidecars = |events: &[BottleEvent]| events.iter().filter(|event| event.source == EventSource::Egress).count();
     assert!(sidecars(&all) >= sidecars(&live.lock().unwrap()));
+
+    // Every event, and every line of the launcher's file, fits the committed schema.
+    for event in all.iter() {
+        assert!(events::is_valid(&serde_json::to_value(event).unwrap()), "{event:?}");
+    }
+    let file = std::fs::read_to_string(bottles.state_root().bottle(bottle.slug()).events()).unwrap();
+    assert!(file.lines().count() > 30, "{file}");
+    for line in file.lines() {
+        assert!(events::is_valid(&serde_json::from_str(line).unwrap()), "{line}");
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use bottle::events::{DecisionEvent, EventData};
 use bottle::sidecars::audit::{AuditLine, AuditOutcome};
-use bottle::supervise::{AutoApprover, Outcome, Scope};
+use bottle::supervise::{AutoApprover, Decider, Outcome, Scope};
 
 use super::*;
 
@@ -28,6 +29,21 @@ impl Supervised {
             .filter(|line| line.text("host") == Some(host))
             .map(|line| (line.event, line.outcome, line.reason))
             .collect()
+    }
+
+    /// Returns the events of decisions.
+    fn decisions(&self) -> Vec<DecisionEvent> {
+        let all: Arc<Mutex<Vec<DecisionEvent>>> = Arc::default();
+        let add = Arc::clone(&all);
+        let each = move |event: bottle::BottleEvent| {
+            assert!(bottle_testing::events::is_valid(&serde_json::to_value(&event).unwrap()), "{event:?}");
+            if let EventData::Decision(decision) = event.data {
+                add.lock().unwrap().push(decision);
+            }
+        };
+        self.lab.options().events(self.bottle.slug(), false, each).unwrap();
+        let all = all.lock().unwrap();
+        all.clone()
     }
 
     /// Returns the events of the host's log about a proposal.
@@ -104,6 +120,18 @@ fn a_refused_host_is_proposed_by_itself_allowed_for_seconds_and_refused_again() 
         assert!(lines.contains(&line), "{line:?} is not in {lines:?}");
     }
     assert_eq!(lines.iter().filter(|(event, ..)| event == "proposed").count(), 1);
+    // The events of the decision and of its end say who decided and until when.
+    let by = decision.by.unwrap();
+    assert_eq!((by.decider, by.process), (Decider::Automatic, std::process::id()));
+    let events = it.decisions();
+    assert!(
+        matches!(
+            &events[..],
+            [DecisionEvent::Settled(settled), DecisionEvent::ApprovalEnded(ended)]
+                if settled.by == Some(by) && settled.ends == Some(ended.ends) && ended.host == FORBIDDEN && ended.id == id
+        ),
+        "{events:?}"
+    );
     // Which rule refuses it depends on whether the host has removed it already.
     assert_eq!(lines.last().unwrap().1, Some(AuditOutcome::Refused), "{lines:?}");
     it.supervisor.verify().unwrap();

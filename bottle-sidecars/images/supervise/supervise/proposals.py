@@ -62,6 +62,10 @@ class Outcome:
     state: str
     reason: str = ""
     applied: dict[str, str] | None = None
+    by: dict[str, Any] | None = None
+    """Who decided. None in a decision of an older launcher."""
+    ends: dict[str, Any] | None = None
+    """End of an approval that has one."""
 
 
 PENDING = Outcome("pending")
@@ -227,11 +231,12 @@ class Queue:
         written = _read(self._dir / f"{proposal.id}.json")
         if written is None or digest(written) != proposal.sha256:
             return Outcome("changed", "the proposal file is no longer what was proposed")
+        ends = applied.get("ends") if isinstance(applied, dict) else None
         if isinstance(applied, dict):
             applied = {key: str(applied.get(key, "")) for key in ("status", "detail")}
         else:
             applied = None
-        return Outcome(verdict, reason, applied)
+        return Outcome(verdict, reason, applied, decision.get("by"), ends)
 
     def _settle(self, proposal: Proposal, outcome: Outcome, content: bytes) -> None:
         self._outcomes[proposal.id] = outcome
@@ -240,6 +245,10 @@ class Queue:
             shown["decision_reason"] = outcome.reason[:_SHOWN_CHARACTERS]
         if outcome.applied:
             shown["applied"] = {key: text[:_SHOWN_CHARACTERS] for key, text in outcome.applied.items()}
+        if outcome.by:
+            shown["by"] = outcome.by
+        if outcome.ends:
+            shown["ends"] = outcome.ends
         # The decision is in the host's own log. A full disk here must not hide it from the agent.
         with contextlib.suppress(AuditError):
             self._log(

@@ -170,7 +170,10 @@ class QueueTest(unittest.TestCase):
             allowed = self.propose("a.example")
             patch = {"dockerfile_patch": "RUN x" * 3000}
             patched = self.queue.propose("image_change", patch, "why " * 500)[0]
-            self.decide(allowed, applied={"status": "live", "detail": "for 60 s"}, reason="because")
+            by, ends = {"decider": "automatic", "process": 42}, {"until": 1700000060, "once": False}
+            self.decide(
+                allowed, applied={"status": "live", "detail": "for 60 s", "ends": ends}, reason="because", by=by
+            )
             self.decide(patched, "denied")
             self.queue.close()
             self.queue = None
@@ -184,6 +187,8 @@ class QueueTest(unittest.TestCase):
         line = settled[allowed.id]
         self.assertEqual((line["change"], line["decision_reason"]), ({"host": "a.example"}, "because"))
         self.assertEqual((line["kind"], line["applied"]), ("allow_host", {"status": "live", "detail": "for 60 s"}))
+        self.assertEqual((line["by"], line["ends"]), (by, ends))
+        self.assertFalse({"by", "ends"} & settled[patched.id].keys(), "the decision has neither")
         self.assertTrue(all(len(line) < 8192 for line in output.getvalue().splitlines()))
 
     def test_a_decision_on_other_contents_counts_for_nothing(self) -> None:
