@@ -4,6 +4,7 @@ mod circles;
 mod errors;
 mod layers;
 mod packages;
+mod platforms;
 mod size;
 mod source;
 mod words;
@@ -36,9 +37,11 @@ pub(crate) fn run() -> Result<()> {
         problems.extend(circles::problems(&member.name, &tree));
         problems.extend(errors::problems(&member.name, &tree, &shown));
     }
-    problems.extend(words::problems(&root, &files(&root)?)?);
+    let files = files(&root)?;
+    problems.extend(words::problems(&root, &files)?);
+    problems.extend(platforms::problems(&root, &files)?);
     if problems.is_empty() {
-        println!("sizes, dependencies, modules and words are as they should be");
+        println!("sizes, dependencies, modules, words and names of tests are as they should be");
         return Ok(());
     }
     Err(format!("the tree breaks its own rules\n  {}", problems.join("\n  ")).into())
