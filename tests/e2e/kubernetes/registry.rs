@@ -67,10 +67,10 @@ impl Own {
         let built = BuiltImages::new(engine(), Vec::<String>::new()).provide(plan).unwrap();
         let mut own = Self(Vec::new());
         for (service, image) in &built.images {
-            plan.images.ready.insert(*service, own.copy(&image.to_string(), plan));
+            plan.images.ready.insert(*service, own.copy(image.as_str(), plan));
         }
-        plan.images.base = own.copy(&plan.images.base.to_string(), plan);
-        plan.images.pipelock = own.copy(&plan.images.pipelock.to_string(), plan);
+        plan.images.base = own.copy(plan.images.base.as_str(), plan);
+        plan.images.pipelock = own.copy(plan.images.pipelock.as_str(), plan);
         own
     }
 
