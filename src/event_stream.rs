@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use bottle_events::{AuditSink, BottleEvent, EventFile, EventLog, EventStream, Suggestion};
 use bottle_plan::{Slug, StateLayout};
-use bottle_sidecars::audit::{Refusal, refusals};
+use bottle_sidecars::audit::{AuditLine, Refusal, refusals};
 
 use crate::Bottles;
 use crate::bottles::check_private;
@@ -44,9 +44,7 @@ impl Bottles {
     /// As [`logs`](Bottles::logs), and if the bottle has no state under this root.
     pub fn suggest(&self, slug: &Slug) -> crate::Result<Suggestion> {
         let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug))?;
-        let (sender, lines) = mpsc::channel();
-        self.audit(slug, false, move |line| _ = sender.send(line))?;
-        Ok(Suggestion::new(&plan, lines.try_iter()))
+        Ok(Suggestion::new(&plan, self.logged(slug)?))
     }
 
     /// Returns the refusals in the log of a bottle, which runs or was taken down, each with the line of a manifest that would
@@ -56,10 +54,14 @@ impl Bottles {
     ///
     /// As [`logs`](Bottles::logs).
     pub fn refusals(&self, slug: &Slug) -> crate::Result<Vec<Refusal>> {
+        let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug)).ok();
+        Ok(refusals(&self.logged(slug)?, plan.as_ref()))
+    }
+
+    fn logged(&self, slug: &Slug) -> Result<Vec<AuditLine>, BottleError> {
         let (sender, lines) = mpsc::channel();
         self.audit(slug, false, move |line| _ = sender.send(line))?;
-        let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug)).ok();
-        Ok(refusals(&lines.try_iter().collect::<Vec<_>>(), plan.as_ref()))
+        Ok(lines.into_iter().collect())
     }
 
     /// Returns this with an observer that also writes each event to the file of a bottle, once the flag is set.

@@ -150,7 +150,8 @@
 //! # How do I see everything that happens?
 //!
 //! [`Bottles::events`] passes on what the sidecars and the launcher report, as one stream of [`BottleEvent`]s: requests, pushes,
-//! proposals, decisions, limits, health and steps, with a type for each kind. A decision says who made it and when it ends. It also works from another process, and for a bottle that was removed.
+//! proposals, decisions, limits, health and steps, with a type for each kind. A decision says who made it and when it ends. It
+//! also works from another process, and for a bottle that was removed.
 //! [`exec::Spans`] shows the steps as spans of `tracing`.
 //!
 //! ```no_run

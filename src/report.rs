@@ -456,6 +456,7 @@ mod tests {
         let queue = queue.into_iter().chain(audit.into_iter().map(QueueError::Audit));
         all.extend(queue.map(|error| boxed("SuperviseError", SuperviseError::Queue(error))));
         all.push(boxed("SuperviseError", SuperviseError::ConsequenceChanged(id.clone())));
+        all.push(boxed("SuperviseError", SuperviseError::ApproverPanicked(id.clone())));
         all.push(boxed("SuperviseError", SuperviseError::NotEnded("pipelock rejected it".into())));
         all.push(boxed("SuperviseError", SuperviseError::NotPossible { id, why: "it is a wildcard".into() }));
         all
@@ -546,6 +547,8 @@ mod tests {
             KubeError::Image(EngineError::NoEngine { tried: Vec::new() }),
             KubeError::Tls(TlsError::Validity { reason: "the lifetime is zero" }),
             KubeError::Workspace(WorkspaceError::NotADirectory { path: "/home/me/file".into() }),
+            KubeError::Work(WorkError::Prefix { prefix: "refs/heads".into() }),
+            KubeError::Forward(ForwardError::Port),
             KubeError::Provision(ProvisionError::Custom("no space".into())),
             KubeError::Supervise(SuperviseError::NotSupervised("demo".parse().unwrap())),
             KubeError::Unprotected(unprotected()),

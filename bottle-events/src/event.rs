@@ -226,7 +226,7 @@ pub struct GitFinding {
     pub line: Option<u64>,
 }
 
-/// What became of a wish of the agent.
+/// The wish of the agent and its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -292,7 +292,7 @@ pub struct Settled {
     /// The change, by kind, as in the proposal's file. `None` if it is longer than 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Map<String, Value>>,
-    /// Who decided. `None` if the decision does not count, or an older launcher made it.
+    /// The decider. `None` if the decision does not count, or an older launcher made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<DecidedBy>,
     /// The first 300 characters of the reason. `None` if it is empty.

@@ -1,5 +1,7 @@
 //! The types of events and their committed schema.
 
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
 use bottle_events::{
     ApplyStatus, ApprovalEnd, BottleEvent, Decider, DecisionEvent, EventData, EventKind, EventRecord, EventSource,
     SettledState, json_schema,

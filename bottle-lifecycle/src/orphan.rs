@@ -24,10 +24,12 @@ pub(crate) fn stop(project: &str, images: &[&str], grace: Duration) {
     for (owner, _) in &found {
         signal(owner, Signal::TERM);
     }
-    wait(found, grace).iter().for_each(|(owner, _)| signal(owner, Signal::KILL));
+    for (owner, _) in wait(found, grace) {
+        signal(&owner, Signal::KILL);
+    }
 }
 
-/// What a client does.
+/// The work of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
     /// It has the engine create one object, and ends when that is there.

@@ -24,7 +24,7 @@ pub struct Decision {
     pub reason: String,
     /// UTC, `YYYY-MM-DDTHH:MM:SS.mmmZ`.
     pub decided_at: String,
-    /// Who decided. Absent in a decision of an older launcher.
+    /// The decider. Absent in a decision of an older launcher.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub by: Option<DecidedBy>,
     /// Result of applying the change. Absent for a denial.

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn source(script: &str, limits: &WorkLimits) -> WorkSource<'static, WorkError> {
-        let backend = Subprocess::new(std::env::vars_os());
+        let backend = Subprocess::new([("PATH".into(), "/usr/bin:/bin".into())]);
         let command = Command::new("sh").with_args(["-c", script]);
         let open = move || backend.spawn(&command, &Control::default()).map_err(WorkError::Run);
         WorkSource::new(open, limits, &CancelToken::new())

@@ -3,16 +3,25 @@
 use std::time::SystemTime;
 
 use bottle_plan::Service;
+use bottle_plan::resolved::{BuiltImage, EgressFacts};
 use bottle_tls::{CaFiles, CaRole, CaSpec, CertificateAuthority, SystemRandom};
 
 use super::context::Launch;
-use super::write::make_dir;
+use super::files::make_dir;
 use crate::launch_error::LaunchCause;
 
 /// Locations of the certificate authorities.
 pub(super) struct Authorities {
     pub(super) pipelock: CaFiles,
     pub(super) egress: Option<CaFiles>,
+}
+
+impl Authorities {
+    pub(super) fn egress_facts(&self, launch: &Launch<'_>, image: &BuiltImage) -> Option<EgressFacts> {
+        let CaFiles { combined, certificate, .. } = self.egress.clone()?;
+        let (image, routes) = (image.clone(), launch.state.egress_routes());
+        Some(EgressFacts { image, routes, ca_combined: combined, ca_cert: certificate })
+    }
 }
 
 pub(super) fn mint(launch: &Launch<'_>) -> Result<Authorities, LaunchCause> {

@@ -18,7 +18,7 @@ pub(super) fn wanted(plan: &BottlePlan) -> impl Iterator<Item = (&Upstream, &Dep
 /// Generates each key, writes it for git-gate, and registers its public half.
 #[cfg(feature = "deploy-keys")]
 pub(super) fn register(launch: &Launch<'_>) -> Result<(), LaunchCause> {
-    use super::write::write;
+    use super::files::write;
     use crate::deploy_keys::{KeyPair, Registrar, Stopped};
     use bottle_tls::{RandomSource as _, SystemRandom};
 

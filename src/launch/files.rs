@@ -1,10 +1,12 @@
 //! Files of a bottle's state: the configuration of each sidecar.
 
+use std::path::Path;
+
+use bottle_files::PrivateDir;
 use bottle_plan::Service;
 use bottle_plan::value::Subnet;
 
 use super::context::Launch;
-use super::write::{make_dir, write};
 use crate::launch_error::LaunchCause;
 
 /// Writes the configuration of every sidecar that the plan has.
@@ -24,4 +26,16 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Sub
     }
     // Last, so that a plan on disk means that the files above match it.
     Ok(bottle_supervise::write_launched_plan(plan, state)?)
+}
+
+/// Creates a directory and its parents. An existing directory keeps its mode, and must belong to this user alone.
+pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), LaunchCause> {
+    PrivateDir::create_with_mode(path, mode)
+        .map(drop)
+        .map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
+}
+
+/// Writes a file completely or not at all, with its mode from the start.
+pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), LaunchCause> {
+    bottle_files::write(path, content, mode).map_err(|source| LaunchCause::Write { path: path.to_owned(), source })
 }

@@ -17,7 +17,7 @@ use bottle_sidecars::{BuildContext, ContextFile, agent, egress, git_gate, seal, 
 use bottle_workspace as workspace;
 
 use super::context::{Launch, both};
-use super::write::make_dir;
+use super::files::make_dir;
 use crate::launch_error::LaunchCause;
 use crate::lifecycle::Undo;
 

@@ -3,13 +3,11 @@
 mod certificates;
 mod context;
 mod deploy_keys;
-mod facts;
 mod files;
 mod images;
 mod networks;
 mod preflight;
 mod start;
-mod write;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +18,7 @@ use bottle_compose::{ComposeFile, render};
 use bottle_engine::ComposeProject;
 use bottle_exec::step;
 use bottle_plan::resolved::{AgentFacts, PipelockFacts};
-use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, StateLayout};
+use bottle_plan::{BottlePlan, LaunchFacts, ResolvedPlan, Service, StateLayout};
 use bottle_provision::AgentContainer;
 use bottle_sidecars::agent;
 use bottle_verify::{Expected, Prepared, Verify, VerifyError};
@@ -105,6 +103,7 @@ impl Launch<'_> {
             self.step(Step::RegisterKeys, || deploy_keys::register(self))?;
         }
         let resolved = self.step(Step::Resolve, || {
+            let image_of = |service| images.sidecars.get(&service);
             let launch = LaunchFacts {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 owner: self.owner.to_string(),
@@ -123,9 +122,11 @@ impl Launch<'_> {
                     ca_key: authorities.pipelock.key.clone(),
                 },
                 seal: images.seal.clone(),
-                egress: facts::egress(self, &images, &authorities),
-                git_gate: facts::git_gate(self, &images),
-                supervise: facts::supervise(self, &images),
+                egress: image_of(Service::Egress).and_then(|image| authorities.egress_facts(self, image)),
+                git_gate: image_of(Service::GitGate)
+                    .and_then(|image| bottle_sidecars::git_gate_facts(&self.plan, &self.state, image)),
+                supervise: image_of(Service::Supervise)
+                    .and_then(|image| bottle_sidecars::supervise_facts(&self.plan, &self.state, image)),
                 upstream_ca: self.plan.tls.upstream_ca.is_some().then(|| bottle_sidecars::upstream_ca(&self.state)),
                 stored: (!self.engine().info().capabilities().local_files).then(|| self.state.clone()),
             };
@@ -197,7 +198,7 @@ impl Launch<'_> {
             Some(subnet) => document.with_addresses(subnet),
             None => document,
         };
-        write::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
+        files::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
     }
 

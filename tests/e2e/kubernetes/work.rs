@@ -1,4 +1,4 @@
-//! What comes back from a bottle on a cluster, its ports, and its limits.
+//! The agent's work that comes back from a bottle on a cluster, its ports, and its limits.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

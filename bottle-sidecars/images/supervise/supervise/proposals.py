@@ -63,7 +63,7 @@ class Outcome:
     reason: str = ""
     applied: dict[str, str] | None = None
     by: dict[str, Any] | None = None
-    """Who decided. None in a decision of an older launcher."""
+    """The decider. None in a decision of an older launcher."""
     ends: dict[str, Any] | None = None
     """End of an approval that has one."""
 
