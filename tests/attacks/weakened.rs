@@ -287,6 +287,7 @@ fn a_weakness_of_a_running_bottle_lets_attacks_through() {
     let bottle = ground.launch(&ground.options(), &ground.manifest("runc"));
     let site = Site::around(&ground.lab, bottle, ground.secrets(), Topology::Full, &[]);
     let sound = rules(&site, None);
+    lab::suspend(&site.bottle.names().container(Service::Seal));
     for weakness in RUNNING {
         let Change::Running(weaken) = weakness.change else { unreachable!("all are of a running bottle") };
         rules(&site, Some(&sound));

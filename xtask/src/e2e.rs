@@ -58,7 +58,8 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         command.current_dir(&root).args(arguments).stdin(Stdio::null());
         command
     };
-    checked(&mut cargo(&["build", "--quiet", "--workspace", "--examples", "--bins"]))?;
+    // Examples and programs as well, with the same features as the tests: nothing is compiled twice.
+    checked(&mut cargo(&["test", "--quiet", "--workspace", "--no-run"]))?;
     let select = |options: &[&str]| {
         let mut tests = cargo(&TESTS);
         tests.args(["--", "--ignored", "--skip", CHILD]).args(options).args(filter);

@@ -20,7 +20,7 @@ use bottle::{Bottle, BottlePlan, Bottles, Engine, EngineChoice, Host, Manifest};
 
 pub use network::{FORBIDDEN, OUTSIDE, Subnet};
 pub use outside::Outside;
-pub use run::{Finished, docker, example, figure, nft, run, variable};
+pub use run::{Finished, docker, example, figure, nft, run, suspend, variable};
 pub use weaken::{Changing, Part};
 
 /// Returns pipelock's image, which `cargo xtask e2e` has found. Without it, the test counts as not run.

@@ -45,10 +45,16 @@ pub fn docker(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
     finished
 }
 
-/// Runs nft in the container of a seal or an outlet. Its program is suspended first: it would close the namespace and end.
+/// Suspends the program of a seal or an outlet, which would close its namespace and end when its rules are changed.
+#[track_caller]
+pub fn suspend(owner: &str) {
+    docker(["kill", "--signal", "STOP", owner]);
+}
+
+/// Runs nft in the container of a seal or an outlet, whose program is suspended first.
 #[track_caller]
 pub fn nft(owner: &str, arguments: &[&str]) {
-    docker(["kill", "--signal", "STOP", owner]);
+    suspend(owner);
     docker(["exec", owner, "/usr/sbin/nft"].iter().chain(arguments));
 }
 
