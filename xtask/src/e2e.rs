@@ -124,9 +124,11 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
 /// The arguments of cargo that run the tests of every crate. Those that need an engine are ignored by default.
 const TESTS: [&str; 4] = ["test", "--workspace", "--tests", "--no-fail-fast"];
 
-/// Parts of the names of tests that compare times with a bound. They run one after the other, after all others.
-const MEASURED: [&str; 8] = [
+/// Parts of the names of tests that compare times with a bound or race with the agent. They run one after the other, after all
+/// others.
+const MEASURED: [&str; 9] = [
     "egress::load::",
+    "lifecycle::spawn::a_chain_of_short_processes",
     "lifecycle::work::the_changes_of_10_000",
     "pool::taking_a_bottle_is_fast",
     "three_minutes_of_requests",
