@@ -22,6 +22,7 @@ use crate::event_log::EventRecord;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "One event of a bottle.")]
 #[non_exhaustive]
 pub struct BottleEvent {
     /// Time in UTC with milliseconds, such as `2026-01-02T03:04:05.678Z`.

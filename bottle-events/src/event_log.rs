@@ -25,6 +25,7 @@ use bottle_exec::{Event, Observer};
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "One line of a file of events.")]
 #[non_exhaustive]
 pub struct EventRecord {
     /// Time of the event, RFC 3339 in UTC with three digits of milliseconds, so that times sort as text.

@@ -1,7 +1,7 @@
 //! The launch: from a plan to a running bottle.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufWriter, Read, Seek as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -354,16 +354,12 @@ impl Launch<'_> {
         let plan = self.plan.plan();
         if plan.workspace.mode == WorkspaceMode::Copy {
             self.step("copy the workspace", || {
-                // Without a name, nothing is left of it when this process is killed.
-                let failed = |source| WorkError::Write { path: std::env::temp_dir(), source };
-                let mut packed = tempfile::tempfile().map_err(failed)?;
-                let mut buffered = BufWriter::new(&mut packed);
-                pack(&plan.workspace, plan.agent_user(), &mut buffered)?;
-                buffered.flush().map_err(failed)?;
-                drop(buffered);
                 let mut tar = Vec::new();
-                packed.rewind().and_then(|()| packed.read_to_end(&mut tar)).map_err(failed)?;
-                bottle.packed = Some(packed);
+                pack(&plan.workspace, plan.agent_user(), &mut tar)?;
+                // Without a name, nothing is left of it when this process is killed.
+                let kept = tempfile::tempfile().and_then(|mut file| file.write_all(&tar).map(|()| file));
+                let failed = |source| WorkError::Write { path: std::env::temp_dir(), source };
+                bottle.packed = Some(kept.map_err(failed)?);
                 // The names in the stream begin at the root.
                 let target = plan.workspace.target.as_str();
                 let depth = target.split('/').filter(|part| !part.is_empty()).count();

@@ -91,19 +91,18 @@ mod tests {
         };
         let start = |args: &[&str]| run("while :; do sleep 1; done", args);
         let project = format!("orphan-test-{}", std::process::id());
-        let image = format!("{project}:1");
+        let (image, label) = (format!("{project}:1"), format!("{PROJECT_LABEL}={project}"));
         let mut stopped = [
             start(&["compose", "--project-name", &project, "--project-directory", "/s", "up"]),
             start(&["build", "--tag", &image, "-"]),
-            start(&["events", "--filter", &format!("label={PROJECT_LABEL}={project}")]),
-            start(&["network", "create", "--label", &format!("{PROJECT_LABEL}={project}"), "net"]),
+            start(&["events", "--filter", &format!("label={label}")]),
+            start(&["network", "create", "--label", &label, "net"]),
         ];
-        let label = format!("{PROJECT_LABEL}={project}");
         let mut creating = run("sleep 0.2; :", &["network", "create", "--label", &label, "net"]);
         let mut left = [
             start(&["compose", "--project-name", &format!("{project}-2"), "--project-directory", "/s", "up"]),
             start(&["logs", &project]),
-            start(&["ps", "--filter", &format!("label={PROJECT_LABEL}={project}")]),
+            start(&["ps", "--filter", &format!("label={label}")]),
             start(&["build", "--tag", "other:1", "-"]),
         ];
         stop(&project, &[&image], Duration::from_millis(500));

@@ -55,8 +55,9 @@ class Budget:
         """Counts a request that passes, and the bytes of its head."""
         self._used["requests"] += 1
         self.transfer(size)
-        # Not one request less, however this process ends.
-        self._write()
+        if self._limits().of("requests") is not None:
+            # Not one request less, however this process ends.
+            self._write()
 
     def transfer(self, size: int) -> bool:
         """Counts bytes in either direction. Returns false if there is no budget for more."""
