@@ -50,6 +50,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(args: &Arguments) -> Result<()> {
     let root = root();
     let pipelock = prepare(&root)?;
+    let earlier = leftovers(&root)?;
+    if !earlier.is_empty() {
+        eprintln!("warning: earlier tests left behind:\n{}", earlier.join("\n"));
+    }
     let outside = build_image(&root, "outside")?;
     let cluster = if args.kubernetes { Some(Cluster::start()?) } else { None };
     let filter = args.filter.as_deref().or_else(|| args.kubernetes.then_some("kubernetes::"));
@@ -58,8 +62,9 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         command.current_dir(&root).args(arguments).stdin(Stdio::null());
         command
     };
-    // Examples and programs as well, with the same features as the tests: nothing is compiled twice.
-    checked(&mut cargo(&["test", "--quiet", "--workspace", "--no-run"]))?;
+    // Programs and examples with the features of the tests, so that nothing is compiled twice. `cargo test` builds the programs
+    // only of packages that have tests in `tests/`.
+    checked(&mut cargo(&["build", "--quiet", "--workspace", "--lib", "--bins", "--examples", "--tests"]))?;
     let select = |options: &[&str]| {
         let mut tests = cargo(&TESTS);
         tests.args(["--", "--ignored", "--skip", CHILD]).args(options).args(filter);
@@ -105,7 +110,8 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         report.extend(Report::of(&mut tests, deadline)?);
     }
     drop(cluster);
-    let left = leftovers(&root)?;
+    let mut left = leftovers(&root)?;
+    left.retain(|left| !earlier.contains(left));
     eprint!("{}", fs::read_to_string(&figures)?);
     eprint!("{report}");
     if !left.is_empty() {
