@@ -26,7 +26,8 @@ impl Engine {
     ///
     /// Returns an error when the command is interrupted, [`EngineError::StillRunning`] when one of its processes
     /// survives, and [`EngineError::NotRunning`] when the container does not run. A missing program is no error but an
-    /// exit status (126 or 127), because the engines report it that way.
+    /// exit status (126 or 127), because the engines report it that way. So is an unknown working directory (126). Both have a
+    /// message on standard error. [`EngineError::NoCommand`] for a command without words.
     pub fn exec(&self, container: &str, exec: &Exec) -> Result<Output, EngineError> {
         self.run_exec(container, exec, false, |command| command)
     }
@@ -80,6 +81,9 @@ impl Engine {
         mark: Option<&Mark>,
         tty: bool,
     ) -> Result<Command, EngineError> {
+        if exec.argv.is_empty() {
+            return Err(EngineError::NoCommand { container: container.to_owned() });
+        }
         let mut command = Command::new(&self.info.program).with_arg("exec");
         if exec.stdin != Stdin::Null {
             command = command.with_arg("--interactive");
@@ -87,7 +91,10 @@ impl Engine {
         if tty {
             command = command.with_arg("--tty");
         }
-        for (option, value) in [("--user", &exec.user), ("--workdir", &exec.workdir)] {
+        let workdir = exec.workdir.as_deref();
+        // The shell of a marked command enters the directory. Whatever became of the container's own one, `/` exists.
+        let of_client = workdir.map(|workdir| if mark.is_some() { "/" } else { workdir });
+        for (option, value) in [("--user", exec.user.as_deref()), ("--workdir", of_client)] {
             if let Some(value) = value {
                 command = command.with_args([option, value]);
             }
@@ -95,13 +102,13 @@ impl Engine {
         if let Some(mark) = mark {
             command = command.with_args(["--env", mark.as_entry()]);
         }
-        let prologue = mark.into_iter().flat_map(|_| Mark::prologue());
+        let prologue = mark.map_or_else(Vec::new, |_| Mark::prologue(workdir));
         let mut command = pass_env(command, "--env", exec.env.clone())?
             .with_arg(container)
             .with_args(prologue)
             .with_args(&exec.argv)
             .with_stdin(exec.stdin.clone())
-            .with_label(format!("run {} in {container}", exec.argv.first().map_or("nothing", String::as_str)));
+            .with_label(format!("run {} in {container}", exec.argv[0]));
         if let Some(timeout) = exec.timeout {
             command = command.with_timeout(timeout);
         }

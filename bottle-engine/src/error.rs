@@ -56,6 +56,12 @@ pub enum EngineError {
         /// State of the container, such as `is paused` or `does not exist`.
         state: String,
     },
+    /// A command has no words.
+    #[error("run a command in container `{container}`: it is empty; accepted: a program and its arguments")]
+    NoCommand {
+        /// Name of the container.
+        container: String,
+    },
     /// An exec was interrupted, and a process that it started in the container could not be ended.
     #[error("end what an interrupted command left in container `{container}`: {reason}; the command: {cause}")]
     StillRunning {

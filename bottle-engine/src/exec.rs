@@ -8,7 +8,7 @@ use bottle_exec::{EnvValue, Stdin};
 /// A command to run in a running container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exec {
-    /// Program and arguments.
+    /// Program and arguments. An empty list is an error.
     pub argv: Vec<String>,
     /// User that runs the command. `None`: the container's own user.
     pub user: Option<String>,

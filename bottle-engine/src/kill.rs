@@ -19,6 +19,9 @@ const MARK: &str = "BOTTLE_EXEC";
 /// process can raise it again. The option is `-x` in Bash and `-w` in dash and `BusyBox`. gVisor refuses to set it.
 const MARKED: &str = r#"ulimit -x "$BOTTLE_EXEC" 2>/dev/null || ulimit -w "$BOTTLE_EXEC" 2>/dev/null; exec "$@""#;
 
+/// The same in the directory in its first argument. The engine would put the message about an unknown one on standard output.
+const MARKED_IN: &str = r#"ulimit -x "$BOTTLE_EXEC" 2>/dev/null || ulimit -w "$BOTTLE_EXEC" 2>/dev/null; cd -- "$1" || exit 126; unset OLDPWD; shift; exec "$@""#;
+
 /// Timeout for ending processes. The script takes 1.5 s if they ignore SIGTERM, and longer under gVisor.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,9 +51,12 @@ impl Mark {
         &self.0
     }
 
-    /// Returns the arguments in front of a command that give it the limit.
-    pub(crate) const fn prologue() -> [&'static str; 4] {
-        ["sh", "-c", MARKED, "sh"]
+    /// Returns the arguments in front of a command that give it the limit and a working directory.
+    pub(crate) fn prologue(workdir: Option<&str>) -> Vec<&str> {
+        match workdir {
+            None => vec!["sh", "-c", MARKED, "sh"],
+            Some(workdir) => vec!["sh", "-c", MARKED_IN, "sh", workdir],
+        }
     }
 }
 

@@ -85,12 +85,27 @@ while look "$@" && [ -z "$alive" ] && [ "$looks" -gt 0 ]; do
     looks=$((looks - 1))
     sleep 0.1
 done
-for try in TERM 0 0 0 0 0 KILL KILL KILL KILL KILL KILL KILL KILL KILL KILL; do
+for try in TERM 0 0 0 0 0; do
     look_twice "$@"
     [ -n "$alive" ] || exit 0
     # One may have ended meanwhile. Signal 0 only asks.
     kill -s "$try" $alive 2>/dev/null
     sleep 0.1
+done
+# One that starts the next and ends may have done so before its signal. So only the same ones are waited for.
+rounds=100
+waits=10
+before=
+while [ "$rounds" -gt 0 ] && [ "$waits" -gt 0 ]; do
+    look_twice "$@"
+    [ -n "$alive" ] || exit 0
+    kill -s KILL $alive 2>/dev/null
+    if [ "$alive" = "$before" ]; then
+        waits=$((waits - 1))
+        sleep 0.1
+    fi
+    before=$alive
+    rounds=$((rounds - 1))
 done
 look_twice "$@"
 [ -n "$alive" ] || exit 0

@@ -84,6 +84,8 @@ fn command_lines() {
     engine.exec_streaming("claude-bottle-demo", &Exec::new(["true"])).unwrap();
     engine.exec_interactive("claude-bottle-demo", &Exec::new(["sh"]), true).unwrap();
     engine.exec_interactive("claude-bottle-demo", &Exec::new(["sh"]), false).unwrap();
+    let empty = engine.exec("claude-bottle-demo", &Exec::default()).unwrap_err();
+    assert!(empty.to_string().ends_with("it is empty; accepted: a program and its arguments"), "{empty}");
     for method in [CopyMethod::Engine, CopyMethod::Tar] {
         engine.cp_in("claude-bottle-demo", "/etc", Stdin::Bytes(tar_stream()), method, None).unwrap();
         engine

@@ -243,6 +243,9 @@ impl KubeBottle {
     }
 
     fn argv(&self, exec: &Exec, mark: &str) -> Result<Vec<String>, KubeError> {
+        if exec.argv.is_empty() {
+            return Err(KubeError::input("a command is empty; accepted: a program and its arguments"));
+        }
         let workdir = exec.workdir.as_deref().unwrap_or(&self.journal.workdir);
         let mut env = Vec::new();
         for (name, value) in &exec.env {

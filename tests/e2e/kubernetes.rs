@@ -125,6 +125,8 @@ fn commands_stream_copy_and_end_on_a_cluster() {
     assert_eq!(sh(&bottle, sleeping).stdout.trim(), "0");
     let overdue = bottle.exec(Exec::new(["sleep", "300"]).with_timeout(Duration::from_secs(2)));
     assert!(overdue.is_err());
+    let empty = bottle.exec(Exec::default()).unwrap_err().to_string();
+    assert!(empty.ends_with("a command is empty; accepted: a program and its arguments"), "{empty}");
     assert_eq!(sh(&bottle, sleeping).stdout.trim(), "0");
 
     sh(&bottle, "mkdir -p d && head -c 3000000 /dev/urandom >d/data && sha256sum <d/data >sum").ok();

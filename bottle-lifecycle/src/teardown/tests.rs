@@ -347,8 +347,8 @@ fn a_bottle_is_closed_on_drop_kept_on_request_and_closed_through_another_handle(
         backend.lines().into_iter().map(unmarked).collect::<Vec<_>>(),
         [
             "docker container inspect claude-bottle-demo claude-bottle-seal-demo",
-            "docker exec --user agent --workdir /work: id",
-            "docker exec --interactive --user root --workdir /: id",
+            "docker exec --user agent --workdir /: /work id",
+            "docker exec --interactive --user root --workdir /: / id",
             "docker container inspect claude-bottle-demo claude-bottle-seal-demo",
             "docker network inspect claude-bottle-net-demo",
             "docker network rm claude-bottle-net-demo"

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bottle::Bottle;
 use bottle::exec::TerminalSize;
 use bottle::exec::engine::Exec;
+use bottle::{Bottle, BottleError, EngineError};
 
 use super::{Place, SMALL, options, plan};
 use bottle_testing::lab::{engine, figure, sh};
@@ -120,6 +120,20 @@ fn a_live_command_that_is_killed_or_dropped_leaves_no_process() {
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!((child.wait().unwrap().as_shell_code(), said.contains("no-such-program")), (127, true), "{said}");
+        // So is an unknown directory, however the command is run. A command without words is an error.
+        let nowhere = || Exec::new(["true"]).with_workdir("/no-such-directory");
+        let mut child = bottle.spawn(nowhere(), None).unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((child.wait().unwrap().as_shell_code(), said.contains("/no-such-directory")), (126, true), "{said}");
+        let output = bottle.exec(nowhere()).unwrap();
+        let said = output.stderr.text();
+        assert_eq!((output.status.as_shell_code(), said.contains("/no-such-directory")), (126, true), "{output:?}");
+        let within = bottle.exec(Exec::new(["pwd"]).with_workdir("/etc")).unwrap();
+        assert_eq!(within.stdout_text(), "/etc\n");
+        for empty in [bottle.exec(Exec::default()).map(drop), bottle.spawn(Exec::default(), None).map(drop)] {
+            assert!(matches!(empty, Err(BottleError::Engine(EngineError::NoCommand { .. }))), "{empty:?}");
+        }
         // The client dies: its command is stopped by whoever waits.
         let mut child = bottle.spawn(["sleep", "4712"], None).unwrap();
         while running(bottle, "sleep.4712") == 0 {
