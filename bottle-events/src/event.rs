@@ -42,6 +42,8 @@ pub struct BottleEvent {
 pub enum EventData {
     /// A request of the agent through egress or pipelock: passed, refused or failed.
     Request(RequestEvent),
+    /// A connection to a host that pipelock opened. With egress in front, egress reports the requests in it.
+    Tunnel(TunnelEvent),
     /// A push or a fetch of the agent through git-gate.
     Git(GitEvent),
     /// A proposal of the agent, or one that was refused.
@@ -66,6 +68,8 @@ pub enum EventData {
 pub enum EventKind {
     /// [`EventData::Request`].
     Request,
+    /// [`EventData::Tunnel`].
+    Tunnel,
     /// [`EventData::Git`].
     Git,
     /// [`EventData::Proposal`].
@@ -146,6 +150,18 @@ pub struct RequestEvent {
     /// Time that it took, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ms: Option<f64>,
+}
+
+/// A connection to a host that pipelock opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
+pub struct TunnelEvent {
+    /// Result.
+    pub outcome: AuditOutcome,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
 }
 
 /// A push or a fetch.
@@ -408,6 +424,7 @@ impl BottleEvent {
     pub const fn kind(&self) -> EventKind {
         match &self.data {
             EventData::Request(_) => EventKind::Request,
+            EventData::Tunnel(_) => EventKind::Tunnel,
             EventData::Git(_) => EventKind::Git,
             EventData::Proposal(_) => EventKind::Proposal,
             EventData::Decision(_) => EventKind::Decision,
@@ -448,6 +465,7 @@ fn typed(source: EventSource, line: &AuditLine) -> Option<EventData> {
             parsed(fields).map(EventData::Limit)
         }
         (_, "request") => parsed(fields).map(EventData::Request),
+        (EventSource::Pipelock, "tunnel") => parsed(fields).map(EventData::Tunnel),
         (EventSource::GitGate, "push" | "push-begin" | "fetch") => parsed(fields).map(EventData::Git),
         (EventSource::Supervise, "proposed" | "refused") => parsed(fields).map(EventData::Proposal),
         (EventSource::Supervise, "settled") | (EventSource::Egress, "approval-ended") => {

@@ -14,7 +14,7 @@ pub use bottle_sidecars::audit::{ApplyStatus, ApprovalEnd, DecidedBy, Decider};
 pub use event::{
     AppliedChange, ApprovalEnded, BottleEvent, DecisionEvent, EventData, EventKind, EventSource, GitAction, GitEvent,
     GitFinding, HealthEvent, LauncherEvent, LimitEvent, ProposalEvent, ProposalRefused, Proposed, RefUpdate,
-    RequestEvent, Settled, SettledState, SidecarEvent, json_schema,
+    RequestEvent, Settled, SettledState, SidecarEvent, TunnelEvent, json_schema,
 };
 pub use event_log::{Beside, EventLog, EventRecord};
 pub use file::EventFile;

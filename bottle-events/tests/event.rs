@@ -45,6 +45,11 @@ fn every_kind_comes_from_its_line_and_fits_the_schema() {
         (sidecar("egress", "request", REQUEST), EventKind::Request, EventSource::Egress),
         (sidecar("pipelock", "request", BLOCKED), EventKind::Request, EventSource::Pipelock),
         (
+            sidecar("pipelock", "tunnel", r#","outcome":"done","host":"a.test","port":443"#),
+            EventKind::Tunnel,
+            EventSource::Pipelock,
+        ),
+        (
             sidecar("egress", "limit-near", r#","limit":"bytes","used":9,"allowed":10"#),
             EventKind::Limit,
             EventSource::Egress,

@@ -154,17 +154,17 @@ for attempt in (lambda: os.nice(-5), lambda: os.sched_setscheduler(0, os.SCHED_F
     // Resources. The host reads what the container used at most.
     harms("as many processes as possible", "
 count = 0
-for _ in range(2000):
+for _ in range(PIDS + 100):
     try: pid = os.fork()
     except OSError as error: print(error); break
-    if pid == 0: time.sleep(2); os._exit(0)
+    if pid == 0: time.sleep(60); os._exit(0)
     count += 1
 print(count)
 got(count) if count > PIDS else None").alone(),
     harms("as many threads as possible", "
 count = 0
-for _ in range(2000):
-    try: threading.Thread(target=time.sleep, args=(2,), daemon=True).start()
+for _ in range(PIDS + 100):
+    try: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     except RuntimeError as error: print(error); break
     count += 1
 print(count)

@@ -61,7 +61,7 @@ fn requests_limits_health_and_steps_are_one_stream_live_and_from_files() {
     let all = all.lock().unwrap();
     assert!(all.windows(2).all(|pair| pair[0].time <= pair[1].time), "{all:?}");
     let kinds: BTreeSet<EventKind> = all.iter().map(BottleEvent::kind).collect();
-    for kind in [EventKind::Request, EventKind::Limit, EventKind::Step, EventKind::Sidecar] {
+    for kind in [EventKind::Request, EventKind::Tunnel, EventKind::Limit, EventKind::Step, EventKind::Sidecar] {
         assert!(kinds.contains(&kind), "{kinds:?}");
     }
     // Teardown is in the file too, and every live event of a sidecar.
