@@ -68,10 +68,22 @@ look() {
     done
 }
 
-# Looks again if there is none: one that starts another and ends may be missed once.
-look_twice() {
-    look "$@"
-    [ -n "$alive" ] || look "$@"
+# Looks again if there is none: one that starts another and ends may be missed.
+look_again() {
+    left=$again
+    while look "$@" && [ -z "$alive" ] && [ "$left" -gt 0 ]; do
+        left=$((left - 1))
+    done
+}
+
+# Sets `new` if there are other targets than the last time. One that starts the next and ends may do so before its signal. So it
+# is looked for without pauses, and longer.
+compare() {
+    new=
+    for pid in $alive; do
+        case "$before " in ' ' | *" $pid "*) ;; *) new=yes; again=20 ;; esac
+    done
+    before=$alive
 }
 
 add() {
@@ -81,33 +93,34 @@ add() {
 user_of "$$"
 self=$uid
 looks=${2-0}
+again=1
+before=
 while look "$@" && [ -z "$alive" ] && [ "$looks" -gt 0 ]; do
     looks=$((looks - 1))
     sleep 0.1
 done
 for try in TERM 0 0 0 0 0; do
-    look_twice "$@"
+    look_again "$@"
     [ -n "$alive" ] || exit 0
     # One may have ended meanwhile. Signal 0 only asks.
     kill -s "$try" $alive 2>/dev/null
+    compare
     sleep 0.1
 done
-# One that starts the next and ends may have done so before its signal. So only the same ones are waited for.
 rounds=100
 waits=10
-before=
 while [ "$rounds" -gt 0 ] && [ "$waits" -gt 0 ]; do
-    look_twice "$@"
+    look_again "$@"
     [ -n "$alive" ] || exit 0
     kill -s KILL $alive 2>/dev/null
-    if [ "$alive" = "$before" ]; then
+    compare
+    if [ -z "$new" ]; then
         waits=$((waits - 1))
         sleep 0.1
     fi
-    before=$alive
     rounds=$((rounds - 1))
 done
-look_twice "$@"
+look_again "$@"
 [ -n "$alive" ] || exit 0
 echo "still running:$alive" >&2
 exit 1

@@ -132,7 +132,7 @@ fn places(lab: &Lab, bottle: &Bottle, canaries: &Canaries, began: &str) -> BTree
 /// Sends a request and clones a repository, and asserts that the outside host saw both credentials.
 fn credentials_arrive(lab: &Lab, bottle: &Bottle, canaries: &Canaries, by: &str) {
     sh(bottle, &format!("curl -fsS --retry 8 --retry-all-errors 'https://{API}/echo?by={by}'")).ok();
-    sh(bottle, &format!("rm -rf /tmp/web && git clone -q https://{OUTSIDE}/web.git /tmp/web && ls -A /tmp/web")).ok();
+    sh(bottle, &format!("for _ in 1 2 3 4 5 6 7 8; do\nrm -rf /tmp/web; git clone -q https://{OUTSIDE}/web.git /tmp/web && break; sleep 1\ndone; ls -A /tmp/web")).ok();
     let events = lab.outside.events();
     let seen = events.iter().find(|event| event.to_string().contains(&format!("by={by}"))).expect(by).to_string();
     assert!(seen.contains(&canaries.0[0]), "{by}: {seen}");

@@ -133,8 +133,8 @@ fn a_launcher_killed_at_any_point_leaves_nothing_after_recovery() {
         let slug = format!("killed-{turn}");
         let event = &events[number];
         let signal = launch(&state, &slug, Some(number), after);
-        // A launch that was faster than the delay has completed.
-        assert!(signal == Some(9) || after > 0, "{event}");
+        // A launch that was faster than the delay, or made fewer events than the first, has completed.
+        assert!(signal == Some(9) || after > 0 || self::events(&state, &slug).len() <= number, "{event}");
         let started = Instant::now();
         let report = site.recover().unwrap();
         let took = started.elapsed().as_secs_f64();

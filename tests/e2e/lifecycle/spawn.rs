@@ -181,9 +181,9 @@ fn a_chain_of_short_processes_is_killed() {
         while running(bottle, "sleep 1002") == 0 && Instant::now() < until {
             thread::sleep(Duration::from_millis(50));
         }
-        let _ = child.kill();
+        let killed = child.kill().map_err(|error| error.to_string());
         let found = (0..5).map(|_| running(bottle, "/tmp/link")).max();
-        assert_eq!((found, running(bottle, "sleep 1002")), (Some(0), 0));
+        assert_eq!((killed.map(drop), found, running(bottle, "sleep 1002")), (Ok(()), Some(0), 0));
     });
 }
 

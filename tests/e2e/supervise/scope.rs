@@ -112,7 +112,8 @@ fn a_refused_host_is_proposed_by_itself_allowed_for_seconds_and_refused_again() 
     assert_eq!(it.is_allowed(FORBIDDEN), [false; 3]);
     // Which rule refuses it depends on whether the host has removed it already.
     until("the refusal is logged", || {
-        it.told(FORBIDDEN).last().is_some_and(|line| line.1 == Some(AuditOutcome::Refused))
+        let mut requests = it.told(FORBIDDEN).into_iter().rev().filter(|(event, ..)| event == "request");
+        requests.next().is_some_and(|(_, outcome, _)| outcome == Some(AuditOutcome::Refused))
     });
     let lines = it.told(FORBIDDEN);
     let request = |outcome, reason: Option<&str>| ("request".to_owned(), Some(outcome), reason.map(ToOwned::to_owned));
