@@ -485,13 +485,14 @@ impl BottlePlan {
     }
 
     /// Returns the maximum number of simultaneous connections to pipelock: one for each 8 MiB of its memory limit, or for
-    /// each 16 MiB if it scans request bodies, and at least 8. That is 128 or 64 by default. Where pipelock is the agent's
+    /// each 32 MiB if it scans request bodies, and at least 8. That is 128 or 32 by default. Where pipelock is the agent's
     /// proxy, the seal makes a further connection wait.
     ///
     /// So much memory takes an answer of 1 MiB, or a body of 1 MiB, while it is scanned, including garbage that is not yet
-    /// collected. 128 answers at once peaked at 805 MiB, 256 exceeded 1 GiB. 120 bodies at once peaked at 1,013 MiB.
+    /// collected. 128 answers at once peaked at 805 MiB, 256 exceeded 1 GiB. 120 bodies at once peaked at 1,013 MiB, and
+    /// 60 exceeded 1 GiB on a slow machine.
     pub fn max_connections(&self) -> u32 {
-        self.sidecar_memory_shares(if self.proxy.scan_requests == RequestScan::Off { 8 } else { 16 }).max(8)
+        self.sidecar_memory_shares(if self.proxy.scan_requests == RequestScan::Off { 8 } else { 32 }).max(8)
     }
 
     /// Returns every port that the agent may reach of some host, each once.

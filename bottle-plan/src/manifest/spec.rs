@@ -506,7 +506,7 @@ pub struct LimitsSpec {
     /// which stays for the sidecars, and at least one; 4096 processes; 20 GiB of files.
     pub agent: ContainerLimits,
     /// Each sidecar's container. Default: 1 GiB of memory, 256 processes. Pipelock accepts one connection of the agent
-    /// for each 8 MiB of its memory, or 16 MiB if it scans request bodies: 128 or 64 by default. More connections wait.
+    /// for each 8 MiB of its memory, or 32 MiB if it scans request bodies: 128 or 32 by default. More connections wait.
     pub sidecar: ContainerLimits,
     /// The time from the start of the agent's container until it ends by itself, also without the process that launched it.
     /// The files in it can then still be taken out.
