@@ -17,9 +17,17 @@ user_of() {
     uid=
 }
 
-# Sets `alive` to the targets that run. Only built-in commands look at processes, so no helper is among them.
+# Sets `newest` to the process that started last, or to 0 where it cannot be told by this or by the limit, as under gVisor.
+find_newest() {
+    newest=0
+    [ -z "$limit" ] || read -r _ _ _ _ newest 2>/dev/null </proc/loadavg || newest=0
+}
+
+# Sets `alive` to the targets that run, and `chased` if one started or ended meanwhile. Only built-in commands look at
+# processes, so no helper is among them.
 look() {
     pairs=
+    chased=
     for status in /proc/[0-9]*/status; do
         while read -r key value _; do
             case $key in
@@ -34,14 +42,19 @@ look() {
         done 2>/dev/null <"$status"
     done
     if [ -n "${1-}" ]; then
-        # Under gVisor, all execs of a container share their limits. This shell is not part of the exec.
-        limit="^Max file locks .* ${1#*=} "
+        find_newest
+        next=
+        for ahead in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
+            next="$next /proc/$((newest + ahead))/limits"
+        done
         for file in $(
             grep -lszF -- "$1" /proc/[0-9]*/environ
-            grep -qs -- "$limit" "/proc/$$/limits" || grep -ls -- "$limit" /proc/[0-9]*/limits
+            [ -z "$limit" ] || grep -ls -- "$limit" /proc/[0-9]*/limits $next
         ); do
-            file=${file#/proc/}
-            add "${file%%/*}"
+            pid=${file#/proc/}
+            pid=${pid%%/*}
+            add "$pid"
+            [ "$newest" = 0 ] || { [ "$pid" -le "$newest" ] && [ -d "/proc/$pid" ]; } || chased=yes
         done
     else
         own=
@@ -70,20 +83,31 @@ look() {
 
 # Looks again if there is none: one that starts another and ends may be missed.
 look_again() {
-    left=$again
-    while look "$@" && [ -z "$alive" ] && [ "$left" -gt 0 ]; do
-        left=$((left - 1))
+    for _ in 1 2 3 4; do
+        look "$@"
+        [ -z "$alive$chased" ] || return 0
     done
+    exit 0
 }
 
-# Sets `new` if there are other targets than the last time. One that starts the next and ends may do so before its signal. So it
-# is looked for without pauses, and longer.
-compare() {
-    new=
-    for pid in $alive; do
-        case "$before " in ' ' | *" $pid "*) ;; *) new=yes; again=20 ;; esac
+# Ends processes that each start the next and end before they can be looked up: stops the newest process of the container, looks
+# whether it is one of the exec, and if not, lets it go on.
+hunt() {
+    tries=5000
+    calm=0
+    while [ "$calm" -lt 500 ] && [ "$tries" -gt 0 ]; do
+        tries=$((tries - 1))
+        calm=$((calm + 1))
+        find_newest
+        [ "$newest" != 0 ] || return 0
+        kill -s STOP "$newest" 2>/dev/null || continue
+        if grep -qs -- "$limit" "/proc/$newest/limits"; then
+            kill -s KILL "$newest"
+            calm=0
+        else
+            kill -s CONT "$newest"
+        fi
     done
-    before=$alive
 }
 
 add() {
@@ -92,35 +116,33 @@ add() {
 
 user_of "$$"
 self=$uid
+# Under gVisor, all execs of a container share their limits. This shell is not part of the exec.
+limit=${1:+"^Max file locks .* ${1#*=} "}
+[ -n "$limit" ] && ! grep -qs -- "$limit" "/proc/$$/limits" || limit=
 looks=${2-0}
-again=1
-before=
-while look "$@" && [ -z "$alive" ] && [ "$looks" -gt 0 ]; do
+while look "$@" && [ -z "$alive$chased" ] && [ "$looks" -gt 0 ]; do
     looks=$((looks - 1))
     sleep 0.1
 done
 for try in TERM 0 0 0 0 0; do
     look_again "$@"
-    [ -n "$alive" ] || exit 0
     # One may have ended meanwhile. Signal 0 only asks.
     kill -s "$try" $alive 2>/dev/null
-    compare
     sleep 0.1
 done
 rounds=100
 waits=10
 while [ "$rounds" -gt 0 ] && [ "$waits" -gt 0 ]; do
     look_again "$@"
-    [ -n "$alive" ] || exit 0
     kill -s KILL $alive 2>/dev/null
-    compare
-    if [ -z "$new" ]; then
+    rounds=$((rounds - 1))
+    if [ -n "$chased" ]; then
+        hunt
+    else
         waits=$((waits - 1))
         sleep 0.1
     fi
-    rounds=$((rounds - 1))
 done
 look_again "$@"
-[ -n "$alive" ] || exit 0
 echo "still running:$alive" >&2
 exit 1
