@@ -3,6 +3,7 @@
 mod git;
 mod node;
 mod registry;
+mod scale;
 mod work;
 
 use std::collections::BTreeMap;
