@@ -19,17 +19,38 @@ fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/attacks.md")
 }
 
-/// Writes the results of a runtime into the table. Returns true if they differ from those that were there.
-pub(crate) fn record(runtime: &str, fates: &BTreeMap<&'static str, Fate>) -> bool {
+/// A column of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Column {
+    /// A container engine with runc.
+    Runc,
+    /// A container engine with gVisor.
+    Gvisor,
+    /// A cluster with runc.
+    Cluster,
+    /// A cluster with gVisor.
+    ClusterGvisor,
+}
+
+/// Writes the results of a column into the table. Returns true if they differ from those that were there. `left_out` says why
+/// an attack has no meaning there.
+pub(crate) fn record(
+    column: Column,
+    fates: &BTreeMap<&'static str, Fate>,
+    left_out: &dyn Fn(&Attack) -> Option<&'static str>,
+) -> bool {
     let _lock = FILE.lock().unwrap();
     let before = fs::read_to_string(path()).unwrap_or_default();
     let mut results = results(&before);
     for attack in attacks() {
         let row = results.entry(attack.name.to_owned()).or_default();
         let fate = &fates[attack.name];
-        let is_runc = runtime == "runc";
-        outcome(fate).clone_into(if is_runc { &mut row.runc } else { &mut row.runsc });
-        if is_runc {
+        let result = match left_out(&attack) {
+            Some(why) => format!("n/a: {why}"),
+            None => outcome(fate).to_owned(),
+        };
+        row.results[column as usize] = result;
+        if column == Column::Runc {
             row.recorded =
                 if fate.through.is_empty() { "nothing".to_owned() } else { fate.through.join("; ").replace('|', " ") };
         }
@@ -55,16 +76,17 @@ fn outcome(fate: &Fate) -> &'static str {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Row {
     recorded: String,
-    runc: String,
-    runsc: String,
+    /// By [`Column`].
+    results: [String; 4],
 }
 
 /// Reads the results of a table.
 fn results(text: &str) -> BTreeMap<String, Row> {
     let row = |line: &str| {
         let fields: Vec<&str> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
-        let &[_, name, recorded, runc, gvisor] = fields.as_slice() else { return None };
-        Some((name.to_owned(), Row { recorded: recorded.to_owned(), runc: runc.to_owned(), runsc: gvisor.to_owned() }))
+        let &[_, name, recorded, runc, gvisor, cluster, cluster_gvisor] = fields.as_slice() else { return None };
+        let results = [runc, gvisor, cluster, cluster_gvisor].map(ToOwned::to_owned);
+        Some((name.to_owned(), Row { recorded: recorded.to_owned(), results }))
     };
     text.lines().filter_map(row).collect()
 }
@@ -77,11 +99,12 @@ fn rendered(results: &BTreeMap<String, Row>) -> String {
     }
     let counts: Vec<String> = groups.iter().map(|(group, count)| format!("{group} {count}")).collect();
     let mut text = START.replace("{COUNT}", &all.len().to_string()).replace("{GROUPS}", &counts.join(", "));
-    text.push_str("\n| group | attack | recorded | runc | runsc |\n| --- | --- | --- | --- | --- |\n");
+    text.push_str("\n| group | attack | recorded | runc | runsc | cluster, runc | cluster, runsc |\n");
+    text.push_str("| --- | --- | --- | --- | --- | --- | --- |\n");
     for Attack { group, name, .. } in all {
-        let Row { recorded, runc, runsc: gvisor } = results.get(name).cloned().unwrap_or_default();
-        let [runc, gvisor] = [runc, gvisor].map(|result| if result.is_empty() { "not run".to_owned() } else { result });
-        let _ = writeln!(text, "| {group} | {name} | {recorded} | {runc} | {gvisor} |");
+        let Row { recorded, results } = results.get(name).cloned().unwrap_or_default();
+        let results = results.map(|result| if result.is_empty() { "not run".to_owned() } else { result });
+        let _ = writeln!(text, "| {group} | {name} | {recorded} | {} |", results.join(" | "));
     }
     text.push_str(&weak());
     text
@@ -112,10 +135,11 @@ fn the_table_has_every_attack_and_no_other() {
     assert_eq!(rendered(&found), text, "run the attacks again: `cargo xtask e2e --all-attacks no_attack_gets_through`");
     for (name, row) in &found {
         if name != "attack" && name != "---" {
-            assert!(
-                row.runc == "blocked" && ["blocked", "own kernel", "not run"].contains(&row.runsc.as_str()),
-                "{name}: {row:?}"
-            );
+            let [runc, others @ ..] = &row.results;
+            let is_held = |result: &String| {
+                ["blocked", "own kernel", "not run"].contains(&result.as_str()) || result.starts_with("n/a: ")
+            };
+            assert!(runc == "blocked" && others.iter().all(is_held), "{name}: {row:?}");
         }
     }
     names.sort_unstable();

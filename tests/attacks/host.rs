@@ -1,8 +1,7 @@
 //! The host side: what an agent leaves in files and outputs that the host reads. Each attack prepares something; the host then
 //! does what a user does, and is searched for the effect.
 
-use crate::site::Site;
-use crate::table::{Attack, Group, effect};
+use crate::table::{Attack, Effect, Group, effect};
 
 pub(crate) const ATTACKS: &[Attack] = &[
     copied("a link to a file of the host, copied out", "sh('mkdir -p /tmp/out/$N; ln -s /etc/hostname /tmp/out/$N/absolute; ln -s ../../../../../../etc/hostname /tmp/out/$N/relative')"),
@@ -53,15 +52,15 @@ write(f'/tmp/speak{N}', '#!/bin/sh\\nprintf \\'\\\\033[2J\\\\033]0;owned\\\\007\
 
 /// The host copies `/tmp/out/<nonce>` out of the container. The attack succeeds if the copy leaves its directory.
 const fn copied(name: &'static str, program: &'static str) -> Attack {
-    effect(Group::Host, name, program, Site::copy_out)
+    effect(Group::Host, name, program, Effect::Copy)
 }
 
 /// The attack succeeds if a sidecar's log has a control character, or a line that is no audit line of that sidecar.
 const fn logged(name: &'static str, program: &'static str) -> Attack {
-    effect(Group::Host, name, program, Site::forged_logs)
+    effect(Group::Host, name, program, Effect::Log)
 }
 
 /// The host runs `/tmp/speak<nonce>` and writes what it says as events.
 const fn shown(name: &'static str, program: &'static str) -> Attack {
-    effect(Group::Host, name, program, Site::forged_events)
+    effect(Group::Host, name, program, Effect::Event)
 }

@@ -3,8 +3,7 @@
 //! Numbers of system calls are those of x86-64. Under gVisor some of them concern only the sandbox's own kernel; these attacks
 //! are marked, and count there only if the host shows an effect.
 
-use crate::site::Site;
-use crate::table::{Attack, Group, claimed, effect};
+use crate::table::{Attack, Effect, Group, claimed, effect};
 
 pub(crate) const ATTACKS: &[Attack] = &[
     // Namespaces.
@@ -204,5 +203,5 @@ const fn tries(name: &'static str, program: &'static str) -> Attack {
 
 /// An attack that also counts if the host's settings changed or the container used more than its limits.
 const fn harms(name: &'static str, program: &'static str) -> Attack {
-    effect(Group::Kernel, name, program, Site::harm)
+    effect(Group::Kernel, name, program, Effect::Harm)
 }

@@ -90,16 +90,24 @@ impl Ground {
     /// Like [`options`](Self::options), on an engine whose commands are changed.
     pub(crate) fn options_of(&self, engine: bottle::Engine) -> Bottles {
         let host = lab::host();
+        let tokens = self.tokens().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let host = Host::new(host.facts.clone(), host.environment().chain(tokens).collect::<Vec<_>>());
+        self.lab.options_of(engine).with_host(host).with_verification(Verify::Off)
+    }
+
+    fn tokens(&self) -> [(&'static str, &str); 4] {
         let secrets = &self.secrets;
-        let tokens = [
+        [
             ("ATTACK_API", &secrets.api),
             ("ATTACK_OTHER", &secrets.other),
             ("ATTACK_BASIC", &secrets.basic),
             ("ATTACK_WEB", &secrets.web),
-        ];
-        let tokens = tokens.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let host = Host::new(host.facts.clone(), host.environment().chain(tokens).collect::<Vec<_>>());
-        self.lab.options_of(engine).with_host(host).with_verification(Verify::Off)
+        ]
+    }
+
+    /// Returns the value of a variable of the host.
+    pub(crate) fn token(&self, name: &str) -> Option<String> {
+        self.tokens().into_iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
     }
 
     /// Returns the manifest of a bottle with every sidecar.

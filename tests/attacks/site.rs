@@ -4,20 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bottle::exec::{Event, Observer as _, Stream};
+use bottle::Bottle;
 use bottle::plan::Service;
-use bottle::{Bottle, EventLog};
 use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, run, variable};
 use serde_json::{Value, json};
 
+use crate::evidence::{Report, changed, examined, forged, misleading, misplaced, reports, settings, spoken};
 use crate::secrets::Secrets;
-use crate::table::{Attack, Judge, Topology};
+use crate::table::{Attack, Effect, Judge, Topology};
 
 /// The routed host.
 pub(crate) const API: &str = "api.anthropic.com";
@@ -133,7 +131,7 @@ impl Site {
             let id = docker(["network", "inspect", "--format", "{{.Id}}", network]).stdout;
             bridges.insert(format!("br-{}", &id[..12]));
         }
-        let settings = SETTINGS.iter().map(|path| (*path, fs::read_to_string(path).unwrap_or_default())).collect();
+        let settings = settings();
         Self {
             lab: Arc::clone(lab),
             bottle,
@@ -199,8 +197,8 @@ impl Site {
             let mut fate = Fate { printed, is_broken: !has_finished, ..Fate::default() };
             fate.through.extend(records.get(&nonce).into_iter().flatten().cloned());
             fate.through.extend(self.secrets.found_in(&fate.printed).map(|what| format!("its output has {what}")));
-            if let Judge::Effect(judge) = attack.judge {
-                fate.through.extend(judge(self, &nonce));
+            if let Judge::Effect(effect) = attack.judge {
+                fate.through.extend(self.effect(effect, &nonce));
             }
             if has_claimed && !matches!(attack.judge, Judge::Recorded) {
                 if is_gvisor && attack.is_own_kernel {
@@ -215,7 +213,17 @@ impl Site {
         fates
     }
 
-    fn run(&self, user: &str, input: &Value) -> Vec<(usize, (bool, bool, String))> {
+    fn effect(&self, effect: Effect, nonce: &str) -> Option<String> {
+        match effect {
+            Effect::Proposal => self.misleading_proposals(),
+            Effect::Harm => self.harm(nonce),
+            Effect::Copy => self.copy_out(nonce),
+            Effect::Log => self.forged_logs(nonce),
+            Effect::Event => self.forged_events(nonce),
+        }
+    }
+
+    fn run(&self, user: &str, input: &Value) -> Vec<(usize, Report)> {
         let mut child = Command::new("docker")
             .args([
                 "exec",
@@ -237,13 +245,7 @@ impl Site {
         let mut printed = Vec::new();
         child.stdout.take().unwrap().read_to_end(&mut printed).unwrap();
         child.wait().unwrap();
-        let printed = String::from_utf8_lossy(&printed);
-        let one = |line: &str| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            let text = |index: usize| line[index].as_str().map(ToOwned::to_owned);
-            Some((text(0)?.parse().ok()?, (line[1].as_bool()?, line[2].as_bool()?, text(3)?)))
-        };
-        printed.lines().filter_map(one).collect()
+        reports(&String::from_utf8_lossy(&printed))
     }
 
     /// Returns a text of the facts.
@@ -312,20 +314,7 @@ impl Site {
     /// Returns requests that reached the outside host with a secret at a place where it does not belong, and decisions that no
     /// person made.
     pub(crate) fn unattributed(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        for mut event in self.lab.outside.events() {
-            let host = event["host"].as_str().unwrap_or_default().to_owned();
-            let target = event["target"].as_str().unwrap_or_default().to_owned();
-            let shown = event.to_string();
-            if event["tls"] == true
-                && let Some(headers) = event["headers"].as_array_mut()
-            {
-                headers.retain(|pair| !self.secrets.belongs(&host, &target, pair));
-            }
-            if let Some(what) = self.secrets.found_in(&event.to_string()).next() {
-                problems.push(format!("{what} arrived where it does not belong: {shown}"));
-            }
-        }
+        let mut problems = misplaced(&self.lab, &self.secrets);
         if self.topology == Topology::Full {
             let layout = self.lab.state_root().bottle(self.bottle.slug());
             for entry in fs::read_dir(layout.supervise_decisions()).into_iter().flatten().flatten() {
@@ -343,52 +332,15 @@ impl Site {
     /// Returns why a proposal in the queue would mislead a person.
     pub(crate) fn misleading_proposals(&self) -> Option<String> {
         let queue = self.lab.state_root().bottle(self.bottle.slug()).supervise_queue().join("proposals");
-        let files: Vec<PathBuf> = fs::read_dir(queue).unwrap().map(|entry| entry.unwrap().path()).collect();
-        let files: Vec<PathBuf> =
-            files.into_iter().filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.')).collect();
-        if files.len() > 20 {
-            return Some(format!("{} proposals wait", files.len()));
-        }
-        files.iter().find_map(|path| {
-            let text = fs::read_to_string(path).ok()?;
-            let proposal: Value = serde_json::from_str(&text).ok()?;
-            let host = proposal["change"]["host"].as_str().unwrap_or("a");
-            let is_plain = |character: char| {
-                character.is_ascii_lowercase() || character.is_ascii_digit() || ".-*".contains(character)
-            };
-            let mut strings = Vec::new();
-            collect_strings(&proposal, &mut strings);
-            let is_odd = |character: char| {
-                (character.is_control() && !"\n\t".contains(character))
-                    || "\u{200b}\u{202e}\u{2028}\u{feff}\u{ad}".contains(character)
-            };
-            match () {
-                () if text.len() > 64 << 10 => Some("a proposal of more than 64 KiB".to_owned()),
-                () if !host.chars().all(is_plain)
-                    || host.parse::<std::net::IpAddr>().is_ok()
-                    || host.ends_with('.') =>
-                {
-                    Some(format!("the host {host:?}"))
-                }
-                () if strings.iter().any(|text| text.chars().any(is_odd)) => {
-                    Some(format!("an odd character: {text:?}"))
-                }
-                () => None,
-            }
-        })
+        let files = fs::read_dir(queue).unwrap().map(|entry| entry.unwrap().path());
+        let files = files.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with('.'));
+        misleading(&files.filter_map(|path| fs::read_to_string(path).ok()).collect::<Vec<_>>())
     }
 
     /// Returns a change of the host's settings, or a limit of the container that is not as planned.
     pub(crate) fn harm(&self, nonce: &str) -> Option<String> {
-        let changed =
-            self.settings.iter().find(|(path, before)| fs::read_to_string(path).unwrap_or_default() != **before);
-        if let Some((path, _)) = changed {
-            return Some(format!("`{path}` of the host has changed"));
-        }
-        if fs::read_to_string("/proc/modules").unwrap_or_default().contains(nonce)
-            || fs::read_to_string("/proc/self/mounts").unwrap_or_default().contains(nonce)
-        {
-            return Some("the host has a new mount or module".to_owned());
+        if let Some(changed) = changed(&self.settings, nonce) {
+            return Some(changed);
         }
         let limits = docker([
             "inspect",
@@ -422,21 +374,8 @@ impl Site {
             [Service::Pipelock, Service::Egress, Service::GitGate, Service::Supervise].iter().zip(services)
         {
             let logs = docker(["logs", &self.bottle.names().container(*service)]);
-            for line in logs
-                .stdout
-                .lines()
-                .chain(logs.stderr.lines())
-                .filter(|line| line.contains(nonce) || line.contains("forged"))
-            {
-                if let Some(odd) = line.chars().find(|character| character.is_control()) {
-                    return Some(format!("the log of {name} has {odd:?}"));
-                }
-                let parsed: Option<Value> = serde_json::from_str(line).ok();
-                if parsed.as_ref().is_none_or(|line| {
-                    line["event"] == "forged" || *service != Service::Pipelock && line["sidecar"] != name
-                }) {
-                    return Some(format!("the log of {name} has the line {line}"));
-                }
+            if let Some(forged) = forged(name, &[logs.stdout, logs.stderr].join("\n"), nonce) {
+                return Some(forged);
             }
         }
         let own = Command::new("docker").args(["logs", &self.agent()]).output().unwrap();
@@ -447,18 +386,7 @@ impl Site {
     /// Lets the host show what the agent says as events. Returns a line that is not such an event.
     pub(crate) fn forged_events(&self, nonce: &str) -> Option<String> {
         let output = self.bottle.exec([format!("/tmp/speak{nonce}")]).unwrap();
-        let text = output.stderr.text();
-        let log = self.lab.root.path().join(format!("events-{nonce}"));
-        let events = EventLog::new(fs::File::create(&log).unwrap());
-        assert!(text.contains("forged"), "it says nothing: {text:?}");
-        for line in text.lines() {
-            events.event(&Event::Output { stream: Stream::Stderr, line: line.to_owned() });
-        }
-        let written = fs::read_to_string(&log).unwrap();
-        assert!(written.contains("forged"), "{written}");
-        let is_output = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|line| line["line"].is_string());
-        let odd = written.lines().find(|line| !is_output(line) || line.chars().any(char::is_control));
-        odd.map(|line| format!("the event {line:?}"))
+        spoken(&output.stderr.text(), &self.lab.root.path().join(format!("events-{nonce}")))
     }
 
     /// Takes the bottle down. The lab stays.
@@ -471,65 +399,12 @@ impl Site {
     }
 }
 
-/// Returns what is wrong in a directory that an agent filled. Nothing may be in `around` but `into`.
-pub(crate) fn examined(around: &Path, into: &Path, nonce: &str) -> Option<String> {
-    if fs::read_dir(around).unwrap().count() != 1 {
-        return Some("a file beside the copy".to_owned());
-    }
-    if Path::new(&format!("/tmp/ran-{nonce}")).exists() {
-        return Some("the host ran a program of the agent's".to_owned());
-    }
-    let host_name = fs::read("/etc/hostname").unwrap_or_default();
-    let (mut directories, mut seen) = (vec![into.to_owned()], 0);
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let (path, kind) = (entry.path(), entry.file_type().unwrap());
-            let mode = entry.metadata().map(|metadata| metadata.permissions().mode()).unwrap_or_default();
-            seen += 1;
-            if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
-                return Some(format!("a special file: {}", path.display()));
-            }
-            if !kind.is_symlink() && mode & 0o6000 != 0 {
-                return Some(format!("mode {mode:o}: {}", path.display()));
-            }
-            if kind.is_dir() {
-                directories.push(path);
-            } else if kind.is_file() && !host_name.is_empty() && fs::read(&path).is_ok_and(|bytes| bytes == host_name) {
-                return Some(format!("a file of the host: {}", path.display()));
-            }
-        }
-    }
-    assert!(seen < 10_000, "{seen} files");
-    None
-}
-
-fn collect_strings(value: &Value, into: &mut Vec<String>) {
-    match value {
-        Value::String(text) => into.push(text.clone()),
-        Value::Array(items) => items.iter().for_each(|item| collect_strings(item, into)),
-        Value::Object(items) => items.values().for_each(|item| collect_strings(item, into)),
-        _ => {}
-    }
-}
-
-/// Settings of the host that no container may change.
-const SETTINGS: [&str; 8] = [
-    "/proc/sys/kernel/core_pattern",
-    "/proc/sys/kernel/modprobe",
-    "/proc/sys/kernel/hostname",
-    "/proc/sys/kernel/domainname",
-    "/proc/sys/kernel/panic",
-    "/proc/sys/kernel/randomize_va_space",
-    "/proc/sys/fs/protected_symlinks",
-    "/proc/sys/vm/overcommit_memory",
-];
-
 /// Returns a text that gitleaks reports as a token. It is assembled here, so that no file of this repository contains it.
-fn github_token() -> String {
+pub(crate) fn github_token() -> String {
     format!("gh{}_{}", 'p', "R7mZ2kQx9LwT4vB8nYc3HsJ6dFgA1uEoPiX5")
 }
 
-fn prefix() -> String {
+pub(crate) fn prefix() -> String {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
     format!("nq{:05x}", nanos & 0xf_ffff)
 }
@@ -567,19 +442,25 @@ impl Drop for Removed {
 }
 
 /// A program that records packets with nonces in a container's network namespace.
-struct Sniffer {
+pub(crate) struct Sniffer {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    _container: Option<Removed>,
+    container: Option<Removed>,
 }
 
 impl Sniffer {
-    fn start(container: &str, prefix: &str, removed: Option<Removed>) -> Self {
-        let mut child = Command::new("docker")
-            .args(["exec", "--user", "root", container, "python3", "-c", include_str!("sniff.py"), prefix])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+    pub(crate) fn start(container: &str, prefix: &str, removed: Option<Removed>) -> Self {
+        let mut command = Command::new("docker");
+        command.args(["exec", "--user", "root", container]);
+        let mut sniffer = Self::of(command, prefix);
+        sniffer.container = removed;
+        sniffer
+    }
+
+    /// Starts the program with a command that runs its arguments elsewhere.
+    pub(crate) fn of(mut command: Command, prefix: &str) -> Self {
+        command.args(["python3", "-c", include_str!("sniff.py"), prefix]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let (lines, output) = (Arc::new(Mutex::new(Vec::new())), child.stdout.take().unwrap());
         let (first, is_ready) = std::sync::mpsc::channel();
         let sink = Arc::clone(&lines);
@@ -593,10 +474,10 @@ impl Sniffer {
             }
         });
         is_ready.recv_timeout(Duration::from_secs(20)).expect("the sniffer starts");
-        Self { child, lines, _container: removed }
+        Self { child, lines, container: None }
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 }
@@ -605,18 +486,19 @@ impl Drop for Sniffer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        drop(self.container.take());
     }
 }
 
 /// Listeners of the host.
-struct Listeners {
-    tcp: u16,
-    udp: u16,
+pub(crate) struct Listeners {
+    pub(crate) tcp: u16,
+    pub(crate) udp: u16,
     received: Arc<Mutex<Vec<(&'static str, String)>>>,
 }
 
 impl Listeners {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (tcp, udp) = (TcpListener::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("0.0.0.0:0").unwrap());
         let ports = (tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port());
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -649,7 +531,7 @@ impl Listeners {
         Self { tcp: ports.0, udp: ports.1, received }
     }
 
-    fn received(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn received(&self) -> Vec<(&'static str, String)> {
         self.received.lock().unwrap().clone()
     }
 }

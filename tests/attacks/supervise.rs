@@ -1,7 +1,7 @@
 //! Supervise: approvals that no person gave, and proposals that mislead one. Each attempt is followed by a request to the host
 //! that it would open.
 
-use crate::table::{Attack, Group, effect, recorded};
+use crate::table::{Attack, Effect, Group, effect, recorded};
 
 pub(crate) const ATTACKS: &[Attack] = &[
     tries("a tool that decides", "for tool in ('approve', 'decide', 'supervise_approve', 'apply', 'allow_host', '__init__'): print(mcp('tools/call', {'name': tool, 'arguments': {'id': '1', 'host': FORBIDDEN, 'decision': 'approved'}}))
@@ -54,5 +54,5 @@ const fn tries(name: &'static str, program: &'static str) -> Attack {
 
 /// An attack on the person who reads the queue. It succeeds if the queue then breaks the rules of its own format.
 const fn shows(name: &'static str, program: &'static str) -> Attack {
-    effect(Group::Supervise, name, program, |site, _| site.misleading_proposals())
+    effect(Group::Supervise, name, program, Effect::Proposal)
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::site::Site;
 use crate::{credentials, git, host, kernel, names, network, proxy, supervise, workspace};
 
 /// Way out of the bottle.
@@ -42,8 +41,23 @@ pub(crate) enum Judge {
     Recorded,
     /// Also the attack's own claim.
     Claimed,
-    /// Also an effect that the host sees. The function gets the attack's nonce.
-    Effect(fn(&Site, &str) -> Option<String>),
+    /// Also an effect that the host sees.
+    Effect(Effect),
+}
+
+/// Effect that the host looks for after an attack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// A proposal that would mislead a person.
+    Proposal,
+    /// A changed setting of the host, or a limit that does not hold.
+    Harm,
+    /// A copy of `/tmp/out/<nonce>` that does more than lie in its directory.
+    Copy,
+    /// A line in a sidecar's log that it did not write.
+    Log,
+    /// A line of `/tmp/speak<nonce>` that counts as an event.
+    Event,
 }
 
 /// Bottle that an attack runs in.
@@ -84,14 +98,9 @@ pub(crate) const fn claimed(group: Group, name: &'static str, program: &'static 
 }
 
 /// Returns an attack that succeeds if it says so, or the host sees an effect.
-pub(crate) const fn effect(
-    group: Group,
-    name: &'static str,
-    program: &'static str,
-    judge: fn(&Site, &str) -> Option<String>,
-) -> Attack {
+pub(crate) const fn effect(group: Group, name: &'static str, program: &'static str, effect: Effect) -> Attack {
     let mut attack = recorded(group, name, program);
-    attack.judge = Judge::Effect(judge);
+    attack.judge = Judge::Effect(effect);
     attack
 }
 

@@ -8,8 +8,9 @@ use std::time::Instant;
 use bottle::plan::Service;
 use bottle_testing::lab::{self, Changing, Part, docker, figure};
 
+use crate::evidence::examined;
 use crate::launch::Ground;
-use crate::site::{Site, examined};
+use crate::site::Site;
 use crate::table::{Attack, Topology, attacks};
 
 /// A weakness in words, and attacks that get through because of it.

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     }
     let outside = build_image(&root, "outside")?;
     let cluster = if args.kubernetes { Some(Cluster::start()?) } else { None };
-    let filter = args.filter.as_deref().or_else(|| args.kubernetes.then_some("kubernetes::"));
+    let filter = args.filter.as_deref().or_else(|| args.kubernetes.then_some("kubernetes"));
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(&root).args(arguments).stdin(Stdio::null());
