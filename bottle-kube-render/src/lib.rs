@@ -15,6 +15,7 @@
 //! | root in the agent's container | none: an init container makes the bundle of certificates, and git reads its rules by `GIT_CONFIG_SYSTEM` |
 //! | files that an approval changes | a container of each Pod, the keeper, which alone can write them |
 //! | `limits.time` | `activeDeadlineSeconds` of the agent's Pod, which counts from its start. Its files end with it |
+//! | log of the agent's container | none: its main process has no output, and the kubelet's file for a last message is out of reach |
 //! | limit on processes | none: the kubelet has one for all Pods (`podPidsLimit`) |
 //! | limit on connections to pipelock | none: a policy does not count |
 //!

@@ -190,6 +190,9 @@ pub struct Container {
     /// Probe of a running container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readiness_probe: Option<Probe>,
+    /// Path of the file for a last message, which the kubelet keeps on the node. `None`: `/dev/termination-log`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub termination_message_path: Option<String>,
     /// Privileges.
     pub security_context: ContainerSecurity,
 }

@@ -110,6 +110,12 @@ fn every_container_is_restricted() {
             );
             let is_agent = name == "agent" && container["name"] == "main";
             assert_eq!(own["readOnlyRootFilesystem"], !is_agent, "{name}/{}", container["name"]);
+            if is_agent {
+                let message = container["terminationMessagePath"].as_str().unwrap();
+                let holds = |mount: &Value| message.starts_with(mount["mountPath"].as_str().unwrap());
+                let mount = container["volumeMounts"].as_array().unwrap().iter().find(|mount| holds(mount));
+                assert_eq!(mount.unwrap()["readOnly"], true, "{message}");
+            }
             assert!(container["resources"]["requests"]["memory"].is_string());
             assert!(container["resources"]["limits"]["memory"].is_string(), "{name}/{}", container["name"]);
             seen += 1;

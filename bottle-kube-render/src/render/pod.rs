@@ -31,6 +31,9 @@ pub const STATE: &str = "/state";
 pub const KEEPER: &str = "keeper";
 /// Path of the agent's certificates in the container that makes them.
 const TRUST: &str = "/trust";
+/// Directory of the agent's container that nobody in it can enter: it has no permission bits, and is mounted read-only. The
+/// kubelet mounts a file for a last message there. It is on the node's disk, everybody may write to it, and no limit counts it.
+const CLOSED: &str = "/run/bottle-closed";
 
 /// The agent container's command. It reaps the processes that the agent leaves behind. As process 1 without a handler it
 /// ignores every signal of its own Pod, so that no `kill -9 -1` ends the container. Without its output, nobody in the container
@@ -135,10 +138,15 @@ impl Bottle<'_> {
         }
         let trusted = [AGENT_CA_CERT, AGENT_CA_BUNDLE];
         main.volume_mounts.extend(trusted.map(|path| mount("trust", path, path, true)));
+        main.termination_message_path = Some(format!("{CLOSED}/message"));
         main.volume_mounts.retain(|mount| !mount.mount_path.starts_with(AGENT_FILES));
         main.volume_mounts.push(mount("files", AGENT_FILES, AGENT_FILES, true));
+        main.volume_mounts.push(mount("trust", CLOSED, "closed", true));
         let mut trust = self.container("trust", &main.image);
-        let script = format!("cat {FILES}{AGENT_FILES}/*.pem | sh -c \"$0\" sh {TRUST}");
+        let script = format!(
+            "cat {FILES}{AGENT_FILES}/*.pem | sh -c \"$0\" sh {TRUST}; cd {TRUST}; \
+             mkdir -p closed; chmod 700 closed; touch closed/message; chmod 0 closed"
+        );
         trust.command = ["sh", "-ceu", &script, agent::INSTALL_CA].map(literal).into();
         trust.volume_mounts = vec![mount("files", FILES, "", true), mount("trust", TRUST, "", false)];
         pod.inits.push(trust);
@@ -202,6 +210,7 @@ impl Bottle<'_> {
             volume_mounts: Vec::new(),
             startup_probe: None,
             readiness_probe: None,
+            termination_message_path: None,
             security_context: ContainerSecurity {
                 allow_privilege_escalation: false,
                 read_only_root_filesystem: true,
