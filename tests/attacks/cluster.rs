@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bottle::exec::chain;
+use bottle::exec::{Backend, Child, Command, Control, ExecError, Output, Stdin, Subprocess, chain};
 use bottle_kube::{KubeBottle, KubeInputs};
 use bottle_testing::lab::cluster::Cluster;
 use bottle_testing::lab::{self, FORBIDDEN, Lab, OUTSIDE, figure, not_run, variable};
 use serde_json::{Value, json};
 
-use crate::evidence::{Report, changed, forged, misleading, misplaced, reports, settings, spoken};
+use crate::evidence::{Report, changed, copied, forged, misleading, misplaced, reports, settings, spoken};
 use crate::launch::Ground;
 use crate::secrets::Secrets;
 use crate::site::{API, Fate, Listeners, MEMORY, OTHER, PIDS, Removed, Sniffer, github_token, prefix};
@@ -21,15 +22,31 @@ use crate::{document, ending, is_whole};
 /// Sidecars with a log.
 const SERVICES: [&str; 4] = ["pipelock", "egress", "git-gate", "supervise"];
 
-/// Returns why an attack has no meaning on a cluster.
+/// Returns why an attack has no meaning on a cluster, where it is not run.
 fn not_applicable(attack: &Attack) -> Option<&'static str> {
-    match attack.judge {
+    match attack {
         _ if attack.is_root => Some("no root"),
-        Judge::Effect(Effect::Copy) => Some("nothing is unpacked"),
         _ if attack.program.contains("> PIDS") => Some("podPidsLimit"),
         _ => None,
     }
 }
+
+/// Returns why the claim of an attack means nothing on a cluster. It is run, and every other evidence counts.
+fn excuse(attack: &Attack) -> Option<&'static str> {
+    match attack.name {
+        "ptrace of process 1" | "the memory of process 1" | "files of process 1" | KILLS => Some("own process 1"),
+        "io_uring" => Some("the node's filter"),
+        _ => None,
+    }
+}
+
+/// An attack that needs the container for itself or may end it, or whose files are copied out alone.
+fn is_single(attack: &Attack) -> bool {
+    attack.is_alone || attack.name == KILLS || matches!(attack.judge, Judge::Effect(Effect::Copy))
+}
+
+/// The attack that ends the container of gVisor, whose process 1 is not safe from its own signals.
+const KILLS: &str = "signals to every process, and to process 1";
 
 /// A bottle on a cluster under attack, with everything that records what leaves it.
 struct Site<'a> {
@@ -97,7 +114,8 @@ fn launch(cluster: &Cluster, ground: &Ground, topology: Topology, runtime: &str,
     };
     let plan = ground.plan(&text, &suffix);
     let inputs = KubeInputs::read(&plan, |name| ground.token(name)).unwrap_or_else(|error| panic!("{}", chain(&error)));
-    let bottles = cluster.bottles_with(&ground.lab, [OUTSIDE, FORBIDDEN, API, OTHER]);
+    // As with an engine, it is not verified: some bottles here are weakened.
+    let bottles = cluster.bottles_with(&ground.lab, [OUTSIDE, FORBIDDEN, API, OTHER]).without_verification();
     bottles.launch(plan, &inputs).unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 
@@ -186,10 +204,14 @@ impl<'a> Site<'a> {
         let own: Vec<&Attack> = attacks.iter().filter(|attack| attack.topology == self.topology).collect();
         let wanted = |is_alone| {
             let own = own.iter().enumerate();
-            let own = own.filter(move |(_, attack)| attack.is_alone == is_alone && not_applicable(attack).is_none());
+            let own = own.filter(move |(_, attack)| is_single(attack) == is_alone && not_applicable(attack).is_none());
             own.map(|(number, _)| number).collect::<Vec<_>>()
         };
-        let case = |this: &Self, number: usize| json!([number.to_string(), this.nonce(number), own[number].program]);
+        // The workspace is what comes out of a bottle on a cluster.
+        let out = format!("{}/out", self.bottle.journal().workdir);
+        let case = |this: &Self, number: usize| {
+            json!([number.to_string(), this.nonce(number), own[number].program.replace("/tmp/out", &out)])
+        };
         let together: Vec<Value> = wanted(false).into_iter().map(|number| case(self, number)).collect();
         let mut results: BTreeMap<usize, Report> = self.run(&together).into_iter().collect();
         let mut effects: BTreeMap<usize, String> = BTreeMap::new();
@@ -204,10 +226,12 @@ impl<'a> Site<'a> {
             }
         };
         look(self, &wanted(false));
+        self.assert_own_process_1();
         for (round, number) in wanted(true).into_iter().enumerate() {
             let found = self.run(&[case(self, number)]);
             if found.is_empty() && self.is_gvisor() {
-                results.insert(number, (false, true, "it ended its own sandbox".to_owned()));
+                let is_claim = excuse(own[number]).is_some();
+                results.insert(number, (is_claim, true, "it ended its own sandbox".to_owned()));
                 let again = launch(self.cluster, self.ground, self.topology, self.runtime, round + 1);
                 std::mem::replace(&mut self.bottle, again).close().unwrap();
             } else {
@@ -218,8 +242,8 @@ impl<'a> Site<'a> {
         let records = self.records();
         let mut fates = BTreeMap::new();
         for (number, attack) in own.iter().enumerate() {
-            if not_applicable(attack).is_some() {
-                fates.insert(attack.name, Fate::default());
+            if let Some(why) = not_applicable(attack) {
+                fates.insert(attack.name, Fate { not_applicable: Some(why), ..Fate::default() });
                 continue;
             }
             let nonce = self.nonce(number);
@@ -232,6 +256,8 @@ impl<'a> Site<'a> {
             if has_claimed && !matches!(attack.judge, Judge::Recorded) {
                 if self.is_gvisor() && attack.is_own_kernel {
                     fate.is_contained = true;
+                } else if let Some(why) = excuse(attack) {
+                    fate.not_applicable = Some(why);
                 } else {
                     let claim = fate.printed.lines().find(|line| line.contains("GOT-")).unwrap_or_default();
                     fate.through.push(format!("it says: {}", claim.replace(&nonce, "")));
@@ -240,6 +266,19 @@ impl<'a> Site<'a> {
             fates.insert(attack.name, fate);
         }
         fates
+    }
+
+    /// Process 1 of the agent's container, which the agent may trace, has no other user, privilege or namespace, and still runs.
+    fn assert_own_process_1(&self) {
+        // gVisor gives a user namespace another number each time.
+        let user = if self.is_gvisor() { "" } else { "user cgroup" };
+        let script = format!(
+            "show() {{ grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp)' \"/proc/$1/status\"
+for kind in ipc mnt net pid uts {user}; do readlink \"/proc/$1/ns/$kind\"; done; }}
+[ \"$(show 1)\" = \"$(show self)\" ] || {{ show 1; show self; exit 1; }}"
+        );
+        let output = self.bottle.exec(["sh", "-c", &script]).unwrap();
+        assert!(output.status.is_success(), "{}", output.stdout_text());
     }
 
     /// Runs programs in the agent's container, as its user.
@@ -260,13 +299,22 @@ impl<'a> Site<'a> {
                 let state = self.bottle.exec(["true"]).map(|output| output.status.is_success());
                 (!matches!(state, Ok(true))).then(|| format!("the agent's container has ended: {state:?}"))
             }),
-            Effect::Log => logs.iter().find_map(|(sidecar, log)| forged(sidecar, log, nonce)),
+            Effect::Log => {
+                let own = self.bottle.logs("agent").unwrap();
+                let forged = logs.iter().find_map(|(sidecar, log)| forged(sidecar, log, nonce));
+                forged.or_else(|| (!own.is_empty()).then(|| "the log of the agent's container is not empty".to_owned()))
+            }
             Effect::Event => {
                 let output = self.bottle.exec([format!("/tmp/speak{nonce}")]).unwrap();
                 spoken(&output.stderr_text(), &self.ground.lab.root.path().join(format!("events-{nonce}")))
             }
             Effect::Proposal => misleading(&self.proposals()),
-            Effect::Copy => None,
+            Effect::Copy => {
+                let found = copied(&self.ground.lab, nonce, |into| format!("{:?}", self.bottle.export(into)));
+                let clean = ["sh", "-c", "chmod -R u+rwX out; rm -rf out"];
+                assert!(self.bottle.exec(clean).unwrap().status.is_success());
+                found
+            }
         }
     }
 
@@ -302,8 +350,10 @@ impl<'a> Site<'a> {
             for line in sniffer.lines() {
                 let fields: Vec<&str> = line.split('\t').collect();
                 let &[interface, _, protocol, nonce] = fields.as_slice() else { continue };
-                // On the way from a Pod to the policies, or to a sidecar.
-                let is_inside = *who == "host" && (interface.starts_with("veth") || interface == "cni0");
+                // On the way from a Pod to the policies, or to a sidecar. `kubectl exec`, through which the attacks are sent and
+                // report, is on the loopback of a node that runs on this host.
+                let is_inside =
+                    *who == "host" && (interface.starts_with("veth") || ["cni0", "lo"].contains(&interface));
                 if !is_inside {
                     record(nonce, &format!("{who}: packet of protocol {protocol}"));
                 }
@@ -392,7 +442,7 @@ fn under(runtime: &str) {
         wanted.map(line).collect()
     };
     let (broken, through) = (listed(&|fate| fate.is_broken), listed(&|fate| !fate.through.is_empty()));
-    let left_out = attacks.iter().filter(|attack| not_applicable(attack).is_some()).count();
+    let left_out = fates.values().filter(|fate| fate.not_applicable.is_some()).count();
     figure(format_args!(
         "cluster, {runtime}: {} attacks, {left_out} not applicable, {} got through, {} s",
         attacks.len(),
@@ -401,7 +451,7 @@ fn under(runtime: &str) {
     ));
     assert!(broken.is_empty(), "{} are broken:\n{}\n\n{}", broken.len(), broken.join("\n\n"), through.join("\n\n"));
     let column = if runtime == "runc" { document::Column::Cluster } else { document::Column::ClusterGvisor };
-    let has_changed = is_whole && document::record(column, &fates, &not_applicable);
+    let has_changed = is_whole && document::record(column, &fates);
     assert!(through.is_empty(), "{} attacks got through:\n{}", through.len(), through.join("\n\n"));
     assert!(unattributed.is_empty(), "{}", unattributed.join("\n"));
     assert!(!has_changed, "`docs/attacks.md` had other results; it has been written anew");
@@ -419,20 +469,82 @@ fn kubernetes_no_attack_gets_through_under_gvisor() {
     under("runsc");
 }
 
-/// Where the policies of a bottle are deleted, attacks on the network get through, so that the others show something.
+/// Weaknesses of a bottle on a cluster in words, and the attacks that get through because of them.
+pub(crate) const WEAK: [(&str, &[&str]); 6] = [
+    (
+        "on a cluster: no policies",
+        &[
+            "TCP to an outside address",
+            "UDP to an outside address",
+            "TCP to every address of the host",
+            "TCP to a neighbor on the internal network",
+        ],
+    ),
+    ("on a cluster: everybody may send ICMP echo", &["ICMP echo, as an ordinary user may send it"]),
+    ("on a cluster: a capability is kept", &["capabilities taken"]),
+    ("on a cluster: no system call filter", &["unshare: a user namespace", "keyrings of the kernel"]),
+    ("on a cluster: new privileges", &["filters and privileges taken off again"]),
+    (
+        "on a cluster: the usual file for a last message",
+        &["device nodes", "files of the host that are mounted, opened for writing"],
+    ),
+];
+
+/// Weakens the objects on their way to the API server.
+#[derive(Debug)]
+struct Weakening(Subprocess);
+
+impl Backend for Weakening {
+    fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
+        let Stdin::Bytes(bytes) = command.stdin() else { return self.0.run(command, control) };
+        let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return self.0.run(command, control) };
+        weaken(&mut value);
+        for item in value.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+            weaken(item);
+        }
+        let command = command.clone().with_stdin(Stdin::Bytes(value.to_string().into_bytes()));
+        self.0.run(&command, control)
+    }
+
+    fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
+        self.0.spawn(command, control)
+    }
+}
+
+fn weaken(object: &mut Value) {
+    match object["kind"].as_str() {
+        Some("Namespace") => {
+            object["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = json!("privileged");
+        }
+        Some("Pod") if object["metadata"]["name"] == "agent" => {
+            let spec = &mut object["spec"];
+            spec["securityContext"]["sysctls"] = json!([]);
+            spec["securityContext"]["seccompProfile"] = json!({"type": "Unconfined"});
+            let main = &mut spec["containers"][0];
+            main["securityContext"]["allowPrivilegeEscalation"] = json!(true);
+            main["securityContext"]["capabilities"] = json!({"drop": ["ALL"], "add": ["CHOWN"]});
+            main.as_object_mut().unwrap().remove("terminationMessagePath").unwrap();
+        }
+        _ => {}
+    }
+}
+
+/// Attacks get through in a bottle without its protections, so that the others show something.
 #[test]
 #[ignore = "needs a Kubernetes cluster"]
-fn kubernetes_attacks_get_through_without_policies() {
-    let caught = ["TCP to an outside address", "UDP to an outside address", "TCP to every address of the host"];
+fn kubernetes_attacks_get_through_in_a_weakened_bottle() {
     let cluster = Cluster::find();
+    let weak = cluster.clone().with_backend(Arc::new(Weakening(Subprocess::new(lab::host().environment()))));
     let ground = Ground::new("kubeweak");
-    let mut site = Site::around(&cluster, &ground, Topology::Full, "runc", &[]);
+    let mut site = Site::around(&weak, &ground, Topology::Full, "runc", &[]);
     cluster.run(&["delete", "networkpolicies", "--all", "--namespace", site.bottle.namespace()]).ok();
     let until = Instant::now() + Duration::from_secs(60);
     while site.bottle.verify().unwrap().holds() {
         assert!(Instant::now() < until, "the deleted policies are still enforced");
     }
+    let caught: Vec<&str> = WEAK.iter().flat_map(|(_, caught)| *caught).copied().collect();
     let attacks: Vec<Attack> = attacks().into_iter().filter(|attack| caught.contains(&attack.name)).collect();
+    assert_eq!(attacks.len(), caught.len());
     let fates = site.attack(&attacks);
     site.close();
     let blocked: Vec<_> = caught.iter().filter(|name| fates[*name].through.is_empty()).collect();

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use crate::site::Fate;
 use crate::table::{Attack, attacks};
-use crate::weakened;
+use crate::{cluster, weakened};
 
 const START: &str = include_str!("start.md");
 
@@ -32,24 +32,15 @@ pub(crate) enum Column {
     ClusterGvisor,
 }
 
-/// Writes the results of a column into the table. Returns true if they differ from those that were there. `left_out` says why
-/// an attack has no meaning there.
-pub(crate) fn record(
-    column: Column,
-    fates: &BTreeMap<&'static str, Fate>,
-    left_out: &dyn Fn(&Attack) -> Option<&'static str>,
-) -> bool {
+/// Writes the results of a column into the table. Returns true if they differ from those that were there.
+pub(crate) fn record(column: Column, fates: &BTreeMap<&'static str, Fate>) -> bool {
     let _lock = FILE.lock().unwrap();
     let before = fs::read_to_string(path()).unwrap_or_default();
     let mut results = results(&before);
     for attack in attacks() {
         let row = results.entry(attack.name.to_owned()).or_default();
         let fate = &fates[attack.name];
-        let result = match left_out(&attack) {
-            Some(why) => format!("n/a: {why}"),
-            None => outcome(fate).to_owned(),
-        };
-        row.results[column as usize] = result;
+        row.results[column as usize] = outcome(fate);
         if column == Column::Runc {
             row.recorded =
                 if fate.through.is_empty() { "nothing".to_owned() } else { fate.through.join("; ").replace('|', " ") };
@@ -64,11 +55,12 @@ pub(crate) fn record(
     true
 }
 
-fn outcome(fate: &Fate) -> &'static str {
+fn outcome(fate: &Fate) -> String {
     match fate {
-        fate if !fate.through.is_empty() => "**not blocked**",
-        Fate { is_contained: true, .. } => "own kernel",
-        _ => "blocked",
+        fate if !fate.through.is_empty() => "**not blocked**".to_owned(),
+        Fate { not_applicable: Some(why), .. } => format!("n/a: {why}"),
+        Fate { is_contained: true, .. } => "own kernel".to_owned(),
+        _ => "blocked".to_owned(),
     }
 }
 
@@ -115,13 +107,16 @@ fn weak() -> String {
     let mut text = format!(
         "\n## Weakened bottles\n\nEach of these {} weaknesses lets the attacks through that are named beside it. The tests check that they do.\n\n\
          | weakness | attacks that get through |\n| --- | --- |\n",
-        weakened::weaknesses().count() + weakened::HOST.len()
+        weakened::weaknesses().count() + weakened::HOST.len() + cluster::WEAK.len()
     );
     for weakness in weakened::weaknesses() {
         let _ = writeln!(text, "| {} | {} |", weakness.what, weakness.caught_by.join("; "));
     }
     for (what, attack) in weakened::HOST {
         let _ = writeln!(text, "| {what} | {attack} |");
+    }
+    for (what, caught_by) in cluster::WEAK {
+        let _ = writeln!(text, "| {what} | {} |", caught_by.join("; "));
     }
     text
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Command;
 
 use bottle::EventLog;
 use bottle::exec::{Event, Observer as _, Stream};
-use bottle_testing::lab::Lab;
+use bottle_testing::lab::{Lab, run};
 use serde_json::Value;
 
 use crate::secrets::Secrets;
@@ -23,6 +24,19 @@ pub(crate) fn reports(printed: &str) -> Vec<(usize, Report)> {
         Some((text(0)?.parse().ok()?, (line[1].as_bool()?, line[2].as_bool()?, text(3)?)))
     };
     printed.lines().filter_map(one).collect()
+}
+
+/// Lets `copy` write what an agent prepared into a directory, and returns what is wrong with it. `copy` returns how it ended.
+pub(crate) fn copied(lab: &Lab, nonce: &str, copy: impl FnOnce(&Path) -> String) -> Option<String> {
+    let around = lab.root.path().join(format!("out-{nonce}"));
+    let into = around.join("in");
+    fs::create_dir_all(&into).unwrap();
+    // An error is an answer too.
+    let ended = copy(&into);
+    let found = examined(&around, &into, nonce);
+    run(Command::new("chmod").args(["-R", "u+rwX"]).arg(&around));
+    fs::remove_dir_all(&around).unwrap();
+    found.map(|found| format!("{found} ({ended})"))
 }
 
 /// Returns what is wrong in a directory that an agent filled. Nothing may be in `around` but `into`.

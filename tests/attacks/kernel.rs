@@ -116,6 +116,13 @@ for name, kind, device in (('sda', 0o60666, os.makedev(8, 0)), ('mem', 0o20666, 
     except OSError as error: print(error)
 for path in pathlib.Path('/dev').iterdir():
     if path.name not in ('null', 'zero', 'full', 'random', 'urandom', 'tty', 'ptmx', 'pts', 'shm', 'mqueue', 'fd', 'stdin', 'stdout', 'stderr', 'core', 'net', 'console'): got(path)").own_kernel(),
+    tries("files of the host that are mounted, opened for writing", "
+for line in sysfile('/proc/self/mountinfo').splitlines():
+    path = line.split(' ')[4]
+    # The file is only opened, so that a weakened bottle does no harm.
+    if os.path.isfile(path):
+        try: got(os.open(path, os.O_WRONLY | os.O_APPEND))
+        except OSError as error: print(error)"),
     tries("as root: device nodes", "
 for name, kind, device in (('sda', 0o60666, os.makedev(8, 0)), ('mem', 0o20666, os.makedev(1, 1)), ('kmsg', 0o20666, os.makedev(1, 11)), ('loop', 0o60666, os.makedev(7, 0))):
     try: os.mknod(f'/tmp/{name}{N}', kind, device); os.open(f'/tmp/{name}{N}', os.O_RDWR); got(name)

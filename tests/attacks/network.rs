@@ -94,7 +94,7 @@ for device in DEVICES: tcp(GATEWAY, HTCP, device=device); udp(GATEWAY, HUDP, dev
     tries("the engine's API over TCP", "for to in HOSTS:
     for port in (2375, 2376, 2377, 4243): tcp(to, port, f'GET /{N} HTTP/1.0\\r\\n\\r\\n')"),
     tries("the sidecars' addresses on the egress network", "for to in SIDES_OUT:
-    for port in (8888, 9099, 9100, 9418, 80): bare(f'CONNECT {FORBIDDEN}:443 HTTP/1.1\\r\\nHost: {FORBIDDEN}\\r\\nX: {N}\\r\\n\\r\\n', (to, port))"),
+    for port in (8888, 9099, 9100, 9418, 80): threading.Thread(target=bare, args=(f'CONNECT {FORBIDDEN}:443 HTTP/1.1\\r\\nHost: {FORBIDDEN}\\r\\nX: {N}\\r\\n\\r\\n', (to, port))).start()"),
     tries("pipelock, past egress", "for to in SIDES: connect(f'{OUT}:9000', send=N, address=(to, 8888)); tunnel(f'{OUTSIDE}:443', f'GET /echo?{N} HTTP/1.1\\r\\nHost: {OUTSIDE}\\r\\n\\r\\n', address=(to, 8888))"),
     tries("the addresses of another bottle's sidecars", "for to in OTHERS: connect(f'{OUT}:9000', send=N, address=(to, 8888)); tunnel(f'{OUTSIDE}:443', f'GET /echo?{N} HTTP/1.1\\r\\nHost: {OUTSIDE}\\r\\n\\r\\n', address=(to, 8888))"),
     tries("a sidecar used as a router", "sh('ip route add $OUT via $SIDE; ip route add default via $SIDE'); udp(OUT, 9001); tcp(OUT, 9000)"),

@@ -13,7 +13,7 @@ use bottle::plan::Service;
 use bottle_testing::lab::{FORBIDDEN, Lab, OUTSIDE, docker, run, variable};
 use serde_json::{Value, json};
 
-use crate::evidence::{Report, changed, examined, forged, misleading, misplaced, reports, settings, spoken};
+use crate::evidence::{Report, changed, copied, forged, misleading, misplaced, reports, settings, spoken};
 use crate::secrets::Secrets;
 use crate::table::{Attack, Effect, Judge, Topology};
 
@@ -50,6 +50,8 @@ pub(crate) struct Fate {
     pub(crate) through: Vec<String>,
     /// The claim that was granted by gVisor's own kernel.
     pub(crate) is_contained: bool,
+    /// Reason why it means nothing on this platform.
+    pub(crate) not_applicable: Option<&'static str>,
     /// True if the attack itself failed, so that its result means nothing.
     pub(crate) is_broken: bool,
     /// The program's output.
@@ -356,15 +358,7 @@ impl Site {
     /// Copies what an attack prepared out of the container. Returns an effect outside the copy's directory, or a file in it that
     /// does more than lie there.
     pub(crate) fn copy_out(&self, nonce: &str) -> Option<String> {
-        let around = self.lab.root.path().join(format!("out-{nonce}"));
-        let into = around.join("in");
-        fs::create_dir_all(&into).unwrap();
-        // An error is an answer too.
-        let copied = self.bottle.cp_out(&format!("/tmp/out/{nonce}"), &into);
-        let found = examined(&around, &into, nonce);
-        run(Command::new("chmod").args(["-R", "u+rwX"]).arg(&around));
-        fs::remove_dir_all(&around).unwrap();
-        found.map(|found| format!("{found} ({copied:?})"))
+        copied(&self.lab, nonce, |into| format!("{:?}", self.bottle.cp_out(&format!("/tmp/out/{nonce}"), into)))
     }
 
     /// Returns a line of a log that has a control character, or that its sidecar did not write.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use bottle::exec::Subprocess;
+use bottle::exec::{Backend, Subprocess};
 use bottle::plan::{PlanRequest, Prefix};
 use bottle::{BottlePlan, Host, Manifest};
 use bottle_kube::{BuiltImages, KubeBottles, KubeInputs, KubeOptions, Kubectl};
@@ -33,6 +33,13 @@ impl Cluster {
         let backend = Arc::new(Subprocess::new(Host::current().unwrap().environment()));
         let kubectl = Kubectl::new(backend).with_program(&program).with_kubeconfig(&kubeconfig);
         Self { kubectl, program, kubeconfig, testbed }
+    }
+
+    /// Sets what runs the library's commands of `kubectl`.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.kubectl = Kubectl::new(backend).with_program(&self.program).with_kubeconfig(&self.kubeconfig);
+        self
     }
 
     /// Returns bottles on the cluster whose sidecars reach the lab's outside host.
