@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use bottle::compose::Sidecar;
 use bottle::exec::engine::Exec;
 use bottle::supervise::{ApplyStatus, Review, Scope, Verdict};
-use bottle_fleet::Fleet;
 use bottle_kube::{Delivery, KubeBottle, KubeError, KubeOptions, KubeSupervisor, render};
 use bottle_testing::lab::cluster::Cluster;
 use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, figure, variable};
@@ -452,27 +451,4 @@ fn a_directory_that_kubectl_applies_is_a_bottle() {
     assert_eq!(refused.stdout, "403", "{refused:?}");
     assert_ne!(direct.code, 0, "{direct:?}");
     figure(format_args!("kubectl apply -k to ready: {:.1} s", took.as_secs_f64()));
-}
-
-#[test]
-#[ignore = "needs a Kubernetes cluster"]
-fn a_fleet_runs_more_jobs_than_bottles_at_once_on_a_cluster() {
-    const JOBS: usize = 6;
-    let cluster = Cluster::find();
-    let lab = Lab::new("kubefleet");
-    let bottles = cluster.bottles(&lab).with_time_limit(Duration::from_secs(600));
-    let job = |number: usize| {
-        let plan = lab.plan_on_cluster(&format!("{}-{number}", lab.slug), "workspace: {mode: none}", "");
-        let inputs = Lab::inputs_on_cluster(&plan, &[]);
-        (plan, inputs)
-    };
-    let jobs: Vec<_> = (0..JOBS).map(job).collect();
-    let fleet = Fleet::default().with_launches(2).with_alive(3);
-    let report = fleet.run(&bottles, &jobs, |(plan, _), bottle| {
-        let slug = plan.names.slug().as_str();
-        assert_eq!(sh(bottle, &format!("echo {slug}")).ok(), slug);
-    });
-    figure(format_args!("{report}"));
-    assert_eq!(report.done(), JOBS, "{report:?}");
-    assert!(!cluster.run(&["get", "namespaces", "--output", "name"]).ok().contains(&lab.slug));
 }

@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// Run the tests on a Kubernetes cluster, and no others. `BOTTLE_TESTBED_KUBERNETES` names the program that starts it.
     #[arg(long)]
     kubernetes: bool,
+    /// Number of bottles of the fleet on a cluster. By default it is 6, which shows what a fleet does; more measure it.
+    #[arg(long, value_name = "NUMBER", requires = "kubernetes")]
+    fleet: Option<u16>,
     /// Fail if a test was not run that this machine could have run.
     #[arg(long)]
     deny_skips: bool,
@@ -100,6 +103,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
         tests.arg("--format=pretty").env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
         tests.env("BOTTLE_E2E_REMOTE", if args.remote { "yes" } else { "" });
         tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", &outside);
+        tests.env("BOTTLE_E2E_FLEET", args.fleet.map(|number| number.to_string()).unwrap_or_default());
         tests.env("BOTTLE_E2E_ATTACKS", if args.all_attacks { "all" } else { "" });
         tests.env("BOTTLE_E2E_PACKAGES", &packages).env("BOTTLE_E2E_FIGURES", &figures);
         let (program, kubectl, kubeconfig) = cluster.as_ref().map(Cluster::variables).unwrap_or_default();

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bottle::compose::Sidecar;
+use bottle_fleet::{Fleet, FleetReport};
 use bottle_kube::{Delivery, KubeOptions, render};
 use bottle_testing::lab::cluster::Cluster;
-use bottle_testing::lab::figure;
+use bottle_testing::lab::{Lab, figure};
 use bottle_testing::plans;
+
+use super::sh;
 
 /// Bottles with every sidecar, whose objects the API server checks.
 const FULL: u8 = 60;
@@ -53,6 +56,55 @@ fn the_objects_of_sixty_full_bottles_are_accepted_together() {
     let took = started.elapsed().as_secs_f64();
     figure(format_args!("{checked} objects of {FULL} full bottles accepted in {took:.1} s"));
     remove(&cluster, &namespaces);
+}
+
+/// Bottles of the fleet: by default as many as three times those that are alive at once.
+#[expect(clippy::disallowed_methods, reason = "how xtask tells the tests what to run")]
+fn jobs() -> usize {
+    std::env::var("BOTTLE_E2E_FLEET").ok().and_then(|number| number.parse().ok()).unwrap_or(6)
+}
+
+#[test]
+#[ignore = "needs a Kubernetes cluster"]
+fn a_fleet_runs_more_jobs_than_bottles_at_once_on_a_cluster() {
+    let jobs = jobs();
+    // Two Pods each, of which a node takes 110 by default.
+    let alive = (jobs / 2).min(40);
+    let cluster = Cluster::find();
+    let lab = Lab::new("kubefleet");
+    let bottles = cluster.bottles(&lab).with_time_limit(Duration::from_secs(600));
+    let job = |number: usize| {
+        let plan = lab.plan_on_cluster(&format!("{}-{number}", lab.slug), "workspace: {mode: none}", "");
+        let inputs = Lab::inputs_on_cluster(&plan, &[]);
+        (plan, inputs)
+    };
+    let list: Vec<_> = (0..jobs).map(job).collect();
+    let fleet = Fleet::default().with_launches(if jobs > 6 { 4 } else { 2 }).with_alive(alive);
+    let report = fleet.run(&bottles, &list, |(plan, _), bottle| {
+        let slug = plan.names.slug().as_str();
+        assert_eq!(sh(bottle, &format!("echo {slug}")).ok(), slug);
+    });
+    figure(format_args!("{report}; {}", spread(&report)));
+    assert_eq!(report.done(), jobs, "{report:?}");
+    assert!(!cluster.run(&["get", "namespaces", "--output", "name"]).ok().contains(&lab.slug));
+}
+
+/// Returns the times of the launches, and when each tenth of the bottles was ready and gone.
+fn spread<R, E>(report: &FleetReport<R, E>) -> String {
+    let launches = report.launches();
+    let tenths = |mut times: Vec<Duration>| {
+        times.sort();
+        let at = |tenth: usize| times.get((times.len() * tenth).div_ceil(10).max(1) - 1).map_or(0, Duration::as_secs);
+        (1..=10).map(|tenth| at(tenth).to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let seconds = |at: usize| launches.get(at).map_or(0.0, Duration::as_secs_f64);
+    format!(
+        "launch {:.1} s (median), {:.1} s (longest); each tenth ready after {} s, gone after {} s",
+        seconds(launches.len() / 2),
+        seconds(launches.len().saturating_sub(1)),
+        tenths(report.jobs.iter().filter_map(|job| job.ready).collect()),
+        tenths(report.jobs.iter().filter_map(|job| job.gone).collect()),
+    )
 }
 
 fn remove(cluster: &Cluster, namespaces: &[String]) {
