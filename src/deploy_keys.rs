@@ -5,21 +5,19 @@
 //! environment each time and is never written to disk.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bottle_engine::Engine;
 use bottle_exec::{Observer, step};
-use bottle_plan::digest::sha256;
-use bottle_plan::manifest::Forge as Kind;
 use bottle_plan::plan::{DeployKey, Upstream};
 use bottle_plan::value::CredentialName;
 use bottle_plan::{BottlePlan, Names, SecretValue};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Deserialize as _;
 
 use crate::lifecycle::{JournalFile, Undo, UndoHandler, UndoHandlers};
 
-pub use bottle_forge::{Forge, ForgeError, Forges, HttpForges, KeyPair, NewKey, RegisteredKey, RehearsedForges};
+pub use bottle_forge::{
+    BottleKey, Forge, ForgeError, ForgeKeys, Forges, HttpForges, KeyPair, NewKey, RegisteredKey, RehearsedForges,
+};
 
 use crate::Host;
 
@@ -46,47 +44,10 @@ pub struct DeployKeyError {
     pub source: ForgeError,
 }
 
-/// Journal entry of a key: everything that is needed to find the key at the forge, and no secret.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    forge: Kind,
-    api_url: String,
-    repository: String,
-    title: String,
-    /// Algorithm and key, as the forge lists them too.
-    public_key: String,
-    /// The host's variable that holds the token.
-    token: CredentialName,
-    /// Time of the request to the forge, in seconds since 1970.
-    asked: u64,
-    /// Id of the key at the forge. `None` until its response was read.
-    id: Option<u64>,
-    /// [`Entry::bound_to`] the token of the launch. `None` if there was none.
-    #[serde(default)]
-    bound: Option<String>,
-}
-
-impl Entry {
-    fn undo(&self) -> Undo {
-        // Text and numbers always serialize to JSON.
-        Undo::Extension { handler: HANDLER.into(), data: serde_json::to_value(self).unwrap_or_default() }
-    }
-
-    /// Returns a code over the forge, the key and the variable that only somebody who knows the token can compute.
-    fn bound_to(&self, token: &SecretValue) -> String {
-        let Self { forge, api_url, repository, title, public_key, token: variable, .. } = self;
-        let text = json!([forge, api_url, repository, title, public_key, variable]).to_string();
-        // Two hashes: of one alone, a longer text's hash can be computed without the token.
-        let keyed = |text: &str| sha256(format!("bottle deploy key\n{}\n{text}", token.expose()));
-        keyed(&keyed(&text))
-    }
-
-    /// Returns true if the token may be sent to the entry's forge. The entry comes from a file, which could name a host of
-    /// somebody else, or another variable.
-    fn may_send(&self, token: &SecretValue) -> bool {
-        self.bound.as_ref() == Some(&self.bound_to(token)) || self.api_url == DeployKey::public_api(self.forge)
-    }
+/// Returns the journal's entry of a key.
+fn undo(key: &BottleKey) -> Undo {
+    // Text and numbers always serialize to JSON.
+    Undo::Extension { handler: HANDLER.into(), data: serde_json::to_value(key).unwrap_or_default() }
 }
 
 /// Context of a registration.
@@ -109,30 +70,15 @@ impl Registrar<'_> {
     /// Registers the public half of an upstream's key. The journal entry is written first, and updated with the key's
     /// id once the forge has answered.
     pub(crate) fn register(&self, upstream: &Upstream, key: &DeployKey, pair: &KeyPair) -> Result<(), Stopped> {
-        let mut entry = Entry {
-            forge: key.forge,
-            api_url: key.api_url.clone(),
-            repository: key.repository.clone(),
-            title: format!("{}-{}", self.plan.names.project(), upstream.name),
-            public_key: pair.public().to_owned(),
-            token: key.token.clone(),
-            asked: now(),
-            id: None,
-            bound: None,
-        };
-        entry.bound = token(self.host, &key.token).map(|token| entry.bound_to(&token));
-        let before = entry.undo();
+        let token = token(self.host, &key.token);
+        let mut entry = BottleKey::new(&self.plan.names.project(), upstream, key, pair, token.as_ref());
+        let before = undo(&entry);
         self.journal.record(before.clone()).map_err(Stopped::Journal)?;
         let doing = format!("register deploy key {} for {} at {}", entry.title, entry.repository, entry.api_url);
-        let new = NewKey { title: &entry.title, public_key: &entry.public_key, read_only: key.read_only };
-        let asked = step(self.observer, &doing, || {
-            let token = token(self.host, &key.token).ok_or(ForgeError::NoToken)?;
-            self.forges.connect(key.forge, &key.api_url, token)?.create(&key.repository, &new)
-        });
+        let asked = step(self.observer, &doing, || entry.register(self.forges, token, key.read_only));
         match asked {
-            Ok(id) => {
-                entry.id = Some(id);
-                let after = entry.undo();
+            Ok(()) => {
+                let after = undo(&entry);
                 let replace = |undo: &mut Undo| {
                     if *undo == before {
                         *undo = after.clone();
@@ -163,10 +109,6 @@ fn token(host: &Host, variable: &CredentialName) -> Option<SecretValue> {
     (!text.is_empty()).then(|| SecretValue::new(text))
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 /// Adds the handler that revokes the keys in a journal.
 pub(crate) fn revoking(handlers: UndoHandlers, host: &Host, forges: &Arc<dyn Forges>) -> UndoHandlers {
     handlers.with(HANDLER, Arc::new(Revoker { host: host.clone(), forges: Arc::clone(forges) }))
@@ -179,55 +121,8 @@ struct Revoker {
 
 impl UndoHandler for Revoker {
     fn undo(&self, data: &serde_json::Value, _: &Engine, bottle: &Names) -> Result<(), String> {
-        let entry: Entry = serde_json::from_value(data.clone())
-            .map_err(|error| format!("the journal's entry is not understood: {error}"))?;
-        let own = format!("{}-", bottle.project());
-        if !entry.title.starts_with(&own) {
-            return Err(format!("the key `{}` is not this bottle's, whose titles begin with `{own}`", entry.title));
-        }
-        let Entry { title, repository, api_url, token: variable, .. } = &entry;
-        let Some(token) = token(&self.host, variable) else {
-            return Err(format!(
-                "the variable `{variable}` is not set, so the key `{title}` of `{repository}` at {api_url} was not revoked; \
-                 set it and recover, or delete the key there"
-            ));
-        };
-        if !entry.may_send(&token) {
-            return Err(format!(
-                "the key `{title}` of `{repository}` was not registered at {api_url} with the token in `{variable}`, which is therefore \
-                 not sent there; set the token of the launch and recover, or delete the key there"
-            ));
-        }
-        let revoked = self.forges.connect(entry.forge, api_url, token).and_then(|forge| self.revoke(&*forge, &entry));
-        revoked.map_err(|error| {
-            format!("the key `{title}` of `{repository}` at {api_url} was not revoked with the token in `{variable}`: {error}")
-        })
-    }
-}
-
-impl Revoker {
-    fn revoke(&self, forge: &dyn Forge, entry: &Entry) -> Result<(), ForgeError> {
-        // A forge that did not answer may still create the key.
-        let settle = self.forges.settle();
-        let until = (entry.asked + (self.forges.timeout() + settle).as_secs()).min(now() + settle.as_secs());
-        let mut pause = Duration::from_millis(200);
-        loop {
-            let mut found = false;
-            for key in forge.list(&entry.repository)? {
-                if key.title == entry.title && key.is(&entry.public_key) {
-                    found = true;
-                    match forge.delete(&entry.repository, key.id) {
-                        // Somebody else has revoked it.
-                        Ok(()) | Err(ForgeError::Refused { status: 404, .. }) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-            if found || entry.id.is_some() || now() >= until {
-                return Ok(());
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_secs(2));
-        }
+        let key =
+            BottleKey::deserialize(data).map_err(|error| format!("the journal's entry is not understood: {error}"))?;
+        key.revoke(&bottle.project(), &*self.forges, token(&self.host, &key.token))
     }
 }

@@ -542,6 +542,15 @@ mod tests {
             KubeError::Input { problem: "the variable `KEY` is not set".into() },
             KubeError::Taken { namespace: "claude-bottle-demo".into(), owner: "7:1:00000000.1".into() },
             KubeError::Pod { pod: agent(), problem: "ImagePullBackOff: no such image".into() },
+            KubeError::DeployKey {
+                upstream: "app".into(),
+                key: "bottles.dev.git.upstreams[0]".into(),
+                problem: "nothing registers deploy keys; accepted: `identity_file` or `token`".into(),
+            },
+            KubeError::NotRevoked {
+                namespace: "claude-bottle-demo".into(),
+                problems: vec!["a deploy key is registered".into()],
+            },
             KubeError::NotEnforced { pod: agent(), detail: "egress:20009 is reachable".into() },
             KubeError::Late { pods: vec!["`agent` (not created)".into()], within: Duration::from_secs(300) },
             KubeError::Image(EngineError::NoEngine { tried: Vec::new() }),

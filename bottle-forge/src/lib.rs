@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod bottle_key;
 mod client;
 mod forge;
 mod github_app;
@@ -25,6 +26,7 @@ mod key;
 mod oauth;
 mod token;
 
+pub use bottle_key::{BottleKey, ForgeKeys};
 pub use forge::{Forge, ForgeError, Forges, NewKey, RegisteredKey, RehearsedForges};
 pub use github_app::GithubApp;
 pub use http::HttpForges;

@@ -12,10 +12,12 @@ use bottle_plan::Service;
 use bottle_verify::{Verification, VerifyError};
 use bottle_workspace::WorkLimits;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::attacks::Attacks;
 use crate::client::{Kubectl, Target};
 use crate::error::KubeError;
+use crate::keys::{self, Keys};
 use crate::lease::Renewal;
 
 /// File with the variables of the agent's commands, in its container.
@@ -64,6 +66,9 @@ pub struct Journal {
     pub workdir: String,
     /// The attacks of a verification. Empty until the launch has finished.
     pub attacks: Attacks,
+    /// The deploy keys, which are revoked when the bottle is removed.
+    #[serde(default)]
+    pub keys: Vec<Value>,
 }
 
 /// A running bottle on a cluster. The bottle is removed when the handle is closed or dropped, unless it was attached.
@@ -75,6 +80,7 @@ pub struct KubeBottle {
     /// `None` for a bottle that another process owns.
     pub(crate) renewal: Option<Renewal>,
     pub(crate) is_removed_on_drop: bool,
+    pub(crate) keys: Keys,
     /// The workspace as it was copied into the bottle, in a file without a name. `None` if this process did not copy it.
     pub(crate) packed: Option<File>,
     pub(crate) limits: WorkLimits,
@@ -226,11 +232,15 @@ impl KubeBottle {
     ///
     /// # Errors
     ///
-    /// Returns an error if the namespace is not gone within two minutes.
+    /// Returns an error if the namespace is not gone within two minutes, or a deploy key could not be revoked.
     pub fn close(mut self) -> Result<(), KubeError> {
         self.is_removed_on_drop = false;
         self.renewal = None;
-        remove(&self.cluster, &self.namespace)
+        self.remove()
+    }
+
+    pub(crate) fn remove(&self) -> Result<(), KubeError> {
+        keys::remove(&self.cluster, &self.namespace, &self.keys, &self.journal.keys)
     }
 
     /// Leaves the bottle running without an owner. It is removed by a recovery, once its Lease has expired.
@@ -276,17 +286,11 @@ impl Drop for KubeBottle {
     fn drop(&mut self) {
         self.renewal = None;
         if self.is_removed_on_drop
-            && let Err(error) = remove(&self.cluster, &self.namespace)
+            && let Err(error) = self.remove()
         {
             tracing::warn!(namespace = self.namespace, error = chain(&error), "the bottle is not removed");
         }
     }
-}
-
-/// Removes a bottle's namespace, and everything in it.
-pub(crate) fn remove(cluster: &Kubectl, namespace: &str) -> Result<(), KubeError> {
-    let cluster = cluster.clone().with_control(cluster.control().for_cleanup());
-    cluster.delete(["namespace", namespace], true)
 }
 
 /// A command in the agent's container that runs. Dropping it ends the command.

@@ -11,6 +11,7 @@ use bottle_plan::{BottlePlan, SecretValue, Service};
 use serde::Serialize;
 
 use crate::error::KubeError;
+use crate::keys;
 use crate::launch::as_user;
 use crate::material::Material;
 use crate::{KubeBottles, KubeInputs};
@@ -68,7 +69,9 @@ impl KubeBottles {
         let mut plan = as_user(plan);
         let images = self.images.provide(&plan)?;
         images.name_in(&mut plan);
-        let (material, facts) = Material::make(&plan, inputs, &images, &Owner::of_process(std::process::id()))?;
+        let keys = keys::make(&None, &plan)?.identities;
+        let owner = Owner::of_process(std::process::id());
+        let (material, facts) = Material::make(&plan, (inputs, &keys), &images, &owner)?;
         let resolved = plan.resolve(facts)?;
         let sidecars: Vec<&dyn Sidecar> = self.sidecars.iter().map(|sidecar| &**sidecar).collect();
         let manifests = render(&resolved, &sidecars, &self.options, Delivery::Objects)?;

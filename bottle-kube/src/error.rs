@@ -55,6 +55,24 @@ pub enum KubeError {
         /// Problem, as the kubelet or the Pod's log says.
         problem: String,
     },
+    /// A deploy key could not be made or registered.
+    #[error("register a deploy key for git upstream `{upstream}` ({key}.deploy_key): {problem}")]
+    DeployKey {
+        /// Name of the upstream.
+        upstream: String,
+        /// The manifest's key of the upstream.
+        key: String,
+        /// Problem, and what is accepted.
+        problem: String,
+    },
+    /// Deploy keys could not be revoked. The Pods of the bottle are removed, and its namespace stays for a recovery.
+    #[error("remove bottle `{namespace}`: {}", problems.join("; "))]
+    NotRevoked {
+        /// The namespace.
+        namespace: String,
+        /// Problem of each key.
+        problems: Vec<String>,
+    },
     /// The cluster does not enforce network policies.
     #[error(
         "seal Pod `{pod}`: the cluster does not enforce network policies ({detail}); accepted: a network plugin that does, in both directions"

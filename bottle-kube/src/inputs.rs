@@ -61,13 +61,7 @@ impl KubeInputs {
                     let key = SecretValue::new(text(&format!("{}.identity_file", upstream.key), path)?);
                     inputs.identities.insert(upstream.name.clone(), key);
                 }
-                GitAuth::DeployKey(_) => {
-                    let key = &upstream.key;
-                    let problem =
-                        format!("{key}.deploy_key: not on a cluster yet; accepted: `identity_file` or `token`");
-                    return Err(KubeError::input(problem));
-                }
-                GitAuth::Token { .. } | GitAuth::Anonymous => {}
+                GitAuth::DeployKey(_) | GitAuth::Token { .. } | GitAuth::Anonymous => {}
             }
         }
         if let Some(path) = &plan.tls.upstream_ca {

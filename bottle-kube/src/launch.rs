@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bottle_compose::{Sidecar, agent_argv};
 use bottle_exec::{Event, Observer, Stdin, chain, step};
 use bottle_kube_render::{Delivery, FILES, GATE, KubeOptions, MAIN, Manifests, RECEIVER, VERIFY, render};
-use bottle_lifecycle::Owner;
+use bottle_lifecycle::{DeployKeys, Owner};
 use bottle_plan::manifest::WorkspaceMode;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service, UserIds};
 use bottle_provision::unprivileged;
@@ -20,11 +20,12 @@ use serde_json::{Value, json};
 
 use crate::Ownership;
 use crate::attacks::{Attacks, Surroundings};
-use crate::bottle::{Journal, KubeBottle, remove};
+use crate::bottle::{Journal, KubeBottle};
 use crate::client::{Kubectl, Target};
 use crate::error::KubeError;
 use crate::images::ImageSource;
 use crate::inputs::KubeInputs;
+use crate::keys::{self, Keys};
 use crate::lease::{self, Renewal};
 use crate::material::Material;
 use crate::pods::PodState;
@@ -64,6 +65,7 @@ pub struct KubeBottles {
     observer: Arc<dyn Observer>,
     limit: Duration,
     is_verified: bool,
+    keys: Keys,
 }
 
 impl std::fmt::Debug for KubeBottles {
@@ -103,6 +105,7 @@ impl KubeBottles {
             observer: Arc::new(|_: &Event| ()),
             limit: Duration::from_secs(300),
             is_verified: true,
+            keys: None,
         }
     }
 
@@ -124,6 +127,14 @@ impl KubeBottles {
     #[must_use]
     pub fn with_sidecar(mut self, sidecar: Arc<dyn Sidecar>) -> Self {
         self.sidecars.push(sidecar);
+        self
+    }
+
+    /// Sets the registrar of the deploy keys of git upstreams, such as `bottle::deploy_keys::ForgeKeys`. Default: none,
+    /// and a plan that needs one is refused.
+    #[must_use]
+    pub fn with_deploy_keys(mut self, keys: Arc<dyn DeployKeys>) -> Self {
+        self.keys = Some(keys);
         self
     }
 
@@ -159,11 +170,14 @@ impl KubeBottles {
         let owner = Owner::of_process(std::process::id());
         let images = step(&*self.observer, "provide the images", || self.images.provide(&plan))?;
         images.name_in(&mut plan);
-        let (material, facts) = Material::make(&plan, inputs, &images, &owner)?;
+        let made = keys::make(&self.keys, &plan)?;
+        let (material, facts) = Material::make(&plan, (inputs, &made.identities), &images, &owner)?;
         let resolved = plan.resolve(facts)?;
         let sidecars: Vec<&dyn Sidecar> = self.sidecars.iter().map(|sidecar| &**sidecar).collect();
         let manifests = render(&resolved, &sidecars, &self.options, Delivery::HandOver)?;
-        let launch = Launch { bottles: self, plan: &resolved, manifests: &manifests, material: &material, inputs };
+        let keys = &made.entries;
+        let launch =
+            Launch { bottles: self, plan: &resolved, manifests: &manifests, material: &material, inputs, keys };
         step(&*self.observer, "create the namespace", || launch.take(&owner))?;
         let renewal = Renewal::start(self.cluster.clone(), manifests.namespace().to_owned());
         let mut bottle = KubeBottle {
@@ -172,6 +186,7 @@ impl KubeBottles {
             journal: launch.journal(),
             renewal: Some(renewal),
             is_removed_on_drop: true,
+            keys: self.keys.clone(),
             packed: None,
             limits: WorkLimits::default(),
         };
@@ -180,7 +195,7 @@ impl KubeBottles {
             Err(error) => {
                 bottle.is_removed_on_drop = false;
                 bottle.renewal = None;
-                if let Err(left) = remove(&self.cluster, &bottle.namespace) {
+                if let Err(left) = bottle.remove() {
                     tracing::warn!(
                         namespace = bottle.namespace,
                         error = chain(&left),
@@ -238,6 +253,7 @@ impl KubeBottles {
             journal,
             renewal: None,
             is_removed_on_drop: false,
+            keys: self.keys.clone(),
             packed: None,
             limits: WorkLimits::default(),
         })
@@ -247,13 +263,20 @@ impl KubeBottles {
     ///
     /// # Errors
     ///
-    /// Returns an error if the cluster does not answer, or a namespace is not gone within two minutes.
+    /// Returns an error if the cluster does not answer, a namespace is not gone within two minutes, or a deploy key could not be
+    /// revoked. The bottles without deploy keys are removed first.
     pub fn recover(&self, prefix: &str) -> Result<Vec<String>, KubeError> {
         let abandoned = self.list(prefix)?.into_iter().filter(|bottle| bottle.ownership == Ownership::Abandoned);
-        let namespaces: Vec<String> = abandoned.map(|bottle| bottle.namespace).collect();
+        let keys = |bottle: &KubeSummary| bottle.journal.as_ref().map_or(&[][..], |journal| &journal.keys).to_vec();
+        let (keyed, others): (Vec<_>, Vec<_>) = abandoned.partition(|bottle| !keys(bottle).is_empty());
+        let mut namespaces: Vec<String> = others.into_iter().map(|bottle| bottle.namespace).collect();
         if !namespaces.is_empty() {
             let args = ["namespace"].into_iter().chain(namespaces.iter().map(String::as_str));
             self.cluster.delete(args, true)?;
+        }
+        for bottle in keyed {
+            keys::remove(&self.cluster, &bottle.namespace, &self.keys, &keys(&bottle))?;
+            namespaces.push(bottle.namespace);
         }
         Ok(namespaces)
     }
@@ -275,6 +298,8 @@ struct Launch<'a> {
     manifests: &'a Manifests,
     material: &'a Material,
     inputs: &'a KubeInputs,
+    /// The entries of the deploy keys.
+    keys: &'a [Value],
 }
 
 /// A change while the Pods start.
@@ -307,6 +332,7 @@ impl Launch<'_> {
             command: agent_argv(plan),
             workdir: plan.workspace.target.to_string(),
             attacks: Attacks::default(),
+            keys: self.keys.to_vec(),
         }
     }
 
@@ -333,13 +359,19 @@ impl Launch<'_> {
         objects.extend(self.manifests.base()[1..].iter().cloned());
         let applied = self.cluster().apply(&objects);
         if applied.is_err() {
-            remove(self.cluster(), name)?;
+            // No key is registered yet.
+            keys::remove(self.cluster(), name, &None, &[])?;
         }
         applied
     }
 
     fn run(&self, bottle: &mut KubeBottle) -> Result<(), KubeError> {
         let namespace = self.manifests.namespace();
+        if !self.keys.is_empty() {
+            self.step("register the deploy keys", || {
+                keys::register(&self.bottles.keys, self.plan.plan(), &mut bottle.journal.keys)
+            })?;
+        }
         let (addresses, around) = self.step("read the addresses", || self.addresses())?;
         self.step("start the Pods", || {
             let (sender, receiver) = channel();

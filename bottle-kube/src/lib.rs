@@ -8,6 +8,7 @@ mod directory;
 mod error;
 mod images;
 mod inputs;
+mod keys;
 mod launch;
 mod lease;
 mod material;

@@ -9,10 +9,10 @@ use bottle_exec::quote_text;
 use bottle_files::tar::Packer;
 use bottle_kube_render::{COMPLETE, Content, File};
 use bottle_lifecycle::Owner;
-use bottle_plan::plan::GitAuth;
 use bottle_plan::resolved::{
     AgentFacts, EgressFacts, EngineFacts, GitGateFacts, HostGateway, NetworkFacts, PipelockFacts, SuperviseFacts,
 };
+use bottle_plan::value::EntryName;
 use bottle_plan::{BottlePlan, LaunchFacts, SecretValue, Service, StateRoot};
 use bottle_sidecars::{egress, git_gate, pipelock};
 use bottle_tls::{CaRole, CaSpec, CertificateAuthority, SystemRandom};
@@ -47,7 +47,7 @@ impl Material {
     /// Makes the files of a bottle and returns them with the facts of its launch.
     pub(crate) fn make(
         plan: &BottlePlan,
-        inputs: &KubeInputs,
+        (inputs, keys): (&KubeInputs, &BTreeMap<EntryName, SecretValue>),
         images: &KubeImages,
         owner: &Owner,
     ) -> Result<(Self, LaunchFacts), KubeError> {
@@ -83,7 +83,7 @@ impl Material {
             }
             files.add(dir(Service::Pipelock).join("upstream-ca.pem"), certificates)
         });
-        let git_gate = files.git_gate(plan, inputs, images, &dir(Service::GitGate))?;
+        let git_gate = files.git_gate(plan, (inputs, keys), images, &dir(Service::GitGate))?;
         let supervise = match &plan.supervise {
             Some(_) => Some(SuperviseFacts {
                 image: images.built(Service::Supervise)?,
@@ -131,7 +131,7 @@ impl Material {
     fn git_gate(
         &mut self,
         plan: &BottlePlan,
-        inputs: &KubeInputs,
+        (inputs, keys): (&KubeInputs, &BTreeMap<EntryName, SecretValue>),
         images: &KubeImages,
         dir: &Path,
     ) -> Result<Option<GitGateFacts>, KubeError> {
@@ -139,9 +139,8 @@ impl Material {
         for script in git_gate::SCRIPTS {
             self.add(dir.join(script.path), script.content);
         }
-        let keyed = gate.upstreams.iter().filter(|up| matches!(up.auth, GitAuth::IdentityFile(_)));
-        let identities = keyed.filter_map(|up| {
-            let key = inputs.identities.get(&up.name)?;
+        let identities = gate.upstreams.iter().filter_map(|up| {
+            let key = inputs.identities.get(&up.name).or_else(|| keys.get(&up.name))?;
             Some((up.name.clone(), self.add(dir.join(format!("{}-key", up.name)), key.expose())))
         });
         let identities = identities.collect();

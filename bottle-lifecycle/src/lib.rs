@@ -2,6 +2,7 @@
 
 mod background;
 mod bottle;
+mod deploy_keys;
 mod disk;
 mod hand_over;
 mod handle;
@@ -26,6 +27,7 @@ mod work;
 pub use bottle::{Bottle, BottleError};
 pub use bottle_files::tar::Skipped;
 pub use bottle_forward::{CONNECTIONS as FORWARDED_CONNECTIONS, Forward, ForwardError, ForwardSpec, ForwardSpecError};
+pub use deploy_keys::DeployKeys;
 pub use hand_over::{HandOverError, hand_over};
 pub use handle::Handle;
 pub use health::{Activity, ServiceHealth, ServiceImage, images};

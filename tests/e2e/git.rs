@@ -1,6 +1,6 @@
 //! Git-gate: fetch and push, refusals, and keys.
 
-mod deploy_keys;
+pub(crate) mod deploy_keys;
 pub(crate) mod refusals;
 mod throughput;
 
@@ -40,7 +40,7 @@ fn identity(lab: &Lab) -> PathBuf {
 }
 
 /// Returns the outside host's public key, as a `known_hosts` line for this name.
-fn known_host(lab: &Lab, name: &str) -> String {
+pub(crate) fn known_host(lab: &Lab, name: &str) -> String {
     let lines = lab.outside.read("/data/known_hosts");
     lines.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned()
 }

@@ -15,7 +15,7 @@ use super::{git_section, known_host};
 use bottle_testing::forge::{FakeForge, Moment, REPOSITORY, TOKEN};
 use bottle_testing::lab::{Lab, OUTSIDE, docker, engine, figure, host, run, scratch, sh};
 
-const VARIABLE: &str = "E2E_FORGE_TOKEN";
+pub(crate) const VARIABLE: &str = "E2E_FORGE_TOKEN";
 
 fn host_with_token() -> Host {
     let host = host();
@@ -28,7 +28,7 @@ fn options(root: StateRoot) -> Bottles {
     Bottles::new(engine(), host_with_token()).with_state_root(root).with_forges(Arc::new(forges))
 }
 
-fn upstream(known_host: &str, api_url: &str, kind: &str, push: bool) -> String {
+pub(crate) fn upstream(known_host: &str, api_url: &str, kind: &str, push: bool) -> String {
     format!(
         "    - {{name: app, url: \"git@{OUTSIDE}:{REPOSITORY}.git\", known_hosts: [\"{known_host}\"], push: {{enabled: {push}}}, \
          deploy_key: {{forge: {kind}, api_url: \"{api_url}\", token: {VARIABLE}}}}}\n",
@@ -36,7 +36,7 @@ fn upstream(known_host: &str, api_url: &str, kind: &str, push: bool) -> String {
 }
 
 /// Returns a lab whose outside host accepts the deploy keys of the forge.
-fn lab_with_forge(test: &str) -> (Lab, FakeForge) {
+pub(crate) fn lab_with_forge(test: &str) -> (Lab, FakeForge) {
     let lab = Lab::with_outside(test, &["--env", "OUTSIDE_REPOS=app"]);
     // The forge's name of the repository includes its owner.
     lab.outside.as_git("mkdir -p team; mv app.git team/app.git");
