@@ -188,10 +188,12 @@ fn run(args: Args, console: &Arc<Console>) -> Result<u8, Failure> {
         bottle.keep().map_err(|error| broken(&error))?;
         taken.map_err(|error| broken(&error))?;
     } else {
-        if rehearsal.is_none()
-            && let Ok(Some(left)) = bottle.work_left()
-        {
-            console.note(&left);
+        if rehearsal.is_none() {
+            match bottle.work_left() {
+                Ok(Some(left)) => console.note(&left),
+                Ok(None) => {}
+                Err(error) => console.note(&format!("what changed in the workspace is not known: {error}")),
+            }
         }
         bottle.close().map_err(|error| broken(&error))?;
     }

@@ -284,6 +284,7 @@ mod tests {
             EngineError::Remote { address: "ssh://host.example.com".into() },
             EngineError::ReservedName { name: "DOCKER_HOST".into() },
             EngineError::NotRunning { container: "claude-bottle-demo".into(), state: "is paused".into() },
+            EngineError::NoCommand { container: "claude-bottle-demo".into() },
             EngineError::StillRunning {
                 container: container(),
                 cause: "run `docker exec`: cancelled".into(),

@@ -92,7 +92,7 @@ impl Engine {
             command = command.with_arg("--tty");
         }
         let workdir = exec.workdir.as_deref();
-        // The shell of a marked command enters the directory. Whatever became of the container's own one, `/` exists.
+        // The shell of a marked command enters the directory. The container's own one may be gone; `/` exists.
         let of_client = workdir.map(|workdir| if mark.is_some() { "/" } else { workdir });
         for (option, value) in [("--user", exec.user.as_deref()), ("--workdir", of_client)] {
             if let Some(value) = value {

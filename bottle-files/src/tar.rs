@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::FileExt as _;
@@ -82,7 +82,7 @@ impl Source {
         Ok(start)
     }
 
-    /// Reads a file to its end, for [`Packer::add_content`].
+    /// Reads a file to its end, for [`Packer::add_content`]. [`Packer::add`] still adds it as a whole.
     ///
     /// # Errors
     ///
@@ -90,7 +90,9 @@ impl Source {
     pub fn read(&self) -> io::Result<Vec<u8>> {
         let Opened::File(file) = &self.opened else { return Err(unsupported()) };
         let mut content = Vec::new();
-        (&*file).read_to_end(&mut content)?;
+        let mut file = file;
+        file.read_to_end(&mut content)?;
+        file.rewind()?;
         Ok(content)
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bottle_compose::sidecar::PROBED_HOST;
 use bottle_engine::{Engine, EngineError, Exec, LiveExec};
-use bottle_exec::{Captured, Command, ExecError, Output, Stdin};
+use bottle_exec::{Captured, Command, ExecError, Output, PlainText, Stdin};
 
 use crate::expected::Expected;
 use crate::report::{Probe, Verify, VerifyError};
@@ -169,8 +169,9 @@ fn attacks(expected: &Expected, level: Verify) -> Vec<Attack> {
 }
 
 /// Reads the program's output: one line for each attack, which is a protection and the program's argument. The attacks on one
-/// protection become one probe. An attack that does not report counts as failed.
+/// protection become one probe. An attack that does not report counts as failed. The agent may have written the lines.
 pub fn read_attacks(attacks: &[Attack], printed: &str, stderr: &str) -> Vec<Probe> {
+    let [printed, stderr] = [printed, stderr].map(|text| PlainText::of(text.as_bytes()));
     let mut lines = printed.lines();
     let mut probes: Vec<(&'static str, Vec<String>, Vec<String>)> = Vec::new();
     for (protection, argument) in attacks {
@@ -331,6 +332,8 @@ mod tests {
         assert_eq!(outcomes("heldx\nnonsense\nheld\n"), [Outcome::Failed, Outcome::Failed]);
         let probes = read_attacks(&attacks, "held x\nheld y\nheld z\n", "");
         assert_eq!(probes[1].to_string(), "two: y; and 1 more");
+        let probes = read_attacks(&attacks[..1], "failed \u{1b}[31mred\u{1b}]0;title\u{7}\r\n", "");
+        assert!(!probes[0].to_string().contains(char::is_control), "{:?}", probes[0]);
     }
 
     #[test]

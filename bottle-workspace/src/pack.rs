@@ -286,6 +286,26 @@ mod tests {
         entries.collect()
     }
 
+    #[test]
+    fn files_that_are_only_looked_through_arrive_unchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            (".gitmodules", "[submodule \"a\"]\n\tpath = a\n\turl = https://h.example/a\n"),
+            (".git/HEAD", "ref: refs/heads/main\n"),
+            (".git/logs/HEAD", "0 1 Me <m@h.example> 1 +0000\tcommit: Begin\n"),
+            (".git/COMMIT_EDITMSG", "Begin\n"),
+            (".git/FETCH_HEAD", "0\t\tbranch 'main' of https://h.example/a\n"),
+        ];
+        fs::create_dir_all(dir.path().join(".git/objects")).unwrap();
+        fs::create_dir_all(dir.path().join(".git/refs")).unwrap();
+        lay(dir.path(), &files);
+        let packed = packed(dir.path(), false);
+        for (name, content) in files {
+            let found = &packed[&format!("workspace/{name}")].1;
+            assert_eq!(String::from_utf8_lossy(found), content, "{name}");
+        }
+    }
+
     fn lay(root: &Path, files: &[(&str, &str)]) {
         for (name, content) in files {
             let path = root.join(name);
