@@ -17,7 +17,7 @@ use crate::launch::Ground;
 use crate::secrets::Secrets;
 use crate::site::{API, Fate, Listeners, MEMORY, OTHER, PIDS, Removed, Sniffer, github_token, prefix};
 use crate::table::{Attack, Effect, Judge, Topology, attacks};
-use crate::{document, ending, is_whole};
+use crate::{chosen, document, ending, is_whole};
 
 /// Sidecars with a log.
 const SERVICES: [&str; 4] = ["pipelock", "egress", "git-gate", "supervise"];
@@ -419,11 +419,7 @@ fn under(runtime: &str) {
     }
     let start = Instant::now();
     let is_whole = is_whole();
-    let mut attacks = attacks();
-    if !is_whole {
-        let mut number = 0..;
-        attacks.retain(|_| number.next().is_some_and(|number| number % 4 == 0));
-    }
+    let attacks = chosen();
     let ground = Ground::new(&format!("kubeatt-{runtime}"));
     let mut plain = Site::around(&cluster, &ground, Topology::Plain, runtime, &[]);
     let mut full = Site::around(&cluster, &ground, Topology::Full, runtime, &addresses(&cluster, &plain.bottle));
