@@ -69,7 +69,8 @@ impl Terminal {
             }
             match self.bytes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.shown.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(error) => panic!("{error:?} while waiting for {text:?}: {}", self.shown),
+                // First what came since: a report may cut the rest.
+                Err(error) => panic!("{error:?} while waiting for {text:?}: {:?}: {}", &self.shown[self.seen..], self.shown),
             }
         }
     }
@@ -129,16 +130,19 @@ fn session_under(runtime: &str) {
     let place = Place::new();
     let slug = format!("terminal-{runtime}");
     // The engine's client sets the terminal's size shortly after the command has started, and a new size with a delay.
-    let script = "trap 'echo \"caught it\"' INT; \
+    // `read` would not do to wait for Ctrl-C: bash runs the trap after the line if the signal comes just before.
+    let script = "caught=; trap 'caught=yes' INT; \
                   differs() { for _ in $(seq 400); do [ \"$(stty size)\" = \"$1\" ] || break; sleep 0.05; done; }; \
-                  differs '0 0'; stty size; echo ready; read line; echo \"<$line>\"; differs '33 101'; stty size; \
+                  differs '0 0'; stty size; echo ready; \
+                  for _ in $(seq 400); do [ -z \"$caught\" ] || break; sleep 0.05; done; echo \"caught it: $caught\"; \
+                  read line; echo \"<$line>\"; differs '33 101'; stty size; \
                   [ -t 0 ] && [ -t 1 ] && echo both; exit 9";
     let mut terminal = Terminal::start(&launch(&place, runtime, &slug, script), 33, 101);
     terminal.wait_for("33 101");
     terminal.wait_for("ready");
     // Ctrl-C goes to the program in the container. Launcher and bottle continue.
     terminal.press("\x03");
-    terminal.wait_for("caught it");
+    terminal.wait_for("caught it: yes");
     // The engine's client listens for a new size only after its own request to set the first one was answered.
     std::thread::sleep(Duration::from_secs(1));
     resize(&terminal.slave, 44, 122);
