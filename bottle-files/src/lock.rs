@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::{Errno, retry_on_intr};
 
 /// A lock on a file, for one holder alone unless it is shared. It is released when this value is dropped or the
-/// process ends.
+/// process ends. A child that another thread of a killed process was just starting keeps it until its program runs.
 ///
 /// The file is created with mode 0600 if it is missing, and never through a link. A lock on a file that was removed or
 /// replaced in the meantime is not one: the file of that name is then locked instead.
@@ -89,6 +89,13 @@ impl FileLock {
     }
 }
 
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a child that another thread is starting has it open until its program runs.
+        _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     // Without blocking: the opening of a named pipe would wait for its other end.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
@@ -128,6 +135,17 @@ mod tests {
         drop(lock);
         assert!(FileLock::wait_unless(&path, || true).unwrap().is_some(), "a free lock is taken all the same");
         assert!(FileLock::wait(&path).is_ok());
+    }
+
+    #[test]
+    fn a_released_lock_is_free_although_a_starting_child_has_its_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileLock::wait(&path).unwrap();
+        let copy = lock.file().try_clone().unwrap();
+        drop(lock);
+        assert!(FileLock::try_take(&path).unwrap().is_some());
+        drop(copy);
     }
 
     #[test]

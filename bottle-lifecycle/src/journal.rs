@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bottle_engine::Engine;
 use bottle_files::{FileLock, NewFile, PrivateDir, sync_directory};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::handle::Handle;
 use crate::health::ServiceImage;
 use crate::home::Home;
-use crate::owner::Owner;
+use crate::owner::{Liveness, Owner};
 use crate::undo::{Origin, Undo};
 
 /// The content of a bottle's `metadata.json`.
@@ -323,6 +324,10 @@ fn create_dir(layout: &StateLayout) -> Result<PrivateDir, JournalError> {
     PrivateDir::create_with_parent(layout.dir()).map_err(io_error("create", layout.dir()))
 }
 
+/// Time for which a lock is waited for whose holder has ended. A child that it was just starting when it was killed keeps the
+/// lock until its program runs, which takes moments, and longer on a busy machine.
+const AFTERLIFE: Duration = Duration::from_secs(2);
+
 /// The lock for launching a bottle or taking it down, held by one process at a time. It is released when this value is
 /// dropped or the process ends.
 #[derive(Debug)]
@@ -335,13 +340,15 @@ impl BottleLock {
     ///
     /// # Errors
     ///
-    /// [`JournalError::AlreadyRunning`] at once when another process has it.
+    /// [`JournalError::AlreadyRunning`] when another process has it: at once if that process lives.
     pub fn acquire(layout: &StateLayout, slug: &Slug, owner: &Owner) -> Result<Self, JournalError> {
         create_dir(layout)?;
         let path = layout.lock();
-        let Some(lock) = FileLock::try_take(&path).map_err(io_error("lock", &path))? else {
-            let owner = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-            return Err(JournalError::AlreadyRunning { slug: slug.clone(), owner });
+        let holder = || fs::read_to_string(&path).ok()?.trim().parse::<Owner>().ok();
+        let until = Instant::now() + AFTERLIFE;
+        let is_held = || Instant::now() >= until || holder().is_none_or(|holder| holder.liveness(true) != Liveness::Gone);
+        let Some(lock) = FileLock::wait_unless(&path, is_held).map_err(io_error("lock", &path))? else {
+            return Err(JournalError::AlreadyRunning { slug: slug.clone(), owner: holder() });
         };
         let mut file = lock.file();
         file.set_len(0).and_then(|()| writeln!(file, "{owner}")).map_err(io_error("write", &path))?;
@@ -410,13 +417,34 @@ mod tests {
     }
 
     #[test]
+    fn the_lock_of_a_killed_owner_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let (layout, slug) = (layout(root.path()), "demo".parse().unwrap());
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let killed = Owner::of_process(ended.id());
+        ended.wait().unwrap();
+        drop(BottleLock::acquire(&layout, &slug, &killed).unwrap());
+        // A child has it that was about to start its program.
+        let lock = FileLock::wait(&layout.lock()).unwrap();
+        let starting = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(lock);
+        });
+        BottleLock::acquire(&layout, &slug, &Owner::of_process(std::process::id())).unwrap();
+        starting.join().unwrap();
+    }
+
+    #[test]
     fn a_second_owner_is_refused_at_once_with_the_pid_of_the_first() {
         let root = tempfile::tempdir().unwrap();
         let (layout, slug) = (layout(root.path()), "demo".parse().unwrap());
-        let owner = Owner { pid: 42, start_time: None, scope: None };
+        let pid = std::process::id();
+        let owner = Owner { pid, start_time: None, scope: None };
         let lock = BottleLock::acquire(&layout, &slug, &owner).unwrap();
+        let started = Instant::now();
         let error = BottleLock::acquire(&layout, &slug, &owner).unwrap_err();
-        assert_eq!(error.to_string(), "lock bottle `demo`: it is already running (owner: process 42)");
+        assert_eq!(error.to_string(), format!("lock bottle `demo`: it is already running (owner: process {pid})"));
+        assert!(started.elapsed() < AFTERLIFE);
         drop(lock);
         BottleLock::acquire(&layout, &slug, &owner).unwrap();
     }
