@@ -22,6 +22,16 @@ _REF_SIGNS = re.compile(r"[$&;|<>(){}'\"`!]")
 # What makes a shell run a second command or write to a file. Web frameworks route by names such as `(app)/[id]/$x.tsx`.
 _PATH_SIGNS = re.compile(r"[;&|<>\"`\\]|\$[({]")
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
+# Names at the top of a repository that git looks up before those of branches. Compared in any case, because the file
+# system may not tell them apart. `@` is `HEAD`.
+_GITS_OWN = frozenset(
+    """
+    @ HEAD AUTO_MERGE BISECT_EXPECTED_REV BISECT_HEAD CHERRY_PICK_HEAD FETCH_HEAD MERGE_AUTOSTASH MERGE_HEAD
+    NOTES_MERGE_PARTIAL NOTES_MERGE_REF ORIG_HEAD REBASE_HEAD REVERT_HEAD STASH
+    """.split()
+)
+# What git may add to them.
+_ROOT_REF = re.compile(r"[A-Z][A-Z_]*_HEAD")
 # Characters that HFS+ ignores in a name.
 _IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 # What makes a component match several names.
@@ -74,8 +84,10 @@ def folded(path: str) -> str:
 def unclear_ref(ref: str) -> str | None:
     """Return the reason that no ref may have this name. None if a program that handles it later cannot misread it."""
     name = short_name(ref)
-    if name.upper() == "HEAD" or _OBJECT_ID.fullmatch(name):
+    if name.upper() in _GITS_OWN or _ROOT_REF.fullmatch(name) or _OBJECT_ID.fullmatch(name):
         return "git reads this name as another object"
+    if "HEAD" in name.split("/"):
+        return "git takes a name with the part `HEAD` for the default branch of a remote"
     if len(ref.encode(errors="surrogateescape")) > MAX_REF_BYTES:
         return f"the name has more than {MAX_REF_BYTES} bytes"
     if any(unicodedata.category(character) == "Cf" for character in name):

@@ -467,12 +467,40 @@ def test_names_that_another_program_misreads_are_refused() -> None:
     shell = ("a$(id)", "a;b", "a`b`", "a|b", "a'b")
     for name in ("HEAD", "head", "-x", "agent/-x", *shell, "a\u200bb", "a/\uff0e\uff0e/b", "1" * 40, "n" * 600):
         assert policy.unclear_ref(f"refs/heads/{name}"), name
+    gits_own = ("@", "FETCH_HEAD", "fetch_head", "ORIG_HEAD", "MERGE_HEAD", "NEW_HEAD", "stash", "AUTO_MERGE")
+    for name in (*gits_own, "feature/HEAD", "HEAD/x"):
+        for namespace in ("refs/heads/", "refs/tags/"):
+            assert "git " in (policy.unclear_ref(namespace + name) or ""), name
+    for name in ("over_head", "stash/x", "HEADER", "a@b", "agent/head"):
+        assert policy.unclear_ref(f"refs/heads/{name}") is None, name
     for name in ("main", "agent/x-1", "fix#3", "user@host", "übung", "1" * 39):
         assert policy.unclear_ref(f"refs/heads/{name}") is None, name
     for path in ("-rf", "src/-x", "a\nb", "a\x1bb", "a;b", "a`b`", "$(id)", "a|b", "a>b", 'a"b', "a\\b", "a\u202eb"):
         assert policy.unclear_path(path), path
     for path in ("src/a-b.c", "app/(auth)/[id]/$post.tsx", "Don't.md", "a b#1 @2.txt", ".github/x", "déjà.txt"):
         assert policy.unclear_path(path) is None, path
+
+
+def test_nothing_of_the_watch_is_left_for_a_fork() -> None:
+    """A fork beside a thread makes Python print a warning, which the agent would see."""
+    hook = IMAGES / "git-gate/scripts/pre-receive"
+    script = f"""
+import importlib.machinery, importlib.util, os, sys, threading, warnings
+sys.path[:0] = {sys.path[:2]!r}
+warnings.simplefilter("error")
+loader = importlib.machinery.SourceFileLoader("hook", {str(hook)!r})
+hook = importlib.util.module_from_spec(importlib.util.spec_from_loader("hook", loader))
+sys.modules["hook"] = hook
+loader.exec_module(hook)
+hook.gitgate.client_is_connected = lambda: True
+watch = hook.Watch()
+watch.end()
+assert threading.active_count() == 1
+hook.hold_until_advanced()
+"""
+    command = [sys.executable, "-B", "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
 
 
 def test_other_spellings_of_a_protected_path_are_protected() -> None:
