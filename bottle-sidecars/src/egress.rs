@@ -46,6 +46,7 @@ pub const CONTEXT: BuildContext = BuildContext {
         "egress/policy.py",
         "egress/proposer.py",
         "egress/proxy.py",
+        "egress/query.py",
         "egress/routes.py",
         "egress/settings.py",
         "egress/status.py",

@@ -186,6 +186,7 @@ pub struct RouteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<Method>,
     /// Further request headers that pass to a host for which egress injects a credential, such as `x-tenant` or `cookie`.
+    /// So does a parameter of the query with one of these names: others that name a credential, such as `key`, are removed.
     /// Default: none, only the headers that egress knows pass. Without a credential for the host, every header passes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderName>,

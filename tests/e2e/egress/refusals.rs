@@ -40,8 +40,8 @@ fn a_request_that_no_route_allows_is_refused_and_does_not_leave_the_bottle() {
         tokens.assert_absent(case.name, answer);
     }
     // The agent's own values of the credential's header are removed, in every spelling, and so is any header that is not
-    // listed. The real value is there once.
-    let send = "GET /echo?kept HTTP/1.1\r\nHost: api.anthropic.com\r\nX-Api-Key: own\r\nx-API-key: own\r\nX_Api_Key: own\r\n\
+    // listed, and a credential in the query. The real value is there once.
+    let send = "GET /echo?kept&Private_Token=own&key=own HTTP/1.1\r\nHost: api.anthropic.com\r\nX-Api-Key: own\r\nx-API-key: own\r\nX_Api_Key: own\r\n\
                 Authorization: Bearer own\r\nauthorization: Basic own\r\nProxy-Authorization: own\r\nApi-Key: own\r\n\
                 Cookie: own\r\nX-Access-Token: own\r\nX-Unknown: own\r\nX-Stainless-Lang: kept\r\n\
                 Connection: x-api-key\r\n\r\n";
@@ -50,7 +50,7 @@ fn a_request_that_no_route_allows_is_refused_and_does_not_leave_the_bottle() {
     let event = &arrived(&lab, "kept")[0];
     assert_eq!(header(event, "x-api-key"), [tokens.api.as_str()]);
     assert_eq!(header(event, "x-stainless-lang"), ["kept"]);
-    assert!(!event["headers"].to_string().contains("own"), "{event}");
+    assert!(!event["headers"].to_string().contains("own") && !event["target"].to_string().contains("own"), "{event}");
     let outside = serde_json::to_string(&lab.outside.events()).unwrap();
     assert!(!outside.contains("case-"), "a refused request arrived: {outside}");
     lab.close(&bottle);

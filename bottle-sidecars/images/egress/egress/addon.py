@@ -27,7 +27,7 @@ HEALTH_PATH = "/.egress/health"
 _KEY = "egress"
 _MASK = "egress-mask"
 _FIREWALL = "egress-firewall"
-# Limits on the lines about removed headers: their number, and the length of a name in characters.
+# Limits on the lines about removed headers and parameters: their number, and the length of a name in characters.
 _MAX_TOLD = 256
 _NAME_LIMIT = 64
 
@@ -53,7 +53,7 @@ class Gate:
         self._credentials = credentials
         self._proposer = proposer
         self._spent = spent
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str, str]] = set()
         self._names = Names()
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
@@ -126,6 +126,8 @@ class Gate:
     ) -> None:
         """Lets a request pass in which nothing is found that may not leave."""
         request = flow.request
+        if verdict.removed_parameters:
+            request.path = verdict.target
         guard = self._guard(table, verdict, record, request.path, credential)
         encoding: str = request.headers.get("content-encoding", "")
         # Searches what the agent itself sends: the headers are still without the credential that egress injects.
@@ -182,12 +184,14 @@ class Gate:
         return Guard(detector, target, mode, record, None if table.names(passage.host) else self._names)
 
     def _tell_removed(self, passage: Passage) -> None:
-        """Writes a line for each header that was removed, once for each host. A header's name is the agent's choice."""
-        for name in passage.removed:
-            removed = passage.host, name[:_NAME_LIMIT]
-            if removed not in self._told and len(self._told) < _MAX_TOLD:
-                self._told.add(removed)
-                audit.emit("header-removed", host=removed[0], header=removed[1])
+        """Writes a line for each name that was removed, once for each host. A name is the agent's choice."""
+        for kind, names in (("header", passage.removed), ("parameter", passage.removed_parameters)):
+            for name in names:
+                removed = passage.host, kind, name[:_NAME_LIMIT]
+                if removed not in self._told and len(self._told) < _MAX_TOLD:
+                    self._told.add(removed)
+                    details: dict[str, Any] = {kind: removed[2]}
+                    audit.emit(f"{kind}-removed", host=removed[0], **details)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         record: audit.Record = flow.metadata[_KEY]

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from . import query
 from .headers import passes, without_credentials
 from .names import join_authority, split_authority
 from .paths import AmbiguousPath, readings
@@ -63,11 +64,14 @@ class Passage:
     host: str
     port: int
     authority: str
+    target: str = field(repr=False)  # the path and the query
     headers: Headers = field(repr=False)  # without the route's credential
     route: Route | None
     websocket: bool = False
     removed: tuple[str, ...] = ()
     """Names of the agent's headers that may not pass, without those in whose place a credential is injected."""
+    removed_parameters: tuple[str, ...] = ()
+    """Names of the parameters of the query that may not pass, in letters and digits only."""
 
 
 def judge_connect(method: str, authority: str, headers: Headers) -> tuple[str, int] | Refusal:
@@ -104,13 +108,15 @@ def judge(head: Head, tunnel: Tunnel | None, table: Table) -> Passage | Refusal:
             asked = join_authority(host, port, None)
             return Refusal(403, "port", f"{host} is reached on port {named} only; the manifest can allow `{asked}`")
         headers = _rewrite(head.headers, authority, websocket)
-        return Passage(host, port, authority, headers, None, websocket)
+        return Passage(host, port, authority, head.path, headers, None, websocket)
     route = _choose(head, port, tunnel is not None, routed)
     if isinstance(route, Refusal):
         return route
-    passing, removed = _limit(head.headers, routed.injected(), route.headers)
+    injected = routed.injected()
+    passing, removed = _limit(head.headers, injected, route.headers)
+    target, parameters = query.without_credentials(head.path, route.headers) if injected else (head.path, ())
     headers = _rewrite(passing, authority, websocket)
-    return Passage(host, port, authority, headers, route, websocket, removed)
+    return Passage(host, port, authority, target, headers, route, websocket, removed, parameters)
 
 
 def _malformed(head: Head) -> Refusal | None:

@@ -115,6 +115,35 @@ class Injecting(Base):
             self.assertEqual({name for name, values in passed.items() if b"own" in values}, kept)
             self.assertEqual(passed["x-api-key"], [b"token-a"])
 
+    def test_no_other_credential_passes_in_the_query(self) -> None:
+        for written, kept, removed in (
+            ("?private_token=own&page=2", "?page=2", ("privatetoken",)),
+            ("?page=2&access_token=own", "?page=2", ("accesstoken",)),
+            ("?a=1&api_key=own&b=2&b=3", "?a=1&b=2&b=3", ("apikey",)),
+            ("?key=own", "", ("key",)),
+            ("?a=1;KEY=own;b=2", "?a=1;b=2", ("key",)),
+            ("?%70rivate%5Ftoken=own&x", "?x", ("privatetoken",)),
+            (
+                "?+private.token[]=own&x-goog-api-key=own&X-Amz-Signature=own&&c",
+                "?c",
+                ("privatetoken", "xgoogapikey", "xamzsignature"),
+            ),
+            ("?token&password=own?key=own", "", ("token", "password")),
+            ("?%6Bey=own&a=%26key%3Downs", "?a=%26key%3Downs", ("key",)),
+        ):
+            verdict = through(head("/v1/x" + written))
+            self.passes(verdict)
+            self.assertEqual((verdict.target, verdict.removed_parameters), ("/v1/x" + kept, removed), written)
+        others = "?page_token=a&next_token=b&sort_key=c&author=d&max_tokens=5&keys=1&tokenizer=g&projectKey=h&key2=j"
+        for written in (others, "", "?", "?a=b&=&;", "?q=key=own"):
+            self.assertEqual(through(head("/v1/x" + written)).target, "/v1/x" + written)
+        request = head("/open/x?key=own", host="limited.example")
+        self.assertEqual(through(request, "limited.example", server_name="limited.example").target, "/open/x?key=own")
+        inject = "inject: {header: x-api-key, template: '{token}', slot: EGRESS_TOKEN_A}"
+        cache = table(f"name: api, host: api.example, headers: [key, deploy-token], {inject}")
+        verdict = judge(head("/x?key=a&deploy_token=b&token=own"), Tunnel("api.example", 443, "api.example"), cache)
+        self.assertEqual(verdict.target, "/x?key=a&deploy_token=b")
+
     def test_an_answer_is_not_cut_where_the_credential_is_masked(self) -> None:
         verdict = through(head(headers=[(b"Range", b"bytes=0-9"), (b"If-Range", b"x")]))
         self.assertNotIn("range", self.passes(verdict))

@@ -80,13 +80,16 @@ class Passing(Proxy):
     def test_the_credential_is_replaced(self) -> None:
         with self.egress.tunnel("api.test:443") as tunnel:
             for _ in range(2):  # twice on one connection
-                answer = ask(tunnel, get("/v1/x?key=in-query", "api.test", "X-API-Key: dummy", "Accept-Encoding: gzip"))
+                answer = ask(
+                    tunnel,
+                    get("/v1/x?key=in-query&a=in-query", "api.test", "X-API-Key: dummy", "Accept-Encoding: gzip"),
+                )
                 answer.body()
                 head = self.outer.heads[-1].decode().lower()
                 self.assertIn("x-api-key: sk-real-1f0c\r\n", head)
                 self.assertEqual(head.count("x-api-key"), 1)
                 self.assertIn("accept-encoding: identity\r\n", head)
-                self.assertTrue(head.startswith("get /v1/x?key=in-query http/1.1\r\nhost: api.test\r\n"))
+                self.assertTrue(head.startswith("get /v1/x?a=in-query http/1.1\r\nhost: api.test\r\n"))
                 self.assertNotIn("dummy", head)
         self.assertEqual(self.outer.connects, ["api.test:443"])
         line = self.line()
@@ -117,6 +120,14 @@ class Passing(Proxy):
         told = [(line["host"], line["header"]) for line in lines]
         self.assertEqual(told, [("api.test", name) for name in ("cookie", "x-own", f"x-{'a' * 62}")])
         self.assertNotIn("own", [value for line in lines for value in line.values()])
+
+    def test_a_removed_parameter_is_named_once(self) -> None:
+        with self.egress.tunnel("api.test:443") as tunnel:
+            for _ in range(2):
+                sent = ask(tunnel, get("/v1/x?a=1&Private_Token=own&b=2", "api.test")).json()["head"]
+                self.assertIn("/v1/x?a=1&b=2 HTTP", sent)
+        told = [line for line in self.egress.lines() if line["event"] == "parameter-removed"]
+        self.assertEqual([(line["host"], line["parameter"]) for line in told], [("api.test", "privatetoken")])
 
     def test_basic_on_a_wildcard(self) -> None:
         with self.egress.tunnel("one.git.test:443") as tunnel:
