@@ -1,13 +1,16 @@
 //! Files that usually hold credentials.
 
+use std::io::Read as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use flate2::bufread::MultiGzDecoder;
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use memchr::memmem;
 
-/// Bytes at the beginning of a file that are searched for private keys.
-pub(super) const SEARCHED: usize = 64 << 10;
+/// Bytes at the beginning of a file, and of what it unpacks to, that are searched for private keys.
+pub(super) const SEARCHED: usize = 8 << 20;
 
 /// Files by their name or the end of their path, as `.gitignore` writes it. Upper and lower case are the same. The last
 /// pattern that matches decides; one with `!` keeps the file, unless it is in one of the [`DIRECTORIES`].
@@ -20,6 +23,12 @@ const FILES: &[&str] = &[
     ".gitcookies",
     "{.htpasswd,htpasswd,.htdigest}",
     ".wgetrc",
+    ".curlrc",
+    ".cvspass",
+    ".lftprc",
+    ".{mailrc,msmtprc,muttrc}",
+    "{.ftpconfig,sftp-config.json,sftp.json}",
+    "**/.svn/auth/**",
     ".hgrc",
     "**/.hg/hgrc",
     "cookies.{txt,sqlite}",
@@ -44,11 +53,23 @@ const FILES: &[&str] = &[
     ".pg_service.conf",
     "{.my,.mylogin}.cnf",
     ".rediscli_auth",
+    ".dbshell",
+    ".databrickscfg",
+    "datasources.local.xml",
     // clouds and their tools
     ".boto",
     ".s3cfg",
     ".passwd-s3fs",
-    "rclone.conf",
+    "{.rclone,rclone}.conf",
+    "**/.config/{hub,openai,anthropic,cohere,mistral,replicate}",
+    "{accesskeys,rootkey}.csv",
+    ".{clasprc,sentryclirc,ngrok.yml}",
+    ".clasprc.json",
+    "{.p4tickets,p4tickets.txt}",
+    "{gcp,gcloud,firebase,sa}.json",
+    "**/.supabase/access-token",
+    "**/.expo/state.json",
+    "**/.netlify/config.json",
     "kubeconfig*",
     "*.kubeconfig",
     ".dockercfg",
@@ -61,6 +82,9 @@ const FILES: &[&str] = &[
     "*.tfvars.json",
     "*.tfstate",
     "*.tfstate.*",
+    "vault.{yml,yaml}",
+    "{keystore,local}.properties",
+    "*.secret.{yaml,yml,json}",
     "{.vault,vault}[-_]token",
     "{.vault,vault}[-_]pass*",
     "**/.pulumi/credentials.json",
@@ -81,6 +105,8 @@ const FILES: &[&str] = &[
     "id_{rsa,dsa,ecdsa,ed25519,ecdsa_sk,ed25519_sk}",
     "id_{rsa,dsa,ecdsa,ed25519}[-_.]*",
     "*.{key,p8,p12,pfx,pk8,ppk,jks,bks,keystore,keytab,kdb,kdbx,psafe3,ovpn,agekey,keychain,keychain-db}",
+    "{deploy,ci,ssh}[-_]key",
+    "core.[0-9]*",
     "{key,private}.pem",
     "*[-_.]{key,privkey,private}.pem",
     "privkey*.pem",
@@ -95,6 +121,7 @@ const FILES: &[&str] = &[
     "{.history,.zhistory,.histfile}",
     "fish_history",
     "consolehost_history.txt",
+    "{.lesshst,.viminfo}",
     // by convention
     "{credentials,.credentials,.smbcredentials,.secrets}",
     "{credential,credentials,secret,secrets}.*",
@@ -103,7 +130,12 @@ const FILES: &[&str] = &[
     "*[-_.]{credentials,secrets}.{json,toml,yaml,yml,ini,env,properties}",
     "{password,passwords,passwd}.{txt,csv}",
     "{api_key,apikey,api-key,token}.{txt,json,pickle}",
-    ".{api_key,apikey,api-key,token,password}",
+    ".{api_key,apikey,api-key,token,password,secret}",
+    ".*[-_]{api_key,apikey,key,token,credentials}",
+    "{github,gitlab,gh,oauth,access,api,npm}[-_]token*",
+    "*[-_]{credentials,credential}.csv",
+    "*[-_]api[-_]key",
+    "*.secrets",
     // Source, documentation, templates of charts, and what is encrypted.
     "!*.{rs,go,py,pyi,js,mjs,cjs,jsx,ts,mts,cts,tsx,vue,svelte,java,kt,kts,scala,c,cc,cpp,h,hpp,cs,fs,rb,erb,php,swift,m}",
     "!*.{ex,exs,erl,hs,ml,clj,dart,lua,pl,r,jl,zig,nix,tf,sql,proto,graphql,md,mdx,rst,adoc,html,css,scss,svg}",
@@ -138,6 +170,12 @@ const DIRECTORIES: &[&str] = &[
     ".fly/",
     ".cloudflared/",
     ".terraform.d/",
+    ".ansible/",
+    ".gsutil/",
+    ".jfrog/",
+    ".ngrok2/",
+    ".railway/",
+    ".snowsql/",
     ".secrets/",
     ".credentials/",
     ".history/",
@@ -152,7 +190,7 @@ const DIRECTORIES: &[&str] = &[
     "**/.subversion/auth/",
     "**/.wrangler/config/",
     "**/.local/share/keyrings/",
-    "**/.config/{gcloud,gh,glab-cli,github-copilot,op,doctl,rclone,hcloud,heroku,hub,configstore,.wrangler,chromium,google-chrome}/",
+    "**/.config/{gcloud,gh,glab-cli,github-copilot,op,doctl,rclone,hcloud,heroku,hub,configstore,openai,anthropic,netlify,stripe,ngrok,.wrangler,chromium,google-chrome}/",
     "**/share/fish/",
 ];
 
@@ -198,15 +236,85 @@ pub(super) fn is_source(path: &Path) -> bool {
     SOURCE.contains(&extension.as_str())
 }
 
-/// Returns true if the beginning of a file has a private key: of PEM, OpenSSH or PGP with its body, or of age.
+/// Beginnings of base64 that only private keys have: of OpenSSH, PKCS #8 (RSA, P-256, P-384, Ed25519), PKCS #1 and SEC 1.
+const ENCODED: [&str; 11] = [
+    "b3BlbnNzaC1rZXktdjEA",
+    "IBADANBgkqhkiG9w0BAQEFAASC",
+    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg",
+    "MIG2AgEAMBAGByqGSM49AgEGBSuBBAAiBIGeMIGbAgEBBDA",
+    "MC4CAQAwBQYDK2VwBCIEI",
+    "MHcCAQEEI",
+    "MIGkAgEBBDA",
+    "IBAAKCAQEA",
+    "IBAAKCAYEA",
+    "IBAAKCAgEA",
+    "IBAAKBgQ",
+];
+
+/// `-----BEGIN ` in base64, as the first bytes of what is encoded.
+const ENCODED_PEM: &str = "LS0tLS1CRUdJTi";
+
+/// Returns true if the beginning of a file has a private key: of PEM, OpenSSH or PGP with its body, of `PuTTY` or age, in DER, or
+/// one of these in base64 or gzip.
 pub(super) fn has_private_key(start: &[u8]) -> bool {
+    if start.starts_with(&[0x1f, 0x8b]) {
+        let mut unpacked = Vec::new();
+        // What is cut off, or damaged at its end, is searched up to there.
+        let _ = MultiGzDecoder::new(start).take(SEARCHED as u64).read_to_end(&mut unpacked);
+        return !unpacked.starts_with(&[0x1f, 0x8b]) && has_private_key(&unpacked);
+    }
+    has_key_as_it_is(start)
+        || is_der(start)
+        || memmem::find_iter(start, ENCODED_PEM).any(|at| {
+            let text = &start[at..start.len().min(at + ENCODED_PEM_LENGTH)];
+            let text = memmem::find_iter(text, "\\n").fold(text.to_vec(), |mut text, gap| {
+                text[gap..gap + 2].fill(b' ');
+                text
+            });
+            let is_base64 = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+            let text: Vec<u8> = text.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            let encoded: Vec<u8> = text.iter().take_while(is_base64).copied().collect();
+            let whole = &encoded[..encoded.len() - encoded.len() % 4];
+            base64::engine::general_purpose::STANDARD.decode(whole).is_ok_and(|decoded| has_key_as_it_is(&decoded))
+        })
+}
+
+/// Characters of base64 that are decoded to see whether a PEM of a private key begins there.
+const ENCODED_PEM_LENGTH: usize = 400;
+
+/// Returns true if a file is a private key in DER: PKCS #8, also encrypted, PKCS #1 or SEC 1.
+fn is_der(file: &[u8]) -> bool {
+    // PKCS #5, scheme 2.
+    const ENCRYPTED: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
+    let Some([0x30, length]) = file.first_chunk() else { return false };
+    let (header, length) = match length {
+        0x81 => (3, file.get(2).map(|byte| usize::from(*byte))),
+        0x82 => (4, file.get(2..4).map(|bytes| usize::from(bytes[0]) << 8 | usize::from(bytes[1]))),
+        short => (2, Some(usize::from(*short))),
+    };
+    let (Some(length), Some(body)) = (length, file.get(header..)) else { return false };
+    let begins = |start: &[u8]| body.starts_with(start);
+    let is_key = begins(&[2, 1, 0, 0x30]) || begins(&[2, 1, 1, 0x30]) || begins(&[2, 1, 0, 2]) || begins(&[2, 1, 1, 4]);
+    length == body.len() && (is_key || body.get(2..).is_some_and(|rest| rest.starts_with(ENCRYPTED)))
+}
+
+/// Returns true if a text has a private key that is not encoded as a whole.
+fn has_key_as_it_is(start: &[u8]) -> bool {
     let follows =
         |at: usize, most: usize| start.get(at..).map(|rest| &rest[..rest.len().min(most)]).unwrap_or_default();
     let is_armored = memmem::find_iter(start, "-----BEGIN ").any(|at| {
         let (label, rest) = split_at(follows(at + 11, 200), b"-----");
         (label.ends_with(b"PRIVATE KEY") || label.ends_with(b"PRIVATE KEY BLOCK")) && is_body(rest)
     });
-    is_armored || memmem::find_iter(start, "AGE-SECRET-KEY-1").any(|at| is_encoded(follows(at + 16, 40)))
+    let has = |sign: &str, length: usize| {
+        memmem::find_iter(start, sign).any(|at| {
+            let text = follows(at + sign.len(), length);
+            text.len() == length && is_base64(text)
+        })
+    };
+    let is_putty =
+        memmem::find(start, b"PuTTY-User-Key-File-").is_some() && memmem::find(start, b"Private-Lines: ").is_some();
+    is_armored || is_putty || has("AGE-SECRET-KEY-1", 40) || ENCODED.iter().any(|sign| has(sign, 20))
 }
 
 /// Returns what is before and after the first `separator`. Nothing is after it if there is none.
@@ -226,11 +334,17 @@ fn is_body(text: &[u8]) -> bool {
 }
 
 fn is_encoded(text: &[u8]) -> bool {
-    text.len() == 40 && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte))
+    text.len() == 40 && is_base64(text)
+}
+
+fn is_base64(text: &[u8]) -> bool {
+    text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -291,6 +405,35 @@ mod tests {
             ".bash_history",
             ".psql_history",
             "fish_history",
+            ".config/hub",
+            ".config/openai",
+            ".config/stripe/config.toml",
+            ".svn/auth/svn.simple/1",
+            ".anthropic_key",
+            ".openai_api_key",
+            ".github_token",
+            "github-token.txt",
+            "oauth_token",
+            ".aws-credentials",
+            "aws_credentials.csv",
+            "accessKeys.csv",
+            "rootkey.csv",
+            "ANTHROPIC_API_KEY",
+            "app.secrets",
+            "values.secret.yaml",
+            "deploy_key",
+            "local.properties",
+            ".gsutil/credstore",
+            ".jfrog/jfrog-cli.conf",
+            ".railway/config.json",
+            ".idea/dataSources.local.xml",
+            ".vscode/sftp.json",
+            "group_vars/vault.yml",
+            ".curlrc",
+            ".msmtprc",
+            ".p4tickets",
+            ".viminfo",
+            "core.123",
         ] {
             assert!(names.has(Path::new(path)), "{path}");
         }
@@ -338,6 +481,16 @@ mod tests {
             "Makefile",
             "main.tf",
             "kubeconfig.go",
+            "ansible.cfg",
+            "src/core.1.rs",
+            ".mcp.json",
+            "docs/token",
+            "tokenizer.json",
+            "config/database.yml",
+            ".vscode/settings.json",
+            ".idea/dataSources.xml",
+            "vault.hcl",
+            "public_key",
         ] {
             assert!(!names.has(Path::new(path)), "{path}");
         }
@@ -357,9 +510,35 @@ mod tests {
         assert!(found("values.yaml", &format!("key: |\n  {}", key("EC PRIVATE KEY", "\n  "))));
         assert!(found("old.txt", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"));
         assert!(found("keys.txt", &format!("# created\nAGE-SECRET-KEY-1{}", "Q".repeat(58))));
+        let pem = format!("{}\n-----END PRIVATE KEY-----\n", key("PRIVATE KEY", "\n"));
+        let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+        assert!(found("late.txt", &format!("{}{pem}", "x".repeat(100 << 10))));
+        assert!(found("putty.txt", "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nPrivate-Lines: 1\nAAAA\n"));
+        assert!(found("k.yaml", &format!("client-key-data: {}\n", encode(pem.as_bytes()))));
+        let lines = encode(pem.as_bytes()).as_bytes().chunks(60).map(<[u8]>::to_vec).collect::<Vec<_>>().join(&b'\n');
+        assert!(has_private_key(&lines));
+        assert!(found("vars", &format!("KEY={body}")) && found("vars", &format!("A=MHcCAQEEI{}", "B".repeat(40))));
+        let packed = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert!(has_private_key(&packed(pem.as_bytes())));
+        assert!(has_private_key(&[packed(b"first"), packed(pem.as_bytes())].concat()));
+        assert!(!has_private_key(&packed(b"notes")) && !has_private_key(&packed(&packed(b"notes"))));
+        let mut der = vec![0x30, 0x82, 1, 4, 2, 1, 0, 0x30];
+        der.resize(4 + 0x104, 7);
+        assert!(has_private_key(&der));
+        assert!(!has_private_key(&der[..200]), "it is not as long as it says");
+        assert!(has_private_key(
+            &[&[0x30, 13, 0x30, 11][..], &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 5, 0x0d]].concat()
+        ));
+        assert!(!has_private_key(&[0x30, 6, 0x30, 4, 2, 1, 0, 0]), "a certificate begins with a sequence");
+        let certificate = encode(key("CERTIFICATE", "\n").as_bytes());
         for (name, text) in [
-            ("cert.pem", key("CERTIFICATE", "\n")),
-            ("id.pub", key("PUBLIC KEY", "\n")),
+            ("kubeconfig.txt", format!("certificate-authority-data: {certificate}\n")),
+            ("cert.pem", key("CERTIFICATE", "\n").replace(body, "MIIBszCCAVmgAwIBAgIUQ2")),
+            ("id.pub", key("PUBLIC KEY", "\n").replace(body, "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA")),
             ("docs.md", "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----".to_owned()),
             ("rules.toml", "regex = '-----BEGIN [A-Z ]*PRIVATE KEY-----'".to_owned()),
             ("tests/key.rs", key("PRIVATE KEY", "\n")),

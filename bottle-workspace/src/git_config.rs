@@ -1,18 +1,22 @@
 //! The workspace's git configuration, reduced to what an agent needs.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use gix_config::File;
 use gix_config::file::Metadata;
 
-/// Keys that are copied, by section. A section's `*` stands for any of its keys.
+/// Keys that are copied, by section.
 ///
 /// Everything else is left out: it may hold a credential (`http.*.extraHeader`), name a program of the host
 /// (`core.sshCommand`, `filter.*.clean`, an alias), or include another file.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("branch", &["remote", "pushremote", "merge", "rebase", "description"]),
-    ("color", &["*"]),
+    ("branch", &["remote", "pushremote", "merge", "rebase"]),
+    (
+        "color",
+        &["advice", "branch", "diff", "grep", "interactive", "pager", "push", "remote", "showbranch", "status", "ui"],
+    ),
     (
         "core",
         &[
@@ -40,15 +44,67 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("diff", &["algorithm", "colormoved", "context", "mnemonicprefix", "noprefix", "renamelimit", "renames"]),
-    ("extensions", &["*"]),
-    ("feature", &["*"]),
+    (
+        "extensions",
+        &[
+            "compatobjectformat",
+            "noop",
+            "objectformat",
+            "partialclone",
+            "preciousobjects",
+            "refstorage",
+            "relativeworktrees",
+            "submodulepathconfig",
+            "worktreeconfig",
+        ],
+    ),
+    ("feature", &["experimental", "manyfiles"]),
     ("fetch", &["parallel", "prune", "prunetags", "recursesubmodules"]),
-    ("gc", &["*"]),
-    ("index", &["*"]),
+    (
+        "gc",
+        &[
+            "aggressivedepth",
+            "aggressivewindow",
+            "auto",
+            "autodetach",
+            "autopacklimit",
+            "bigpackthreshold",
+            "cruftpacks",
+            "logexpiry",
+            "maxcruftsize",
+            "packrefs",
+            "pruneexpire",
+            "reflogexpire",
+            "reflogexpireunreachable",
+            "rerereresolved",
+            "rerereunresolved",
+            "worktreepruneexpire",
+            "writecommitgraph",
+        ],
+    ),
+    ("index", &["recordendofindexentries", "recordoffsettable", "skiphash", "sparse", "threads", "version"]),
     ("init", &["defaultbranch"]),
-    ("log", &["*"]),
+    ("log", &["abbrevcommit", "date", "decorate", "diffmerges", "follow", "showroot", "showsignature"]),
     ("merge", &["conflictstyle", "ff", "renames", "renormalize"]),
-    ("pack", &["*"]),
+    (
+        "pack",
+        &[
+            "compression",
+            "deltacachelimit",
+            "deltacachesize",
+            "depth",
+            "indexversion",
+            "packsizelimit",
+            "readreverseindex",
+            "threads",
+            "usebitmaps",
+            "usesparse",
+            "window",
+            "windowmemory",
+            "writebitmaphashcache",
+            "writereverseindex",
+        ],
+    ),
     ("pull", &["ff", "rebase"]),
     ("push", &["autosetupremote", "default", "followtags"]),
     ("rebase", &["autosquash", "autostash", "updaterefs"]),
@@ -67,8 +123,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "url",
         ],
     ),
-    ("rerere", &["*"]),
-    ("status", &["*"]),
+    ("rerere", &["autoupdate", "enabled"]),
+    (
+        "status",
+        &[
+            "aheadbehind",
+            "branch",
+            "displaycommentprefix",
+            "relativepaths",
+            "renamelimit",
+            "renames",
+            "short",
+            "showstash",
+            "showuntrackedfiles",
+            "submodulesummary",
+        ],
+    ),
     ("submodule", &["active", "branch", "ignore", "path", "url"]),
     ("tag", &["sort"]),
     ("url", &["insteadof", "pushinsteadof"]),
@@ -126,7 +196,7 @@ pub(super) fn reduce(config: &[u8]) -> Option<Reduced> {
             if !seen.insert(key.clone()) {
                 continue;
             }
-            let is_allowed = allowed.iter().any(|known| *known == "*" || *known == key);
+            let is_allowed = allowed.contains(&&*key);
             let values: Vec<String> = section.values(&key).iter().map(ToString::to_string).collect();
             if !is_allowed || values.iter().any(|value| runs_a_program(&name, &key, value)) {
                 left_out.insert(format!("{name}.{key}"));
@@ -158,7 +228,7 @@ pub(super) fn reduce(config: &[u8]) -> Option<Reduced> {
 /// Returns true if no value of the key names a program or a file with commands.
 pub(super) fn names_no_program(section: &str, key: &str) -> bool {
     let (_, keys) = ALLOWED.iter().find(|(known, _)| *known == section).unwrap_or(&("", &[]));
-    keys.iter().any(|known| *known == "*" || *known == key)
+    keys.contains(&key)
 }
 
 /// Returns true if git would run the value: a remote helper such as `ext::`, or a command after `!`.
@@ -182,9 +252,25 @@ fn escaped(value: &str) -> String {
     out
 }
 
-/// Returns the text without the password of each URL in it, and without its user unless the scheme is `ssh`. A query may
-/// hold a token, so it is removed as well.
+/// Returns the text without the password of each URL in it, and without its user unless it is one of `ssh`. A query may hold a
+/// token, so it is removed as well.
 fn without_credentials(text: &str) -> String {
+    let is_gap = |c: char| c.is_ascii_whitespace() || "\"'<>(),;".contains(c);
+    without_url_credentials(text).split_inclusive(is_gap).map(without_password).collect()
+}
+
+/// Returns a word without the password in `user:password@host:path`, which is `ssh` without a scheme.
+fn without_password(word: &str) -> Cow<'_, str> {
+    let parts = || {
+        let (login, host) = word.rsplit_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        let is_place = host.split_once(':').is_some_and(|(name, _)| !name.is_empty() && !name.contains('/'));
+        (is_place && !user.is_empty() && !login.contains("://")).then_some((user, host))
+    };
+    parts().map_or(Cow::Borrowed(word), |(user, host)| Cow::Owned(format!("{user}@{host}")))
+}
+
+fn without_url_credentials(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
@@ -231,6 +317,8 @@ mod tests {
         assert!(
             without_urls(&line("git@h.example:a")).is_none() && without_urls(&line("https://h.example/a")).is_none()
         );
+        let scp = without_urls(&line("me:hunter2@h.example:a")).unwrap();
+        assert_eq!(scp.text, line("me@h.example:a"));
     }
 
     #[test]
@@ -280,7 +368,9 @@ mod tests {
             "[http]\n\textraHeader = \"Authorization: \\\n  hunter2\"\n[include]\n\tpath = ~/hunter2\n[includeIf \"gitdir:~/\"]\n\tpath = hunter2\n\
              [credential]\n\thelper = store --file hunter2\n[credential \"https://h.example\"]\n\tusername = hunter2\n\
              [core]\n\tsshCommand = ssh -i hunter2\n\tfsmonitor = hunter2\n\tgitProxy = hunter2\n[alias]\n\tx = !hunter2\n\
-             [filter \"x\"]\n\tclean = hunter2\n[sendemail]\n\tsmtpPass = hunter2\n[remote \"e\"]\n\turl = ext::hunter2\n",
+             [filter \"x\"]\n\tclean = hunter2\n[gc]\n\trecentObjectsHook = hunter2\n[pack]\n\tpackObjectsHook = hunter2\n\
+             [color]\n\tx = hunter2\n[log]\n\tmailmap = hunter2\n[branch \"x\"]\n\tdescription = hunter2\n\
+             [sendemail]\n\tsmtpPass = hunter2\n[remote \"e\"]\n\turl = ext::hunter2\n",
         );
         assert_eq!(text, "");
         assert!(
@@ -293,6 +383,7 @@ mod tests {
     fn urls_lose_their_credentials_in_every_scheme_and_place() {
         let (text, _) = reduced(
             "[remote \"a\"]\n\turl = https://me:hunter2@git.example/a.git\n\turl = https://hunter2@git.example/a.git\n\
+             \tpushurl = me:hunter2@git.example:a.git\n\turl = git@git.example:b.git\n\
              \tpushurl = ssh://git:hunter2@git.example:22/a.git\n\turl = ftp://me:hunter2@f.example/a https://u:hunter2@b.example/c\n\
              \turl = https://git.example/a.git?private_token=hunter2\n\
              [url \"https://x:hunter2@h.example/\"]\n\tinsteadOf = h:\n",
@@ -301,6 +392,8 @@ mod tests {
         for kept in [
             "url = \"https://git.example/a.git\"",
             "pushurl = \"ssh://git@git.example:22/a.git\"",
+            "pushurl = \"me@git.example:a.git\"",
+            "url = \"git@git.example:b.git\"",
             "url = \"ftp://f.example/a https://b.example/c\"",
             "[url \"https://h.example/\"]\n\tinsteadof = \"h:\"",
         ] {

@@ -87,10 +87,10 @@ pub enum WorkspaceError {
 /// Writes the workspace as a tar whose paths begin at the container's root and whose entries belong to `owner`.
 ///
 /// Files that a `.gitignore`, `.git/info/exclude` or the workspace's `.dockerignore` excludes are left out. So are files that
-/// usually hold credentials, such as `.env` and `.npmrc`, and files with a private key in their first 64 KiB, unless the plan
-/// includes them. The repository itself (`.git`) is always included. Of the configuration of a repository, whatever its
-/// directory is called, only keys are copied that hold no credential and name no program. URLs in it, in reflogs and in
-/// messages lose their passwords. The summary names what was left out. Symbolic links are kept as links. Pipes, sockets and
+/// usually hold credentials, such as `.env` and `.npmrc`, files with a private key in their first 8 MiB, and files in a repository
+/// that are not git's own, unless the plan includes them. The repository itself (`.git`) is always included. Of the configuration
+/// of a repository, whatever its directory is called, only keys are copied that hold no credential and name no program. URLs in
+/// it, in reflogs and in messages lose their passwords. The summary names what was left out. Symbolic links are kept as links. Pipes, sockets and
 /// devices are left out. Entries are sorted by name, so the same files give the same tar.
 ///
 /// # Errors
@@ -221,8 +221,9 @@ impl<'a, W: Write> Packing<'a, W> {
                 io::Result::Ok(credentials::has_private_key(&start))
             };
             // Most files are source, of which nothing is read here.
-            let is_searched = !credentials::is_source(relative);
-            if self.names.has(relative) || is_searched && has_key().map_err(unreadable)? {
+            let is_searched = source.is_file() && !credentials::is_source(relative);
+            let is_known = kind == Kind::Foreign || self.names.has(relative);
+            if is_known || is_searched && has_key().map_err(unreadable)? {
                 self.packed.credential_files.insert(relative.to_owned());
                 return Ok(());
             }
@@ -236,7 +237,7 @@ impl<'a, W: Write> Packing<'a, W> {
             }
             Kind::Log => git_config::without_urls(&source.read().map_err(unreadable)?),
             Kind::Shared => git_config::reduce_if_secret(&source.read().map_err(unreadable)?),
-            Kind::Data | Kind::Other => None,
+            Kind::Data | Kind::Foreign | Kind::Other => None,
         };
         let Some(reduced) = rewritten else {
             self.packed.bytes += source.size();
@@ -337,7 +338,9 @@ mod tests {
                 (".npmrc", "//npm.example.com/:_authToken=1"),
                 (".git/refs/heads/credentials", "kept: a branch"),
                 (".git/HEAD", "ref: refs/heads/main\n"),
-                (".git/target", "kept: inside the repository no rule counts"),
+                (".git/info/target", "kept: inside the repository no rule counts"),
+                (".git/svn/.metadata", "not git's own"),
+                (".git/index.lock", "left over"),
             ],
         );
         let names: Vec<_> = packed(dir.path(), false).into_keys().collect();
@@ -346,8 +349,8 @@ mod tests {
             [
                 "workspace/.dockerignore",
                 "workspace/.git/HEAD",
+                "workspace/.git/info/target",
                 "workspace/.git/refs/heads/credentials",
-                "workspace/.git/target",
                 "workspace/.gitignore",
                 "workspace/deep/secrets/key",
                 "workspace/keep.log",
@@ -356,8 +359,10 @@ mod tests {
             ]
         );
         let with_env = packed(dir.path(), true);
-        for name in ["workspace/.env", "workspace/deep/.env.local", "workspace/.envrc", "workspace/.npmrc"] {
-            assert!(with_env.contains_key(name), "{name}");
+        for name in
+            [".env", "deep/.env.local", ".envrc", ".npmrc", ".git/svn/.metadata"].map(|it| format!("workspace/{it}"))
+        {
+            assert!(with_env.contains_key(&name), "{name}");
         }
     }
 
@@ -435,6 +440,24 @@ mod tests {
         for (name, (_, content)) in entries {
             let text = String::from_utf8(content).unwrap();
             assert!(!text.contains("hunter2") && text.contains("ssh://me@h.example/a"), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_git_keeps_of_a_rebase_loses_the_passwords_of_urls() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "pick 1 take me:hunter2@h.example:a and https://x:hunter2@h.example/b\n";
+        let places =
+            [".git/rebase-merge/message", ".git/rebase-merge/git-rebase-todo", ".git/BISECT_LOG", ".git/MERGE_MSG"];
+        lay(dir.path(), &places.map(|place| (place, text)));
+        let entries = packed(dir.path(), false);
+        for place in places {
+            let (_, content) = &entries[&format!("workspace/{place}")];
+            assert_eq!(
+                String::from_utf8_lossy(content),
+                "pick 1 take me@h.example:a and https://h.example/b\n",
+                "{place}"
+            );
         }
     }
 
