@@ -431,6 +431,15 @@ fn an_agent_that_lost_its_network_is_reported_and_runs_no_command() {
     }
     figure(format_args!("a deleted table is listed after {} ms", began.elapsed().as_millis()));
     assert_lost("`seal` exited with status 1; launch the bottle again");
-    assert!(docker(["logs", &seal]).stderr.contains("somebody changed the rules; the namespace is closed"));
+    const CLOSED: &str = "somebody changed the rules; the namespace is closed";
+    assert!(docker(["logs", &seal]).stderr.contains(CLOSED));
+    // So does an outlet, for a table beside its own that sends accepted packets elsewhere.
+    let outlet = bottle.names().container(Service::Outlet);
+    let elsewhere = "table ip x { chain y { type filter hook postrouting priority 300; ip daddr set 192.0.2.1; }; }";
+    run(Command::new("docker").args(["exec", &outlet, "/usr/sbin/nft", "add", elsewhere]));
+    let began = Instant::now();
+    while !docker(["logs", &outlet]).stderr.contains(CLOSED) {
+        assert!(began.elapsed() < Duration::from_secs(3), "{:#?}", found(Service::Outlet));
+    }
     lab.close(&bottle);
 }

@@ -3,7 +3,7 @@
  *
  *   seal HOST[:PORT[:CONNECTIONS]]...   sets the rules for the agent, then waits for a signal to stop
  *   seal outlet USER:OWN PORT...        the same for pipelock, whose process has the user id USER and listens on port OWN
- *   seal check                          prints the rules; fails if they are not set
+ *   seal check                          prints its own rules; fails if they are not set
  *   seal store                          sets no rules and waits, for a container that keeps files in memory
  *
  * Rules of the outlet: TCP to each PORT at any address may leave, and what names and IPv6 need. Pipelock has no rule for
@@ -20,8 +20,9 @@
  * Everything is closed first. Names are resolved once, before the agent's container starts: later, the agent could forge the
  * resolver's answers, since it shares this namespace.
  *
- * Afterwards nobody has a reason to change the rules. If somebody does, the kernel tells, everything is closed, and the program
- * fails: the engine then removes the namespace's network, and reports a container that has ended.
+ * Afterwards nobody has a reason to change the rules, in any table, but the engine those of its resolver. If somebody does, the
+ * kernel tells, everything is closed, and the program fails: the engine then removes the namespace's network, and reports a
+ * container that has ended.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -40,6 +41,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Address of the engine's resolver in a container. */
+#define RESOLVER "127.0.0.11"
 
 enum { MAX_ENDPOINTS = 24, RESOLVE_MILLISECONDS = 60000, PAUSE_MILLISECONDS = 20 };
 
@@ -169,6 +173,52 @@ static void write_rules(const struct endpoint *endpoints, int count, int limited
     end_rules();
 }
 
+/* Returns 1 for a word of a rule that leads packets to the engine's resolver, whose address is one of the loopback interface. */
+static int is_of_resolver(const char *word) {
+    const char *known[] = {"tcp", "udp", "dport", "sport", "counter", "packets", "bytes", "jump", "dnat", "snat", "to", "xt",
+                           "target", "\"DNAT\"", "\"SNAT\"", ":53"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(word, known[i]) == 0) return 1;
+    return strncmp(word, "DOCKER_", 7) == 0 || strncmp(word, RESOLVER ":", sizeof RESOLVER) == 0
+           || strspn(word, "0123456789") == strlen(word);
+}
+
+/* Returns 1 for a line of a table that is not the own one, if it lets nothing else happen. The launcher keeps the same list. */
+static int is_harmless(char *line) {
+    char *rest = line + strspn(line, " \t"), *word = strsep(&rest, " ");
+    if (*word == '\0' || *word == '#' || strcmp(word, "}") == 0 || strcmp(word, "chain") == 0) return 1;
+    const char *second = rest == NULL ? "" : strsep(&rest, " "), *third = rest == NULL ? "" : strsep(&rest, " ");
+    if (strcmp(word, "type") == 0) return strcmp(second, "nat") == 0 && strcmp(third, "hook") == 0;
+    if (strcmp(word, "ip") != 0 || strcmp(third, RESOLVER) != 0) return 0;
+    if (strcmp(second, "daddr") != 0 && strcmp(second, "saddr") != 0) return 0;
+    while (rest != NULL)
+        if (!is_of_resolver(strsep(&rest, " "))) return 0;
+    return 1;
+}
+
+/* Returns 1 if every table but the own one is harmless, as nft lists them. */
+static int are_others_harmless(void) {
+    int ends[2], status = 1, own = 0, harmless = 1;
+    if (pipe2(ends, O_CLOEXEC) != 0) return 0;
+    const pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        execl("/usr/sbin/nft", "nft", "list", "ruleset", (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    FILE *listed = fdopen(ends[0], "r");
+    static char line[4096];
+    while (listed != NULL && fgets(line, sizeof line, listed) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        if (strncmp(line, "table ", 6) == 0) own = strcmp(line + 6, "inet bottle {") == 0;
+        else if (!own) harmless &= is_harmless(line);
+    }
+    if (listed != NULL) fclose(listed);
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+    return harmless && listed != NULL && status == 0;
+}
+
 /* Runs nft with the rules as its standard input. */
 static int set_rules(int quiet) {
     int ends[2];
@@ -205,23 +255,26 @@ static int open_changes(void) {
 /* Rounds a length up to where the next message or attribute begins. */
 static size_t padded(size_t length) { return (length + 3) & ~(size_t)3; }
 
-/* Returns 1 if a message is about the table `bottle` or a part of it. */
-static int is_of_table(const uint8_t *message, size_t length) {
+enum change { NONE, OF_OTHERS, OF_OWN };
+
+/* Returns whose rules a message is about. */
+static enum change change_of(const uint8_t *message, size_t length) {
     uint16_t type;
     memcpy(&type, message + 4, sizeof type);
-    if (type >> 8 != SUBSYSTEM_NFTABLES || (type & 0xff) == NEW_GENERATION) return 0;
+    if (type >> 8 != SUBSYSTEM_NFTABLES || (type & 0xff) == NEW_GENERATION) return NONE;
     for (size_t at = MESSAGE_HEADER + FAMILY_HEADER; at + ATTRIBUTE_HEADER <= length;) {
         uint16_t attribute[2]; /* its length and its type */
         memcpy(attribute, message + at, sizeof attribute);
-        if (attribute[0] < ATTRIBUTE_HEADER || attribute[0] > length - at) return 1;
+        if (attribute[0] < ATTRIBUTE_HEADER || attribute[0] > length - at) return OF_OWN;
         if ((attribute[1] & ATTRIBUTE_TYPE) == ATTRIBUTE_TABLE) {
             const char name[] = "bottle";
             const uint8_t *told = message + at + ATTRIBUTE_HEADER;
-            return attribute[0] == ATTRIBUTE_HEADER + sizeof name && memcmp(told, name, sizeof name) == 0;
+            const int is_own = attribute[0] == ATTRIBUTE_HEADER + sizeof name && memcmp(told, name, sizeof name) == 0;
+            return is_own ? OF_OWN : OF_OTHERS;
         }
         at += padded(attribute[0]);
     }
-    return 0;
+    return OF_OTHERS;
 }
 
 /* Reads what the kernel tells. Returns 1 if the rules were changed, or if something was lost. */
@@ -230,12 +283,15 @@ static int were_changed(int changes) {
     const ssize_t count = recv(changes, told, sizeof told, MSG_TRUNC);
     if (count < 0) return errno != EINTR;
     if ((size_t)count > sizeof told) return 1;
+    enum change most = NONE;
     uint32_t length;
     for (size_t at = 0; at + MESSAGE_HEADER <= (size_t)count; at += padded(length)) {
         memcpy(&length, told + at, sizeof length);
-        if (length < MESSAGE_HEADER || length > (size_t)count - at || is_of_table(told + at, length)) return 1;
+        if (length < MESSAGE_HEADER || length > (size_t)count - at) return 1;
+        const enum change change = change_of(told + at, length);
+        if (change > most) most = change;
     }
-    return 0;
+    return most == OF_OWN || (most == OF_OTHERS && !are_others_harmless());
 }
 
 /* Waits for a signal to stop. Closes the namespace, and fails, if somebody changes the rules. */
