@@ -346,7 +346,8 @@ impl BottleLock {
         let path = layout.lock();
         let holder = || fs::read_to_string(&path).ok()?.trim().parse::<Owner>().ok();
         let until = Instant::now() + AFTERLIFE;
-        let is_held = || Instant::now() >= until || holder().is_none_or(|holder| holder.liveness(true) != Liveness::Gone);
+        let is_held =
+            || Instant::now() >= until || holder().is_none_or(|holder| holder.liveness(true) != Liveness::Gone);
         let Some(lock) = FileLock::wait_unless(&path, is_held).map_err(io_error("lock", &path))? else {
             return Err(JournalError::AlreadyRunning { slug: slug.clone(), owner: holder() });
         };

@@ -70,7 +70,9 @@ impl Terminal {
             match self.bytes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.shown.push_str(&String::from_utf8_lossy(&bytes)),
                 // First what came since: a report may cut the rest.
-                Err(error) => panic!("{error:?} while waiting for {text:?}: {:?}: {}", &self.shown[self.seen..], self.shown),
+                Err(error) => {
+                    panic!("{error:?} while waiting for {text:?}: {:?}: {}", &self.shown[self.seen..], self.shown)
+                }
             }
         }
     }
