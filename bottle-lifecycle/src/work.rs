@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use bottle_engine::{Engine, Exec};
 use bottle_exec::Stdin;
@@ -16,9 +15,6 @@ use bottle_workspace::{
 };
 
 use crate::bottle::{Bottle, BottleError};
-
-/// Time for each of the two steps of the count of changed files at the end of a bottle.
-const LAST_LOOK: Duration = Duration::from_secs(5);
 
 impl Bottle {
     /// Sets the bounds of what [`changes`](Bottle::changes) and the methods after it read and take out.
@@ -132,7 +128,8 @@ impl Bottle {
     }
 
     /// Returns a sentence with the number of files that changed since the last patch or export, or since the launch. `None`
-    /// if there are none, or the workspace was not copied. It takes at most ten seconds, also after a cancellation.
+    /// if there are none, or the workspace was not copied. Each of its two steps takes at most a quarter of
+    /// [`WorkLimits::time`], by default half a minute, also after a cancellation.
     ///
     /// # Errors
     ///
@@ -142,7 +139,7 @@ impl Bottle {
             return Ok(None);
         }
         let engine = self.engine.clone().with_control(self.engine.control().for_cleanup());
-        let limits = WorkLimits { time: LAST_LOOK, ..self.limits };
+        let limits = WorkLimits { time: self.limits.time / 4, ..self.limits };
         let (base, now) = self.source(&engine, &limits).trees(&open(self.packed())?)?;
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = now.changes_since(taken.as_ref().unwrap_or(&base), &limits)?.files.len();

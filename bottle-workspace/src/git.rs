@@ -102,14 +102,14 @@ impl<'a> Git<'a> {
             .with_timeout(self.limits.time)
     }
 
-    /// Runs a command that must succeed, and returns the begin and the end of what it printed.
+    /// Runs a command that must succeed, and returns the beginning and the end of what it printed.
     pub(crate) fn run(&self, doing: &'static str, command: &Command) -> Result<String, WorkError> {
         let output = self.backend.run(&command.clone().with_label("run git for the work"), self.control);
         let output = output.map_err(WorkError::Run)?;
         if output.status.is_success() {
             return Ok(output.stdout.text());
         }
-        let said = output.stderr.last_lines(3);
+        let said = gist(&output.stderr.last_lines(usize::MAX));
         let said = if said.is_empty() { format!("it ended with {}", output.status) } else { said };
         Err(WorkError::Git { doing, said })
     }
@@ -120,4 +120,12 @@ impl<'a> Git<'a> {
         self.run(doing, &command.with_stdout(OutputPolicy::File { path: path.clone(), mode: 0o600 }))?;
         Ok(path)
     }
+}
+
+/// Returns the lines from git's first error on, at most eight: the advice comes after it. Without an error, the last three.
+fn gist(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines.iter().position(|line| line.starts_with("error") || line.starts_with("fatal:"));
+    let from = first.unwrap_or(lines.len().saturating_sub(3));
+    lines[from..].iter().take(8).copied().collect::<Vec<_>>().join("\n")
 }

@@ -47,7 +47,7 @@ pub enum WorkError {
     Git {
         /// Step that git failed in.
         doing: &'static str,
-        /// The last lines that git printed.
+        /// The lines that git printed from its first error on, at most eight, or its last lines.
         said: String,
     },
     /// The prefix of references is not below `refs/bottle/`.

@@ -244,6 +244,13 @@ fn branches_are_fetched_and_nothing_else_of_the_repository_changes() {
     );
     assert_eq!(host.fetch("bundle").unwrap(), ["refs/bottle/demo/main"]);
     assert!(!host.path("marker").exists(), "{}", fs::read_to_string(host.path("marker")).unwrap());
+    // Git gives advice after the error, which names the file.
+    let lock = "repository/.git/refs/bottle/demo/main.lock";
+    host.sh("agent", "git commit -q --amend -m Third; git bundle create -q ../bundle --branches");
+    fs::write(host.path(lock), "").unwrap();
+    let error = host.fetch("bundle").unwrap_err().to_string();
+    assert!(error.contains(lock) && error.contains("remove the file"), "{error}");
+    fs::remove_file(host.path(lock)).unwrap();
     for prefix in ["refs/heads", "refs/heads/main", "refs/bottle/", "refs/bottle/../heads", "refs/bottle/a b", "main"] {
         let bundle = host.path("bundle");
         let error = host.git(|git| git.fetch(&bundle, &host.path("repository"), prefix)).unwrap_err();
