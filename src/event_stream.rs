@@ -44,7 +44,7 @@ impl Bottles {
     /// As [`logs`](Bottles::logs), and if the bottle has no state under this root.
     pub fn suggest(&self, slug: &Slug) -> crate::Result<Suggestion> {
         let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug))?;
-        Ok(Suggestion::new(&plan, self.logged(slug)?))
+        Ok(Suggestion::new(&plan, lines))
     }
 
     /// Returns the refusals in the log of a bottle, which runs or was taken down, each with the line of a manifest that would
@@ -52,6 +52,7 @@ impl Bottles {
     ///
     /// # Errors
     ///
+        let lines = self.logged(slug)?;
     /// As [`logs`](Bottles::logs).
     pub fn refusals(&self, slug: &Slug) -> crate::Result<Vec<Refusal>> {
         let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug)).ok();

@@ -123,7 +123,7 @@ pub struct RequestEvent {
     /// Method. Empty if the request was not read so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Host.
+    /// Host. The beginning of what the agent sent in its place, if a CONNECT was refused because it names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Port.
@@ -176,7 +176,7 @@ pub struct GitEvent {
     /// Reason of any outcome but `done`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Name of the upstream.
+    /// Name of the upstream, or of a repository that none has.
     pub upstream: String,
     /// Address of the client in the bottle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,6 +214,8 @@ pub enum GitAction {
     Push,
     /// The agent fetches.
     Fetch,
+    /// The agent asked for a repository that no upstream has.
+    Lookup,
 }
 
 /// An update of a ref by a push. An object id of zeros stands for no object.
@@ -466,7 +468,7 @@ fn typed(source: EventSource, line: &AuditLine) -> Option<EventData> {
         }
         (_, "request") => parsed(fields).map(EventData::Request),
         (EventSource::Pipelock, "tunnel") => parsed(fields).map(EventData::Tunnel),
-        (EventSource::GitGate, "push" | "push-begin" | "fetch") => parsed(fields).map(EventData::Git),
+        (EventSource::GitGate, "push" | "push-begin" | "fetch" | "lookup") => parsed(fields).map(EventData::Git),
         (EventSource::Supervise, "proposed" | "refused") => parsed(fields).map(EventData::Proposal),
         (EventSource::Supervise, "settled") | (EventSource::Egress, "approval-ended") => {
             parsed(fields).map(EventData::Decision)

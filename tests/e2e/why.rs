@@ -69,6 +69,12 @@ fn audit_lines_arrive_while_the_bottle_runs_and_end_with_it() {
     sh(&bottle, "curl -fsS -m 20 https://outside.test/echo").ok();
     let done = next(&|line| line.outcome == Some(AuditOutcome::Done));
     assert_eq!((done.text("host"), done.port()), (Some("outside.test"), Some(443)));
+    // A host that is spelled in a way that programs disagree on is named as it was sent.
+    sh(&bottle, "curl -s -m 20 -o /dev/null https://outside.test./echo");
+    next(&|line| line.reason.as_deref() == Some("connect"));
+    assert_eq!(refused(&lab).pop().unwrap().tried, "outside.test.:443");
+    let unknown = lab.options().suggest(&"no-such-bottle".parse().unwrap()).unwrap_err();
+    assert!(bottle::report(&unknown).to_string().contains("find bottle `no-such-bottle`"), "{unknown}");
     lab.close(&bottle);
     assert!(follower.join().unwrap().is_ok());
 }

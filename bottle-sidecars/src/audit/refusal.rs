@@ -80,7 +80,7 @@ pub fn refusals(lines: &[AuditLine], plan: Option<&BottlePlan>) -> Vec<Refusal> 
             let route = plan.and_then(|plan| injecting(line, plan));
             let allow = match (plan, route) {
                 (Some(plan), Some(route)) => widened(line, plan, route),
-                (Some(plan), None) => on_port(line, plan).or_else(|| allow(line)),
+                (Some(plan), None) => on_port(line, plan).or_else(|| in_wildcard(line, plan)).or_else(|| allow(line)),
                 (None, _) => allow(line),
             };
             let replaces = route.filter(|_| allow.is_some()).map(|route| legible(&route.name));
@@ -109,7 +109,8 @@ fn is_encoded(line: &AuditLine) -> bool {
 
 fn tried(line: &AuditLine) -> String {
     if let Some(upstream) = line.text("upstream") {
-        return format!("git {} {upstream}", line.event);
+        let what = if line.event == "lookup" { "repository" } else { &line.event };
+        return format!("git {what} {upstream}");
     }
     let Some(host) = line.text("host") else {
         return line.text("tool").map_or_else(|| line.event.clone(), |tool| format!("the tool `{tool}`"));
@@ -135,7 +136,9 @@ fn why(line: &AuditLine) -> String {
         (AuditSource::Egress, "host") => "the host is in the domain of a route's wildcard, and no route is for it",
         (AuditSource::Egress, "port") => "the host is not allowed on this port",
         (AuditSource::Egress, "https-only") => "a host with a route is reached over https only",
-        (AuditSource::Egress, "connect") => "CONNECT must name one host and a port",
+        (AuditSource::Egress, "connect") => "CONNECT must name one host, without a dot at its end, and a port",
+        (AuditSource::Egress, "target") => "the request must name one host, without a dot at its end, and a path",
+        (AuditSource::Egress, "limit") => "the bottle has used the requests or bytes that it may (`limits`)",
         (AuditSource::Egress, "host-mismatch") => "the request and its Host header name different hosts or ports",
         (AuditSource::Egress, "server-name-mismatch") => "CONNECT and the TLS server name are not the same host",
         (AuditSource::Egress, "not-tls") => "a tunnel must carry TLS",
@@ -149,6 +152,13 @@ fn why(line: &AuditLine) -> String {
             );
         }
         (AuditSource::Egress, _) => return format!("rule `{rule}`"),
+        (AuditSource::Supervise, "rate") => "the bottle has made too many proposals within a minute",
+        (AuditSource::Supervise, "full") => "too many proposals wait for a decision",
+        (AuditSource::Supervise, "ever") => "the bottle has made as many proposals as it may",
+        (AuditSource::Supervise, "invalid") => "the proposal is not one that the tool takes",
+        (AuditSource::Supervise, "too-large") => "the proposal is too large",
+        (AuditSource::Supervise, "log-full") => "the audit log is full; launch the bottle again",
+        (AuditSource::Supervise, "disk") => "the proposal could not be written to the disk",
         _ => return line.text("detail").map_or_else(|| rule.to_owned(), |detail| format!("{rule}: {detail}")),
     };
     text.to_owned()
@@ -231,6 +241,19 @@ fn on_port(line: &AuditLine, plan: &BottlePlan) -> Option<String> {
     let mut spec = spec(plan, route)?;
     spec.name = format!("{}-{port}", route.name).parse().ok();
     spec.port = port;
+    spec.paths = vec![line.text("path")?.parse().ok()?];
+    spec.methods = vec![line.text("method")?.parse().ok()?];
+    written(&spec)
+}
+
+/// Returns the manifest's line of a further route, for a host whose routes are those of a wildcard. A route for the host alone would
+/// take its place, with all that it allows.
+fn in_wildcard(line: &AuditLine, plan: &BottlePlan) -> Option<String> {
+    let is_routed = matches!(line.reason.as_deref(), Some("path" | "method")) && line.sidecar == AuditSource::Egress;
+    let routes = routes(line, plan).filter(|_| is_routed)?;
+    let wildcard = routes.last().filter(|route| route.host.as_str().starts_with("*."))?;
+    let mut spec = spec(plan, wildcard)?;
+    (spec.name, spec.dlp, spec.inspect) = (None, None, None);
     spec.paths = vec![line.text("path")?.parse().ok()?];
     spec.methods = vec![line.text("method")?.parse().ok()?];
     written(&spec)
@@ -386,6 +409,51 @@ mod tests {
         let bare = bottle_testing::plans::plan(&manifest("egress: {routes: [{host: a.example.com, paths: [/echo]}]}"));
         let refusal = refusals(&[request("path", r#""method":"GET","path":"/x""#)], Some(&bare)).pop().unwrap();
         assert_eq!(refusal.replaces, None);
+    }
+
+    #[test]
+    fn a_line_for_a_host_of_a_wildcard_keeps_what_the_wildcard_allows() {
+        let wildcard = "{host: '*.example.com', paths: [/echo]}";
+        let plan_of = |routes: &str| {
+            let text = format!(
+                "bottles: {{b: {{egress: {{routes: [{routes}]}}}}}}\nagents: {{a: {{bottle: b, command: [id]}}}}"
+            );
+            bottle_testing::plans::plan(&bottle_plan::Manifest::parse(&text).unwrap())
+        };
+        let plan = plan_of(&format!("{wildcard}, {{host: b.example.com, paths: [/own]}}"));
+        let asked = request("path", r#""method":"GET","path":"/v1""#);
+        let line = refusals(&[asked], Some(&plan)).pop().unwrap().allow.unwrap();
+        assert_eq!(line, "egress: {routes: [{host: '*.example.com', paths: [/v1], methods: [GET]}]}");
+        let added = line.strip_prefix("egress: {routes: [").unwrap().strip_suffix("]}").unwrap();
+        let both = plan_of(&format!("{wildcard}, {added}"));
+        let hosts = both.egress.unwrap().routes.into_iter().map(|route| route.host.to_string());
+        assert_eq!(hosts.collect::<Vec<_>>(), ["*.example.com", "*.example.com"]);
+        // The host's own route is not that of the wildcard.
+        let mut asked = request("path", r#""method":"GET","path":"/v1""#);
+        asked.details["host"] = "b.example.com".into();
+        let line = refusals(&[asked], Some(&plan)).pop().unwrap().allow.unwrap();
+        assert_eq!(line, "egress: {routes: [{host: b.example.com, paths: [/v1], methods: [GET]}]}");
+    }
+
+    #[test]
+    fn every_refusal_names_what_was_tried_and_says_why() {
+        let shown = |json: &str| {
+            let refusal = only(line(json));
+            format!("{} | {}", refusal.tried, refusal.why)
+        };
+        let connect = r#""sidecar":"egress","event":"request","outcome":"refused","reason":"connect","method":"CONNECT","host":"a.example.com.:443""#;
+        let why = "CONNECT must name one host, without a dot at its end, and a port";
+        assert_eq!(shown(connect), format!("a.example.com.:443 | {why}"));
+        let lookup = r#""sidecar":"git-gate","event":"lookup","outcome":"refused","reason":"no upstream of the bottle has this name","upstream":"none","seconds":0.0"#;
+        assert_eq!(shown(lookup), "git repository none | no upstream of the bottle has this name");
+        for code in ["rate", "full", "ever", "invalid", "too-large", "log-full", "disk"] {
+            let proposal = format!(
+                r#""sidecar":"supervise","event":"refused","outcome":"refused","reason":"{code}","tool":"propose_allow_host","code":"{code}""#
+            );
+            let text = shown(&proposal);
+            assert!(text.starts_with("the tool `propose_allow_host` | ") && text.contains("the "), "{text}");
+            assert!(!text.ends_with(code), "{text}");
+        }
     }
 
     #[test]

@@ -177,6 +177,9 @@ fn a_forbidden_push_is_refused_and_leaves_the_remote_unchanged() {
     assert!(cloned.stderr.contains("git-gate") && cloned.stderr.contains("Host key verification failed"), "{cloned:?}");
     assert_eq!(logins(&lab), before, "git-gate logged in at a host that it does not know");
 
+    // Git daemon refuses a repository that no upstream has, before git-gate's hook.
+    assert_ne!(sh(&bottle, "git ls-remote git://git-gate/none.git").code, 0);
+
     // A valid push still passes.
     app.accepted("echo last > last; git add last; git commit -qm last; git push -q origin HEAD:main");
     tagged.accepted("git tag -a -m fine v2; git push -q origin v2");
@@ -192,11 +195,16 @@ fn a_forbidden_push_is_refused_and_leaves_the_remote_unchanged() {
             .iter()
             .any(|line| line.sidecar == AuditSource::GitGate && line.event == event && line.outcome == Some(outcome))
     };
-    for (event, outcome) in
-        [("fetch", AuditOutcome::Done), ("push", AuditOutcome::Done), ("push", AuditOutcome::Refused)]
-    {
+    for (event, outcome) in [
+        ("fetch", AuditOutcome::Done),
+        ("push", AuditOutcome::Done),
+        ("push", AuditOutcome::Refused),
+        ("lookup", AuditOutcome::Refused),
+    ] {
         assert!(has(event, outcome), "{event} {outcome:?}: {lines:?}");
     }
+    let why = lab.options().refusals(&lab.slug.parse().unwrap()).unwrap();
+    assert!(why.iter().any(|refusal| refusal.tried == "git repository none"), "{why:?}");
 }
 
 /// Sends the pack that `bombs.py` makes for this case from inside the agent, and returns what it prints. `arguments` is a

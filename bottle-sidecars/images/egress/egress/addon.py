@@ -30,6 +30,8 @@ _FIREWALL = "egress-firewall"
 # Limits on the lines about removed headers and parameters: their number, and the length of a name in characters.
 _MAX_TOLD = 256
 _NAME_LIMIT = 64
+# Longest part of what a CONNECT names in place of a host, in a line about it.
+_HOST_LIMIT = 260
 
 
 # mitmproxy logs an add-on's exception and continues with the request. Therefore each request starts as refused.
@@ -59,9 +61,10 @@ class Gate:
     def http_connect(self, flow: http.HTTPFlow) -> None:
         request = flow.request
         flow.response = answers.response(_UNJUDGED)
-        place = judge_connect(_method(request), request.data.authority.decode("latin-1"), request.headers.fields)
+        authority = request.data.authority.decode("latin-1")
+        place = judge_connect(_method(request), authority, request.headers.fields)
         if isinstance(place, Refusal):
-            host, port = split_authority(request.data.authority.decode("latin-1"), None) or (None, None)
+            host, port = split_authority(authority, None) or (authority[:_HOST_LIMIT], None)
             audit.Record("CONNECT", host, port, None, status=place.status, refused=place.rule).write()
             flow.response = answers.response(place)
         else:

@@ -400,6 +400,13 @@ class Refusing(Proxy):
             answer = ask(plain, get("http://else.test:443/", "else.test:443", method="Connect"))
             self.assertEqual((answer.status, answer.rule()), (400, "connect"))
 
+    def test_what_a_connect_names_in_place_of_a_host_is_in_its_line(self) -> None:
+        with self.egress.dial() as plain:
+            answer = ask(plain, "CONNECT api.test.:443 HTTP/1.1\r\n\r\n")
+            self.assertEqual((answer.status, answer.rule()), (400, "connect"))
+        line = self.line()
+        self.assertEqual((line["host"], line.get("port")), ("api.test.:443", None))
+
     def test_a_tunnel_holds_tls_or_nothing(self) -> None:
         for first in (b"SSH-2.0-x\r\n", b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n", b"\x16\x09\x00"):
             with self.egress.dial() as plain:

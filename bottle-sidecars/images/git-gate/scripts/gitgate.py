@@ -281,10 +281,22 @@ def audit(event: str, upstream: str, outcome: Outcome, began: float, reason: str
         os.write(AUDIT_FD, encoded.encode() + b"\n")
 
 
+# Git daemon's words for a repository that is not there. Its access hook does not run then.
+_UNKNOWN = re.compile(r"(?:\[[0-9]+\] )?'(/.*)' does not appear to be a git repository")
+
+
 def copy_log(lines: Iterable[str]) -> None:
     """Write each line of git daemon's log as an audit line."""
     for line in lines:
-        encoded = audit_line.encode("git-gate", "daemon", reason=legible(line).strip()[:400])
+        said = legible(line).strip()[:400]
+        if unknown := _UNKNOWN.fullmatch(said):
+            name = unknown[1].removeprefix(f"{MIRRORS}/").removesuffix(".git")
+            reason = "no upstream of the bottle has this name"
+            encoded = audit_line.encode(
+                "git-gate", "lookup", outcome="refused", reason=reason, upstream=name, seconds=0.0
+            )
+        else:
+            encoded = audit_line.encode("git-gate", "daemon", reason=said)
         with contextlib.suppress(OSError):
             os.write(AUDIT_FD, encoded.encode() + b"\n")
 

@@ -279,11 +279,15 @@ def test_text_from_outside_cannot_act_on_a_terminal() -> None:
 def test_a_line_of_the_daemon_is_one_audit_line() -> None:
     reading, writing = os.pipe()
     with replaced("AUDIT_FD", writing):
-        gitgate.copy_log(["[7] '/\x1b[2J\udc9b' does not exist\n", '{"sidecar":"git-gate","event":"forged"}\n'])
+        unknown = f"[8] '{gitgate.MIRRORS}/none.git' does not appear to be a git repository\n"
+        gitgate.copy_log(
+            ["[7] '/\x1b[2J\udc9b' does not exist\n", '{"sidecar":"git-gate","event":"forged"}\n', unknown]
+        )
     os.close(writing)
     with open(reading) as written:
         lines = [json.loads(line) for line in written]
-    assert [line["event"] for line in lines] == ["daemon", "daemon"], lines
+    assert [line["event"] for line in lines] == ["daemon", "daemon", "lookup"], lines
+    assert (lines[2]["outcome"], lines[2]["upstream"]) == ("refused", "none"), lines
     assert lines[0]["reason"] == "[7] '/[2J\\udc9b' does not exist", lines
 
 
