@@ -10,13 +10,13 @@ use bottle_sidecars::audit::{AuditLine, Refusal, refusals};
 
 use crate::Bottles;
 use crate::bottles::check_private;
-use crate::lifecycle::{BottleError, JournalError};
+use crate::lifecycle::{BottleError, JournalError, JournalFile, Status};
 
 impl Bottles {
     /// Gives each event of a bottle to `each`, sorted by time: what its sidecars report, and what its launcher did.
     ///
-    /// With `follow` it continues until the bottle is down or the engine's control is cancelled. What happened before the call
-    /// then comes by source.
+    /// With `follow` it continues until the bottle is down, with the last event of its teardown, or the engine's control is
+    /// cancelled. What happened before the call then comes by source.
     ///
     /// # Errors
     ///
@@ -33,7 +33,15 @@ impl Bottles {
         let stream = EventStream::new(&path);
         let audit = |sink: AuditSink| self.audit(slug, follow, sink);
         let io = |source| JournalError::Io { doing: "read", path, source }.into();
-        if follow { stream.follow(audit, io, each) } else { stream.read(audit, io, each) }
+        if !follow {
+            return stream.read(audit, io, each);
+        }
+        let cancel = self.engine().control().cancel();
+        let is_closing = || {
+            let journal = JournalFile::open(&layout).map(|file| file.journal());
+            !cancel.is_cancelled() && journal.is_ok_and(|journal| journal.status == Status::Closing)
+        };
+        stream.follow(audit, is_closing, io, each)
     }
 
     /// Returns the smallest `egress` of a manifest that covers the requests in the log of a bottle, which runs or was taken

@@ -363,13 +363,14 @@ pub struct ApprovalEnded {
     pub ends: ApprovalEnd,
 }
 
-/// A limit that is near or reached. The launcher counts the time, egress the requests and the bytes.
+/// A limit that is near or reached. The launcher reports the time, egress the requests and the bytes. One that is reached was
+/// near in an event before, if it is more than 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[non_exhaustive]
 pub struct LimitEvent {
     /// Key below `limits` in the manifest: `time`, `idle`, `requests` or `bytes`.
     pub limit: String,
-    /// True if it was reached. False at 90 % of it.
+    /// True if it was reached. False at 90 % of it, or at the last one before.
     pub is_reached: bool,
     /// Amount that was used, in seconds, requests or bytes.
     pub used: u64,

@@ -44,9 +44,7 @@ fn requests_limits_health_and_steps_are_one_stream_live_and_from_files() {
             _ => false,
         });
     }
-    for source in [EventSource::Egress, EventSource::Launcher] {
-        wait("the limit", &|event| event.kind() == EventKind::Limit && event.source == source);
-    }
+    wait("the limit", &|event| matches!(&event.data, EventData::Limit(limit) if limit.is_reached));
     wait("the launch", &|event| match &event.data {
         EventData::Step(it) => matches!(&it.event, Event::StepFinished { step, .. } if step == "start the services"),
         _ => false,
@@ -73,8 +71,20 @@ fn requests_limits_health_and_steps_are_one_stream_live_and_from_files() {
         _ => false,
     };
     assert!(all.iter().any(is_teardown), "{all:?}");
+    // The follower had all of it, to the end.
+    let live = live.lock().unwrap();
+    let of_launcher = |events: &[BottleEvent]| {
+        events.iter().filter(|event| event.source == EventSource::Launcher).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(of_launcher(&live), of_launcher(&all));
+    // Egress counts the requests. The launcher, which reports the same to its observers, is not heard a second time.
+    let limits = all.iter().filter_map(|event| match &event.data {
+        EventData::Limit(limit) => Some((event.source, limit.used, limit.is_reached)),
+        _ => None,
+    });
+    assert_eq!(limits.collect::<Vec<_>>(), [(EventSource::Egress, 1, false), (EventSource::Egress, 2, true)]);
     let sidecars = |events: &[BottleEvent]| events.iter().filter(|event| event.source == EventSource::Egress).count();
-    assert!(sidecars(&all) >= sidecars(&live.lock().unwrap()));
+    assert!(sidecars(&all) >= sidecars(&live));
 
     // Every event, and every line of the launcher's file, fits the committed schema.
     for event in all.iter() {

@@ -12,8 +12,6 @@ from .routes import Limits
 
 # Directory of a volume that outlives a stop of the bottle.
 _DATA = Path("/var/lib/sidecar")
-# Share of a limit at which it is announced.
-_NEAR = 0.9
 # Shortest time in seconds between two writes of the file.
 _PAUSE = 1.0
 
@@ -31,7 +29,7 @@ class Budget:
         self._used = {"requests": 0, "bytes": 0}
         self._active = time.time()
         self._written = 0.0
-        self._told: set[tuple[str, int, bool]] = set()
+        self._told: set[tuple[str, int, str]] = set()
         try:
             kept = json.loads(path.read_text("ascii"))
             self._used = {name: int(kept[name]) for name in self._used}
@@ -40,6 +38,7 @@ class Budget:
         except (OSError, ValueError, KeyError, TypeError) as error:
             # Nobody but this process writes the file.
             audit.emit("usage-lost", outcome="failed", reason=type(error).__name__)
+        self._news()  # told before the restart
         self._write()
 
     def refusal(self) -> Refusal | None:
@@ -71,15 +70,24 @@ class Budget:
 
     def _tell(self) -> None:
         """Writes a line for each limit that is near or reached, once."""
+        if news := self._news():
+            self._write()
+        for event, name, used, limit in news:
+            audit.emit(event, limit=name, used=used, allowed=limit)
+
+    def _news(self) -> list[tuple[str, str, int, int]]:
+        """Returns each limit that is near or reached, with what was used, once. What is reached was near before."""
+        news = []
         for name, used in self._used.items():
             limit = self._limits().of(name)
-            if limit is None or used < limit * _NEAR:
+            if limit is None:
                 continue
-            reached = used >= limit
-            if (name, limit, reached) not in self._told:
-                self._told |= {(name, limit, reached), (name, limit, False)}
-                self._write()
-                audit.emit("limit-reached" if reached else "limit-near", limit=name, used=used, allowed=limit)
+            near = limit - max(1, limit // 10)
+            for event, mark in (("limit-near", near), ("limit-reached", limit)):
+                if 0 < mark <= used and (name, limit, event) not in self._told:
+                    self._told.add((name, limit, event))
+                    news.append((event, name, mark if mark < limit <= used else used, limit))
+        return news
 
     def _write(self) -> None:
         """Writes the file. The launcher reads it too."""

@@ -42,7 +42,10 @@ class Counting(unittest.TestCase):
         assert refusal
         self.assertEqual((refusal.status, refusal.rule), (403, "limit"))
         self.assertIn("20 requests", refusal.message)
-        self.assertEqual(self.lines(), [("limit-near", "requests", 18), ("limit-reached", "requests", 20)])
+        told = [("limit-near", "requests", 18), ("limit-reached", "requests", 20)]
+        self.assertEqual(self.lines(), told)
+        Budget(self.path, lambda: Limits(requests=20)).transfer(1)
+        self.assertEqual(self.lines(), told)
 
     def test_bytes_may_not_pass_the_limit(self) -> None:
         budget = Budget(self.path, lambda: Limits(bytes=1000))
@@ -50,7 +53,16 @@ class Counting(unittest.TestCase):
         self.assertTrue(budget.transfer(200))
         self.assertFalse(budget.transfer(1))
         self.assertIsNotNone(budget.refusal())
-        self.assertEqual(self.lines(), [("limit-reached", "bytes", 1000)])
+        self.assertEqual(self.lines(), [("limit-near", "bytes", 900), ("limit-reached", "bytes", 1000)])
+
+    def test_a_limit_below_ten_is_near_before_the_last_one(self) -> None:
+        for limit, told in ((1, []), (2, [("limit-near", "requests", 1)]), (5, [("limit-near", "requests", 4)])):
+            self.told.truncate(0)
+            self.path.unlink(missing_ok=True)
+            budget = Budget(self.path, lambda limit=limit: Limits(requests=limit))
+            for _ in range(limit):
+                budget.request(1)
+            self.assertEqual(self.lines(), [*told, ("limit-reached", "requests", limit)])
 
     def test_a_restart_does_not_begin_again_and_a_higher_limit_helps(self) -> None:
         limits = Limits(requests=1)
@@ -94,9 +106,8 @@ class Refusing(unittest.TestCase):
         error = json.loads(answers[3][1])["error"]
         self.assertEqual(error["rule"], "limit")
         self.assertIn("the 2 requests that it may", error["message"])
-        until(
-            lambda: [line["event"] for line in egress.lines() if line["event"].startswith("limit")] == ["limit-reached"]
-        )
+        events = ["limit-near", "limit-reached"]
+        until(lambda: [line["event"] for line in egress.lines() if line["event"].startswith("limit")] == events)
 
     def test_an_exchange_beyond_the_bytes_is_cut(self) -> None:
         egress = self.egress(100, 16)
