@@ -229,6 +229,9 @@ fn list(site: &Bottles, json: bool, images: bool) -> Result<u8, String> {
         for service in bottle.services.iter().filter(is_shown) {
             say(&format!("    {service}"));
         }
+        for forward in &bottle.forwards {
+            say(&format!("    port {} of the agent is at {}", forward.port, forward.address));
+        }
         for service in bottle.services.iter().filter(|_| images) {
             if let Some(image) = &service.image {
                 say(&format!("    {}: {image}", service.service));

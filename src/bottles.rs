@@ -280,7 +280,8 @@ impl Bottles {
     ///
     /// [`BottleError::NotFound`] when there is neither.
     pub fn attach(&self, slug: &Slug) -> Result<Bottle, BottleError> {
-        let bottle = Bottle::attach(self.engine.clone(), &self.state_root, self.names(slug), self.teardown_options())?;
+        let options = self.with_events_of(slug).teardown_options();
+        let bottle = Bottle::attach(self.engine.clone(), &self.state_root, self.names(slug), options)?;
         Ok(bottle.with_start(self.start_options(slug)))
     }
 
@@ -300,7 +301,8 @@ impl Bottles {
     /// [`BottleError::NotFound`] when there is no such bottle, [`BottleError::Launching`] while a live process launches
     /// it, [`BottleError::Teardown`] when something could not be removed.
     pub fn down(&self, slug: &Slug) -> Result<TeardownReport, BottleError> {
-        Bottle::down(&self.engine, &self.state_root, &self.names(slug), &self.teardown_options())
+        let options = self.with_events_of(slug).teardown_options();
+        Bottle::down(&self.engine, &self.state_root, &self.names(slug), &options)
     }
 
     /// Returns the supervisor of a bottle: what its agent asked for, and the methods that approve or deny it.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 
 use bottle_events::{AuditSink, BottleEvent, EventFile, EventLog, EventStream, Suggestion};
+use bottle_files::PrivateDir;
 use bottle_plan::{Slug, StateLayout};
 use bottle_sidecars::audit::{AuditLine, Refusal, refusals};
 
@@ -51,6 +52,7 @@ impl Bottles {
     ///
     /// As [`logs`](Bottles::logs), and if the bottle has no state under this root.
     pub fn suggest(&self, slug: &Slug) -> crate::Result<Suggestion> {
+        let lines = self.logged(slug)?;
         let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug))?;
         Ok(Suggestion::new(&plan, lines))
     }
@@ -60,7 +62,6 @@ impl Bottles {
     ///
     /// # Errors
     ///
-        let lines = self.logged(slug)?;
     /// As [`logs`](Bottles::logs).
     pub fn refusals(&self, slug: &Slug) -> crate::Result<Vec<Refusal>> {
         let plan = bottle_supervise::current_plan(&self.state_root().bottle(slug)).ok();
@@ -71,6 +72,13 @@ impl Bottles {
         let (sender, lines) = mpsc::channel();
         self.audit(slug, false, move |line| _ = sender.send(line))?;
         Ok(lines.into_iter().collect())
+    }
+
+    /// Returns this with an observer that also writes each event to the file of a bottle that exists.
+    pub(crate) fn with_events_of(&self, slug: &Slug) -> Self {
+        let state = self.state_root().bottle(slug);
+        let is_ours = PrivateDir::open_with_parent(state.dir()).is_ok();
+        self.with_event_file(slug, &state, Arc::new(is_ours.into()))
     }
 
     /// Returns this with an observer that also writes each event to the file of a bottle, once the flag is set.

@@ -17,6 +17,7 @@ use bottle_verify::{Verification, Verify, VerifyError};
 use bottle_workspace::{Tree, WorkError, WorkLimits, WorkspaceError};
 
 use crate::background::Background;
+use crate::forwards::RecordForwards;
 use crate::hand_over::HandOverError;
 use crate::handle::Handle;
 use crate::health::{self, SealProblem, ServiceHealth};
@@ -343,7 +344,7 @@ impl Bottle {
 
     /// Opens a port of the agent's loopback on 127.0.0.1 of this host, at a free port or the one of the
     /// [`ForwardSpec`], until the [`Forward`] is dropped. The agent gets no way to the host: it can only answer the
-    /// connections that are made there.
+    /// connections that are made there. While it is open, it is in the bottle's journal.
     ///
     /// # Errors
     ///
@@ -351,14 +352,15 @@ impl Bottle {
     /// [`BottleError::Unsealed`] as for [`exec`](Bottle::exec).
     pub fn forward(&self, spec: impl Into<ForwardSpec>) -> Result<Forward, BottleError> {
         self.check_seal()?;
-        let observer = match &self.ownership {
-            Ownership::Owned(guard) => guard.observer(),
-            Ownership::Attached { options, .. } => Arc::clone(&options.observer),
+        let (layout, own) = match &self.ownership {
+            Ownership::Owned(guard) => (guard.layout(), Some(Arc::clone(guard.file()))),
+            Ownership::Attached { layout, .. } => (layout.clone(), None),
         };
         Ok(Forward::open(&self.engine, self.names.container(Service::Seal), spec, observer)?)
     }
 
     /// Stops every process of the agent's user in the agent's container, except the one that keeps the container up.
+        let observer = Arc::new(RecordForwards::new(layout, own, self.observer()));
     /// Sends SIGTERM, and SIGKILL half a second later. Running execs of that user are stopped too, whichever process
     /// started them.
     ///

@@ -48,6 +48,21 @@ pub struct Journal {
     /// Undos of everything that was created, in order of creation.
     #[serde(default)]
     pub undo: Vec<Undo>,
+    /// Ports of the agent that are open on the host. They need no undo: each closes with its process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<OpenForward>,
+}
+
+/// A port of the agent that is open on the host's loopback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OpenForward {
+    /// The agent's port.
+    pub port: u16,
+    /// Address on the host, such as `127.0.0.1:40001`.
+    pub address: String,
+    /// Process that has opened it.
+    pub owner: Owner,
 }
 
 /// The status of a bottle.
@@ -82,6 +97,7 @@ impl Journal {
             handle: None,
             images: BTreeMap::new(),
             undo: Vec::new(),
+            forwards: Vec::new(),
         }
     }
 
@@ -199,13 +215,10 @@ impl JournalFile {
     ///
     /// Returns an error when the file does not exist, is not a journal, or another user could have changed it.
     pub fn open(layout: &StateLayout) -> Result<Self, JournalError> {
-        let path = layout.metadata();
-        let dir = PrivateDir::open_with_parent(layout.dir()).map_err(io_error("open", layout.dir()))?;
-        let text = dir.read(METADATA).map_err(io_error("read", &path))?;
-        let malformed = |reason: String| JournalError::Malformed { path: path.clone(), reason };
-        let journal: Journal = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        let (dir, journal) = read(layout.dir())?;
         if layout.dir().file_name() != Some(journal.slug.as_str().as_ref()) {
-            return Err(malformed(format!("it is the journal of another bottle, `{}`", journal.slug)));
+            let reason = format!("it is the journal of another bottle, `{}`", journal.slug);
+            return Err(JournalError::Malformed { path: layout.metadata(), reason });
         }
         Ok(Self::at(&dir, journal, true))
     }
@@ -278,9 +291,19 @@ impl JournalFile {
 
     fn change_with(&self, durability: Durability, change: impl FnOnce(&mut Journal)) -> Result<(), JournalError> {
         let mut journal = self.lock();
+        // Other processes open ports as well.
+        if let Ok((_, there)) = read(&self.state_dir) {
+            journal.forwards = there.forwards;
+        }
         let before = journal.clone();
         change(&mut journal);
         if *journal == before { Ok(()) } else { self.write(&journal, durability) }
+    }
+
+    /// Changes the list of open ports, which every process with a handle may do. It is not synced: the ports close with the
+    /// machine.
+    pub(crate) fn change_forwards(&self, change: impl FnOnce(&mut Vec<OpenForward>)) -> Result<(), JournalError> {
+        self.change_with(Durability::File, |journal| change(&mut journal.forwards))
     }
 
     fn lock(&self) -> MutexGuard<'_, Journal> {
@@ -301,6 +324,15 @@ impl JournalFile {
         };
         write().map_err(io_error("write", &self.path))
     }
+}
+
+/// Reads the journal in a directory.
+fn read(state_dir: &Path) -> Result<(PrivateDir, Journal), JournalError> {
+    let path = state_dir.join(METADATA);
+    let dir = PrivateDir::open_with_parent(state_dir).map_err(io_error("open", state_dir))?;
+    let text = dir.read(METADATA).map_err(io_error("read", &path))?;
+    let malformed = |error: serde_json::Error| JournalError::Malformed { path, reason: error.to_string() };
+    Ok((dir, serde_json::from_str(&text).map_err(malformed)?))
 }
 
 /// The durability of a change when the method that makes it returns.

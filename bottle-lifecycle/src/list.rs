@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::bottle::BottleError;
 use crate::health::{Activity, ServiceHealth, services};
 use crate::home::Home;
-use crate::journal::{JournalFile, Status, open_root};
+use crate::journal::{JournalFile, OpenForward, Status, open_root};
 use crate::owner::{Liveness, Owner};
 
 /// A bottle that is known by its journal, its containers or both.
@@ -31,6 +31,8 @@ pub struct BottleSummary {
     pub containers: Vec<String>,
     /// Activity of the bottle. `None` if its agent's container does not exist.
     pub activity: Option<Activity>,
+    /// Ports of the agent that are open on the host, by processes that are alive or cannot be seen from here.
+    pub forwards: Vec<OpenForward>,
     /// State of its services, including services whose container was removed.
     pub services: Vec<ServiceHealth>,
 }
@@ -55,6 +57,7 @@ pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeM
                 agent: Some(journal.agent.to_string()),
                 created: Some(journal.created),
                 owner: Some(journal.owner),
+                forwards: journal.forwards,
                 ..BottleSummary::default()
             };
             bottles.insert(slug, listed);
@@ -83,6 +86,7 @@ pub fn list(engine: &Engine, root: &StateRoot, prefix: &Prefix) -> Result<BTreeM
     }
     for listed in bottles.values_mut() {
         let is_local = engine.info().endpoint.is_local;
+        listed.forwards.retain(|forward| forward.owner.liveness(is_local) != Liveness::Gone);
         listed.is_owned = listed.owner.as_ref().is_some_and(|owner| owner.liveness(is_local) != Liveness::Gone);
     }
     Ok(bottles)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bottle_engine::Engine;
 use bottle_exec::{Event, Observer, Outcome, chain};
-use bottle_plan::Names;
+use bottle_plan::{Names, StateLayout, StateRoot};
 use serde::Serialize;
 
 use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
@@ -183,7 +183,11 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
         report.steps.push(outcome);
     }
     if file.journal().undo.is_empty() {
-        note(&mut report, file.set_status(Status::Closed));
+        let closed = file.change(|journal| {
+            journal.status = Status::Closed;
+            journal.forwards.clear();
+        });
+        note(&mut report, closed);
     }
     report
 }
@@ -255,6 +259,12 @@ impl TeardownGuard {
 
     pub(crate) fn observer(&self) -> Arc<dyn Observer> {
         Arc::clone(&self.options.observer)
+    }
+
+    /// Returns the layout of the bottle's state directory.
+    pub(crate) fn layout(&self) -> StateLayout {
+        let directory = self.file.state_dir();
+        StateRoot::at(directory.parent().unwrap_or(directory)).bottle(&self.file.journal().slug)
     }
 
     /// Returns the journal file.

@@ -4,11 +4,14 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bottle::events::LauncherEvent;
+use bottle::exec::Event;
 use bottle::plan::Service;
-use bottle::{Bottle, BottleError, ForwardSpec, Verify};
+use bottle::{Bottle, BottleError, BottleEvent, EventData, ForwardSpec, Verify};
 
 use bottle_testing::lab::{Lab, docker, example, figure, host, not_run, run, scratch, sh};
 
@@ -117,6 +120,31 @@ fn many_connections_reach_a_port_of_the_agent_and_leave_no_process() {
     let address = forward.local_addr();
     assert!(address.ip().is_loopback());
     assert_eq!(forwarders(&seal), 1);
+    let site = lab.options();
+    let recorded = || {
+        let forwards = site.list().unwrap()[bottle.slug()].forwards.clone();
+        forwards.into_iter().map(|it| it.address).collect::<Vec<_>>()
+    };
+    let attached = site.attach(bottle.slug()).unwrap();
+    let second = attached.forward(7000).unwrap();
+    let other = second.local_addr();
+    assert_eq!(recorded(), [address.to_string(), other.to_string()]);
+    drop(second);
+    assert_eq!(recorded(), [address.to_string()]);
+    // Whichever handle it was: both are in the bottle's events.
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let add = Arc::clone(&seen);
+    let note = move |event: BottleEvent| match event.data {
+        EventData::Step(LauncherEvent { event: Event::ForwardOpened { address, .. }, .. }) => {
+            add.lock().unwrap().push(format!("open {address}"));
+        }
+        EventData::Step(LauncherEvent { event: Event::ForwardClosed { address, .. }, .. }) => {
+            add.lock().unwrap().push(format!("closed {address}"));
+        }
+        _ => {}
+    };
+    site.events(bottle.slug(), false, note).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [format!("open {address}"), format!("open {other}"), format!("closed {other}")]);
 
     let through = median((0..40).map(|_| first_byte(address)).collect());
     let alone = (0..10).map(|_| {
@@ -175,6 +203,7 @@ fn many_connections_reach_a_port_of_the_agent_and_leave_no_process() {
     echo(address, 1 << 20, 8);
     drop(forward);
     assert!(TcpStream::connect(address).is_err());
+    assert_eq!(recorded(), [""; 0]);
     ends_soon("a closed forward ends", || forwarders(&seal) == 0 && clients(&seal).is_empty());
     drop(servers);
     lab.close(&bottle);
