@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bottle_exec::{Command, Control, ExecError, ExitStatus, Output, Stdin, chain};
+use serde::{Deserialize, Serialize};
 
 use crate::client::Engine;
 use crate::error::{EngineError, may_be_of_client};
@@ -29,10 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const YOUNG: Duration = Duration::from_secs(5);
 
 /// Number of times that the script looks, at intervals of 0.1 s, for the process of an exec of that age.
-const LOOKS: &str = "10";
+pub(crate) const LOOKS: &str = "10";
 
 /// The random number of one exec, which its processes carry in their environment and in a resource limit.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark(String);
 
 impl Mark {
@@ -157,7 +158,7 @@ impl Engine {
     }
 
     /// Runs the script. It is not stopped by a token that is cancelled already, since that one interrupted the exec.
-    fn end(&self, container: &str, user: Option<&str>, args: &[&str]) -> Result<(), EngineError> {
+    pub(crate) fn end(&self, container: &str, user: Option<&str>, args: &[&str]) -> Result<(), EngineError> {
         let mut exec = Exec::new(["sh", "-s"].iter().chain(args).copied()).with_timeout(PATIENCE);
         exec.user = user.map(str::to_owned);
         exec.stdin = Stdin::Bytes(KILL.into());

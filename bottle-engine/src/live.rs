@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bottle_exec::{Child, ChildInput, ChildOutput, ExecError, ExitStatus, Stdin, TerminalSize, chain};
 
 use crate::client::Engine;
+use crate::dropped::{DroppedExec, DroppedExecs};
 use crate::error::EngineError;
 use crate::exec::Exec;
 use crate::kill::Mark;
@@ -19,7 +20,8 @@ const UNREAD: Duration = Duration::from_secs(3);
 
 /// A running command in a container. See [`Engine::spawn`].
 ///
-/// Dropping it stops the command in the container, unless it has ended.
+/// Dropping it stops the command in the container, unless it has ended. In a container that is paused nothing can be stopped.
+/// A command of a bottle is then stopped when the agent is resumed; any other one runs on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct LiveExec {
@@ -37,6 +39,7 @@ pub struct LiveExec {
     started: Instant,
     /// True once nothing of the command runs.
     is_over: bool,
+    dropped: Option<DroppedExecs>,
 }
 
 impl Engine {
@@ -58,7 +61,19 @@ impl Engine {
         let mut client = self.backend.spawn(&command, &self.control)?;
         let (stdin, stdout, stderr) = (client.stdin.take(), client.stdout.take(), client.stderr.take());
         let (engine, container, user, started) = (self.clone(), container.to_owned(), exec.user, Instant::now());
-        Ok(LiveExec { stdin, stdout, stderr, client, engine, container, user, mark, started, is_over: false })
+        Ok(LiveExec {
+            stdin,
+            stdout,
+            stderr,
+            client,
+            engine,
+            container,
+            user,
+            mark,
+            started,
+            is_over: false,
+            dropped: None,
+        })
     }
 
     /// Starts a command that ends with its standard input, in a container that may have no shell. Dropping the child stops
@@ -87,6 +102,13 @@ impl Engine {
 }
 
 impl LiveExec {
+    /// Sets where the command is remembered if it is dropped while its container is paused. Default: nowhere.
+    #[must_use]
+    pub fn with_dropped(mut self, dropped: DroppedExecs) -> Self {
+        self.dropped = Some(dropped);
+        self
+    }
+
     /// Closes standard input, unless it was taken, and waits for the end. Output is not read: a command that fills its pipe
     /// does not end.
     ///
@@ -169,7 +191,11 @@ impl LiveExec {
 
 impl Drop for LiveExec {
     fn drop(&mut self) {
-        if let Err(error) = self.kill() {
+        let ended = self.kill().or_else(|error| match &self.dropped {
+            Some(all) => all.add(&DroppedExec { user: self.user.clone(), mark: self.mark.clone() }),
+            None => Err(error),
+        });
+        if let Err(error) = ended {
             tracing::warn!(container = self.container, error = chain(&error), "a command may still run");
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bottle_engine::{Engine, EngineError, Exec, LiveExec};
+use bottle_engine::{DroppedExecs, Engine, EngineError, Exec, LiveExec};
 use bottle_exec::{Control, Event, Observer, Output, Stdin, TerminalSize, chain};
 use bottle_files::tar::{self, Packer, Skipped};
 use bottle_forward::{Forward, ForwardError, ForwardSpec};
@@ -304,12 +304,16 @@ impl Bottle {
     /// It is stopped when it is dropped, or when the token of the engine's control is cancelled and somebody waits for it.
     /// The standard input and the timeout in `exec` are not used.
     ///
+    /// While the agent is paused, nothing in its container can be stopped. A command that is dropped then is stopped by the next
+    /// [`resume`](Bottle::resume), in whichever process.
+    ///
     /// # Errors
     ///
     /// As [`exec`](Bottle::exec). A missing program is an exit status (126 or 127) with a message on standard error.
     pub fn spawn(&self, exec: impl Into<Exec>, terminal: Option<TerminalSize>) -> Result<LiveExec, BottleError> {
         self.check_seal()?;
-        Ok(self.engine.spawn(&self.handle.container, &self.with_defaults(exec.into()), terminal)?)
+        let live = self.engine.spawn(&self.handle.container, &self.with_defaults(exec.into()), terminal)?;
+        Ok(live.with_dropped(self.dropped()))
     }
 
     /// Returns a command in the bottle as one of the standard library, for a program that starts its agents itself. It is the
@@ -629,6 +633,11 @@ impl Bottle {
     ) -> Option<Foreign> {
         let root = StateRoot::at(self.state_dir().parent()?);
         let mut labels = labels.into_iter().peekable();
+    /// Returns the commands that were dropped while the agent was paused.
+    pub(crate) fn dropped(&self) -> DroppedExecs {
+        DroppedExecs::new(&self.engine, &self.handle.container, self.state_dir().join("dropped.jsonl"))
+    }
+
         labels.peek()?;
         Home::new(&self.engine, &root, self.names.prefix()).foreign(labels)
     }

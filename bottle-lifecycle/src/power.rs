@@ -97,13 +97,15 @@ impl Bottle {
         Ok(self.engine.pause(&self.handle.container)?)
     }
 
-    /// Ends a [`pause`](Bottle::pause).
+    /// Ends a [`pause`](Bottle::pause), and stops the commands that were dropped meanwhile.
     ///
     /// # Errors
     ///
-    /// Returns an error when the agent's container is not paused.
+    /// Returns an error when the agent's container is not paused, or a process of a dropped command survives. The agent then
+    /// runs, and the next resume tries again.
     pub fn resume(&self) -> Result<(), BottleError> {
-        Ok(self.engine.unpause(&self.handle.container)?)
+        self.engine.unpause(&self.handle.container)?;
+        Ok(self.dropped().end_all()?)
     }
 
     /// Reads the credentials again and gives them to the sidecars, for a bottle that was launched without them
@@ -168,7 +170,10 @@ impl Bottle {
                 let container = name.clone();
                 Err(EngineError::NotReady { container, state: format!("it {state} although it was stopped") }.into())
             }
-            None => Ok(()),
+            None => {
+                self.dropped().forget();
+                Ok(())
+            }
         }
     }
 

@@ -13,7 +13,8 @@ use crate::stream::{ChildStdin, ChildStdout};
 /// Shortest and longest pause between two looks at a command that runs.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// A running command in a bottle. Dropping it stops the command in the background, unless it has ended.
+/// A running command in a bottle. Dropping it stops the command in the background, unless it has ended. If the agent is paused,
+/// the command is stopped when the agent is resumed ([`bottle::Bottle::resume`]).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Child {

@@ -122,6 +122,10 @@ fn a_paused_agent_resumes_and_its_bottle_can_be_stopped_and_closed() {
     let mut line = String::new();
     BufReader::new(running.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "runs\n");
+    let mut abandoned =
+        bottle.spawn(Exec::new(["sh", "-c", "setsid sleep 4714 & echo runs; sleep 4714"]), None).unwrap();
+    line.clear();
+    BufReader::new(abandoned.stdout.take().unwrap()).read_line(&mut line).unwrap();
     bottle.pause().unwrap();
     assert_eq!(activity(&site, &bottle), Some(Activity::Paused));
     assert!(run(tool(&place).arg("list")).ok().contains(" paused "));
@@ -129,8 +133,12 @@ fn a_paused_agent_resumes_and_its_bottle_can_be_stopped_and_closed() {
     assert!(error.contains("paused"), "{error}");
     let error = bottle.start().unwrap_err().to_string();
     assert!(error.contains("accepted: `resume`"), "{error}");
+    drop(abandoned);
     std::thread::sleep(Duration::from_secs(2));
-    bottle.resume().unwrap();
+    // Another handle resumes it, as another process would.
+    site.resume(bottle.slug()).unwrap();
+    let left = docker(["top", &bottle.names().project(), "-eo", "pid,args"]).stdout;
+    assert!(!left.contains("sleep 4714"), "what was dropped in the pause runs on: {left}");
     let status = running.wait().unwrap();
     assert!(status.is_success(), "{status}");
     bottle.pause().unwrap();
