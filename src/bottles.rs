@@ -221,7 +221,7 @@ impl Bottles {
     }
 
     /// Leaves the credentials in memory out of every launch, until [`Bottle::give_credentials`]. The launch checks them all the
-    /// same.
+    /// same. The time of the bottle (`limits.time`, `limits.idle`) begins with [`Bottle::begin_limits`].
     #[must_use]
     pub const fn without_credentials(mut self) -> Self {
         self.hands_over = false;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bottle_plan::manifest::{Runtime, WorkspaceMode};
 use bottle_plan::plan::PromptMode;
+use bottle_plan::resolved::WAIT;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name, UserIds};
 
 use crate::document::{Bind, Condition, Dependency, Mount, PullPolicy, Service, Variable};
@@ -48,10 +49,7 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         pull_policy: (!bottle.images.ready.contains_key(&Name::Agent) || copies(plan)).then_some(PullPolicy::Never),
         container_name: bottle.names.container(Name::Agent),
         // Its end ends the container, whoever launched it.
-        command: vec![
-            "sleep".into(),
-            bottle.limits.time.map_or("infinity".into(), |time| time.duration().as_secs().to_string()),
-        ],
+        command: first_process(plan),
         runtime: match bottle.agent.runtime {
             Runtime::Runc => None,
             Runtime::Runsc => Some("runsc".into()),
@@ -82,6 +80,16 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         labels: agent_labels(plan),
         ..Service::default()
     }
+}
+
+fn first_process(plan: &ResolvedPlan) -> Vec<String> {
+    let time = plan.plan().limits.time.map(|time| time.duration().as_secs().to_string());
+    let words: &[&str] = match &time {
+        None => &["sleep", "infinity"],
+        Some(time) if plan.launch().waits => &["sh", "-c", WAIT, "sh", time],
+        Some(time) => &["sleep", time],
+    };
+    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 /// Labels that let another process use the agent's container when all other state of the bottle is lost.

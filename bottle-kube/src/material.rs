@@ -124,6 +124,7 @@ impl Material {
             supervise,
             upstream_ca,
             stored: None,
+            waits: false,
         };
         Ok((files, facts))
     }

@@ -140,8 +140,9 @@ pub struct Bottle {
     pub(crate) taken: Mutex<Option<Tree>>,
     /// Dropped before the owner, so that it reports nothing of the teardown.
     watch: Mutex<Option<Background>>,
-    /// Dropped before the owner as well. They watch limits, only in the process that launched the bottle.
-    limited: Mutex<Vec<Background>>,
+    /// Dropped before the owner as well. These two watch limits, only in the process that launched the bottle.
+    disk: Mutex<Option<Background>>,
+    limited: Mutex<Option<Background>>,
     renewing: Mutex<Option<Renewing>>,
     ownership: Ownership,
     /// Options of starting it again.
@@ -170,12 +171,10 @@ impl Bottle {
             journal.handle = Some(handle.clone());
         })?;
         let names = guard.journal().names();
-        let observer = guard.observer();
         let disk = handle.expected.as_ref().and_then(|expected| expected.watched_disk);
-        let disk = disk.map(|limit| disk::watch(&engine, &names, limit, Arc::clone(&observer)));
-        let limited = disk.into_iter().chain(limits::watch(&engine, &names, &handle.limits, observer)).collect();
+        let disk = disk.map(|limit| disk::watch(&engine, &names, limit, guard.observer()));
         let bottle = Self::of(engine, names, handle, Ownership::Owned(guard));
-        Ok(Self { limited: Mutex::new(limited), sealed: Mutex::new(Some(Instant::now())), ..bottle })
+        Ok(Self { disk: Mutex::new(disk), sealed: Mutex::new(Some(Instant::now())), ..bottle })
     }
 
     /// Returns a handle that watches nothing yet.
@@ -187,6 +186,7 @@ impl Bottle {
             limits: WorkLimits::default(),
             taken: Mutex::default(),
             watch: Mutex::default(),
+            disk: Mutex::default(),
             limited: Mutex::default(),
             renewing: Mutex::default(),
             ownership,
@@ -360,11 +360,11 @@ impl Bottle {
             Ownership::Owned(guard) => (guard.layout(), Some(Arc::clone(guard.file()))),
             Ownership::Attached { layout, .. } => (layout.clone(), None),
         };
+        let observer = Arc::new(RecordForwards::new(layout, own, self.observer()));
         Ok(Forward::open(&self.engine, self.names.container(Service::Seal), spec, observer)?)
     }
 
     /// Stops every process of the agent's user in the agent's container, except the one that keeps the container up.
-        let observer = Arc::new(RecordForwards::new(layout, own, self.observer()));
     /// Sends SIGTERM, and SIGKILL half a second later. Running execs of that user are stopped too, whichever process
     /// started them.
     ///
@@ -518,6 +518,28 @@ impl Bottle {
         drop(std::mem::take(&mut *self.renewing.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 
+    /// Reports each limit that is near or reached, and pauses the agent when it is idle, from now on. In a process that did not
+    /// launch the bottle, and a second time, it does nothing.
+    pub fn watch_limits(&self) {
+        let Ownership::Owned(guard) = &self.ownership else { return };
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        if limited.is_none() {
+            *limited = limits::watch(&self.engine, &self.names, &self.handle.limits, guard.observer());
+        }
+    }
+
+    /// Begins the limits on time of a bottle that waited, as in a pool: the agent's container ends that much later, and the limits
+    /// are [watched](Bottle::watch_limits).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when no command can be run in the agent's container.
+    pub fn begin_limits(&self) -> Result<(), BottleError> {
+        limits::end_wait(&self.engine, &self.handle)?;
+        self.watch_limits();
+        Ok(())
+    }
+
     fn replace_watch(&self, watch: Option<Background>) -> Option<Background> {
         std::mem::replace(&mut *self.watch.lock().unwrap_or_else(PoisonError::into_inner), watch)
     }
@@ -533,7 +555,9 @@ impl Bottle {
     pub fn close(&self) -> Result<TeardownReport, TeardownError> {
         drop(self.replace_watch(None));
         self.stop_renewing();
-        drop(std::mem::take(&mut *self.limited.lock().unwrap_or_else(PoisonError::into_inner)));
+        for watch in [&self.disk, &self.limited] {
+            drop(watch.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
         let report = match &self.ownership {
             Ownership::Owned(guard) => guard.close(),
             Ownership::Attached { root, options, .. } => undo_all(&self.engine, root, &self.names, options)
@@ -609,6 +633,11 @@ impl Bottle {
         }
     }
 
+    /// Returns the commands that were dropped while the agent was paused.
+    pub(crate) fn dropped(&self) -> DroppedExecs {
+        DroppedExecs::new(&self.engine, &self.handle.container, self.state_dir().join("dropped.jsonl"))
+    }
+
     /// Returns the options of its teardown.
     const fn options(&self) -> &TeardownOptions {
         match &self.ownership {
@@ -633,11 +662,6 @@ impl Bottle {
     ) -> Option<Foreign> {
         let root = StateRoot::at(self.state_dir().parent()?);
         let mut labels = labels.into_iter().peekable();
-    /// Returns the commands that were dropped while the agent was paused.
-    pub(crate) fn dropped(&self) -> DroppedExecs {
-        DroppedExecs::new(&self.engine, &self.handle.container, self.state_dir().join("dropped.jsonl"))
-    }
-
         labels.peek()?;
         Home::new(&self.engine, &root, self.names.prefix()).foreign(labels)
     }

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bottle_engine::{Engine, EngineError, Exec};
 use bottle_exec::{Event, Observer, chain};
 use bottle_plan::manifest::LimitsSpec;
+use bottle_plan::resolved::END_WAIT;
 use bottle_plan::value::{ByteSize, Span};
 use bottle_plan::{Names, Service, Slug};
 use serde::Deserialize;
 
 use crate::background::{Background, wait};
+use crate::handle::Handle;
 
 /// Prints the file in which egress keeps what the bottle has used. The builtins of the shell suffice.
 const SCRIPT: &str = "IFS= read -r line < /var/lib/sidecar/usage && printf %s \"$line\"";
@@ -21,9 +23,10 @@ const OFTEN: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(5);
 
 /// Starts a thread that reports when a limit is near or reached, and pauses an agent that is idle. `None`: the bottle has none of
-/// these limits.
+/// these limits. The time of the bottle begins now.
 ///
-/// The limits themselves hold without it, except that on idle time: the agent's container ends by itself, and egress counts.
+/// The limits themselves hold without it, except that on idle time: the agent's container ends by itself, and egress counts. A
+/// container that is paused ends by itself only when it is resumed, so the thread ends it.
 pub(crate) fn watch(
     engine: &Engine,
     names: &Names,
@@ -35,11 +38,27 @@ pub(crate) fn watch(
     }
     let (agent, egress) = (names.container(Service::Agent), names.container(Service::Egress));
     let slug = names.slug().clone();
-    let (limits, started, resumed) = (limits.clone(), Instant::now(), SystemTime::now());
+    let (limits, began) = (limits.clone(), SystemTime::now());
     Some(Background::start(engine, move |engine| {
         let engine = engine.clone();
-        Watched { engine, slug, agent, egress, limits, started, resumed, told: BTreeSet::new() }.follow(&*observer);
+        Watched { engine, slug, agent, egress, limits, began, resumed: began, told: BTreeSet::new() }
+            .follow(&*observer);
     }))
+}
+
+/// Begins the time of an agent's container that waits.
+pub(crate) fn end_wait(engine: &Engine, handle: &Handle) -> Result<(), EngineError> {
+    if handle.limits.time.is_none() {
+        return Ok(());
+    }
+    let exec =
+        Exec::new(["sh", "-c", END_WAIT]).with_user("0:0").with_workdir("/").with_timeout(Duration::from_secs(10));
+    let output = engine.exec(&handle.container, &exec)?;
+    if output.status.is_success() {
+        return Ok(());
+    }
+    let state = format!("its time (`limits.time`) cannot begin: {}", output.stderr.last_lines(1));
+    Err(EngineError::NotReady { container: handle.container.clone(), state })
 }
 
 /// Use of a bottle's limits, as egress keeps it.
@@ -57,7 +76,8 @@ struct Watched {
     agent: String,
     egress: String,
     limits: LimitsSpec,
-    started: Instant,
+    /// Time from which `limits.time` counts.
+    began: SystemTime,
     /// Time from which the agent counts as idle if it sends nothing: the launch, or the end of a pause.
     resumed: SystemTime,
     /// Events that were reported: the limit, and true if it was reached.
@@ -69,17 +89,16 @@ impl Watched {
         let often = self.limits.idle.map_or(SELDOM, |idle| (idle.duration() / 20).clamp(OFTEN, SELDOM));
         let mut was_broken = false;
         while wait(&self.engine, often) {
-            let result = self.look();
+            let mut events = Vec::new();
+            let result = self.look(&mut events);
+            for event in &events {
+                observer.event(event);
+            }
             if self.engine.control().cancel().is_cancelled() {
                 return;
             }
             match result {
-                Ok(events) => {
-                    for event in &events {
-                        observer.event(event);
-                    }
-                    was_broken = false;
-                }
+                Ok(()) => was_broken = false,
                 Err(_) if std::mem::replace(&mut was_broken, true) => {}
                 Err(problem) => {
                     let message = format!("failed to read what {} has let pass, trying again: {problem}", self.egress);
@@ -89,20 +108,10 @@ impl Watched {
         }
     }
 
-    /// Returns what is to be reported, and pauses the agent if it is idle.
-    fn look(&mut self) -> Result<Vec<Event>, String> {
-        let mut events = Vec::new();
+    /// Adds what is to be reported, and pauses the agent if it is idle.
+    fn look(&mut self, events: &mut Vec<Event>) -> Result<(), String> {
         if let Some(time) = self.limits.time {
-            let (used, allowed) = (self.started.elapsed().as_secs(), time.duration().as_secs());
-            events.extend(self.news("time", used, allowed, || {
-                if used < allowed {
-                    format!("the agent's container ends {time} after its start (`limits.time`)")
-                } else {
-                    format!(
-                        "the agent's container has ended after {time} (`limits.time`); its files can still be taken out"
-                    )
-                }
-            }));
+            events.extend(self.look_at_time(time).map_err(|error| chain(&error))?);
         }
         if self.limits.need_egress() {
             let usage = self.usage()?;
@@ -111,7 +120,7 @@ impl Watched {
                 [("requests", usage.requests, self.limits.requests), ("bytes", usage.bytes, bytes)]
             {
                 let Some(allowed) = allowed else { continue };
-                events.extend(self.news(limit, used, allowed, || {
+                events.extend(self.news(limit, used, allowed, |used| {
                     let then = if used < allowed { "" } else { "; egress refuses all others" };
                     format!("the agent has used {used} of {allowed} {limit} (`limits.{limit}`){then}")
                 }));
@@ -120,31 +129,73 @@ impl Watched {
                 events.extend(self.look_at_idle(idle, usage.active).map_err(|error| chain(&error))?);
             }
         }
-        Ok(events)
+        Ok(())
     }
 
-    fn look_at_idle(&mut self, idle: Span, active: f64) -> Result<Option<Event>, EngineError> {
+    /// Ends an agent that is paused when its time is over.
+    fn look_at_time(&mut self, time: Span) -> Result<Vec<Event>, EngineError> {
+        let allowed = time.duration().as_secs();
+        if !is_near(seconds_since(self.began), allowed) {
+            return Ok(Vec::new());
+        }
+        let Some(agent) = self.engine.container(&self.agent)? else { return Ok(Vec::new()) };
+        // The container of a bottle that was stopped and started again has its whole time again.
+        if let Some(again) = agent.started.filter(|started| *started > self.began) {
+            self.began = again;
+            self.told.retain(|(limit, _)| *limit != "time");
+        }
+        let mut used = seconds_since(self.began);
+        let how = match agent.status.as_str() {
+            // Its first process has slept for all of the time.
+            "exited" if agent.exit_code == 0 => {
+                used = used.max(allowed);
+                "has ended"
+            }
+            "paused" if used >= allowed => {
+                self.engine.end_now(&self.agent)?;
+                "was paused, and was ended"
+            }
+            // Somebody has ended it.
+            "exited" | "dead" => return Ok(Vec::new()),
+            _ => {
+                used = used.min(allowed.saturating_sub(1));
+                "ends"
+            }
+        };
+        Ok(self.news("time", used, allowed, |used| {
+            if used < allowed {
+                format!("the agent's container ends {time} after its start (`limits.time`)")
+            } else {
+                format!("the agent's container {how} after {time} (`limits.time`); its files can still be taken out")
+            }
+        }))
+    }
+
+    fn look_at_idle(&mut self, idle: Span, active: f64) -> Result<Vec<Event>, EngineError> {
         let active = Duration::try_from_secs_f64(active).unwrap_or_default();
         let since = (UNIX_EPOCH + active).max(self.resumed);
         let (mut used, allowed) = (since.elapsed().unwrap_or_default().as_secs(), idle.duration().as_secs());
         if !is_near(used, allowed) {
             self.told.retain(|(limit, _)| *limit != "idle");
-            return Ok(None);
+            return Ok(Vec::new());
         }
         // No agent is paused without the event that announces it, however late this look is.
         if !self.told.contains(&("idle", false)) {
             used = used.min(allowed.saturating_sub(1));
         }
         let (agent, slug) = (self.agent.clone(), self.slug.clone());
-        if used >= allowed && self.engine.container(&agent)?.is_some_and(|state| state.status == "running") {
+        if used >= allowed {
+            if self.engine.container(&agent)?.is_none_or(|state| state.status != "running") {
+                return Ok(Vec::new());
+            }
             if self.told.contains(&("idle", true)) {
                 // Somebody has let it go on.
                 self.resumed = SystemTime::now();
-                return Ok(None);
+                return Ok(Vec::new());
             }
             self.engine.pause(&agent)?;
         }
-        Ok(self.news("idle", used, allowed, || {
+        Ok(self.news("idle", used, allowed, |used| {
             if used < allowed {
                 format!("the agent has sent no request for {used}s; after {idle} it is paused (`limits.idle`)")
             } else {
@@ -156,11 +207,22 @@ impl Watched {
         }))
     }
 
-    /// Returns the event of a limit that is near or reached, once for each.
-    fn news(&mut self, limit: &'static str, used: u64, allowed: u64, state: impl Fn() -> String) -> Option<Event> {
+    /// Returns the events of a limit that is near or reached, once for each. One that is reached was near before, however late
+    /// this look is. `state` gets the amount that was used.
+    fn news(&mut self, limit: &'static str, used: u64, allowed: u64, state: impl Fn(u64) -> String) -> Vec<Event> {
         let is_reached = used >= allowed;
-        let is_new = is_near(used, allowed) && self.told.insert((limit, is_reached));
-        is_new.then(|| Event::Limit { limit: limit.to_owned(), is_reached, used, allowed, state: state() })
+        let near = if is_reached { near(allowed) } else { used };
+        [(near, false), (used, true)]
+            .into_iter()
+            .filter(
+                |(amount, is_end)| if *is_end { is_reached } else { is_near(*amount, allowed) && *amount < allowed },
+            )
+            .filter(|(_, is_end)| self.told.insert((limit, *is_end)))
+            .map(|(used, is_reached)| {
+                let (limit, state) = (limit.to_owned(), state(used));
+                Event::Limit { limit, is_reached, used, allowed, state }
+            })
+            .collect()
     }
 
     fn usage(&self) -> Result<Usage, String> {
@@ -173,9 +235,18 @@ impl Watched {
     }
 }
 
-/// Returns true from 90 % of a limit.
-const fn is_near(used: u64, allowed: u64) -> bool {
-    used >= allowed - allowed / 10
+/// Returns true from 90 % of a limit, and from the last one before it.
+fn is_near(used: u64, allowed: u64) -> bool {
+    used >= near(allowed)
+}
+
+/// Returns the amount at which a limit is near.
+fn near(allowed: u64) -> u64 {
+    (allowed - (allowed / 10).max(1)).max(1)
+}
+
+fn seconds_since(time: SystemTime) -> u64 {
+    time.elapsed().unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]
@@ -189,10 +260,10 @@ mod tests {
         let backend = Arc::new(backend);
         let engine = Engine::detect(backend.clone(), &EngineChoice::Auto, Control::default()).unwrap();
         backend.clear();
-        let (started, resumed) = (Instant::now(), SystemTime::now());
+        let (began, resumed) = (SystemTime::now(), SystemTime::now());
         let (agent, egress, told) = ("bottle-x".into(), "bottle-x-egress".into(), BTreeSet::new());
         let slug = "x".parse().unwrap();
-        (Watched { engine, slug, agent, egress, limits, started, resumed, told }, backend)
+        (Watched { engine, slug, agent, egress, limits, began, resumed, told }, backend)
     }
 
     fn used(requests: u64, bytes: u64, active: SystemTime) -> RecordingBackend {
@@ -206,7 +277,9 @@ mod tests {
             Event::Limit { limit, is_reached, .. } => (limit, is_reached),
             other => panic!("{other:?}"),
         };
-        watched.look().unwrap().into_iter().map(event).collect()
+        let mut events = Vec::new();
+        watched.look(&mut events).unwrap();
+        events.into_iter().map(event).collect()
     }
 
     #[test]
@@ -220,19 +293,74 @@ mod tests {
         let (mut bottle, _) = watched(used(9, 100, SystemTime::now()), limits.clone());
         assert_eq!(told(&mut bottle), [("requests".to_owned(), false)]);
         assert_eq!(told(&mut bottle), []);
-        bottle.started = Instant::now().checked_sub(Duration::from_secs(95)).unwrap();
+        bottle.began = ago(95);
         assert_eq!(told(&mut bottle), [("time".to_owned(), false)]);
-        bottle.started = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-        assert_eq!(told(&mut bottle), [("time".to_owned(), true)]);
-        let (mut bottle, _) = watched(used(12, 5000, SystemTime::now()), limits);
-        assert_eq!(told(&mut bottle), [("requests".to_owned(), true), ("bytes".to_owned(), true)]);
+        // It still runs, so nothing has happened yet.
+        bottle.began = ago(101);
         assert_eq!(told(&mut bottle), []);
+        // More than the last tenth was used between two looks.
+        let (mut bottle, _) = watched(used(12, 5000, SystemTime::now()), limits);
+        let (near, reached) = (|limit: &str| (limit.to_owned(), false), |limit: &str| (limit.to_owned(), true));
+        assert_eq!(told(&mut bottle), [near("requests"), reached("requests"), near("bytes"), reached("bytes")]);
+        assert_eq!(told(&mut bottle), []);
+    }
+
+    #[test]
+    fn each_limit_is_near_before_it_is_reached() {
+        assert_eq!([1, 2, 9, 10, 20, 1000].map(near), [1, 1, 8, 9, 18, 900]);
+        let (mut bottle, _) = watched(rehearsal(), LimitsSpec::default());
+        let mut amounts = |used, allowed| {
+            let events = bottle.news("bytes", used, allowed, |used| used.to_string());
+            let amount = |event| match event {
+                Event::Limit { is_reached, used, state, .. } if state == used.to_string() => (used, is_reached),
+                other => panic!("{other:?}"),
+            };
+            events.into_iter().map(amount).collect::<Vec<_>>()
+        };
+        assert_eq!(amounts(0, 2), []);
+        assert_eq!(amounts(2, 2), [(1, false), (2, true)]);
+    }
+
+    #[test]
+    fn the_event_of_the_time_says_what_happened_and_a_paused_agent_is_ended() {
+        let look = |status: &str, code: i64, started: SystemTime| {
+            let started = time::OffsetDateTime::from(started).format(&time::format_description::well_known::Rfc3339);
+            let state = format!(
+                r#"[{{"Name":"/x","State":{{"Status":"{status}","ExitCode":{code},"StartedAt":"{}"}},"Config":{{}}}}]"#,
+                started.unwrap()
+            );
+            let backend = rehearsal().with_answer(Matcher::prefix(["container", "inspect"]), Answer::stdout(state));
+            let limits = LimitsSpec { time: Some(Span::seconds(100)), ..LimitsSpec::default() };
+            let (mut bottle, backend) = watched(backend, limits);
+            bottle.began = ago(101);
+            let mut events = Vec::new();
+            bottle.look(&mut events).unwrap();
+            let killed = backend.lines().iter().filter(|line| line.contains("kill --signal KILL bottle-x")).count();
+            let states = events.into_iter().map(|event| match event {
+                Event::Limit { state, is_reached: true, .. } => state,
+                Event::Limit { .. } => "near".to_owned(),
+                other => panic!("{other:?}"),
+            });
+            (states.collect::<Vec<_>>(), killed)
+        };
+        let told = |how: &str| {
+            format!("the agent's container {how} after 100s (`limits.time`); its files can still be taken out")
+        };
+        assert_eq!(look("running", 0, ago(110)), (vec!["near".to_owned()], 0));
+        assert_eq!(look("exited", 0, ago(110)), (vec!["near".to_owned(), told("has ended")], 0));
+        assert_eq!(look("paused", 0, ago(110)), (vec!["near".to_owned(), told("was paused, and was ended")], 1));
+        // Somebody has stopped it, or started it again.
+        assert_eq!(look("exited", 143, ago(110)), (vec![], 0));
+        assert_eq!(look("paused", 0, ago(20)), (vec![], 0));
+    }
+
+    fn ago(seconds: u64) -> SystemTime {
+        SystemTime::now() - Duration::from_secs(seconds)
     }
 
     #[test]
     fn an_idle_agent_is_paused_and_may_be_let_go_on() {
         let limits = LimitsSpec { idle: Some(Span::seconds(100)), ..LimitsSpec::default() };
-        let ago = |seconds| SystemTime::now() - Duration::from_secs(seconds);
         let paused = |backend: &RecordingBackend| {
             backend.commands().iter().filter(|command| command.to_string().contains("pause bottle-x")).count()
         };
@@ -262,6 +390,6 @@ mod tests {
         let limits = LimitsSpec { requests: Some(1), ..LimitsSpec::default() };
         let refused = Answer::exit(1).with_stderr("no such file\n");
         let (mut bottle, _) = watched(rehearsal().with_answer(Matcher::words(["sh"]), refused), limits);
-        assert_eq!(bottle.look().unwrap_err(), "no such file");
+        assert_eq!(bottle.look(&mut Vec::new()).unwrap_err(), "no such file");
     }
 }

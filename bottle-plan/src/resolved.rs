@@ -49,7 +49,19 @@ pub struct LaunchFacts {
     /// keeps them in memory. `None`: the containers bind them.
     #[serde(default)]
     pub stored: Option<StateLayout>,
+    /// `true` if the bottle waits to be filled in, as in a pool. Its time begins with [`END_WAIT`].
+    #[serde(default)]
+    pub waits: bool,
 }
+
+/// The shell script of a waiting agent's container. Its argument is the time in seconds for which the container runs after the
+/// wait, or after a later start. The files belong to root.
+pub const WAIT: &str =
+    "[ -e /.bottle-taken ] || { sleep infinity & echo $! >/.bottle-waiting; wait; }; exec sleep \"$1\"";
+
+/// The shell script that ends the wait, for root in that container. In any other one, and a second time, it does nothing.
+pub const END_WAIT: &str =
+    "[ ! -e /.bottle-waiting ] || { : >/.bottle-taken && kill \"$(cat /.bottle-waiting)\" && rm /.bottle-waiting; }";
 
 /// The features of the engine that the Compose document depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -359,5 +371,39 @@ impl ResolvedPlan {
     /// Returns the facts of the launch.
     pub const fn launch(&self) -> &LaunchFacts {
         &self.launch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_wait_is_ended_once_and_a_later_start_does_not_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = format!("{}/", dir.path().display());
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script.replace("/.bottle", &(own.clone() + ".bottle")), "sh", "0"]);
+            command
+        };
+        // In a container that does not wait.
+        assert!(shell(END_WAIT).status().unwrap().success());
+        let mut first = shell(WAIT).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while !fs::read(dir.path().join(".bottle-waiting")).is_ok_and(|pid| pid.ends_with(b"\n")) {
+            assert!(Instant::now() < until);
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(first.try_wait().unwrap().is_none());
+        assert!(shell(END_WAIT).status().unwrap().success());
+        assert!(first.wait().unwrap().success());
+        assert!(shell(END_WAIT).status().unwrap().success());
+        assert!(shell(WAIT).status().unwrap().success());
     }
 }

@@ -13,7 +13,7 @@ use bottle::lifecycle::BottleError;
 use bottle::plan::manifest::{SecretsMode, WorkspaceMode};
 use bottle::plan::plan::{GitAuth, PromptSource};
 use bottle::plan::{Names, Slug};
-use bottle::{Bottle, BottlePlan, Bottles};
+use bottle::{Bottle, BottlePlan, Bottles, ServiceHealth};
 use tempfile::TempDir;
 
 use crate::take::{Filled, Take, fill};
@@ -24,10 +24,14 @@ const AT_ONCE: usize = 2;
 /// Shortest and longest pause after a launch that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Time between two looks at the services of the bottles that wait.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Bottles of one plan that are up, sealed and verified, and wait for workspace, prompt and credentials.
 ///
 /// A bottle that was taken belongs to the caller and never comes back. The pool launches another one in the background, at
-/// most two at the same time. Dropping the pool removes what it holds, after the launches that are under way.
+/// most two at the same time. It replaces a bottle of which a container ends or is paused while it waits, within some ten seconds. The time of
+/// a bottle (`limits.time` and `idle`) begins when it is taken. Dropping the pool removes what it holds, after the launches that are under way.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -58,6 +62,8 @@ struct State {
     ready: VecDeque<Bottle>,
     /// Number of launches that are under way.
     launching: usize,
+    /// Time of the next look at the bottles that wait. `None` before the first launch.
+    next_look: Option<Instant>,
     /// Error or panic of the last launch, until somebody is told.
     failure: Option<Failure>,
     /// Number of launches in a row that failed.
@@ -96,7 +102,8 @@ impl Pool {
         Ok(Self { shared, threads })
     }
 
-    /// Returns the number of bottles that can be taken at once.
+    /// Returns the number of bottles that can be taken at once. Their containers are looked at every ten
+    /// seconds.
     pub fn ready(&self) -> usize {
         self.shared.lock().ready.len()
     }
@@ -185,7 +192,16 @@ impl Shared {
         let mut state = self.lock();
         while !state.is_closed {
             if state.ready.len() + state.launching >= self.size {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let next = *state.next_look.get_or_insert_with(|| Instant::now() + LOOK);
+                let left = next.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    state.next_look = Some(Instant::now() + LOOK);
+                    drop(state);
+                    self.remove_those_down();
+                    state = self.lock();
+                } else {
+                    state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                }
                 continue;
             }
             state.launching += 1;
@@ -214,6 +230,25 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Removes the bottles that wait and of which a container does not run. One that is unhealthy may only be slow.
+    fn remove_those_down(&self) {
+        let waiting: Vec<Slug> = self.lock().ready.iter().map(|bottle| bottle.slug().clone()).collect();
+        // An engine that does not answer says nothing about a bottle.
+        let Ok(listed) = self.bottles.list() else { return };
+        let runs = |service: &ServiceHealth| service.status == "running" && !service.lost_network;
+        let is_down = |slug: &Slug| {
+            let services = listed.get(slug).map(|bottle| &bottle.services);
+            waiting.contains(slug) && services.is_none_or(|services| services.is_empty() || !services.iter().all(runs))
+        };
+        let mut state = self.lock();
+        let (down, up): (Vec<Bottle>, Vec<Bottle>) = state.ready.drain(..).partition(|bottle| is_down(bottle.slug()));
+        state.ready = up.into();
+        drop(state);
+        self.changed.notify_all();
+        // It is removed as it is dropped.
+        drop(down);
     }
 
     /// Launches a bottle without workspace, prompt and credentials.

@@ -58,7 +58,7 @@ pub(crate) enum Filled {
 }
 
 /// Verifies a bottle again, which may have waited for hours, and fills it in. Workspace and prompt are copied meanwhile; the
-/// sidecars get their credentials once every protection holds. If something fails, the bottle is removed.
+/// sidecars get their credentials once every protection holds, and its time begins last. If something fails, the bottle is removed.
 pub(crate) fn fill(bottles: &Bottles, bottle: Bottle, plan: &BottlePlan) -> Result<Filled, bottle::Error> {
     let (health, verified, filled) = thread::scope(|scope| {
         let health = scope.spawn(|| bottle.health());
@@ -84,6 +84,7 @@ pub(crate) fn fill(bottles: &Bottles, bottle: Bottle, plan: &BottlePlan) -> Resu
     filled?;
     bottle.give_credentials()?;
     bottle::supervise::write_launched_plan(plan, &bottles.state_root().bottle(bottle.slug()))?;
+    bottle.begin_limits()?;
     Ok(Filled::Done(Box::new(bottle.with_agent(agent_argv(plan))?)))
 }
 

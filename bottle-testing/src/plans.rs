@@ -60,6 +60,7 @@ pub fn facts(plan: &BottlePlan, root: &Path) -> LaunchFacts {
             .collect(),
     });
     LaunchFacts {
+        waits: false,
         version: "0.1.0".into(),
         owner: "4242@1700000000".into(),
         state: "0123456789abcdef".into(),

@@ -63,6 +63,9 @@ impl Bottles {
                 let bottle = Bottle::launched(self.engine.clone(), guard, handle);
                 let bottle = bottle.map_err(|error| LaunchError::new(Step::HandOut, error.into()))?;
                 bottle.renew(renewals, &self.observer);
+                if self.hands_over {
+                    bottle.watch_limits();
+                }
                 let options = self.start_options(bottle.slug());
                 Ok(bottle.with_start(options))
             }
@@ -128,6 +131,7 @@ impl Launch<'_> {
                 supervise: image_of(Service::Supervise)
                     .and_then(|image| bottle_sidecars::supervise_facts(&self.plan, &self.state, image)),
                 upstream_ca: self.plan.tls.upstream_ca.is_some().then(|| bottle_sidecars::upstream_ca(&self.state)),
+                waits: !self.bottles.hands_over,
                 stored: (!self.engine().info().capabilities().local_files).then(|| self.state.clone()),
             };
             Ok(self.plan.clone().resolve(launch)?)

@@ -510,15 +510,16 @@ pub struct LimitsSpec {
     /// for each 8 MiB of its memory, or 32 MiB if it scans request bodies: 128 or 32 by default. More connections wait.
     pub sidecar: ContainerLimits,
     /// The time from the start of the agent's container until it ends by itself, also without the process that launched it.
-    /// The files in it can then still be taken out.
+    /// The files in it can then still be taken out. A container that is paused is ended by that process, or ends when it is
+    /// resumed. The time of a bottle from a pool begins when it is taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Span>,
     /// The time without a request through egress, after which the process that launched the bottle pauses the agent. Without
-    /// that process there is no such limit.
+    /// that process there is no such limit. A bottle that waits in a pool has none either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Span>,
     /// The number of requests that egress lets pass. It refuses all others. Pushes and fetches through git-gate do not count. The
-    /// verification of the launch takes one.
+    /// verification of the launch takes one, and so does that of a bottle which is taken from a pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub requests: Option<u64>,

@@ -64,8 +64,8 @@ fn requests_and_bytes_beyond_their_budget_are_refused() {
     let (codes, body) = codes.ok().split_at(16);
     assert_eq!(codes, "200 200 403 403 ");
     assert!(body.contains("\"rule\": \"limit\"") && body.contains("the 12 requests that it may"), "{body}");
-    // The launcher looks every five seconds, and may have missed that the limit was near. Egress has not.
     until(Duration::from_secs(15), "the event", || told.lock().unwrap().contains(&event("requests", true)));
+    assert_eq!(*told.lock().unwrap(), [event("requests", false), event("requests", true)]);
     lab.close(&bottle);
     let log = std::fs::read_to_string(lab.state().join("compose.log")).unwrap();
     assert!(log.contains("\"event\":\"limit-near\"") && log.contains("\"event\":\"limit-reached\""), "{log}");
@@ -108,6 +108,8 @@ fn an_answer_larger_than_the_budget_is_cut() {
     assert!(received <= 4 << 20, "{received} bytes");
     assert_eq!(sh(&bottle, CODE).ok().trim(), "403");
     until(Duration::from_secs(15), "the event", || told.lock().unwrap().contains(&event("bytes", true)));
+    // One answer is larger than what is left, so both come at once.
+    assert_eq!(*told.lock().unwrap(), [event("bytes", false), event("bytes", true)]);
     lab.close(&bottle);
 }
 
@@ -129,6 +131,20 @@ fn an_idle_agent_is_paused_and_goes_on_when_it_is_let() {
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(status(&bottle), "running");
     sh(&bottle, CODE).ok();
+    lab.close(&bottle);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_paused_agent_is_ended_when_its_time_is_over() {
+    let lab = Lab::new("paused-time");
+    let (options, told) = observed(&lab);
+    let bottle = options.launch(lab.plan("limits: {time: 15s}", "")).unwrap();
+    bottle.pause().unwrap();
+    until(Duration::from_secs(40), "the event", || told.lock().unwrap().contains(&event("time", true)));
+    // When the event comes, it has happened.
+    assert_eq!(status(&bottle), "exited");
+    assert_eq!(*told.lock().unwrap(), [event("time", false), event("time", true)]);
     lab.close(&bottle);
 }
 
