@@ -329,9 +329,11 @@ mod tests {
                 r#"[{{"Name":"/x","State":{{"Status":"{status}","ExitCode":{code},"StartedAt":"{}"}},"Config":{{}}}}]"#,
                 started.unwrap()
             );
-            let backend = rehearsal().with_answer(Matcher::prefix(["container", "inspect"]), Answer::stdout(state));
             let limits = LimitsSpec { time: Some(Span::seconds(100)), ..LimitsSpec::default() };
-            let (mut bottle, backend) = watched(backend, limits);
+            let (mut bottle, _) = watched(rehearsal(), limits);
+            let inspected = Matcher::prefix(["container", "inspect"]);
+            let backend = Arc::new(RecordingBackend::new().with_answer(inspected, Answer::stdout(state)));
+            bottle.engine = bottle.engine.with_backend(backend.clone());
             bottle.began = ago(101);
             let mut events = Vec::new();
             bottle.look(&mut events).unwrap();
