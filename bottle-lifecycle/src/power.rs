@@ -164,17 +164,15 @@ impl Bottle {
         };
         let containers = running()?;
         let stopped = self.engine.stop(containers.iter().map(|(name, _)| name.as_str()), self.grace());
-        match running()?.first() {
-            Some((name, state)) => {
-                stopped?;
-                let container = name.clone();
-                Err(EngineError::NotReady { container, state: format!("it {state} although it was stopped") }.into())
-            }
-            None => {
-                self.dropped().forget();
-                Ok(())
-            }
+        if let Some((name, state)) = running()?.first() {
+            stopped?;
+            let container = name.clone();
+            return Err(
+                EngineError::NotReady { container, state: format!("it {state} although it was stopped") }.into()
+            );
         }
+        self.dropped().forget();
+        Ok(())
     }
 
     fn fresh(&self, restart: &Restart) -> Result<Fresh, BottleError> {
