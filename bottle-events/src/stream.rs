@@ -174,7 +174,7 @@ mod tests {
 
         let live: Arc<Mutex<Vec<BottleEvent>>> = Arc::default();
         let add = Arc::clone(&live);
-        // The teardown goes on after the log has ended.
+        // The log has ended, and the teardown has not.
         let (late, closed) = (path.clone(), AtomicBool::new(false));
         let is_closing = || {
             if !closed.swap(true, Ordering::AcqRel) {

@@ -281,7 +281,7 @@ def audit(event: str, upstream: str, outcome: Outcome, began: float, reason: str
         os.write(AUDIT_FD, encoded.encode() + b"\n")
 
 
-# Git daemon's words for a repository that is not there. Its access hook does not run then.
+# Git daemon's words for an unknown repository, for which it does not run the access hook.
 _UNKNOWN = re.compile(r"(?:\[[0-9]+\] )?'(/.*)' does not appear to be a git repository")
 
 
