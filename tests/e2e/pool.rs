@@ -154,9 +154,11 @@ fn a_bottle_that_was_weakened_while_it_waited_is_not_handed_out() {
     let state = root.path().join("state");
     let site = bottles(&state);
     let pool = pool(&site, &format!("{FULL}\nlimits: {{time: 90s, idle: 10s}}"), 1);
-    let first_process = |slug: &bottle::plan::Slug| {
+    let sleeps = |slug: &bottle::plan::Slug| {
         let names = bottle::plan::Names::new("bottle-pool".parse().unwrap(), slug.clone());
-        docker(["top", &names.container(Service::Agent), "-eo", "pid,args"]).stdout
+        let processes = docker(["top", &names.container(Service::Agent), "-eo", "pid,args"]).stdout;
+        let words = processes.lines().filter_map(|line| line.split_once("   sleep "));
+        words.map(|(_, time)| time.trim().to_owned()).collect::<Vec<_>>()
     };
     let seal = |slug: &bottle::plan::Slug| {
         bottle::plan::Names::new("bottle-pool".parse().unwrap(), slug.clone()).container(Service::Seal)
@@ -170,16 +172,14 @@ fn a_bottle_that_was_weakened_while_it_waited_is_not_handed_out() {
     // It is gone, and the next one is in order.
     let next = pool.take(&Take::default()).unwrap();
     assert!(!site.list().unwrap().contains_key(&weakened) && *next.slug() != weakened);
-    let running = first_process(next.slug());
-    assert!(running.contains("sleep 90") && !running.contains("sleep infinity"), "its time has begun: {running}");
+    assert_eq!(sleeps(next.slug()), ["90"], "its time has begun");
     next.close().unwrap();
 
     // One that ended or was paused while it waited cannot be taken, and another one is launched for it.
     wait_for(&pool, 1);
     let waiting = || site.list().unwrap().into_keys().next().unwrap();
     let paused = waiting();
-    let running = first_process(&paused);
-    assert!(running.contains("sleep infinity"), "its time has not begun: {running}");
+    assert_eq!(sleeps(&paused), ["infinity"], "its time has not begun");
     site.pause(&paused).unwrap();
     let until = Instant::now() + Duration::from_secs(60);
     while site.list().unwrap().contains_key(&paused) {

@@ -145,7 +145,8 @@ fn a_paused_agent_is_ended_when_its_time_is_over() {
     // When the event comes, it has happened.
     assert_eq!(status(&bottle), "exited");
     assert_eq!(*told.lock().unwrap(), [event("time", false), event("time", true)]);
-    lab.close(&bottle);
+    assert!(bottle.close().unwrap().is_clean());
+    lab.assert_nothing_left();
 }
 
 #[test]
