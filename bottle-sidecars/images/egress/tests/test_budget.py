@@ -57,7 +57,8 @@ class Counting(unittest.TestCase):
 
     def test_a_limit_below_ten_is_near_before_the_last_one(self) -> None:
         for limit, told in ((1, []), (2, [("limit-near", "requests", 1)]), (5, [("limit-near", "requests", 4)])):
-            self.told.truncate(0)
+            self.told.seek(0)
+            self.told.truncate()
             self.path.unlink(missing_ok=True)
             budget = Budget(self.path, lambda limit=limit: Limits(requests=limit))
             for _ in range(limit):
