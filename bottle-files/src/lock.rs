@@ -39,6 +39,18 @@ impl FileLock {
         Self::wait_for(path, FlockOperation::LockShared)
     }
 
+    /// Waits for the lock on a directory. No file is created for it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when it is no directory, or cannot be opened or locked.
+    pub fn of_directory(path: &Path) -> io::Result<Self> {
+        let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits().cast_signed();
+        let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive))?;
+        Ok(Self(directory))
+    }
+
     fn wait_for(path: &Path, operation: FlockOperation) -> io::Result<Self> {
         loop {
             let file = open(path)?;
@@ -180,6 +192,18 @@ mod tests {
             }
         });
         assert_eq!(seen.into_inner(), 200);
+    }
+
+    #[test]
+    fn a_directory_has_one_holder_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = FileLock::of_directory(dir.path()).unwrap();
+        let other = File::open(dir.path()).unwrap();
+        assert_eq!(flock(&other, FlockOperation::NonBlockingLockExclusive), Err(Errno::WOULDBLOCK));
+        drop(lock);
+        FileLock::of_directory(dir.path()).unwrap();
+        assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+        assert!(FileLock::of_directory(&dir.path().join("file")).is_err());
     }
 
     #[test]

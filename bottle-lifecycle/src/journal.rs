@@ -291,6 +291,7 @@ impl JournalFile {
 
     fn change_with(&self, durability: Durability, change: impl FnOnce(&mut Journal)) -> Result<(), JournalError> {
         let mut journal = self.lock();
+        let _alone = self.alone()?;
         // Other processes open ports as well.
         if let Ok((_, there)) = read(&self.state_dir) {
             journal.forwards = there.forwards;
@@ -300,10 +301,20 @@ impl JournalFile {
         if *journal == before { Ok(()) } else { self.write(&journal, durability) }
     }
 
-    /// Changes the list of open ports, which every process with a handle may do. It is not synced: the ports close with the
-    /// machine.
+    /// Changes the list of open ports, which every process with a handle may do. The rest of the file stays as its owner has
+    /// written it. The change is not synced: the ports close with the machine.
     pub(crate) fn change_forwards(&self, change: impl FnOnce(&mut Vec<OpenForward>)) -> Result<(), JournalError> {
-        self.change_with(Durability::File, |journal| change(&mut journal.forwards))
+        let mut journal = self.lock();
+        let _alone = self.alone()?;
+        let (_, mut there) = read(&self.state_dir)?;
+        change(&mut there.forwards);
+        journal.forwards.clone_from(&there.forwards);
+        self.write(&there, Durability::File)
+    }
+
+    /// Excludes the changes of other processes.
+    fn alone(&self) -> Result<FileLock, JournalError> {
+        FileLock::of_directory(&self.state_dir).map_err(io_error("lock", &self.state_dir))
     }
 
     fn lock(&self) -> MutexGuard<'_, Journal> {
@@ -423,6 +434,30 @@ mod tests {
         assert_eq!(read, file.journal());
         assert_eq!(read.undo.len(), 1);
         assert_eq!(fs::read_dir(layout.dir()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn processes_that_open_ports_lose_no_undo_of_the_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = layout(root.path());
+        let file = JournalFile::create(&layout, journal()).unwrap();
+        let open = |port| OpenForward { port, address: format!("127.0.0.1:{port}"), owner: journal().owner };
+        // Each opens the journal before the owner changes it.
+        let attached: Vec<_> = (0..4).map(|_| JournalFile::open(&layout).unwrap()).collect();
+        std::thread::scope(|scope| {
+            for (number, other) in (0_u16..).zip(&attached) {
+                scope.spawn(move || {
+                    for port in 0..20 {
+                        other.change_forwards(|ports| ports.push(open(number * 100 + port))).unwrap();
+                    }
+                });
+            }
+            for number in 0..20 {
+                file.record(Undo::RemoveNetwork { name: format!("n{number}") }).unwrap();
+            }
+        });
+        let there = JournalFile::open(&layout).unwrap().journal();
+        assert_eq!((there.undo.len(), there.forwards.len()), (20, 80));
     }
 
     #[test]
