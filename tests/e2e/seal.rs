@@ -135,6 +135,9 @@ fn knock(bottle: &Bottle, host: &HostService) -> String {
     knock_at(bottle, &bottle.names().container(Service::Pipelock), host)
 }
 
+/// Message of a seal that closes its namespace.
+const CLOSED: &str = "somebody changed the rules; the namespace is closed";
+
 #[test]
 #[ignore = "needs a container engine"]
 fn an_image_s_own_entry_point_never_runs_unsealed() {
@@ -431,7 +434,6 @@ fn an_agent_that_lost_its_network_is_reported_and_runs_no_command() {
     }
     figure(format_args!("a deleted table is listed after {} ms", began.elapsed().as_millis()));
     assert_lost("`seal` exited with status 1; launch the bottle again");
-    const CLOSED: &str = "somebody changed the rules; the namespace is closed";
     assert!(docker(["logs", &seal]).stderr.contains(CLOSED));
     // So does an outlet, for a table beside its own that sends accepted packets elsewhere.
     let outlet = bottle.names().container(Service::Outlet);
