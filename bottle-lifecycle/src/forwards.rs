@@ -1,6 +1,5 @@
 //! The open ports of a bottle, in its journal.
 
-use std::fmt;
 use std::sync::Arc;
 
 use bottle_exec::{Event, Observer, chain};
@@ -60,12 +59,6 @@ impl Observer for RecordForwards {
             let message = format!("failed to record an open port in the journal: {}", chain(&error));
             self.other.event(&Event::Warning { message });
         }
-    }
-}
-
-impl fmt::Debug for RecordForwards {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordForwards").field("layout", &self.layout).finish_non_exhaustive()
     }
 }
 
