@@ -17,10 +17,11 @@ fn token() -> String {
     format!("ghp{}", "_Zk8Qw3Rt9Yp2Lm5Xc7Vb4Nd6Hf1Jg0Ks8Tv2")
 }
 
-/// Requests that hold the token, as arguments of curl. `URL` stands for scheme and host.
+/// Requests that hold the token, as arguments of curl. `URL` stands for scheme and host. No parameter has the name of a
+/// credential, which would be removed on the route.
 const REQUESTS: [(&str, &str); 7] = [
-    ("url", "'URL/echo?case=url&key=TOKEN'"),
-    ("escaped", "'URL/echo?case=escaped&key=%67%68%70%5FREST'"),
+    ("url", "'URL/echo?case=url&text=TOKEN'"),
+    ("escaped", "'URL/echo?case=escaped&text=%67%68%70%5FREST'"),
     ("header", "-H 'X-Request-Id: TOKEN' 'URL/echo?case=header'"),
     ("body", "-H 'Content-Type: application/json' --data '{\"text\": \"see TOKEN there\"}' 'URL/echo?case=body'"),
     ("base64", "--data \"$(printf 'key: TOKEN' | base64 -w0)\" 'URL/echo?case=base64'"),
