@@ -258,19 +258,6 @@ impl Engine {
         self.run(&command.with_label(format!("send {signal} to {container}"))).map(drop)
     }
 
-    /// Ends a container at once, also one that is paused.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error when the container does not exist or has ended.
-    pub fn end_now(&self, container: &str) -> Result<(), EngineError> {
-        // Docker kills a paused container and thaws it then. Podman refuses that.
-        self.kill(container, "KILL").or_else(|_| {
-            self.unpause(container)?;
-            self.kill(container, "KILL")
-        })
-    }
-
     /// Returns the size in bytes of the files that a container has written to its own layer. `None` if it does not exist, or
     /// the engine does not tell. The engine adds up the sizes of the files, so it takes longer the more there are.
     ///

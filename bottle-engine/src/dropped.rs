@@ -29,7 +29,8 @@ pub(crate) struct DroppedExec {
 }
 
 impl DroppedExecs {
-    /// Returns those of a container. The file is created when there is one, and only the engine's user may write its directory.
+    /// Returns the commands of a container, which are kept in the file at `path`. It is created with the first one. Its
+    /// directory has to be one that only this user can write.
     pub fn new(engine: &Engine, container: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         // A command is also dropped by a program that was told to end.
         let engine = engine.clone().with_control(engine.control().for_cleanup());

@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bottle_sidecars::audit::AuditLine;
-
 use bottle_exec::Event;
+use bottle_sidecars::audit::AuditLine;
 
 use crate::event::BottleEvent;
 use crate::event_log::EventRecord;

@@ -356,11 +356,11 @@ impl Bottle {
     /// [`BottleError::Unsealed`] as for [`exec`](Bottle::exec).
     pub fn forward(&self, spec: impl Into<ForwardSpec>) -> Result<Forward, BottleError> {
         self.check_seal()?;
-        let (layout, own) = match &self.ownership {
-            Ownership::Owned(guard) => (guard.layout(), Some(Arc::clone(guard.file()))),
-            Ownership::Attached { layout, .. } => (layout.clone(), None),
+        let journal = match &self.ownership {
+            Ownership::Owned(guard) => Some(Arc::clone(guard.file())),
+            Ownership::Attached { layout, .. } => JournalFile::open(layout).ok().map(Arc::new),
         };
-        let observer = Arc::new(RecordForwards::new(layout, own, self.observer()));
+        let observer = Arc::new(RecordForwards { journal, other: self.observer() });
         Ok(Forward::open(&self.engine, self.names.container(Service::Seal), spec, observer)?)
     }
 

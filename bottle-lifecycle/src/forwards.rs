@@ -3,41 +3,20 @@
 use std::sync::Arc;
 
 use bottle_exec::{Event, Observer, chain};
-use bottle_plan::StateLayout;
 
-use crate::journal::{JournalError, JournalFile, OpenForward, Status};
+use crate::journal::{JournalError, JournalFile, OpenForward};
 use crate::owner::Owner;
 
 /// An observer of forwards that records those of this process in the journal, and passes each event on.
 pub(crate) struct RecordForwards {
-    layout: StateLayout,
-    /// Journal of the bottle that this process owns.
-    own: Option<Arc<JournalFile>>,
-    /// Creation time of the bottle. A later one of that name has another.
-    created: String,
-    other: Arc<dyn Observer>,
+    /// `None` if the journal is lost.
+    pub(crate) journal: Option<Arc<JournalFile>>,
+    pub(crate) other: Arc<dyn Observer>,
 }
 
 impl RecordForwards {
-    /// Returns the observer. A bottle whose journal is lost has no record.
-    pub(crate) fn new(layout: StateLayout, own: Option<Arc<JournalFile>>, other: Arc<dyn Observer>) -> Self {
-        let created = match &own {
-            Some(file) => file.journal().created,
-            None => JournalFile::open(&layout).map(|file| file.journal().created).unwrap_or_default(),
-        };
-        Self { layout, own, created, other }
-    }
-
     fn change(&self, change: impl FnOnce(&mut Vec<OpenForward>)) -> Result<(), JournalError> {
-        let there = match JournalFile::open(&self.layout) {
-            Err(error) if error.is_not_found() => return Ok(()),
-            other => other?,
-        };
-        let journal = there.journal();
-        if journal.created != self.created || !matches!(journal.status, Status::Ready | Status::Kept) {
-            return Ok(());
-        }
-        self.own.as_deref().unwrap_or(&there).change_forwards(change)
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.change_forwards(change))
     }
 }
 
@@ -69,7 +48,7 @@ mod tests {
     use bottle_plan::{Names, Prefix, StateRoot};
 
     use super::*;
-    use crate::journal::Journal;
+    use crate::journal::{Journal, Status};
 
     #[test]
     fn open_ports_of_every_process_are_in_the_journal_until_they_close() {
@@ -82,8 +61,9 @@ mod tests {
         let seen: Arc<Mutex<Vec<Event>>> = Arc::default();
         let tell = Arc::clone(&seen);
         let observer: Arc<dyn Observer> = Arc::new(move |event: &Event| tell.lock().unwrap().push(event.clone()));
-        let launcher = RecordForwards::new(layout.clone(), Some(Arc::clone(&own)), Arc::clone(&observer));
-        let attached = RecordForwards::new(layout.clone(), None, observer);
+        let record = |journal| RecordForwards { journal: Some(journal), other: Arc::clone(&observer) };
+        let launcher = record(Arc::clone(&own));
+        let attached = record(Arc::new(JournalFile::open(&layout).unwrap()));
         let opened = |port| Event::ForwardOpened { port, address: format!("127.0.0.1:4{port}") };
         let closed = |port| Event::ForwardClosed { port, address: format!("127.0.0.1:4{port}"), connections: 0 };
         let open = || {

@@ -81,6 +81,13 @@ pub enum Status {
     Closed,
 }
 
+impl Status {
+    /// Returns true while the bottle is handed out.
+    pub(crate) const fn is_up(self) -> bool {
+        matches!(self, Self::Ready | Self::Kept)
+    }
+}
+
 impl Journal {
     /// Returns the journal of a bottle that is about to be launched, without undos.
     pub fn new(names: &Names, agent: AgentName, owner: Owner, engine: impl Into<String>) -> Self {
@@ -291,9 +298,12 @@ impl JournalFile {
 
     fn change_with(&self, durability: Durability, change: impl FnOnce(&mut Journal)) -> Result<(), JournalError> {
         let mut journal = self.lock();
-        let _alone = self.alone()?;
-        // Other processes open ports as well.
-        if let Ok((_, there)) = read(&self.state_dir) {
+        // While the bottle is up, other processes open ports as well. A directory that cannot be locked cannot be written either,
+        // and the write says so.
+        let alone = journal.status.is_up().then(|| FileLock::of_directory(&self.state_dir));
+        if alone.is_some()
+            && let Ok((_, there)) = read(&self.state_dir)
+        {
             journal.forwards = there.forwards;
         }
         let before = journal.clone();
@@ -301,20 +311,22 @@ impl JournalFile {
         if *journal == before { Ok(()) } else { self.write(&journal, durability) }
     }
 
-    /// Changes the list of open ports, which every process with a handle may do. The rest of the file stays as its owner has
-    /// written it. The change is not synced: the ports close with the machine.
+    /// Changes the list of open ports while the bottle is up, which every process with a handle may do. The rest of the file
+    /// stays as its owner has written it. The change is not synced: the ports close with the machine.
     pub(crate) fn change_forwards(&self, change: impl FnOnce(&mut Vec<OpenForward>)) -> Result<(), JournalError> {
         let mut journal = self.lock();
-        let _alone = self.alone()?;
-        let (_, mut there) = read(&self.state_dir)?;
+        let alone = FileLock::of_directory(&self.state_dir).map_err(io_error("lock", &self.state_dir));
+        let (_alone, mut there) = match alone.and_then(|alone| Ok((alone, read(&self.state_dir)?.1))) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => other?,
+        };
+        // A later bottle of that name has another creation time.
+        if there.created != journal.created || !there.status.is_up() {
+            return Ok(());
+        }
         change(&mut there.forwards);
         journal.forwards.clone_from(&there.forwards);
         self.write(&there, Durability::File)
-    }
-
-    /// Excludes the changes of other processes.
-    fn alone(&self) -> Result<FileLock, JournalError> {
-        FileLock::of_directory(&self.state_dir).map_err(io_error("lock", &self.state_dir))
     }
 
     fn lock(&self) -> MutexGuard<'_, Journal> {
@@ -441,6 +453,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());
         let file = JournalFile::create(&layout, journal()).unwrap();
+        file.set_status(Status::Ready).unwrap();
         let open = |port| OpenForward { port, address: format!("127.0.0.1:{port}"), owner: journal().owner };
         // Each opens the journal before the owner changes it.
         let attached: Vec<_> = (0..4).map(|_| JournalFile::open(&layout).unwrap()).collect();

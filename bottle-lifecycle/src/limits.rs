@@ -152,7 +152,8 @@ impl Watched {
                 "has ended"
             }
             "paused" if used >= allowed => {
-                self.engine.end_now(&self.agent)?;
+                // Docker thaws it then.
+                self.engine.kill(&self.agent, "KILL")?;
                 "was paused, and was ended"
             }
             // Somebody has ended it.
@@ -211,18 +212,17 @@ impl Watched {
     /// this look is. `state` gets the amount that was used.
     fn news(&mut self, limit: &'static str, used: u64, allowed: u64, state: impl Fn(u64) -> String) -> Vec<Event> {
         let is_reached = used >= allowed;
-        let near = if is_reached { near(allowed) } else { used };
-        [(near, false), (used, true)]
-            .into_iter()
-            .filter(
-                |(amount, is_end)| if *is_end { is_reached } else { is_near(*amount, allowed) && *amount < allowed },
-            )
-            .filter(|(_, is_end)| self.told.insert((limit, *is_end)))
-            .map(|(used, is_reached)| {
+        let before = if is_reached { near(allowed) } else { used };
+        let near = (is_near(before, allowed) && before < allowed).then_some((before, false));
+        let reached = is_reached.then_some((used, true));
+        let mut events = Vec::new();
+        for (used, is_reached) in near.into_iter().chain(reached) {
+            if self.told.insert((limit, is_reached)) {
                 let (limit, state) = (limit.to_owned(), state(used));
-                Event::Limit { limit, is_reached, used, allowed, state }
-            })
-            .collect()
+                events.push(Event::Limit { limit, is_reached, used, allowed, state });
+            }
+        }
+        events
     }
 
     fn usage(&self) -> Result<Usage, String> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bottle_engine::Engine;
 use bottle_exec::{Event, Observer, Outcome, chain};
-use bottle_plan::{Names, StateLayout, StateRoot};
+use bottle_plan::Names;
 use serde::Serialize;
 
 use crate::journal::{BottleLock, Journal, JournalError, JournalFile, Status};
@@ -162,7 +162,7 @@ pub fn tear_down(engine: &Engine, file: &JournalFile, options: &TeardownOptions)
         note(&mut report, file.set_status(Status::Closing));
     }
     let engine = engine.clone().with_control(engine.control().for_cleanup());
-    let was_up = matches!(journal.status, Status::Ready | Status::Kept);
+    let was_up = journal.status.is_up();
     let undoer = options.undoer(&engine, Some(file.state_dir()), &names, file.origin(&engine));
     let undoer = Undoer { was_up, ..undoer };
     let mut undos = journal.undo.into_iter().rev().peekable();
@@ -259,12 +259,6 @@ impl TeardownGuard {
 
     pub(crate) fn observer(&self) -> Arc<dyn Observer> {
         Arc::clone(&self.options.observer)
-    }
-
-    /// Returns the layout of the bottle's state directory.
-    pub(crate) fn layout(&self) -> StateLayout {
-        let directory = self.file.state_dir();
-        StateRoot::at(directory.parent().unwrap_or(directory)).bottle(&self.file.journal().slug)
     }
 
     /// Returns the journal file.

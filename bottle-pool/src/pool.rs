@@ -30,8 +30,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Bottles of one plan that are up, sealed and verified, and wait for workspace, prompt and credentials.
 ///
 /// A bottle that was taken belongs to the caller and never comes back. The pool launches another one in the background, at
-/// most two at the same time. It replaces a bottle of which a container ends or is paused while it waits, within some ten seconds. The time of
-/// a bottle (`limits.time` and `idle`) begins when it is taken. Dropping the pool removes what it holds, after the launches that are under way.
+/// most two at the same time. If a container of a bottle that waits ends or is paused, the pool replaces the bottle within some
+/// ten seconds. The time of a bottle (`limits.time` and `idle`) begins when it is taken. Dropping the pool removes what it holds,
+/// after the launches that are under way.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -102,8 +103,7 @@ impl Pool {
         Ok(Self { shared, threads })
     }
 
-    /// Returns the number of bottles that can be taken at once. Their containers are looked at every ten
-    /// seconds.
+    /// Returns the number of bottles that can be taken at once. Their containers are looked at every ten seconds.
     pub fn ready(&self) -> usize {
         self.shared.lock().ready.len()
     }

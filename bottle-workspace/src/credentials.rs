@@ -265,22 +265,24 @@ pub(super) fn has_private_key(start: &[u8]) -> bool {
     }
     has_key_as_it_is(start)
         || is_der(start)
-        || memmem::find_iter(start, ENCODED_PEM).any(|at| {
-            let text = &start[at..start.len().min(at + ENCODED_PEM_LENGTH)];
-            let text = memmem::find_iter(text, "\\n").fold(text.to_vec(), |mut text, gap| {
-                text[gap..gap + 2].fill(b' ');
-                text
-            });
-            let is_base64 = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
-            let text: Vec<u8> = text.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
-            let encoded: Vec<u8> = text.iter().take_while(is_base64).copied().collect();
-            let whole = &encoded[..encoded.len() - encoded.len() % 4];
-            base64::engine::general_purpose::STANDARD.decode(whole).is_ok_and(|decoded| has_key_as_it_is(&decoded))
-        })
+        || memmem::find_iter(start, ENCODED_PEM).any(|at| is_encoded_pem(&start[at..]))
 }
 
 /// Characters of base64 that are decoded to see whether a PEM of a private key begins there.
 const ENCODED_PEM_LENGTH: usize = 400;
+
+/// Returns true if a text begins with a private key's PEM in base64, whose lines may end with a written `\n`.
+fn is_encoded_pem(text: &[u8]) -> bool {
+    let mut text = text[..text.len().min(ENCODED_PEM_LENGTH)].to_vec();
+    let gaps: Vec<usize> = memmem::find_iter(&text, "\\n").collect();
+    for gap in gaps {
+        text[gap..gap + 2].fill(b' ');
+    }
+    text.retain(|byte| !byte.is_ascii_whitespace());
+    let length = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte)).count();
+    let whole = &text[..length - length % 4];
+    base64::engine::general_purpose::STANDARD.decode(whole).is_ok_and(|decoded| has_key_as_it_is(&decoded))
+}
 
 /// Returns true if a file is a private key in DER: PKCS #8, also encrypted, PKCS #1 or SEC 1.
 fn is_der(file: &[u8]) -> bool {

@@ -265,7 +265,7 @@ fn a_state_directory_that_cannot_be_written_stops_no_step() {
     let failed: Vec<&Undo> = report.failures().map(|step| &step.undo).collect();
     assert_eq!(report.steps.len(), 6, "{report}");
     assert!(matches!(failed[..], [Undo::DumpLogs { .. }]), "only the log has no place: {report}");
-    assert!(!report.is_clean() && report.journal_errors[0].starts_with("lock `"), "{report}");
+    assert!(!report.is_clean() && report.journal_errors[0].starts_with("write `"), "{report}");
     assert!(backend.lines().contains(&"docker image rm claude-bottle-workspace:demo".to_owned()));
     let made = file.record(Undo::RemoveNetwork { name: "claude-bottle-net-demo".into() });
     assert!(made.is_err(), "what cannot be recorded must not be made");

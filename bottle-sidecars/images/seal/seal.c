@@ -183,7 +183,7 @@ static int is_of_resolver(const char *word) {
            || strspn(word, "0123456789") == strlen(word);
 }
 
-/* Returns 1 for a line of a table that is not the own one, if it lets nothing else happen. The launcher keeps the same list. */
+/* Returns 1 for a line of a table that is not the own one, if it lets nothing else happen. */
 static int is_harmless(char *line) {
     char *rest = line + strspn(line, " \t"), *word = strsep(&rest, " ");
     if (*word == '\0' || *word == '#' || strcmp(word, "}") == 0 || strcmp(word, "chain") == 0) return 1;
