@@ -46,7 +46,7 @@ pub use exec::Exec;
 pub use image::{Build, BuildContext};
 pub use info::{Capabilities, Capability, Endpoint, EngineInfo, Flavour, Version};
 pub use live::LiveExec;
-pub use object::{Filter, ImageInfo, NetworkInfo, NewNetwork, Object, ObjectKind};
+pub use object::{Filter, ImageInfo, ListedContainer, NetworkInfo, NewNetwork, Object, ObjectKind};
 pub use progress::BuildProgress;
 pub use start::Start;
 pub use state::{ContainerState, CopyMethod};

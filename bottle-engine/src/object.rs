@@ -121,6 +121,39 @@ pub struct ImageInfo {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A container of any origin, as the engine's list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListedContainer {
+    /// Id of the container.
+    pub id: String,
+    /// Name of the container.
+    pub name: String,
+    /// False for a container that was only created, or has ended.
+    pub is_up: bool,
+    /// True if it is attached to a network. False also for one in the network namespace of another container.
+    pub has_network: bool,
+    /// Compose project that it belongs to. Empty if to none.
+    pub project: String,
+}
+
+impl ListedContainer {
+    const FORMAT: &str = "{{.ID}}|{{.Names}}|{{.State}}|{{.Networks}}|{{.Label \"com.docker.compose.project\"}}";
+
+    /// Reads a line of the list in that format.
+    fn read(line: &str) -> Option<Self> {
+        let mut parts = line.trim_end().splitn(5, '|');
+        let [id, name, state, networks, project] = std::array::from_fn(|_| parts.next());
+        Some(Self {
+            id: id?.to_owned(),
+            name: name?.to_owned(),
+            is_up: !["created", "exited", "dead"].contains(&state?.to_ascii_lowercase().as_str()),
+            has_network: !networks?.is_empty(),
+            project: project?.to_owned(),
+        })
+    }
+}
+
 impl ImageInfo {
     fn read(object: Object, value: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -153,6 +186,16 @@ impl Engine {
     pub fn containers(&self, filter: &Filter) -> Result<Vec<(String, ContainerState)>, EngineError> {
         let found = self.find(ObjectKind::Container, filter)?;
         Ok(found.into_iter().map(|(object, value)| (object.name, ContainerState::read(&value))).collect())
+    }
+
+    /// Lists every container of the engine, running or not.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine cannot be queried.
+    pub fn list_containers(&self) -> Result<Vec<ListedContainer>, EngineError> {
+        let command = self.query(["container", "ls", "--all", "--no-trunc", "--format", ListedContainer::FORMAT]);
+        Ok(self.run(&command)?.stdout.text().lines().filter_map(ListedContainer::read).collect())
     }
 
     /// Returns the states of these containers, by name. Names without a container are skipped.

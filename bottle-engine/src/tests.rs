@@ -493,3 +493,13 @@ fn a_pushed_image_has_the_digest_of_the_registry_and_leaves_no_tag() {
     let error = silent.push("x:1", "registry.test/x:1").unwrap_err();
     assert!(error.to_string().contains("it has no digest"), "{error}");
 }
+
+#[test]
+fn every_container_is_listed_whoever_created_it() {
+    let list = "0123abcd|mine|running|net-a,net-b|demo\n4567cdef|joined|Up||\n89ab0123|old|exited|bridge|other\n|odd\n";
+    let engine = answering([("container ls --all", Answer::stdout(list))]);
+    let listed = engine.list_containers().unwrap();
+    let shown: Vec<_> = listed.iter().map(|it| (&*it.name, it.is_up, it.has_network, &*it.project)).collect();
+    assert_eq!(shown, [("mine", true, true, "demo"), ("joined", true, false, ""), ("old", false, true, "other")]);
+    assert_eq!(listed[1].id, "4567cdef");
+}

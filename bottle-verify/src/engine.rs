@@ -11,7 +11,7 @@ use crate::secrets::holds_secret;
 
 /// Compares the descriptions with what the document promises.
 pub(crate) fn probes(facts: &Facts, expected: &Expected, secrets: &[&str]) -> Vec<Probe> {
-    let mut probes = vec![network_namespace(facts, expected)];
+    let mut probes = vec![network_namespace(facts, expected), further_containers(facts, expected)];
     probes.extend(compare::probes(&expected.planned, facts, secrets));
     probes.push(configuration(facts, expected, secrets));
     probes.push(credentials(facts, expected));
@@ -30,6 +30,30 @@ fn network_namespace(facts: &Facts, expected: &Expected) -> Probe {
         }
     }
     Probe::of("network namespace", &problems, "the agent is in the seal's, and the proxy in the outlet's")
+}
+
+/// Looks for containers beside those of the document that are in a namespace of the bottle, or in its project.
+fn further_containers(facts: &Facts, expected: &Expected) -> Probe {
+    const SHARED: [(&str, &str); 3] = [("NetworkMode", "network"), ("PidMode", "process"), ("IpcMode", "IPC")];
+    let mut problems = Vec::new();
+    for other in &facts.others {
+        let told = name(other);
+        for (key, namespace) in SHARED {
+            let Some(joined) = text(&other["HostConfig"][key]).strip_prefix("container:") else { continue };
+            let is_joined = |container: &&Value| {
+                let id = text(&container["Id"]);
+                [name(container), id].contains(&joined) || (joined.len() >= 12 && id.starts_with(joined))
+            };
+            if let Some(owner) = facts.containers.values().find(is_joined) {
+                problems.push(format!("`{told}` is in the {namespace} namespace of `{}`", name(owner)));
+            }
+        }
+        let project = text(&other["Config"]["Labels"]["com.docker.compose.project"]);
+        if !project.is_empty() && project == expected.project {
+            problems.push(format!("`{told}` is in the project and not in its document"));
+        }
+    }
+    Probe::of("further containers", &problems, "none is in a namespace or the project of the bottle")
 }
 
 /// Returns what keeps a container from being in the network namespace of its owner.
@@ -196,6 +220,7 @@ mod tests {
         let secrets = &["hunter2\"hunter2"][..];
         let probes = [
             network_namespace(&facts, &expected),
+            further_containers(&facts, &expected),
             configuration(&facts, &expected, secrets),
             credentials(&facts, &expected),
             store(&facts, &expected),
@@ -256,6 +281,27 @@ mod tests {
             assert_eq!(failed[0].protection, protection, "{object}{path}");
             assert!(!failed[0].detail.contains("hunter2"), "{}", failed[0]);
         }
+    }
+
+    #[test]
+    fn a_container_that_nobody_planned_is_found() {
+        let other =
+            |host: Value, labels: Value| json!({"Name": "/x", "HostConfig": host, "Config": {"Labels": labels}});
+        let ours = json!({"com.docker.compose.project": "bottle-demo"});
+        for (container, told) in [
+            (other(json!({"NetworkMode": "container:5ea1"}), json!({})), "`x` is in the network namespace of `s`"),
+            (other(json!({"NetworkMode": "container:a"}), json!({})), "`x` is in the network namespace of `a`"),
+            (other(json!({"PidMode": "container:a"}), json!({})), "`x` is in the process namespace of `a`"),
+            (other(json!({"NetworkMode": "none"}), ours), "`x` is in the project and not in its document"),
+        ] {
+            let failed = failed(described().into_iter().chain([container]).collect());
+            assert_eq!(
+                failed.iter().map(|probe| (probe.protection, &*probe.detail)).collect::<Vec<_>>(),
+                [("further containers", told)]
+            );
+        }
+        let foreign = other(json!({"NetworkMode": "container:feed", "PidMode": "host"}), json!({}));
+        assert_eq!(failed(described().into_iter().chain([foreign]).collect()), []);
     }
 
     #[test]

@@ -46,12 +46,15 @@ pub struct Expected {
     pub watched_disk: Option<u64>,
     /// True if the agent runs in gVisor, whose own kernel does not show a system call filter.
     pub is_gvisor: bool,
-    /// SHA-256 of each file of this host that the sidecars read, by its path. Empty if they read none.
+    /// SHA-256 of each file of this host that the engine's client or the sidecars read, by its path.
     #[serde(default)]
     pub(crate) files: BTreeMap<PathBuf, String>,
     /// Every container, network and volume.
     #[serde(default)]
     pub(crate) planned: Planned,
+    /// Name of the Compose project. Empty if it is not known.
+    #[serde(default)]
+    pub(crate) project: String,
 }
 
 /// The owner of the proxy's network namespace, as its Compose document promises it.
@@ -132,6 +135,7 @@ impl Expected {
             is_gvisor: agent.runtime.as_deref() == Some("runsc"),
             files: BTreeMap::new(),
             planned: Planned::of(document),
+            project: document.name.clone(),
         })
     }
 
@@ -142,8 +146,9 @@ impl Expected {
         let sidecars = self.planned.containers.iter().filter(|it| it.service != Service::Agent.as_str());
         let mounts = sidecars.flat_map(|it| &it.mounts).filter(|mount| mount.kind == "bind" && mount.read_only);
         let paths = mounts.map(|mount| PathBuf::from(&mount.source));
-        let files = paths.filter(|path| path.starts_with(directory) && !path.is_dir());
-        self.files = files.map(|path| (path.clone(), std::fs::read(path).map(sha256).unwrap_or_default())).collect();
+        let files = paths.filter(|path| path.starts_with(directory) && !path.is_dir()).collect::<Vec<_>>();
+        self.files
+            .extend(files.into_iter().map(|path| (path.clone(), std::fs::read(path).map(sha256).unwrap_or_default())));
         self
     }
 
@@ -157,6 +162,26 @@ impl Expected {
             }
         }
         self
+    }
+
+    /// Adds the Compose file, as it is now.
+    #[must_use]
+    pub fn with_compose_file(mut self, path: &Path) -> Self {
+        self.files.insert(path.to_owned(), std::fs::read(path).map(sha256).unwrap_or_default());
+        self
+    }
+
+    /// Returns the agent's limits of memory in bytes, of processes, and of processors in thousandths. 0: there is none.
+    pub(crate) fn limits(&self) -> [u64; 3] {
+        let agent = self.planned.containers.iter().find(|container| container.name == self.agent);
+        let limit = |key| agent.and_then(|agent| agent.host.get(key)?.as_u64()).unwrap_or_default();
+        ["Memory", "PidsLimit", "NanoCpus"].map(limit)
+    }
+
+    /// Returns the number of networks of a container.
+    pub(crate) fn networks(&self, container: &str) -> usize {
+        let own = self.planned.containers.iter().find(|it| it.name == container);
+        own.map_or(0, |own| own.networks.len())
     }
 
     /// Returns the ports that are open, each once.
@@ -215,6 +240,7 @@ pub(crate) mod tests {
                 networks: Vec::new(),
                 volumes: ["v", "f"].map(|name| Volume { name: name.into(), ..Volume::default() }).to_vec(),
             },
+            project: "bottle-demo".into(),
         }
     }
 }

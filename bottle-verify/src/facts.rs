@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bottle_engine::{Engine, EngineError, ObjectKind};
+use bottle_engine::{Engine, EngineError, ListedContainer, ObjectKind};
 use serde_json::Value;
 
 use crate::expected::Expected;
@@ -16,6 +16,8 @@ pub(crate) struct Facts {
     pub(crate) volumes: BTreeMap<String, Value>,
     /// The images, by what they were looked up by.
     images: BTreeMap<String, Value>,
+    /// Further containers that may be in a network namespace or the project of the bottle.
+    pub(crate) others: Vec<Value>,
     pub(crate) agent: String,
     pub(crate) seal: String,
     pub(crate) network: String,
@@ -64,10 +66,14 @@ impl Wanted {
             };
             names.into_iter().map(one).collect::<Result<BTreeMap<_, _>, E>>()
         };
+        let containers = take(ObjectKind::Container, self.containers)?;
+        let networks = take(ObjectKind::Network, self.networks)?;
+        let volumes = take(ObjectKind::Volume, self.volumes)?;
         Ok(Facts {
-            containers: take(ObjectKind::Container, self.containers)?,
-            networks: take(ObjectKind::Network, self.networks)?,
-            volumes: take(ObjectKind::Volume, self.volumes)?,
+            containers,
+            networks,
+            volumes,
+            others: others.into_iter().filter(|object| is_of(ObjectKind::Container, object)).collect(),
             // An image may have several references: its place, and not its description, says by which it was found.
             images: if of_images.len() == self.images.len() {
                 self.images.into_iter().zip(of_images).collect()
@@ -93,13 +99,22 @@ fn is_of(kind: ObjectKind, object: &Value) -> bool {
     !object[key].is_null()
 }
 
+/// Returns true for a container that may share a namespace with one of the bottle's, or that belongs to its project.
+fn may_be_inside(container: &ListedContainer, expected: &Expected) -> bool {
+    let is_in_project = !expected.project.is_empty() && container.project == expected.project;
+    is_in_project || (container.is_up && !container.has_network)
+}
+
 impl Facts {
-    /// Asks the engine, in one query: most of a query's time is its client's start.
+    /// Asks the engine for a list and, in one query, for everything else: most of a query's time is its client's start.
     pub(crate) fn of(engine: &Engine, expected: &Expected) -> Result<Self, EngineError> {
         let wanted = Wanted::of(expected);
+        let listed = engine.list_containers()?;
+        let others = listed.iter().filter(|it| !wanted.containers.contains(&it.name) && may_be_inside(it, expected));
         let names: BTreeSet<&String> =
             wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
-        let all = names.into_iter().chain(&wanted.images).map(String::as_str);
+        let others = others.map(|other| &*other.id);
+        let all = names.into_iter().chain(&wanted.images).map(String::as_str).chain(others);
         let found = engine.inspect_any(all)?;
         wanted.sort(found, expected, |kind, name| Ok(engine.inspect(kind, name)?.unwrap_or_default()))
     }

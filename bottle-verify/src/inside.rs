@@ -6,26 +6,31 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bottle_compose::sidecar::PROBED_HOST;
-use bottle_engine::{Engine, EngineError, Exec, LiveExec};
-use bottle_exec::{Captured, Command, ExecError, Output, PlainText, Stdin};
+use bottle_engine::{Engine, EngineError, Exec};
+use bottle_exec::{Captured, Child, Command, ExecError, ExitStatus, Output, PlainText, Stdin};
 
 use crate::expected::Expected;
 use crate::report::{Probe, Verify, VerifyError};
 use crate::secrets::holds_secret;
 
 /// Path of the program in the seal's image.
-const PROGRAM: &str = "/probe";
+pub(crate) const PROGRAM: &str = "/probe";
+
+/// Path of the program in the agent's container. The directory is root's.
+const INSTALLED: &str = "/.bottle/probe";
+
+/// Writes the program from standard input, with the mode in its argument. It runs as root, which has no capability there, so
+/// that it fails in a directory that is another user's.
+const INSTALL: &str = "umask 022 && mkdir -p /.bottle && chmod 755 /.bottle && cat >/.bottle/new && chmod \"$1\" /.bottle/new && \
+    mv -f /.bottle/new /.bottle/probe";
 
 /// An outside address that no host has (RFC 5737).
 const OUTSIDE: &str = "198.51.100.1";
 
-/// Line between the program's output and what the agent can read of its processes.
-const PROCESSES: &str = "\n--- processes ---\n";
-
-/// Writes the program from standard input, runs it, removes it, and prints what it can read of every process. An agent may
-/// have closed its own home directory.
-const SCRIPT: &str = "test -w ~ && test -x ~ || chmod u+rwx ~; cd && set -C && umask 077 && p=./.bottle-probe.$$ && cat >$p && chmod 500 $p && $p \"$@\"; rm -f $p\n\
-    printf '\\n--- processes ---\\n'; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; :";
+/// Ends of the lines before what the program prints after its results: the mounts, and what the agent can read of its
+/// processes.
+const MOUNTS: &str = " mounts\n";
+const PROCESSES: &str = " processes\n";
 
 /// One attack: the protection, and the program's argument.
 pub type Attack = (&'static str, String);
@@ -36,65 +41,116 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Longest time between two looks at a cancellation while the attacks run.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Attacks whose shell has started in the agent's container and waits for the program. Most of the time that a command in a
+/// Attacks whose program has started in the agent's container and waits for a line. Most of the time that a command in a
 /// container takes is its start.
+///
+/// No shell of the agent's user starts the program, and its file cannot be read. So the kernel lets no other process of the
+/// user trace it, or write to its output, from its first instruction on.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     attacks: Vec<Attack>,
     exec: Exec,
+    /// Word that the program begins each result with. In gVisor, the agent can write to the program's output.
+    word: String,
     /// `None` for a backend that only runs commands to their end.
-    shell: Option<LiveExec>,
-    program: Vec<u8>,
+    program: Option<Child>,
+}
+
+/// What the attacks found.
+pub(crate) struct Found {
+    pub(crate) probes: Vec<Probe>,
+    /// The mounts of the program, in the form of `/proc/self/mountinfo`.
+    pub(crate) mounts: String,
 }
 
 impl Waiting {
-    /// Starts the shell, and meanwhile takes the program from the seal's container.
+    /// Starts the program, which the agent's container must have.
     pub(crate) fn start(engine: &Engine, expected: &Expected, level: Verify) -> Result<Self, VerifyError> {
         let attacks = attacks(expected, level);
         let arguments = attacks.iter().map(|(_, argument)| argument.as_str());
-        let argv = ["sh", "-c", SCRIPT, "sh"].into_iter().chain(arguments);
+        let argv = [INSTALLED, "after"].into_iter().chain(arguments);
         let exec = Exec::new(argv).with_user(&expected.user).with_workdir("/").with_timeout(LIMIT);
-        let shell = match engine.spawn(&expected.agent, &exec, None) {
-            Ok(shell) => Some(shell),
+        let program = match engine.spawn_bare(&expected.agent, &exec) {
+            Ok(program) => Some(program),
             Err(EngineError::Exec(ExecError::Backend { .. })) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { attacks, exec, shell, program: program(engine, expected)? })
+        let word = getrandom::u64().map_err(|_| VerifyError::Program(io::ErrorKind::Other.into()))?;
+        Ok(Self { attacks, exec, word: format!("{word:016x}"), program })
     }
 
-    /// Returns true if the shell has ended before it got the program, as when its container was started again.
+    /// Returns true if the program has ended before it got its line, as when its container was started again.
     pub(crate) fn is_over(&mut self) -> bool {
-        self.shell.as_mut().is_some_and(|shell| !matches!(shell.try_wait(), Ok(None)))
+        self.program.as_mut().is_some_and(|program| !matches!(program.try_wait(), Ok(None)))
     }
 
-    /// Sends the program, and returns the results of the attacks.
+    /// Attacks, and installs the program first if the agent's container does not have it.
     pub(crate) fn attack(
         self,
         engine: &Engine,
         expected: &Expected,
+        level: Verify,
         secrets: &[&str],
-    ) -> Result<Vec<Probe>, VerifyError> {
-        let output = match self.shell {
-            Some(shell) => finish(engine, shell, self.program)?,
-            None => engine.exec(&expected.agent, &self.exec.with_stdin(Stdin::Bytes(self.program)))?,
-        };
+    ) -> Result<Found, VerifyError> {
+        let (attacks, mut word) = (self.attacks.clone(), self.word.clone());
+        let mut output = self.run(engine, expected)?;
+        // What the engines' clients end with if there is no such program. 128: gVisor's.
+        if matches!(output.status, ExitStatus::Code(126..=128)) {
+            install(engine, expected)?;
+            let again = Self::start(engine, expected, level)?;
+            word.clone_from(&again.word);
+            output = again.run(engine, expected)?;
+        }
         let printed = output.stdout.bytes();
-        let end = find(&printed, PROCESSES.as_bytes());
-        let (lines, processes) = printed.split_at(end.unwrap_or(printed.len()));
-        let mut probes = read_attacks(&self.attacks, &String::from_utf8_lossy(lines), &output.stderr.last_lines(2));
+        let (results, rest) = cut(&printed, format!("\n{word}{MOUNTS}").as_bytes());
+        let (mounts, processes) = cut(rest, format!("\n{word}{PROCESSES}").as_bytes());
+        let results = String::from_utf8_lossy(results);
+        let results: Vec<&str> =
+            results.lines().filter_map(|line| line.strip_prefix(&*word)?.strip_prefix(' ')).collect();
+        let mut probes = read_attacks(&attacks, &results.join("\n"), &output.stderr.last_lines(2));
         if expected.is_gvisor {
             let detail = "gVisor answers every system call with a kernel of its own";
             probes.push(Probe::not_run("system call filter", detail));
         }
         probes.push(environment(processes, secrets));
-        Ok(probes)
+        Ok(Found { probes, mounts: String::from_utf8_lossy(mounts).into_owned() })
+    }
+
+    /// Sends the line that the program waits for, and returns what it printed.
+    fn run(self, engine: &Engine, expected: &Expected) -> Result<Output, EngineError> {
+        let line = format!("{}\n", self.word).into_bytes();
+        match self.program {
+            Some(program) => finish(engine, program, line),
+            None => engine.exec_bare(&expected.agent, &self.exec.with_stdin(Stdin::Bytes(line))),
+        }
+    }
+}
+
+/// Writes the program into the agent's container, as root.
+pub(crate) fn install(engine: &Engine, expected: &Expected) -> Result<(), VerifyError> {
+    // gVisor runs no program that its user cannot read.
+    let mode = if expected.is_gvisor { "755" } else { "711" };
+    let exec = Exec::new(["sh", "-c", INSTALL, "sh", mode]).with_user("0").with_workdir("/").with_timeout(LIMIT);
+    let output = engine.exec_bare(&expected.agent, &exec.with_stdin(Stdin::Bytes(program(engine, expected)?)))?;
+    if output.status.is_success() {
+        return Ok(());
+    }
+    let detail = format!("the program that attacks could not be written: {}", output.stderr.last_lines(2));
+    Err(VerifyError::Unprotected { failed: vec![Probe::failed("attacks from inside", detail)] })
+}
+
+/// Returns what is before and after a line. Nothing is after a line that is not there.
+fn cut<'a>(bytes: &'a [u8], line: &[u8]) -> (&'a [u8], &'a [u8]) {
+    match bytes.windows(line.len()).position(|window| window == line) {
+        Some(at) => (&bytes[..at], &bytes[at + line.len()..]),
+        None => (bytes, &[]),
     }
 }
 
 /// Writes the input of a command, closes it, and returns what the command prints until its end.
-fn finish(engine: &Engine, mut shell: LiveExec, input: Vec<u8>) -> Result<Output, EngineError> {
+fn finish(engine: &Engine, mut program: Child, input: Vec<u8>) -> Result<Output, EngineError> {
     let command = || "run the attacks in the agent's container".to_owned();
-    let (stdin, stdout, stderr) = (shell.stdin.take(), shell.stdout.take(), shell.stderr.take());
+    let (stdin, stdout, stderr) = (program.stdin.take(), program.stdout.take(), program.stderr.take());
     let (told, done) = mpsc::channel();
     // A command that ends early reads no more.
     let writing = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&input)));
@@ -112,17 +168,17 @@ fn finish(engine: &Engine, mut shell: LiveExec, input: Vec<u8>) -> Result<Output
                 left -= 1;
             }
             Err(_) if engine.control().cancel().is_cancelled() => {
-                shell.kill()?;
+                program.kill()?;
                 return Err(ExecError::Cancelled { command: command() }.into());
             }
             Err(_) if Instant::now() >= until => {
-                shell.kill()?;
+                program.kill()?;
                 return Err(ExecError::TimedOut { command: command(), limit: LIMIT, stderr: String::new() }.into());
             }
             Err(_) => {}
         }
     }
-    let status = shell.wait()?;
+    let status = program.wait()?;
     drop(writing.join());
     let [stdout, stderr] = printed;
     Ok(Output::ended(status).with_stdout(stdout).with_stderr(stderr))
@@ -139,7 +195,9 @@ fn read_all(mut stream: impl Read) -> io::Result<Vec<u8>> {
 /// Returns the attacks of a level.
 fn attacks(expected: &Expected, level: Verify) -> Vec<Attack> {
     let mut attacks = vec![
+        ("program", "program".to_owned()),
         ("processes", "process".to_owned()),
+        ("processes", "neighbours".to_owned()),
         ("raw sockets", "raw".to_owned()),
         ("IPv6", "ipv6".to_owned()),
         ("engine's socket", "sockets".to_owned()),
@@ -148,7 +206,9 @@ fn attacks(expected: &Expected, level: Verify) -> Vec<Attack> {
         ("name resolution", format!("names:{PROBED_HOST}")),
     ];
     if !expected.is_gvisor {
-        attacks.insert(1, ("system call filter", "seccomp".to_owned()));
+        attacks.push(("system call filter", "seccomp".to_owned()));
+        attacks
+            .push(("control groups", format!("limits:{}", expected.limits().map(|limit| limit.to_string()).join(":"))));
     }
     let ports = expected.ports();
     for host in expected.hosts() {
@@ -174,6 +234,7 @@ pub fn read_attacks(attacks: &[Attack], printed: &str, stderr: &str) -> Vec<Prob
     let [printed, stderr] = [printed, stderr].map(|text| PlainText::of(text.as_bytes()));
     let mut lines = printed.lines();
     let mut probes: Vec<(&'static str, Vec<String>, Vec<String>)> = Vec::new();
+    let mut unknown = Vec::new();
     for (protection, argument) in attacks {
         let index = probes.iter().position(|(known, ..)| known == protection).unwrap_or_else(|| {
             probes.push((*protection, Vec::new(), Vec::new()));
@@ -182,6 +243,7 @@ pub fn read_attacks(attacks: &[Attack], printed: &str, stderr: &str) -> Vec<Prob
         let (_, held, failed) = &mut probes[index];
         match lines.next().and_then(|line| line.split_once(' ')) {
             Some(("held", detail)) => held.push(detail.to_owned()),
+            Some(("unknown", detail)) => unknown.push((*protection, detail.to_owned())),
             Some(("failed", detail)) => failed.push(detail.to_owned()),
             _ => failed.push(format!("the attack `{argument}` did not report: {stderr}")),
         }
@@ -191,13 +253,20 @@ pub fn read_attacks(attacks: &[Attack], printed: &str, stderr: &str) -> Vec<Prob
         [first, rest @ ..] => format!("{first}; and {} more", rest.len()),
         [] => String::new(),
     };
-    probes.iter().map(|(protection, held, failed)| Probe::of(protection, failed, shown(held))).collect()
+    let of = |(protection, held, failed): &(&'static str, Vec<String>, Vec<String>)| match unknown
+        .iter()
+        .find(|(of, _)| of == protection)
+    {
+        Some((_, detail)) if held.is_empty() && failed.is_empty() => Probe::not_run(protection, detail),
+        _ => Probe::of(protection, failed, shown(held)),
+    };
+    probes.iter().map(of).collect()
 }
 
 /// Searches the environments and command lines that the agent's user can read.
 fn environment(processes: &[u8], secrets: &[&str]) -> Probe {
     const PROTECTION: &str = "environment";
-    let read = processes.len().saturating_sub(PROCESSES.len());
+    let read = processes.len();
     if read == 0 {
         return Probe::failed(PROTECTION, "the agent's own processes could not be read");
     }
@@ -208,10 +277,6 @@ fn environment(processes: &[u8], secrets: &[&str]) -> Probe {
         return Probe::failed(PROTECTION, "a secret is in the environment or on the command line of a process");
     }
     Probe::held(PROTECTION, format!("no secret in {read} bytes of environments and command lines"))
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 /// Takes the program from the seal's container.
@@ -253,26 +318,48 @@ mod tests {
         engine.with_backend(Arc::new(backend))
     }
 
-    /// Engine whose commands in a container are run by a shell of this host.
+    /// Engine whose container is a directory of this host, and whose attacking program is a shell script. Its root is the user of
+    /// the test.
     #[derive(Debug)]
-    struct HostShell(RecordingBackend, Subprocess);
+    struct HostShell {
+        container: std::path::PathBuf,
+        others: RecordingBackend,
+        host: Subprocess,
+    }
 
     impl HostShell {
-        fn new(home: &Path, program: &str) -> Self {
-            let variables = [("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), home.into())];
-            Self(RecordingBackend::new().with_default(packed(program)), Subprocess::new(variables))
+        fn new(container: &Path, program: &str) -> Self {
+            let variables = [("PATH".into(), "/usr/bin:/bin".into())];
+            let others = RecordingBackend::new().with_default(packed(program));
+            Self { container: container.to_owned(), others, host: Subprocess::new(variables) }
+        }
+
+        /// Returns the words of a command in the container, as they are on this host.
+        fn words(&self, command: &Command) -> Option<Vec<String>> {
+            let words = command.args().iter().map(|argument| argument.to_string_lossy().into_owned());
+            let words: Vec<_> = words.skip_while(|word| word != "sh" && word != INSTALLED).collect();
+            let bottle = self.container.join(".bottle").display().to_string();
+            Some(words)
+                .filter(|words| !words.is_empty())
+                .map(|words| words.iter().map(|word| word.replace("/.bottle", &bottle)).collect())
         }
     }
 
     impl Backend for HostShell {
         fn run(&self, command: &Command, control: &Control) -> Result<Output, ExecError> {
-            self.0.run(command, control)
+            match self.words(command) {
+                Some(words) => self
+                    .host
+                    .run(&Command::new(&words[0]).with_args(&words[1..]).with_stdin(command.stdin().clone()), control),
+                None => self.others.run(command, control),
+            }
         }
 
         fn spawn(&self, command: &Command, control: &Control) -> Result<Child, ExecError> {
-            let words: Vec<_> = command.args().iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
-            let script = words.iter().position(|word| word == SCRIPT).unwrap();
-            self.1.spawn(&Command::new("sh").with_arg("-c").with_args(&words[script..]), control)
+            let words = self.words(command).unwrap();
+            // The engine's client says this of a program that does not exist.
+            let missing = "[ -x \"$0\" ] || exit 127; exec \"$0\" \"$@\"";
+            self.host.spawn(&Command::new("sh").with_args(["-c", missing]).with_args(&words), control)
         }
     }
 
@@ -290,31 +377,63 @@ mod tests {
         probes.iter().filter(|probe| probe.outcome == Outcome::Held).count()
     }
 
+    /// Waits for its line, and reports one result for each of its arguments after `after`.
+    const ALL_HELD: &str = "#!/bin/sh\nread word || exit 1\nshift\nfor one; do echo failed forged; echo $word held $one; done\n\
+        printf \"\\n$word mounts\\n1 0 0:1 / / rw - overlay overlay rw\\n\\n$word processes\\nA=b\\0\"\n";
+
     #[test]
-    fn a_shell_waits_for_the_program_and_then_runs_it() {
-        let home = tempfile::tempdir().unwrap();
-        let engine = engine(HostShell::new(home.path(), "#!/bin/sh\nfor one; do echo held $one; done\n"));
+    fn a_program_waits_and_then_attacks() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = engine(HostShell::new(root.path(), ALL_HELD));
+        install(&engine, &expected()).unwrap();
         let mut waiting = Waiting::start(&engine, &expected(), Verify::Quick).unwrap();
         thread::sleep(Duration::from_millis(100));
         assert!(!waiting.is_over());
-        let probes = waiting.attack(&engine, &expected(), &["no-such-secret-value"]).unwrap();
-        assert!(held(&probes) > 5 && held(&probes) == probes.len(), "{probes:#?}");
-        assert_eq!(home.path().read_dir().unwrap().count(), 0, "the program is removed");
+        let found = waiting.attack(&engine, &expected(), Verify::Quick, &["no-such-secret-value"]).unwrap();
+        assert!(held(&found.probes) > 5 && held(&found.probes) == found.probes.len(), "{:#?}", found.probes);
+        assert_eq!(found.mounts, "1 0 0:1 / / rw - overlay overlay rw\n");
+    }
+
+    #[test]
+    fn the_program_is_in_a_directory_of_root_and_installed_where_it_is_missing() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let root = tempfile::tempdir().unwrap();
+        let engine = engine(HostShell::new(root.path(), ALL_HELD));
+        // Left from another version.
+        let directory = root.path().join(".bottle");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
+        let waiting = Waiting::start(&engine, &expected(), Verify::Quick).unwrap();
+        let found = waiting.attack(&engine, &expected(), Verify::Quick, &[]).unwrap();
+        assert!(held(&found.probes) > 5, "{:#?}", found.probes);
+        let mode = |name: &str| std::fs::metadata(directory.join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("."), mode("probe")), (0o755, 0o711), "its user can neither replace nor read it");
+        assert_eq!(directory.read_dir().unwrap().count(), 1);
+        // A path that is not the launcher's is an error.
+        let taken = tempfile::tempdir().unwrap();
+        std::fs::write(taken.path().join(".bottle"), "").unwrap();
+        let engine = self::engine(HostShell::new(taken.path(), ALL_HELD));
+        let refused = install(&engine, &expected()).unwrap_err().to_string();
+        assert!(refused.contains("could not be written"), "{refused}");
     }
 
     #[test]
     fn a_backend_that_only_runs_commands_to_their_end_is_enough() {
-        let answers =
-            RecordingBackend::new().with_answer(Matcher::prefix(["exec"]), Answer::stdout("held x\n".repeat(99)));
+        let answers = RecordingBackend::new()
+            .with_answer(Matcher::prefix(["exec"]), Answer::stdout("word held x\nfailed forged\n".repeat(99)));
         let backend = Arc::new(answers.with_default(packed("program")));
         let engine = engine(OnlyRun(backend.clone()));
         let mut waiting = Waiting::start(&engine, &expected(), Verify::Quick).unwrap();
+        waiting.word = "word".into();
         assert!(!waiting.is_over() && backend.lines().iter().all(|line| !line.contains(" exec ")));
-        assert!(held(&waiting.attack(&engine, &expected(), &[]).unwrap()) > 5);
+        assert!(held(&waiting.attack(&engine, &expected(), Verify::Quick, &[]).unwrap().probes) > 5);
+        let attack = backend.lines().pop().unwrap();
+        assert!(attack.contains("--user agent") && !attack.contains(" sh "), "no shell of the agent runs it: {attack}");
     }
 
     #[test]
-    fn a_shell_whose_container_was_started_again_is_over() {
+    fn a_program_whose_container_was_started_again_is_over() {
         let engine = engine(RecordingBackend::new().with_default(packed("program")));
         assert!(Waiting::start(&engine, &expected(), Verify::Quick).unwrap().is_over());
     }
@@ -330,6 +449,8 @@ mod tests {
         assert_eq!(outcomes("held x\nheld y\n"), [Outcome::Held, Outcome::Failed]);
         assert_eq!(outcomes(""), [Outcome::Failed, Outcome::Failed]);
         assert_eq!(outcomes("heldx\nnonsense\nheld\n"), [Outcome::Failed, Outcome::Failed]);
+        assert_eq!(outcomes("unknown x\nheld y\nunknown z\n"), [Outcome::NotRun, Outcome::Held]);
+        assert_eq!(outcomes("held x\nunknown y\nfailed z\n"), [Outcome::Held, Outcome::Failed]);
         let probes = read_attacks(&attacks, "held x\nheld y\nheld z\n", "");
         assert_eq!(probes[1].to_string(), "two: y; and 1 more");
         let probes = read_attacks(&attacks[..1], "failed \u{1b}[31mred\u{1b}]0;title\u{7}\r\n", "");
@@ -338,12 +459,12 @@ mod tests {
 
     #[test]
     fn a_secret_of_a_process_is_found_and_not_shown() {
-        let processes = [PROCESSES, "PATH=/bin\0TOKEN=hunter2hunter2\0"].concat();
-        let probe = environment(processes.as_bytes(), &["hunter2hunter2"]);
+        let processes = b"PATH=/bin\0TOKEN=hunter2hunter2\0";
+        let probe = environment(processes, &["hunter2hunter2"]);
         assert_eq!(probe.outcome, Outcome::Failed);
         assert!(!probe.detail.contains("hunter2"));
-        assert_eq!(environment(processes.as_bytes(), &["another-secret"]).outcome, Outcome::Held);
-        assert_eq!(environment(processes.as_bytes(), &[]).outcome, Outcome::NotRun);
-        assert_eq!(environment(PROCESSES.as_bytes(), &["hunter2hunter2"]).outcome, Outcome::Failed);
+        assert_eq!(environment(processes, &["another-secret"]).outcome, Outcome::Held);
+        assert_eq!(environment(processes, &[]).outcome, Outcome::NotRun);
+        assert_eq!(environment(b"", &["hunter2hunter2"]).outcome, Outcome::Failed);
     }
 }

@@ -1,11 +1,12 @@
 //! Probes that attack a running bottle and say whether each of its protections holds.
 //!
-//! Three things are looked at, at the same time: what the engine says of the containers and the network, the rules that
-//! seal and outlet have set, and what a small static program reaches when it attacks from inside, as the agent's user. A probe that
-//! does not report counts as failed. The files of this host that the sidecars read are compared with what was written.
+//! Three things are looked at, at the same time: what the engine says of the containers and the network, the rules and
+//! interfaces in the network namespaces of seal and outlet, and what a small static program reaches when it attacks from inside,
+//! as the agent's user. A probe that does not report counts as failed. The files of this host that the sidecars read are compared
+//! with what was written.
 //!
-//! The results are those of a bottle whose agent has not started. An agent that runs could tamper with the program, which
-//! runs as the same user; what the engine and the seal say stays true.
+//! An agent that runs cannot forge the results: the program's file is root's and cannot be read by its user, so that the kernel
+//! protects the process from every other one of that user. It can be ended, which counts as failed.
 
 mod compare;
 mod engine;
@@ -13,6 +14,7 @@ mod expected;
 mod facts;
 mod files;
 mod inside;
+mod mounts;
 mod planned;
 mod report;
 mod rules;
@@ -41,7 +43,7 @@ impl Prepared {
         if level == Verify::Off {
             return None;
         }
-        Waiting::start(engine, expected, level).ok().map(Self)
+        inside::install(engine, expected).and_then(|()| Waiting::start(engine, expected, level)).ok().map(Self)
     }
 }
 
@@ -78,7 +80,7 @@ pub fn verify_prepared(
     let attack = || {
         let waiting = prepared.and_then(|Prepared(mut waiting)| (!waiting.is_over()).then_some(waiting));
         let waiting = waiting.map_or_else(|| Waiting::start(engine, expected, level), Ok)?;
-        waiting.attack(engine, expected, secrets)
+        waiting.attack(engine, expected, level, secrets)
     };
     let (facts, seal, outlet, inside) = thread::scope(|scope| {
         let inside = scope.spawn(attack);
@@ -91,12 +93,20 @@ pub fn verify_prepared(
     let facts = facts?;
     let mut probes = engine::probes(&facts, expected, secrets);
     probes.extend(files::probe(&expected.files));
-    probes.push(rules::of_seal(&seal?, &facts.addresses(), expected));
-    if let Some((outlet, rules)) = outlet {
-        probes.push(rules::of_outlet(&rules?, outlet));
+    let seal = seal?;
+    let mut owners = vec![(&*expected.seal, &seal)];
+    probes.push(rules::of_seal(&seal, &facts.addresses(), expected));
+    let outlet = outlet.map(|(outlet, rules)| rules.map(|rules| (outlet, rules))).transpose()?;
+    if let Some((outlet, rules)) = &outlet {
+        probes.push(rules::of_outlet(rules, outlet));
+        owners.push((&outlet.container, rules));
     }
+    probes.push(rules::interfaces(&owners, expected));
     match inside {
-        Ok(attacks) => probes.extend(attacks),
+        Ok(found) => {
+            probes.push(mounts::probe(&found.mounts, &facts, expected));
+            probes.extend(found.probes);
+        }
         // An agent that lost its network cannot be attacked within the time, and that is known by now.
         Err(error) if probes.iter().any(|probe| probe.outcome == Outcome::Failed) => {
             probes.push(Probe::failed("attacks from inside", bottle_exec::chain(&error)));

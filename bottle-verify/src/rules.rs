@@ -1,7 +1,8 @@
-//! The rules of a network namespace, as the program that owns it prints them.
+//! The rules of a network namespace, as the program that owns it prints them, and its interfaces.
 //!
 //! The program of seal and outlet writes few forms of rules. A line of another form is a problem, even if it does not say
-//! `accept`: a packet also leaves by `queue` or `dup`, and the rules of a table with `flags dormant` are not consulted.
+//! `accept`: a packet also leaves by `queue` or `dup`, and the rules of a table with `flags dormant` are not consulted. The
+//! engine's resolver has a table of its own there, whose rules concern its address alone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,16 +10,34 @@ use std::time::Duration;
 use bottle_engine::{Engine, EngineError, Exec};
 
 use crate::expected::{Expected, Outlet};
+use crate::inside::PROGRAM;
 use crate::report::Probe;
 
-/// The rules that a container prints, or the reason why there are none.
+/// The interfaces and rules that a container prints, or the reason why there are none.
 pub(crate) type Printed = Result<String, String>;
 
-/// Asks a container that owns a network namespace for its rules.
+/// Start of a line that names an interface.
+const INTERFACE: &str = "interface ";
+
+/// Asks for the rules in a container that owns a network namespace.
 pub(crate) fn read(engine: &Engine, container: &str) -> Result<Printed, EngineError> {
-    let check = Exec::new(["/seal", "check"]).with_timeout(Duration::from_secs(30));
+    let check = Exec::new([PROGRAM, "rules"]).with_timeout(Duration::from_secs(30));
     let output = engine.exec_bare(container, &check)?;
     Ok(if output.status.is_success() { Ok(output.stdout.text()) } else { Err(output.stderr.last_lines(2)) })
+}
+
+/// Compares the number of interfaces with that of the networks, for the seal and each other container that owns a namespace.
+pub(crate) fn interfaces(owners: &[(&str, &Printed)], expected: &Expected) -> Probe {
+    let mut problems = Vec::new();
+    for (container, printed) in owners {
+        let lines = printed.iter().flat_map(|printed| printed.lines());
+        let names: Vec<&str> = lines.filter_map(|line| line.strip_prefix(INTERFACE)).collect();
+        let planned = expected.networks(container);
+        if names.len() != planned {
+            problems.push(format!("`{container}` has the interfaces {names:?}; planned: {planned}"));
+        }
+    }
+    Probe::of("network interfaces", &problems, "one for each network")
 }
 
 /// Compares the seal's rules with those that the document promises. `addresses` are those of the sidecars.
@@ -71,32 +90,60 @@ pub(crate) fn of_outlet(rules: &Printed, outlet: &Outlet) -> Probe {
     Probe::of(PROTECTION, &problems, format!("only TCP to the ports {} and names leave", ports.join(", ")))
 }
 
-/// Returns what in a table differs from what the program writes. `opens` returns true for a rule, as its words, that may
+/// Returns what in the rules differs from what the program writes. `opens` returns true for a rule, as its words, that may
 /// let packets leave.
-fn problems(rules: &str, mut opens: impl FnMut(&[&str]) -> bool) -> Vec<String> {
+fn problems(printed: &str, mut opens: impl FnMut(&[&str]) -> bool) -> Vec<String> {
     const CLOSED: &str = "type filter hook output priority filter; policy drop;";
-    let mut problems = Vec::new();
-    if !rules.lines().any(|line| line.trim() == CLOSED) {
+    let rules: Vec<&str> = printed.lines().filter(|line| !line.starts_with(INTERFACE)).collect();
+    let (mut problems, mut is_own) = (Vec::new(), false);
+    if !rules.iter().any(|line| line.trim() == CLOSED) {
         problems.push("packets leave that no rule names".to_owned());
     }
-    for line in rules.lines().map(str::trim) {
+    for line in rules {
+        if let Some(table) = line.strip_prefix("table ") {
+            is_own = table == "inet bottle {";
+            continue;
+        }
+        let line = line.trim();
         let words: Vec<&str> = line.split(' ').collect();
-        let lets_nothing_out = matches!(
-            words[..],
-            ["" | "}"]
-                | ["table", "inet", "bottle", "{"]
-                | ["chain", "output", "{"]
-                | ["type", "filter", "hook", "output", ..]
-                | ["oif", "\"lo\"", "accept"]
-                | ["reject", ..]
-                | ["meta", "l4proto", _, "reject", ..]
-                | ["tcp", "dport", _, "ct", "state", _, "ct", "count", "over", _, "drop"]
-        );
-        if !lets_nothing_out && !opens(&words) {
+        let lets_nothing_out = match words[..] {
+            ["" | "}"] => true,
+            ["chain", _, "{"] if !is_own => true,
+            _ if !is_own => concerns_resolver(&words),
+            ["chain", "output", "{"]
+            | ["type", "filter", "hook", "output", ..]
+            | ["oif", "\"lo\"", "accept"]
+            | ["reject", ..]
+            | ["meta", "l4proto", _, "reject", ..]
+            | ["tcp", "dport", _, "ct", "state", _, "ct", "count", "over", _, "drop"] => true,
+            _ => false,
+        };
+        if !(lets_nothing_out || is_own && opens(&words)) {
             problems.push(format!("`{line}` is not a rule of this bottle"));
         }
     }
     problems
+}
+
+/// Returns true for a rule that leads packets to and from the engine's resolver, at an address of the loopback interface.
+/// The seal's program keeps the same list.
+fn concerns_resolver(words: &[&str]) -> bool {
+    const ADDRESS: &str = "127.0.0.11";
+    let is_known = |word: &&str| {
+        let known = [
+            "tcp", "udp", "dport", "sport", "counter", "packets", "bytes", "jump", "dnat", "snat", "to", "xt",
+            "target", "\"DNAT\"", "\"SNAT\"", ":53",
+        ];
+        known.contains(word)
+            || word.starts_with("DOCKER_")
+            || word.strip_prefix(ADDRESS).is_some_and(|port| port.starts_with(':'))
+            || word.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    match words {
+        ["#", ..] | ["type", "nat", "hook", ..] => true,
+        ["ip", "daddr" | "saddr", address, rest @ ..] => *address == ADDRESS && rest.iter().all(is_known),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +155,16 @@ mod tests {
     const SEAL: &str = "table inet bottle {\n\tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\
         \t\toif \"lo\" accept\n\t\ttcp dport 8888 ct state new ct count over 128 drop\n\t\tip daddr 172.20.0.2 tcp dport 8888 accept\n\
         \t\tmeta l4proto tcp reject with tcp reset\n\t\treject with icmpx port-unreachable\n\t}\n}\n";
+
+    const INTERFACES: &str = "interface eth0\n";
+
+    /// As nft prints it with and without the extensions of iptables.
+    const RESOLVER: &str = "# Warning: table ip nat is managed by iptables-nft, do not touch!\ntable ip nat {\n\tchain DOCKER_OUTPUT {\n\
+        \t\tip daddr 127.0.0.11 udp dport 53 counter packets 3 bytes 180 dnat to 127.0.0.11:41000\n\
+        \t\tip daddr 127.0.0.11 tcp dport 53 counter packets 0 bytes 0 xt target \"DNAT\"\n\t}\n\n\tchain DOCKER_POSTROUTING {\n\
+        \t\tip saddr 127.0.0.11 udp sport 41000 counter packets 0 bytes 0 snat to :53\n\t}\n\n\tchain OUTPUT {\n\
+        \t\ttype nat hook output priority -100; policy accept;\n\t\tip daddr 127.0.0.11 counter packets 3 bytes 180 jump DOCKER_OUTPUT\n\
+        \t}\n}\n";
 
     const OUTLET: &str = "table inet bottle {\n\tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\
         \t\toif \"lo\" accept\n\t\tmeta l4proto 58 accept\n\t\ttcp sport 8888 accept\n\t\tudp dport 53 accept\n\
@@ -135,6 +192,7 @@ mod tests {
     #[test]
     fn the_rules_of_a_bottle_hold() {
         assert_eq!(problem_of_seal(&Ok(SEAL.to_owned())), None);
+        assert_eq!(problem_of_seal(&Ok([INTERFACES, RESOLVER, SEAL].concat())), None);
         assert_eq!(problem_of_outlet(&Ok(OUTLET.to_owned())), None);
     }
 
@@ -155,6 +213,43 @@ mod tests {
         }
         let none = problem_of_seal(&Err("No such file or directory".into())).unwrap();
         assert_eq!(none, "the seal has none: No such file or directory");
+    }
+
+    #[test]
+    fn rules_in_further_tables_are_found() {
+        let chain = |of: &str, rule: &str| format!("table {of} {{\n\tchain x {{\n\t\t{rule}\n\t}}\n}}\n");
+        for (table, rule) in [
+            ("ip evil", "type filter hook output priority -300; policy accept;"),
+            ("ip evil", "ip daddr 172.20.0.2 tcp dport 8888 ip daddr set 198.51.100.1"),
+            ("ip nat", "ip daddr 127.0.0.11 udp dport 53 dnat to 198.51.100.1:53"),
+            ("ip nat", "ip daddr 127.0.0.12 udp dport 53 dnat to 127.0.0.11:53"),
+            ("ip nat", "ip daddr 127.0.0.11 udp dport 53 dup to 198.51.100.1"),
+            ("ip nat", "masquerade"),
+            ("inet bottle2", "oif \"lo\" accept"),
+            ("netdev evil", "type filter hook egress device \"eth0\" priority 0; policy accept;"),
+        ] {
+            for rules in [[SEAL, &chain(table, rule)].concat(), [&*chain(table, rule), SEAL].concat()] {
+                assert_eq!(problem_of_seal(&Ok(rules)).unwrap(), format!("`{rule}` is not a rule of this bottle"));
+            }
+        }
+        // What is the resolver's is none of the bottle's own rules.
+        let own =
+            changed(SEAL, "oif \"lo\" accept", "ip daddr 127.0.0.11 counter packets 3 bytes 180 jump DOCKER_OUTPUT");
+        assert!(problem_of_seal(&Ok(own)).unwrap().contains("jump DOCKER_OUTPUT` is not a rule"));
+    }
+
+    #[test]
+    fn a_further_interface_is_found() {
+        let mut expected = expected();
+        expected.planned.containers[1].networks =
+            vec![crate::planned::Attachment { network: "bottle-int".into(), aliases: Vec::new(), address: None }];
+        let of = |printed: Printed| interfaces(&[("s", &printed)], &expected);
+        assert_eq!(of(Ok([INTERFACES, SEAL].concat())).outcome, Outcome::Held);
+        for printed in
+            [Ok([INTERFACES, "interface eth1\n", SEAL].concat()), Ok(SEAL.to_owned()), Err("none".to_owned())]
+        {
+            assert_eq!(of(printed).outcome, Outcome::Failed);
+        }
     }
 
     #[test]

@@ -144,6 +144,7 @@ impl Launch<'_> {
         let is_late = self.bottles.provisioner.needs_services();
         let expected = Expected::of(&document, agent::USER).ok_or(VerifyError::Unknown);
         let expected = expected.map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
+        let expected = expected.with_compose_file(&self.state.compose_file());
         let expected = if document.stored.is_empty() { expected.with_files(self.state.dir()) } else { expected };
         let prepared = Mutex::new(None);
         // While sidecars are still starting. Without it, the verification takes longer and reports the error.

@@ -37,6 +37,13 @@ fn protections(verification: &Verification, outcome: Outcome) -> Vec<&'static st
     probes.map(|probe| probe.protection).collect()
 }
 
+/// Takes every name that an earlier version used for its program, and writes results into the output of every process of the
+/// agent's user.
+const FORGER: &str = "cd; for n in $(seq 1500); do : >.bottle-probe.$n; done
+    for round in $(seq 200); do
+        for out in /proc/[0-9]*/fd/1; do [ \"$out\" = /proc/$$/fd/1 ] || echo failed forged >$out; done 2>/dev/null
+    done";
+
 fn holds_under(runtime: &str) {
     needs_runtime(runtime);
     for (topology, manifest) in [("routes", BOTTLE), ("plain", "egress: {allow: [outside.test]}"), ("closed", "{}")] {
@@ -45,9 +52,10 @@ fn holds_under(runtime: &str) {
         let manifest =
             if manifest == "{}" { format!("runtime: {runtime}") } else { format!("runtime: {runtime}\n{manifest}") };
         let bottle = options.launch(lab.plan(&manifest, "")).unwrap();
+        docker(["exec", "--detach", "--user", "agent", &bottle.names().project(), "sh", "-c", FORGER]);
         for level in [Verify::Quick, Verify::Full] {
             let found = bottle.verify(level).unwrap();
-            assert!(found.holds(), "{topology}: {found}");
+            assert!(found.holds() && !found.to_string().contains("forged"), "{topology}: {found}");
             figure(format_args!(
                 "{topology} under {runtime}: {level:?}: {} probes in {} ms",
                 found.probes.len(),
@@ -178,7 +186,36 @@ impl Provisioner for Weakened {
 }
 
 /// A weakness in words, the protection that it takes away, and the function that causes it.
-type Case = (&'static str, &'static str, fn(&AgentContainer<'_>));
+type Case = (&'static str, &'static [&'static str], fn(&AgentContainer<'_>));
+
+/// What the engine's descriptions of the planned containers do not show: a mount, a control group, an interface, a table of
+/// rules and a container that somebody with the rights of root added later.
+fn weaken_beside_the_engine(agent: &AgentContainer<'_>) {
+    const CHANGE: &str = "set -e
+        nsenter --target 1 --mount sh -c 'mkdir /extra; mount -t tmpfs none /extra'
+        group=$(sed -n 's/^[0-9]*:pids://p; s/^0:://p' /proc/1/cgroup | head -n 1)
+        mount -t cgroup -o pids none /mnt 2>/dev/null || mount -t cgroup2 none /mnt
+        echo max >/mnt$group/pids.max
+        mkdir -p /dev/net; [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
+        exec python3 -c \"$1\"";
+    const INTERFACE: &str = "\
+import fcntl, os, socket, struct
+made = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(made, 0x400454ca, struct.pack('16sH14x', b'extra0', 0x1001))
+fcntl.ioctl(made, 0x400454cb, 1)
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sH14x', b'extra0', 1))
+";
+    let seal = agent.plan().plan().names.container(Service::Seal);
+    let [network, pid] = [&seal, &agent.name()].map(|name| format!("container:{name}"));
+    let joined = format!("bottle-e2e-joined-{}", agent.plan().plan().names.slug());
+    let image = agent.plan().launch().seal.reference.to_string();
+    docker(["run", "--detach", "--name", &joined, "--network", &network, "--entrypoint", "/probe", &image, "wait"]);
+    let helper =
+        ["run", "--rm", "--privileged", "--user", "0", "--cgroupns", "host", "--network", &network, "--pid", &pid];
+    let image = agent.plan().launch().agent.image.to_string();
+    docker(helper.into_iter().chain(["--entrypoint", "sh", &image, "-c", CHANGE, "sh", INTERFACE]));
+    nft(agent, Service::Seal, &["add table ip x { chain y { type filter hook postrouting priority 300; }; }"]);
+}
 
 /// Runs nft in the container that owns a network namespace.
 fn nft(agent: &AgentContainer<'_>, owner: Service, arguments: &[&str]) {
@@ -189,65 +226,67 @@ fn nft(agent: &AgentContainer<'_>, owner: Service, arguments: &[&str]) {
 #[ignore = "needs a container engine"]
 fn a_bottle_weakened_after_its_start_is_not_handed_out() {
     let cases: [Case; 20] = [
-        ("another allowlist of pipelock", "configuration files", |agent| {
+        ("another allowlist of pipelock", &["configuration files"], |agent| {
             let config = &agent.plan().launch().pipelock.config;
             let text = std::fs::read_to_string(config).unwrap();
             std::fs::write(config, text.replace("outside.test", "'*.test'")).unwrap();
         }),
-        ("no rules", "firewall rules", |agent| nft(agent, Service::Seal, &["delete", "table", "inet", "bottle"])),
-        ("a policy that accepts", "firewall rules", |agent| {
+        ("no rules", &["firewall rules"], |agent| nft(agent, Service::Seal, &["delete", "table", "inet", "bottle"])),
+        ("a policy that accepts", &["firewall rules"], |agent| {
             nft(agent, Service::Seal, &["add chain inet bottle output { policy accept; }"]);
         }),
-        ("a rule that accepts everything", "firewall rules", |agent| {
+        ("a rule that accepts everything", &["firewall rules"], |agent| {
             nft(agent, Service::Seal, &["insert rule inet bottle output accept"]);
         }),
-        ("a rule for one outside host", "firewall rules", |agent| {
+        ("a rule for one outside host", &["firewall rules"], |agent| {
             nft(agent, Service::Seal, &["insert rule inet bottle output ip daddr 198.51.100.1 tcp dport 443 accept"]);
         }),
-        ("a rule for the closed proxy", "firewall rules", |agent| {
+        ("a rule for the closed proxy", &["firewall rules"], |agent| {
             nft(agent, Service::Seal, &["insert rule inet bottle output tcp dport 8888 accept"]);
         }),
-        ("rules that are not consulted", "firewall rules", |agent| {
+        ("rules that are not consulted", &["firewall rules"], |agent| {
             nft(agent, Service::Seal, &["add table inet bottle { flags dormant; }"]);
         }),
-        ("no rules of the outlet", "outlet's rules", |agent| {
+        ("no rules of the outlet", &["outlet's rules"], |agent| {
             nft(agent, Service::Outlet, &["delete", "table", "inet", "bottle"]);
         }),
-        ("an outlet whose policy accepts", "outlet's rules", |agent| {
-            nft(agent, Service::Outlet, &["add chain inet bottle output { policy accept; }"]);
-        }),
-        ("an outlet with another port", "outlet's rules", |agent| {
+        (
+            "what the engine does not describe",
+            &["further containers", "mounts, from inside", "control groups", "network interfaces", "firewall rules"],
+            weaken_beside_the_engine,
+        ),
+        ("an outlet with another port", &["outlet's rules"], |agent| {
             nft(agent, Service::Outlet, &["insert rule inet bottle output tcp dport 22 accept"]);
         }),
-        ("an outlet for every user's names by TCP", "outlet's rules", |agent| {
+        ("an outlet for every user's names by TCP", &["outlet's rules"], |agent| {
             nft(agent, Service::Outlet, &["insert rule inet bottle output tcp dport 53 accept"]);
         }),
-        ("rules of the outlet that are not consulted", "outlet's rules", |agent| {
+        ("rules of the outlet that are not consulted", &["outlet's rules"], |agent| {
             nft(agent, Service::Outlet, &["add table inet bottle { flags dormant; }"]);
         }),
-        ("an outlet that was started again", "network namespace", |agent| {
+        ("an outlet that was started again", &["network namespace"], |agent| {
             docker(["restart", "--time", "0", &agent.plan().plan().names.container(Service::Outlet)]);
         }),
-        ("a network with a route", "networks and ports", |agent| {
+        ("a network with a route", &["networks and ports"], |agent| {
             docker(["network", "connect", "bridge", &agent.plan().plan().names.container(Service::Seal)]);
         }),
-        ("a seal that was started again", "network namespace", |agent| {
+        ("a seal that was started again", &["network namespace"], |agent| {
             docker(["restart", "--time", "0", &agent.plan().plan().names.container(Service::Seal)]);
         }),
-        ("no limit of processes", "limits", |agent| {
+        ("no limit of processes", &["limits"], |agent| {
             docker(["update", "--pids-limit", "-1", &agent.name()]);
         }),
-        ("a higher limit of memory", "limits", |agent| {
+        ("a higher limit of memory", &["limits"], |agent| {
             docker(["update", "--memory", "4g", "--memory-swap", "4g", &agent.name()]);
         }),
-        ("a token in a process's environment", "environment", |agent| {
+        ("a token in a process's environment", &["environment"], |agent| {
             let token = format!("LEAKED={TOKEN}");
             docker(["exec", "--detach", "--user", "agent", "--env", &token, &agent.name(), "sleep", "60"]);
         }),
-        ("a token on a command line", "environment", |agent| {
+        ("a token on a command line", &["environment"], |agent| {
             docker(["exec", "--detach", "--user", "0", &agent.name(), "sh", "-c", "sleep 60", TOKEN]);
         }),
-        ("a resolver that asks others", "name resolution", |agent| {
+        ("a resolver that asks others", &["name resolution"], |agent| {
             docker(["exec", "--detach", "--user", "0", &agent.name(), "python3", "-c", RESOLVER]);
             let answers = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.connect(('127.0.0.1', 53)); s.settimeout(1); \
                            s.send(b'xx' + bytes(10)); s.recv(99)";
@@ -261,11 +300,13 @@ fn a_bottle_weakened_after_its_start_is_not_handed_out() {
         }),
     ];
     let lab = Lab::new("weakened-after");
-    for (what, protection, weaken) in cases {
+    for (what, protections, weaken) in cases {
         let bottles =
             lab.options().with_host(host_with_token()).with_provisioner(Arc::new(Builtin.then(Weakened(weaken))));
         let missing = found_missing(&lab, &bottles, what);
-        assert!(missing.contains(&protection), "{what}: {missing:?}");
+        let joined = format!("bottle-e2e-joined-{}", lab.slug);
+        run(Command::new("docker").args(["rm", "--force", &joined]));
+        assert!(protections.iter().all(|protection| missing.contains(protection)), "{what}: {missing:?}");
     }
 }
 

@@ -3,7 +3,10 @@
  *
  *   probe CHECK...
  *
- * Prints one line for each CHECK, in their order: `held` or `failed`, and what happened.
+ * Prints one line for each CHECK, in their order: `held`, `failed` or `unknown`, and what happened.
+ *
+ * Another process of its user cannot forge the results: it can neither trace this one nor open its files. Where the file of the
+ * program cannot be read by its user, that is so from the first instruction on. In gVisor, it can open them.
  *
  *   tcp:HOST:PORT                  no connection is made, and no packet leaves
  *   udp:HOST:PORT                  no datagram leaves, from a socket bound to an interface neither
@@ -18,14 +21,24 @@
  *   sockets                        no socket of a container engine is there
  *   blocked:HOST:PORT              no connection is made. On a cluster, a packet that nobody refuses is dropped elsewhere
  *   silent:HOST:PORT:NAME          the name server at HOST does not answer a question about NAME
+ *   program                        the user cannot replace this program
+ *   limits:MEMORY:PIDS:CPU         the control groups allow no more bytes, processes and thousandths of a processor. 0: any
+ *   neighbours                     every process that can be looked at is in this network namespace
+ *
+ *   probe after CHECK...           waits for a line on standard input first, with a word that then begins each result. After
+ *                                  the results, it prints the mounts, and what can be read of every process
+ *   probe rules                    prints the interfaces of the network namespace that are up, and its rules, with nft
  *
  *   probe wait                     waits for a signal to stop, in a container in which the program is started again
  *   probe listen::PORT             accepts connections, and closes them, until a signal to stop
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -36,6 +49,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -43,7 +58,11 @@
 
 enum { REFUSED_WITHIN = 250, ANSWERED_WITHIN = 5000 }; /* milliseconds */
 
+/* What each result begins with. */
+static char word_of_caller[64];
+
 static int outcome(const char *word, const char *format, va_list arguments) {
+    if (*word_of_caller != '\0') printf("%s ", word_of_caller);
     printf("%s ", word);
     vprintf(format, arguments);
     putchar('\n');
@@ -54,6 +73,14 @@ static int held(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     outcome("held", format, arguments);
+    va_end(arguments);
+    return 1;
+}
+
+static int unknown(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    outcome("unknown", format, arguments);
     va_end(arguments);
     return 1;
 }
@@ -375,6 +402,128 @@ static int check_sockets(void) {
     return held("none of %d paths", (int)(sizeof paths / sizeof *paths));
 }
 
+static int check_program(void) {
+    const char *paths[] = {"/", "/.bottle", "/.bottle/probe"};
+    struct stat found;
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        if (stat(paths[i], &found) != 0 || found.st_uid == getuid() || access(paths[i], W_OK) == 0)
+            return failed("the user can change %s", paths[i]);
+    return held("root's alone");
+}
+
+/*
+ * Reads the numbers of a file of the own control group: of version 1, else of version 2. `max` and negative numbers are the
+ * largest one. Returns how many were read.
+ */
+static int numbers_of(const char *first, const char *second, long long numbers[2]) {
+    char path[600], line[512], words[2][32];
+    snprintf(path, sizeof path, "/sys/fs/cgroup/%s", first);
+    FILE *file = fopen(path, "re");
+    if (file == NULL) {
+        FILE *groups = fopen("/proc/self/cgroup", "re");
+        const char *own = "";
+        while (groups != NULL && fgets(line, sizeof line, groups) != NULL)
+            if (strncmp(line, "0::", 3) == 0) line[strcspn(line, "\n")] = '\0', own = line + 3;
+        if (groups != NULL) fclose(groups);
+        snprintf(path, sizeof path, "/sys/fs/cgroup%.400s/%s", own, second);
+        file = fopen(path, "re");
+    }
+    if (file == NULL) return 0;
+    const int count = fscanf(file, "%31s %31s", words[0], words[1]);
+    fclose(file);
+    for (int i = 0; i < count; i++) {
+        numbers[i] = atoll(words[i]);
+        if (strcmp(words[i], "max") == 0 || numbers[i] < 0) numbers[i] = LLONG_MAX;
+    }
+    return count < 0 ? 0 : count;
+}
+
+static int check_limits(long long memory, long long processes, long long cpu) {
+    long long bytes[2], pids[2], quota[2], period[2];
+    if (memory != 0) {
+        if (numbers_of("memory/memory.limit_in_bytes", "memory.max", bytes) == 0) return unknown("no limit of memory is shown");
+        if (bytes[0] > memory) return failed("%lld bytes of memory are allowed; planned: %lld", bytes[0], memory);
+    }
+    if (processes != 0) {
+        if (numbers_of("pids/pids.max", "pids.max", pids) == 0) return unknown("no limit of processes is shown");
+        if (pids[0] > processes) return failed("%lld processes are allowed; planned: %lld", pids[0], processes);
+    }
+    if (cpu != 0) {
+        const int count = numbers_of("cpu/cpu.cfs_quota_us", "cpu.max", quota);
+        if (count == 2) period[0] = quota[1];
+        else if (count == 0 || numbers_of("cpu/cpu.cfs_period_us", "", period) == 0) return unknown("no limit of processors is shown");
+        /* The engine rounds the quota. */
+        if (quota[0] / 1000 > (cpu + 1) * period[0] / 1000000)
+            return failed("%lld of %lld us of a processor are allowed; planned: %lld/1000", quota[0], period[0], cpu);
+    }
+    return held("%lld bytes, %lld processes, %lld/1000 processors at most", memory, processes, cpu);
+}
+
+/* Calls `look` with the number of each process, until it returns 0. Returns what it returned last. */
+static int each_process(int (*look)(const char *number)) {
+    DIR *all = opendir("/proc");
+    int goes_on = all != NULL;
+    for (struct dirent *entry; goes_on && (entry = readdir(all)) != NULL;)
+        if (isdigit((unsigned char)entry->d_name[0])) goes_on = look(entry->d_name);
+    if (all != NULL) closedir(all);
+    return goes_on;
+}
+
+/* Returns 1 unless a process is in another network namespace. Those of other users cannot be looked at. */
+static int is_neighbour(const char *number) {
+    char path[64], own[64], other[64];
+    snprintf(path, sizeof path, "/proc/%.20s/ns/net", number);
+    const ssize_t length = readlink("/proc/self/ns/net", own, sizeof own), found = readlink(path, other, sizeof other);
+    return found < 0 || (length == found && memcmp(own, other, length) == 0);
+}
+
+static int check_neighbours(void) {
+    if (!each_process(is_neighbour)) return failed("a process is in another network namespace");
+    return held("every process that can be looked at is in this network namespace");
+}
+
+static int print_file(const char *path) {
+    char bytes[4096];
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    for (ssize_t count; file >= 0 && (count = read(file, bytes, sizeof bytes)) > 0;) fwrite(bytes, 1, count, stdout);
+    if (file >= 0) close(file);
+    return 1;
+}
+
+static int print_process(const char *number) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%.20s/environ", number);
+    print_file(path);
+    snprintf(path, sizeof path, "/proc/%.20s/cmdline", number);
+    return print_file(path);
+}
+
+/* Prints what the launcher looks through. The mounts come first, because an agent chooses the text of its processes. */
+static void print_report(void) {
+    printf("\n%s mounts\n", word_of_caller);
+    print_file("/proc/self/mountinfo");
+    printf("\n%s processes\n", word_of_caller);
+    for (char **variable = environ; *variable != NULL; variable++) fwrite(*variable, 1, strlen(*variable) + 1, stdout);
+    each_process(print_process);
+    fflush(stdout);
+}
+
+static int print_rules(void) {
+    const int made = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct if_nameindex *interfaces = if_nameindex();
+    if (made < 0 || interfaces == NULL) return perror("probe: cannot list the interfaces"), 1;
+    for (struct if_nameindex *at = interfaces; at->if_name != NULL; at++) {
+        struct ifreq asked = {0};
+        snprintf(asked.ifr_name, sizeof asked.ifr_name, "%s", at->if_name);
+        if (ioctl(made, SIOCGIFFLAGS, &asked) != 0 || (asked.ifr_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP)
+            printf("interface %s\n", at->if_name);
+    }
+    fflush(stdout);
+    execl("/usr/sbin/nft", "nft", "list", "ruleset", (char *)NULL);
+    perror("probe: cannot start nft");
+    return 1;
+}
+
 static void stop(int received) {
     (void)received;
     _exit(0);
@@ -396,12 +545,19 @@ static int listen_at(long port) {
 }
 
 int main(int count, char **arguments) {
+    /* Some kernels let a user read every program that it may run. */
+    prctl(PR_SET_DUMPABLE, 0);
+    if (count == 2 && strcmp(arguments[1], "rules") == 0) return print_rules();
     if (count == 2 && (strcmp(arguments[1], "wait") == 0 || strncmp(arguments[1], "listen::", 8) == 0)) {
         signal(SIGTERM, stop); /* as process 1 it has no default action */
         signal(SIGINT, stop);
         if (arguments[1][0] == 'l') return listen_at(atol(arguments[1] + 8));
         for (;;) pause();
     }
+    const int after = count > 1 && strcmp(arguments[1], "after") == 0;
+    if (after && fgets(word_of_caller, sizeof word_of_caller, stdin) == NULL) return 1;
+    word_of_caller[strcspn(word_of_caller, "\n")] = '\0';
+    if (after) count--, arguments++;
     int all = 1, numbers[MAX_ATTEMPTS], attempted = 0, next = 0;
     for (int i = 1; i < count && attempted < MAX_ATTEMPTS; i++) {
         char text[512], *rest = text;
@@ -430,8 +586,12 @@ int main(int count, char **arguments) {
         else if (strcmp(check, "process") == 0) all &= check_process();
         else if (strcmp(check, "seccomp") == 0) all &= check_seccomp();
         else if (strcmp(check, "sockets") == 0) all &= check_sockets();
+        else if (strcmp(check, "program") == 0) all &= check_program();
+        else if (strcmp(check, "limits") == 0) all &= check_limits(atoll(parts[1]), atoll(parts[2]), atoll(parts[3]));
+        else if (strcmp(check, "neighbours") == 0) all &= check_neighbours();
         else all &= failed("`%s` is no check", arguments[i]);
         fflush(stdout);
     }
+    if (after) print_report();
     return all ? 0 : 1;
 }
