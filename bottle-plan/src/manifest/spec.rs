@@ -106,7 +106,7 @@ pub struct EgressSpec {
     /// injects into such a request is not scanned. Default: `off`.
     pub scan_requests: RequestScan,
     /// The search by egress for credentials and private keys in what the agent sends: URLs, headers, bodies and
-    /// WebSocket messages. It takes 4 ms per MB. `warn` and `block` bring egress into the bottle. Default: `block` if
+    /// WebSocket messages. It takes 10 ms per MB. `warn` and `block` bring egress into the bottle. Default: `block` if
     /// egress is in it anyway, for a route, a port or a host with `inspect: content`, else `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dlp: Option<RequestScan>,

@@ -1,12 +1,14 @@
 """Searches what the agent sends for credentials and private keys.
 
 One automaton (Aho-Corasick) finds the literal text of every pattern in one pass, as it is and encoded. Only there, a
-few hundred bytes are decoded and compared with the pattern. A body is searched in pieces as it passes.
+few hundred bytes are decoded and compared with the pattern. Long runs of base64 and hexadecimal, escapes, and what they
+hold are decoded and searched as well, to a fixed depth. A body is searched in pieces as it passes.
 """
 
 import base64
 import binascii
 import re
+import string
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -26,12 +28,19 @@ MODES = (OFF, WARN, BLOCK)
 _OVERLAP = 4096
 # The last word of a piece is passed on only when its end is known, up to this number of bytes.
 _HELD = 1024
-_WORD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-.%\\:@~"
+_WORD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-.%\\:@~&#;"
 # An encoding inside an encoding, at most.
 _MAX_DEPTH = 3
 # Of a compressed body, at most so many bytes are searched.
 _MAX_UNPACKED = 64 << 20
 _UNPACKED_PIECE = 1 << 20
+# Of what is compressed in a text, at most so many bytes are searched for each piece of it.
+_MAX_INNER = 256 << 10
+_GZIP = b"\x1f\x8b\x08"
+# Files of gzip inside a body that are unpacked, at most: three bytes are also found by chance.
+_MAX_PACKED = 256
+# Bytes by which the way a body is compressed is known.
+_MAGIC = 4
 
 # A shorter secret of the bottle is not searched for: it would be found by chance.
 _MIN_SECRET = 8
@@ -59,9 +68,23 @@ _ESCAPES = (
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+")
 _BASE64_GAPS = re.compile(rb"\\+[rn]|[\r\n]+[ \t]*|%0[AaDd]")
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
-_ESCAPE = re.compile(
-    rb"%(?:25)?([0-9A-Fa-f]{2})|\\+u00([0-9A-Fa-f]{2})|\\+x([0-9A-Fa-f]{2})|\\+(/)|&#(\d{2,3});|&#x([0-9a-fA-F]{2});"
+# A run of characters that may be base64 or hexadecimal, as long as the shortest token in base64.
+_LEAST_RUN = b"a" * 40
+_RUNS = bytes(
+    ord("a") if chr(byte) in string.ascii_letters + string.digits + "+/_-" else ord(" ") for byte in range(256)
 )
+# Fewer new bytes are searched for a run together with the next ones.
+_LEAST_NEW = len(_LEAST_RUN) - 8
+_BREAKS = b"\r\n"
+_ESCAPE = re.compile(
+    rb"%(?:25)*([0-9A-Fa-f]{2})|\\+u00([0-9A-Fa-f]{2})|\\+[xX]([0-9A-Fa-f]{2})|\\+(/)"
+    rb"|&#0*(\d{2,3})(?!\d);?|&#[xX]0*([0-9a-fA-F]{2})(?![0-9A-Fa-f]);?"
+)
+# How an escape of a printable character begins.
+_BEGINS = (b"&#", b"\\x", b"\\X", b"\\u00", b"%2", b"%3", b"%4", b"%5", b"%6", b"%7")
+# Bytes before an escape in which the token can begin that it belongs to. Bytes before and after an escape that say what
+# the token is.
+_LONGEST_BEGIN, _CONTEXT, _AFTER = 96, 512, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +131,41 @@ class Detector:
         for secret in secrets:
             for text in set(_of_secret(secret)):
                 add(text, _Literal(None, secret, None))
+        for begin in _BEGINS:
+            literals.setdefault(begin, [])
         self._literals = list(literals.values())
+        self._begins = {index for index, text in enumerate(literals) if text in _BEGINS}
         self._automaton = ahocorasick_rs.BytesAhoCorasick(
             list(literals), implementation=ahocorasick_rs.Implementation.DFA
         )
 
-    def find(self, text: bytes, target: Target, header: str | None = None) -> tuple[str, int] | None:
-        """Returns the name of the first pattern that is found, and its place in the text."""
-        return self._find(text, target, header, 0)
+    def find(
+        self, text: bytes, target: Target, header: str | None = None, *, hidden: bool = True
+    ) -> tuple[str, int] | None:
+        """Returns the name of the first pattern that is found, and its place in the text.
 
-    def _find(self, text: bytes, target: Target, header: str | None, depth: int) -> tuple[str, int] | None:
+        Without `hidden`, long runs and escapes are not decoded.
+        """
+        return self._find(text, target, header, 0, hidden=hidden)
+
+    def _find(
+        self,
+        text: bytes,
+        target: Target,
+        header: str | None,
+        depth: int,
+        *,
+        hidden: bool = True,
+        begins: range | None = None,
+    ) -> tuple[str, int] | None:
+        """Searches a text. With `begins`, what is found has to begin there: the text is cut out of another one."""
         tried: set[tuple[Callable[[bytes, int], bytes], int]] = set()
+        escapes: list[int] = []
         for index, begin, _ in self._automaton.find_matches_as_indexes(text, overlapping=True):
+            if begins is not None and begin not in begins:
+                continue
+            if index in self._begins:
+                escapes.append(begin)
             for literal in self._literals[index]:
                 if literal.pattern is None:
                     if literal.secret != target.own:
@@ -131,6 +177,10 @@ class Detector:
                     tried.add((literal.decode, begin))
                     if found := self._find(literal.decode(text, begin), target, header, depth + 1):
                         return found[0], begin
+        if hidden and depth < _MAX_DEPTH:
+            for begin, decoded, begins in _hidden(text, escapes):
+                if found := self._find(decoded, target, header, depth + 1, begins=begins):
+                    return found[0], begin
         return None
 
     def _is(self, pattern: Pattern, text: bytes, at: int, target: Target, header: str | None) -> bool:
@@ -152,6 +202,55 @@ class Detector:
         plain = unescaped(window)
         context = Context(plain, target.host, self._clock())
         return plain != window and any(pattern.check(found, context) for found in pattern.expression.finditer(plain))
+
+
+def _hidden(text: bytes, escapes: list[int]) -> Iterator[tuple[int, bytes, range | None]]:
+    """Returns what a text holds in another form, with a place near its begin, and where in it something may begin.
+
+    `escapes` are places of escapes. A token has one in it, or none that matters.
+    """
+    for first, last in _groups(escapes):
+        begin, end = max(0, first - _CONTEXT), last + _AFTER
+        plain = unescaped(text[begin:end])
+        after = len(plain) - len(unescaped(text[last:end]))
+        yield begin, plain, range(max(0, first - begin - _LONGEST_BEGIN), after + 1)
+    left = _MAX_INNER
+    classes = text.translate(_RUNS, _BREAKS)
+    joined, at = text, 0
+    while (begin := classes.find(_LEAST_RUN, at)) >= 0:
+        if len(joined) > len(classes):
+            joined = text.translate(None, _BREAKS)
+        at = classes.find(b" ", begin)
+        at = len(classes) if at < 0 else at
+        run = joined[begin:at]
+        if _HEX.fullmatch(run):
+            yield begin, bytes.fromhex(run.decode("ascii")), None
+        decoded = binascii.a2b_base64(_padded(run.translate(_FROM_URL_SAFE)))
+        yield begin, decoded, None
+        if decoded.startswith(_GZIP) and left > 0:
+            unpacked: list[bytes] = []
+            _Zlib(raw=False, most=left).feed(decoded, unpacked.append)
+            inner = b"".join(unpacked)
+            left -= len(inner)
+            yield begin, inner, None
+
+
+def _groups(places: list[int]) -> list[tuple[int, int]]:
+    """Returns the first and the last place of each group that is searched at once. The places are in order."""
+    groups: list[tuple[int, int]] = []
+    for place in places:
+        if groups and place - groups[-1][1] <= _CONTEXT:
+            groups[-1] = groups[-1][0], place
+        else:
+            groups.append((place, place))
+    return groups
+
+
+def _padded(encoded: bytes) -> bytes:
+    """Returns base64 whose length can be decoded."""
+    if len(encoded) % 4 == 1:
+        encoded = encoded[:-1]
+    return encoded + b"=" * (-len(encoded) % 4)
 
 
 def unescaped(text: bytes) -> bytes:
@@ -225,10 +324,7 @@ def _base64_decoder(shift: int) -> Callable[[bytes, int], bytes]:
         found = _BASE64.match(encoded)
         if not found:
             return b""
-        encoded = found[0].translate(_FROM_URL_SAFE)
-        if len(encoded) % 4 == 1:
-            encoded = encoded[:-1]
-        return binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4))
+        return binascii.a2b_base64(_padded(found[0].translate(_FROM_URL_SAFE)))
 
     return decode
 
@@ -321,7 +417,10 @@ class Scan:
         self._held = b""
         self._tail = b""
         self._seen = 0
+        self._new = 0
         self._unpacked: Scan | None = None
+        self._packed: _Zlib | None = None
+        self._packed_left = _MAX_PACKED
         self.finding: Finding | None = None
 
     def feed(self, piece: bytes, *, last: bool = False) -> bytes:
@@ -330,13 +429,16 @@ class Scan:
             return b""
         data = self._held + piece if self._held else piece
         if not self._started and data:
-            self._started = True
+            if self._hold and not last and len(data) < _MAGIC:
+                self._held = data
+                return b""
+            self._started, self._held = True, b""
             self._unpacker = _unpacker(self._encoding, data)
         if self._unpacker:
             return self._feed_packed(data)
         keep = 0 if last or not self._hold else _unfinished(data)
         sent, self._held = (data[: len(data) - keep], data[len(data) - keep :]) if keep else (data, b"")
-        self._search(sent)
+        self._search(sent, last)
         return b"" if self.finding else sent
 
     def _feed_packed(self, data: bytes) -> bytes:
@@ -347,13 +449,40 @@ class Scan:
         self.finding = self._unpacked.finding
         return b"" if self.finding else data
 
-    def _search(self, data: bytes) -> None:
+    def _search(self, data: bytes, last: bool) -> None:
         text = self._tail + data if self._tail else data
-        if found := self._detector.find(text, self._target):
+        # A body may come byte by byte.
+        self._new += len(data)
+        if hidden := self._new >= _LEAST_NEW or last:
+            self._new = 0
+        if found := self._detector.find(text, self._target, hidden=hidden):
             name, at = found
             self.finding = Finding(name, f"{self._place} at byte {self._seen - len(self._tail) + at}")
+        if not self.finding:
+            self._search_packed(text, len(text) - len(data))
         self._seen += len(data)
         self._tail = text[-_OVERLAP:]
+
+    def _search_packed(self, text: bytes, new: int) -> None:
+        """Searches the files of gzip inside a body, such as a part of a form. `new` is where the text is new."""
+        at = new
+        while True:
+            if self._packed is None:
+                at = text.find(_GZIP, max(0, at - len(_GZIP) + 1))
+                if at < 0 or self._packed_left == 0 or self._place == "packed":
+                    return
+                self._packed_left -= 1
+                self._packed = _Zlib(raw=False, members=False)
+                self._unpacked = Scan(self._detector, self._target, "identity", "packed", hold=False)
+            assert self._unpacked is not None
+            self._packed.feed(text[at:], self._unpacked.feed)
+            if self._unpacked.finding:
+                self.finding = Finding(self._unpacked.finding.pattern, f"{self._place} at byte {self._seen}")
+                return
+            if not self._packed.is_over:
+                return
+            at = max(at + len(_GZIP), len(text) - len(self._packed.rest)) + len(_GZIP) - 1
+            self._packed = None
 
 
 def _unfinished(data: bytes) -> int:
@@ -371,24 +500,43 @@ def _unpacker(encoding: str, begin: bytes) -> _Unpacker | None:
     if encoding == "zstd" or (not encoding and begin.startswith(b"\x28\xb5\x2f\xfd")):
         return _Zstd()
     if encoding in ("gzip", "x-gzip", "deflate") or (not encoding and begin.startswith(b"\x1f\x8b\x08")):
-        return _Zlib(raw=encoding == "deflate" and begin[:1] != b"\x78")
+        # What has no header of zlib (RFC 1950, section 2.2) is the bare stream that some clients send.
+        is_zlib = len(begin) > 1 and begin[0] & 0x0F == 8 and begin[0] < 0x80 and (begin[0] << 8 | begin[1]) % 31 == 0
+        return _Zlib(raw=encoding == "deflate" and not is_zlib)
     return None
 
 
 class _Zlib:
-    def __init__(self, *, raw: bool) -> None:
-        self._object = zlib.decompressobj(-15 if raw else 47)
-        self._left = _MAX_UNPACKED
+    def __init__(self, *, raw: bool, most: int = _MAX_UNPACKED, members: bool = True) -> None:
+        """With `members`, files that follow the first one are unpacked too, as gzip does."""
+        self._bits = -15 if raw else 47
+        self._object = zlib.decompressobj(self._bits)
+        self._left = most
+        self._members = members
+        self.rest = b""
+        """The data after the end, of the last piece that was fed."""
+
+    @property
+    def is_over(self) -> bool:
+        return self._left <= 0 or self._object.eof
 
     def feed(self, data: bytes, take: Callable[[bytes], object]) -> None:
         try:
-            while data and self._left > 0 and not self._object.eof:
+            while data and self._left > 0:
+                if self._object.eof:
+                    # Zeros may be between two members.
+                    if not (data := data.lstrip(b"\0")):
+                        return
+                    self._object = zlib.decompressobj(self._bits)
                 piece = self._object.decompress(data, _UNPACKED_PIECE)
                 data = self._object.unconsumed_tail
                 self._left -= len(piece)
                 take(piece)
+                if self._object.eof:
+                    self.rest = self._object.unused_data
+                    data = self.rest if self._members else b""
         except zlib.error:
-            self._left = 0
+            self.rest, self._left = data, 0
 
 
 class _Zstd:

@@ -124,6 +124,32 @@ def encodings(token: str) -> dict[str, str]:
     }
 
 
+def further_encodings(token: str) -> dict[str, bytes]:
+    """Further ways, in a body: those that a person does not choose."""
+    raw = token.encode()
+    based = base64.b64encode(raw)
+    signs = "".join(chr(byte) if chr(byte).isalnum() else f"&#{byte};" for byte in raw)
+    return {
+        "HTML, hexadecimal": "".join(f"&#x{byte:x};" for byte in raw).encode(),
+        "HTML, HEXADECIMAL": "".join(f"&#X{byte:X};" for byte in raw).encode(),
+        "HTML, zeros": "".join(f"&#0{byte};" for byte in raw).encode(),
+        "HTML, no semicolon": "".join(f"&#{byte}" for byte in raw).encode(),
+        "HTML, signs": signs.encode(),
+        "HTML, signs, hexadecimal": signs.replace("&#45;", "&#x2d;").encode(),
+        "hexadecimal, mixed": "".join(("%02X" if at % 2 else "%02x") % byte for at, byte in enumerate(raw)).encode(),
+        "\\x": "".join(f"\\x{byte:02x}" for byte in raw).encode(),
+        "\\X": "".join(f"\\x{byte:02X}" for byte in raw).encode(),
+        "percent, mixed": "".join(f"%{byte:02x}" if at % 2 else chr(byte) for at, byte in enumerate(raw)).encode(),
+        "base64, three times": base64.b64encode(base64.b64encode(based)),
+        "base64 of hexadecimal": base64.b64encode(raw.hex().encode()),
+        "hexadecimal of base64": based.hex().encode(),
+        "base64 of percent": base64.b64encode("".join(f"%{byte:02x}" for byte in raw).encode()),
+        "base64 of UTF-16": base64.b64encode(token.encode("utf-16-le")),
+        "base64, lines of 4": b"\n".join(based[at : at + 4] for at in range(0, len(based), 4)),
+        "base64 of gzip": base64.b64encode(gzip.compress(raw, mtime=0)),
+    }
+
+
 def _source(limit: int = 60_000) -> list[str]:
     """Source code that is there: Python's own library."""
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("[a-z]*.py"))

@@ -1,3 +1,4 @@
+import base64
 import gzip
 import random
 import tracemalloc
@@ -10,7 +11,7 @@ import zstandard
 from egress.dlp import Detector, FrameScan, Scan, Target, find_in_head
 from egress.patterns import PATTERNS
 
-from .dlp_cases import NOW, PLAIN, benign, encodings, jwt, large_turn, median_ms, tokens
+from .dlp_cases import NOW, PLAIN, benign, encodings, further_encodings, jwt, large_turn, median_ms, tokens
 from .test_mask import frame
 
 DETECTOR = Detector(clock=lambda: NOW)
@@ -84,14 +85,58 @@ class Malicious(unittest.TestCase):
     def test_compressed_bodies(self) -> None:
         body = b"x" * 70_000 + b" " + tokens()["npm"].encode() + b" "
         raw = zlib.compressobj(wbits=-15)
+        small = zlib.compressobj(wbits=13)
         for encoding, packed in {
             "gzip": gzip.compress(body),
             "deflate": zlib.compress(body),
             " deflate": raw.compress(body) + raw.flush(),
             "zstd": zstandard.compress(body),
             "": gzip.compress(body),
+            "  deflate": small.compress(body) + small.flush(),
+            "  gzip": gzip.compress(b"harmless") + gzip.compress(b"") + b"\0\0" + gzip.compress(body),
         }.items():
-            self.assertTrue(in_body(packed, 1000, encoding.strip())[0], encoding)
+            for size in (1, 1000, len(packed)):
+                self.assertTrue(in_body(packed, size, encoding.strip())[0], (encoding, size))
+
+    def test_compressed_parts_of_bodies(self) -> None:
+        token = tokens()["Anthropic"].encode()
+        packed = gzip.compress(b"x" * 999 + b" " + token, mtime=0)
+        part = b"--b\r\nContent-Disposition: form-data; name=f\r\n\r\n%b\r\n"
+        form = part % gzip.compress(b"harmless") + part % b"\x1f\x8b\x08 by chance" + part % packed + b"--b--\r\n"
+        for body in (form, b"x" * 9000 + packed):
+            for size in (1, 7, 1000, len(body)):
+                self.assertTrue(in_body(body, size)[0], size)
+                self.assertTrue(in_body(body, size, "identity")[0], size)
+        clean = part % gzip.compress(random.Random(3).randbytes(99_000)) + b"--b--\r\n"
+        self.assertEqual(in_body(clean * 3, 1000), (None, clean * 3))
+
+    def test_encodings_in_encodings(self) -> None:
+        detector = Detector(OwnSecrets.SECRETS, clock=lambda: NOW)
+        for token in (tokens()["Anthropic"], tokens()["GitHub"], OwnSecrets.SECRETS[0].decode()):
+            for encoding, spelled in further_encodings(token).items():
+                if len(spelled) >= 40:
+                    for body in (spelled, b'{"d": "' + spelled + b'"}', b"k=" + spelled + b"&b=2"):
+                        for size in (len(body), 90):
+                            found, sent = in_body(body, size, detector=detector)
+                            self.assertTrue(found, (token, encoding, size))
+                            self.assertLess(len(sent), 90 + 20, (encoding, size))
+
+    def test_an_escape_far_away_takes_no_context_away(self) -> None:
+        r = random.Random(9)
+        signed = (
+            b"https://b.s3.amazonaws.com/f?AWSAccessKeyId=AK"
+            + b"IA"
+            + bytes(r.choices(b"ABCDEFGHIJKLMNOP234567", k=16))
+        )
+        for distance in range(60):
+            body = b"%2Fx" + b"0" * distance + signed + b"&Expires=1" + b"0" * distance + b"%2Fx"
+            self.assertIsNone(in_body(b"x" * 2000 + body)[0], distance)
+
+    def test_what_is_packed_many_times_takes_little_time(self) -> None:
+        bomb = base64.b64encode(gzip.compress(bytes(8 << 20), mtime=0))
+        for body in (b" ".join([bomb] * 20), b"\x1f\x8b\x08\0" * 200_000, b"%41" * 300_000, b"&#65;" * 200_000):
+            took = median_ms(lambda body=body: in_body(body), 1)
+            self.assertLess(took, 4000, body[:20])
 
     def test_a_body_that_unpacks_to_too_much_is_not_kept(self) -> None:
         pack = zlib.compressobj(wbits=31)
@@ -196,7 +241,7 @@ class Benign(unittest.TestCase):
         took = median_ms(lambda: in_body(body))
         built = median_ms(lambda: Detector([b"Zx9Qw7Rt5Kp2aBcD3eF4" * 5] * 4), 3)
         print(f"\n  search: {took:.1f} ms for 1 MB of JSON; {built:.0f} ms to build it")
-        self.assertLess(took, 10)
+        self.assertLess(took, 60)
         # The worst case of an agent that wants to keep the proxy busy.
         busy = b" ".join(literal for pattern in PATTERNS for literal in pattern.literals)
         busy *= 100_000 // len(busy)
