@@ -555,7 +555,7 @@ impl Posture {
             }
             return Ok(());
         };
-        writeln!(f, "  Egress {}: URL, headers, body (4 ms per MB).", does(dlp))?;
+        writeln!(f, "  Egress {}: URL, headers, body (10 ms per MB).", does(dlp))?;
         for (host, dlp) in &self.dlp_of_hosts {
             writeln!(f, "  To {host} it {}.", does(*dlp))?;
         }
