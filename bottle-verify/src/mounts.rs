@@ -4,6 +4,7 @@
 //! from inside alone.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::expected::Expected;
 use crate::facts::{Facts, keys};
@@ -11,7 +12,7 @@ use crate::planned::PlannedMount;
 use crate::report::Probe;
 
 /// Mount points of the engines themselves.
-const OF_ENGINE: [&str; 9] = [
+const OF_ENGINE: [&str; 11] = [
     "/",
     "/etc/hostname",
     "/etc/hosts",
@@ -21,6 +22,8 @@ const OF_ENGINE: [&str; 9] = [
     "/run/podman-init",
     "/run/secrets",
     "/sbin/docker-init",
+    "/usr/bin/docker-init",
+    "/usr/sbin/docker-init",
 ];
 
 /// Mount points below `/dev`. An engine without privileges binds the devices of its host.
@@ -99,13 +102,23 @@ pub(crate) fn probe(mounts: &str, facts: &Facts, expected: &Expected) -> Probe {
     if mounted.is_empty() {
         return Probe::failed(PROTECTION, "the attack did not report them");
     }
+    let targets: BTreeSet<&str> = mounted.iter().map(|it| &*it.target).collect();
+    let wanted = || {
+        agent.mounts.iter().map(|mount| &*mount.target).chain(in_memory.iter().copied()).chain(of_image.iter().copied())
+    };
+    // The list has the paths to which links of the image lead, such as `/run/x` for `/var/run/x`. Each explains one mount.
+    let mut elsewhere: Vec<&str> = wanted().filter(|target| !targets.contains(target)).collect();
     let mut problems = Vec::new();
     for (index, it) in mounted.iter().enumerate() {
-        let target = &*it.target;
+        let led = elsewhere.iter().position(|target| {
+            !wanted().any(|wanted| wanted == it.target)
+                && Path::new(target).file_name() == Path::new(&it.target).file_name()
+        });
+        let target = led.map_or(&*it.target, |place| elsewhere.swap_remove(place));
         let planned = agent.mounts.iter().find(|planned| planned.target == target);
         problems.extend(it.problem(planned, in_memory.contains(target), of_image.contains(target), expected.is_gvisor));
-        if mounted[..index].iter().any(|earlier| earlier.target == target) {
-            problems.push(format!("`{target}` is mounted twice"));
+        if mounted[..index].iter().any(|earlier| earlier.target == it.target) {
+            problems.push(format!("`{}` is mounted twice", it.target));
         }
     }
     Probe::of(PROTECTION, &problems, format!("{} mounts, all of them planned", mounted.len()))
@@ -139,7 +152,7 @@ mod tests {
 725 716 254:0 /d/resolv.conf /etc/resolv.conf rw,relatime - ext4 /dev/vda rw
 726 716 254:0 /d/hostname /etc/hostname rw,relatime - ext4 /dev/vda rw
 727 716 254:0 /d/hosts /etc/hosts rw,relatime - ext4 /dev/vda rw
-728 716 254:0 /usr/libexec/docker-init /sbin/docker-init ro,relatime - ext4 /dev/vda rw
+728 716 254:0 /usr/libexec/docker-init /usr/sbin/docker-init ro,relatime - ext4 /dev/vda rw
 729 716 254:0 /src/a /work\\040space ro,relatime - ext4 /dev/vda rw
 730 716 0:50 / /var/lib/x rw,nosuid,nodev,relatime - tmpfs tmpfs rw,size=1048576k
 731 716 254:0 /volumes/1 /data rw,relatime - ext4 /dev/vda rw
@@ -173,6 +186,8 @@ mod tests {
     #[test]
     fn the_mounts_of_a_bottle_are_known() {
         assert_eq!(problem(DOCKER), None);
+        let linked = DOCKER.replace("/work\\040space", "/mnt/work\\040space").replace("/var/lib/x", "/data/x");
+        assert_eq!(problem(&linked), None);
     }
 
     #[test]
@@ -196,6 +211,8 @@ mod tests {
         }
         assert_eq!(problem(&line("/etc/hosts", "rw", "ext4")).unwrap(), "`/etc/hosts` is mounted twice");
         let open = problem(&DOCKER.replace("/work\\040space ro", "/work\\040space rw")).unwrap();
+        let elsewhere = format!("{}1 2 0:1 / /y/x rw - tmpfs t rw\n", DOCKER.replace("/var/lib/x", "/data/x"));
+        assert_eq!(problem(&elsewhere).unwrap(), "`/y/x` is mounted (tmpfs); planned: nothing there");
         assert!(open.starts_with("`/work space` can be written; planned: "), "{open}");
         assert_eq!(problem("").unwrap(), "the attack did not report them");
     }
