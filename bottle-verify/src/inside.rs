@@ -56,7 +56,7 @@ pub(crate) struct Waiting {
     program: Option<Child>,
 }
 
-/// What the attacks found.
+/// Results of the attacks.
 pub(crate) struct Found {
     pub(crate) probes: Vec<Probe>,
     /// The mounts of the program, in the form of `/proc/self/mountinfo`.
@@ -139,7 +139,7 @@ pub(crate) fn install(engine: &Engine, expected: &Expected) -> Result<(), Verify
     Err(VerifyError::Unprotected { failed: vec![Probe::failed("attacks from inside", detail)] })
 }
 
-/// Returns what is before and after a line. Nothing is after a line that is not there.
+/// Returns what is before and after a line. Nothing is after a line that is missing.
 fn cut<'a>(bytes: &'a [u8], line: &[u8]) -> (&'a [u8], &'a [u8]) {
     match bytes.windows(line.len()).position(|window| window == line) {
         Some(at) => (&bytes[..at], &bytes[at + line.len()..]),

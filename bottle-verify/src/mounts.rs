@@ -138,7 +138,7 @@ mod tests {
     use crate::expected::tests::expected;
     use crate::report::Outcome;
 
-    /// What a container of Docker 26 shows.
+    /// Mounts of a container, as Docker 26 makes them.
     const DOCKER: &str = "\
 716 646 0:111 / / rw,relatime - overlay overlay rw,lowerdir=/a:/b,upperdir=/c,workdir=/d
 717 716 0:114 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw

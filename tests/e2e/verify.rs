@@ -188,8 +188,8 @@ impl Provisioner for Weakened {
 /// A weakness in words, the protection that it takes away, and the function that causes it.
 type Case = (&'static str, &'static [&'static str], fn(&AgentContainer<'_>));
 
-/// What the engine's descriptions of the planned containers do not show: a mount, a control group, an interface, a table of
-/// rules and a container that somebody with the rights of root added later.
+/// Adds what the engine's descriptions of the planned containers do not show: a mount, a higher limit, an interface, a table of
+/// rules and a container.
 fn weaken_beside_the_engine(agent: &AgentContainer<'_>) {
     const CHANGE: &str = "set -e
         nsenter --target 1 --mount sh -c 'mkdir /extra; mount -t tmpfs none /extra'
