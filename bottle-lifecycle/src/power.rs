@@ -13,6 +13,7 @@ use crate::bottle::{Bottle, BottleError};
 use crate::hand_over::hand_over;
 use crate::health::{Activity, ServiceHealth};
 use crate::journal::JournalError;
+use crate::limits;
 use crate::restart::{Fresh, Restart, StartOptions};
 
 impl Bottle {
@@ -143,6 +144,7 @@ impl Bottle {
             store.start(&self.engine, &project, self.start.wait)?;
         }
         self.engine.start_all(&project, &restart.order, self.start.wait, then)?;
+        limits::end_wait(&self.engine, &self.handle)?;
         if self.start.verify == Verify::Off {
             return Ok(());
         }

@@ -55,13 +55,13 @@ pub struct LaunchFacts {
 }
 
 /// The shell script of a waiting agent's container. Its argument is the time in seconds for which the container runs after the
-/// wait, or after a later start. The files belong to root.
-pub const WAIT: &str =
-    "[ -e /.bottle-taken ] || { sleep infinity & echo $! >/.bottle-waiting; wait; }; exec sleep \"$1\"";
+/// wait. The files belong to root. Each of the two scripts writes its own file before it looks for the other's.
+pub const WAIT: &str = "[ -e /.bottle-taken ] || { sleep infinity & echo $! >/.bottle-waiting; [ -e /.bottle-taken ] || wait; }; exec sleep \"$1\"";
 
-/// The shell script that ends the wait, for root in that container. In any other one, and a second time, it does nothing.
+/// The shell script that ends the wait, for root in that container, also after a later start: under gVisor no file outlives a stop.
+/// In any other container, and a second time, it has no effect.
 pub const END_WAIT: &str =
-    "[ ! -e /.bottle-waiting ] || { : >/.bottle-taken && kill \"$(cat /.bottle-waiting)\" && rm /.bottle-waiting; }";
+    ": >/.bottle-taken; [ ! -e /.bottle-waiting ] || { kill \"$(cat /.bottle-waiting)\"; rm /.bottle-waiting; }";
 
 /// The features of the engine that the Compose document depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -392,8 +392,6 @@ mod tests {
             command.args(["-c", &script.replace("/.bottle", &(own.clone() + ".bottle")), "sh", "0"]);
             command
         };
-        // In a container that does not wait.
-        assert!(shell(END_WAIT).status().unwrap().success());
         let mut first = shell(WAIT).spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(20);
         while !fs::read(dir.path().join(".bottle-waiting")).is_ok_and(|pid| pid.ends_with(b"\n")) {
@@ -405,5 +403,12 @@ mod tests {
         assert!(first.wait().unwrap().success());
         assert!(shell(END_WAIT).status().unwrap().success());
         assert!(shell(WAIT).status().unwrap().success());
+        // The files are lost, and the wait ends before it has begun.
+        fs::remove_file(dir.path().join(".bottle-taken")).unwrap();
+        let script = WAIT.replacen("[ -e /.bottle-taken ] ||", "", 1);
+        assert!(shell(END_WAIT).status().unwrap().success());
+        assert!(shell(&script).status().unwrap().success());
+        // In a container, what is left ends with its first process.
+        assert!(shell(END_WAIT).status().unwrap().success());
     }
 }

@@ -173,6 +173,9 @@ fn a_bottle_that_was_weakened_while_it_waited_is_not_handed_out() {
     let next = pool.take(&Take::default()).unwrap();
     assert!(!site.list().unwrap().contains_key(&weakened) && *next.slug() != weakened);
     assert_eq!(sleeps(next.slug()), ["90"], "its time has begun");
+    next.stop().unwrap();
+    next.start().unwrap();
+    assert_eq!(sleeps(next.slug()), ["90"], "it does not wait again");
     next.close().unwrap();
 
     // One that ended or was paused while it waited cannot be taken, and another one is launched for it.
