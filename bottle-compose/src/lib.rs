@@ -88,6 +88,7 @@
 mod agent;
 pub mod document;
 pub mod env_file;
+pub mod podman;
 mod render;
 mod seal;
 pub mod sidecar;

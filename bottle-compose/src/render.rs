@@ -282,7 +282,7 @@ fn egress(plan: &ResolvedPlan) -> Network {
             name,
             ipam: plan.launch().networks.egress_subnet.map(ipam),
             labels: labels(plan),
-            driver_opts: BTreeMap::new(),
+            driver_opts: plan.launch().engine.host_gateway.egress_opts(),
             ..Network::default()
         },
     }

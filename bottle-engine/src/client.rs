@@ -107,6 +107,11 @@ impl Engine {
         Command::new(&self.info.program).with_args(args).with_timeout(self.limits.query)
     }
 
+    /// Returns an engine command without a timeout.
+    pub(crate) fn unbounded<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+        Command::new(&self.info.program).with_args(args)
+    }
+
     /// Returns an engine command with the timeout of a change.
     pub(crate) fn change<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         self.query(args).with_timeout(self.limits.change)

@@ -66,7 +66,7 @@ pub struct ServiceState {
     pub exit_code: i64,
 }
 
-/// The commands of a Compose project.
+/// The commands of a Compose project. With Podman, only those that read its logs: see [`Engine::create_each`].
 #[derive(Debug, Clone, Copy)]
 pub struct Compose<'a> {
     engine: &'a Engine,
@@ -78,7 +78,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Unsupported`] if the engine does not provide Docker Compose 2.
+    /// [`EngineError::Unsupported`] if the engine provides neither Docker Compose 2 nor what replaces it.
     pub fn compose<'a>(&'a self, project: &'a ComposeProject) -> Result<Compose<'a>, EngineError> {
         self.require(&Capability::ComposeWait)?;
         Ok(Compose { engine: self, project })
@@ -153,8 +153,12 @@ impl Compose<'_> {
             .with_label("save the services' logs");
         let failed = |source| ExecError::Io { command: command.brief(), doing: "save the output", source };
         let log = Arc::new(LogFile::create(file).map_err(failed)?);
-        let control = self.engine.control.clone().with_sink(log.clone()).with_plain_text();
-        self.engine.clone().with_control(control).run(&command)?;
+        let control = self.engine.control.clone().with_sink(log.clone());
+        if self.engine.is_podman() {
+            self.engine.clone().with_control(control).podman_logs(&self.project.name, false)?;
+        } else {
+            self.engine.clone().with_control(control.with_plain_text()).run(&command)?;
+        }
         Ok(log.finish().map_err(failed)?)
     }
 
@@ -165,6 +169,9 @@ impl Compose<'_> {
     ///
     /// Returns an error when Compose fails, or the control cancels it.
     pub fn stream_logs(&self, follow: bool) -> Result<(), EngineError> {
+        if self.engine.is_podman() {
+            return self.engine.podman_logs(&self.project.name, follow);
+        }
         let mut command = self.command("logs").with_args(["--no-color", "--timestamps"]);
         if follow {
             command = command.with_arg("--follow");

@@ -9,7 +9,6 @@ use crate::arrival::{Listing, unreadable};
 use crate::client::{Engine, pass_env, seconds};
 use crate::error::EngineError;
 use crate::exec::Exec;
-use crate::info::Flavour;
 use crate::kill::Mark;
 use crate::object::ObjectKind;
 use crate::state::{ContainerState, CopyMethod};
@@ -244,8 +243,7 @@ impl Engine {
     /// Returns the words of the engine's own copy. They turn off Podman's archive mode, which would give every file to
     /// the container's user.
     pub(crate) fn copy_words(&self) -> impl Iterator<Item = &'static str> {
-        let is_podman = self.info.flavour == Flavour::Podman;
-        std::iter::once("cp").chain(is_podman.then_some("--archive=false"))
+        std::iter::once("cp").chain(self.is_podman().then_some("--archive=false"))
     }
 
     /// Sends a signal to a container's first process. The signal is a name such as `HUP`.
@@ -313,8 +311,13 @@ impl Engine {
         containers: impl IntoIterator<Item = &'a str>,
         policy: &'a str,
     ) -> Result<(), EngineError> {
-        let command = self.change(["update", "--restart", policy].into_iter().chain(containers));
-        self.run(&command.with_label("set the restart policy")).map(drop)
+        let set = |containers: &[&str]| {
+            let command = self.change(["update", "--restart", policy].iter().chain(containers).copied());
+            self.run(&command.with_label("set the restart policy")).map(drop)
+        };
+        let containers: Vec<&str> = containers.into_iter().collect();
+        // Podman changes one at a time.
+        containers.chunks(if self.is_podman() { 1 } else { containers.len().max(1) }).try_for_each(set)
     }
 
     /// Returns the output of a container since a time, bounded, each line after its timestamp. The time is one of those

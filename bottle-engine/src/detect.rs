@@ -134,7 +134,7 @@ impl Probe<'_> {
             program: self.program.to_owned(),
             flavour: Flavour::Podman,
             server_version: self.version(&args, &info.version.version)?,
-            compose_version: self.compose(),
+            compose_version: None,
             context: String::new(),
             endpoint: remote.map_or_else(
                 || Endpoint::new(""),

@@ -160,6 +160,10 @@ pub(crate) fn says_overlap(output: &Output) -> bool {
 /// that of the command. At a terminal only the user sees what the client said.
 pub(crate) fn may_be_of_client(output: &Output, is_interactive: bool) -> bool {
     let says = |words: &str| output.stderr.text().lines().any(|line| line.contains(words));
-    output.status == ExitStatus::Code(1)
-        && (is_interactive || says("Error response from daemon: ") || says("No such container: "))
+    match output.status {
+        ExitStatus::Code(1) => is_interactive || says("Error response from daemon: ") || says("No such container: "),
+        // Podman's.
+        ExitStatus::Code(125 | 255) => is_interactive || says("Error: can only create exec") || says("Error: no container "),
+        _ => false,
+    }
 }

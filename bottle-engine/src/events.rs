@@ -97,7 +97,7 @@ impl ContainerEvent {
                 ContainerChange::Died { exit_code: told.or_else(|| value["ContainerExitCode"].as_i64()).unwrap_or(-1) }
             }
             "oom" => ContainerChange::OutOfMemory,
-            "health_status" => match action.split(": ").nth(1) {
+            "health_status" => match action.split(": ").nth(1).or_else(|| value["health_status"].as_str()) {
                 Some("healthy") => ContainerChange::Healthy,
                 Some("unhealthy") => ContainerChange::Unhealthy,
                 _ => ContainerChange::Other,
@@ -106,8 +106,10 @@ impl ContainerEvent {
             _ => return None,
         };
         let labels = attributes.as_object().into_iter().flatten();
-        let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
-        Some(Self { labels, change })
+        // Docker puts the name among the labels.
+        let name = value["Name"].as_str().map(|name| ("name".to_owned(), name.to_owned()));
+        let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).chain(name);
+        Some(Self { labels: labels.collect(), change })
     }
 }
 

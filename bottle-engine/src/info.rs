@@ -153,12 +153,21 @@ impl EngineInfo {
                 && self.compose_version.as_ref().is_some_and(|version| version.is_at_least(major, minor, patch))
         };
         let major = self.server_version.major();
+        // Without root, nobody but Podman's own user could read the files of a bottle. Another runtime than these may have a
+        // network of its own, which the seal's rules do not apply to.
+        let podman = self.flavour == Flavour::Podman
+            && self.server_version.is_at_least(5, 4, 0)
+            && !self.rootless
+            && self.endpoint.is_local
+            && self.runtimes.iter().all(|runtime| matches!(runtime.as_str(), "crun" | "runc"));
         Capabilities {
-            compose_wait: compose(2, 20, 0),
+            compose_wait: if self.flavour == Flavour::Podman { podman } else { compose(2, 20, 0) },
             inhibit_ipv4: docker,
+            no_name_server: podman,
             gateway_mode_isolated: server(28, 0, 0),
             start_interval: server(25, 0, 0) && compose(2, 20, 2),
-            sealed_resolver: server(26, 0, 0)
+            sealed_resolver: podman
+                || server(26, 0, 0)
                 || (major == 25 && server(25, 0, 5))
                 || (major == 23 && server(23, 0, 11)),
             local_files: self.endpoint.is_local,
@@ -175,7 +184,9 @@ impl fmt::Display for EngineInfo {
         write!(f, "{} {}", self.flavour, self.server_version)?;
         match &self.compose_version {
             Some(version) => write!(f, " with Compose {version}"),
-            None => f.write_str(" without Docker Compose"),
+            None if self.flavour != Flavour::Podman => f.write_str(" without Docker Compose"),
+            None if self.rootless => f.write_str(" without root"),
+            None => Ok(()),
         }
     }
 }
@@ -185,16 +196,19 @@ impl fmt::Display for EngineInfo {
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent fact about the engine")]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// `compose up --wait --wait-timeout` and the global options that are given with it: Docker Compose 2.20.
+    /// `compose up --wait --wait-timeout` and the global options that are given with it: Docker Compose 2.20. Or what replaces
+    /// it: Podman 5.4 with root, on this host, and with the runtime crun or runc.
     pub compose_wait: bool,
     /// The bridge option `com.docker.network.bridge.inhibit_ipv4`: Docker.
     pub inhibit_ipv4: bool,
+    /// Internal networks without a name server, on which the host has no address: Podman 5.4 with root.
+    pub no_name_server: bool,
     /// The bridge options `gateway_mode_ipv4` and `gateway_mode_ipv6` with the value `isolated`: Docker 28.
     pub gateway_mode_isolated: bool,
     /// `start_interval` in a health check: Docker 25 and Compose 2.20.2.
     pub start_interval: bool,
     /// The engine's resolver does not forward queries from an internal network (CVE-2024-29018): Docker 23.0.11, 25.0.5
-    /// and 26.0.
+    /// and 26.0. Podman has none there.
     pub sealed_resolver: bool,
     /// The engine sees this host's files.
     pub local_files: bool,
@@ -245,7 +259,9 @@ pub enum Capability {
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ComposeWait => "`compose up --wait` of Docker Compose 2.20 or later",
+            Self::ComposeWait => {
+                "`compose up --wait` of Docker Compose 2.20 or later, or Podman 5.4 or later, with root, on this host, and with crun or runc"
+            }
             Self::InhibitIpv4 => "the bridge option `inhibit_ipv4`",
             Self::SealedResolver => {
                 "a resolver that is sealed against CVE-2024-29018, as of Docker 23.0.11, 25.0.5 and 26.0"

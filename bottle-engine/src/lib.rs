@@ -1,4 +1,4 @@
-//! A typed client of a container engine's command line: Docker, and Podman and nerdctl as far as they agree with it.
+//! A typed client of a container engine's command line: Docker, Podman, and nerdctl as far as it agrees with them.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -32,6 +32,7 @@ mod info;
 mod kill;
 mod live;
 mod object;
+mod podman;
 mod progress;
 mod start;
 mod state;
@@ -46,7 +47,7 @@ pub use exec::Exec;
 pub use image::{Build, BuildContext};
 pub use info::{Capabilities, Capability, Endpoint, EngineInfo, Flavour, Version};
 pub use live::LiveExec;
-pub use object::{Filter, ImageInfo, ListedContainer, NetworkInfo, NewNetwork, Object, ObjectKind};
+pub use object::{Filter, ImageInfo, ListedContainer, NetworkInfo, NewNetwork, Object, ObjectKind, familiar};
 pub use progress::BuildProgress;
 pub use start::Start;
 pub use state::{ContainerState, CopyMethod};

@@ -357,6 +357,10 @@ impl Engine {
     fn removal(&self, kind: ObjectKind) -> Command {
         let command = self.change([kind.as_str(), "rm"]);
         match kind {
+            // Podman refuses to remove a container whose network namespace another one has joined.
+            ObjectKind::Container if self.is_podman() => {
+                command.with_args(["--force", "--volumes", "--depend"])
+            }
             ObjectKind::Container => command.with_args(["--force", "--volumes"]),
             ObjectKind::Image | ObjectKind::Network | ObjectKind::Volume => command,
         }
@@ -373,6 +377,10 @@ impl Engine {
         if network.internal {
             // Some engines enable IPv6 on every network by default, with an address of the host.
             command = command.with_args(["--internal", "--ipv6=false"]);
+            if self.is_podman() {
+                // The host has an address on the network only for the name server.
+                command = command.with_arg("--disable-dns");
+            }
         }
         if let Some(subnet) = &network.subnet {
             command = command.with_args(["--subnet", subnet]);
@@ -422,6 +430,15 @@ impl Engine {
         }))
     }
 
+    /// Returns the first subnet of a network in CIDR notation. `None` if it has none or does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error when the engine cannot be queried or its output cannot be parsed.
+    pub fn subnet_of(&self, network: &str) -> Result<Option<String>, EngineError> {
+        Ok(self.network(network)?.and_then(|info| info.subnets.into_iter().next()))
+    }
+
     /// Inspects objects by id or name and skips those that were removed in the meantime.
     fn look_at(&self, kind: ObjectKind, ids: &[&str]) -> Result<Vec<(Object, Value)>, EngineError> {
         if ids.is_empty() {
@@ -436,7 +453,10 @@ impl Engine {
         found
             .unwrap_or_default()
             .into_iter()
-            .map(|value| {
+            .map(|mut value| {
+                for tag in value["RepoTags"].as_array_mut().into_iter().flatten().filter(|_| self.is_podman()) {
+                    *tag = familiar(tag.as_str().unwrap_or_default()).into();
+                }
                 let object = Object::read(kind, &value)
                     .ok_or_else(|| EngineError::answer(&command, "it does not name the object", &value.to_string()))?;
                 Ok((object, value))
@@ -461,6 +481,12 @@ impl Object {
         let name = name.as_str()?.trim_start_matches('/').to_owned();
         Some(Self { kind, name, labels: pairs(labels) })
     }
+}
+
+/// Returns an image's name as a person writes it. Podman names the place of each image, also of one that was built.
+pub fn familiar(reference: &str) -> &str {
+    let places = ["localhost/", "docker.io/library/", "docker.io/"];
+    places.iter().find_map(|place| reference.strip_prefix(place)).unwrap_or(reference)
 }
 
 fn pairs(value: &Value) -> BTreeMap<String, String> {

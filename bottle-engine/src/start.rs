@@ -178,7 +178,9 @@ impl Starting<'_> {
     fn wait_healthy(&self, one: &Start) -> Result<(), Option<EngineError>> {
         let started = Instant::now();
         // The time of the next question, with events and without.
-        let (mut seeing, mut blind) = if one.has_check { (started + PATIENCE, started) } else { (started, started) };
+        // Podman's health checks run when they are asked for.
+        let is_told = one.has_check && !self.engine.is_podman();
+        let (mut seeing, mut blind) = if is_told { (started + PATIENCE, started) } else { (started, started) };
         loop {
             self.wait(|state| {
                 let next = if state.is_blind { blind } else { seeing };
@@ -195,6 +197,9 @@ impl Starting<'_> {
                 return Ok(());
             }
             (seeing, blind) = (Instant::now() + PATIENCE, Instant::now() + WITHOUT_EVENTS);
+            if self.engine.is_podman() {
+                seeing = blind;
+            }
         }
     }
 
@@ -217,8 +222,9 @@ impl Starting<'_> {
     /// Asks the engine for a container's state. One that ended, is unhealthy or is late is an error.
     fn is_ready(&self, one: &Start) -> Result<bool, Option<EngineError>> {
         let (container, is_late) = (one.container.as_str(), Instant::now() >= self.until);
+        let is_checked = self.engine.is_podman() && one.has_check && self.engine.podman_check(container)?;
         let state = self.engine.container(container)?.unwrap_or_default();
-        if state.is_ready() {
+        if state.is_ready() && (is_checked || !self.engine.is_podman() || !one.has_check) {
             return Ok(true);
         }
         let is_over = matches!(state.status.as_str(), "" | "exited" | "dead");

@@ -79,9 +79,12 @@ impl ContainerState {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (state, config) = (&value["State"], &value["Config"]);
         let labels = config["Labels"].as_object().into_iter().flatten();
+        // Podman runs a check without an interval only when it is asked to, and says nothing of use otherwise.
+        let is_asked = value.get("OCIRuntime").is_some() && config["Healthcheck"]["Interval"].as_u64().is_none_or(|it| it == 0);
+        let health = state["Health"]["Status"].as_str().filter(|health| !matches!(*health, "" | "none") && !is_asked);
         Self {
             status: text(&state["Status"]),
-            health: state["Health"]["Status"].as_str().filter(|health| *health != "none").map(str::to_owned),
+            health: health.map(str::to_owned),
             exit_code: state["ExitCode"].as_i64().unwrap_or_default(),
             oom_killed: state["OOMKilled"].as_bool().unwrap_or_default(),
             restarts: value["RestartCount"].as_u64().unwrap_or_default(),
@@ -115,6 +118,18 @@ fn start_time(value: &Value) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_that_podman_does_not_run_by_itself_says_nothing() {
+        let state = |interval: u64| {
+            let check = serde_json::json!({"Test": ["CMD", "true"], "Interval": interval});
+            let state = serde_json::json!({"Status": "running", "Health": {"Status": "starting"}});
+            ContainerState::read(
+                &serde_json::json!({"OCIRuntime": "crun", "State": state, "Config": {"Healthcheck": check}}),
+            )
+        };
+        assert!(state(0).is_ready() && !state(1_000_000_000).is_ready());
+    }
 
     #[test]
     fn start_times_of_docker_and_podman_can_be_compared() {

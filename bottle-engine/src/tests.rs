@@ -309,6 +309,68 @@ fn podman_is_recognised_by_its_output_even_when_it_is_called_docker() {
     assert!(info.endpoint.is_local);
     let capabilities = info.capabilities();
     assert!(!capabilities.compose_wait && !capabilities.inhibit_ipv4 && !capabilities.sealed_resolver);
+    assert_eq!(info.to_string(), "podman 5.4.2 without root");
+    let with_root = |version: &str, runtime: &str| {
+        let mut info = info.clone();
+        (info.rootless, info.server_version) = (false, Version::parse(version).unwrap());
+        info.runtimes = [runtime.to_owned()].into();
+        info.capabilities()
+    };
+    let capabilities = with_root("5.4.2", "crun");
+    assert!(capabilities.compose_wait && capabilities.no_name_server && capabilities.sealed_resolver);
+    assert!(!with_root("4.3.1", "crun").compose_wait, "its options differ");
+    assert!(!with_root("5.4.2", "runsc").compose_wait, "no rule of the kernel applies to it");
+}
+
+/// Returns an engine like Podman 5.4 with root, and its backend.
+fn podman() -> (Arc<RecordingBackend>, Engine) {
+    let backend = Arc::new(
+        RecordingBackend::new()
+            .with_answer(Matcher::prefix(["version"]), Answer::stdout(r#"{"Client":{"APIVersion":"5.4.2"}}"#))
+            .with_answer(
+                Matcher::prefix(["info"]),
+                Answer::stdout(
+                    r#"{"host":{"arch":"amd64","os":"linux","ociRuntime":{"name":"crun"},"security":{"rootless":false}},
+                    "version":{"Version":"5.4.2"}}"#,
+                ),
+            )
+            .with_answer(
+                Matcher::prefix(["image", "inspect"]),
+                Answer::stdout(r#"[{"Id":"1","RepoTags":["localhost/seal:1","docker.io/library/debian:12"],"Config":{}}]"#),
+            ),
+    );
+    let engine = Engine::detect(backend.clone(), &EngineChoice::Program("podman".into()), Control::default()).unwrap();
+    backend.clear();
+    (backend, engine)
+}
+
+#[test]
+fn podman_is_asked_in_its_own_words() {
+    let (backend, engine) = podman();
+    let network = NewNetwork { name: "net".into(), internal: true, ..NewNetwork::default() };
+    engine.create_network(&network).unwrap();
+    engine.remove(ObjectKind::Container, "a").unwrap();
+    engine.set_restart_policy(["a", "b"], "on-failure").unwrap();
+    let secret = ("TOKEN".to_owned(), SecretValue::new("do-not-show-me"));
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let commands = [words(&["volume", "create", "v"]), words(&["create", "--env=TOKEN", "image"])];
+    engine.create_each(commands.iter().map(Vec::as_slice), std::slice::from_ref(&secret)).unwrap();
+    let lines = backend.lines();
+    assert_eq!(
+        lines[..5],
+        [
+            "podman network create --driver bridge --internal --ipv6=false --disable-dns net",
+            "podman container rm --force --volumes --depend a",
+            "podman update --restart on-failure a",
+            "podman update --restart on-failure b",
+            "podman volume create v",
+        ]
+    );
+    // Only the container that names the variable gets its value.
+    assert!(lines[5].ends_with("podman create --env=TOKEN image") && lines[5].contains("TOKEN="), "{}", lines[5]);
+    assert!(!lines[4].contains("TOKEN") && lines.iter().all(|line| !line.contains("do-not-show-me")), "{lines:#?}");
+    let images = engine.images_named(&["seal:1"]).unwrap();
+    assert_eq!(images[0].tags, ["seal:1", "debian:12"]);
 }
 
 #[test]

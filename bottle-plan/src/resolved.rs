@@ -66,7 +66,7 @@ pub const END_WAIT: &str =
 /// The features of the engine that the Compose document depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineFacts {
-    /// The option that keeps the internal network free of an address of the host.
+    /// The way that keeps the internal network free of an address of the host.
     pub host_gateway: HostGateway,
     /// `true` if health checks can probe faster while a container starts (`start_interval`, Engine 25 and later).
     pub start_interval: bool,
@@ -80,7 +80,7 @@ pub struct EngineFacts {
     pub disk_quota: bool,
 }
 
-/// The option that keeps an internal network free of an address of the host.
+/// The way that keeps an internal network free of an address of the host.
 ///
 /// A plain `internal: true` network gives the host an address on the bridge. Through this address, containers could
 /// reach every service that listens on the host's 0.0.0.0.
@@ -91,10 +91,12 @@ pub enum HostGateway {
     InhibitIpv4,
     /// `com.docker.network.bridge.gateway_mode_ipv4` and `…_ipv6`: `isolated`, from Engine 28.
     Isolated,
+    /// No name server on the network: Podman gives the host an address only for that.
+    NoNameServer,
 }
 
 impl HostGateway {
-    /// Returns the bridge driver's options.
+    /// Returns the bridge driver's options for the internal network.
     pub fn driver_opts(self) -> BTreeMap<String, String> {
         let options: &[(&str, &str)] = match self {
             Self::InhibitIpv4 => &[("com.docker.network.bridge.inhibit_ipv4", "true")],
@@ -102,8 +104,16 @@ impl HostGateway {
                 ("com.docker.network.bridge.gateway_mode_ipv4", "isolated"),
                 ("com.docker.network.bridge.gateway_mode_ipv6", "isolated"),
             ],
+            Self::NoNameServer => &[],
         };
         options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// Returns the bridge driver's options for the egress network. Docker keeps its networks apart by itself; Podman routes
+    /// between those that are not isolated.
+    pub fn egress_opts(self) -> BTreeMap<String, String> {
+        let is_podman = self == Self::NoNameServer;
+        is_podman.then(|| ("isolate".to_owned(), "strict".to_owned())).into_iter().collect()
     }
 }
 

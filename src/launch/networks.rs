@@ -53,13 +53,22 @@ pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
             create_one(launch, network, wanted.internal_subnet)
         },
         || {
-            let network = NewNetwork { name: egress.clone(), labels: labels(EGRESS), ..NewNetwork::default() };
+            let network = NewNetwork {
+                name: egress.clone(),
+                labels: labels(EGRESS),
+                driver_options: launch.ready.engine.host_gateway.egress_opts(),
+                ..NewNetwork::default()
+            };
             create_one(launch, network, wanted.egress_subnet)
         },
     )?;
+    // Podman's containers find each other by their addresses.
+    let internal_subnet = match internal_subnet {
+        None if launch.engine().is_podman() => launch.engine().subnet_of(&internal)?.and_then(|net| net.parse().ok()),
+        known => known,
+    };
     let internal_cidr = if is_external {
-        let info = launch.engine().network(&internal)?;
-        info.and_then(|info| info.subnets.iter().find_map(|subnet| subnet.parse().ok()))
+        launch.engine().subnet_of(&internal)?.and_then(|subnet| subnet.parse().ok())
     } else {
         None
     };

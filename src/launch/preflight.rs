@@ -22,6 +22,9 @@ pub(super) fn check(plan: &BottlePlan, bottles: &Bottles) -> Result<Ready, Launc
     if !bottles.engine.info().capabilities().local_files {
         mistakes.extend(bottle_compose::unstorable(plan));
     }
+    if bottles.engine.is_podman() {
+        mistakes.extend(bottle_compose::podman::unsupported(plan));
+    }
     mistakes.extend(check_images(plan, bottles)?);
     if !mistakes.is_empty() {
         return Err(plan.error_at(mistakes).into());
@@ -46,7 +49,9 @@ fn check_engine(plan: &BottlePlan, bottles: &Bottles) -> Result<EngineFacts, Lau
         engine.require(&Capability::KernelNetwork("runsc".into()))?;
     }
     let capabilities = engine.info().capabilities();
-    let host_gateway = if capabilities.gateway_mode_isolated {
+    let host_gateway = if capabilities.no_name_server {
+        HostGateway::NoNameServer
+    } else if capabilities.gateway_mode_isolated {
         HostGateway::Isolated
     } else {
         engine.require(&Capability::InhibitIpv4)?;

@@ -21,7 +21,7 @@ pub(super) fn start(
     provision: impl Fn() -> Result<(), LaunchError> + Sync,
 ) -> Result<(), LaunchError> {
     let failed = |cause| LaunchError::new(Step::Up, cause);
-    create(launch, project).map_err(failed)?;
+    create(launch, project, document).map_err(failed)?;
     if let Some(content) = content(document) {
         let started = content.start(launch.engine(), &project.name, launch.bottles.wait);
         started.map_err(|error| failed(error.into()))?;
@@ -69,7 +69,7 @@ fn start_of(order: &StartOrder<'_>) -> Start {
 }
 
 /// Creates volumes and containers. The journal has them first.
-fn create(launch: &Launch<'_>, project: &ComposeProject) -> Result<(), LaunchCause> {
+fn create(launch: &Launch<'_>, project: &ComposeProject, document: &ComposeFile) -> Result<(), LaunchCause> {
     let (name, project_dir) = (project.name.clone(), launch.state.dir().to_owned());
     let compose_file = launch.state.compose_file();
     // The networks are in the journal already. Now the images have to outlive the project.
@@ -80,5 +80,10 @@ fn create(launch: &Launch<'_>, project: &ComposeProject) -> Result<(), LaunchCau
     let credentials = inputs.credentials.iter().filter(|_| launch.plan.secrets == SecretsMode::Environment);
     let secrets = inputs.compose_environment.iter().chain(credentials);
     let secrets = secrets.map(|(name, value)| (name.to_string(), value.clone()));
+    if launch.engine().is_podman() {
+        let containers = document.podman_containers().into_iter().map(|creation| creation.arguments);
+        let commands: Vec<_> = document.podman_volumes().into_iter().chain(containers).collect();
+        return Ok(launch.engine().create_each(commands.iter().map(Vec::as_slice), &secrets.collect::<Vec<_>>())?);
+    }
     Ok(launch.engine().compose(project)?.create(secrets)?)
 }

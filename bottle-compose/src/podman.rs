@@ -1,0 +1,228 @@
+//! The commands that create a document's volumes and containers with Podman, which has no Compose of its own.
+//!
+//! They give what Compose would give: the labels by which a project is found, and the names of the services. The internal
+//! network has no name server, because Podman gives the host an address on a network that has one. The names are in the
+//! containers' hosts files.
+
+use std::collections::BTreeMap;
+
+use bottle_plan::BottlePlan;
+use bottle_plan::manifest::SecretsMode;
+
+use crate::document::{ComposeFile, Condition, HealthCheck, Mount, Service, Variable, Volume};
+use crate::sidecar::INTERNAL;
+
+/// Labels that Compose gives to what it creates.
+const PROJECT: &str = "com.docker.compose.project";
+const SERVICE: &str = "com.docker.compose.service";
+const DEPENDS_ON: &str = "com.docker.compose.depends_on";
+
+/// Returns what of a plan cannot hold with Podman: each key of the manifest, and the problem.
+pub fn unsupported(plan: &BottlePlan) -> Vec<(String, String)> {
+    let mut problems = Vec::new();
+    if plan.secrets == SecretsMode::Environment {
+        let problem = "it is for Compose, and Podman gives the sidecar's user no directory in memory; accepted: `memory`";
+        problems.push((plan.bottle_key("secrets"), problem.to_owned()));
+    }
+    if plan.agent.env_file.is_some() {
+        let problem = "Podman reads such a file in another way than Compose; accepted: `env`";
+        problems.push((plan.bottle_key("env_file"), problem.to_owned()));
+    }
+    problems
+}
+
+/// A container, and the arguments of Podman that create it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Creation {
+    /// Name of the container.
+    pub container: String,
+    /// `create` and what follows it. A variable whose value is in no file is a bare name, as for Compose.
+    pub arguments: Vec<String>,
+}
+
+impl ComposeFile {
+    /// Returns the arguments of Podman that create each volume.
+    pub fn podman_volumes(&self) -> Vec<Vec<String>> {
+        self.volumes.iter().map(|(_, volume)| self.podman_volume(volume)).collect()
+    }
+
+    /// Returns the arguments of Podman that create each container. One that joins another one's network namespace comes
+    /// after it.
+    pub fn podman_containers(&self) -> Vec<Creation> {
+        let (owners, guests): (Vec<_>, Vec<_>) =
+            self.services.iter().partition(|(_, service)| service.network_mode.is_none());
+        let all = owners.into_iter().chain(guests);
+        all.map(|(name, service)| Creation {
+            container: service.container_name.clone(),
+            arguments: self.podman_container(name, service),
+        })
+        .collect()
+    }
+
+    fn podman_volume(&self, volume: &Volume) -> Vec<String> {
+        let mut words = Words(vec!["volume".into(), "create".into()]);
+        words.option("driver", &volume.driver);
+        words.pairs("opt", &volume.driver_opts);
+        words.pairs("label", &volume.labels);
+        words.option("label", format!("{PROJECT}={}", self.name));
+        words.0.push(volume.name.clone());
+        words.0
+    }
+
+    fn podman_container(&self, name: &str, service: &Service) -> Vec<String> {
+        let mut words = Words(vec!["create".into()]);
+        words.option("name", &service.container_name);
+        words.option("pull", if service.pull_policy.is_some() { "never" } else { "missing" });
+        // What the client of Podman would add of its own: this host's names, its proxy, and the socket of its supervisor.
+        words.option("hosts-file", "none");
+        words.option("http-proxy", "false");
+        words.option("sdnotify", "ignore");
+        self.network(&mut words, service);
+        for (option, values) in [
+            ("add-host", &service.extra_hosts),
+            ("dns", &service.dns),
+            ("dns-search", &service.dns_search),
+            ("cap-add", &service.cap_add),
+            ("cap-drop", &service.cap_drop),
+            ("security-opt", &service.security_opt),
+            ("env-file", &service.env_file),
+        ] {
+            values.iter().for_each(|value| words.option(option, value));
+        }
+        for (option, is_set) in [("init", service.init), ("read-only", service.read_only)] {
+            words.option(option, is_set.to_string());
+        }
+        // Otherwise Podman mounts writable directories over a read-only root.
+        words.option("read-only-tmpfs", "false");
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        for (option, value) in [
+            ("user", service.user.clone()),
+            ("pids-limit", number(service.pids_limit.map(u64::from))),
+            ("memory", number(service.mem_limit)),
+            ("memory-swap", number(service.memswap_limit)),
+            ("cpus", service.cpus.clone()),
+            ("restart", service.restart.clone()),
+            ("stop-timeout", service.stop_grace_period.as_ref().map(|time| time.trim_end_matches('s').to_owned())),
+        ] {
+            value.into_iter().for_each(|value| words.option(option, value));
+        }
+        words.pairs("sysctl", &service.sysctls);
+        words.pairs("storage-opt", &service.storage_opt);
+        service.volumes.iter().for_each(|mount| words.option("mount", self.podman_mount(mount)));
+        service.tmpfs.iter().for_each(|mount| words.option("tmpfs", tmpfs(mount)));
+        if let Some(logging) = &service.logging {
+            words.option("log-driver", "k8s-file");
+            let size = logging.options.get("max-size");
+            size.into_iter().for_each(|size| words.option("log-opt", format!("max-size={size}")));
+        }
+        service.healthcheck.iter().for_each(|check| words.health(check));
+        for variable in &service.environment {
+            words.option("env", match variable {
+                Variable::Set(name, value) => format!("{name}={value}"),
+                Variable::Bare(name) => name.clone(),
+            });
+        }
+        words.pairs("label", &self.container_labels(name, service));
+        words.0.push(service.image.clone());
+        words.0.extend(service.command.iter().cloned());
+        words.0
+    }
+
+    /// Adds the namespace that is joined, or the networks and the names of the other services.
+    fn network(&self, words: &mut Words, service: &Service) {
+        let joined = service.network_mode.as_deref().map(|mode| match mode.strip_prefix("service:") {
+            Some(owner) => format!("container:{}", self.service(owner).map_or(owner, |owner| &owner.container_name)),
+            None => mode.to_owned(),
+        });
+        joined.iter().for_each(|mode| words.option("network", mode));
+        for (key, attachment) in &service.networks {
+            let name = self.networks.iter().find(|(known, _)| known == key).map_or(key, |(_, network)| &network.name);
+            let address = attachment.ipv4_address.map(|address| format!("ip={address}"));
+            let options: Vec<String> =
+                address.into_iter().chain(attachment.aliases.iter().map(|alias| format!("alias={alias}"))).collect();
+            let options = if options.is_empty() { String::new() } else { format!(":{}", options.join(",")) };
+            words.option("network", format!("{name}{options}"));
+        }
+        if !service.networks.iter().any(|(key, _)| key == INTERNAL) {
+            return;
+        }
+        for (name, other) in &self.services {
+            let Some((_, attachment)) = other.networks.iter().find(|(key, _)| key == INTERNAL) else { continue };
+            let Some(address) = attachment.ipv4_address.filter(|_| other != service) else { continue };
+            let mut names = vec![name, &other.container_name];
+            names.extend(attachment.aliases.iter().filter(|alias| *alias != name && **alias != other.container_name));
+            names.into_iter().for_each(|name| words.option("add-host", format!("{name}:{address}")));
+        }
+    }
+
+    /// Returns a mount as Podman reads it: fields separated by commas, each in quotes, so that a path may have any of both.
+    fn podman_mount(&self, mount: &Mount) -> String {
+        let mut fields = match mount {
+            Mount::Bind(bind) => {
+                let source = format!("source={}", bind.source);
+                vec!["type=bind".to_owned(), source, "bind-propagation=rprivate".into()]
+            }
+            Mount::Volume(mount) => {
+                let volume = self.volumes.iter().find(|(key, _)| *key == mount.source).map(|(_, volume)| volume);
+                let name = volume.map_or(&mount.source, |volume| &volume.name);
+                let mut fields = vec!["type=volume".to_owned(), format!("source={name}")];
+                fields.extend(mount.subpath.iter().map(|path| format!("subpath={path}")));
+                // Podman mounts a volume again in the container, without the options of the volume itself.
+                let options = volume.and_then(|volume| volume.driver_opts.get("o")).map(String::as_str);
+                if options.is_some_and(|options| options.split(',').any(|option| option == "noexec")) {
+                    fields.push("noexec".into());
+                }
+                fields
+            }
+        };
+        fields.push(format!("destination={}", mount.target()));
+        fields.push(format!("readonly={}", mount.is_read_only()));
+        fields.iter().map(|field| format!("\"{}\"", field.replace('"', "\"\""))).collect::<Vec<_>>().join(",")
+    }
+
+    fn container_labels(&self, name: &str, service: &Service) -> BTreeMap<String, String> {
+        let depends = service.depends_on.iter().map(|(other, dependency)| {
+            let condition = match dependency.condition {
+                Condition::ServiceHealthy => "service_healthy",
+                Condition::ServiceStarted => "service_started",
+            };
+            format!("{other}:{condition}:false")
+        });
+        let depends = depends.collect::<Vec<_>>().join(",");
+        let own = [(PROJECT, self.name.clone()), (SERVICE, name.to_owned()), (DEPENDS_ON, depends)];
+        let own = own.map(|(key, value)| (key.to_owned(), value));
+        service.labels.clone().into_iter().chain(own).collect()
+    }
+}
+
+/// Arguments of a command.
+struct Words(Vec<String>);
+
+impl Words {
+    /// Adds an option as one word. Podman would take a value of its own that starts with a dash for another option.
+    fn option(&mut self, name: &str, value: impl AsRef<str>) {
+        self.0.push(format!("--{name}={}", value.as_ref()));
+    }
+
+    fn pairs(&mut self, option: &str, pairs: &BTreeMap<String, String>) {
+        pairs.iter().for_each(|(key, value)| self.option(option, format!("{key}={value}")));
+    }
+
+    /// Adds a health check that runs only when the launcher asks. For others Podman needs systemd.
+    fn health(&mut self, check: &HealthCheck) {
+        // Podman adds the first word, `CMD`.
+        self.option("health-cmd", serde_json::Value::from(check.test.get(1..).unwrap_or_default()).to_string());
+        self.option("health-interval", "disable");
+        self.option("health-timeout", &check.timeout);
+        self.option("health-retries", check.retries.to_string());
+    }
+}
+
+/// Returns a mount in memory as Podman reads it. It knows no owner; what a bottle mounts there is writable for everyone.
+fn tmpfs(mount: &str) -> String {
+    let (path, options) = mount.split_once(':').unwrap_or((mount, ""));
+    let is_owner = |option: &&str| option.starts_with("uid=") || option.starts_with("gid=");
+    let options = options.split(',').filter(|option| !option.is_empty() && !is_owner(option));
+    let options: Vec<&str> = options.chain(["notmpcopyup"]).collect();
+    format!("{path}:{}", options.join(","))
+}
