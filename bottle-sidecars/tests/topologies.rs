@@ -22,6 +22,26 @@ fn documents() {
 }
 
 #[test]
+fn the_commands_of_podman() {
+    let topologies = bottle_testing::plans::topologies();
+    let (_, plan) = topologies.iter().find(|(name, _)| name == "egress_git_gate_supervise__plain").unwrap();
+    let file = document(plan).with_addresses("10.99.0.0/28".parse().unwrap());
+    let containers = file.podman_containers();
+    let lines = file.podman_volumes().into_iter().chain(containers.iter().map(|one| one.arguments.clone()));
+    insta::assert_snapshot!("podman", lines.map(|words| words.join("\n  ")).collect::<Vec<_>>().join("\n"));
+    // A container comes after the one whose namespace it joins.
+    let place = |service: &str| {
+        let name = &file.service(service).unwrap().container_name;
+        containers.iter().position(|one| one.container == *name).unwrap()
+    };
+    assert!(place("seal") < place("agent") && place("outlet") < place("pipelock"));
+    // Every path is one field, whatever is in it.
+    let odd = document(&bottle_testing::plans::fullest()).podman_containers();
+    let mounts: Vec<&String> = odd.iter().flat_map(|one| &one.arguments).filter(|word| word.starts_with("--mount=")).collect();
+    assert!(mounts.iter().any(|mount| mount.contains("\"\"d\"\"")) && mounts.iter().all(|mount| mount.ends_with("true\"") || mount.ends_with("false\"")));
+}
+
+#[test]
 fn an_agent_leaves_half_a_processor_to_its_sidecars() {
     let plan = |cpus: &str| {
         let text = format!(

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bottle_engine::familiar;
 use serde_json::Value;
 
 use crate::facts::{Facts, keys, list, text};
 use crate::planned::{Attachment, Container, Mode, Network, Planned, Volume, is_nothing, normal};
+use crate::podman;
 use crate::report::Probe;
 use crate::secrets::holds_secret;
 
@@ -175,11 +177,14 @@ impl Differences<'_> {
         if found.is_null() {
             return self.add(SETTINGS, format!("{of} does not exist"));
         }
-        self.host(planned, &found["HostConfig"], usual);
+        if podman::is_podman(found) {
+            self.creation(planned, &found["CreateCommand"]);
+        }
+        self.host(planned, found, usual);
         self.mounts(planned, found, facts.image(planned.image()));
         self.attachments(planned, found, facts);
         self.image(planned, found, facts.image(planned.image()));
-        self.config(planned, &found["Config"], &facts.image(planned.image())["Config"], of_client);
+        self.config(planned, found, &facts.image(planned.image())["Config"], of_client);
         for (label, value) in &planned.labels {
             if text(&found["Config"]["Labels"][label]) != value {
                 self.add(SETTINGS, format!("{of}: the label `{label}` is not as planned"));
@@ -187,10 +192,25 @@ impl Differences<'_> {
         }
     }
 
+    /// Compares the arguments that Podman created the container with.
+    fn creation(&mut self, planned: &Container, found: &Value) {
+        // The first word is the program.
+        let found: Vec<&str> = list(found).skip(1).map(text).collect();
+        if found == planned.creation {
+            return;
+        }
+        let differing = found.iter().zip(&planned.creation).find(|(is, asked)| *is != asked).map(|(is, _)| *is);
+        let differing = differing.or_else(|| found.get(planned.creation.len()).copied());
+        let told = self.shown(&differing.map_or(Value::Null, Value::from));
+        self.add(SETTINGS, format!("`{}`: it was created in another way than planned: {told}", planned.name));
+    }
+
     /// Compares the host configuration.
     fn host(&mut self, planned: &Container, found: &Value, usual: &BTreeMap<&'static str, Value>) {
+        let (is_podman, found) = (podman::is_podman(found), &found["HostConfig"]);
         let names: BTreeSet<&str> = keys(found).chain(planned.host.keys().map(String::as_str)).collect();
-        for key in names.into_iter().filter(|key| !NOT_COMPARED.contains(key)) {
+        let skipped = |key: &&str| NOT_COMPARED.contains(key) || is_podman && podman::IN_COMMAND.contains(key);
+        for key in names.into_iter().filter(|key| !skipped(key)) {
             let asked = planned.host.get(key).unwrap_or(&Value::Null);
             let is = normal(key, &found[key]);
             let of_engine = OF_ENGINE.iter().find(|(known, _)| *known == key).filter(|_| asked.is_null());
@@ -200,6 +220,8 @@ impl Differences<'_> {
                 }
                 // The engine's default, as the document says nothing.
                 None if key == "LogConfig" && asked.is_null() => true,
+                // Podman's options differ. They are in its command.
+                None if key == "Tmpfs" && is_podman => keys(&is).eq(keys(asked)),
                 None => is == *asked,
             };
             if !is_as_planned {
@@ -305,7 +327,13 @@ impl Differences<'_> {
     fn image(&mut self, planned: &Container, found: &Value, image: &Value) {
         let of = format!("`{}`", planned.name);
         let reference = text(&found["Config"]["Image"]);
-        if reference != planned.image {
+        // Podman leaves the tag out where there is a digest.
+        let untagged = planned.image.split_once('@').and_then(|(name, digest)| {
+            Some(format!("{}@{digest}", name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))?.0))
+        });
+        let is_same = reference == planned.image
+            || podman::is_podman(found) && [Some(familiar(&planned.image)), untagged.as_deref().map(familiar)].contains(&Some(reference));
+        if !is_same {
             self.add(PROGRAMS, format!("{of}: its image is `{reference}`; planned: `{}`", planned.image));
         } else if image.is_null() {
             self.add(PROGRAMS, format!("{of}: its image `{reference}` is not on the engine"));
@@ -317,7 +345,7 @@ impl Differences<'_> {
 
     /// Compares the container's own configuration. What the document does not name is the image's.
     fn config(&mut self, planned: &Container, found: &Value, image: &Value, of_client: &BTreeMap<String, String>) {
-        let of = format!("`{}`", planned.name);
+        let (of, is_podman, found) = (format!("`{}`", planned.name), podman::is_podman(found), &found["Config"]);
         let names: BTreeSet<&str> = keys(found).chain(keys(image)).collect();
         for key in names.into_iter().filter(|key| !CONFIG_NOT_COMPARED.contains(key)) {
             let (is, asked) = match key {
@@ -353,7 +381,7 @@ impl Differences<'_> {
                 _ if hidden.contains(name) => continue,
                 Some(wanted) if wanted == value => continue,
                 Some(_) => "has another value than planned",
-                None if planned.reads_file => continue,
+                None if planned.reads_file || is_podman && podman::VARIABLES.contains(&name.as_str()) => continue,
                 None => "is not planned",
             };
             self.add(PROGRAMS, format!("{of}: the variable `{name}` {problem}"));
@@ -385,6 +413,9 @@ impl Differences<'_> {
             for (key, value) in wanted.iter().filter(|(key, value)| text(&found[kind][*key]) != **value) {
                 told(format!("has `{}` as `{key}`; planned: `{value}`", text(&found[kind][key])));
             }
+        }
+        if planned.is_internal == Some(true) && found["HostAddress"] == true {
+            told("has a name server or a route, and so an address of the host".to_owned());
         }
         let subnets: Vec<&str> = list(&found["IPAM"]["Config"]).map(|config| text(&config["Subnet"])).collect();
         if !planned.subnets.is_empty() && subnets != planned.subnets {

@@ -152,6 +152,17 @@ impl Expected {
         self
     }
 
+    /// Adds the arguments that Podman creates the document's containers with, which it tells of each container.
+    #[must_use]
+    pub fn with_podman(mut self, document: &ComposeFile) -> Self {
+        for creation in document.podman_containers() {
+            if let Some(container) = self.planned.containers.iter_mut().find(|it| it.name == creation.container) {
+                container.creation = creation.arguments;
+            }
+        }
+        self
+    }
+
     /// Sets the ids of the images, by the service that runs each. From then on, a reference that is given to another image
     /// changes nothing.
     #[must_use]

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::expected::Expected;
 use crate::planned::Container;
+use crate::podman::in_docker_form;
 
 /// Descriptions by the engine. An object that does not exist is null.
 #[derive(Debug, Default)]
@@ -115,8 +116,9 @@ impl Facts {
             wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
         let others = others.map(|other| &*other.id);
         let all = names.into_iter().chain(&wanted.images).map(String::as_str).chain(others);
-        let found = engine.inspect_any(all)?;
-        wanted.sort(found, expected, |kind, name| Ok(engine.inspect(kind, name)?.unwrap_or_default()))
+        let described = |value: Value| if engine.is_podman() { in_docker_form(value) } else { value };
+        let found = engine.inspect_any(all)?.into_iter().map(described).collect();
+        wanted.sort(found, expected, |kind, name| Ok(engine.inspect(kind, name)?.map(described).unwrap_or_default()))
     }
 
     /// Sorts descriptions. Those that are missing do not exist.

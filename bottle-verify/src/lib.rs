@@ -16,6 +16,7 @@ mod files;
 mod inside;
 mod mounts;
 mod planned;
+mod podman;
 mod report;
 mod rules;
 mod secrets;

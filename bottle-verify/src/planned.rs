@@ -43,6 +43,9 @@ pub(crate) struct Container {
     pub(crate) mode: Option<Mode>,
     pub(crate) networks: Vec<Attachment>,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Arguments that Podman creates it with. Empty for another engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) creation: Vec<String>,
 }
 
 /// A network mode other than a network.
@@ -141,6 +144,7 @@ impl Container {
             mode: service.network_mode.as_ref().map(joined),
             networks: service.networks.iter().map(|(key, it)| Attachment::of(document, key, it)).collect(),
             labels: service.labels.clone(),
+            creation: Vec::new(),
         }
     }
 

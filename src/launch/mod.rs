@@ -146,6 +146,7 @@ impl Launch<'_> {
         let expected = expected.map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
         let expected = expected.with_compose_file(&self.state.compose_file());
         let expected = if document.stored.is_empty() { expected.with_files(self.state.dir()) } else { expected };
+        let expected = if self.engine().is_podman() { expected.with_podman(&document) } else { expected };
         let prepared = Mutex::new(None);
         // While sidecars are still starting. Without it, the verification takes longer and reports the error.
         let prepare = || {

@@ -15,6 +15,7 @@ mod learn;
 mod lifecycle;
 mod outside;
 mod pipelock;
+mod podman;
 mod pool;
 mod ports;
 mod remote;

@@ -158,43 +158,55 @@ impl Remote {
         }
     }
 
-    /// Gives the engine the images of a full bottle, which a launch on the engine of this host has made.
-    fn load_images(&self) {
-        let lab = Lab::new("remote-images");
-        let bottle =
-            options(&lab).launch(lab.plan(FULL, "")).unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
-        let filter = format!("label=claude-bottle.slug={}", lab.slug);
-        let images = docker(["ps", "--all", "--filter", &filter, "--format", "{{.Image}}"]).stdout;
-        bottle.close().unwrap();
-        let outside = variable("BOTTLE_E2E_OUTSIDE");
-        let mut images: Vec<&str> = images.lines().chain([outside.as_str()]).collect();
-        images.sort_unstable();
-        images.dedup();
-        let started = Instant::now();
-        let mut save = Command::new("docker").arg("save").args(&images).stdout(Stdio::piped()).spawn().unwrap();
-        let mut load = Command::new("docker");
-        load.args(["-H", &self.socket(), "load", "--quiet"]).stdin(save.stdout.take().unwrap());
-        let loaded = load.output().unwrap();
-        assert!(save.wait().unwrap().success() && loaded.status.success(), "{loaded:?}");
-        println!("loaded {} images in {:.0} s", images.len(), started.elapsed().as_secs_f64());
-    }
+}
 
-    /// Runs a test of this program on this engine.
-    fn test(&self, name: &str) -> Result<(), String> {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", name, "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = self.on(&mut command).stderr(Stdio::piped()).spawn().unwrap();
-        let mut errors = child.stderr.take().unwrap();
-        let errors = std::thread::spawn(move || {
-            let mut text = String::new();
-            errors.read_to_string(&mut text).map(|_| text)
-        });
-        let mut text = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-        let errors = errors.join().unwrap().unwrap();
-        let passed = child.wait().unwrap().success() && text.contains("1 passed");
-        if passed { Ok(()) } else { Err(format!("{name}:\n{text}\n{errors}")) }
+/// Gives another engine the images of a full bottle, which a launch on the engine of this host has made. `load` reads them from
+/// its standard input.
+pub(crate) fn copy_images(load: &mut Command) {
+    let lab = Lab::new("remote-images");
+    let bottle = options(&lab).launch(lab.plan(FULL, "")).unwrap_or_else(|error| panic!("{}", bottle::report(&error)));
+    let filter = format!("label=claude-bottle.slug={}", lab.slug);
+    let images = docker(["ps", "--all", "--filter", &filter, "--format", "{{.Image}}"]).stdout;
+    bottle.close().unwrap();
+    let outside = variable("BOTTLE_E2E_OUTSIDE");
+    let mut images: Vec<&str> = images.lines().chain([outside.as_str()]).collect();
+    images.sort_unstable();
+    images.dedup();
+    let started = Instant::now();
+    let mut save = Command::new("docker").arg("save").args(&images).stdout(Stdio::piped()).spawn().unwrap();
+    let loaded = load.stdin(save.stdout.take().unwrap()).output().unwrap();
+    assert!(save.wait().unwrap().success() && loaded.status.success(), "{loaded:?}");
+    println!("loaded {} images in {:.0} s", images.len(), started.elapsed().as_secs_f64());
+}
+
+/// Runs tests of this program, each in a process of its own that `on` gives another engine.
+pub(crate) fn pass_on(engine: &str, tests: &[&str], on: impl Fn(&mut Command)) {
+    let mut failed = Vec::new();
+    for name in tests {
+        let started = Instant::now();
+        let result = test(name, &on);
+        let outcome = if result.is_ok() { "passed" } else { "failed" };
+        figure(format_args!("{name} {outcome} {engine} in {:.0} s", started.elapsed().as_secs_f64()));
+        failed.extend(result.err());
     }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn test(name: &str, on: impl Fn(&mut Command)) -> Result<(), String> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", name, "--nocapture"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    on(&mut command);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut errors = child.stderr.take().unwrap();
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        errors.read_to_string(&mut text).map(|_| text)
+    });
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    let errors = errors.join().unwrap().unwrap();
+    let passed = child.wait().unwrap().success() && text.contains("1 passed");
+    if passed { Ok(()) } else { Err(format!("{name}:\n{text}\n{errors}")) }
 }
 
 impl Drop for Remote {
@@ -229,16 +241,8 @@ fn options(lab: &Lab) -> Bottles {
 /// Runs these tests on an engine of their own.
 fn pass_over_ssh(tests: &[&str]) {
     let remote = Remote::start();
-    remote.load_images();
-    let mut failed = Vec::new();
-    for name in tests {
-        let started = Instant::now();
-        let result = remote.test(name);
-        let outcome = if result.is_ok() { "passed" } else { "failed" };
-        figure(format_args!("{name} {outcome} over ssh in {:.0} s", started.elapsed().as_secs_f64()));
-        failed.extend(result.err());
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    copy_images(Command::new("docker").args(["-H", &remote.socket(), "load", "--quiet"]));
+    pass_on("over ssh", tests, |command| _ = remote.on(command));
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Also run tests on a second engine that is reached over ssh, which takes some ten minutes.
     #[arg(long)]
     remote: bool,
+    /// Also run tests on Podman 5 with root, which this program is: `podman`, or a path.
+    #[arg(long, value_name = "PROGRAM")]
+    podman: Option<String>,
     /// Leave out the tests that take longest, and those that measure. This is what CI runs.
     #[arg(long, conflicts_with_all = ["filter", "kubernetes"])]
     quick: bool,
@@ -101,6 +104,7 @@ pub(crate) fn run(args: &Arguments) -> Result<()> {
     for pass in &passes {
         let mut tests = select(pass);
         tests.arg("--format=pretty").env("BOTTLE_E2E_RESTART", args.restart.as_deref().unwrap_or_default());
+        tests.env("BOTTLE_E2E_PODMAN", args.podman.as_deref().unwrap_or_default());
         tests.env("BOTTLE_E2E_REMOTE", if args.remote { "yes" } else { "" });
         tests.env("BOTTLE_E2E_PIPELOCK", pipelock.as_deref().unwrap_or_default()).env("BOTTLE_E2E_OUTSIDE", &outside);
         tests.env("BOTTLE_E2E_FLEET", args.fleet.map(|number| number.to_string()).unwrap_or_default());
@@ -371,6 +375,7 @@ impl Report {
             let starts = |starts: &[&str]| starts.iter().any(|start| why.starts_with(start));
             starts(&[
                 "needs podman",
+                "needs Podman",
                 "needs a Kubernetes cluster",
                 "needs an engine that may be restarted",
                 "needs a second engine",

@@ -39,10 +39,13 @@ impl Outside {
 
     fn wait(&self) {
         for _ in 0..200 {
-            let state = docker(["inspect", "--format", "{{.State.Status}} {{.State.Health.Status}}", &self.container]);
-            match state.stdout.trim() {
-                "running healthy" => return,
-                state if state.starts_with("exited") => break,
+            // Its health check. Podman may not run it by itself.
+            let check = ["exec", &self.container, "test", "-e", "/data/ready"];
+            if run(std::process::Command::new("docker").args(check)).code == 0 {
+                return;
+            }
+            match docker(["inspect", "--format", "{{.State.Status}}", &self.container]).stdout.trim() {
+                "exited" => break,
                 _ => std::thread::sleep(std::time::Duration::from_millis(100)),
             }
         }
