@@ -5,9 +5,11 @@
 //! containers' hosts files.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bottle_plan::BottlePlan;
 use bottle_plan::manifest::SecretsMode;
+use serde_json::{Value, json};
 
 use crate::document::{ComposeFile, Condition, HealthCheck, Mount, Service, Variable, Volume};
 use crate::sidecar::INTERNAL;
@@ -31,6 +33,57 @@ pub fn unsupported(plan: &BottlePlan) -> Vec<(String, String)> {
     problems
 }
 
+/// System calls that Podman allows, for containers in containers, and Docker does not: they make namespaces and mounts, and use
+/// the kernel's keyrings, which containers share.
+const TOO_MUCH: [&str; 21] = [
+    "add_key",
+    "clone",
+    "clone3",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "keyctl",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "name_to_handle_at",
+    "open_tree",
+    "pivot_root",
+    "reboot",
+    "request_key",
+    "setns",
+    "syslog",
+    "umount",
+    "umount2",
+    "unshare",
+];
+
+/// Flags of `clone` for a new namespace.
+const NEW_NAMESPACES: u32 = 0x7E02_0000;
+
+/// Returns Podman's filter of system calls without what a bottle must not do. Processes and threads can still be made.
+///
+/// # Errors
+///
+/// Returns the problem if the text is no such filter.
+pub fn seccomp(profile: &str) -> Result<String, String> {
+    let mut profile: Value = serde_json::from_str(profile).map_err(|error| error.to_string())?;
+    let rules = profile["syscalls"].as_array_mut().ok_or("it has no list `syscalls`")?;
+    for rule in rules.iter_mut().filter(|rule| rule["action"] == "SCMP_ACT_ALLOW") {
+        let names = rule["names"].as_array_mut().ok_or("a rule has no list `names`")?;
+        names.retain(|name| !name.as_str().is_some_and(|name| TOO_MUCH.contains(&name)));
+    }
+    rules.retain(|rule| rule["names"] != json!([]));
+    // The flags are another argument there.
+    let swapped = json!({"arches": ["s390", "s390x"]});
+    for (index, key) in [(0, "excludes"), (1, "includes")] {
+        let flags = json!({"index": index, "value": NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"});
+        rules.push(json!({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [flags], key: swapped}));
+    }
+    Ok(profile.to_string())
+}
+
 /// A container, and the arguments of Podman that create it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Creation {
@@ -41,6 +94,15 @@ pub struct Creation {
 }
 
 impl ComposeFile {
+    /// Gives every service the filter of system calls in a file.
+    #[must_use]
+    pub fn with_seccomp(mut self, profile: &Path) -> Self {
+        for (_, service) in &mut self.services {
+            service.security_opt.push(format!("seccomp={}", profile.display()));
+        }
+        self
+    }
+
     /// Returns the arguments of Podman that create each volume.
     pub fn podman_volumes(&self) -> Vec<Vec<String>> {
         self.volumes.iter().map(|(_, volume)| self.podman_volume(volume)).collect()
@@ -211,7 +273,7 @@ impl Words {
     /// Adds a health check that runs only when the launcher asks. For others Podman needs systemd.
     fn health(&mut self, check: &HealthCheck) {
         // Podman adds the first word, `CMD`.
-        self.option("health-cmd", serde_json::Value::from(check.test.get(1..).unwrap_or_default()).to_string());
+        self.option("health-cmd", Value::from(check.test.get(1..).unwrap_or_default()).to_string());
         self.option("health-interval", "disable");
         self.option("health-timeout", &check.timeout);
         self.option("health-retries", check.retries.to_string());
@@ -225,4 +287,25 @@ fn tmpfs(mount: &str) -> String {
     let options = options.split(',').filter(|option| !option.is_empty() && !is_owner(option));
     let options: Vec<&str> = options.chain(["notmpcopyup"]).collect();
     format!("{path}:{}", options.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_loses_what_makes_namespaces_and_keeps_the_rest() {
+        let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            {"names": ["read", "clone", "unshare", "keyctl"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["setns", "mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["setns", "swapon"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1},
+        ]});
+        let tightened: Value = serde_json::from_str(&seccomp(&profile.to_string()).unwrap()).unwrap();
+        let allowed: Vec<_> = tightened["syscalls"].as_array().unwrap().iter().map(|rule| &rule["names"]).collect();
+        assert_eq!(allowed, [&json!(["read"]), &json!(["setns", "swapon"]), &json!(["clone"]), &json!(["clone"])]);
+        assert_eq!(tightened["syscalls"][2]["args"][0]["value"], 2_114_060_288_u32);
+        for (text, problem) in [("{", "EOF"), ("{}", "syscalls"), (r#"{"syscalls":[{"action":"SCMP_ACT_ALLOW"}]}"#, "names")] {
+            assert!(seccomp(text).unwrap_err().contains(problem), "{text}");
+        }
+    }
 }

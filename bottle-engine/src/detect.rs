@@ -122,6 +122,7 @@ impl Probe<'_> {
             processors: info.processors.filter(|_| info.can_limit_processors),
             disk_quota,
             data_root: Some(info.docker_root_dir).filter(|root| root.is_absolute()),
+            seccomp_profile: None,
             clock_ahead: info.system_time.as_deref().and_then(clock_ahead),
         })
     }
@@ -150,6 +151,7 @@ impl Probe<'_> {
             processors: info.host.cpus.filter(|_| info.host.cgroup_controllers.iter().any(|it| it == "cpu")),
             disk_quota: false,
             data_root: None,
+            seccomp_profile: info.host.security.seccomp_profile_path.filter(|path| path.is_absolute()),
             clock_ahead: None,
         })
     }
@@ -334,8 +336,10 @@ struct PodmanSocket {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct PodmanSecurity {
     rootless: bool,
+    seccomp_profile_path: Option<std::path::PathBuf>,
 }
 
 #[derive(Deserialize)]

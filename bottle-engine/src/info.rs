@@ -126,6 +126,9 @@ pub struct EngineInfo {
     /// Directory of the engine's data. `None` if the engine does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_root: Option<PathBuf>,
+    /// File with the filter of system calls that the engine gives to containers. `None` if the engine does not report it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp_profile: Option<PathBuf>,
     /// Seconds by which the engine's clock is ahead of this host's; negative when it is behind. `None` when the engine
     /// does not tell its time.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,6 +162,7 @@ impl EngineInfo {
             && self.server_version.is_at_least(5, 4, 0)
             && !self.rootless
             && self.endpoint.is_local
+            && self.seccomp_profile.is_some()
             && self.runtimes.iter().all(|runtime| matches!(runtime.as_str(), "crun" | "runc"));
         Capabilities {
             compose_wait: if self.flavour == Flavour::Podman { podman } else { compose(2, 20, 0) },

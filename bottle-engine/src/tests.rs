@@ -298,7 +298,8 @@ fn podman_is_recognised_by_its_output_even_when_it_is_called_docker() {
                 Matcher::prefix(["info"]),
                 Answer::stdout(
                     r#"{"host":{"arch":"amd64","os":"linux","ociRuntime":{"name":"crun"},"serviceIsRemote":false,
-                    "remoteSocket":{"path":"/run/podman/podman.sock"},"security":{"rootless":true}},
+                    "remoteSocket":{"path":"/run/podman/podman.sock"},
+                    "security":{"rootless":true,"seccompProfilePath":"/usr/share/containers/seccomp.json"}},
                     "version":{"Version":"5.4.2"}}"#,
                 ),
             )

@@ -1,6 +1,6 @@
 //! Files of a bottle's state: the configuration of each sidecar.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bottle_files::PrivateDir;
 use bottle_plan::Service;
@@ -26,6 +26,19 @@ pub(super) fn write_configuration(launch: &Launch<'_>, internal_cidr: Option<Sub
     }
     // Last, so that a plan on disk means that the files above match it.
     Ok(bottle_supervise::write_launched_plan(plan, state)?)
+}
+
+/// Writes the filter of system calls for Podman, which is made from Podman's own, and returns its path.
+pub(super) fn write_seccomp(launch: &Launch<'_>, profile: &Path) -> Result<PathBuf, LaunchCause> {
+    let read = std::fs::read_to_string(profile).map_err(|error| error.to_string());
+    let tightened = read.and_then(|text| bottle_compose::podman::seccomp(&text)).map_err(|problem| {
+        LaunchCause::Unusable { what: "Podman's filter of system calls".into(), path: profile.to_owned(), problem }
+    })?;
+    let directory = launch.state.service_dir(Service::Agent);
+    make_dir(&directory, 0o700)?;
+    let path = directory.join("seccomp.json");
+    write(&path, tightened.as_bytes(), 0o600)?;
+    Ok(path)
 }
 
 /// Creates a directory and its parents. An existing directory keeps its mode, and must belong to this user alone.

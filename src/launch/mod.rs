@@ -204,6 +204,10 @@ impl Launch<'_> {
             Some(subnet) => document.with_addresses(subnet),
             None => document,
         };
+        let document = match self.engine().info().seccomp_profile.as_deref() {
+            Some(profile) => document.with_seccomp(&files::write_seccomp(self, profile)?),
+            None => document,
+        };
         files::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
     }
