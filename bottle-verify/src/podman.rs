@@ -11,8 +11,8 @@ use crate::facts::{keys, list, text};
 /// Settings of a container that are only in the arguments that it was created with.
 pub(crate) const IN_COMMAND: [&str; 4] = ["ExtraHosts", "LogConfig", "StorageOpt", "Sysctls"];
 
-/// Variables that Podman adds to every container.
-pub(crate) const VARIABLES: [&str; 3] = ["container", "HOME", "HOSTNAME"];
+/// Variables that Podman adds to every container whose image does not have them.
+pub(crate) const VARIABLES: [&str; 4] = ["container", "HOME", "HOSTNAME", "PATH"];
 
 /// Settings of the host configuration that Podman derives from others, or that are compared elsewhere.
 const DERIVED: [&str; 6] = ["Annotations", "Binds", "CgroupManager", "CpuPeriod", "CpuQuota", "HostsFile"];
