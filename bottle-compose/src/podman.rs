@@ -23,7 +23,8 @@ const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 pub fn unsupported(plan: &BottlePlan) -> Vec<(String, String)> {
     let mut problems = Vec::new();
     if plan.secrets == SecretsMode::Environment {
-        let problem = "it is for Compose, and Podman gives the sidecar's user no directory in memory; accepted: `memory`";
+        let problem =
+            "it is for Compose, and Podman gives the sidecar's user no directory in memory; accepted: `memory`";
         problems.push((plan.bottle_key("secrets"), problem.to_owned()));
     }
     if plan.agent.env_file.is_some() {
@@ -179,10 +180,13 @@ impl ComposeFile {
         }
         service.healthcheck.iter().for_each(|check| words.health(check));
         for variable in &service.environment {
-            words.option("env", match variable {
-                Variable::Set(name, value) => format!("{name}={value}"),
-                Variable::Bare(name) => name.clone(),
-            });
+            words.option(
+                "env",
+                match variable {
+                    Variable::Set(name, value) => format!("{name}={value}"),
+                    Variable::Bare(name) => name.clone(),
+                },
+            );
         }
         words.pairs("label", &self.container_labels(name, service));
         words.0.push(service.image.clone());
@@ -304,7 +308,9 @@ mod tests {
         let allowed: Vec<_> = tightened["syscalls"].as_array().unwrap().iter().map(|rule| &rule["names"]).collect();
         assert_eq!(allowed, [&json!(["read"]), &json!(["setns", "swapon"]), &json!(["clone"]), &json!(["clone"])]);
         assert_eq!(tightened["syscalls"][2]["args"][0]["value"], 2_114_060_288_u32);
-        for (text, problem) in [("{", "EOF"), ("{}", "syscalls"), (r#"{"syscalls":[{"action":"SCMP_ACT_ALLOW"}]}"#, "names")] {
+        for (text, problem) in
+            [("{", "EOF"), ("{}", "syscalls"), (r#"{"syscalls":[{"action":"SCMP_ACT_ALLOW"}]}"#, "names")]
+        {
             assert!(seccomp(text).unwrap_err().contains(problem), "{text}");
         }
     }

@@ -163,7 +163,9 @@ pub(crate) fn may_be_of_client(output: &Output, is_interactive: bool) -> bool {
     match output.status {
         ExitStatus::Code(1) => is_interactive || says("Error response from daemon: ") || says("No such container: "),
         // Podman's.
-        ExitStatus::Code(125 | 255) => is_interactive || says("Error: can only create exec") || says("Error: no container "),
+        ExitStatus::Code(125 | 255) => {
+            is_interactive || says("Error: can only create exec") || says("Error: no container ")
+        }
         _ => false,
     }
 }

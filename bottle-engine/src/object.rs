@@ -358,9 +358,7 @@ impl Engine {
         let command = self.change([kind.as_str(), "rm"]);
         match kind {
             // Podman refuses to remove a container whose network namespace another one has joined.
-            ObjectKind::Container if self.is_podman() => {
-                command.with_args(["--force", "--volumes", "--depend"])
-            }
+            ObjectKind::Container if self.is_podman() => command.with_args(["--force", "--volumes", "--depend"]),
             ObjectKind::Container => command.with_args(["--force", "--volumes"]),
             ObjectKind::Image | ObjectKind::Network | ObjectKind::Volume => command,
         }

@@ -68,9 +68,9 @@ impl Engine {
         }
         thread::scope(|scope| {
             let readers: Vec<_> = containers.iter().map(|container| scope.spawn(|| read(&container.name))).collect();
-            let ended = readers.into_iter().map(|reader| {
-                reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
+            let ended = readers
+                .into_iter()
+                .map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             ended.collect::<Vec<_>>().into_iter().collect()
         })
     }
@@ -138,7 +138,8 @@ mod tests {
     fn each_line_of_a_log_has_the_name_of_its_container() {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&seen);
-        let sink = move |_: Stream, bytes: &[u8]| into.lock().unwrap().push(String::from_utf8_lossy(bytes).into_owned());
+        let sink =
+            move |_: Stream, bytes: &[u8]| into.lock().unwrap().push(String::from_utf8_lossy(bytes).into_owned());
         let lines = Lines::new("a | ".into(), Control::default().with_sink(Arc::new(sink)));
         lines.write(Stream::Stdout, b"one\ntw");
         lines.write(Stream::Stderr, b"error\n");

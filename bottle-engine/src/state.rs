@@ -80,7 +80,8 @@ impl ContainerState {
         let (state, config) = (&value["State"], &value["Config"]);
         let labels = config["Labels"].as_object().into_iter().flatten();
         // Podman runs a check without an interval only when it is asked to, and says nothing of use otherwise.
-        let is_asked = value.get("OCIRuntime").is_some() && config["Healthcheck"]["Interval"].as_u64().is_none_or(|it| it == 0);
+        let is_asked =
+            value.get("OCIRuntime").is_some() && config["Healthcheck"]["Interval"].as_u64().is_none_or(|it| it == 0);
         let health = state["Health"]["Status"].as_str().filter(|health| !matches!(*health, "" | "none") && !is_asked);
         Self {
             status: text(&state["Status"]),

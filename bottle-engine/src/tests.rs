@@ -337,7 +337,9 @@ fn podman() -> (Arc<RecordingBackend>, Engine) {
             )
             .with_answer(
                 Matcher::prefix(["image", "inspect"]),
-                Answer::stdout(r#"[{"Id":"1","RepoTags":["localhost/seal:1","docker.io/library/debian:12"],"Config":{}}]"#),
+                Answer::stdout(
+                    r#"[{"Id":"1","RepoTags":["localhost/seal:1","docker.io/library/debian:12"],"Config":{}}]"#,
+                ),
             ),
     );
     let engine = Engine::detect(backend.clone(), &EngineChoice::Program("podman".into()), Control::default()).unwrap();

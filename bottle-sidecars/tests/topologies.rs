@@ -37,8 +37,12 @@ fn the_commands_of_podman() {
     assert!(place("seal") < place("agent") && place("outlet") < place("pipelock"));
     // Every path is one field, whatever is in it.
     let odd = document(&bottle_testing::plans::fullest()).podman_containers();
-    let mounts: Vec<&String> = odd.iter().flat_map(|one| &one.arguments).filter(|word| word.starts_with("--mount=")).collect();
-    assert!(mounts.iter().any(|mount| mount.contains("\"\"d\"\"")) && mounts.iter().all(|mount| mount.ends_with("true\"") || mount.ends_with("false\"")));
+    let mounts: Vec<&String> =
+        odd.iter().flat_map(|one| &one.arguments).filter(|word| word.starts_with("--mount=")).collect();
+    assert!(
+        mounts.iter().any(|mount| mount.contains("\"\"d\"\""))
+            && mounts.iter().all(|mount| mount.ends_with("true\"") || mount.ends_with("false\""))
+    );
 }
 
 #[test]

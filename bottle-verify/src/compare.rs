@@ -332,7 +332,8 @@ impl Differences<'_> {
             Some(format!("{}@{digest}", name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))?.0))
         });
         let is_same = reference == planned.image
-            || podman::is_podman(found) && [Some(familiar(&planned.image)), untagged.as_deref().map(familiar)].contains(&Some(reference));
+            || podman::is_podman(found)
+                && [Some(familiar(&planned.image)), untagged.as_deref().map(familiar)].contains(&Some(reference));
         if !is_same {
             self.add(PROGRAMS, format!("{of}: its image is `{reference}`; planned: `{}`", planned.image));
         } else if image.is_null() {

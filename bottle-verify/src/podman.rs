@@ -18,19 +18,8 @@ pub(crate) const VARIABLES: [&str; 4] = ["container", "HOME", "HOSTNAME", "PATH"
 const DERIVED: [&str; 6] = ["Annotations", "Binds", "CgroupManager", "CpuPeriod", "CpuQuota", "HostsFile"];
 
 /// Settings of the container that Docker tells as well.
-const OF_CONTAINER: [&str; 11] = [
-    "Cmd",
-    "Entrypoint",
-    "Env",
-    "Healthcheck",
-    "Hostname",
-    "Image",
-    "Labels",
-    "OpenStdin",
-    "StdinOnce",
-    "Tty",
-    "User",
-];
+const OF_CONTAINER: [&str; 11] =
+    ["Cmd", "Entrypoint", "Env", "Healthcheck", "Hostname", "Image", "Labels", "OpenStdin", "StdinOnce", "Tty", "User"];
 
 /// Returns true for a description of a container that Podman wrote.
 pub(crate) fn is_podman(container: &Value) -> bool {

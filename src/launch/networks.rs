@@ -67,11 +67,8 @@ pub(super) fn create(launch: &Launch<'_>) -> Result<NetworkFacts, LaunchCause> {
         None if launch.engine().is_podman() => launch.engine().subnet_of(&internal)?.and_then(|net| net.parse().ok()),
         known => known,
     };
-    let internal_cidr = if is_external {
-        launch.engine().subnet_of(&internal)?.and_then(|subnet| subnet.parse().ok())
-    } else {
-        None
-    };
+    let internal_cidr =
+        if is_external { launch.engine().subnet_of(&internal)?.and_then(|subnet| subnet.parse().ok()) } else { None };
     Ok(NetworkFacts { internal, egress, internal_subnet, egress_subnet, internal_cidr })
 }
 

@@ -31,7 +31,7 @@ const WORK: &[&str] = &[
     "supervise::approval::an_approval_takes_effect_in_the_running_bottle_and_keeps_connections_open",
     "lifecycle::spawn::a_live_command_moves_100_mb_both_ways_unchanged",
     "lifecycle::power::a_stopped_bottle_starts_with_its_files_its_seal_and_its_credentials",
-    "lifecycle::killed::a_launcher_killed_at_any_point_leaves_nothing_after_recovery",
+    "lifecycle::power::a_launcher_killed_while_its_bottle_is_stopped_leaves_nothing_after_recovery",
 ];
 
 /// A directory in which `docker` is Podman.
@@ -94,7 +94,8 @@ struct Weakening {
 impl Backend for Weakening {
     fn run(&self, command: &Line, control: &Control) -> Result<Output, ExecError> {
         let words: Vec<String> = command.args().iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        let is_it = |words: &[String]| words[0] == "create" && words[1].starts_with(&format!("--name={}", self.container));
+        let is_it =
+            |words: &[String]| words[0] == "create" && words[1].starts_with(&format!("--name={}", self.container));
         let is_network = self.container == "network" && words.starts_with(&["network".into(), "create".into()]);
         if !(words.len() > 2 && is_it(&words)) && !is_network {
             return self.engine.run(command, control);

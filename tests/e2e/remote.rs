@@ -157,7 +157,6 @@ impl Remote {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
-
 }
 
 /// Gives another engine the images of a full bottle, which a launch on the engine of this host has made. `load` reads them from
