@@ -96,8 +96,10 @@ impl Site {
         };
         let (sides, sides_out) = (on(&internal), on(&egress));
         let own = address(&names.container(Service::Seal), &internal);
+        let is_podman = lab.options().engine().is_podman();
         let subnet = |network: &str, field: &str| {
-            docker(["network", "inspect", "--format", &format!("{{{{(index .IPAM.Config 0).{field}}}}}"), network])
+            let list = if is_podman { ".Subnets" } else { ".IPAM.Config" };
+            docker(["network", "inspect", "--format", &format!("{{{{(index {list} 0).{field}}}}}"), network])
                 .stdout
                 .trim()
                 .to_owned()
@@ -109,7 +111,7 @@ impl Site {
         let host_address = host_address.ok().split('/').next().unwrap().to_owned();
         let hosts = [
             host_address,
-            subnet("bridge", "Gateway"),
+            subnet(if is_podman { "podman" } else { "bridge" }, "Gateway"),
             subnet(&egress, "Gateway"),
             subnet(lab.outside.network(), "Gateway"),
         ];
@@ -130,8 +132,8 @@ impl Site {
         });
         let mut bridges: BTreeSet<String> = BTreeSet::new();
         for network in [&internal, &egress, &lab.outside.network().to_owned()] {
-            let id = docker(["network", "inspect", "--format", "{{.Id}}", network]).stdout;
-            bridges.insert(format!("br-{}", &id[..12]));
+            let format = if is_podman { "{{.NetworkInterface}}" } else { "br-{{slice .Id 0 12}}" };
+            bridges.insert(docker(["network", "inspect", "--format", format, network]).stdout.trim().to_owned());
         }
         let settings = settings();
         Self {
@@ -416,7 +418,8 @@ fn colons(digits: &str) -> String {
 }
 
 fn ready(container: &str) {
-    let is_ready = || docker(["inspect", "--format", "{{.State.Health.Status}}", container]).stdout.trim() == "healthy";
+    // Its health check. Podman may not run it by itself.
+    let is_ready = || run(Command::new("docker").args(["exec", container, "test", "-e", "/data/ready"])).code == 0;
     assert!(
         (0..200).any(|_| is_ready() || {
             std::thread::sleep(Duration::from_millis(100));
