@@ -276,8 +276,15 @@ impl Words {
 
     /// Adds a health check that runs only when the launcher asks. For others Podman needs systemd.
     fn health(&mut self, check: &HealthCheck) {
-        // Podman adds the first word, `CMD`.
-        self.option("health-cmd", Value::from(check.test.get(1..).unwrap_or_default()).to_string());
+        // Podman adds the first word, `CMD`, to a list. A list of one word would be a command of a shell.
+        self.option(
+            "health-cmd",
+            match &check.test[..] {
+                [_, one] => format!("CMD {one}"),
+                [_, words @ ..] => Value::from(words).to_string(),
+                [] => String::new(),
+            },
+        );
         self.option("health-interval", "disable");
         self.option("health-timeout", &check.timeout);
         self.option("health-retries", check.retries.to_string());
