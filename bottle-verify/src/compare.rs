@@ -220,6 +220,8 @@ impl Differences<'_> {
                 }
                 // The engine's default, as the document says nothing.
                 None if key == "LogConfig" && asked.is_null() => true,
+                // Podman has a limit of its own where none is planned.
+                None if key == "PidsLimit" && is_podman && asked.is_null() => true,
                 // Podman's options differ. They are in its command.
                 None if key == "Tmpfs" && is_podman => keys(&is).eq(keys(asked)),
                 None => is == *asked,

@@ -1,4 +1,5 @@
-//! `described.json` is what Docker 26.1.5 with Compose 2.26.1 says of the services of [`document`].
+//! `described.json` is what Docker 26.1.5 with Compose 2.26.1 says of the services of [`document`], and `described-podman.json` what
+//! Podman 5.4.2 says of those of [`on_podman`].
 
 use std::collections::BTreeMap;
 
@@ -410,4 +411,72 @@ fn an_external_network_is_known_by_its_id() {
     let id = described().pointer(&format!("{INTERNAL_NETWORK}/Id")).unwrap().clone();
     let by_id = changed(described(), &format!("{SEAL}/HostConfig/NetworkMode"), id);
     assert_eq!(problems(&by_id, &document(), &[]), []);
+}
+
+/// Returns the document as for Podman.
+fn on_podman() -> ComposeFile {
+    let mut document = document();
+    document.services[2].1.runtime = None;
+    document.networks[0].1.driver_opts.clear();
+    document.networks[1].1.driver_opts = pairs([("isolate", "strict")]);
+    document
+}
+
+#[test]
+fn what_podman_says_of_a_document_is_as_planned_and_each_weakness_is_named() {
+    let described: Value = serde_json::from_str(include_str!("described-podman.json")).unwrap();
+    let problems = |described: &Value| -> Vec<(&'static str, String)> {
+        let document = on_podman();
+        let expected = Expected::of(&document, "agent").unwrap().with_podman(&document);
+        let objects = described.as_array().unwrap().iter().cloned().map(podman::in_docker_form);
+        let probes =
+            crate::engine::probes(&Facts::sorted(objects.collect(), &expected), &expected, &["no-such-secret"]);
+        let failed = probes.into_iter().filter(|probe| probe.outcome == Outcome::Failed);
+        failed.map(|probe| (probe.protection, probe.detail)).collect()
+    };
+    assert_eq!(problems(&described), []);
+    let command = |container: &str, word: usize| format!("{container}/Config/CreateCommand/{word}");
+    for (path, value, protection, told) in [
+        (format!("{SEAL}/BoundingCaps"), json!(["CAP_NET_ADMIN", "CAP_NET_RAW"]), CAPABILITIES, "NET_RAW"),
+        (host(EGRESS, "Privileged"), json!(true), CAPABILITIES, "Privileged is true"),
+        (host(EGRESS, "SecurityOpt"), json!(["no-new-privileges", "seccomp=unconfined"]), CAPABILITIES, "unconfined"),
+        (host(AGENT, "PidMode"), json!("host"), NAMESPACES, "PidMode is \"host\""),
+        (host(AGENT, "UTSMode"), json!("host"), NAMESPACES, "UTSMode"),
+        (host(AGENT, "CgroupMode"), json!("private"), NAMESPACES, "CgroupnsMode"),
+        (host(AGENT, "Devices"), json!([{"PathOnHost": "/dev/kvm"}]), NAMESPACES, "/dev/kvm"),
+        (host(EGRESS, "ReadonlyRootfs"), json!(false), MOUNTS, "ReadonlyRootfs is not set"),
+        (host(EGRESS, "Tmpfs"), json!({"/tmp": "rw", "/run": "rw"}), MOUNTS, "Tmpfs"),
+        (format!("{EGRESS}/Mounts/1/RW"), json!(true), MOUNTS, "can be written"),
+        (format!("{EGRESS}/Mounts/1/Source"), json!("/etc/passwd"), MOUNTS, "planned: the "),
+        (format!("{EGRESS}/Mounts/1/Propagation"), json!("shared"), MOUNTS, "Propagation"),
+        (format!("{AGENT}/Mounts/0"), json!({"Type": "bind", "Source": "/", "Destination": "/h"}), MOUNTS, "`/h`"),
+        (host(AGENT, "PidsLimit"), json!(0), LIMITS, "PidsLimit"),
+        (host(AGENT, "Memory"), json!(0), LIMITS, "Memory is not set"),
+        (host(EGRESS, "NanoCpus"), json!(0), LIMITS, "NanoCpus"),
+        (format!("{AGENT}/OCIRuntime"), json!("krun"), PROGRAMS, "Runtime is"),
+        (config(EGRESS, "User"), json!("0:0"), PROGRAMS, "User is"),
+        (config(EGRESS, "Env/0"), json!("LD_PRELOAD=/x.so"), PROGRAMS, "`LD_PRELOAD` is not planned"),
+        (format!("{EGRESS}/ImageName"), json!("other"), "", ""),
+        (config(EGRESS, "Image"), json!("docker.io/example/other:1"), PROGRAMS, "its image is `example/other:1`"),
+        (host(AGENT, "NetworkMode"), json!("host"), "network namespace", "is `host`"),
+        (format!("{SEAL}/NetworkSettings/Networks/podman"), json!({}), ATTACHMENTS, "it is attached to"),
+        (format!("{INTERNAL_NETWORK}/dns_enabled"), json!(true), ATTACHMENTS, "an address of the host"),
+        (
+            format!("{INTERNAL_NETWORK}/subnets/0/gateway"),
+            json!("198.51.100.241"),
+            ATTACHMENTS,
+            "an address of the host",
+        ),
+        (format!("{INTERNAL_NETWORK}/routes"), json!([{"destination": "0.0.0.0/0"}]), ATTACHMENTS, "a route"),
+        (format!("{INTERNAL_NETWORK}/internal"), json!(false), ATTACHMENTS, "Internal false"),
+        (format!("{EGRESS_NETWORK}/options"), json!({}), ATTACHMENTS, "isolate"),
+        (format!("{INTERNAL_NETWORK}/containers/feed"), json!({"name": "stranger"}), ATTACHMENTS, "`stranger`"),
+        (format!("{VOLUME}/Options/type"), json!("none"), VOLUMES, "has the options"),
+        (command(SEAL, 5), json!("--sysctl=net.ipv4.ip_forward=1"), SETTINGS, "net.ipv4.ip_forward"),
+        (command(AGENT, 2), json!("--name=other"), SETTINGS, "--name=other"),
+    ] {
+        let problems = problems(&changed(described.clone(), &path, value));
+        let is_told = |(of, problem): &(&str, String)| *of == protection && problem.contains(told);
+        assert!(problems.iter().any(is_told) || told.is_empty() && problems.is_empty(), "{path}: {problems:#?}");
+    }
 }
