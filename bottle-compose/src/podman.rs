@@ -150,7 +150,7 @@ impl ComposeFile {
             ("security-opt", &service.security_opt),
             ("env-file", &service.env_file),
         ] {
-            values.iter().for_each(|value| words.option(option, value));
+            words.each(option, values);
         }
         for (option, is_set) in [("init", service.init), ("read-only", service.read_only)] {
             words.option(option, is_set.to_string());
@@ -167,18 +167,20 @@ impl ComposeFile {
             ("restart", service.restart.clone()),
             ("stop-timeout", service.stop_grace_period.as_ref().map(|time| time.trim_end_matches('s').to_owned())),
         ] {
-            value.into_iter().for_each(|value| words.option(option, value));
+            words.each(option, value);
         }
         words.pairs("sysctl", &service.sysctls);
         words.pairs("storage-opt", &service.storage_opt);
-        service.volumes.iter().for_each(|mount| words.option("mount", self.podman_mount(mount)));
-        service.tmpfs.iter().for_each(|mount| words.option("tmpfs", tmpfs(mount)));
+        words.each("mount", service.volumes.iter().map(|mount| self.podman_mount(mount)));
+        words.each("tmpfs", service.tmpfs.iter().map(|mount| tmpfs(mount)));
         if let Some(logging) = &service.logging {
             words.option("log-driver", "k8s-file");
             let size = logging.options.get("max-size");
-            size.into_iter().for_each(|size| words.option("log-opt", format!("max-size={size}")));
+            words.each("log-opt", size.map(|size| format!("max-size={size}")));
         }
-        service.healthcheck.iter().for_each(|check| words.health(check));
+        if let Some(check) = &service.healthcheck {
+            words.health(check);
+        }
         for variable in &service.environment {
             words.option(
                 "env",
@@ -200,7 +202,7 @@ impl ComposeFile {
             Some(owner) => format!("container:{}", self.service(owner).map_or(owner, |owner| &owner.container_name)),
             None => mode.to_owned(),
         });
-        joined.iter().for_each(|mode| words.option("network", mode));
+        words.each("network", joined);
         for (key, attachment) in &service.networks {
             let name = self.networks.iter().find(|(known, _)| known == key).map_or(key, |(_, network)| &network.name);
             let address = attachment.ipv4_address.map(|address| format!("ip={address}"));
@@ -217,7 +219,7 @@ impl ComposeFile {
             let Some(address) = attachment.ipv4_address.filter(|_| other != service) else { continue };
             let mut names = vec![name, &other.container_name];
             names.extend(attachment.aliases.iter().filter(|alias| *alias != name && **alias != other.container_name));
-            names.into_iter().for_each(|name| words.option("add-host", format!("{name}:{address}")));
+            words.each("add-host", names.into_iter().map(|name| format!("{name}:{address}")));
         }
     }
 
@@ -270,8 +272,14 @@ impl Words {
         self.0.push(format!("--{name}={}", value.as_ref()));
     }
 
+    fn each(&mut self, name: &str, values: impl IntoIterator<Item = impl AsRef<str>>) {
+        for value in values {
+            self.option(name, value);
+        }
+    }
+
     fn pairs(&mut self, option: &str, pairs: &BTreeMap<String, String>) {
-        pairs.iter().for_each(|(key, value)| self.option(option, format!("{key}={value}")));
+        self.each(option, pairs.iter().map(|(key, value)| format!("{key}={value}")));
     }
 
     /// Adds a health check that runs only when the launcher asks. For others Podman needs systemd.

@@ -97,7 +97,7 @@ impl Backend for Weakening {
         let is_it =
             |words: &[String]| words[0] == "create" && words[1].starts_with(&format!("--name={}", self.container));
         let is_network = self.container == "network" && words.starts_with(&["network".into(), "create".into()]);
-        if !(words.len() > 2 && is_it(&words)) && !is_network {
+        if !(is_network || words.len() > 2 && is_it(&words)) {
             return self.engine.run(command, control);
         }
         let kept = words
