@@ -1,4 +1,4 @@
-//! What Compose does for a project of Docker, by Podman's own commands.
+//! Podman's own commands for what Compose does for a project of Docker.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;

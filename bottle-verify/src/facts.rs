@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::expected::Expected;
 use crate::planned::Container;
 use crate::podman::in_docker_form;
+pub(crate) use crate::value::{keys, list, text};
 
 /// Descriptions by the engine. An object that does not exist is null.
 #[derive(Debug, Default)]
@@ -160,16 +161,4 @@ impl Facts {
 /// Returns an object's name. The engine writes that of a container after a slash.
 pub(crate) fn name(object: &Value) -> &str {
     text(&object["Name"]).trim_start_matches('/')
-}
-
-pub(crate) fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-pub(crate) fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-pub(crate) fn keys(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_object().into_iter().flatten().map(|(key, _)| key.as_str())
 }

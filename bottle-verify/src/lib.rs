@@ -20,6 +20,7 @@ mod podman;
 mod report;
 mod rules;
 mod secrets;
+mod value;
 
 use std::thread;
 use std::time::Instant;

@@ -6,7 +6,7 @@
 use bottle_engine::familiar;
 use serde_json::{Map, Value, json};
 
-use crate::facts::{keys, list, text};
+use crate::value::{keys, list, text};
 
 /// Settings of a container that are only in the arguments that it was created with.
 pub(crate) const IN_COMMAND: [&str; 4] = ["ExtraHosts", "LogConfig", "StorageOpt", "Sysctls"];
