@@ -30,6 +30,7 @@ const WORK: &[&str] = &[
     "git::refusals::a_forbidden_push_is_refused_and_leaves_the_remote_unchanged",
     "supervise::approval::an_approval_takes_effect_in_the_running_bottle_and_keeps_connections_open",
     "lifecycle::spawn::a_live_command_moves_100_mb_both_ways_unchanged",
+    "lifecycle::handle::every_method_of_a_handle_works",
     "lifecycle::power::a_stopped_bottle_starts_with_its_files_its_seal_and_its_credentials",
     "lifecycle::power::a_launcher_killed_while_its_bottle_is_stopped_leaves_nothing_after_recovery",
 ];
