@@ -73,11 +73,14 @@ impl Site {
         let neighbor = Removed(format!("bottle-e2e-near-{}", names.slug()));
         let image = variable("BOTTLE_E2E_OUTSIDE");
         let variables = ["--env", "OUTSIDE_NAMES=near.test,localhost"];
-        let start = ["run", "--detach", "--name", &neighbor.0, "--network", &internal].into_iter().chain(variables);
+        // For the sniffers. Docker gives it by itself.
+        let raw = "--cap-add=NET_RAW";
+        let start =
+            ["run", "--detach", raw, "--name", &neighbor.0, "--network", &internal].into_iter().chain(variables);
         docker(start.chain([image.as_str()]));
         let host = Removed(format!("bottle-e2e-host-{}", names.slug()));
         let entry = ["--network", "host", "--entrypoint", "sleep", image.as_str(), "3600"];
-        docker(["run", "--detach", "--name", &host.0].into_iter().chain(entry));
+        docker(["run", "--detach", raw, "--name", &host.0].into_iter().chain(entry));
         ready(&neighbor.0);
         let sniffers = vec![
             ("outside", Sniffer::start(lab.outside.container(), &prefix, None)),

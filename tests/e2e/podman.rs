@@ -130,7 +130,7 @@ fn child_a_container_that_was_created_in_another_way_is_not_handed_out() {
         ("claude-bottle-podman-weak", None, Some("--pids-limit=4096"), "limits"),
         ("claude-bottle-podman-weak", Some("--env=EXTRA=1"), None, "images and programs"),
         ("claude-bottle-seal", Some("--sysctl=net.ipv4.ip_forward=1"), None, "other settings"),
-        ("claude-bottle-pipelock", Some("--add-host=outside.test:192.0.2.1"), None, "other settings"),
+        ("claude-bottle-outlet", Some("--add-host=outside.test:192.0.2.1"), None, "other settings"),
         ("claude-bottle-outlet", Some("--cap-add=NET_RAW"), None, "capabilities"),
         ("network", None, Some("--disable-dns"), "networks and ports"),
     ] {

@@ -28,6 +28,8 @@ impl Outside {
         docker(["network", "create", "--subnet", &subnet.net().to_string(), &network]);
         let names = format!("OUTSIDE_NAMES={},localhost", NAMES.join(","));
         let mut command = vec!["run", "--detach", "--name", &container, "--network", &network, "--env", &names];
+        // For a sniffer. Docker gives it by itself.
+        command.push("--cap-add=NET_RAW");
         command.extend(arguments);
         command.push(&image);
         docker(command);
