@@ -142,11 +142,7 @@ impl Launch<'_> {
         let agent = AgentContainer::new(self.engine(), &resolved, &trusted.certificate);
         let provision = || self.step(Step::Provision, || Ok(self.bottles.provisioner.provision(&agent)?));
         let is_late = self.bottles.provisioner.needs_services();
-        let expected = Expected::of(&document, agent::USER).ok_or(VerifyError::Unknown);
-        let expected = expected.map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
-        let expected = expected.with_compose_file(&self.state.compose_file());
-        let expected = if document.stored.is_empty() { expected.with_files(self.state.dir()) } else { expected };
-        let expected = if self.engine().is_podman() { expected.with_podman(&document) } else { expected };
+        let expected = self.expected(&document).map_err(|error| LaunchError::new(Step::Verify, error.into()))?;
         let prepared = Mutex::new(None);
         // While sidecars are still starting. Without it, the verification takes longer and reports the error.
         let prepare = || {
@@ -210,6 +206,13 @@ impl Launch<'_> {
         };
         files::write(&self.state.compose_file(), document.to_yaml().as_bytes(), 0o644)?;
         Ok(document)
+    }
+
+    fn expected(&self, document: &ComposeFile) -> Result<Expected, VerifyError> {
+        let expected = Expected::of(document, agent::USER).ok_or(VerifyError::Unknown)?;
+        let expected = expected.with_compose_file(&self.state.compose_file());
+        let expected = if document.stored.is_empty() { expected.with_files(self.state.dir()) } else { expected };
+        Ok(if self.engine().is_podman() { expected.with_podman(document) } else { expected })
     }
 
     /// Attacks the bottle. Every credential of a sidecar is searched for in what the agent can read.
