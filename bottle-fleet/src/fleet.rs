@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bottle::exec::CancelToken;
+use bottle_platform::Failure;
 
-use crate::launcher::{Failure, Launcher};
+use crate::launcher::Launcher;
 use crate::limit::Limit;
 use crate::report::{FleetReport, JobResult, Outcome};
 
@@ -171,7 +172,7 @@ impl Fleet {
     /// # Panics
     ///
     /// Panics if `work` does, after the other jobs have ended. The job's bottle is removed.
-    pub fn run<J: Sync, L: Launcher<J>, R: Send>(
+    pub fn run<J: Sync, L: Launcher<J> + ?Sized, R: Send>(
         &self,
         launcher: &L,
         jobs: &[J],
@@ -201,7 +202,7 @@ impl Fleet {
 }
 
 /// A fleet while it runs.
-struct Run<'a, L> {
+struct Run<'a, L: ?Sized> {
     fleet: &'a Fleet,
     launcher: &'a L,
     limit: Limit,
@@ -215,7 +216,7 @@ enum GivenUp<E> {
     Cancelled,
 }
 
-impl<L> Run<'_, L> {
+impl<L: ?Sized> Run<'_, L> {
     /// Changes the counts and tells the observer, in the order of the changes.
     fn tell(&self, job: usize, change: Change<'_>, update: impl FnOnce(&mut Counts)) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,16 +2,8 @@
 
 use std::error::Error;
 
-/// The meaning of a failed launch for the fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The platform has too much to do. The same launch may succeed later.
-    Overloaded,
-    /// The platform has no room for another bottle until one ends.
-    Full,
-    /// Every further attempt would fail as well.
-    Final,
-}
+use bottle::{Bottle, BottlePlan, Bottles};
+use bottle_platform::{Failure, Platform, PlatformBottle, PlatformError};
 
 /// Launches the bottles of a fleet, from any of its threads. A `J` is what one bottle is launched from.
 pub trait Launcher<J>: Sync {
@@ -36,4 +28,40 @@ pub trait Launcher<J>: Sync {
     ///
     /// Returns an error if something of it is left.
     fn close(&self, bottle: Self::Bottle) -> Result<(), Self::Error>;
+}
+
+/// Bottles on a container engine. The launches of one fleet have different slugs.
+impl Launcher<BottlePlan> for Bottles {
+    type Bottle = Bottle;
+    type Error = bottle::Error;
+
+    fn launch(&self, job: &BottlePlan) -> Result<Bottle, bottle::Error> {
+        Ok(Self::launch(self, job.clone())?)
+    }
+
+    fn failure(&self, error: &bottle::Error) -> Failure {
+        error.into()
+    }
+
+    fn close(&self, bottle: Bottle) -> Result<(), bottle::Error> {
+        bottle.close().map(drop).map_err(Into::into)
+    }
+}
+
+/// Bottles on any platform. The launches of one fleet have different slugs.
+impl Launcher<BottlePlan> for dyn Platform + '_ {
+    type Bottle = Box<dyn PlatformBottle>;
+    type Error = PlatformError;
+
+    fn launch(&self, job: &BottlePlan) -> Result<Self::Bottle, PlatformError> {
+        Platform::launch(self, job.clone())
+    }
+
+    fn failure(&self, error: &PlatformError) -> Failure {
+        error.failure()
+    }
+
+    fn close(&self, bottle: Self::Bottle) -> Result<(), PlatformError> {
+        bottle.close()
+    }
 }

@@ -31,9 +31,9 @@
 mod fleet;
 mod launcher;
 mod limit;
-mod platforms;
 mod report;
 
+pub use bottle_platform::Failure;
 pub use fleet::{Change, Counts, Fleet, FleetEvent};
-pub use launcher::{Failure, Launcher};
+pub use launcher::Launcher;
 pub use report::{FleetReport, JobResult, Outcome};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bottle_engine::Exec;
 use bottle_exec::{Child, EnvValue, ExecError, ExitStatus, Output, Stdin, TerminalSize, chain, quote_text};
 use bottle_kube_render::{MAIN, VERIFY};
-use bottle_plan::Service;
+use bottle_plan::{Service, Slug};
 use bottle_verify::{Verification, VerifyError};
 use bottle_workspace::WorkLimits;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ const OWN: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     /// The slug.
-    pub slug: String,
+    pub slug: Slug,
     /// The agent's name in the manifest.
     pub agent: String,
     /// The agent's command.

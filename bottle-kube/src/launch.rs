@@ -13,7 +13,7 @@ use bottle_exec::{Event, Observer, Stdin, chain, step};
 use bottle_kube_render::{Delivery, FILES, GATE, KubeOptions, MAIN, Manifests, RECEIVER, VERIFY, render};
 use bottle_lifecycle::{DeployKeys, Owner};
 use bottle_plan::manifest::WorkspaceMode;
-use bottle_plan::{BottlePlan, ResolvedPlan, Service, UserIds};
+use bottle_plan::{BottlePlan, Prefix, ResolvedPlan, Service, Slug, UserIds};
 use bottle_provision::unprivileged;
 use bottle_workspace::{WorkError, WorkLimits, pack};
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ const HAND_OVER: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct KubeBottles {
     cluster: Kubectl,
+    prefix: Prefix,
     pub(crate) options: KubeOptions,
     pub(crate) images: Arc<dyn ImageSource>,
     pub(crate) sidecars: Vec<Arc<dyn Sidecar>>,
@@ -85,7 +86,7 @@ pub struct KubeSummary {
     /// The namespace.
     pub namespace: String,
     /// The slug.
-    pub slug: String,
+    pub slug: Slug,
     /// The facts that another process needs to use the bottle. `None` if the annotation cannot be read.
     pub journal: Option<Journal>,
     /// State of its owner.
@@ -99,6 +100,7 @@ impl KubeBottles {
     pub fn new(cluster: Kubectl, images: Arc<dyn ImageSource>) -> Self {
         Self {
             cluster,
+            prefix: Prefix::default(),
             options: KubeOptions::default(),
             images,
             sidecars: bottle_sidecars::all().into(),
@@ -107,6 +109,14 @@ impl KubeBottles {
             is_verified: true,
             keys: None,
         }
+    }
+
+    /// Sets the prefix of the namespaces that [`list`](Self::list), [`attach`](Self::attach) and [`recover`](Self::recover)
+    /// find. A launch takes the prefix of its plan. Default: `claude-bottle`.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: Prefix) -> Self {
+        self.prefix = prefix;
+        self
     }
 
     /// Sets the source of the images.
@@ -207,12 +217,13 @@ impl KubeBottles {
         }
     }
 
-    /// Returns the bottles of a prefix, sorted by namespace.
+    /// Returns the bottles of the prefix, sorted by namespace. A namespace whose label is no slug is left out.
     ///
     /// # Errors
     ///
     /// Returns an error if the cluster does not answer.
-    pub fn list(&self, prefix: &str) -> Result<Vec<KubeSummary>, KubeError> {
+    pub fn list(&self) -> Result<Vec<KubeSummary>, KubeError> {
+        let prefix = &self.prefix;
         let label = format!("{prefix}.slug");
         let found = self.cluster.get(["namespaces", "--selector", &label])?;
         let leases = self.cluster.get(["leases", "--all-namespaces", "--selector", &label, "--show-managed-fields"])?;
@@ -225,15 +236,15 @@ impl KubeBottles {
             let name = metadata["name"].as_str().unwrap_or_default();
             let own = leases.iter().find(|lease| lease["metadata"]["namespace"] == name);
             let journal = metadata["annotations"][format!("{prefix}.{JOURNAL}")].as_str();
-            KubeSummary {
+            Some(KubeSummary {
                 namespace: name.to_owned(),
-                slug: metadata["labels"][&label].as_str().unwrap_or_default().to_owned(),
+                slug: metadata["labels"][&label].as_str()?.parse().ok()?,
                 journal: journal.and_then(|text| serde_json::from_str(text).ok()),
                 ownership: lease::ownership(own, metadata["creationTimestamp"].as_str().unwrap_or_default(), &now),
                 is_ending: namespace["status"]["phase"] == "Terminating",
-            }
+            })
         };
-        Ok(items(&found).iter().map(summary).collect())
+        Ok(items(&found).iter().filter_map(summary).collect())
     }
 
     /// Returns a handle of a bottle that another process has launched. Dropping it leaves the bottle running.
@@ -241,8 +252,8 @@ impl KubeBottles {
     /// # Errors
     ///
     /// Returns an error if there is no such bottle, or its launch has not finished.
-    pub fn attach(&self, prefix: &str, slug: &str) -> Result<KubeBottle, KubeError> {
-        let found = self.list(prefix)?.into_iter().find(|bottle| bottle.slug == slug && !bottle.is_ending);
+    pub fn attach(&self, slug: &Slug) -> Result<KubeBottle, KubeError> {
+        let found = self.list()?.into_iter().find(|bottle| bottle.slug == *slug && !bottle.is_ending);
         let found = found.ok_or_else(|| KubeError::input(format!("there is no bottle `{slug}` on the cluster")))?;
         let journal =
             found.journal.ok_or_else(|| KubeError::input(format!("the journal of bottle `{slug}` cannot be read")))?;
@@ -259,14 +270,14 @@ impl KubeBottles {
         })
     }
 
-    /// Removes every bottle of a prefix whose owner has ended, and returns their namespaces.
+    /// Removes every bottle of the prefix whose owner has ended, and returns their namespaces.
     ///
     /// # Errors
     ///
     /// Returns an error if the cluster does not answer, a namespace is not gone within two minutes, or a deploy key could not be
     /// revoked. The bottles without deploy keys are removed first.
-    pub fn recover(&self, prefix: &str) -> Result<Vec<String>, KubeError> {
-        let abandoned = self.list(prefix)?.into_iter().filter(|bottle| bottle.ownership == Ownership::Abandoned);
+    pub fn recover(&self) -> Result<Vec<String>, KubeError> {
+        let abandoned = self.list()?.into_iter().filter(|bottle| bottle.ownership == Ownership::Abandoned);
         let keys = |bottle: &KubeSummary| bottle.journal.as_ref().map_or(&[][..], |journal| &journal.keys).to_vec();
         let (keyed, others): (Vec<_>, Vec<_>) = abandoned.partition(|bottle| !keys(bottle).is_empty());
         let mut namespaces: Vec<String> = others.into_iter().map(|bottle| bottle.namespace).collect();
@@ -327,7 +338,7 @@ impl Launch<'_> {
     fn journal(&self) -> Journal {
         let plan = self.plan.plan();
         Journal {
-            slug: plan.names.slug().to_string(),
+            slug: plan.names.slug().clone(),
             agent: plan.agent_name.to_string(),
             command: agent_argv(plan),
             workdir: plan.workspace.target.to_string(),

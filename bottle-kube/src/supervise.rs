@@ -75,7 +75,7 @@ impl KubeBottle {
     ///
     /// Returns an error if the bottle is not supervised.
     pub fn supervise(&self) -> Result<KubeSupervisor, KubeError> {
-        let supervisor = KubeSupervisor::new(self)?;
+        let supervisor = KubeSupervisor::new(self);
         let pod = self.cluster.get(["pod", Service::Supervise.as_str(), "--namespace", &self.namespace])?;
         if pod.is_none() {
             return Err(SuperviseError::NotSupervised(supervisor.slug).into());
@@ -85,15 +85,14 @@ impl KubeBottle {
 }
 
 impl KubeSupervisor {
-    fn new(bottle: &KubeBottle) -> Result<Self, KubeError> {
-        let slug = bottle.journal.slug.parse::<Slug>().map_err(|error| KubeError::input(error.to_string()))?;
+    fn new(bottle: &KubeBottle) -> Self {
         let proxies = KubeProxies { cluster: bottle.cluster.clone(), namespace: bottle.namespace.clone() };
-        Ok(Self { proxies: Arc::new(proxies), slug })
+        Self { proxies: Arc::new(proxies), slug: bottle.journal.slug.clone() }
     }
 
     /// Writes the plan of a launch, before the bottle is handed out.
     pub(crate) fn write_launched(bottle: &KubeBottle, plan: &BottlePlan) -> Result<(), KubeError> {
-        let this = Self::new(bottle)?;
+        let this = Self::new(bottle);
         let (_root, layout) = this.directory()?;
         for directory in [layout.supervise_decisions(), layout.current_config()] {
             fs::create_dir_all(directory).map_err(|error| failed(&error))?;

@@ -227,12 +227,12 @@ fn only_an_abandoned_bottle_is_recovered() {
             ),
     );
     let bottles = bottles(&backend);
-    let found = bottles.list("claude-bottle").unwrap();
+    let found = bottles.list().unwrap();
     assert_eq!(
         found.iter().map(|bottle| bottle.ownership).collect::<Vec<_>>(),
         [Ownership::Abandoned, Ownership::Owned]
     );
-    assert_eq!(bottles.recover("claude-bottle").unwrap(), ["dead"]);
+    assert_eq!(bottles.recover().unwrap(), ["dead"]);
     let removed = backend.lines().into_iter().filter(|line| line.contains("delete")).collect::<Vec<_>>();
     assert_eq!(removed, ["kubectl --context test delete --ignore-not-found --wait=true namespace dead"]);
 }

@@ -9,7 +9,6 @@ mod work;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bottle::compose::Sidecar;
@@ -17,7 +16,7 @@ use bottle::exec::engine::Exec;
 use bottle::supervise::{ApplyStatus, Review, Scope, Verdict};
 use bottle_kube::{Delivery, KubeBottle, KubeError, KubeOptions, KubeSupervisor, render};
 use bottle_testing::lab::cluster::Cluster;
-use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, figure, variable};
+use bottle_testing::lab::{FORBIDDEN, Finished, Lab, OUTSIDE, figure};
 use bottle_testing::plans;
 use serde_json::{Value, json};
 
@@ -138,52 +137,6 @@ fn commands_stream_copy_and_end_on_a_cluster() {
     sh(&bottle, "kill -9 -1 2>/dev/null; true");
     assert_eq!(sh(&bottle, "echo still here").ok(), "still here");
     close(&cluster, &lab.slug, bottle);
-}
-
-/// Launches a bottle, says so, and waits to be killed. The second half of the next test.
-#[test]
-#[ignore = "started by another test"]
-fn child_launches_on_a_cluster() {
-    let cluster = Cluster::find();
-    let lab = Lab::new("kubechild");
-    let plan = lab.plan_on_cluster(&variable("BOTTLE_E2E_SLUG"), "", "");
-    let inputs = Lab::inputs_on_cluster(&plan, &[]);
-    let bottle = launched(cluster.bottles(&lab).launch(plan, &inputs));
-    // The outside host would be left behind.
-    drop(lab);
-    println!("\nready {}", bottle.namespace());
-    std::thread::sleep(Duration::from_secs(120));
-}
-
-#[test]
-#[ignore = "needs a Kubernetes cluster"]
-fn another_process_removes_a_bottle_whose_launcher_was_killed() {
-    let cluster = Cluster::find();
-    let lab = Lab::new("kuberec");
-    let slug = format!("{}-k", lab.slug);
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "kubernetes::child_launches_on_a_cluster", "--nocapture"])
-        .env("BOTTLE_E2E_SLUG", &slug)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let namespace = lines.take(1000).find_map(|line| line.strip_prefix("ready ").map(ToOwned::to_owned));
-    let bottles = cluster.bottles(&lab);
-    let owned = bottles.recover("claude-bottle").unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let namespace = namespace.expect("the child has launched a bottle");
-    assert!(!owned.contains(&namespace), "a bottle whose owner lives was removed");
-
-    let attached = bottles.attach("claude-bottle", &slug).unwrap();
-    assert_eq!(sh(&attached, "echo alive").ok(), "alive", "the bottle outlives its launcher until it is recovered");
-    drop(attached);
-    let started = Instant::now();
-    assert!(bottles.recover("claude-bottle").unwrap().contains(&namespace));
-    figure(format_args!("recovery after kill -9: {:.1} s", started.elapsed().as_secs_f64()));
-    assert_eq!(cluster.namespaces(&slug), "");
 }
 
 #[test]
@@ -367,7 +320,7 @@ fn an_approval_takes_effect_in_the_running_bottle_on_a_cluster() {
     let inputs = Lab::inputs_on_cluster(&plan, &[("E2E_API_KEY", &token)]);
     let bottle = launched(bottles.launch(plan, &inputs));
     // Another process decides.
-    let attached = bottles.attach("claude-bottle", &lab.slug).unwrap();
+    let attached = bottles.attach(&lab.slug.parse().unwrap()).unwrap();
     let supervisor = attached.supervise().unwrap();
     let status =
         |host: &str| sh(&bottle, &format!("curl -sS -o /dev/null -w '%{{http_code}}' https://{host}/echo")).stdout;

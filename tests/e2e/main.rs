@@ -16,6 +16,7 @@ mod lifecycle;
 mod outside;
 mod pipelock;
 mod podman;
+mod platform;
 mod pool;
 mod ports;
 mod remote;

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bottle::compose::Sidecar;
+use bottle::exec::engine::Exec;
 use bottle_fleet::{Fleet, FleetReport};
 use bottle_kube::{Delivery, KubeOptions, render};
+use bottle_platform::Platform;
 use bottle_testing::lab::cluster::Cluster;
-use bottle_testing::lab::{Lab, figure};
+use bottle_testing::lab::{Lab, figure, host};
 use bottle_testing::plans;
-
-use super::sh;
 
 /// Bottles with every sidecar, whose objects the API server checks.
 const FULL: u8 = 60;
@@ -73,16 +73,14 @@ fn a_fleet_runs_more_jobs_than_bottles_at_once_on_a_cluster() {
     let cluster = Cluster::find();
     let lab = Lab::new("kubefleet");
     let bottles = cluster.bottles(&lab).with_time_limit(Duration::from_secs(600));
-    let job = |number: usize| {
-        let plan = lab.plan_on_cluster(&format!("{}-{number}", lab.slug), "workspace: {mode: none}", "");
-        let inputs = Lab::inputs_on_cluster(&plan, &[]);
-        (plan, inputs)
-    };
+    let platform: &dyn Platform = &bottle_platform::Cluster::new(bottles, host());
+    let job = |number: usize| lab.plan_on_cluster(&format!("{}-{number}", lab.slug), "workspace: {mode: none}", "");
     let list: Vec<_> = (0..jobs).map(job).collect();
     let fleet = Fleet::default().with_launches(if jobs > 6 { 4 } else { 2 }).with_alive(alive);
-    let report = fleet.run(&bottles, &list, |(plan, _), bottle| {
+    let report = fleet.run(platform, &list, |plan, bottle| {
         let slug = plan.names.slug().as_str();
-        assert_eq!(sh(bottle, &format!("echo {slug}")).ok(), slug);
+        let said = bottle.exec(Exec::new(["echo", slug])).unwrap();
+        assert_eq!(said.stdout_text().trim_end(), slug);
     });
     figure(format_args!("{report}; {}", spread(&report)));
     assert_eq!(report.done(), jobs, "{report:?}");

@@ -50,7 +50,7 @@ fn changes_patch_export_and_commits_come_back_from_a_cluster() {
     assert_eq!(log.ok(), "In the bottle");
 
     // A handle of another process has nothing to compare with.
-    let attached = cluster.bottles(&lab).attach("claude-bottle", &lab.slug).unwrap();
+    let attached = cluster.bottles(&lab).attach(&lab.slug.parse().unwrap()).unwrap();
     assert!(bottle::exec::chain(&attached.changes().unwrap_err()).contains("only the process that copied it"));
     close(&cluster, &lab.slug, bottle);
 }

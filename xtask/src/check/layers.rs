@@ -90,7 +90,8 @@ const MAY_DEPEND_ON: &[(&str, Option<&[&str]>)] = &[
         ]),
     ),
     ("bottle-pool", Some(&["bottle"])),
-    ("bottle-fleet", Some(&["bottle", "bottle-kube"])),
+    ("bottle-platform", Some(&["bottle", "bottle-kube"])),
+    ("bottle-fleet", Some(&["bottle", "bottle-platform"])),
     ("bottle-progress", Some(&["bottle-exec"])),
     ("bottle-kube-render", Some(&["bottle-plan", "bottle-compose", "bottle-sidecars", "bottle-verify"])),
     (

@@ -1,58 +1,105 @@
-//! The launchers of this workspace: a container engine, and a Kubernetes cluster.
+//! The error of a platform.
 
+use std::error::Error;
+use std::fmt;
+
+use bottle::EngineError;
 use bottle::exec::{ExecError, chain};
 use bottle::launch::LaunchCause;
-use bottle::{Bottle, BottlePlan, Bottles, EngineError};
-use bottle_kube::{KubeBottle, KubeBottles, KubeError, KubeInputs};
+use bottle_kube::KubeError;
 
-use crate::launcher::{Failure, Launcher};
+/// An error of a platform. Its text and its causes are those of the platform's own error.
+#[derive(Debug)]
+pub struct PlatformError {
+    error: Box<dyn Error + Send + Sync>,
+    failure: Failure,
+}
 
-/// Bottles on a container engine. The launches of one fleet have different slugs.
-impl Launcher<BottlePlan> for Bottles {
-    type Bottle = Bottle;
-    type Error = bottle::Error;
+/// The meaning of an error for whoever wants to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The platform has too much to do. The same may succeed later.
+    Overloaded,
+    /// The platform has no room for another bottle until one ends.
+    Full,
+    /// Every further attempt would fail as well.
+    Final,
+}
 
-    fn launch(&self, job: &BottlePlan) -> Result<Bottle, bottle::Error> {
-        Ok(Self::launch(self, job.clone())?)
+impl PlatformError {
+    /// Returns an error that no further attempt changes.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: error.into(), failure: Failure::Final }
     }
 
-    fn failure(&self, error: &bottle::Error) -> Failure {
-        let bottle::Error::Launch(error) = error else { return Failure::Final };
+    /// Sets the meaning.
+    #[must_use]
+    pub const fn with_failure(mut self, failure: Failure) -> Self {
+        self.failure = failure;
+        self
+    }
+
+    /// Returns the meaning.
+    pub const fn failure(&self) -> Failure {
+        self.failure
+    }
+
+    /// Returns the platform's own error, such as [`bottle::Error`] or [`KubeError`], if it is of this type.
+    pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
+        self.error.downcast_ref()
+    }
+}
+
+impl fmt::Display for PlatformError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for PlatformError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<bottle::Error> for PlatformError {
+    fn from(error: bottle::Error) -> Self {
+        let failure = Failure::from(&error);
+        Self::new(error).with_failure(failure)
+    }
+}
+
+impl From<KubeError> for PlatformError {
+    fn from(error: KubeError) -> Self {
+        let failure = Failure::from(&error);
+        Self::new(error).with_failure(failure)
+    }
+}
+
+/// The meaning of an error of a launch.
+impl From<&bottle::Error> for Failure {
+    fn from(error: &bottle::Error) -> Self {
+        let bottle::Error::Launch(error) = error else { return Self::Final };
         match &*error.cause {
-            _ if error.is_cancelled() => Failure::Final,
-            LaunchCause::NoSubnet { .. } => Failure::Full,
-            LaunchCause::Engine(EngineError::NotReady { .. }) => Failure::Overloaded,
+            _ if error.is_cancelled() => Self::Final,
+            LaunchCause::NoSubnet { .. } => Self::Full,
+            LaunchCause::Engine(EngineError::NotReady { .. }) => Self::Overloaded,
             LaunchCause::Engine(EngineError::Exec(error)) | LaunchCause::Exec(error) => of_command(error),
             // A protection that is missing, or that could not be probed in time, which the text tells apart.
             cause => of_text(&chain(cause)),
         }
     }
-
-    fn close(&self, bottle: Bottle) -> Result<(), bottle::Error> {
-        bottle.close().map(drop).map_err(Into::into)
-    }
 }
 
-/// Bottles on a cluster, each with the inputs of its plan.
-impl Launcher<(BottlePlan, KubeInputs)> for KubeBottles {
-    type Bottle = KubeBottle;
-    type Error = KubeError;
-
-    fn launch(&self, (plan, inputs): &(BottlePlan, KubeInputs)) -> Result<KubeBottle, KubeError> {
-        Self::launch(self, plan.clone(), inputs)
-    }
-
-    fn failure(&self, error: &KubeError) -> Failure {
+/// The meaning of an error of a launch.
+impl From<&KubeError> for Failure {
+    fn from(error: &KubeError) -> Self {
         match error {
-            KubeError::Late { .. } if of_text(&error.to_string()) == Failure::Full => Failure::Full,
-            KubeError::Late { .. } => Failure::Overloaded,
+            KubeError::Late { .. } if of_text(&error.to_string()) == Self::Full => Self::Full,
+            KubeError::Late { .. } => Self::Overloaded,
             KubeError::Exec(error) | KubeError::Image(EngineError::Exec(error)) => of_command(error),
             other => of_text(&chain(other)),
         }
-    }
-
-    fn close(&self, bottle: KubeBottle) -> Result<(), KubeError> {
-        bottle.close()
     }
 }
 
@@ -103,11 +150,9 @@ fn of_text(text: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use bottle::exec::{ExitStatus, RecordingBackend};
-    use bottle_kube::{Kubectl, ReadyImages};
+    use bottle::exec::ExitStatus;
 
     use super::*;
 
@@ -117,10 +162,9 @@ mod tests {
 
     #[test]
     fn errors_of_a_cluster_have_a_meaning() {
-        let cluster = KubeBottles::new(Kubectl::new(Arc::new(RecordingBackend::new())), Arc::new(ReadyImages));
         let late =
             |state: &str| KubeError::Late { pods: vec![format!("`agent` ({state})")], within: Duration::from_secs(1) };
-        let cases = [
+        let cases: [(KubeError, Failure); 9] = [
             (
                 failed("Error from server (Forbidden): pods \"agent\" is forbidden: exceeded quota: small, requested: pods=1").into(),
                 Failure::Full,
@@ -141,8 +185,8 @@ mod tests {
             (KubeError::Taken { namespace: "a".into(), owner: "b".into() }, Failure::Final),
         ];
         for (error, meaning) in cases {
-            let error: KubeError = error;
-            assert_eq!(Launcher::failure(&cluster, &error), meaning, "{error}");
+            let error = PlatformError::from(error);
+            assert_eq!(error.failure(), meaning, "{error}");
         }
     }
 
@@ -156,5 +200,14 @@ mod tests {
         for (text, meaning) in cases {
             assert_eq!(of_command(&failed(text)), meaning, "{text}");
         }
+    }
+
+    #[test]
+    fn text_and_causes_are_those_of_the_platform() {
+        let own = bottle::Error::Host(std::io::Error::other("no home"));
+        let (text, causes) = (own.to_string(), chain(&own));
+        let error = PlatformError::from(own);
+        assert_eq!((error.to_string(), chain(&error)), (text, causes));
+        assert!(error.downcast_ref::<bottle::Error>().is_some() && error.downcast_ref::<KubeError>().is_none());
     }
 }
