@@ -185,7 +185,8 @@ fn streams(agent: &dyn PlatformBottle) {
     assert_eq!((printed.as_str(), live.wait().unwrap().as_shell_code()), ("got hello\n", 5));
     drop(live);
 
-    let sleeping = "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$p; echo; done 2>/dev/null | grep -c '^sleep 30[01]'";
+    let sleeping =
+        "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$p; echo; done 2>/dev/null | grep -c '^sleep 30[01]'";
     let mut live = agent.spawn(Exec::new(["sh", "-c", "sleep 300 & setsid sleep 301 & echo up; wait"]), None).unwrap();
     BufReader::new(live.stdout().unwrap()).read_line(&mut printed).unwrap();
     assert_eq!(sh(agent, sleeping).stdout.trim(), "2");
@@ -308,7 +309,8 @@ fn git(stage: &Stage, key: &std::path::Path) {
     stage.assert_hidden(&[line, HTTPS_TOKEN]);
     let search =
         "grep -rlsF --devices=skip -f - /etc /home /root /run /srv /tmp /var /proc/[0-9]*/environ 2>/dev/null; true";
-    let exec = Exec::new(["sh", "-c", search]).with_stdin(Stdin::Bytes(format!("{line}\n{HTTPS_TOKEN}\n").into_bytes()));
+    let exec =
+        Exec::new(["sh", "-c", search]).with_stdin(Stdin::Bytes(format!("{line}\n{HTTPS_TOKEN}\n").into_bytes()));
     assert_eq!(bottle.exec(exec).unwrap().stdout_text(), "", "the agent can read a credential");
     assert!(bottle.verify().unwrap().holds());
     stage.close(bottle);
@@ -362,20 +364,24 @@ fn child_launches() {
 }
 
 /// A plan that needs what the platform does not have is refused, and leaves nothing.
-fn refused(stage: &Stage) {
-    let asking = [
-        (Feature::BoundWorkspace, "workspace: {mode: bind-ro, path: .}"),
-        (Feature::EnvironmentFile, "env_file: variables.env"),
-        (Feature::Pause, "limits: {idle: 60s}"),
-    ];
+fn refused(stage: &Stage, expected: &[Feature]) {
     std::fs::write(stage.lab.root.path().join("variables.env"), "A=b\n").unwrap();
-    for (feature, lines) in asking {
+    let asking = [
+        (Feature::BoundWorkspace, "workspace", "workspace: {mode: bind-ro, path: .}"),
+        (Feature::EnvironmentFile, "env_file", "env_file: variables.env"),
+        (Feature::ForwardedVariables, "E2E_API_KEY", "env: {E2E_API_KEY: {}}"),
+        (Feature::Pause, "limits.idle", "limits: {idle: 60s}"),
+    ];
+    let mut refused = Vec::new();
+    for (feature, key, lines) in asking {
         if stage.platform.supports(feature) {
             continue;
         }
+        refused.push(feature);
         let error = stage.platform.launch(stage.plan(lines)).map(|bottle| bottle.slug()).unwrap_err();
         let text = bottle::report(&error).to_string();
-        assert!(text.contains("accepted"), "{feature:?}: {text}");
+        assert!(text.contains(key), "{feature:?}: {text}");
         stage.assert_nothing_left();
     }
+    assert_eq!(refused, expected);
 }

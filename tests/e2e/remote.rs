@@ -20,12 +20,16 @@ const CONTAINMENT: &[&str] = &[
     "launch::every_client_reaches_an_allowed_host_and_no_other",
     "egress::credentials::every_client_holds_a_placeholder_and_the_host_receives_the_real_token",
     "lifecycle::power::a_launcher_killed_while_its_bottle_is_stopped_leaves_nothing_after_recovery",
+    "platform::docker::a_bottle_of_a_killed_launcher_is_recovered_through_the_platform",
     "verify::every_protection_of_a_bottle_holds",
 ];
 
 /// The same for what a bottle is used for.
 const WORK: &[&str] = &[
     "lifecycle::power::a_stopped_bottle_starts_with_its_files_its_seal_and_its_credentials",
+    "platform::docker::a_bottle_is_used_in_every_way_through_the_platform",
+    "platform::docker::pushes_are_taken_or_refused_through_the_platform",
+    "platform::docker::what_the_platform_does_not_have_is_refused_with_the_reason",
     "git::the_agent_uses_its_remotes_as_usual_and_holds_no_key",
     "git::refusals::a_forbidden_push_is_refused_and_leaves_the_remote_unchanged",
 ];
@@ -45,7 +49,7 @@ git:
 const TOKEN: &str = "canary-of-a-remote-engine-8Vx2mQ";
 
 /// Names the engine's data directory to a test that runs on it.
-const DATA: &str = "BOTTLE_E2E_REMOTE_DATA";
+pub(crate) const DATA: &str = "BOTTLE_E2E_REMOTE_DATA";
 
 /// An engine behind ssh. It ends with this value, and nothing of it stays.
 struct Remote {

@@ -1,8 +1,10 @@
 //! On a container engine: the local one, or the one that `remote.rs` names.
 
-use bottle_testing::lab::Lab;
+use bottle_platform::Feature;
+use bottle_testing::lab::{Lab, variable};
 
-use super::{Stage, git, lab_with, recovery, work};
+use super::{Stage, git, lab_with, recovery, refused, work};
+use crate::remote::DATA;
 
 #[test]
 #[ignore = "needs a container engine"]
@@ -21,4 +23,12 @@ fn pushes_are_taken_or_refused_through_the_platform() {
 #[ignore = "needs a container engine"]
 fn a_bottle_of_a_killed_launcher_is_recovered_through_the_platform() {
     recovery(&Stage::engine(Lab::new("platrec")));
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn what_the_platform_does_not_have_is_refused_with_the_reason() {
+    let remote = [Feature::BoundWorkspace, Feature::EnvironmentFile, Feature::ForwardedVariables];
+    let expected = if variable(DATA).is_empty() { &[][..] } else { &remote };
+    refused(&Stage::engine(Lab::new("platno")), expected);
 }

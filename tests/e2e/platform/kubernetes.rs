@@ -1,5 +1,6 @@
 //! On a Kubernetes cluster.
 
+use bottle_platform::Feature;
 use bottle_testing::lab::Lab;
 
 use super::{Stage, git, lab_with, recovery, refused, work};
@@ -26,5 +27,6 @@ fn a_bottle_of_a_killed_launcher_is_recovered_through_the_platform() {
 #[test]
 #[ignore = "needs a Kubernetes cluster"]
 fn what_the_platform_does_not_have_is_refused_with_the_reason() {
-    refused(&Stage::cluster(Lab::new("kplatno")));
+    let expected = [Feature::BoundWorkspace, Feature::EnvironmentFile, Feature::Pause];
+    refused(&Stage::cluster(Lab::new("kplatno")), &expected);
 }
