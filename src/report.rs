@@ -531,6 +531,7 @@ mod tests {
     /// Every error of a bottle on a cluster.
     fn of_a_cluster() -> Vec<(&'static str, Box<dyn StdError>)> {
         use bottle_kube::{KubeError, RenderError};
+        use bottle_platform::PlatformError;
         let agent = || "agent".to_owned();
         let render = RenderError::NoAddress { service: "egress".into() };
         let document = bottle_compose::RenderError::DuplicateService { name: "clock".into() };
@@ -566,7 +567,9 @@ mod tests {
         ];
         let errors = errors.into_iter().map(|error| ("KubeError", Box::new(error) as Box<dyn StdError>));
         let rendering = [RenderError::Document(document), RenderError::Workspace { mode: "bind" }, render];
-        errors.chain(rendering.into_iter().map(|error| ("RenderError", Box::new(error) as Box<dyn StdError>))).collect()
+        let rendering = rendering.into_iter().map(|error| ("RenderError", Box::new(error) as Box<dyn StdError>));
+        let of_platform: Box<dyn StdError> = Box::new(PlatformError::new(KubeError::Cancelled));
+        errors.chain(rendering).chain([("PlatformError", of_platform)]).collect()
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl<'a> Site<'a> {
         let bottle = launch(cluster, ground, topology, runtime, 0);
         let lab = &ground.lab;
         let prefix = prefix();
-        let neighbor = Neighbor::start(cluster, &bottle.journal().slug);
+        let neighbor = Neighbor::start(cluster, bottle.journal().slug.as_str());
         let host = Removed(format!("bottle-e2e-host-{}", bottle.journal().slug));
         let image = variable("BOTTLE_E2E_OUTSIDE");
         lab::docker([

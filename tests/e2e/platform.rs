@@ -23,7 +23,7 @@ use crate::git::{HTTPS_TOKEN, HTTPS_VARIABLE, git_section, lab_with, refs, ssh_u
 
 const TOKEN: (&str, &str) = ("E2E_API_KEY", "sk-REAL-on-every-platform");
 
-/// What the agent uses: a route with a token, a person who decides, and a copied workspace.
+/// A route with a token, and a person who decides.
 const WORK: &str = "\
 supervise: {wait: 50s}
 env: {E2E_KEY: {placeholder: true}}
@@ -76,18 +76,15 @@ impl Stage {
     /// Asserts that what describes the containers holds none of these texts.
     fn assert_hidden(&self, secrets: &[&str]) {
         let slug = &self.lab.slug;
-        let text = match &self.cluster {
-            Some(cluster) => {
-                let label = format!("claude-bottle.slug={slug}");
-                let found = cluster.run(&["get", "namespaces", "--selector", &label, "--output", "name"]);
-                let namespace = found.ok().trim_start_matches("namespace/").to_owned();
-                cluster.run(&["get", "all,configmaps,secrets", "--namespace", &namespace, "--output", "yaml"]).stdout
-            }
-            None => {
-                let filter = format!("label=claude-bottle.slug={slug}");
-                let containers = lab::docker(["ps", "--all", "--quiet", "--filter", &filter]);
-                lab::docker(["inspect"].into_iter().chain(containers.ok().lines())).stdout
-            }
+        let text = if let Some(cluster) = &self.cluster {
+            let label = format!("claude-bottle.slug={slug}");
+            let found = cluster.run(&["get", "namespaces", "--selector", &label, "--output", "name"]);
+            let namespace = found.ok().trim_start_matches("namespace/").to_owned();
+            cluster.run(&["get", "all,configmaps,secrets", "--namespace", &namespace, "--output", "yaml"]).stdout
+        } else {
+            let filter = format!("label=claude-bottle.slug={slug}");
+            let containers = lab::docker(["ps", "--all", "--quiet", "--filter", &filter]);
+            lab::docker(["inspect"].into_iter().chain(containers.ok().lines())).stdout
         };
         assert!(text.contains(slug.as_str()) && text.len() > 1000, "{text}");
         assert!(secrets.iter().all(|secret| !text.contains(secret)), "a secret is in what describes the containers");

@@ -366,9 +366,6 @@ fn attach(lab: &Lab, bottle: &Bottle) -> (Result<String, String>, Vec<String>) {
     (result.map(|output| output.stdout.text()).map_err(|error| error.to_string()), warnings)
 }
 
-/// Message of a seal or an outlet before it ends.
-const CLOSED: &str = "somebody changed the rules; the namespace is closed";
-
 #[test]
 #[ignore = "needs a container engine"]
 fn an_agent_that_lost_its_network_is_reported_and_runs_no_command() {
