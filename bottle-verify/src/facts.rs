@@ -1,11 +1,13 @@
 //! The engine's own description of what a bottle consists of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
 
 use bottle_engine::{Engine, EngineError, ListedContainer, ObjectKind};
 use serde_json::Value;
 
 use crate::expected::Expected;
+use crate::join;
 use crate::planned::Container;
 use crate::podman::in_docker_form;
 pub(crate) use crate::value::{keys, list, text};
@@ -108,17 +110,26 @@ fn may_be_inside(container: &ListedContainer, expected: &Expected) -> bool {
 }
 
 impl Facts {
-    /// Asks the engine for a list and, in one query, for everything else: most of a query's time is its client's start.
+    /// Asks the engine in one query: most of a query's time is its client's start. A list of all containers is asked for at the
+    /// same time. What in it may be inside is asked for in a further query.
     pub(crate) fn of(engine: &Engine, expected: &Expected) -> Result<Self, EngineError> {
         let wanted = Wanted::of(expected);
-        let listed = engine.list_containers()?;
-        let others = listed.iter().filter(|it| !wanted.containers.contains(&it.name) && may_be_inside(it, expected));
         let names: BTreeSet<&String> =
             wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
-        let others = others.map(|other| &*other.id);
-        let all = names.into_iter().chain(&wanted.images).map(String::as_str).chain(others);
+        let all = names.into_iter().chain(&wanted.images).map(String::as_str);
+        let (listed, found) = thread::scope(|scope| {
+            let listed = scope.spawn(|| engine.list_containers());
+            let found = engine.inspect_any(all);
+            (join(listed), found)
+        });
+        let (listed, mut found) = (listed?, found?);
+        let others = listed.iter().filter(|it| !wanted.containers.contains(&it.name) && may_be_inside(it, expected));
+        let others: Vec<&str> = others.map(|other| &*other.id).collect();
+        if !others.is_empty() {
+            found.extend(engine.inspect_any(others)?);
+        }
         let described = |value: Value| if engine.is_podman() { in_docker_form(value) } else { value };
-        let found = engine.inspect_any(all)?.into_iter().map(described).collect();
+        let found = found.into_iter().map(described).collect();
         wanted.sort(found, expected, |kind, name| Ok(engine.inspect(kind, name)?.map(described).unwrap_or_default()))
     }
 

@@ -1,17 +1,15 @@
 //! The attacks from inside the agent's container, as the agent's user.
 
-use std::io::{self, Read, Write as _};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{self, Read as _};
 
 use bottle_compose::sidecar::PROBED_HOST;
-use bottle_engine::{Engine, EngineError, Exec};
-use bottle_exec::{Captured, Child, Command, ExecError, ExitStatus, Output, PlainText, Stdin};
+use bottle_engine::{Engine, Exec};
+use bottle_exec::{ExitStatus, PlainText, Stdin};
 
 use crate::expected::Expected;
 use crate::report::{Probe, Verify, VerifyError};
 use crate::secrets::holds_secret;
+use crate::waiting::{LIMIT, Waiting};
 
 /// Path of the program in the seal's image.
 pub(crate) const PROGRAM: &str = "/probe";
@@ -35,25 +33,16 @@ const PROCESSES: &str = " processes\n";
 /// One attack: the protection, and the program's argument.
 pub type Attack = (&'static str, String);
 
-/// Time limit of the attacks.
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// Longest time between two looks at a cancellation while the attacks run.
-const TICK: Duration = Duration::from_millis(50);
-
-/// Attacks whose program has started in the agent's container and waits for a line. Most of the time that a command in a
-/// container takes is its start.
+/// Attacks whose program has started in the agent's container and waits for its line.
 ///
 /// No shell of the agent's user starts the program, and its file cannot be read. So the kernel lets no other process of the
 /// user trace it, or write to its output, from its first instruction on.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct Attacker {
     attacks: Vec<Attack>,
-    exec: Exec,
-    /// Word that the program begins each result with. In gVisor, the agent can write to the program's output.
+    /// Line that the program waits for, and begins each result with. In gVisor, the agent can write to the program's output.
     word: String,
-    /// `None` for a backend that only runs commands to their end.
-    program: Option<Child>,
+    program: Waiting,
 }
 
 /// Results of the attacks.
@@ -63,25 +52,21 @@ pub(crate) struct Found {
     pub(crate) mounts: String,
 }
 
-impl Waiting {
+impl Attacker {
     /// Starts the program, which the agent's container must have.
     pub(crate) fn start(engine: &Engine, expected: &Expected, level: Verify) -> Result<Self, VerifyError> {
         let attacks = attacks(expected, level);
         let arguments = attacks.iter().map(|(_, argument)| argument.as_str());
         let argv = [INSTALLED, "after"].into_iter().chain(arguments);
-        let exec = Exec::new(argv).with_user(&expected.user).with_workdir("/").with_timeout(LIMIT);
-        let program = match engine.spawn_bare(&expected.agent, &exec) {
-            Ok(program) => Some(program),
-            Err(EngineError::Exec(ExecError::Backend { .. })) => None,
-            Err(error) => return Err(error.into()),
-        };
+        let exec = Exec::new(argv).with_user(&expected.user).with_workdir("/");
+        let program = Waiting::start(engine, &expected.agent, exec)?;
         let word = getrandom::u64().map_err(|_| VerifyError::Program(io::ErrorKind::Other.into()))?;
-        Ok(Self { attacks, exec, word: format!("{word:016x}"), program })
+        Ok(Self { attacks, word: format!("{word:016x}"), program })
     }
 
     /// Returns true if the program has ended before it got its line, as when its container was started again.
     pub(crate) fn is_over(&mut self) -> bool {
-        self.program.as_mut().is_some_and(|program| !matches!(program.try_wait(), Ok(None)))
+        self.program.is_over()
     }
 
     /// Attacks, and installs the program first if the agent's container does not have it.
@@ -92,14 +77,14 @@ impl Waiting {
         level: Verify,
         secrets: &[&str],
     ) -> Result<Found, VerifyError> {
-        let (attacks, mut word) = (self.attacks.clone(), self.word.clone());
-        let mut output = self.run(engine, expected)?;
+        let Self { attacks, mut word, program } = self;
+        let mut output = program.run(engine, &word)?;
         // What the engines' clients end with if there is no such program. 128: gVisor's.
         if matches!(output.status, ExitStatus::Code(126..=128)) {
             install(engine, expected)?;
             let again = Self::start(engine, expected, level)?;
-            word.clone_from(&again.word);
-            output = again.run(engine, expected)?;
+            word = again.word;
+            output = again.program.run(engine, &word)?;
         }
         let printed = output.stdout.bytes();
         let (results, rest) = cut(&printed, format!("\n{word}{MOUNTS}").as_bytes());
@@ -114,15 +99,6 @@ impl Waiting {
         }
         probes.push(environment(processes, secrets));
         Ok(Found { probes, mounts: String::from_utf8_lossy(mounts).into_owned() })
-    }
-
-    /// Sends the line that the program waits for, and returns what it printed.
-    fn run(self, engine: &Engine, expected: &Expected) -> Result<Output, EngineError> {
-        let line = format!("{}\n", self.word).into_bytes();
-        match self.program {
-            Some(program) => finish(engine, program, line),
-            None => engine.exec_bare(&expected.agent, &self.exec.with_stdin(Stdin::Bytes(line))),
-        }
     }
 }
 
@@ -145,51 +121,6 @@ fn cut<'a>(bytes: &'a [u8], line: &[u8]) -> (&'a [u8], &'a [u8]) {
         Some(at) => (&bytes[..at], &bytes[at + line.len()..]),
         None => (bytes, &[]),
     }
-}
-
-/// Writes the input of a command, closes it, and returns what the command prints until its end.
-fn finish(engine: &Engine, mut program: Child, input: Vec<u8>) -> Result<Output, EngineError> {
-    let command = || "run the attacks in the agent's container".to_owned();
-    let (stdin, stdout, stderr) = (program.stdin.take(), program.stdout.take(), program.stderr.take());
-    let (told, done) = mpsc::channel();
-    // A command that ends early reads no more.
-    let writing = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&input)));
-    for (stream, number) in [(stdout, 0), (stderr, 1)] {
-        let told = told.clone();
-        thread::spawn(move || told.send((number, stream.map_or(Ok(Vec::new()), read_all))));
-    }
-    let until = Instant::now() + LIMIT;
-    let (mut printed, mut left) = ([Captured::default(), Captured::default()], 2);
-    while left > 0 {
-        match done.recv_timeout(TICK) {
-            Ok((number, bytes)) => {
-                let failed = |source| ExecError::Io { command: command(), doing: "read the output", source };
-                printed[number] = bytes.map_err(failed)?.into();
-                left -= 1;
-            }
-            Err(_) if engine.control().cancel().is_cancelled() => {
-                program.kill()?;
-                return Err(ExecError::Cancelled { command: command() }.into());
-            }
-            Err(_) if Instant::now() >= until => {
-                program.kill()?;
-                return Err(ExecError::TimedOut { command: command(), limit: LIMIT, stderr: String::new() }.into());
-            }
-            Err(_) => {}
-        }
-    }
-    let status = program.wait()?;
-    drop(writing.join());
-    let [stdout, stderr] = printed;
-    Ok(Output::ended(status).with_stdout(stdout).with_stderr(stderr))
-}
-
-/// Reads a stream to its end, and keeps no more of it than of a command's output.
-fn read_all(mut stream: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    Read::by_ref(&mut stream).take(Command::CAPTURE_LIMIT as u64).read_to_end(&mut bytes)?;
-    io::copy(&mut stream, &mut io::sink())?;
-    Ok(bytes)
 }
 
 /// Returns the attacks of a level.
@@ -296,9 +227,13 @@ fn program(engine: &Engine, expected: &Expected) -> Result<Vec<u8>, VerifyError>
 mod tests {
     use std::path::Path;
     use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
 
     use bottle_engine::{EngineChoice, rehearsal};
-    use bottle_exec::{Answer, Backend, Child, Control, Matcher, RecordingBackend, Subprocess};
+    use bottle_exec::{
+        Answer, Backend, Child, Command, Control, ExecError, Matcher, Output, RecordingBackend, Subprocess,
+    };
 
     use super::*;
     use crate::expected::tests::expected;
@@ -386,10 +321,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let engine = engine(HostShell::new(root.path(), ALL_HELD));
         install(&engine, &expected()).unwrap();
-        let mut waiting = Waiting::start(&engine, &expected(), Verify::Quick).unwrap();
+        let mut attacker = Attacker::start(&engine, &expected(), Verify::Quick).unwrap();
         thread::sleep(Duration::from_millis(100));
-        assert!(!waiting.is_over());
-        let found = waiting.attack(&engine, &expected(), Verify::Quick, &["no-such-secret-value"]).unwrap();
+        assert!(!attacker.is_over());
+        let found = attacker.attack(&engine, &expected(), Verify::Quick, &["no-such-secret-value"]).unwrap();
         assert!(held(&found.probes) > 5 && held(&found.probes) == found.probes.len(), "{:#?}", found.probes);
         assert_eq!(found.mounts, "1 0 0:1 / / rw - overlay overlay rw\n");
     }
@@ -404,8 +339,8 @@ mod tests {
         let directory = root.path().join(".bottle");
         std::fs::create_dir(&directory).unwrap();
         std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
-        let waiting = Waiting::start(&engine, &expected(), Verify::Quick).unwrap();
-        let found = waiting.attack(&engine, &expected(), Verify::Quick, &[]).unwrap();
+        let attacker = Attacker::start(&engine, &expected(), Verify::Quick).unwrap();
+        let found = attacker.attack(&engine, &expected(), Verify::Quick, &[]).unwrap();
         assert!(held(&found.probes) > 5, "{:#?}", found.probes);
         let mode = |name: &str| std::fs::metadata(directory.join(name)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("."), mode("probe")), (0o755, 0o711), "its user can neither replace nor read it");
@@ -424,10 +359,10 @@ mod tests {
             .with_answer(Matcher::prefix(["exec"]), Answer::stdout("word held x\nfailed forged\n".repeat(99)));
         let backend = Arc::new(answers.with_default(packed("program")));
         let engine = engine(OnlyRun(backend.clone()));
-        let mut waiting = Waiting::start(&engine, &expected(), Verify::Quick).unwrap();
-        waiting.word = "word".into();
-        assert!(!waiting.is_over() && backend.lines().iter().all(|line| !line.contains(" exec ")));
-        assert!(held(&waiting.attack(&engine, &expected(), Verify::Quick, &[]).unwrap().probes) > 5);
+        let mut attacker = Attacker::start(&engine, &expected(), Verify::Quick).unwrap();
+        attacker.word = "word".into();
+        assert!(!attacker.is_over() && backend.lines().iter().all(|line| !line.contains(" exec ")));
+        assert!(held(&attacker.attack(&engine, &expected(), Verify::Quick, &[]).unwrap().probes) > 5);
         let attack = backend.lines().pop().unwrap();
         assert!(attack.contains("--user agent") && !attack.contains(" sh "), "no shell of the agent runs it: {attack}");
     }
@@ -435,7 +370,7 @@ mod tests {
     #[test]
     fn a_program_whose_container_was_started_again_is_over() {
         let engine = engine(RecordingBackend::new().with_default(packed("program")));
-        assert!(Waiting::start(&engine, &expected(), Verify::Quick).unwrap().is_over());
+        assert!(Attacker::start(&engine, &expected(), Verify::Quick).unwrap().is_over());
     }
 
     #[test]

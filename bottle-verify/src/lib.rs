@@ -21,6 +21,7 @@ mod report;
 mod rules;
 mod secrets;
 mod value;
+mod waiting;
 
 use std::thread;
 use std::time::Instant;
@@ -28,24 +29,31 @@ use std::time::Instant;
 use bottle_engine::Engine;
 
 use facts::Facts;
-use inside::Waiting;
+use inside::Attacker;
+use waiting::Waiting;
 
 pub use expected::Expected;
 pub use inside::{Attack, read_attacks};
 pub use report::{Outcome, Probe, Verification, Verify, VerifyError};
 
-/// A verification whose slowest part, a command in the agent's container, has started. The command waits.
+/// A verification whose slowest parts, commands in the containers of agent, seal and outlet, have started. They wait.
 #[derive(Debug)]
-pub struct Prepared(Waiting);
+pub struct Prepared {
+    attacker: Option<Attacker>,
+    seal: Option<Waiting>,
+    outlet: Option<Waiting>,
+}
 
 impl Prepared {
-    /// Starts that command in a container that runs. `None` if it cannot be started, which the verification then reports, or
-    /// if nothing is to be verified.
+    /// Starts those commands in containers that run. The verification starts again what could not be started.
     pub fn start(engine: &Engine, expected: &Expected, level: Verify) -> Option<Self> {
         if level == Verify::Off {
             return None;
         }
-        inside::install(engine, expected).and_then(|()| Waiting::start(engine, expected, level)).ok().map(Self)
+        let outlet = expected.outlet.as_ref().and_then(|outlet| rules::start(engine, &outlet.container).ok());
+        let seal = rules::start(engine, &expected.seal).ok();
+        let attacker = inside::install(engine, expected).and_then(|()| Attacker::start(engine, expected, level)).ok();
+        Some(Self { attacker, seal, outlet })
     }
 }
 
@@ -63,7 +71,7 @@ pub fn verify(
     verify_prepared(engine, expected, level, secrets, None)
 }
 
-/// Runs the probes like [`verify`], with the command that waits, unless it has ended. It must be of the same level.
+/// Runs the probes like [`verify`], with the commands that wait, unless they have ended. They must be of the same level.
 ///
 /// # Errors
 ///
@@ -79,16 +87,18 @@ pub fn verify_prepared(
     if level == Verify::Off {
         return Ok(Verification { probes: Vec::new(), took: start.elapsed() });
     }
+    let prepared = prepared.unwrap_or(Prepared { attacker: None, seal: None, outlet: None });
     let attack = || {
-        let waiting = prepared.and_then(|Prepared(mut waiting)| (!waiting.is_over()).then_some(waiting));
-        let waiting = waiting.map_or_else(|| Waiting::start(engine, expected, level), Ok)?;
-        waiting.attack(engine, expected, level, secrets)
+        let attacker = prepared.attacker.and_then(|mut attacker| (!attacker.is_over()).then_some(attacker));
+        let attacker = attacker.map_or_else(|| Attacker::start(engine, expected, level), Ok)?;
+        attacker.attack(engine, expected, level, secrets)
     };
     let (facts, seal, outlet, inside) = thread::scope(|scope| {
         let inside = scope.spawn(attack);
-        let seal = scope.spawn(|| rules::read(engine, &expected.seal));
+        let seal = scope.spawn(|| rules::read(engine, &expected.seal, prepared.seal));
         let outlet = expected.outlet.as_ref();
-        let outlet = outlet.map(|outlet| (outlet, scope.spawn(|| rules::read(engine, &outlet.container))));
+        let outlet =
+            outlet.map(|outlet| (outlet, scope.spawn(|| rules::read(engine, &outlet.container, prepared.outlet))));
         let facts = Facts::of(engine, expected);
         (facts, join(seal), outlet.map(|(outlet, rules)| (outlet, join(rules))), join(inside))
     });

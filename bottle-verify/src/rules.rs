@@ -5,13 +5,13 @@
 //! engine's resolver has a table of its own there, whose rules concern its address alone.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bottle_engine::{Engine, EngineError, Exec};
 
 use crate::expected::{Expected, Outlet};
 use crate::inside::PROGRAM;
 use crate::report::Probe;
+use crate::waiting::Waiting;
 
 /// The interfaces and rules that a container prints, or the reason why there are none.
 pub(crate) type Printed = Result<String, String>;
@@ -19,10 +19,15 @@ pub(crate) type Printed = Result<String, String>;
 /// Start of a line that names an interface.
 const INTERFACE: &str = "interface ";
 
-/// Asks for the rules in a container that owns a network namespace.
-pub(crate) fn read(engine: &Engine, container: &str) -> Result<Printed, EngineError> {
-    let check = Exec::new([PROGRAM, "rules"]).with_timeout(Duration::from_secs(30));
-    let output = engine.exec_bare(container, &check)?;
+/// Starts the command that prints the rules, in a container that owns a network namespace. It waits for a line.
+pub(crate) fn start(engine: &Engine, container: &str) -> Result<Waiting, EngineError> {
+    Waiting::start(engine, container, Exec::new([PROGRAM, "after", "rules"]))
+}
+
+/// Asks for the rules in such a container, with the command that waits, unless it has ended.
+pub(crate) fn read(engine: &Engine, container: &str, waiting: Option<Waiting>) -> Result<Printed, EngineError> {
+    let waiting = waiting.and_then(|mut waiting| (!waiting.is_over()).then_some(waiting));
+    let output = waiting.map_or_else(|| start(engine, container), Ok)?.run(engine, "")?;
     Ok(if output.status.is_success() { Ok(output.stdout.text()) } else { Err(output.stderr.last_lines(2)) })
 }
 

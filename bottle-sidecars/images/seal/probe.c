@@ -27,7 +27,8 @@
  *
  *   probe after CHECK...           waits for a line on standard input first, with a word that then begins each result. After
  *                                  the results, it prints the mounts, and what can be read of every process
- *   probe rules                    prints the interfaces of the network namespace that are up, and its rules, with nft
+ *   probe rules                    prints the interfaces of the network namespace that are up, and its rules, with nft.
+ *                                  `probe after rules` waits for a line on standard input first
  *
  *   probe wait                     waits for a signal to stop, in a container in which the program is started again
  *   probe listen::PORT             accepts connections, and closes them, until a signal to stop
@@ -547,7 +548,6 @@ static int listen_at(long port) {
 int main(int count, char **arguments) {
     /* Some kernels let a user read every program that it may run. */
     prctl(PR_SET_DUMPABLE, 0);
-    if (count == 2 && strcmp(arguments[1], "rules") == 0) return print_rules();
     if (count == 2 && (strcmp(arguments[1], "wait") == 0 || strncmp(arguments[1], "listen::", 8) == 0)) {
         signal(SIGTERM, stop); /* as process 1 it has no default action */
         signal(SIGINT, stop);
@@ -558,6 +558,7 @@ int main(int count, char **arguments) {
     if (after && fgets(word_of_caller, sizeof word_of_caller, stdin) == NULL) return 1;
     word_of_caller[strcspn(word_of_caller, "\n")] = '\0';
     if (after) count--, arguments++;
+    if (count == 2 && strcmp(arguments[1], "rules") == 0) return print_rules();
     int all = 1, numbers[MAX_ATTEMPTS], attempted = 0, next = 0;
     for (int i = 1; i < count && attempted < MAX_ATTEMPTS; i++) {
         char text[512], *rest = text;
