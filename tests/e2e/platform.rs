@@ -364,7 +364,7 @@ fn child_launches() {
 fn refused(stage: &Stage, expected: &[Feature]) {
     std::fs::write(stage.lab.root.path().join("variables.env"), "A=b\n").unwrap();
     let asking = [
-        (Feature::BoundWorkspace, "workspace", "workspace: {mode: bind-ro, path: .}"),
+        (Feature::BoundWorkspace, "workspace", "workspace: {mode: bind, path: .}"),
         (Feature::EnvironmentFile, "env_file", "env_file: variables.env"),
         (Feature::ForwardedVariables, "E2E_API_KEY", "env: {E2E_API_KEY: {}}"),
         (Feature::Pause, "limits.idle", "limits: {idle: 60s}"),
