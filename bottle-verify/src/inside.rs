@@ -18,8 +18,9 @@ pub(crate) const PROGRAM: &str = "/probe";
 const INSTALLED: &str = "/.bottle/probe";
 
 /// Writes the program from standard input, with the mode in its argument. It runs as root, which has no capability there, so
-/// that it fails in a directory that is another user's.
-const INSTALL: &str = "umask 022 && mkdir -p /.bottle && chmod 755 /.bottle && cat >/.bottle/new && chmod \"$1\" /.bottle/new && \
+/// that it fails in a directory that is another user's. Root may have no write permission in its own `/`, as in Fedora's images
+/// and on Podman.
+const INSTALL: &str = "test -w / || chmod u+w /; umask 022 && mkdir -p /.bottle && chmod 755 /.bottle && cat >/.bottle/new && chmod \"$1\" /.bottle/new && \
     mv -f /.bottle/new /.bottle/probe";
 
 /// An outside address that no host has (RFC 5737).
