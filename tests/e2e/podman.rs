@@ -33,6 +33,9 @@ const WORK: &[&str] = &[
     "lifecycle::handle::every_method_of_a_handle_works",
     "lifecycle::power::a_stopped_bottle_starts_with_its_files_its_seal_and_its_credentials",
     "lifecycle::power::a_launcher_killed_while_its_bottle_is_stopped_leaves_nothing_after_recovery",
+    "platform::docker::a_bottle_is_used_in_every_way_through_the_platform",
+    "platform::docker::pushes_are_taken_or_refused_through_the_platform",
+    "platform::docker::a_bottle_of_a_killed_launcher_is_recovered_through_the_platform",
 ];
 
 /// A directory in which `docker` is Podman.

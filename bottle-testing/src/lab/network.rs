@@ -20,12 +20,12 @@ pub struct Subnet(u8);
 impl Subnet {
     pub(super) fn take() -> Self {
         let networks = docker(["network", "ls", "--quiet"]).stdout;
-        let format = "{{range .IPAM.Config}}{{.Subnet}} {{end}}";
         // Another test may remove a network in between, so a failed inspect is ignored.
         let mut inspect = Command::new("docker");
-        inspect.args(["network", "inspect", "--format", format]).args(networks.split_whitespace());
-        let used = run(&mut inspect).stdout;
-        let used: Vec<ipnet::Ipv4Net> = used.split_whitespace().filter_map(|subnet| subnet.parse().ok()).collect();
+        inspect.args(["network", "inspect"]).args(networks.split_whitespace());
+        // Docker and Podman have different names for the same.
+        let described = run(&mut inspect).stdout;
+        let used: Vec<ipnet::Ipv4Net> = described.split('"').filter_map(|subnet| subnet.parse().ok()).collect();
         let overlaps = |net: ipnet::Ipv4Net| used.iter().any(|other| other.contains(&net) || net.contains(other));
         let mut taken = TAKEN.lock().unwrap();
         let free = blocks().find(|block| !taken.contains(block) && !overlaps(block_net(*block)));
