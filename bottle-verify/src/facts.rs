@@ -7,10 +7,10 @@ use bottle_engine::{Engine, EngineError, ListedContainer, ObjectKind};
 use serde_json::Value;
 
 use crate::expected::Expected;
-use crate::join;
 use crate::planned::Container;
 use crate::podman::in_docker_form;
 pub(crate) use crate::value::{keys, list, text};
+use crate::waiting::join;
 
 /// Descriptions by the engine. An object that does not exist is null.
 #[derive(Debug, Default)]

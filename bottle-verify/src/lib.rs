@@ -30,7 +30,7 @@ use bottle_engine::Engine;
 
 use facts::Facts;
 use inside::Attacker;
-use waiting::Waiting;
+use waiting::{Waiting, join};
 
 pub use expected::Expected;
 pub use inside::{Attack, read_attacks};
@@ -126,9 +126,4 @@ pub fn verify_prepared(
         Err(error) => return Err(error),
     }
     Ok(Verification { probes, took: start.elapsed() })
-}
-
-/// Returns a thread's result. A panic continues here.
-fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

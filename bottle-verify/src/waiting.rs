@@ -1,6 +1,7 @@
-//! A command that has started in a container and waits for a line on its standard input.
+//! The things that are waited for: a command that has started in a container, and a thread.
 
 use std::io::{self, Read, Write};
+use std::panic;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,4 +92,9 @@ fn read_all(mut stream: impl Read) -> io::Result<Vec<u8>> {
     Read::by_ref(&mut stream).take(Command::CAPTURE_LIMIT as u64).read_to_end(&mut bytes)?;
     io::copy(&mut stream, &mut io::sink())?;
     Ok(bytes)
+}
+
+/// Returns a thread's result. A panic continues here.
+pub(crate) fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
