@@ -84,10 +84,16 @@ impl Bottles {
     /// [`Error::Host`](crate::Error::Host) when the process has no home or working directory,
     /// [`Error::Engine`](crate::Error::Engine) when no engine answers.
     pub fn local() -> crate::Result<Self> {
-        let host = Host::current().map_err(crate::Error::Host)?;
-        let backend = Arc::new(Subprocess::new(host.environment()));
-        let engine = Engine::detect(backend, &EngineChoice::Auto, Control::default())?;
-        Ok(Self::new(engine, host))
+        Self::found(&EngineChoice::Auto, Host::current().map_err(crate::Error::Host)?, None)
+    }
+
+    /// Finds Podman 5.4 or later on this machine, and the state root of this user, who must be root.
+    ///
+    /// # Errors
+    ///
+    /// As [`local`](Self::local).
+    pub fn podman() -> crate::Result<Self> {
+        Self::found(&EngineChoice::Program("podman".into()), Host::current().map_err(crate::Error::Host)?, None)
     }
 
     /// Finds the Docker Engine at an address, and the state root of this user: `ssh://user@host`, `tcp://host:2376` (with the
@@ -101,8 +107,14 @@ impl Bottles {
     /// As [`local`](Self::local).
     pub fn docker(address: &str) -> crate::Result<Self> {
         let host = Host::current().map_err(crate::Error::Host)?;
-        let backend = Arc::new(Subprocess::new(host.with_docker(address).environment()));
-        let engine = Engine::detect(backend, &EngineChoice::Program("docker".into()), Control::default())?;
+        let at = host.with_docker(address);
+        Self::found(&EngineChoice::Program("docker".into()), host, Some(&at))
+    }
+
+    /// Finds an engine with the environment of a host, or of another one in its place.
+    fn found(choice: &EngineChoice, host: Host, at: Option<&Host>) -> crate::Result<Self> {
+        let backend = Arc::new(Subprocess::new(at.unwrap_or(&host).environment()));
+        let engine = Engine::detect(backend, choice, Control::default())?;
         Ok(Self::new(engine, host))
     }
 

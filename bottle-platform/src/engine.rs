@@ -29,6 +29,8 @@ impl Platform for Bottles {
     fn supports(&self, feature: Feature) -> bool {
         match feature {
             Feature::Pause => true,
+            // Podman reads such a file in another way.
+            Feature::EnvironmentFile if self.engine().is_podman() => false,
             // An engine of another host sees no file of this one, and keeps what it is given on its disk.
             Feature::BoundWorkspace | Feature::EnvironmentFile | Feature::ForwardedVariables => {
                 self.engine().require(&Capability::Files).is_ok()

@@ -23,7 +23,7 @@ const MOST_COPIED: u64 = 64 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Feature {
-    /// `workspace: {mode: bind-ro | bind-rw}`: the agent sees a directory of this host.
+    /// `workspace: {mode: bind | bind-rw}`: the agent sees a directory of this host.
     BoundWorkspace,
     /// `env_file`: a file of this host with variables.
     EnvironmentFile,

@@ -36,6 +36,7 @@ const WORK: &[&str] = &[
     "platform::docker::a_bottle_is_used_in_every_way_through_the_platform",
     "platform::docker::pushes_are_taken_or_refused_through_the_platform",
     "platform::docker::a_bottle_of_a_killed_launcher_is_recovered_through_the_platform",
+    "platform::docker::what_the_platform_does_not_have_is_refused_with_the_reason",
 ];
 
 /// A directory in which `docker` is Podman.
