@@ -10,7 +10,7 @@ use bottle::exec::engine::Exec;
 use bottle::exec::{CancelToken, Control, Event, Outcome, OutputSink, Stdin, Stream, Subprocess};
 use bottle::lifecycle::{Activity, Status};
 use bottle::plan::{Prefix, Slug, StateRoot};
-use bottle::{Bottles, Engine, EngineChoice, Host, ServiceHealth};
+use bottle::{Bottles, Engine, EngineChoice, Host, ServiceHealth, Verify};
 use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags};
 
@@ -64,6 +64,17 @@ enum Action {
     },
     /// Print the smallest `egress` of a manifest that covers what the bottle used, and how it changes what it may do.
     Suggest {
+        /// The bottle.
+        slug: Slug,
+    },
+    /// Attack a bottle, and show whether each of its protections holds. The status is 1 if one does not.
+    Verify {
+        /// Leave out the attacks that take seconds.
+        #[arg(long)]
+        quick: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
         /// The bottle.
         slug: Slug,
     },
@@ -169,6 +180,7 @@ fn run(args: Args, cancel: &CancelToken, output: &Output) -> Result<u8, String> 
             say(site.suggest(&slug).map_err(text)?.to_string().trim_end());
             Ok(0)
         }
+        Action::Verify { quick, json, slug } => verify(&site, &slug, quick, json),
         // The first Ctrl-C stops the command, and then the processes that it started in the container.
         Action::Exec { slug, command } => exec(&site, &slug, command, output),
         Action::Cp { from, to } => copy(&site, &from, &to),
@@ -250,6 +262,13 @@ fn why(site: &Bottles, slug: &Slug, json: bool) -> Result<u8, String> {
     }
     refusals.iter().filter(|_| !json).for_each(|refusal| say(&refusal.to_string()));
     Ok(0)
+}
+
+fn verify(site: &Bottles, slug: &Slug, quick: bool, json: bool) -> Result<u8, String> {
+    let level = if quick { Verify::Quick } else { Verify::Full };
+    let found = site.attach(slug).and_then(|bottle| bottle.verify(level)).map_err(text)?;
+    say(&if json { serde_json::to_string_pretty(&found).map_err(text)? } else { found.to_string() });
+    Ok(u8::from(!found.holds()))
 }
 
 /// Runs a command: at the terminal if there is one, otherwise with separate output streams.
