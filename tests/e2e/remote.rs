@@ -49,7 +49,7 @@ git:
 const TOKEN: &str = "canary-of-a-remote-engine-8Vx2mQ";
 
 /// Names the engine's data directory to a test that runs on it.
-pub(crate) const DATA: &str = "BOTTLE_E2E_REMOTE_DATA";
+const DATA: &str = "BOTTLE_E2E_REMOTE_DATA";
 
 /// An engine behind ssh. It ends with this value, and nothing of it stays.
 struct Remote {

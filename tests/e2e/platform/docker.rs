@@ -1,10 +1,9 @@
 //! On a container engine: the local one, or the one that `remote.rs` names.
 
 use bottle_platform::Feature;
-use bottle_testing::lab::{Lab, engine, variable};
+use bottle_testing::lab::{Lab, engine};
 
 use super::{Stage, git, lab_with, recovery, refused, work};
-use crate::remote::DATA;
 
 #[test]
 #[ignore = "needs a container engine"]
@@ -30,7 +29,7 @@ fn a_bottle_of_a_killed_launcher_is_recovered_through_the_platform() {
 fn what_the_platform_does_not_have_is_refused_with_the_reason() {
     let remote = [Feature::BoundWorkspace, Feature::EnvironmentFile, Feature::ForwardedVariables];
     let expected = match () {
-        () if !variable(DATA).is_empty() => &remote[..],
+        () if !engine().info().capabilities().local_files => &remote[..],
         () if engine().is_podman() => &[Feature::EnvironmentFile],
         () => &[],
     };
