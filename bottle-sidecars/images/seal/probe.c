@@ -94,6 +94,19 @@ static int failed(const char *format, ...) {
     return 0;
 }
 
+/*
+ * Returns true for an error of a process that may open no more files or ports, or has no memory. It says nothing of the network:
+ * the agent can limit this process, because it has the same user, and can take every port.
+ */
+static int is_shortage(int error) {
+    const int shortages[] = {EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN, EADDRNOTAVAIL, EADDRINUSE};
+    for (size_t i = 0; i < sizeof shortages / sizeof *shortages; i++)
+        if (error == shortages[i]) return 1;
+    return 0;
+}
+
+static int not_tried(int error) { return failed("it could not be tried: %s", strerror(error)); }
+
 /* Resolves an IPv4 host. Returns false if it has no address. Each name is asked for once: without a network, that takes seconds. */
 static int address_of(const char *host, long port, struct sockaddr_in *address) {
     static struct { char host[256]; int found; struct sockaddr_in address; } known[32];
@@ -141,6 +154,7 @@ static int check_tcp(const char *host, long port) {
         return failed("connected to %s:%ld", host, port);
     }
     if (errno == ETIMEDOUT) return failed("nothing refused a packet to %s:%ld within %d ms", host, port, REFUSED_WITHIN);
+    if (is_shortage(errno)) return not_tried(errno);
     return held("%s:%ld: %s", host, port, strerror(errno));
 }
 
@@ -170,6 +184,7 @@ static int check_blocked(int number, const char *host, long port) {
     }
     if (attempts[number].made >= 0) close(attempts[number].made);
     if (error == 0) return failed("connected to %s:%ld", host, port);
+    if (is_shortage(error)) return not_tried(error);
     return held("%s:%ld: %s", host, port, strerror(error));
 }
 
@@ -200,12 +215,15 @@ static int check_udp(const char *host, long port) {
     if (!address_of(host, port, &address)) return failed("`%s` has no address", host);
     if (sent(&address, sizeof address, AF_INET, NULL)) return failed("sent a datagram to %s:%ld", host, port);
     const int error = errno;
+    if (is_shortage(error)) return not_tried(error);
     int bound = 0;
     struct if_nameindex *interfaces = if_nameindex();
+    if (interfaces == NULL) return not_tried(errno);
     for (struct if_nameindex *at = interfaces; at != NULL && at->if_name != NULL && bound < 16; at++) {
         if (strcmp(at->if_name, "lo") == 0) continue;
         if (sent(&address, sizeof address, AF_INET, at->if_name))
             return failed("sent a datagram to %s:%ld over %s", host, port, at->if_name);
+        if (is_shortage(errno)) return not_tried(errno);
         bound++;
     }
     if_freenameindex(interfaces);
@@ -217,12 +235,16 @@ static int check_ipv6(void) {
     inet_pton(AF_INET6, "2001:db8::1", &address.sin6_addr);
     if (sent(&address, sizeof address, AF_INET6, NULL)) return failed("sent a datagram over IPv6");
     const int error = errno;
+    /* Without an address of its own, that is no shortage of ports. */
+    if (is_shortage(error) && error != EADDRNOTAVAIL) return not_tried(error);
     inet_pton(AF_INET6, "ff02::1", &address.sin6_addr);
     struct if_nameindex *interfaces = if_nameindex();
-    for (struct if_nameindex *at = interfaces; at != NULL && at->if_name != NULL; at++) {
+    if (interfaces == NULL) return not_tried(errno);
+    for (struct if_nameindex *at = interfaces; at->if_name != NULL; at++) {
         if (strcmp(at->if_name, "lo") == 0) continue;
         address.sin6_scope_id = at->if_index;
         if (sent(&address, sizeof address, AF_INET6, NULL)) return failed("sent a datagram over IPv6 and %s", at->if_name);
+        if (is_shortage(errno) && errno != EADDRNOTAVAIL) return not_tried(errno);
     }
     if_freenameindex(interfaces);
     return held("%s", strerror(error));
@@ -246,15 +268,17 @@ static int check_scan(const char *host, const char *except) {
             return failed("connected to %s:%ld", host, port);
         }
         if (errno == ETIMEDOUT) return failed("nothing refused a packet to %s:%ld within %d ms", host, port, REFUSED_WITHIN);
+        if (is_shortage(errno)) return not_tried(errno);
     }
     return held("%s refuses every TCP port but %s", host, *except == '\0' ? "none" : except);
 }
 
-/* Reads the first name server's address. */
+/* Reads the first name server's address. Returns 0 if there is none, and -1 with errno if the file cannot be read. */
 static int name_server(struct sockaddr_in *address) {
     FILE *file = fopen("/etc/resolv.conf", "re");
     char line[256], host[64];
     int found = 0;
+    if (file == NULL && errno != ENOENT) return -1;
     while (file != NULL && !found && fgets(line, sizeof line, file) != NULL)
         found = sscanf(line, "nameserver %63s", host) == 1 && inet_pton(AF_INET, host, &address->sin_addr) == 1;
     if (file != NULL) fclose(file);
@@ -304,8 +328,11 @@ static int check_names(const char *name) {
     unsigned char query[300];
     const size_t used = query_for(name, query);
     if (used == 0) return failed("`%s` is no name", name);
-    if (!name_server(&server)) return held("there is no name server");
+    const int known = name_server(&server);
+    if (known < 0) return not_tried(errno);
+    if (known == 0) return held("there is no name server");
     const int code = answer_of(&server, query, used, ANSWERED_WITHIN);
+    if (code == -2 && is_shortage(errno)) return not_tried(errno);
     if (code == -2) return held("the resolver is not reached: %s", strerror(errno));
     if (code == -1) return held("the resolver does not answer");
     if (code == 2 || code == 5) return held("the resolver answers with code %d", code); /* 2: it could ask nobody. 5: refused. */
@@ -320,6 +347,7 @@ static int check_silent(const char *host, long port, const char *name) {
     if (!address_of(host, port, &server)) return failed("`%s` has no address", host);
     const int code = answer_of(&server, query, used, 4 * REFUSED_WITHIN);
     if (code >= 0) return failed("%s:%ld answers with code %d", host, port, code);
+    if (code == -2 && is_shortage(errno)) return not_tried(errno);
     return held("%s:%ld does not answer", host, port);
 }
 
@@ -349,15 +377,17 @@ static int check_raw(void) {
     const int error = errno;
     const int packet = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
     if (packet >= 0) return failed("created a packet socket");
+    if (is_shortage(error) || is_shortage(errno)) return not_tried(is_shortage(error) ? error : errno);
     return held("%s, %s", strerror(error), strerror(errno));
 }
 
-/* Reads a line of this process's status. Returns false if there is none of this name. */
+/* Reads a line of this process's status. Returns 0 if there is none of this name, and -1 with errno if it cannot be read. */
 static int status_of(const char *name, char *value, size_t size) {
     FILE *file = fopen("/proc/self/status", "re");
     char line[256];
     int found = 0;
-    while (file != NULL && !found && fgets(line, sizeof line, file) != NULL) {
+    if (file == NULL) return -1;
+    while (!found && fgets(line, sizeof line, file) != NULL) {
         const size_t length = strlen(name);
         if (strncmp(line, name, length) == 0 && line[length] == ':') {
             snprintf(value, size, "%s", line + length + 1 + strspn(line + length + 1, " \t"));
@@ -365,7 +395,7 @@ static int status_of(const char *name, char *value, size_t size) {
             found = 1;
         }
     }
-    if (file != NULL) fclose(file);
+    fclose(file);
     return found;
 }
 
@@ -374,18 +404,22 @@ static int check_process(void) {
     char value[256];
     if (getuid() == 0 || geteuid() == 0) return failed("the user is root");
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
-        if (!status_of(sets[i], value, sizeof value)) continue; /* gVisor has no CapAmb */
+        const int found = status_of(sets[i], value, sizeof value);
+        if (found < 0) return not_tried(errno);
+        if (found == 0) continue; /* gVisor has no CapAmb */
         if (strspn(value, "0") != strlen(value)) return failed("%s is %s", sets[i], value);
     }
-    if (!status_of("CapEff", value, sizeof value)) return failed("the capabilities cannot be read");
+    if (status_of("CapEff", value, sizeof value) != 1) return failed("the capabilities cannot be read");
     /* gVisor does not show it, and sets it for every process that has it in the container's configuration. */
-    if (status_of("NoNewPrivs", value, sizeof value) && strcmp(value, "1") != 0) return failed("NoNewPrivs is %s", value);
+    const int shown = status_of("NoNewPrivs", value, sizeof value);
+    if (shown < 0) return not_tried(errno);
+    if (shown && strcmp(value, "1") != 0) return failed("NoNewPrivs is %s", value);
     return held("user %d, no capability", (int)getuid());
 }
 
 static int check_seccomp(void) {
     char value[256];
-    if (!status_of("Seccomp", value, sizeof value)) return failed("the filter's state cannot be read");
+    if (status_of("Seccomp", value, sizeof value) != 1) return failed("the filter's state cannot be read");
     if (strcmp(value, "2") != 0) return failed("Seccomp is %s", value);
     const pid_t child = fork();
     if (child == 0) _exit(unshare(CLONE_NEWUSER) == 0);
@@ -414,22 +448,24 @@ static int check_program(void) {
 
 /*
  * Reads the numbers of a file of the own control group: of version 1, else of version 2. `max` and negative numbers are the
- * largest one. Returns how many were read.
+ * largest one. Returns how many were read: 0 if there is no such file, -1 with errno if it cannot be opened.
  */
 static int numbers_of(const char *first, const char *second, long long numbers[2]) {
     char path[600], line[512], words[2][32];
     snprintf(path, sizeof path, "/sys/fs/cgroup/%s", first);
     FILE *file = fopen(path, "re");
+    if (file == NULL && errno != ENOENT) return -1;
     if (file == NULL) {
         FILE *groups = fopen("/proc/self/cgroup", "re");
         const char *own = "";
-        while (groups != NULL && fgets(line, sizeof line, groups) != NULL)
+        if (groups == NULL) return -1;
+        while (fgets(line, sizeof line, groups) != NULL)
             if (strncmp(line, "0::", 3) == 0) line[strcspn(line, "\n")] = '\0', own = line + 3;
-        if (groups != NULL) fclose(groups);
+        fclose(groups);
         snprintf(path, sizeof path, "/sys/fs/cgroup%.400s/%s", own, second);
         file = fopen(path, "re");
     }
-    if (file == NULL) return 0;
+    if (file == NULL) return errno == ENOENT ? 0 : -1;
     const int count = fscanf(file, "%31s %31s", words[0], words[1]);
     fclose(file);
     for (int i = 0; i < count; i++) {
@@ -441,18 +477,22 @@ static int numbers_of(const char *first, const char *second, long long numbers[2
 
 static int check_limits(long long memory, long long processes, long long cpu) {
     long long bytes[2], pids[2], quota[2], period[2];
+    int count;
     if (memory != 0) {
-        if (numbers_of("memory/memory.limit_in_bytes", "memory.max", bytes) == 0) return unknown("no limit of memory is shown");
+        if ((count = numbers_of("memory/memory.limit_in_bytes", "memory.max", bytes)) < 0) return not_tried(errno);
+        if (count == 0) return unknown("no limit of memory is shown");
         if (bytes[0] > memory) return failed("%lld bytes of memory are allowed; planned: %lld", bytes[0], memory);
     }
     if (processes != 0) {
-        if (numbers_of("pids/pids.max", "pids.max", pids) == 0) return unknown("no limit of processes is shown");
+        if ((count = numbers_of("pids/pids.max", "pids.max", pids)) < 0) return not_tried(errno);
+        if (count == 0) return unknown("no limit of processes is shown");
         if (pids[0] > processes) return failed("%lld processes are allowed; planned: %lld", pids[0], processes);
     }
     if (cpu != 0) {
-        const int count = numbers_of("cpu/cpu.cfs_quota_us", "cpu.max", quota);
-        if (count == 2) period[0] = quota[1];
-        else if (count == 0 || numbers_of("cpu/cpu.cfs_period_us", "", period) == 0) return unknown("no limit of processors is shown");
+        if ((count = numbers_of("cpu/cpu.cfs_quota_us", "cpu.max", quota)) == 2) period[0] = quota[1];
+        else if (count == 1) count = numbers_of("cpu/cpu.cfs_period_us", "", period);
+        if (count < 0) return not_tried(errno);
+        if (count == 0) return unknown("no limit of processors is shown");
         /* The engine rounds the quota. */
         if (quota[0] / 1000 > (cpu + 1) * period[0] / 1000000)
             return failed("%lld of %lld us of a processor are allowed; planned: %lld/1000", quota[0], period[0], cpu);
