@@ -234,7 +234,12 @@ impl LogFile {
     const MODE: u32 = 0o644;
 
     fn create(path: &Path) -> io::Result<Self> {
-        let file = File::options().write(true).create(true).truncate(true).mode(Self::MODE).open(path)?;
+        // A new file, because a link in its place would lead elsewhere.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = File::options().write(true).create_new(true).mode(Self::MODE).open(path)?;
         // The creation mode is subject to the umask, and an existing file keeps its mode.
         file.set_permissions(Permissions::from_mode(Self::MODE))?;
         Ok(Self(Mutex::new(Ok(file))))

@@ -7,7 +7,7 @@ use bottle_engine::{ContainerState, EngineError, Filter, PROJECT_LABEL};
 use bottle_exec::step;
 use bottle_files::FileLock;
 use bottle_plan::SecretValue;
-use bottle_verify::Verify;
+use bottle_verify::{Expected, Verify};
 
 use crate::bottle::{Bottle, BottleError};
 use crate::hand_over::hand_over;
@@ -75,6 +75,10 @@ impl Bottle {
         }
         let fresh = self.fresh(restart)?;
         self.stop_containers()?;
+        if let Some(path) = self.handle.expected.as_ref().and_then(Expected::link_in_workspace) {
+            let path = path.display();
+            return Err(self.not_started(&format!("`{path}` was protected at the launch and is a link now; remove the link")));
+        }
         let started = step(&*self.observer(), "start the services again", || self.start_containers(restart, &fresh));
         if let Err(error) = started {
             // The error of the start is the one to report.

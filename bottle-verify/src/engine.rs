@@ -32,7 +32,8 @@ fn network_namespace(facts: &Facts, expected: &Expected) -> Probe {
     Probe::of("network namespace", &problems, "the agent is in the seal's, and the proxy in the outlet's")
 }
 
-/// Looks for containers beside those of the document that are in a namespace of the bottle, or in its project.
+/// Looks for containers beside those of the document that are in a namespace or the project of the bottle, that mount one of
+/// its volumes, or that answer to one of its names.
 fn further_containers(facts: &Facts, expected: &Expected) -> Probe {
     const SHARED: [(&str, &str); 3] = [("NetworkMode", "network"), ("PidMode", "process"), ("IpcMode", "IPC")];
     let mut problems = Vec::new();
@@ -48,12 +49,22 @@ fn further_containers(facts: &Facts, expected: &Expected) -> Probe {
                 problems.push(format!("`{told}` is in the {namespace} namespace of `{}`", name(owner)));
             }
         }
+        for volume in list(&other["Mounts"]).map(|mount| text(&mount["Name"])) {
+            if expected.planned.volumes.iter().any(|planned| planned.name == volume) {
+                problems.push(format!("`{told}` mounts the volume `{volume}`"));
+            }
+        }
+        for (network, attachment) in other["NetworkSettings"]["Networks"].as_object().into_iter().flatten() {
+            let names = list(&attachment["Aliases"]).chain(list(&attachment["DNSNames"])).map(text);
+            let taken = names.into_iter().find(|name| expected.planned.is_name_in(network, name));
+            problems.extend(taken.map(|taken| format!("`{told}` answers to the name `{taken}` in the network `{network}`")));
+        }
         let project = text(&other["Config"]["Labels"]["com.docker.compose.project"]);
         if !project.is_empty() && project == expected.project {
             problems.push(format!("`{told}` is in the project and not in its document"));
         }
     }
-    Probe::of("further containers", &problems, "none is in a namespace or the project of the bottle")
+    Probe::of("further containers", &problems, "none is in a namespace, at a volume or in the project of the bottle, or has one of its names")
 }
 
 /// Returns what keeps a container from being in the network namespace of its owner.
@@ -284,6 +295,25 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_answers_to_a_sidecar_s_name_is_found() {
+        let mut expected = expected();
+        let network = || "bottle-egress".to_owned();
+        let aliases = vec!["pipelock".to_owned()];
+        let attachment = crate::planned::Attachment { network: network(), aliases, address: None };
+        expected.planned.containers[1].networks = vec![attachment];
+        let probe = |network: &str, name: &str| {
+            let networks = json!({network: {"Aliases": ["outside.test"], "DNSNames": ["0123", name]}});
+            let other = json!({"Name": "/x", "HostConfig": {}, "NetworkSettings": {"Networks": networks}});
+            further_containers(&Facts::sorted(vec![other], &expected), &expected)
+        };
+        let told = "`x` answers to the name `pipelock` in the network `bottle-egress`";
+        assert_eq!(probe("bottle-egress", "pipelock"), Probe::failed("further containers", told));
+        for (network, name) in [("bottle-egress", "proxy"), ("bridge", "pipelock")] {
+            assert_eq!(probe(network, name).outcome, Outcome::Held);
+        }
+    }
+
+    #[test]
     fn a_container_that_nobody_planned_is_found() {
         let other =
             |host: Value, labels: Value| json!({"Name": "/x", "HostConfig": host, "Config": {"Labels": labels}});
@@ -300,8 +330,12 @@ mod tests {
                 [("further containers", told)]
             );
         }
-        let foreign = other(json!({"NetworkMode": "container:feed", "PidMode": "host"}), json!({}));
-        assert_eq!(failed(described().into_iter().chain([foreign]).collect()), []);
+        let mut foreign = other(json!({"NetworkMode": "container:feed", "PidMode": "host"}), json!({}));
+        foreign["Mounts"] = json!([{"Type": "volume", "Name": "w"}, {"Type": "bind", "Source": "/v"}]);
+        assert_eq!(failed(described().into_iter().chain([foreign.clone()]).collect()), []);
+        foreign["Mounts"] = json!([{"Type": "volume", "Name": "v"}]);
+        let failed = failed(described().into_iter().chain([foreign]).collect());
+        assert_eq!(failed[0].detail, "`x` mounts the volume `v`");
     }
 
     #[test]

@@ -182,6 +182,23 @@ impl Expected {
         self
     }
 
+    /// Returns a protected path of a bound workspace that is a link on this host now. A launch refuses links. While the bottle
+    /// runs, a protected path cannot be replaced from inside, but a program of the host can replace it, after which the agent
+    /// can as well. The engine would follow the link.
+    pub fn link_in_workspace(&self) -> Option<PathBuf> {
+        let agent = self.planned.containers.iter().find(|container| container.name == self.agent)?;
+        let binds = || agent.mounts.iter().filter(|mount| mount.kind == "bind");
+        let steps = binds().flat_map(|outer| {
+            agent.mounts.iter().filter_map(|inner| Path::new(&inner.target).strip_prefix(&outer.target).ok()).flat_map(
+                |below| {
+                    let steps = below.ancestors().filter(|step| !step.as_os_str().is_empty());
+                    steps.map(|step| Path::new(&outer.source).join(step))
+                },
+            )
+        });
+        steps.into_iter().find(|path| path.is_symlink())
+    }
+
     /// Returns the agent's limits of memory in bytes, of processes, and of processors in thousandths. 0: there is none.
     pub(crate) fn limits(&self) -> [u64; 3] {
         let agent = self.planned.containers.iter().find(|container| container.name == self.agent);
@@ -198,6 +215,11 @@ impl Expected {
     /// Returns the ports that are open, each once.
     pub(crate) fn ports(&self) -> BTreeSet<u16> {
         self.open.iter().map(|(_, port)| *port).collect()
+    }
+
+    /// Returns the open ports of a host.
+    pub(crate) fn ports_of(&self, host: &str) -> BTreeSet<u16> {
+        self.open.iter().filter(|(known, _)| known == host).map(|(_, port)| *port).collect()
     }
 
     /// Returns the host names of all sidecars, each once.
@@ -253,5 +275,27 @@ pub(crate) mod tests {
             },
             project: "bottle-demo".into(),
         }
+    }
+
+    #[test]
+    fn a_protected_path_that_is_a_link_now_is_found() {
+        let workspace = tempfile::tempdir().unwrap();
+        let mount = |target: &str, source: &Path| crate::planned::PlannedMount {
+            target: target.into(),
+            kind: "bind".into(),
+            source: source.to_string_lossy().into_owned(),
+            subpath: String::new(),
+            read_only: true,
+        };
+        let file = workspace.path().join("a/.envrc");
+        std::fs::create_dir(workspace.path().join("a")).unwrap();
+        std::fs::write(&file, "").unwrap();
+        let mut expected = expected();
+        let mounts = vec![mount("/w", workspace.path()), mount("/w/a", &workspace.path().join("a")), mount("/w/a/.envrc", &file)];
+        expected.planned.containers[0].mounts = mounts;
+        assert_eq!(expected.link_in_workspace(), None);
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &file).unwrap();
+        assert_eq!(expected.link_in_workspace(), Some(file));
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::expected::Expected;
 use crate::planned::Container;
 use crate::podman::in_docker_form;
+use crate::report::Verify;
 pub(crate) use crate::value::{keys, list, text};
 use crate::waiting::join;
 
@@ -20,7 +21,7 @@ pub(crate) struct Facts {
     pub(crate) volumes: BTreeMap<String, Value>,
     /// The images, by what they were looked up by.
     images: BTreeMap<String, Value>,
-    /// Further containers that may be in a network namespace or the project of the bottle.
+    /// Further containers that may be inside.
     pub(crate) others: Vec<Value>,
     pub(crate) agent: String,
     pub(crate) seal: String,
@@ -103,16 +104,18 @@ fn is_of(kind: ObjectKind, object: &Value) -> bool {
     !object[key].is_null()
 }
 
-/// Returns true for a container that may share a namespace with one of the bottle's, or that belongs to its project.
-fn may_be_inside(container: &ListedContainer, expected: &Expected) -> bool {
+/// Returns true for a container that may be in a namespace, in a network or at a volume of the bottle, or in its project. A
+/// quick verification leaves out those of other projects, which may be many, unless they have no network of their own.
+fn may_be_inside(container: &ListedContainer, expected: &Expected, level: Verify) -> bool {
     let is_in_project = !expected.project.is_empty() && container.project == expected.project;
-    is_in_project || (container.is_up && !container.has_network)
+    let is_looked_at = level == Verify::Full || container.project.is_empty() || !container.has_network;
+    is_in_project || (container.is_up && is_looked_at)
 }
 
 impl Facts {
     /// Asks the engine in one query: most of a query's time is its client's start. A list of all containers is asked for at the
     /// same time. What in it may be inside is asked for in a further query.
-    pub(crate) fn of(engine: &Engine, expected: &Expected) -> Result<Self, EngineError> {
+    pub(crate) fn of(engine: &Engine, expected: &Expected, level: Verify) -> Result<Self, EngineError> {
         let wanted = Wanted::of(expected);
         let names: BTreeSet<&String> =
             wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
@@ -123,7 +126,7 @@ impl Facts {
             (join(listed), found)
         });
         let (listed, mut found) = (listed?, found?);
-        let others = listed.iter().filter(|it| !wanted.containers.contains(&it.name) && may_be_inside(it, expected));
+        let others = listed.iter().filter(|it| !wanted.containers.contains(&it.name) && may_be_inside(it, expected, level));
         let others: Vec<&str> = others.map(|other| &*other.id).collect();
         if !others.is_empty() {
             found.extend(engine.inspect_any(others)?);

@@ -20,7 +20,7 @@ const INSTALLED: &str = "/.bottle/probe";
 /// Writes the program from standard input, with the mode in its argument. It runs as root, which has no capability there, so
 /// that it fails in a directory that is another user's. Root may have no write permission in its own `/`, as in Fedora's images
 /// and on Podman.
-const INSTALL: &str = "test -w / || chmod u+w /; umask 022 && mkdir -p /.bottle && chmod 755 /.bottle && cat >/.bottle/new && chmod \"$1\" /.bottle/new && \
+const INSTALL: &str = "PATH=/usr/sbin:/usr/bin:/sbin:/bin; test -w / || chmod u+w /; umask 022 && mkdir -p /.bottle && chmod 755 /.bottle && cat >/.bottle/new && chmod \"$1\" /.bottle/new && \
     mv -f /.bottle/new /.bottle/probe";
 
 /// An outside address that no host has (RFC 5737).
@@ -107,7 +107,9 @@ impl Attacker {
 pub(crate) fn install(engine: &Engine, expected: &Expected) -> Result<(), VerifyError> {
     // gVisor runs no program that its user cannot read.
     let mode = if expected.is_gvisor { "755" } else { "711" };
-    let exec = Exec::new(["sh", "-c", INSTALL, "sh", mode]).with_user("0").with_workdir("/").with_timeout(LIMIT);
+    let exec = Exec::new(["/bin/sh", "-c", INSTALL, "sh", mode]).with_user("0").with_workdir("/").with_timeout(LIMIT);
+    // The image may look for programs and libraries in a directory that the agent can write.
+    let exec = ["LD_PRELOAD", "LD_LIBRARY_PATH"].into_iter().fold(exec, |exec, name| exec.with_env(name, ""));
     let output = engine.exec_bare(&expected.agent, &exec.with_stdin(Stdin::Bytes(program(engine, expected)?)))?;
     if output.status.is_success() {
         return Ok(());
@@ -142,14 +144,18 @@ fn attacks(expected: &Expected, level: Verify) -> Vec<Attack> {
         attacks
             .push(("control groups", format!("limits:{}", expected.limits().map(|limit| limit.to_string()).join(":"))));
     }
-    let ports = expected.ports();
+    let opened = expected.ports();
     for host in expected.hosts() {
         attacks.push(("sidecars, UDP", format!("udp:{host}:53")));
-        let closed = [22, 80, 443, 3128, 8080, 8888, 9090].into_iter().filter(|port| !ports.contains(port));
+        let closed = [22, 80, 443, 3128, 8080, 8888, 9090].into_iter().filter(|port| !opened.contains(port));
         attacks.extend(closed.map(|port| ("sidecars, closed ports", format!("tcp:{host}:{port}"))));
         if level == Verify::Full {
-            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            let ports: Vec<String> = opened.iter().map(u16::to_string).collect();
             attacks.push(("sidecars, every port", format!("scan:{host}:{}", ports.join(","))));
+            // The seal opens each port at every sidecar's address, because a restarted sidecar may get another one's. Not every
+            // sidecar may answer at the others' ports, also to refuse.
+            let others = opened.difference(&expected.ports_of(host)).copied().collect::<Vec<_>>().into_iter();
+            attacks.extend(others.map(|port| ("sidecars, every port", format!("blocked:{host}:{port}"))));
         }
     }
     // Without them, what is refused above may be a container that does not answer at all.
@@ -273,7 +279,7 @@ mod tests {
         /// Returns the words of a command in the container, as they are on this host.
         fn words(&self, command: &Command) -> Option<Vec<String>> {
             let words = command.args().iter().map(|argument| argument.to_string_lossy().into_owned());
-            let words: Vec<_> = words.skip_while(|word| word != "sh" && word != INSTALLED).collect();
+            let words: Vec<_> = words.skip_while(|word| word != "/bin/sh" && word != INSTALLED).collect();
             let bottle = self.container.join(".bottle").display().to_string();
             Some(words)
                 .filter(|words| !words.is_empty())

@@ -99,7 +99,7 @@ pub fn verify_prepared(
         let outlet = expected.outlet.as_ref();
         let outlet =
             outlet.map(|outlet| (outlet, scope.spawn(|| rules::read(engine, &outlet.container, prepared.outlet))));
-        let facts = Facts::of(engine, expected);
+        let facts = Facts::of(engine, expected, level);
         (facts, join(seal), outlet.map(|(outlet, rules)| (outlet, join(rules))), join(inside))
     });
     let facts = facts?;

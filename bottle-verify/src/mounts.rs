@@ -106,8 +106,14 @@ pub(crate) fn probe(mounts: &str, facts: &Facts, expected: &Expected) -> Probe {
     let wanted = || {
         agent.mounts.iter().map(|mount| &*mount.target).chain(in_memory.iter().copied()).chain(of_image.iter().copied())
     };
-    // The list has the paths to which links of the image lead, such as `/run/x` for `/var/run/x`. Each explains one mount.
-    let mut elsewhere: Vec<&str> = wanted().filter(|target| !targets.contains(target)).collect();
+    // The list has the paths to which links of the image lead, such as `/run/x` for `/var/run/x`. Each explains one mount. In
+    // another mount, a link is not the image's.
+    let is_inside = |target: &str| {
+        let outer = |mount: &PlannedMount| mount.target != target && Path::new(target).starts_with(&mount.target);
+        agent.mounts.iter().any(outer)
+    };
+    let (missing, mut elsewhere): (Vec<&str>, Vec<&str>) =
+        wanted().filter(|target| !targets.contains(target)).partition(|target| is_inside(target));
     let mut problems = Vec::new();
     for (index, it) in mounted.iter().enumerate() {
         let led = elsewhere.iter().position(|target| {
@@ -121,6 +127,9 @@ pub(crate) fn probe(mounts: &str, facts: &Facts, expected: &Expected) -> Probe {
             problems.push(format!("`{}` is mounted twice", it.target));
         }
     }
+    let of_image = |target: &&str| of_image.contains(target);
+    let missing = missing.into_iter().chain(elsewhere.into_iter().filter(|target| !of_image(target)));
+    problems.extend(missing.map(|target| format!("nothing is mounted at `{target}`; planned: a mount")));
     Probe::of(PROTECTION, &problems, format!("{} mounts, all of them planned", mounted.len()))
 }
 
@@ -215,5 +224,39 @@ mod tests {
         assert_eq!(problem(&elsewhere).unwrap(), "`/y/x` is mounted (tmpfs); planned: nothing there");
         assert!(open.starts_with("`/work space` can be written; planned: "), "{open}");
         assert_eq!(problem("").unwrap(), "the attack did not report them");
+    }
+
+    #[test]
+    fn a_planned_mount_that_is_gone_is_found() {
+        let without = |target: &str| {
+            DOCKER.lines().filter(|line| !line.contains(target)).map(|line| format!("{line}\n")).collect::<String>()
+        };
+        for (target, written) in [("/work space", "/work\\040space"), ("/var/lib/x", "/var/lib/x")] {
+            let told = format!("nothing is mounted at `{target}`; planned: a mount");
+            assert_eq!(problem(&without(written)), Some(told));
+        }
+        assert_eq!(problem(&without("/data")), None, "an image's volume may be elsewhere");
+    }
+
+    #[test]
+    fn a_link_of_the_agent_does_not_explain_a_mount() {
+        // The protected file was replaced by a link, which the mount followed.
+        let mut expected = expected();
+        let mount = |target: &str, read_only| PlannedMount {
+            target: target.into(),
+            kind: "bind".into(),
+            source: "/src/a".into(),
+            subpath: String::new(),
+            read_only,
+        };
+        expected.planned.containers[0].mounts = vec![mount("/w", false), mount("/w/.envrc", true)];
+        let facts = Facts::sorted(Vec::new(), &expected);
+        let lines = |target: &str| format!("1 2 0:1 /src/a /w rw - ext4 d rw\n2 1 0:1 /x {target} ro - ext4 d rw\n");
+        assert_eq!(probe(&lines("/w/.envrc"), &facts, &expected).outcome, Outcome::Held);
+        let found = probe(&lines("/host/.envrc"), &facts, &expected);
+        assert_eq!(
+            found.detail,
+            "`/host/.envrc` is mounted (ext4); planned: nothing there; nothing is mounted at `/w/.envrc`; planned: a mount"
+        );
     }
 }

@@ -117,6 +117,16 @@ impl Planned {
             volumes: document.volumes.iter().map(|(_, it)| volume(it)).collect(),
         }
     }
+
+    /// Returns true for a name of a container in a network that it is attached to.
+    pub(crate) fn is_name_in(&self, network: &str, name: &str) -> bool {
+        self.containers.iter().any(|container| {
+            let attached = container.networks.iter().find(|attachment| attachment.network == network);
+            attached.is_some_and(|attachment| {
+                [&container.name, &container.service].into_iter().chain(&attachment.aliases).any(|known| known == name)
+            })
+        })
+    }
 }
 
 impl Container {

@@ -1,5 +1,6 @@
 //! The verification: a launch that attacks its own bottle refuses every weakened one.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -671,4 +672,46 @@ fn a_bottle_with_a_weakened_compose_file_is_not_handed_out() {
         let missing = found_missing(&lab, &bottles, what);
         assert!(missing.contains(&protection), "{what}: {missing:?}");
     }
+}
+
+/// Takes every port that the kernel would give out by itself, and says so.
+const PORTS: &str = "\
+import resource, socket, time
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+first, last = map(int, open('/proc/sys/net/ipv4/ip_local_port_range').read().split())
+taken = []
+for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+    for port in range(first, last + 1):
+        one = socket.socket(type=kind)
+        try:
+            one.bind(('0.0.0.0', port))
+        except OSError:
+            continue
+        taken.append(one)
+print('ready', len(taken), flush=True)
+time.sleep(120)
+";
+
+/// The agent has the user of the attacking program, and can take from it what it needs.
+#[test]
+#[ignore = "needs a container engine"]
+fn an_attack_that_an_agent_keeps_from_being_tried_has_failed() {
+    let lab = Lab::new("verify-ports");
+    let bottle = lab.launch("egress: {allow: [outside.test]}", "");
+    let mut agent = bottle.spawn(Exec::new(["python3", "-c", PORTS]), None).unwrap();
+    let mut ready = String::new();
+    BufReader::new(agent.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let taken: u32 = ready.trim().strip_prefix("ready ").unwrap().parse().unwrap();
+    assert!(taken > 20_000, "{taken} ports were taken");
+    let found = bottle.verify(Verify::Quick).unwrap();
+    let failed = protections(&found, Outcome::Failed);
+    for protection in ["outside host, TCP", "outside host, UDP", "sidecars, UDP", "sidecars, closed ports"] {
+        assert!(failed.contains(&protection), "{protection} was not tried, and held: {found}");
+    }
+    agent.kill().unwrap();
+    let found = bottle.verify(Verify::Quick).unwrap();
+    assert!(found.holds(), "{found}");
+    bottle.close().unwrap();
+    lab.assert_nothing_left();
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bottle::Bottle;
+use bottle::{Bottle, Verify};
 use bottle_testing::lab::{Finished, Lab, needs_runtime, run, sh};
 
 /// Commands that a person runs after the agent.
@@ -308,4 +308,38 @@ fn a_repository_whose_git_cannot_be_protected_is_refused() {
         assert!(text.contains(problem) && text.contains("`mode: copy` works with any"), "{problem}: {text}");
         lab.assert_nothing_left();
     }
+}
+
+/// A program of the host that replaces a protected file takes its protection away. The next verification finds that, and the
+/// next start follows no link that the agent left there.
+#[test]
+#[ignore = "needs a container engine"]
+fn a_protected_file_that_the_host_replaced_is_found() {
+    let lab = Lab::new("replaced");
+    let workspace = Workspace::new(&lab, "git init -q -b main . && echo one > .envrc && git add -A && git commit -q -m Begin");
+    let secret = lab.root.path().join("elsewhere");
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join(".envrc"), "export OF_THE_HOST=1\n").unwrap();
+    let bottle = workspace.launch(&lab);
+    assert!(bottle.verify(Verify::Quick).unwrap().holds());
+    assert_ne!(sh(&bottle, "echo evil > .envrc").code, 0);
+
+    let replaced = workspace.on_host("echo two > .envrc.new && chown 1000:1000 .envrc.new && mv .envrc.new .envrc");
+    assert_eq!(replaced.code, 0, "{replaced:?}");
+    let found = bottle.verify(Verify::Quick).unwrap();
+    let told: Vec<String> = found.failed().map(ToString::to_string).collect();
+    assert!(told.len() == 1 && told[0].starts_with("mounts, from inside: nothing is mounted at `/"), "{told:?}");
+    assert!(told[0].ends_with("/.envrc`; planned: a mount"), "{told:?}");
+
+    let link = format!("ln -sf {}/.envrc .envrc", secret.display());
+    sh(&bottle, &link).ok();
+    bottle.stop().unwrap();
+    let refused = bottle::report(&bottle.start().unwrap_err()).to_string();
+    assert!(refused.contains("work/.envrc` was protected at the launch and is a link now"), "{refused}");
+    assert_eq!(workspace.on_host("rm .envrc && echo three > .envrc").code, 0);
+    bottle.start().unwrap();
+    assert!(bottle.verify(Verify::Quick).unwrap().holds());
+    assert_ne!(sh(&bottle, "echo evil > .envrc").code, 0);
+    bottle.close().unwrap();
+    lab.assert_nothing_left();
 }
