@@ -1,6 +1,6 @@
 //! A Compose project.
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -270,4 +270,24 @@ fn with_secrets(
         check_env_name(&name)?;
         Ok(command.with_env(name, EnvValue::Secret(value)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_replaces_a_link_and_not_what_it_leads_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, other) = (directory.path().join("compose.log"), directory.path().join("other"));
+        fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, &log).unwrap();
+        for text in ["one", "two"] {
+            let file = LogFile::create(&log).unwrap();
+            file.write(Stream::Stdout, text.as_bytes());
+            file.finish().unwrap();
+            assert_eq!((fs::read_to_string(&log).unwrap().as_str(), log.is_symlink()), (text, false));
+        }
+        assert_eq!(fs::read_to_string(other).unwrap(), "kept");
+    }
 }

@@ -77,7 +77,9 @@ impl Bottle {
         self.stop_containers()?;
         if let Some(path) = self.handle.expected.as_ref().and_then(Expected::link_in_workspace) {
             let path = path.display();
-            return Err(self.not_started(&format!("`{path}` was protected at the launch and is a link now; remove the link")));
+            return Err(
+                self.not_started(&format!("`{path}` was protected at the launch and is a link now; remove the link"))
+            );
         }
         let started = step(&*self.observer(), "start the services again", || self.start_containers(restart, &fresh));
         if let Err(error) = started {

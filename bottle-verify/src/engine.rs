@@ -57,14 +57,20 @@ fn further_containers(facts: &Facts, expected: &Expected) -> Probe {
         for (network, attachment) in other["NetworkSettings"]["Networks"].as_object().into_iter().flatten() {
             let names = list(&attachment["Aliases"]).chain(list(&attachment["DNSNames"])).map(text);
             let taken = names.into_iter().find(|name| expected.planned.is_name_in(network, name));
-            problems.extend(taken.map(|taken| format!("`{told}` answers to the name `{taken}` in the network `{network}`")));
+            problems.extend(
+                taken.map(|taken| format!("`{told}` answers to the name `{taken}` in the network `{network}`")),
+            );
         }
         let project = text(&other["Config"]["Labels"]["com.docker.compose.project"]);
         if !project.is_empty() && project == expected.project {
             problems.push(format!("`{told}` is in the project and not in its document"));
         }
     }
-    Probe::of("further containers", &problems, "none is in a namespace, at a volume or in the project of the bottle, or has one of its names")
+    Probe::of(
+        "further containers",
+        &problems,
+        "none is in a namespace, at a volume or in the project of the bottle, or has one of its names",
+    )
 }
 
 /// Returns what keeps a container from being in the network namespace of its owner.

@@ -291,7 +291,11 @@ pub(crate) mod tests {
         std::fs::create_dir(workspace.path().join("a")).unwrap();
         std::fs::write(&file, "").unwrap();
         let mut expected = expected();
-        let mounts = vec![mount("/w", workspace.path()), mount("/w/a", &workspace.path().join("a")), mount("/w/a/.envrc", &file)];
+        let mounts = vec![
+            mount("/w", workspace.path()),
+            mount("/w/a", &workspace.path().join("a")),
+            mount("/w/a/.envrc", &file),
+        ];
         expected.planned.containers[0].mounts = mounts;
         assert_eq!(expected.link_in_workspace(), None);
         std::fs::remove_file(&file).unwrap();

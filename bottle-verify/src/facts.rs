@@ -126,7 +126,8 @@ impl Facts {
             (join(listed), found)
         });
         let (listed, mut found) = (listed?, found?);
-        let others = listed.iter().filter(|it| !wanted.containers.contains(&it.name) && may_be_inside(it, expected, level));
+        let others =
+            listed.iter().filter(|it| !wanted.containers.contains(&it.name) && may_be_inside(it, expected, level));
         let others: Vec<&str> = others.map(|other| &*other.id).collect();
         if !others.is_empty() {
             found.extend(engine.inspect_any(others)?);

@@ -228,9 +228,8 @@ mod tests {
 
     #[test]
     fn a_planned_mount_that_is_gone_is_found() {
-        let without = |target: &str| {
-            DOCKER.lines().filter(|line| !line.contains(target)).map(|line| format!("{line}\n")).collect::<String>()
-        };
+        let without =
+            |target: &str| DOCKER.split_inclusive('\n').filter(|line| !line.contains(target)).collect::<String>();
         for (target, written) in [("/work space", "/work\\040space"), ("/var/lib/x", "/var/lib/x")] {
             let told = format!("nothing is mounted at `{target}`; planned: a mount");
             assert_eq!(problem(&without(written)), Some(told));

@@ -153,7 +153,7 @@ fn a_bottle_that_was_weakened_while_it_waited_is_not_handed_out() {
     let root = tempfile::Builder::new().prefix("pool-").tempdir_in(scratch()).unwrap();
     let state = root.path().join("state");
     let site = bottles(&state);
-    let pool = pool(&site, &format!("{FULL}\nlimits: {{time: 90s, idle: 10s}}"), 1);
+    let pool = pool(&site, &format!("{FULL}\nlimits: {{time: 90s, idle: 40s}}"), 1);
     let sleeps = |slug: &bottle::plan::Slug| {
         let names = bottle::plan::Names::new("bottle-pool".parse().unwrap(), slug.clone());
         let processes = docker(["top", &names.container(Service::Agent), "-eo", "pid,args"]).stdout;

@@ -316,7 +316,8 @@ fn a_repository_whose_git_cannot_be_protected_is_refused() {
 #[ignore = "needs a container engine"]
 fn a_protected_file_that_the_host_replaced_is_found() {
     let lab = Lab::new("replaced");
-    let workspace = Workspace::new(&lab, "git init -q -b main . && echo one > .envrc && git add -A && git commit -q -m Begin");
+    let workspace =
+        Workspace::new(&lab, "git init -q -b main . && echo one > .envrc && git add -A && git commit -q -m Begin");
     let secret = lab.root.path().join("elsewhere");
     fs::create_dir(&secret).unwrap();
     fs::write(secret.join(".envrc"), "export OF_THE_HOST=1\n").unwrap();
