@@ -341,6 +341,5 @@ fn a_protected_file_that_the_host_replaced_is_found() {
     bottle.start().unwrap();
     assert!(bottle.verify(Verify::Quick).unwrap().holds());
     assert_ne!(sh(&bottle, "echo evil > .envrc").code, 0);
-    bottle.close().unwrap();
-    lab.assert_nothing_left();
+    lab.close(&bottle);
 }
