@@ -721,6 +721,5 @@ fn an_attack_that_an_agent_keeps_from_being_tried_has_failed() {
     agent.kill().unwrap();
     let found = bottle.verify(Verify::Quick).unwrap();
     assert!(found.holds(), "{found}");
-    bottle.close().unwrap();
-    lab.assert_nothing_left();
+    lab.close(&bottle);
 }
