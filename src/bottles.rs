@@ -84,7 +84,8 @@ impl Bottles {
     /// [`Error::Host`](crate::Error::Host) when the process has no home or working directory,
     /// [`Error::Engine`](crate::Error::Engine) when no engine answers.
     pub fn local() -> crate::Result<Self> {
-        Self::found(&EngineChoice::Auto, Host::current().map_err(crate::Error::Host)?, None)
+        let host = Host::current().map_err(crate::Error::Host)?;
+        Self::found(&EngineChoice::Auto, Subprocess::new(host.environment()), host)
     }
 
     /// Finds Podman 5.4 or later on this machine, and the state root of this user, who must be root.
@@ -93,7 +94,8 @@ impl Bottles {
     ///
     /// As [`local`](Self::local).
     pub fn podman() -> crate::Result<Self> {
-        Self::found(&EngineChoice::Program("podman".into()), Host::current().map_err(crate::Error::Host)?, None)
+        let host = Host::current().map_err(crate::Error::Host)?;
+        Self::found(&EngineChoice::Program("podman".into()), Subprocess::new(host.environment()), host)
     }
 
     /// Finds the Docker Engine at an address, and the state root of this user: `ssh://user@host`, `tcp://host:2376` (with the
@@ -107,14 +109,12 @@ impl Bottles {
     /// As [`local`](Self::local).
     pub fn docker(address: &str) -> crate::Result<Self> {
         let host = Host::current().map_err(crate::Error::Host)?;
-        let at = host.with_docker(address);
-        Self::found(&EngineChoice::Program("docker".into()), host, Some(&at))
+        let backend = Subprocess::new(host.with_docker(address).environment());
+        Self::found(&EngineChoice::Program("docker".into()), backend, host)
     }
 
-    /// Finds an engine with the environment of a host, or of another one in its place.
-    fn found(choice: &EngineChoice, host: Host, at: Option<&Host>) -> crate::Result<Self> {
-        let backend = Arc::new(Subprocess::new(at.unwrap_or(&host).environment()));
-        let engine = Engine::detect(backend, choice, Control::default())?;
+    fn found(choice: &EngineChoice, backend: Subprocess, host: Host) -> crate::Result<Self> {
+        let engine = Engine::detect(Arc::new(backend), choice, Control::default())?;
         Ok(Self::new(engine, host))
     }
 

@@ -22,7 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What only one platform has is in its own types: [`bottle::Bottle`] can be paused, and [`bottle_kube::KubeBottles`] writes the
+//! The features of a single platform are in its own types: [`bottle::Bottle`] can be paused, and [`bottle_kube::KubeBottles`] writes the
 //! objects to files.
 
 mod cluster;

@@ -1,5 +1,6 @@
 //! Probes of the engine's own description of the containers and the network.
 
+use bottle_engine::PROJECT_LABEL;
 use serde_json::Value;
 
 use crate::compare;
@@ -61,7 +62,7 @@ fn further_containers(facts: &Facts, expected: &Expected) -> Probe {
                 taken.map(|taken| format!("`{told}` answers to the name `{taken}` in the network `{network}`")),
             );
         }
-        let project = text(&other["Config"]["Labels"]["com.docker.compose.project"]);
+        let project = text(&other["Config"]["Labels"][PROJECT_LABEL]);
         if !project.is_empty() && project == expected.project {
             problems.push(format!("`{told}` is in the project and not in its document"));
         }

@@ -187,8 +187,8 @@ impl Expected {
     /// can as well. The engine would follow the link.
     pub fn link_in_workspace(&self) -> Option<PathBuf> {
         let agent = self.planned.containers.iter().find(|container| container.name == self.agent)?;
-        let binds = || agent.mounts.iter().filter(|mount| mount.kind == "bind");
-        let steps = binds().flat_map(|outer| {
+        let binds = agent.mounts.iter().filter(|mount| mount.kind == "bind");
+        let mut steps = binds.flat_map(|outer| {
             agent.mounts.iter().filter_map(|inner| Path::new(&inner.target).strip_prefix(&outer.target).ok()).flat_map(
                 |below| {
                     let steps = below.ancestors().filter(|step| !step.as_os_str().is_empty());
@@ -196,7 +196,7 @@ impl Expected {
                 },
             )
         });
-        steps.into_iter().find(|path| path.is_symlink())
+        steps.find(|path| path.is_symlink())
     }
 
     /// Returns the agent's limits of memory in bytes, of processes, and of processors in thousandths. 0: there is none.

@@ -5,8 +5,9 @@
 //! as the agent's user. A probe that does not report counts as failed. The files of this host that the sidecars read are compared
 //! with what was written.
 //!
-//! An agent that runs cannot forge the results: the program's file is root's and cannot be read by its user, so that the kernel
-//! protects the process from every other one of that user. It can be ended, which counts as failed.
+//! Under runc, an agent that runs cannot forge the results: the program's file is root's and cannot be read by its user, so that
+//! the kernel protects the process from every other one of that user. It can be ended, or kept from trying an attack, which
+//! counts as failed. In gVisor, such an agent could read what the results begin with.
 
 mod compare;
 mod engine;
@@ -37,7 +38,7 @@ pub use inside::{Attack, read_attacks};
 pub use report::{Outcome, Probe, Verification, Verify, VerifyError};
 
 /// A verification whose slowest parts, commands in the containers of agent, seal and outlet, have started. They wait.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Prepared {
     attacker: Option<Attacker>,
     seal: Option<Waiting>,
@@ -87,7 +88,7 @@ pub fn verify_prepared(
     if level == Verify::Off {
         return Ok(Verification { probes: Vec::new(), took: start.elapsed() });
     }
-    let prepared = prepared.unwrap_or(Prepared { attacker: None, seal: None, outlet: None });
+    let prepared = prepared.unwrap_or_default();
     let attack = || {
         let attacker = prepared.attacker.and_then(|mut attacker| (!attacker.is_over()).then_some(attacker));
         let attacker = attacker.map_or_else(|| Attacker::start(engine, expected, level), Ok)?;

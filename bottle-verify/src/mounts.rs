@@ -42,7 +42,7 @@ const DEVICES: [&str; 12] = [
     "/dev/ptmx",
 ];
 
-/// File systems of the kernel, which the engines mount below `/proc` and `/sys`. What is there is not the kernel's is hidden
+/// File systems of the kernel, which the engines mount below `/proc` and `/sys`. They hide a path there
 /// behind an empty directory or file in memory.
 const OF_KERNEL: [&str; 6] = ["proc", "sysfs", "cgroup", "cgroup2", "tmpfs", "devtmpfs"];
 
