@@ -3,6 +3,9 @@
 One automaton (Aho-Corasick) finds the literal text of every pattern in one pass, as it is and encoded. Only there, a
 few hundred bytes are decoded and compared with the pattern. Long runs of base64 and hexadecimal, escapes, and what they
 hold are decoded and searched as well, to a fixed depth. A body is searched in pieces as it passes.
+
+The agent chooses the bodies, so the search must take time in proportion to their size. Every piece of work beyond the
+first pass is counted. A body that needs more than its share is not searched to its end: that is a finding of its own.
 """
 
 import base64
@@ -39,6 +42,14 @@ _MAX_INNER = 256 << 10
 _GZIP = b"\x1f\x8b\x08"
 # Files of gzip inside a body that are unpacked, at most: three bytes are also found by chance.
 _MAX_PACKED = 256
+# Units of work, each some 0.1 µs: what is saved up at most, what a byte adds, and what a search of a small piece adds.
+_MOST_WORK, _WORK_OF_BYTE, _WORK_OF_SEARCH = 300_000, 3, 600
+# Of what is unpacked, so many bytes for each packed one add their work.
+_UNPACKED_RATIO = 4
+# The name of the finding when that is not enough.
+TOO_MUCH = "too-many-candidates"
+# A long text is passed to the automaton in parts of this size, so that the work is counted in between.
+_PART = 16 << 10
 # Bytes by which the way a body is compressed is known.
 _MAGIC = 4
 
@@ -66,8 +77,11 @@ _ESCAPES = (
     *("\\u%04x", "\\u%04X", "\\x%02x", "%%5Cu%04x", "&#%d;", "%%26%%23%d%%3B"),
 )
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+")
-_BASE64_GAPS = re.compile(rb"\\+[rn]|[\r\n]+[ \t]*|%0[AaDd]")
-_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
+# A run of backslashes is read once: it is matched from its begin only, and without going back.
+_BASE64_GAPS = re.compile(rb"(?<!\\)\\++[rn]|[\r\n]++[ \t]*+|%0[AaDd]")
+_BASE64_CHARACTERS = (string.ascii_letters + string.digits + "+/_-").encode("ascii")
+_HEX_CHARACTERS = string.hexdigits.encode("ascii")
+_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})++")
 # A run of characters that may be base64 or hexadecimal, as long as the shortest token in base64.
 _LEAST_RUN = b"a" * 40
 _RUNS = bytes(
@@ -77,8 +91,8 @@ _RUNS = bytes(
 _LEAST_NEW = len(_LEAST_RUN) - 8
 _BREAKS = b"\r\n"
 _ESCAPE = re.compile(
-    rb"%(?:25)*([0-9A-Fa-f]{2})|\\+u00([0-9A-Fa-f]{2})|\\+[xX]([0-9A-Fa-f]{2})|\\+(/)"
-    rb"|&#0*(\d{2,3})(?!\d);?|&#[xX]0*([0-9a-fA-F]{2})(?![0-9A-Fa-f]);?"
+    rb"(%(?:25)*[0-9A-Fa-f]{2}|(?<!\\)\\++(?:u00[0-9A-Fa-f]{2}|[xX][0-9A-Fa-f]{2}|/)"
+    rb"|&#0*+\d{2,3}(?!\d);?|&#[xX]0*+[0-9a-fA-F]{2}(?![0-9A-Fa-f]);?|&#0*+(?<=0)(?!\d);?)"
 )
 # How an escape of a printable character begins.
 _BEGINS = (b"&#", b"\\x", b"\\X", b"\\u00", b"%2", b"%3", b"%4", b"%5", b"%6", b"%7")
@@ -105,12 +119,38 @@ class Target:
     own: bytes | None = None
 
 
+# Decodes what is around a place. Returns also what the decoded text depends on besides its place, and the place up to
+# which further literals are a part of it, so that they need not be decoded again.
+_Decode = Callable[[bytes, int], tuple[bytes, tuple[str, int], int]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Literal:
     pattern: Pattern | None
     secret: bytes | None
-    decode: Callable[[bytes, int], bytes] | None
+    decode: _Decode | None
     """Returns the decoded text around a place. None: the literal is the text as it is."""
+    reach: int = 0
+    """Number of bytes from the literal's begin on that decide what it is."""
+
+
+class _Exceeded(Exception):
+    """The search needs more work than it may do."""
+
+
+class Work:
+    """The work that a search may still do. It is given in proportion to what is searched."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_WORK
+
+    def give(self, units: int) -> None:
+        self._left = min(_MOST_WORK, self._left + units)
+
+    def take(self, units: int) -> None:
+        self._left -= units
+        if self._left < 0:
+            raise _Exceeded
 
 
 class Detector:
@@ -125,65 +165,120 @@ class Detector:
 
         for pattern in PATTERNS:
             for text in pattern.literals:
-                add(text, _Literal(pattern, None, None))
+                add(text, _Literal(pattern, None, None, pattern.ahead))
                 for spelling, decode in _encoded(text):
-                    add(spelling, _Literal(pattern, None, decode))
+                    add(spelling, _Literal(pattern, None, decode, _OVERLAP))
         for secret in secrets:
             for text in set(_of_secret(secret)):
                 add(text, _Literal(None, secret, None))
         for begin in _BEGINS:
             literals.setdefault(begin, [])
         self._literals = list(literals.values())
+        self._longest = max(map(len, literals))
         self._begins = {index for index, text in enumerate(literals) if text in _BEGINS}
         self._automaton = ahocorasick_rs.BytesAhoCorasick(
             list(literals), implementation=ahocorasick_rs.Implementation.DFA
         )
 
     def find(
-        self, text: bytes, target: Target, header: str | None = None, *, hidden: bool = True
-    ) -> tuple[str, int] | None:
-        """Returns the name of the first pattern that is found, and its place in the text.
-
-        Without `hidden`, long runs and escapes are not decoded.
-        """
-        return self._find(text, target, header, 0, hidden=hidden)
-
-    def _find(
         self,
         text: bytes,
         target: Target,
-        header: str | None,
+        header: str | None = None,
+        *,
+        hidden: bool = True,
+        work: Work | None = None,
+        new: int = 0,
+        new_hidden: int = 0,
+    ) -> tuple[str, int] | None:
+        """Returns the name of the first pattern that is found, and its place in the text.
+
+        Without `hidden`, long runs and escapes are not decoded. Before `new`, and for what is hidden before
+        `new_hidden`, the text was searched already. More work than `work` allows is a finding too.
+        """
+        search = _Search(self, target, header, work or Work())
+        try:
+            return search.find(text, 0, hidden=hidden, new=new, new_hidden=new_hidden)
+        except _Exceeded:
+            return TOO_MUCH, search.place
+
+    def matches(self, text: bytes) -> Iterator[tuple[int, int, bool, list[_Literal]]]:
+        """Returns begin and end of each literal, true if it begins an escape, and what it can be."""
+        find, literals, begins = self._automaton.find_matches_as_indexes, self._literals, self._begins
+        for part in range(0, len(text), _PART):
+            base = max(0, part - self._longest)
+            whole = text if len(text) <= _PART else text[base : part + _PART]
+            for index, begin, end in find(whole, overlapping=True):
+                if base + end > part:
+                    yield base + begin, base + end, index in begins, literals[index]
+
+    def now(self) -> float:
+        return self._clock()
+
+
+class _Search:
+    """The search of one text."""
+
+    def __init__(self, detector: Detector, target: Target, header: str | None, work: Work) -> None:
+        self._detector = detector
+        self._target = target
+        self._header = header
+        self._work = work
+        self.place = 0
+        """Where in the text the search is."""
+
+    def find(
+        self,
+        text: bytes,
         depth: int,
         *,
         hidden: bool = True,
         begins: range | None = None,
+        new: int = 0,
+        new_hidden: int = 0,
     ) -> tuple[str, int] | None:
         """Searches a text. With `begins`, what is found has to begin there: the text is cut out of another one."""
-        tried: set[tuple[Callable[[bytes, int], bytes], int]] = set()
+        if depth:
+            # The first pass over a body itself takes little time. All else is counted.
+            self._work.take(40 + len(text) // 10)
+        decoded_until: dict[tuple[str, int], int] = {}
+        tried: set[tuple[_Decode, int]] = set()
         escapes: list[int] = []
-        for index, begin, _ in self._automaton.find_matches_as_indexes(text, overlapping=True):
+        for begin, end, is_escape, literals in self._detector.matches(text):
             if begins is not None and begin not in begins:
                 continue
-            if index in self._begins:
+            if is_escape:
                 escapes.append(begin)
-            for literal in self._literals[index]:
+            for literal in literals:
+                if depth == 0:
+                    self.place = begin
                 if literal.pattern is None:
-                    if literal.secret != target.own:
+                    if literal.secret != self._target.own:
                         return "bottle-secret", begin
+                elif end <= new and begin + literal.reach <= new:
+                    continue
                 elif literal.decode is None:
-                    if self._is(literal.pattern, text, begin, target, header):
+                    if self._is(literal.pattern, text, begin):
                         return literal.pattern.name, begin
                 elif depth < _MAX_DEPTH and (literal.decode, begin) not in tried:
                     tried.add((literal.decode, begin))
-                    if found := self._find(literal.decode(text, begin), target, header, depth + 1):
+                    self._work.take(10)
+                    if begin < decoded_until.get(_key(literal.decode, begin), 0):
+                        continue
+                    decoded, key, until = literal.decode(text, begin)
+                    decoded_until[key] = until
+                    if found := self.find(decoded, depth + 1):
                         return found[0], begin
         if hidden and depth < _MAX_DEPTH:
-            for begin, decoded, begins in _hidden(text, escapes):
-                if found := self._find(decoded, target, header, depth + 1, begins=begins):
+            for begin, decoded, begins in _hidden(text, escapes, new_hidden, self._work):
+                if depth == 0:
+                    self.place = begin
+                if found := self.find(decoded, depth + 1, begins=begins):
                     return found[0], begin
         return None
 
-    def _is(self, pattern: Pattern, text: bytes, at: int, target: Target, header: str | None) -> bool:
+    def _is(self, pattern: Pattern, text: bytes, at: int) -> bool:
+        header, target = self._header, self._target
         if header == _URL and pattern.in_url and pattern.issued_by(target.host):
             return False
         if header not in (None, _URL):
@@ -193,42 +288,59 @@ class Detector:
                 return False
         elif pattern.issued_by(target.host) and _TOKEN_ENDPOINT.search(target.path):
             return False
-        window = text[max(0, at - pattern.before) : at + pattern.ahead]
-        context = Context(window, target.host, self._clock())
-        if any(pattern.check(found, context) for found in pattern.expression.finditer(window)):
+        begin = max(0, at - pattern.before)
+        window = text[begin : at + pattern.ahead]
+        self._work.take(40 + len(window) // 20)
+        if self._matches(pattern, window, at - begin):
             return True
         if b"%" not in window and b"\\" not in window and b"&#" not in window:
             return False
+        self._work.take(20 + len(window) // 3)
         plain = unescaped(window)
-        context = Context(plain, target.host, self._clock())
-        return plain != window and any(pattern.check(found, context) for found in pattern.expression.finditer(plain))
+        return plain != window and self._matches(pattern, plain, len(unescaped(window[: at - begin])))
+
+    def _matches(self, pattern: Pattern, text: bytes, at: int) -> bool:
+        found = pattern.match(text, at)
+        if not found:
+            return False
+        self._work.take(200 + 2 * len(found[0]))
+        return pattern.check(found, Context(text, self._target.host, self._detector.now()))
 
 
-def _hidden(text: bytes, escapes: list[int]) -> Iterator[tuple[int, bytes, range | None]]:
+def _hidden(text: bytes, escapes: list[int], new: int, work: Work) -> Iterator[tuple[int, bytes, range | None]]:
     """Returns what a text holds in another form, with a place near its begin, and where in it something may begin.
 
-    `escapes` are places of escapes. A token has one in it, or none that matters.
+    `escapes` are places of escapes. A token has one in it, or none that matters. What ends before `new` is left out.
     """
     for first, last in _groups(escapes):
+        if last + _AFTER <= new:
+            continue
         begin, end = max(0, first - _CONTEXT), last + _AFTER
+        work.take((end - begin) // 20)
         plain = unescaped(text[begin:end])
         after = len(plain) - len(unescaped(text[last:end]))
         yield begin, plain, range(max(0, first - begin - _LONGEST_BEGIN), after + 1)
     left = _MAX_INNER
     classes = text.translate(_RUNS, _BREAKS)
     joined, at = text, 0
+    if new and len(classes) < len(text):
+        new = len(text[:new].translate(None, _BREAKS))
     while (begin := classes.find(_LEAST_RUN, at)) >= 0:
         if len(joined) > len(classes):
             joined = text.translate(None, _BREAKS)
         at = classes.find(b" ", begin)
         at = len(classes) if at < 0 else at
+        if at < new:
+            continue
         run = joined[begin:at]
+        work.take(10 + len(run) // 50)
         if _HEX.fullmatch(run):
             yield begin, bytes.fromhex(run.decode("ascii")), None
         decoded = binascii.a2b_base64(_padded(run.translate(_FROM_URL_SAFE)))
         yield begin, decoded, None
         if decoded.startswith(_GZIP) and left > 0:
             unpacked: list[bytes] = []
+            work.take(100)
             _Zlib(raw=False, most=left).feed(decoded, unpacked.append)
             inner = b"".join(unpacked)
             left -= len(inner)
@@ -255,17 +367,34 @@ def _padded(encoded: bytes) -> bytes:
 
 def unescaped(text: bytes) -> bytes:
     """Returns the text without the escapes of URLs, JSON and HTML."""
-
-    def character(found: re.Match[bytes]) -> bytes:
-        if found[4]:
-            return found[4]
-        code = int(found[5]) if found[5] else int(found[found.lastindex or 1], 16)
-        return bytes([code]) if code < 256 else b"?"
-
-    return _ESCAPE.sub(character, text)
+    parts = _ESCAPE.split(text)
+    parts[1::2] = map(_CHARACTERS.__getitem__, parts[1::2])
+    return b"".join(parts)
 
 
-def _encoded(text: bytes) -> Iterator[tuple[bytes, Callable[[bytes, int], bytes]]]:
+class _Characters(dict[bytes, bytes]):
+    """The character of each escape. Those seen last are kept, because one text has the same ones many times."""
+
+    def __missing__(self, escape: bytes) -> bytes:
+        if escape.endswith(b"/"):
+            character = b"/"
+        elif escape.startswith(b"&#") and escape[2:3] not in b"xX":
+            code = int(escape[2:].rstrip(b";").lstrip(b"0") or b"0")
+            character = bytes([code]) if code < 256 else b"?"
+        else:
+            character = bytes([int(escape.rstrip(b";")[-2:], 16)])
+        if len(escape) <= _LONGEST_ESCAPE:
+            if len(self) >= _MOST_ESCAPES:
+                self.clear()
+            self[escape] = character
+        return character
+
+
+_LONGEST_ESCAPE, _MOST_ESCAPES = 12, 4096
+_CHARACTERS = _Characters()
+
+
+def _encoded(text: bytes) -> Iterator[tuple[bytes, _Decode]]:
     """Returns the encoded forms of a literal, each with the function that decodes what is around it."""
     for spelling, shift in _base64(text):
         if len(spelling) >= _MIN_BASE64:
@@ -307,45 +436,67 @@ _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
-def _base64_decoder(shift: int) -> Callable[[bytes, int], bytes]:
+# How many of the decoded bytes at the end of a decoded text may hold only a part of a token.
+_TOKEN_ENDS = 2000
+
+
+def _base64_decoder(shift: int) -> _Decode:
     first = (shift * 8 + 5) // 6
 
-    def decode(text: bytes, at: int) -> bytes:
+    def decode(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
         # The text is decoded from the group of four characters in which the literal begins, and up to 32 groups before.
         begin = at - first
-        for _ in range(32):
-            if begin < 4 or not _BASE64.fullmatch(text, begin - 4, begin):
-                break
-            begin -= 4
-        begin = begin + 4 if begin < 0 else begin
+        key = "base64", begin % 4
+        if begin < 0:
+            begin += 4
+        else:
+            before = text[max(0, begin - 128) : begin]
+            begin -= (len(before) - len(before.rstrip(_BASE64_CHARACTERS))) // 4 * 4
         encoded = text[begin : at + 6000]
+        until = 0
         if b"\\" in encoded or b"\n" in encoded or b"%" in encoded:
             encoded = _BASE64_GAPS.sub(b"", encoded).replace(b"\\/", b"/").replace(b"%2F", b"/").replace(b"%2B", b"+")
+            until = -1
         found = _BASE64.match(encoded)
         if not found:
-            return b""
-        return binascii.a2b_base64(_padded(found[0].translate(_FROM_URL_SAFE)))
+            return b"", key, 0
+        if until == 0:
+            until = begin + len(found[0]) - (_TOKEN_ENDS if len(found[0]) == len(encoded) else 0)
+        return binascii.a2b_base64(_padded(found[0].translate(_FROM_URL_SAFE))), key, until
 
     return decode
 
 
 _from_base64 = [_base64_decoder(shift) for shift in range(3)]
+_FIRST = {decode: (shift * 8 + 5) // 6 for shift, decode in enumerate(_from_base64)}
 
 
-def _from_hex(text: bytes, at: int) -> bytes:
-    begin = at
-    while begin >= 2 and at - begin < 512 and _HEX.fullmatch(text, begin - 2, begin):
-        begin -= 2
+def _from_hex(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
+    before = text[max(0, at - 512) : at]
+    begin = at - (len(before) - len(before.rstrip(_HEX_CHARACTERS))) // 2 * 2
     found = _HEX.match(text, begin, at + 4096)
-    return bytes.fromhex(found[0].decode("ascii")) if found else b""
+    if not found:
+        return b"", ("hex", at % 2), 0
+    until = found.end() - (_TOKEN_ENDS if found.end() >= at + 4095 else 0)
+    return bytes.fromhex(found[0].decode("ascii")), ("hex", at % 2), until
 
 
-def _from_escapes(text: bytes, at: int) -> bytes:
-    return unescaped(text[max(0, at - 256) : at + 3072])
+def _from_escapes(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
+    return unescaped(text[max(0, at - 256) : at + 3072]), ("escapes", 0), at + 3072 - _TOKEN_ENDS
 
 
-def _from_utf16(text: bytes, at: int) -> bytes:
-    return text[max(0, at - 64) & ~1 | at & 1 : at + 1024].replace(b"\0", b"")
+def _from_utf16(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
+    decoded = text[max(0, at - 64) & ~1 | at & 1 : at + 1024].replace(b"\0", b"")
+    return decoded, ("utf-16", at % 2), at + 1024 - 800
+
+
+def _key(decode: _Decode, at: int) -> tuple[str, int]:
+    """Returns the key that the decoder would return."""
+    if (first := _FIRST.get(decode)) is not None:
+        return "base64", (at - first) % 4
+    if decode is _from_escapes:
+        return "escapes", 0
+    return ("hex" if decode is _from_hex else "utf-16"), at % 2
 
 
 def _of_secret(secret: bytes) -> Iterator[bytes]:
@@ -376,10 +527,13 @@ def find_in_head(
 ) -> Finding | None:
     """Returns the credential in a request's URL or headers, if there is one."""
 
+    work = Work()
+
     def find(text: bytes, header: str | None = None) -> str | None:
+        work.give(_WORK_OF_SEARCH + len(text) * _WORK_OF_BYTE)
         # A head is small, so that all of it can be decoded several times.
         for _ in range(_MAX_DEPTH):
-            if found := detector.find(text, target, header):
+            if found := detector.find(text, target, header, work=work):
                 return found[0]
             text, written = unescaped(text), text
             if text == written:
@@ -405,7 +559,14 @@ class Scan:
     """
 
     def __init__(
-        self, detector: Detector, target: Target, encoding: str = "", place: str = "body", *, hold: bool = True
+        self,
+        detector: Detector,
+        target: Target,
+        encoding: str = "",
+        place: str = "body",
+        *,
+        hold: bool = True,
+        unpacked_by: "Scan | None" = None,
     ) -> None:
         self._detector = detector
         self._target = target
@@ -421,6 +582,10 @@ class Scan:
         self._unpacked: Scan | None = None
         self._packed: _Zlib | None = None
         self._packed_left = _MAX_PACKED
+        self._work = unpacked_by._work if unpacked_by else Work()
+        self._packing = unpacked_by
+        self._uncounted = 0
+        """Packed bytes that have added no work yet."""
         self.finding: Finding | None = None
 
     def feed(self, piece: bytes, *, last: bool = False) -> bytes:
@@ -436,6 +601,10 @@ class Scan:
             self._unpacker = _unpacker(self._encoding, data)
         if self._unpacker:
             return self._feed_packed(data)
+        if self._packing and len(data) > 2 * _OVERLAP and data.count(data[:1]) == len(data):
+            # One byte again and again, as in a sparse file, is no credential.
+            self._seen += len(data) - _OVERLAP
+            data = data[:_OVERLAP]
         keep = 0 if last or not self._hold else _unfinished(data)
         sent, self._held = (data[: len(data) - keep], data[len(data) - keep :]) if keep else (data, b"")
         self._search(sent, last)
@@ -443,7 +612,8 @@ class Scan:
 
     def _feed_packed(self, data: bytes) -> bytes:
         if self._unpacked is None:
-            self._unpacked = Scan(self._detector, self._target, "identity", self._place, hold=False)
+            self._unpacked = Scan(self._detector, self._target, "identity", self._place, hold=False, unpacked_by=self)
+        self._uncounted += len(data) * _UNPACKED_RATIO
         assert self._unpacker is not None
         self._unpacker.feed(data, self._unpacked.feed)
         self.finding = self._unpacked.finding
@@ -453,15 +623,34 @@ class Scan:
         text = self._tail + data if self._tail else data
         # A body may come byte by byte.
         self._new += len(data)
+        new_hidden = len(text) - self._new
         if hidden := self._new >= _LEAST_NEW or last:
             self._new = 0
-        if found := self._detector.find(text, self._target, hidden=hidden):
+        if found := self._find(text, len(data), hidden, max(0, new_hidden)):
             name, at = found
             self.finding = Finding(name, f"{self._place} at byte {self._seen - len(self._tail) + at}")
         if not self.finding:
             self._search_packed(text, len(text) - len(data))
         self._seen += len(data)
         self._tail = text[-_OVERLAP:]
+
+    def _find(self, text: bytes, size: int, hidden: bool, new_hidden: int) -> tuple[str, int] | None:
+        """Searches a text whose last bytes are new: `size` of them."""
+        try:
+            if self._packing is None:
+                self._work.give(max(size * _WORK_OF_BYTE, _WORK_OF_SEARCH if hidden else 0))
+            else:
+                counted = min(size, self._packing._uncounted)
+                self._packing._uncounted -= counted
+                self._work.give(counted * _WORK_OF_BYTE)
+                # Few bytes can be unpacked to many, so that even the first pass counts.
+                self._work.take(50 + len(text) // 16)
+        except _Exceeded:
+            return TOO_MUCH, len(text) - size
+        new = len(text) - size
+        return self._detector.find(
+            text, self._target, hidden=hidden, work=self._work, new=new, new_hidden=new_hidden
+        )
 
     def _search_packed(self, text: bytes, new: int) -> None:
         """Searches the files of gzip inside a body, such as a part of a form. `new` is where the text is new."""
@@ -473,8 +662,9 @@ class Scan:
                     return
                 self._packed_left -= 1
                 self._packed = _Zlib(raw=False, members=False)
-                self._unpacked = Scan(self._detector, self._target, "identity", "packed", hold=False)
+                self._unpacked = Scan(self._detector, self._target, "identity", "packed", hold=False, unpacked_by=self)
             assert self._unpacked is not None
+            self._uncounted += (len(text) - at) * _UNPACKED_RATIO if self._packed_left == _MAX_PACKED - 1 else 0
             self._packed.feed(text[at:], self._unpacked.feed)
             if self._unpacked.finding:
                 self.finding = Finding(self._unpacked.finding.pattern, f"{self._place} at byte {self._seen}")
@@ -531,7 +721,8 @@ class _Zlib:
                 piece = self._object.decompress(data, _UNPACKED_PIECE)
                 data = self._object.unconsumed_tail
                 self._left -= len(piece)
-                take(piece)
+                if piece:
+                    take(piece)
                 if self._object.eof:
                     self.rest = self._object.unused_data
                     data = self.rest if self._members else b""

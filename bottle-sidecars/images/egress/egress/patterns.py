@@ -54,6 +54,8 @@ class Pattern:
     """Number of bytes before the literal with which the expression can begin."""
     ahead: int = 320
     """Number of bytes from the literal on with which the expression and its check are content."""
+    lead: re.Pattern[bytes] | None = None
+    """What a match has before the literal, up to it. None: a match begins with the literal."""
     in_session_headers: bool = True
     """False if such a value is by design in headers of sessions, such as `Authorization` and `Cookie`."""
     in_url: bool = False
@@ -61,6 +63,12 @@ class Pattern:
 
     def issued_by(self, host: str) -> bool:
         return any(host == domain or host.endswith("." + domain) for domain in self.issuers)
+
+    def match(self, text: bytes, at: int) -> re.Match[bytes] | None:
+        """Returns the match that has a literal at this place. No other place of the text is tried."""
+        if self.lead and (led := self.lead.search(text[:at])) and (found := self.expression.match(text, led.start())):
+            return found
+        return self.expression.match(text, at)
 
 
 def entropy(text: bytes) -> float:
@@ -156,7 +164,7 @@ def _is_live_jwt(found: re.Match[bytes], context: Context) -> bool:
 
 
 def _is_key_material(found: re.Match[bytes], _: Context) -> bool:
-    text = re.sub(rb"\\+[rn]|\s|%0[AaDd]", b"", found[1])
+    text = re.sub(rb"(?<!\\)\\++[rn]|\s|%0[AaDd]", b"", found[1])
     return entropy(text) >= 4.0 and not re.search(rb"(.)\1{15}", text) and b"EXAMPLE" not in text
 
 
@@ -202,8 +210,13 @@ def _pattern(
     ahead: int = 320,
     in_session_headers: bool = True,
     in_url: bool = False,
+    lead: str = "",
 ) -> Pattern:
-    """The expression may not be a part of a longer word, unless it says where it begins and ends."""
+    """The expression may not be a part of a longer word, unless it says where it begins and ends.
+
+    The agent chooses what an expression is compared with. So no part of it may be matched in two ways, and what is
+    repeated often is possessive (`++`) where the next character tells the end.
+    """
     raw = expression.encode("ascii")
     if not raw.startswith(b"(?i)"):
         raw = _BEGIN + rb"(?:" + raw + rb")(?![A-Za-z0-9])"
@@ -216,13 +229,14 @@ def _pattern(
         tuple(issuers.split()),
         before,
         ahead,
+        re.compile(rb"(?:" + lead.encode("ascii") + rb")\Z") if lead else None,
         in_session_headers,
         in_url,
     )
 
 
 # Between the lines of a key: a line break, as it is or as it is written in a text of JSON, once or several times encoded.
-_BREAK = r"(?:\\+[rn]|%0[AaDd]|[\s\"'+,|#>-])"
+_BREAK = r"(?:\\++[rn]|%0[AaDd]|[\s\"'+,|#>-])"
 
 PATTERNS: tuple[Pattern, ...] = (
     # Clouds.
@@ -233,6 +247,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?i)secret[_ ]?access[_ ]?key[\\\"']{0,8}[\s+]{0,4}(?:=|:|=>|%3d)[\s+]{0,4}[\\\"']{0,8}([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
         _random(4.0),
         before=16,
+        lead="[Ss]",
     ),
     _pattern(
         "google-api-key",
@@ -261,6 +276,7 @@ PATTERNS: tuple[Pattern, ...] = (
         _random(4.0),
         "microsoftonline.com",
         10,
+        lead="[A-Za-z0-9_~.]{3}",
     ),
     _pattern("digitalocean-token", "dop_v1_ doo_v1_ dor_v1_", r"do[opr]_v1_([a-f0-9]{64})", issuers="digitalocean.com"),
     # Forges and registries.
@@ -317,6 +333,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"sk-(?:proj-|svcacct-|admin-|None-)?([A-Za-z0-9_-]{16,80}T3BlbkFJ[A-Za-z0-9_-]{16,80})",
         issuers="openai.com",
         before=100,
+        lead=_BEGIN.decode("ascii") + "sk-[A-Za-z0-9_-]{16,90}+",
     ),
     _pattern(
         "openai-key",
@@ -333,7 +350,7 @@ PATTERNS: tuple[Pattern, ...] = (
     _pattern(
         "slack-token",
         "xoxb- xoxp- xoxa- xoxs- xoxr- xoxe- xoxe.xox",
-        r"xox(?:[abprs]|e\.xox[bp]|e)-(?:[0-9]{1,13}-)+([A-Za-z0-9-]{20,200})",
+        r"xox(?:[abprs]|e\.xox[bp]|e)-(?:[0-9]{1,13}-){1,6}([A-Za-z0-9-]{20,200})",
         issuers="slack.com",
     ),
     _pattern("slack-token", "xapp-", r"xapp-[0-9]-[A-Z0-9]{8,14}-[0-9]{8,14}-([a-f0-9]{40,80})", issuers="slack.com"),
@@ -381,11 +398,12 @@ PATTERNS: tuple[Pattern, ...] = (
         "telegram.org",
         before=20,
         in_url=True,
+        lead=_BEGIN.decode("ascii") + "[0-9]{8,10}",
     ),
     _pattern(
         "jwt",
         "eyJhbGciOi eyJ0eXAiOi eyJraWQiOi eyJ4NXQiOi",
-        r"(eyJ[A-Za-z0-9_-]{10,2000})\.(eyJ[A-Za-z0-9_-]{10,4000})\.[A-Za-z0-9_-]{32,800}",
+        r"(eyJ[A-Za-z0-9_-]{10,2000}+)\.(eyJ[A-Za-z0-9_-]{10,4000}+)\.[A-Za-z0-9_-]{32,800}+",
         _is_live_jwt,
         before=40,
         ahead=4000,
@@ -395,10 +413,11 @@ PATTERNS: tuple[Pattern, ...] = (
     _pattern(
         "private-key",
         "PRIVATE^KEY PRIVATE+KEY PRIVATE%20KEY",
-        rf"(?i)-----BEGIN[ +](?:[A-Z0-9]+[ +]){{0,2}}PRIVATE[ +]KEY(?:[ +]BLOCK)?-----(?:{_BREAK}{{1,12}}(?:Version|Comment|Proc-Type|DEK-Info|Hash):[^\n\\]{{0,80}})*{_BREAK}{{0,12}}((?:[A-Za-z0-9/+=]|{_BREAK}){{48,200}})",
+        rf"(?i)-----BEGIN[ +](?:[A-Z0-9]+[ +]){{0,2}}PRIVATE[ +]KEY(?:[ +]BLOCK)?-----(?:{_BREAK}{{1,12}}(?:Version|Comment|Proc-Type|DEK-Info|Hash):[^\n\\]{{0,80}}+)*+{_BREAK}{{0,12}}+((?:[A-Za-z0-9/+=\s\"',|#>-]|\\++[rn]|%0[AaDd]){{48,200}}+)",
         _is_key_material,
         before=48,
         ahead=800,
+        lead="(?i:-----BEGIN[ +](?:[A-Z0-9]{1,20}+[ +]){0,2})",
     ),
     _pattern(
         "ssh-private-key",
@@ -428,5 +447,6 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?i)(?<![A-Za-z])[a-z][a-z0-9+]{3,20}:(?:/|\\/){2}([^\s:/@\"'\\<>]{0,64}):([^\s/@\"'\\]{6,128})@([A-Za-z0-9.-]{1,253})",
         _is_real_login,
         before=24,
+        lead="(?i:(?<![A-Za-z])[a-z][a-z0-9+]{0,19})",
     ),
 )
