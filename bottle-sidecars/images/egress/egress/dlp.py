@@ -32,6 +32,7 @@ _OVERLAP = 4096
 # The last word of a piece is passed on only when its end is known, up to this number of bytes.
 _HELD = 1024
 _WORD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-.%\\:@~&#;"
+_WORD_END = re.compile(b"[^" + re.escape(_WORD) + b"]")
 # An encoding inside an encoding, at most.
 _MAX_DEPTH = 3
 # Of a compressed body, at most so many bytes are searched.
@@ -42,8 +43,10 @@ _MAX_INNER = 256 << 10
 _GZIP = b"\x1f\x8b\x08"
 # Files of gzip inside a body that are unpacked, at most: three bytes are also found by chance.
 _MAX_PACKED = 256
-# Units of work, each some 0.1 µs: what is saved up at most, what a byte adds, and what a search of a small piece adds.
-_MOST_WORK, _WORK_OF_BYTE, _WORK_OF_SEARCH = 300_000, 3, 600
+# Units of work, each some 0.1 µs: what is saved up at most, and what a byte adds.
+_MOST_WORK, _WORK_OF_BYTE = 300_000, 3
+# With a small piece, much is searched that was searched before. So its bytes add more, up to this many units a piece.
+_WORK_OF_SMALL, _MOST_OF_SMALL = 30, 2400
 # Of what is unpacked, so many bytes for each packed one add their work.
 _UNPACKED_RATIO = 4
 # The name of the finding when that is not enough.
@@ -132,6 +135,8 @@ class _Literal:
     """Returns the decoded text around a place. None: the literal is the text as it is."""
     reach: int = 0
     """Number of bytes from the literal's begin on that decide what it is."""
+    is_one_word: bool = False
+    """True if they are in one word, so that they end where it ends."""
 
 
 class _Exceeded(Exception):
@@ -165,7 +170,7 @@ class Detector:
 
         for pattern in PATTERNS:
             for text in pattern.literals:
-                add(text, _Literal(pattern, None, None, pattern.ahead))
+                add(text, _Literal(pattern, None, None, pattern.ahead, not pattern.in_words))
                 for spelling, decode in _encoded(text):
                     add(spelling, _Literal(pattern, None, decode, _OVERLAP))
         for secret in secrets:
@@ -173,9 +178,9 @@ class Detector:
                 add(text, _Literal(None, secret, None))
         for begin in _BEGINS:
             literals.setdefault(begin, [])
-        self._literals = list(literals.values())
         self._longest = max(map(len, literals))
-        self._begins = {index for index, text in enumerate(literals) if text in _BEGINS}
+        self.meanings = [(meaning, text in _BEGINS) for text, meaning in literals.items()]
+        """What each literal can be, and true if it begins an escape."""
         self._automaton = ahocorasick_rs.BytesAhoCorasick(
             list(literals), implementation=ahocorasick_rs.Implementation.DFA
         )
@@ -202,15 +207,17 @@ class Detector:
         except _Exceeded:
             return TOO_MUCH, search.place
 
-    def matches(self, text: bytes) -> Iterator[tuple[int, int, bool, list[_Literal]]]:
-        """Returns begin and end of each literal, true if it begins an escape, and what it can be."""
-        find, literals, begins = self._automaton.find_matches_as_indexes, self._literals, self._begins
+    def matches(self, text: bytes) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
+        """Returns the literals in a text: number, begin and end of each, for one part of the text after another.
+
+        Begins and ends count from a base, which comes first. What ends before the second number belongs to the part
+        before.
+        """
         for part in range(0, len(text), _PART):
             base = max(0, part - self._longest)
             whole = text if len(text) <= _PART else text[base : part + _PART]
-            for index, begin, end in find(whole, overlapping=True):
-                if base + end > part:
-                    yield base + begin, base + end, index in begins, literals[index]
+            if found := self._automaton.find_matches_as_indexes(whole, overlapping=True):
+                yield base, part - base, found
 
     def now(self) -> float:
         return self._clock()
@@ -224,6 +231,7 @@ class _Search:
         self._target = target
         self._header = header
         self._work = work
+        self._asks_for_token = bool(_TOKEN_ENDPOINT.search(target.path))
         self.place = 0
         """Where in the text the search is."""
 
@@ -243,32 +251,51 @@ class _Search:
             self._work.take(40 + len(text) // 10)
         decoded_until: dict[tuple[str, int], int] = {}
         tried: set[tuple[_Decode, int]] = set()
-        escapes: list[int] = []
-        for begin, end, is_escape, literals in self._detector.matches(text):
-            if begins is not None and begin not in begins:
-                continue
-            if is_escape:
-                escapes.append(begin)
-            for literal in literals:
-                if depth == 0:
-                    self.place = begin
-                if literal.pattern is None:
-                    if literal.secret != self._target.own:
-                        return "bottle-secret", begin
-                elif end <= new and begin + literal.reach <= new:
+        escapes: list[tuple[int, int]] = []
+        first = last = -_CONTEXT - 1
+        meanings = self._detector.meanings
+        # The words before it ended in the text that was searched already.
+        ended = len(text[:new].rstrip(_WORD)) if new else 0
+        for base, least_end, matches in self._detector.matches(text):
+            for index, begin, end in matches:
+                if end <= least_end:
                     continue
-                elif literal.decode is None:
-                    if self._is(literal.pattern, text, begin):
-                        return literal.pattern.name, begin
-                elif depth < _MAX_DEPTH and (literal.decode, begin) not in tried:
-                    tried.add((literal.decode, begin))
-                    self._work.take(10)
-                    if begin < decoded_until.get(_key(literal.decode, begin), 0):
+                begin, end = base + begin, base + end
+                if begins is not None and begin not in begins:
+                    continue
+                literals, is_escape = meanings[index]
+                if is_escape:
+                    if begin + _AFTER > new_hidden:
+                        if begin - last > _CONTEXT:
+                            if first >= 0:
+                                escapes.append((first, last))
+                            first = begin
+                        last = begin
+                    continue
+                for literal in literals:
+                    if depth == 0:
+                        self.place = begin
+                    pattern = literal.pattern
+                    if pattern is None:
+                        if literal.secret != self._target.own:
+                            return "bottle-secret", begin
+                    elif (begin < ended and literal.is_one_word) or begin + literal.reach <= new:
                         continue
-                    decoded, key, until = literal.decode(text, begin)
-                    decoded_until[key] = until
-                    if found := self.find(decoded, depth + 1):
-                        return found[0], begin
+                    elif literal.decode is None:
+                        if self._is(pattern, text, begin):
+                            return pattern.name, begin
+                    elif depth < _MAX_DEPTH and (literal.decode, begin) not in tried:
+                        tried.add((literal.decode, begin))
+                        self._work.take(10)
+                        if begin < decoded_until.get(_key(literal.decode, begin), 0):
+                            continue
+                        decoded, key, until = literal.decode(text, begin)
+                        decoded_until[key] = until
+                        if found := self.find(decoded, depth + 1):
+                            return found[0], begin
+            self._work.take(len(matches) * 2)
+        if first >= 0:
+            escapes.append((first, last))
         if hidden and depth < _MAX_DEPTH:
             for begin, decoded, begins in _hidden(text, escapes, new_hidden, self._work):
                 if depth == 0:
@@ -286,35 +313,43 @@ class _Search:
                 return False
             if _SESSION_HEADER.search(header) and not pattern.in_session_headers:
                 return False
-        elif pattern.issued_by(target.host) and _TOKEN_ENDPOINT.search(target.path):
+        elif self._asks_for_token and pattern.issued_by(target.host):
             return False
-        begin = max(0, at - pattern.before)
-        window = text[begin : at + pattern.ahead]
-        self._work.take(40 + len(window) // 20)
-        if self._matches(pattern, window, at - begin):
+        begin, end = max(0, at - pattern.before), at + pattern.ahead
+        if not pattern.in_words and (word := _WORD_END.search(text, at, end)):
+            window = text[begin : word.end()]
+        else:
+            window = text[begin:end]
+        at -= begin
+        self._work.take(52 + len(window) // (8 if pattern.in_words else 20))
+        if self._matches(pattern, window, at, lambda: text[begin:end]):
             return True
         if b"%" not in window and b"\\" not in window and b"&#" not in window:
             return False
-        self._work.take(20 + len(window) // 3)
-        plain = unescaped(window)
-        return plain != window and self._matches(pattern, plain, len(unescaped(window[: at - begin])))
+        self._work.take(20 + len(window) // 25)
+        if not _ESCAPE.search(window):
+            return False
+        self._work.take(len(window) // 5)
+        before = len(unescaped(window[:at]))
+        return self._matches(pattern, unescaped(window), before, lambda: unescaped(text[begin:end]))
 
-    def _matches(self, pattern: Pattern, text: bytes, at: int) -> bool:
+    def _matches(self, pattern: Pattern, text: bytes, at: int, around: Callable[[], bytes]) -> bool:
         found = pattern.match(text, at)
         if not found:
             return False
-        self._work.take(200 + 2 * len(found[0]))
-        return pattern.check(found, Context(text, self._target.host, self._detector.now()))
+        self._work.take(200 + len(found[0]) // 2)
+        return pattern.check(found, Context(around(), self._target.host, self._detector.now()))
 
 
-def _hidden(text: bytes, escapes: list[int], new: int, work: Work) -> Iterator[tuple[int, bytes, range | None]]:
+def _hidden(
+    text: bytes, escapes: list[tuple[int, int]], new: int, work: Work
+) -> Iterator[tuple[int, bytes, range | None]]:
     """Returns what a text holds in another form, with a place near its begin, and where in it something may begin.
 
-    `escapes` are places of escapes. A token has one in it, or none that matters. What ends before `new` is left out.
+    `escapes` are the first and the last place of each group of escapes that is searched at once. A token has one in it,
+    or none that matters. What ends before `new` is left out.
     """
-    for first, last in _groups(escapes):
-        if last + _AFTER <= new:
-            continue
+    for first, last in escapes:
         begin, end = max(0, first - _CONTEXT), last + _AFTER
         work.take((end - begin) // 20)
         plain = unescaped(text[begin:end])
@@ -345,17 +380,6 @@ def _hidden(text: bytes, escapes: list[int], new: int, work: Work) -> Iterator[t
             inner = b"".join(unpacked)
             left -= len(inner)
             yield begin, inner, None
-
-
-def _groups(places: list[int]) -> list[tuple[int, int]]:
-    """Returns the first and the last place of each group that is searched at once. The places are in order."""
-    groups: list[tuple[int, int]] = []
-    for place in places:
-        if groups and place - groups[-1][1] <= _CONTEXT:
-            groups[-1] = groups[-1][0], place
-        else:
-            groups.append((place, place))
-    return groups
 
 
 def _padded(encoded: bytes) -> bytes:
@@ -530,7 +554,7 @@ def find_in_head(
     work = Work()
 
     def find(text: bytes, header: str | None = None) -> str | None:
-        work.give(_WORK_OF_SEARCH + len(text) * _WORK_OF_BYTE)
+        work.give(len(text) * _WORK_OF_BYTE)
         # A head is small, so that all of it can be decoded several times.
         for _ in range(_MAX_DEPTH):
             if found := detector.find(text, target, header, work=work):
@@ -582,7 +606,7 @@ class Scan:
         self._unpacked: Scan | None = None
         self._packed: _Zlib | None = None
         self._packed_left = _MAX_PACKED
-        self._work = unpacked_by._work if unpacked_by else Work()
+        self._work: Work = unpacked_by._work if unpacked_by else Work()
         self._packing = unpacked_by
         self._uncounted = 0
         """Packed bytes that have added no work yet."""
@@ -638,7 +662,8 @@ class Scan:
         """Searches a text whose last bytes are new: `size` of them."""
         try:
             if self._packing is None:
-                self._work.give(max(size * _WORK_OF_BYTE, _WORK_OF_SEARCH if hidden else 0))
+                small = min((len(text) - new_hidden) * _WORK_OF_SMALL, _MOST_OF_SMALL) if hidden else 0
+                self._work.give(max(size * _WORK_OF_BYTE, small))
             else:
                 counted = min(size, self._packing._uncounted)
                 self._packing._uncounted -= counted
@@ -648,9 +673,7 @@ class Scan:
         except _Exceeded:
             return TOO_MUCH, len(text) - size
         new = len(text) - size
-        return self._detector.find(
-            text, self._target, hidden=hidden, work=self._work, new=new, new_hidden=new_hidden
-        )
+        return self._detector.find(text, self._target, hidden=hidden, work=self._work, new=new, new_hidden=new_hidden)
 
     def _search_packed(self, text: bytes, new: int) -> None:
         """Searches the files of gzip inside a body, such as a part of a form. `new` is where the text is new."""

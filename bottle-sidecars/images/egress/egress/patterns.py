@@ -54,6 +54,8 @@ class Pattern:
     """Number of bytes before the literal with which the expression can begin."""
     ahead: int = 320
     """Number of bytes from the literal on with which the expression and its check are content."""
+    in_words: bool = False
+    """True if a match can have spaces, quotes or line breaks in it."""
     lead: re.Pattern[bytes] | None = None
     """What a match has before the literal, up to it. None: a match begins with the literal."""
     in_session_headers: bool = True
@@ -157,7 +159,7 @@ def _is_live_jwt(found: re.Match[bytes], context: Context) -> bool:
     if expires <= context.now + _SIGNED_URL_LIFE and _SIGNED_URL.search(found.string[: found.start()]):
         return False
     audience = claims.get("aud")
-    named = [claims.get("iss"), *(audience if isinstance(audience, list) else [audience])]
+    named = [claims.get("iss"), *(audience[:16] if isinstance(audience, list) else [audience])]
     domains = [re.sub(r"^https?://|/.*$", "", name.lower()) for name in named if isinstance(name, str)]
     host = "." + context.host
     return not any("." in domain and host.endswith("." + domain) for domain in domains if context.host)
@@ -210,6 +212,7 @@ def _pattern(
     ahead: int = 320,
     in_session_headers: bool = True,
     in_url: bool = False,
+    in_words: bool = False,
     lead: str = "",
 ) -> Pattern:
     """The expression may not be a part of a longer word, unless it says where it begins and ends.
@@ -229,6 +232,7 @@ def _pattern(
         tuple(issuers.split()),
         before,
         ahead,
+        in_words,
         re.compile(rb"(?:" + lead.encode("ascii") + rb")\Z") if lead else None,
         in_session_headers,
         in_url,
@@ -247,6 +251,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?i)secret[_ ]?access[_ ]?key[\\\"']{0,8}[\s+]{0,4}(?:=|:|=>|%3d)[\s+]{0,4}[\\\"']{0,8}([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
         _random(4.0),
         before=16,
+        in_words=True,
         lead="[Ss]",
     ),
     _pattern(
@@ -306,6 +311,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"_authToken[\\\"']{0,4}\s{0,2}[=:]\s{0,2}[\\\"']{0,4}([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})",
         issuers="npmjs.org npmjs.com",
         before=8,
+        in_words=True,
     ),
     _pattern("pypi-token", "pypi-AgE", r"pypi-AgE([A-Za-z0-9_-]{50,})", issuers="pypi.org"),
     _pattern(
@@ -317,6 +323,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?i)auths[\\\"']+\s*:\s*\{.{0,160}?[\\\"']auth[\\\"']+\s*:\s*[\\\"']+([A-Za-z0-9+/]{16,}={0,2})[\\\"']",
         _is_login,
         ahead=800,
+        in_words=True,
     ),
     _pattern("rubygems-token", "rubygems_", r"rubygems_([a-f0-9]{48})", issuers="rubygems.org"),
     _pattern("huggingface-token", "hf_", r"hf_([A-Za-z0-9]{34,40})", _random(3.5), "huggingface.co hf.co"),
@@ -417,6 +424,7 @@ PATTERNS: tuple[Pattern, ...] = (
         _is_key_material,
         before=48,
         ahead=800,
+        in_words=True,
         lead="(?i:-----BEGIN[ +](?:[A-Z0-9]{1,20}+[ +]){0,2})",
     ),
     _pattern(
@@ -424,12 +432,14 @@ PATTERNS: tuple[Pattern, ...] = (
         "b3BlbnNzaC1rZXktdjEA",
         r"(?i)b3BlbnNzaC1rZXktdjEA([A-Za-z0-9/+=\\\s]{60,})",
         _is_key_material,
+        in_words=True,
     ),
     _pattern(
         "rsa-private-key",
         "MIIEvQIBADANBgkqhkiG MIIEvgIBADANBgkqhkiG MIIJQgIBADANBgkqhkiG MIIJQwIBADANBgkqhkiG MIIEowIBAAKCAQEA MIIEpAIBAAKCAQEA MIIEpQIBAAKCAQEA MIIJKAIBAAKCAgEA MIIJKQIBAAKCAgEA",
         r"(?i)MII[EJ][A-Za-z0-9]{2}IBA[DA][A-Za-z0-9+/]{8}([A-Za-z0-9/+=\\\s]{60,})",
         _is_key_material,
+        in_words=True,
     ),
     _pattern(
         "putty-private-key",
@@ -437,6 +447,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"PuTTY-User-Key-File-[23]: (.{20,600})Private-Lines",
         lambda *_: True,
         ahead=1600,
+        in_words=True,
     ),
     _pattern("age-private-key", "AGE-SECRET-KEY-1", r"AGE-SECRET-KEY-1([QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58})"),
     # Logins.
@@ -447,6 +458,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?i)(?<![A-Za-z])[a-z][a-z0-9+]{3,20}:(?:/|\\/){2}([^\s:/@\"'\\<>]{0,64}):([^\s/@\"'\\]{6,128})@([A-Za-z0-9.-]{1,253})",
         _is_real_login,
         before=24,
+        in_words=True,
         lead="(?i:(?<![A-Za-z])[a-z][a-z0-9+]{0,19})",
     ),
 )
