@@ -460,8 +460,9 @@ _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
-# How many of the decoded bytes at the end of a decoded text may hold only a part of a token.
-_TOKEN_ENDS = 2000
+# From a literal on, so many bytes are decoded at least: of base64, hexadecimal, escapes and UTF-16. Twice as many are
+# decoded at once, for the literals that follow in the same text.
+_BASE64_AHEAD, _HEX_AHEAD, _ESCAPES_AHEAD, _UTF16_AHEAD = 6000, 4096, 3072, 1024
 
 
 def _base64_decoder(shift: int) -> _Decode:
@@ -476,7 +477,7 @@ def _base64_decoder(shift: int) -> _Decode:
         else:
             before = text[max(0, begin - 128) : begin]
             begin -= (len(before) - len(before.rstrip(_BASE64_CHARACTERS))) // 4 * 4
-        encoded = text[begin : at + 6000]
+        encoded = text[begin : at + 2 * _BASE64_AHEAD]
         until = 0
         if b"\\" in encoded or b"\n" in encoded or b"%" in encoded:
             encoded = _BASE64_GAPS.sub(b"", encoded).replace(b"\\/", b"/").replace(b"%2F", b"/").replace(b"%2B", b"+")
@@ -485,7 +486,7 @@ def _base64_decoder(shift: int) -> _Decode:
         if not found:
             return b"", key, 0
         if until == 0:
-            until = begin + len(found[0]) - (_TOKEN_ENDS if len(found[0]) == len(encoded) else 0)
+            until = begin + len(found[0]) - (_BASE64_AHEAD if len(found[0]) == len(encoded) else 0)
         return binascii.a2b_base64(_padded(found[0].translate(_FROM_URL_SAFE))), key, until
 
     return decode
@@ -498,20 +499,20 @@ _FIRST = {decode: (shift * 8 + 5) // 6 for shift, decode in enumerate(_from_base
 def _from_hex(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
     before = text[max(0, at - 512) : at]
     begin = at - (len(before) - len(before.rstrip(_HEX_CHARACTERS))) // 2 * 2
-    found = _HEX.match(text, begin, at + 4096)
+    found = _HEX.match(text, begin, at + 2 * _HEX_AHEAD)
     if not found:
         return b"", ("hex", at % 2), 0
-    until = found.end() - (_TOKEN_ENDS if found.end() >= at + 4095 else 0)
+    until = found.end() - (_HEX_AHEAD if found.end() >= at + 2 * _HEX_AHEAD - 1 else 0)
     return bytes.fromhex(found[0].decode("ascii")), ("hex", at % 2), until
 
 
 def _from_escapes(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
-    return unescaped(text[max(0, at - 256) : at + 3072]), ("escapes", 0), at + 3072 - _TOKEN_ENDS
+    return unescaped(text[max(0, at - 256) : at + 2 * _ESCAPES_AHEAD]), ("escapes", 0), at + _ESCAPES_AHEAD
 
 
 def _from_utf16(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
-    decoded = text[max(0, at - 64) & ~1 | at & 1 : at + 1024].replace(b"\0", b"")
-    return decoded, ("utf-16", at % 2), at + 1024 - 800
+    decoded = text[max(0, at - 64) & ~1 | at & 1 : at + 2 * _UTF16_AHEAD].replace(b"\0", b"")
+    return decoded, ("utf-16", at % 2), at + _UTF16_AHEAD
 
 
 def _key(decode: _Decode, at: int) -> tuple[str, int]:
