@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 
 from . import audit
-from .dlp import BLOCK, Detector, Finding, FrameScan, Scan, Target, find_in_head
+from .dlp import BLOCK, TOO_MUCH, Detector, Finding, FrameScan, Scan, Target, find_in_head
 from .labels import Names
 from .policy import Refusal
 
@@ -64,6 +64,12 @@ class Guard:
         )
         if found.place == "host":
             message = f"{host} looks like encoded data, or like one part of it; ask a person to allow exactly this name"
+        elif found.pattern == TOO_MUCH:
+            message = (
+                f"the search of this request for credentials takes too long ({TOO_MUCH}, {found.place}): it holds too "
+                f"many texts that begin like one, or too much that is encoded; send it in smaller requests, or ask a "
+                f"person to set `dlp: off` for {host} in the bottle's manifest"
+            )
         refusal = Refusal(403, "dlp", message)
         self._record.status, self._record.refused = refusal.status, refusal.rule
         return refusal
