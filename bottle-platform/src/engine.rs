@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bottle::exec::engine::{Capability, Exec, LiveExec};
+use bottle::exec::engine::{Exec, LiveExec};
 use bottle::exec::{ChildInput, ChildOutput, ExitStatus, Output, TerminalSize};
 use bottle::lifecycle::Status;
 use bottle::plan::{Service, Slug};
@@ -33,7 +33,7 @@ impl Platform for Bottles {
             Feature::EnvironmentFile if self.engine().is_podman() => false,
             // An engine of another host sees no file of this one, and keeps what it is given on its disk.
             Feature::BoundWorkspace | Feature::EnvironmentFile | Feature::ForwardedVariables => {
-                self.engine().require(&Capability::Files).is_ok()
+                self.engine().info().capabilities().local_files
             }
         }
     }
