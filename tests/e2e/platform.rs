@@ -366,7 +366,7 @@ fn refused(stage: &Stage, expected: &[Feature]) {
     let asking = [
         (Feature::BoundWorkspace, "workspace", "workspace: {mode: bind, path: .}"),
         (Feature::EnvironmentFile, "env_file", "env_file: variables.env"),
-        (Feature::ForwardedVariables, "E2E_API_KEY", "env: {E2E_API_KEY: {}}"),
+        (Feature::ForwardedVariables, "E2E_API_KEY", "env: {E2E_API_KEY: {forward: true}}"),
         (Feature::Pause, "limits.idle", "limits: {idle: 60s}"),
     ];
     let mut refused = Vec::new();
