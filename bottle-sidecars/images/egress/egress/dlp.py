@@ -180,7 +180,7 @@ class Detector:
             literals.setdefault(begin, [])
         self._longest = max(map(len, literals))
         self.meanings = [(meaning, text in _BEGINS) for text, meaning in literals.items()]
-        """What each literal can be, and true if it begins an escape."""
+        """The meanings of each literal, and true if it begins an escape."""
         self._automaton = ahocorasick_rs.BytesAhoCorasick(
             list(literals), implementation=ahocorasick_rs.Implementation.DFA
         )
@@ -233,7 +233,7 @@ class _Search:
         self._work = work
         self._asks_for_token = bool(_TOKEN_ENDPOINT.search(target.path))
         self.place = 0
-        """Where in the text the search is."""
+        """Place in the text that the search has reached."""
 
     def find(
         self,

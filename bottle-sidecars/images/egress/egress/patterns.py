@@ -57,7 +57,7 @@ class Pattern:
     in_words: bool = False
     """True if a match can have spaces, quotes or line breaks in it."""
     lead: re.Pattern[bytes] | None = None
-    """What a match has before the literal, up to it. None: a match begins with the literal."""
+    """Text of a match before its literal. None: a match begins with the literal."""
     in_session_headers: bool = True
     """False if such a value is by design in headers of sessions, such as `Authorization` and `Cookie`."""
     in_url: bool = False
