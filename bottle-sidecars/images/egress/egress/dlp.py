@@ -87,9 +87,7 @@ _HEX_CHARACTERS = string.hexdigits.encode("ascii")
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})++")
 # A run of characters that may be base64 or hexadecimal, as long as the shortest token in base64.
 _LEAST_RUN = b"a" * 40
-_RUNS = bytes(
-    ord("a") if chr(byte) in string.ascii_letters + string.digits + "+/_-" else ord(" ") for byte in range(256)
-)
+_RUNS = bytes(ord("a") if byte in _BASE64_CHARACTERS else ord(" ") for byte in range(256))
 # Fewer new bytes are searched for a run together with the next ones.
 _LEAST_NEW = len(_LEAST_RUN) - 8
 _BREAKS = b"\r\n"
@@ -122,21 +120,33 @@ class Target:
     own: bytes | None = None
 
 
-# Decodes what is around a place. Returns also what the decoded text depends on besides its place, and the place up to
-# which further literals are a part of it, so that they need not be decoded again.
-_Decode = Callable[[bytes, int], tuple[bytes, tuple[str, int], int]]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decoder:
+    """One way to decode the text around a literal."""
+
+    encoding: str
+    decode: Callable[[bytes, int], tuple[bytes, int]]
+    """Returns the decoded text around a place, and the place up to which it also has every literal that is in step."""
+    step: int = 1
+    """Number of characters that are decoded together."""
+    first: int = 0
+    """Number of characters from the begin of such a group to the literal."""
+
+    def phase(self, at: int) -> tuple[str, int]:
+        """Returns what the literals have in common that are decoded in step with the one at this place."""
+        return self.encoding, (at - self.first) % self.step
 
 
 @dataclass(frozen=True, slots=True)
 class _Literal:
     pattern: Pattern | None
     secret: bytes | None
-    decode: _Decode | None
-    """Returns the decoded text around a place. None: the literal is the text as it is."""
+    decoder: _Decoder | None
+    """None: the literal is the text as it is."""
     reach: int = 0
     """Number of bytes from the literal's begin on that decide what it is."""
     is_one_word: bool = False
-    """True if they are in one word, so that they end where it ends."""
+    """True if these bytes are one word, and so end where it ends."""
 
 
 class _Exceeded(Exception):
@@ -171,8 +181,8 @@ class Detector:
         for pattern in PATTERNS:
             for text in pattern.literals:
                 add(text, _Literal(pattern, None, None, pattern.ahead, not pattern.in_words))
-                for spelling, decode in _encoded(text):
-                    add(spelling, _Literal(pattern, None, decode, _OVERLAP))
+                for spelling, decoder in _encoded(text):
+                    add(spelling, _Literal(pattern, None, decoder, _OVERLAP))
         for secret in secrets:
             for text in set(_of_secret(secret)):
                 add(text, _Literal(None, secret, None))
@@ -250,7 +260,7 @@ class _Search:
             # The first pass over a body itself takes little time. All else is counted.
             self._work.take(40 + len(text) // 10)
         decoded_until: dict[tuple[str, int], int] = {}
-        tried: set[tuple[_Decode, int]] = set()
+        tried: set[tuple[_Decoder, int]] = set()
         escapes: list[tuple[int, int]] = []
         first = last = -_CONTEXT - 1
         meanings = self._detector.meanings
@@ -275,22 +285,22 @@ class _Search:
                 for literal in literals:
                     if depth == 0:
                         self.place = begin
-                    pattern = literal.pattern
+                    pattern, decoder = literal.pattern, literal.decoder
                     if pattern is None:
                         if literal.secret != self._target.own:
                             return "bottle-secret", begin
                     elif (begin < ended and literal.is_one_word) or begin + literal.reach <= new:
                         continue
-                    elif literal.decode is None:
+                    elif decoder is None:
                         if self._is(pattern, text, begin):
                             return pattern.name, begin
-                    elif depth < _MAX_DEPTH and (literal.decode, begin) not in tried:
-                        tried.add((literal.decode, begin))
+                    elif depth < _MAX_DEPTH and (decoder, begin) not in tried:
+                        tried.add((decoder, begin))
                         self._work.take(10)
-                        if begin < decoded_until.get(_key(literal.decode, begin), 0):
+                        phase = decoder.phase(begin)
+                        if begin < decoded_until.get(phase, 0):
                             continue
-                        decoded, key, until = literal.decode(text, begin)
-                        decoded_until[key] = until
+                        decoded, decoded_until[phase] = decoder.decode(text, begin)
                         if found := self.find(decoded, depth + 1):
                             return found[0], begin
             self._work.take(len(matches) * 2)
@@ -418,21 +428,21 @@ _LONGEST_ESCAPE, _MOST_ESCAPES = 12, 4096
 _CHARACTERS = _Characters()
 
 
-def _encoded(text: bytes) -> Iterator[tuple[bytes, _Decode]]:
-    """Returns the encoded forms of a literal, each with the function that decodes what is around it."""
+def _encoded(text: bytes) -> Iterator[tuple[bytes, _Decoder]]:
+    """Returns the encoded forms of a literal, each with the decoder of the text around it."""
     for spelling, shift in _base64(text):
         if len(spelling) >= _MIN_BASE64:
-            yield spelling, _from_base64[shift]
+            yield spelling, _FROM_BASE64[shift]
         for outer, outer_shift in _base64(spelling):
             if len(outer) >= _MIN_TWICE:
-                yield outer, _from_base64[outer_shift]
+                yield outer, _FROM_BASE64[outer_shift]
     for spelling in {text.hex().encode(), text.hex().upper().encode()}:
-        yield spelling, _from_hex
+        yield spelling, _FROM_HEX
     for form in _ESCAPES:
-        yield "".join(form % byte for byte in text).encode(), _from_escapes
+        yield "".join(form % byte for byte in text).encode(), _FROM_ESCAPES
     for spelling in _with_escaped_signs(text):
-        yield spelling, _from_escapes
-    yield text.decode("latin-1").encode("utf-16-le")[:-1], _from_utf16
+        yield spelling, _FROM_ESCAPES
+    yield text.decode("latin-1").encode("utf-16-le")[:-1], _FROM_UTF16
 
 
 def _with_escaped_signs(text: bytes) -> set[bytes]:
@@ -465,13 +475,10 @@ _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BASE64_AHEAD, _HEX_AHEAD, _ESCAPES_AHEAD, _UTF16_AHEAD = 6000, 4096, 3072, 1024
 
 
-def _base64_decoder(shift: int) -> _Decode:
-    first = (shift * 8 + 5) // 6
-
-    def decode(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
+def _base64_decoder(first: int) -> _Decoder:
+    def decode(text: bytes, at: int) -> tuple[bytes, int]:
         # The text is decoded from the group of four characters in which the literal begins, and up to 32 groups before.
         begin = at - first
-        key = "base64", begin % 4
         if begin < 0:
             begin += 4
         else:
@@ -484,44 +491,37 @@ def _base64_decoder(shift: int) -> _Decode:
             until = -1
         found = _BASE64.match(encoded)
         if not found:
-            return b"", key, 0
+            return b"", 0
         if until == 0:
             until = begin + len(found[0]) - (_BASE64_AHEAD if len(found[0]) == len(encoded) else 0)
-        return binascii.a2b_base64(_padded(found[0].translate(_FROM_URL_SAFE))), key, until
+        return binascii.a2b_base64(_padded(found[0].translate(_FROM_URL_SAFE))), until
 
-    return decode
-
-
-_from_base64 = [_base64_decoder(shift) for shift in range(3)]
-_FIRST = {decode: (shift * 8 + 5) // 6 for shift, decode in enumerate(_from_base64)}
+    return _Decoder("base64", decode, 4, first)
 
 
-def _from_hex(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
+def _from_hex(text: bytes, at: int) -> tuple[bytes, int]:
     before = text[max(0, at - 512) : at]
     begin = at - (len(before) - len(before.rstrip(_HEX_CHARACTERS))) // 2 * 2
     found = _HEX.match(text, begin, at + 2 * _HEX_AHEAD)
     if not found:
-        return b"", ("hex", at % 2), 0
+        return b"", 0
     until = found.end() - (_HEX_AHEAD if found.end() >= at + 2 * _HEX_AHEAD - 1 else 0)
-    return bytes.fromhex(found[0].decode("ascii")), ("hex", at % 2), until
+    return bytes.fromhex(found[0].decode("ascii")), until
 
 
-def _from_escapes(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
-    return unescaped(text[max(0, at - 256) : at + 2 * _ESCAPES_AHEAD]), ("escapes", 0), at + _ESCAPES_AHEAD
+def _from_escapes(text: bytes, at: int) -> tuple[bytes, int]:
+    return unescaped(text[max(0, at - 256) : at + 2 * _ESCAPES_AHEAD]), at + _ESCAPES_AHEAD
 
 
-def _from_utf16(text: bytes, at: int) -> tuple[bytes, tuple[str, int], int]:
+def _from_utf16(text: bytes, at: int) -> tuple[bytes, int]:
     decoded = text[max(0, at - 64) & ~1 | at & 1 : at + 2 * _UTF16_AHEAD].replace(b"\0", b"")
-    return decoded, ("utf-16", at % 2), at + _UTF16_AHEAD
+    return decoded, at + _UTF16_AHEAD
 
 
-def _key(decode: _Decode, at: int) -> tuple[str, int]:
-    """Returns the key that the decoder would return."""
-    if (first := _FIRST.get(decode)) is not None:
-        return "base64", (at - first) % 4
-    if decode is _from_escapes:
-        return "escapes", 0
-    return ("hex" if decode is _from_hex else "utf-16"), at % 2
+_FROM_BASE64 = [_base64_decoder((shift * 8 + 5) // 6) for shift in range(3)]
+_FROM_HEX = _Decoder("hex", _from_hex, 2)
+_FROM_ESCAPES = _Decoder("escapes", _from_escapes)
+_FROM_UTF16 = _Decoder("utf-16", _from_utf16, 2)
 
 
 def _of_secret(secret: bytes) -> Iterator[bytes]:

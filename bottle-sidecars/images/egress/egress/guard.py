@@ -67,8 +67,8 @@ class Guard:
         elif found.pattern == TOO_MUCH:
             message = (
                 f"the search of this request for credentials takes too long ({TOO_MUCH}, {found.place}): it holds too "
-                f"many texts that begin like one, or too much that is encoded; send it in smaller requests, or ask a "
-                f"person to set `dlp: off` for {host} in the bottle's manifest"
+                "many prefixes of tokens, or too much encoded text; send it in smaller requests, or ask a person to "
+                f"set `dlp: off` for {host} in the bottle's manifest"
             )
         refusal = Refusal(403, "dlp", message)
         self._record.status, self._record.refused = refusal.status, refusal.rule
