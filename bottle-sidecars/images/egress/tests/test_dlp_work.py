@@ -7,6 +7,9 @@ import random
 import time
 import unittest
 import urllib.parse
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from egress import audit
 from egress.dlp import BLOCK, TOO_MUCH, WARN, Detector, Finding, FrameScan, Scan, Target, find_in_head
@@ -20,8 +23,10 @@ from .test_mask import frame
 DETECTOR = Detector(clock=lambda: NOW)
 TARGET = Target("api.allowed.test", "/v1/messages")
 SIZE = 1_000_000
-# How many times as long as an ordinary body of the same size.
-MOST_TIMES = 20
+# How many times as long as an ordinary body of the same size. The worst of them takes half of it.
+MOST_TIMES = 40
+# Another program's work slows a single measurement; a search that is too slow is so every time.
+TRIES = 3
 
 
 def repeated(part: bytes, size: int = SIZE) -> bytes:
@@ -113,8 +118,15 @@ def ordinary() -> dict[str, bytes]:
     }
 
 
-def search(body: bytes, size: int = 65_536, encoding: str = "") -> tuple[float, float, Finding | None]:
-    """Returns the milliseconds of the processor for all of a body and for its slowest piece, and the finding."""
+class Searched(NamedTuple):
+    """What a search took, in milliseconds of the processor, and what it found."""
+
+    total: float
+    slowest_piece: float
+    finding: Finding | None
+
+
+def search(body: bytes, size: int = 65_536, encoding: str = "") -> Searched:
     scan = Scan(DETECTOR, TARGET, encoding)
     total = slowest = 0.0
     for at in range(0, len(body) + 1, size):
@@ -124,47 +136,64 @@ def search(body: bytes, size: int = 65_536, encoding: str = "") -> tuple[float, 
         total, slowest = total + took, max(slowest, took)
         if scan.finding or total > 60_000:
             break
-    return total, slowest, scan.finding
+    return Searched(total, slowest, scan.finding)
+
+
+def search_head(body: bytes) -> Searched:
+    began = time.process_time()
+    finding = find_in_head(DETECTOR, b"/", [(b"x-%d" % at, body[:8_000]) for at in range(12)], TARGET)
+    took = (time.process_time() - began) * 1000
+    return Searched(took, took, finding)
 
 
 class Adversarial(unittest.TestCase):
+    def within(
+        self, most: float, most_piece: float, run: Callable[[], Searched], plain: Callable[[], Searched]
+    ) -> tuple[float, float]:
+        """Compares a search with an ordinary one made right before it, and returns how many times as long it and its
+        slowest piece take."""
+        for left in reversed(range(TRIES)):
+            base = min(plain().total for _ in range(2))
+            searched = run()
+            total, piece = searched.total / base, searched.slowest_piece / base
+            if total < most and piece < most_piece:
+                break
+            if not left:
+                self.fail(f"{total:.1f} times as long, its slowest piece {piece:.1f} times")
+        return total, piece
+
     def test_it_takes_little_more_time_than_an_ordinary_body(self) -> None:
-        plain = min(search(large_turn(SIZE))[0] for _ in range(3))
-        worst = 0.0, ""
-        slowest = 0.0, ""
+        turn = large_turn(SIZE)
+        worst = slowest = 0.0, ""
         for name, body in adversarial().items():
             with self.subTest(name):
-                total, slice_, _ = search(body)
-                worst, slowest = max(worst, (total / plain, name)), max(slowest, (slice_ / plain, name))
-                self.assertLess(total, plain * MOST_TIMES)
                 # One piece holds up every other request of the bottle.
-                self.assertLess(slice_, plain * MOST_TIMES / 3)
+                total, piece = self.within(MOST_TIMES, MOST_TIMES / 6, partial(search, body), partial(search, turn))
+                worst, slowest = max(worst, (total, name)), max(slowest, (piece, name))
         print(
             f"\n  search: {worst[0]:.1f} times as long as JSON for {worst[1]}; "
             f"a piece {slowest[0]:.1f} for {slowest[1]}"
         )
 
     def test_small_pieces(self) -> None:
-        plain = min(search(large_turn(20_000), 40)[0] for _ in range(3))
+        turn = large_turn(20_000)
         for name, body in adversarial().items():
             with self.subTest(name):
-                self.assertLess(search(body[:20_000], 40)[0], plain * MOST_TIMES + 200)
+                self.within(MOST_TIMES, MOST_TIMES, partial(search, body[:20_000], 40), partial(search, turn, 40))
 
     def test_compressed(self) -> None:
-        plain = min(search(large_turn(SIZE))[0] for _ in range(3))
-        for name, body in adversarial().items():
+        turn = large_turn(SIZE)
+        bodies = {name: gzip.compress(body * 4, 1) for name, body in adversarial().items()}
+        bodies["members"] = gzip.compress(b" ", mtime=0) * 40_000
+        for name, body in bodies.items():
             with self.subTest(name):
-                self.assertLess(search(gzip.compress(body * 4, 1), encoding="gzip")[0], plain * MOST_TIMES)
-        members = gzip.compress(b" ", mtime=0) * 40_000
-        self.assertLess(search(members, encoding="gzip")[0], plain * MOST_TIMES)
+                self.within(MOST_TIMES, MOST_TIMES, partial(search, body, encoding="gzip"), partial(search, turn))
 
     def test_a_head(self) -> None:
-        plain = min(search(large_turn(SIZE))[0] for _ in range(3))
+        turn = large_turn(SIZE)
         for name, body in adversarial().items():
             with self.subTest(name):
-                began = time.process_time()
-                find_in_head(DETECTOR, b"/", [(b"x-%d" % at, body[:8_000]) for at in range(12)], TARGET)
-                self.assertLess((time.process_time() - began) * 1000, plain * MOST_TIMES / 2)
+                self.within(MOST_TIMES / 4, MOST_TIMES / 4, partial(search_head, body), partial(search, turn))
 
 
 class Exceeded(unittest.TestCase):
@@ -199,12 +228,12 @@ class Exceeded(unittest.TestCase):
         scan = FrameScan(DETECTOR, TARGET)
         scan.feed(frame(self.BODY[:200_000], 0x81))
         self.assertEqual(scan.finding.pattern, TOO_MUCH)
-        self.assertEqual(search(gzip.compress(self.BODY), encoding="gzip")[2].pattern, TOO_MUCH)
-        self.assertEqual(search(b"--b\r\n\r\n" + gzip.compress(self.BODY))[2].pattern, TOO_MUCH)
+        self.assertEqual(search(gzip.compress(self.BODY), encoding="gzip").finding.pattern, TOO_MUCH)
+        self.assertEqual(search(b"--b\r\n\r\n" + gzip.compress(self.BODY)).finding.pattern, TOO_MUCH)
 
     def test_a_token_before_it_is_found_itself(self) -> None:
         body = tokens()["GitHub"].encode() + b" " + self.BODY
-        self.assertEqual(search(body)[2].pattern, "github-token")
+        self.assertEqual(search(body).finding.pattern, "github-token")
 
 
 class Ordinary(unittest.TestCase):
@@ -212,20 +241,20 @@ class Ordinary(unittest.TestCase):
         token = tokens()["Anthropic"].encode()
         for name, body in ordinary().items():
             with self.subTest(name):
-                self.assertIsNone(search(body)[2])
-                self.assertIsNone(search(body[:300_000], 1000)[2])
-                self.assertIsNone(search(body[:60_000], 50)[2])
-                self.assertEqual(search(body + b" " + token + b" ")[2].pattern, "anthropic-key")
+                self.assertIsNone(search(body).finding)
+                self.assertIsNone(search(body[:300_000], 1000).finding)
+                self.assertIsNone(search(body[:60_000], 50).finding)
+                self.assertEqual(search(body + b" " + token + b" ").finding.pattern, "anthropic-key")
 
     def test_it_is_searched_to_its_end_when_it_is_compressed(self) -> None:
         for name, body in ordinary().items():
             packed = gzip.compress(body, 6)
             if len(body) < 40 * len(packed):
                 with self.subTest(name):
-                    self.assertIsNone(search(packed, encoding="gzip")[2])
+                    self.assertIsNone(search(packed, encoding="gzip").finding)
 
     def test_large_uploads(self) -> None:
         r = random.Random(8)
         for body in (large_turn(SIZE) * 6, base64.b64encode(r.randbytes(6_000_000))):
-            self.assertIsNone(search(body)[2])
-            self.assertIsNone(search(gzip.compress(body, 1), encoding="gzip")[2])
+            self.assertIsNone(search(body).finding)
+            self.assertIsNone(search(gzip.compress(body, 1), encoding="gzip").finding)
