@@ -1,8 +1,8 @@
 # Read by a shell from standard input. Ends processes of this container: SIGTERM, half a second, then SIGKILL. "$1" is the
 # environment entry of one exec, NAME=NUMBER. Its processes are those that have the entry, those whose limit of file locks
-# is the number, and everything below them, whatever their session. If there is none, the script looks "$2" times more,
-# because the engine may still be starting it. Without "$1" it ends every process of this shell's user but the first one,
-# the container's own command below it, and this shell.
+# is the number, those that have lowered such a limit, and everything below them, whatever their session. If there is none,
+# the script looks "$2" times more, because the engine may still be starting it. Without "$1" it ends every process of this
+# shell's user but the first one, the container's own command below it, and this shell.
 #
 # gVisor has no such limit. There, a process that cleared its environment and lost its parents before the first look is
 # only found without "$1".
@@ -49,7 +49,7 @@ look() {
         done
         for file in $(
             grep -lszF -- "$1" /proc/[0-9]*/environ
-            [ -z "$limit" ] || grep -ls -- "$limit" /proc/[0-9]*/limits $next
+            [ -z "$limit" ] || grep -lsE -- "$limit" /proc/[0-9]*/limits $next
         ); do
             pid=${file#/proc/}
             pid=${pid%%/*}
@@ -101,7 +101,7 @@ hunt() {
         find_newest
         [ "$newest" != 0 ] || return 0
         kill -s STOP "$newest" 2>/dev/null || continue
-        if grep -qs -- "$limit" "/proc/$newest/limits"; then
+        if grep -qsE -- "$limit" "/proc/$newest/limits"; then
             kill -s KILL "$newest"
             calm=0
         else
@@ -117,8 +117,9 @@ add() {
 user_of "$$"
 self=$uid
 # Under gVisor, all execs of a container share their limits. This shell is not part of the exec.
-limit=${1:+"^Max file locks .* ${1#*=} "}
-[ -n "$limit" ] && ! grep -qs -- "$limit" "/proc/$$/limits" || limit=
+# The number has 18 digits, and no process can raise the hard limit again.
+limit=${1:+"^Max file locks +[^ ]+ +(${1#*=}|[0-9]{1,17}) "}
+[ -n "$limit" ] && ! grep -qsE -- "$limit" "/proc/$$/limits" || limit=
 looks=${2-0}
 while look "$@" && [ -z "$alive$chased" ] && [ "$looks" -gt 0 ]; do
     looks=$((looks - 1))

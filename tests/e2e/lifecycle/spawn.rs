@@ -99,13 +99,16 @@ fn a_byte_takes_no_longer_than_with_the_engines_own_client() {
 #[ignore = "needs a container engine"]
 fn a_live_command_that_is_killed_or_dropped_leaves_no_process() {
     with_bottle("kill", |bottle| {
-        // It ignores SIGTERM, and its child left the session.
-        let script = "trap '' TERM; setsid sleep 4711 & echo ready; sleep 4711; sleep 4711";
+        // It ignores SIGTERM, one child left the session, and another one has removed what it can be known by.
+        let hidden = "ulimit -w 5; exec env -i setsid sleep 4711";
+        let script = format!(
+            "trap '' TERM; setsid sleep 4711 & sh -c '{hidden}' & sleep 0.5; echo ready; sleep 4711; sleep 4711"
+        );
         for way in ["kill", "drop"] {
-            let mut child = bottle.spawn(["sh", "-c", script], None).unwrap();
+            let mut child = bottle.spawn(["sh", "-c", &script], None).unwrap();
             let mut ready = [0; 6];
             child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
-            assert!(running(bottle, "sleep.4711") >= 2);
+            assert!(running(bottle, "sleep.4711") >= 3);
             let started = Instant::now();
             if way == "kill" {
                 child.kill().unwrap();
