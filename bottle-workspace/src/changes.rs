@@ -30,7 +30,7 @@ pub struct Changes {
     pub files: Vec<Change>,
     /// Number of new files that a `.gitignore` excludes.
     pub ignored: u64,
-    /// Pipes, sockets and devices, relative to the workspace.
+    /// Pipes, sockets, devices, and names that are `.git` on another file system, such as `.GIT`, relative to the workspace.
     pub skipped: Skipped,
 }
 

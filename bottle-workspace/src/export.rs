@@ -18,7 +18,8 @@ pub struct Exported {
     pub files: u64,
     /// Sum of their sizes in bytes.
     pub bytes: u64,
-    /// Symbolic links, pipes, sockets and devices, which were refused, relative to the workspace.
+    /// Symbolic links, pipes, sockets, devices, and names that are `.git` on another file system, such as `.GIT`, which were
+    /// refused, relative to the workspace.
     pub refused: Skipped,
 }
 

@@ -41,11 +41,12 @@ pub(crate) enum EntryKind {
     Link(Vec<u8>),
     /// The same file as one before it, at this path in the workspace.
     HardLink(PathBuf),
-    /// A pipe, a socket, a device, or what this program does not know.
+    /// A pipe, a socket, a device, what this program does not know, or a name that is `.git` on another file system.
     Special,
 }
 
-/// Calls `each` for every entry of a stream with its content. Paths that are in or are a repository (`.git`) are left out.
+/// Calls `each` for every entry of a stream with its content. Paths that are in or are a repository (`.git`) are left out. Of a
+/// name that is `.git` on another file system, such as `.GIT`, only the name itself is passed on, as special.
 ///
 /// The first entry must be the directory of the workspace, and all others must be below it.
 pub(crate) fn walk(
@@ -57,6 +58,7 @@ pub(crate) fn walk(
     let mut archive = Archive::new(tar);
     let mut root: Option<Vec<u8>> = None;
     let (mut count, mut paths) = (0, 0);
+    let mut alias: Option<PathBuf> = None;
     let (mut long_name, mut long_link): (Option<Vec<u8>>, Option<Vec<u8>>) = (None, None);
     // The reader's own treatment of long names has no bound, and takes a newline in a name as the end of an attribute.
     for entry in archive.entries().map_err(WorkError::Read)?.raw(true) {
@@ -112,10 +114,19 @@ pub(crate) fn walk(
             None => return Err(invalid("it is not a directory any more")),
         };
         let path = below(root, &name).ok_or_else(outside)?;
-        if path.iter().any(is_repository) {
+        let mut parts = path.iter();
+        let repository = parts.find(|part| is_repository(part));
+        if repository.is_some_and(|name| name == ".git") {
+            continue;
+        }
+        let is_alias = repository.is_some();
+        let path: PathBuf =
+            if is_alias { path.iter().take(path.iter().count() - parts.count()).collect() } else { path };
+        if is_alias && alias.as_ref() == Some(&path) {
             continue;
         }
         let kind = match kind {
+            _ if is_alias => EntryKind::Special,
             EntryType::Directory => EntryKind::Directory,
             EntryType::Regular | EntryType::Continuous => EntryKind::File,
             EntryType::Symlink => EntryKind::Link(link),
@@ -125,6 +136,9 @@ pub(crate) fn walk(
         let size = if kind == EntryKind::File { size } else { 0 };
         let mode = entry.header().mode().map_err(WorkError::Read)? & 0o7777;
         let offset = entry.raw_file_position();
+        if is_alias {
+            alias = Some(path.clone());
+        }
         each(&Entry { path, kind, mode, size, offset }, &mut entry)?;
     }
     if root.is_some() { Ok(()) } else { Err(invalid("the stream is empty")) }
@@ -234,12 +248,14 @@ mod tests {
 
     #[test]
     fn no_spelling_of_a_repository_is_passed_on() {
-        for name in
-            [".git", ".GIT", ".git.", ".git ", "git~1", ".g\u{200c}it", "\u{feff}.Git", ".git::$INDEX_ALLOCATION"]
-        {
-            let path = format!("work/a/{name}/hooks/post-checkout");
-            let found = read(&[ROOT, (EntryType::Regular, path.as_bytes(), b"", b"x")]).unwrap();
-            assert_eq!(found.len(), 1, "{name}");
+        let path = b"work/a/.git/hooks/post-checkout";
+        assert_eq!(read(&[ROOT, (EntryType::Regular, path, b"", b"x")]).unwrap().len(), 1);
+        for name in [".GIT", ".git.", ".git ", "git~1", ".g\u{200c}it", "\u{feff}.Git", ".git::$INDEX_ALLOCATION"] {
+            let [config, hook] = ["config", "hooks/post-checkout"].map(|file| format!("work/a/{name}/{file}"));
+            let [config, hook] =
+                [&config, &hook].map(|path| (EntryType::Regular, path.as_bytes(), &b""[..], &b"x"[..]));
+            let found = read(&[ROOT, config, hook]).unwrap();
+            assert_eq!(found[1..], [(Path::new("a").join(name), EntryKind::Special)], "{name}");
         }
         for name in [".gitignore", ".github", "git", "a.git", ".gitmodules"] {
             let path = format!("work/{name}/x");
