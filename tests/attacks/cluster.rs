@@ -42,11 +42,14 @@ fn excuse(attack: &Attack) -> Option<&'static str> {
 
 /// An attack that needs the container for itself or may end it, or whose files are copied out alone.
 fn is_single(attack: &Attack) -> bool {
-    attack.is_alone || attack.name == KILLS || matches!(attack.judge, Judge::Effect(Effect::Copy))
+    attack.is_alone || [KILLS, HANGS_UP].contains(&attack.name) || matches!(attack.judge, Judge::Effect(Effect::Copy))
 }
 
 /// The attack that ends the container of gVisor, whose process 1 is not safe from its own signals.
 const KILLS: &str = "signals to every process, and to process 1";
+
+/// Another one, with one signal.
+const HANGS_UP: &str = "the proxies' configuration, written by the agent";
 
 /// A bottle on a cluster under attack, with everything that records what leaves it.
 struct Site<'a> {
