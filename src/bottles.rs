@@ -98,8 +98,9 @@ impl Bottles {
         Self::found(&EngineChoice::Program("podman".into()), Subprocess::new(host.environment()), host)
     }
 
-    /// Finds the Docker Engine at an address, and the state root of this user: `ssh://user@host`, `tcp://host:2376` (with the
-    /// certificates of `DOCKER_CERT_PATH`), `unix:///path`, or `context://NAME` for one of Docker's contexts.
+    /// Finds the Docker Engine at an address, and the state root of this user: `ssh://user@host`, `tcp://host:2376` (with
+    /// `DOCKER_TLS_VERIFY=1` and the certificates of `DOCKER_CERT_PATH`), `unix:///path`, or `context://NAME` for one of Docker's contexts.
+    /// Without TLS, a TCP address is refused unless it is on the loopback interface.
     ///
     /// An engine of another host sees no file of this one. A bottle there has its files in memory, in a container of its own,
     /// and its workspace is copied. What would be on the engine's disk is refused: forwarded variables and environment files.

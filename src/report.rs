@@ -282,6 +282,7 @@ mod tests {
             },
             EngineError::Unsupported { engine: "docker".into(), wanted },
             EngineError::Remote { address: "ssh://host.example.com".into() },
+            EngineError::NotEncrypted { address: "tcp://192.0.2.1:2375".into() },
             EngineError::ReservedName { name: "DOCKER_HOST".into() },
             EngineError::NotRunning { container: "claude-bottle-demo".into(), state: "is paused".into() },
             EngineError::NoCommand { container: "claude-bottle-demo".into() },

@@ -34,6 +34,10 @@ impl FromStr for EngineChoice {
     }
 }
 
+/// Asks Docker's client for the engine's address, and for `verified` if it has certificates and checks the engine's with them.
+const ENDPOINT: &str = "{{.Endpoints.docker.Host}} \
+     {{if .Endpoints.docker.SkipTLSVerify}}{{else if .TLSMaterial}}verified{{end}}";
+
 /// Time within which a daemon must answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -103,8 +107,8 @@ impl Probe<'_> {
             client.plugins.into_iter().flatten().find(|plugin| plugin.name == "compose").and_then(|it| it.version)
         });
         let endpoint = match flavour {
-            Flavour::Docker => self.ask(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])?.1,
-            _ => String::new(),
+            Flavour::Docker => self.endpoint()?,
+            _ => Endpoint::new(""),
         };
         Ok(EngineInfo {
             program: self.program.to_owned(),
@@ -112,7 +116,7 @@ impl Probe<'_> {
             server_version,
             compose_version: plugin.as_deref().and_then(Version::parse).or_else(|| self.compose()),
             context,
-            endpoint: Endpoint::new(endpoint.trim()),
+            endpoint,
             rootless: info.security_options.iter().flatten().any(|option| option.contains("rootless")),
             os: info.os_type,
             arch: info.architecture,
@@ -125,6 +129,17 @@ impl Probe<'_> {
             seccomp_profile: None,
             clock_ahead: info.system_time.as_deref().and_then(clock_ahead),
         })
+    }
+
+    /// Returns the address of the engine.
+    fn endpoint(&self) -> Result<Endpoint, EngineError> {
+        let (_, text) = self.ask(["context", "inspect", "--format", ENDPOINT])?;
+        let (address, tls) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        let endpoint = Endpoint::new(address);
+        if endpoint.needs_tls() && tls != "verified" {
+            return Err(EngineError::NotEncrypted { address: endpoint.address });
+        }
+        Ok(endpoint)
     }
 
     fn podman(&self) -> Result<EngineInfo, EngineError> {

@@ -42,6 +42,15 @@ pub enum EngineError {
         /// Address of the engine.
         address: String,
     },
+    /// The engine is reached over a network without TLS, or without a check of its certificate.
+    #[error(
+        "use the engine at `{address}`: what is sent there, credentials among it, is not protected on its way; accepted: `ssh://`, or \
+         TLS with certificates (`DOCKER_TLS_VERIFY=1` and `DOCKER_CERT_PATH`, or a context with `ca`, `cert` and `key`)"
+    )]
+    NotEncrypted {
+        /// Address of the engine.
+        address: String,
+    },
     /// A variable cannot be passed by name, because the engine's own client reads it.
     #[error("pass the variable `{name}` to a container: the engine's own client would read it; accepted: another name")]
     ReservedName {

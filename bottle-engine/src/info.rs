@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -85,6 +86,17 @@ impl Endpoint {
     pub(crate) fn new(address: &str) -> Self {
         let is_local = address.is_empty() || address.starts_with("unix://") || address.starts_with("npipe://");
         Self { address: address.to_owned(), is_local }
+    }
+
+    /// Returns true if the address is one of TCP that is not on this host's loopback interface. Without TLS, everyone on the
+    /// way could read and change what is sent.
+    pub(crate) fn needs_tls(&self) -> bool {
+        let host = ["tcp://", "http://"].iter().find_map(|scheme| self.address.strip_prefix(scheme));
+        host.is_some_and(|host| {
+            let host = host.split('/').next().unwrap_or(host);
+            let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+            name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        })
     }
 }
 

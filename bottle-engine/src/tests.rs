@@ -264,6 +264,33 @@ fn docker_is_recognised_by_its_output() {
 }
 
 #[test]
+fn an_engine_on_a_network_is_used_with_verified_tls_only() {
+    let endpoint = |answer: &str| {
+        let backend = RecordingBackend::new()
+            .with_answer(Matcher::prefix(["version"]), Answer::stdout(DOCKER_26))
+            .with_answer(Matcher::prefix(["info"]), Answer::stdout(DOCKER_26_INFO))
+            .with_answer(Matcher::prefix(["context"]), Answer::stdout(format!("{answer}\n")));
+        detect(backend).map(|info| info.endpoint.is_local)
+    };
+    for answer in
+        ["tcp://192.0.2.1:2375 ", "tcp://build.example:2375 ", "tcp://[2001:db8::1]:2375/x ", "http://192.0.2.1 "]
+    {
+        let error = endpoint(answer).unwrap_err().to_string();
+        assert!(error.contains(answer.trim()) && error.contains("DOCKER_TLS_VERIFY"), "{error}");
+    }
+    for answer in [
+        "tcp://192.0.2.1:2376 verified",
+        "tcp://127.0.0.1:2375 ",
+        "tcp://[::1]:2375 ",
+        "tcp://localhost:2375 ",
+        "ssh://u@192.0.2.1 ",
+    ] {
+        assert_eq!(endpoint(answer).ok(), Some(false), "{answer}");
+    }
+    assert_eq!(endpoint("unix:///run/docker.sock ").ok(), Some(true));
+}
+
+#[test]
 fn a_clock_that_differs_by_more_than_a_minute_is_a_warning() {
     let info = |ahead: i64| {
         let told = time::OffsetDateTime::from(std::time::SystemTime::now()) + time::Duration::seconds(ahead);

@@ -1,11 +1,15 @@
-//! Bottles on a Docker Engine that is reached over ssh: a second engine with a data directory, a network namespace and a
-//! socket of its own, behind an ssh server on the loopback interface. The tests of the other files run there unchanged.
+//! Bottles on a Docker Engine that is reached over ssh or TLS: a second engine with a data directory, a network namespace and a
+//! socket of its own, behind an ssh server and a TLS port on the loopback interface. The tests of the other files run there
+//! unchanged.
 
 use std::fs;
 use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bottle::exec::engine::Exec;
@@ -34,6 +38,12 @@ const WORK: &[&str] = &[
     "git::refusals::a_forbidden_push_is_refused_and_leaves_the_remote_unchanged",
 ];
 
+/// The same over TLS.
+const TLS: &[&str] = &[
+    "launch::every_client_reaches_an_allowed_host_and_no_other",
+    "platform::docker::a_bottle_is_used_in_every_way_through_the_platform",
+];
+
 /// Every sidecar with files of this host.
 const FULL: &str = "\
 workspace: {mode: none}
@@ -48,14 +58,18 @@ git:
 
 const TOKEN: &str = "canary-of-a-remote-engine-8Vx2mQ";
 
+/// Name of a context of Docker's client.
+const CONTEXT: &str = "bottle-e2e-remote";
+
 /// Names the engine's data directory to a test that runs on it.
 const DATA: &str = "BOTTLE_E2E_REMOTE_DATA";
 
-/// An engine behind ssh. It ends with this value, and nothing of it stays.
+/// An engine behind ssh and TLS. It ends with this value, and nothing of it stays.
 struct Remote {
     directory: PathBuf,
     processes: Vec<Child>,
     port: u16,
+    tls_port: u16,
 }
 
 impl Remote {
@@ -63,7 +77,9 @@ impl Remote {
         if variable("BOTTLE_E2E_REMOTE").is_empty() {
             not_run("needs a second engine (`cargo xtask e2e --remote`)");
         }
-        for program in ["/usr/sbin/dockerd", "/usr/sbin/sshd", "/usr/bin/ssh-keygen", "/usr/bin/unshare"] {
+        for program in
+            ["/usr/sbin/dockerd", "/usr/sbin/sshd", "/usr/bin/ssh-keygen", "/usr/bin/unshare", "/usr/bin/openssl"]
+        {
             if !Path::new(program).exists() {
                 not_run(&format!("needs {program}"));
             }
@@ -75,9 +91,12 @@ impl Remote {
         let directory = PathBuf::from(format!("/var/lib/bottle-e2e-remote-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut remote = Self { directory, processes: Vec::new(), port };
-        remote.start_engine();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let tls = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tls_port = tls.local_addr().unwrap().port();
+        let mut remote = Self { directory, processes: Vec::new(), port, tls_port };
+        remote.make_certificates();
+        remote.start_engine(tls);
         remote.start_ssh();
         remote
     }
@@ -90,13 +109,38 @@ impl Remote {
         format!("unix://{}", self.path("docker.sock"))
     }
 
-    fn start_engine(&mut self) {
+    /// Makes the certificates of the engine and of its client, each with an authority of its own.
+    fn make_certificates(&self) {
+        const SCRIPT: &str = "set -e
+            for side in engine client; do
+                mkdir $side
+                openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj \"/CN=$side\" \\
+                    -keyout $side/authority-key.pem -out $side/authority.pem
+                openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost \\
+                    -keyout $side/key.pem -out $side/request.pem
+                printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth' >$side/extensions
+                openssl x509 -req -days 2 -in $side/request.pem -CA $side/authority.pem -CAkey $side/authority-key.pem \\
+                    -extfile $side/extensions -out $side/cert.pem
+            done
+            cp client/authority.pem engine/ca.pem
+            cp engine/authority.pem client/ca.pem";
+        run(Command::new("sh").args(["-c", SCRIPT]).current_dir(&self.directory)).ok();
+    }
+
+    /// The engine gets a port of this host's loopback interface, which is not in its network namespace.
+    fn start_engine(&mut self, tls: TcpListener) {
+        let script = "ip link set lo up && exec 3<&0 </dev/null && LISTEN_FDS=1 LISTEN_PID=$$ exec dockerd \"$@\"";
         let arguments = [
             "--net".to_owned(),
             "sh".into(),
             "-c".into(),
-            "ip link set lo up && exec dockerd \"$@\"".into(),
+            script.into(),
             "sh".into(),
+            "--host=fd://".into(),
+            "--tlsverify".into(),
+            format!("--tlscacert={}", self.path("engine/ca.pem")),
+            format!("--tlscert={}", self.path("engine/cert.pem")),
+            format!("--tlskey={}", self.path("engine/key.pem")),
             format!("--data-root={}", self.path("data")),
             format!("--exec-root={}", self.path("exec")),
             format!("--pidfile={}", self.path("pid")),
@@ -105,7 +149,7 @@ impl Remote {
         ];
         let log = fs::File::create(self.path("dockerd.log")).unwrap();
         let mut engine = Command::new("/usr/bin/unshare");
-        engine.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        engine.args(arguments).stdin(OwnedFd::from(tls)).stdout(Stdio::null()).stderr(log);
         self.processes.push(engine.spawn().unwrap());
         let socket = self.socket();
         self.wait("the engine", || run(Command::new("docker").args(["-H", &socket, "version"])).code == 0);
@@ -151,6 +195,21 @@ impl Remote {
         let address = format!("ssh://root@127.0.0.1:{}", self.port);
         let path = format!("{}:{}", self.path("bin"), variable("PATH"));
         command.env("DOCKER_HOST", address).env("PATH", path).env(DATA, self.path("data"))
+    }
+
+    /// Makes a command use this engine over TLS, by the variables of Docker's client.
+    fn on_tls(&self, command: &mut Command) {
+        command.env("DOCKER_HOST", self.tls_address()).env("DOCKER_TLS_VERIFY", "1");
+        command.env("DOCKER_CERT_PATH", self.path("client"));
+    }
+
+    /// Makes a command use this engine over TLS, by a context of Docker's client.
+    fn by_context(&self, command: &mut Command) {
+        command.env("DOCKER_CONFIG", self.path("config")).env("DOCKER_CONTEXT", CONTEXT);
+    }
+
+    fn tls_address(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.tls_port)
     }
 
     fn wait(&self, what: &str, is_up: impl Fn() -> bool) {
@@ -258,6 +317,40 @@ fn a_bottle_over_ssh_is_contained_as_on_a_local_engine() {
 #[ignore = "needs a container engine"]
 fn a_bottle_over_ssh_is_used_as_on_a_local_engine() {
     pass_over_ssh(WORK);
+}
+
+#[test]
+#[ignore = "needs a container engine"]
+fn a_bottle_over_tls_is_used_as_on_a_local_engine() {
+    let remote = Remote::start();
+    copy_images(Command::new("docker").args(["-H", &remote.socket(), "load", "--quiet"]));
+    pass_on("over TLS", TLS, |command| remote.on_tls(command));
+
+    let client = ["ca", "cert", "key"].map(|name| format!("{name}={}", remote.path(&format!("client/{name}.pem"))));
+    let endpoint = format!("host={},{}", remote.tls_address(), client.join(","));
+    let mut create = Command::new("docker");
+    create.args(["context", "create", CONTEXT, "--docker", &endpoint]).env("DOCKER_CONFIG", remote.path("config"));
+    run(&mut create).ok();
+    pass_on("by a context", &TLS[..1], |command| remote.by_context(command));
+
+    // A client that the engine does not know, and an engine that the client does not know.
+    for (what, word) in [("cert", "certificate"), ("ca", "certificate")] {
+        let stranger = remote.directory.join(format!("without-{what}"));
+        fs::create_dir(&stranger).unwrap();
+        for name in ["ca.pem", "cert.pem", "key.pem"] {
+            // The engine's own side has none of what the other one accepts.
+            let side = if name.starts_with("ca") == (what == "ca") { "engine" } else { "client" };
+            fs::copy(remote.directory.join(side).join(name), stranger.join(name)).unwrap();
+        }
+        let own = host();
+        let variables = [("DOCKER_TLS_VERIFY", "1".into()), ("DOCKER_CERT_PATH", stranger.into_os_string())];
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value));
+        let host = Host::new(own.facts.clone(), own.environment().chain(variables).collect::<Vec<_>>());
+        let backend = Subprocess::new(host.with_docker(&remote.tls_address()).environment());
+        let choice = EngineChoice::Program("docker".into());
+        let error = Engine::detect(Arc::new(backend), &choice, Control::default()).unwrap_err().to_string();
+        assert!(error.contains(word), "without {what}: {error}");
+    }
 }
 
 /// Runs on the engine that another test has started.

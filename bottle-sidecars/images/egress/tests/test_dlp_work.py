@@ -119,7 +119,7 @@ def ordinary() -> dict[str, bytes]:
 
 
 class Searched(NamedTuple):
-    """What a search took, in milliseconds of the processor, and what it found."""
+    """The finding of a search, and its time in milliseconds of the processor."""
 
     total: float
     slowest_piece: float
