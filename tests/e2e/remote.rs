@@ -73,13 +73,18 @@ struct Remote {
 }
 
 impl Remote {
-    fn start() -> Self {
+    fn over_ssh() -> Self {
+        let mut remote = Self::start(&["/usr/sbin/sshd", "/usr/bin/ssh-keygen"]);
+        remote.start_ssh();
+        remote
+    }
+
+    /// Starts the engine, with its TLS port. `more` are further programs that the test needs.
+    fn start(more: &[&str]) -> Self {
         if variable("BOTTLE_E2E_REMOTE").is_empty() {
             not_run("needs a second engine (`cargo xtask e2e --remote`)");
         }
-        for program in
-            ["/usr/sbin/dockerd", "/usr/sbin/sshd", "/usr/bin/ssh-keygen", "/usr/bin/unshare", "/usr/bin/openssl"]
-        {
+        for program in ["/usr/sbin/dockerd", "/usr/bin/unshare", "/usr/bin/openssl"].iter().chain(more) {
             if !Path::new(program).exists() {
                 not_run(&format!("needs {program}"));
             }
@@ -97,7 +102,6 @@ impl Remote {
         let mut remote = Self { directory, processes: Vec::new(), port, tls_port };
         remote.make_certificates();
         remote.start_engine(tls);
-        remote.start_ssh();
         remote
     }
 
@@ -302,7 +306,7 @@ fn options(lab: &Lab) -> Bottles {
 
 /// Runs these tests on an engine of their own.
 fn pass_over_ssh(tests: &[&str]) {
-    let remote = Remote::start();
+    let remote = Remote::over_ssh();
     copy_images(Command::new("docker").args(["-H", &remote.socket(), "load", "--quiet"]));
     pass_on("over ssh", tests, |command| _ = remote.on(command));
 }
@@ -322,7 +326,7 @@ fn a_bottle_over_ssh_is_used_as_on_a_local_engine() {
 #[test]
 #[ignore = "needs a container engine"]
 fn a_bottle_over_tls_is_used_as_on_a_local_engine() {
-    let remote = Remote::start();
+    let remote = Remote::start(&[]);
     copy_images(Command::new("docker").args(["-H", &remote.socket(), "load", "--quiet"]));
     pass_on("over TLS", TLS, |command| remote.on_tls(command));
 
