@@ -307,6 +307,10 @@ fn copy(site: &Bottles, from: &str, to: &str) -> Result<u8, String> {
 fn down(site: &Bottles, slugs: &[Slug], cancel: &CancelToken) -> Result<u8, String> {
     let mut failures = Vec::new();
     for slug in slugs {
+        // One that does not run, or belongs to another process, is taken down all the same.
+        if let Ok(Some(left)) = site.attach(slug).and_then(|bottle| bottle.work_left()) {
+            complain(&format!("bottle `{slug}`: {left}"));
+        }
         match site.down(slug) {
             Ok(report) if report.is_clean() => {}
             Ok(report) => failures.push(format!("undo everything of bottle `{slug}`: {report}")),

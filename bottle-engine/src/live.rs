@@ -18,14 +18,19 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// container while a client of another one, which has ended, does not read what it printed.
 const UNREAD: Duration = Duration::from_secs(3);
 
+/// Status of a command that was stopped while its output was not read, so that its client could not report the status.
+const KILLED: ExitStatus = ExitStatus::Signal(9);
+
 /// A running command in a container. See [`Engine::spawn`].
 ///
 /// Dropping it stops the command in the container, unless it has ended. In a container that is paused nothing can be stopped.
-/// A command of a bottle is then stopped when the agent is resumed; any other one runs on.
+/// A command of a bottle is then stopped when the agent is resumed; any other one runs on. So does a command of a bottle that is
+/// kept, if this process is killed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct LiveExec {
-    /// Standard input. Dropping it is the end of file. `None` if it was taken.
+    /// Standard input. Dropping it is the end of file, except with a terminal, where the end is the character 4 (Ctrl-D). `None`
+    /// if it was taken.
     pub stdin: Option<ChildInput>,
     /// Standard output, or the output of the terminal. `None` if it was taken.
     pub stdout: Option<ChildOutput>,
@@ -39,6 +44,8 @@ pub struct LiveExec {
     started: Instant,
     /// True once nothing of the command runs.
     is_over: bool,
+    /// True if the client was stopped. Its status is then not that of the command.
+    is_stopped: bool,
     dropped: Option<DroppedExecs>,
 }
 
@@ -72,6 +79,7 @@ impl Engine {
             mark,
             started,
             is_over: false,
+            is_stopped: false,
             dropped: None,
         })
     }
@@ -140,16 +148,19 @@ impl LiveExec {
         let result = result.map_err(EngineError::from);
         if self.is_over || !is_interrupted {
             self.is_over |= result.is_ok();
-            return result;
+            return if self.is_stopped { result.map(|_| KILLED) } else { result };
         }
-        self.is_over = true;
+        (self.is_over, self.is_stopped) = (true, true);
         let user = self.user.as_deref();
         self.engine.end_interrupted(&self.container, user, &self.mark, self.started, result, |status| *status)
     }
 
     /// Stops the command with everything that it started, in the container: SIGTERM, and SIGKILL half a second later. What
-    /// it printed before can still be read, up to the size of a pipe if nobody read it meanwhile. After the end it does
-    /// nothing.
+    /// it printed before can still be read, up to the size of a pipe if nobody read it meanwhile; then the status is that of
+    /// SIGKILL. After the end it does nothing.
+    ///
+    /// A process that clears its environment and gives itself the mark of another command is not found. `kill_all` ends every
+    /// process of the agent.
     ///
     /// # Errors
     ///
@@ -158,7 +169,7 @@ impl LiveExec {
         if self.is_over || self.try_wait()?.is_some() {
             return Ok(());
         }
-        let Self { client, engine, container, user, mark, started, .. } = self;
+        let Self { client, engine, container, user, mark, started, is_stopped, .. } = self;
         thread::scope(|scope| {
             let ending = scope.spawn(|| engine.end_exec(container, user.as_deref(), mark, *started));
             let until = Instant::now() + UNREAD;
@@ -166,6 +177,7 @@ impl LiveExec {
                 thread::sleep(Duration::from_millis(5));
             }
             if !ending.is_finished() {
+                *is_stopped = client.try_wait()?.is_none();
                 client.kill()?;
             }
             ending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -173,10 +185,14 @@ impl LiveExec {
         self.is_over = true;
         // The client then ends by itself, with the status of the command and its last output.
         let until = Instant::now() + FAREWELL;
-        while self.client.try_wait()?.is_none() && Instant::now() < until {
+        while self.client.try_wait()?.is_none() {
+            if Instant::now() >= until {
+                self.is_stopped = true;
+                return Ok(self.client.kill()?);
+            }
             thread::sleep(Duration::from_millis(5));
         }
-        Ok(self.client.kill()?)
+        Ok(())
     }
 
     /// Sets the size of the command's terminal.

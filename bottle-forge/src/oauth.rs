@@ -24,7 +24,8 @@ use crate::token::{PrivateFile, TokenError, post};
 ///
 /// The source reads the credential file of Claude Code or the Codex CLI on this host, and refreshes its tokens before they
 /// expire. The bottle gets the access token alone, in egress. The refresh token stays in the file, which is replaced by a new
-/// one in the same directory and with the same mode. Fields that the source does not know are kept.
+/// one in the same directory and with the same mode. Fields that the source does not know are kept. A server that fails is an
+/// error only once the token has expired.
 ///
 /// The file is locked meanwhile. Any number of bottles and processes can share it: what one has refreshed, the others read.
 /// The programs themselves do not know this lock. If one of them refreshes at the same moment, its tokens are used.
@@ -135,7 +136,7 @@ impl OAuthSource {
         self
     }
 
-    /// Returns a token that is valid for longer than the margin, if the server gives one.
+    /// Returns a token that is valid for longer than the margin if the server gives one, otherwise one that is still valid.
     fn current(&self) -> Result<Secret, TokenError> {
         let io = |action: &'static str| {
             let path = self.path.clone();
@@ -163,7 +164,8 @@ impl OAuthSource {
             Ok(answer) => answer,
             Err(error) => {
                 let now = self.read(&path)?;
-                return if now.replaces(&stored) { Ok(now.secret()) } else { Err(error) };
+                // It is asked for again before the end, and the server may answer then.
+                return if now.is_valid_for(Duration::ZERO) { Ok(now.secret()) } else { Err(error) };
             }
         };
         // A login of another account meanwhile is kept.

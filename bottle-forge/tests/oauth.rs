@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -164,6 +165,20 @@ fn a_server_that_fails_is_reported_without_a_token_and_changes_nothing() {
     insta::assert_snapshot!(shown);
     // A server that is slow is waited for.
     bench.server.set_fault(Some(Fault::Late(Duration::from_secs(1))));
+    assert_eq!(bench.value().unwrap(), access(1));
+}
+
+#[test]
+fn a_token_is_used_to_its_end_while_the_server_fails() {
+    let bench = Bench::new();
+    let mut document = bench.document();
+    document["claudeAiOauth"]["expiresAt"] = json!((now() + 2) * 1000);
+    bench.write(&document);
+    bench.server.set_fault(Some(Fault::Status(500)));
+    assert_eq!(bench.value().unwrap(), OLD);
+    thread::sleep(Duration::from_millis(2100));
+    assert!(bench.value().unwrap_err().contains("500"));
+    bench.server.set_fault(None);
     assert_eq!(bench.value().unwrap(), access(1));
 }
 

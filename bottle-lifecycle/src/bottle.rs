@@ -547,7 +547,8 @@ impl Bottle {
     /// Removes the bottle, also one that this process did not launch but attached to. Its owner then has nothing left
     /// to remove.
     ///
-    /// Later calls do nothing. The handle's other methods fail from then on, because the container is gone.
+    /// Later calls do nothing. The handle's other methods fail from then on, because the container is gone. What the agent changed in
+    /// a copied workspace is lost then, without a word: [`work_left`](Bottle::work_left) says before how much that is.
     ///
     /// # Errors
     ///

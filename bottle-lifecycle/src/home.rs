@@ -184,6 +184,6 @@ mod tests {
         };
         assert_eq!(on("unix:///run/docker.sock"), before[0]);
         assert_ne!(on("ssh://host.example.com"), before[0]);
-        assert_eq!(on("ssh://host.example.com"), on("tcp://192.0.2.1:2376"));
+        assert_eq!(on("ssh://host.example.com"), on("tcp://192.0.2.1:2376 verified"));
     }
 }

@@ -86,7 +86,9 @@ struct Watched {
 
 impl Watched {
     fn follow(&mut self, observer: &dyn Observer) {
-        let often = self.limits.idle.map_or(SELDOM, |idle| (idle.duration() / 20).clamp(OFTEN, SELDOM));
+        // Often enough to tell that a time is near before it is over.
+        let times = self.limits.idle.into_iter().chain(self.limits.time);
+        let often = times.map(|time| time.duration() / 20).min().unwrap_or(SELDOM).clamp(OFTEN, SELDOM);
         let mut was_broken = false;
         while wait(&self.engine, often) {
             let mut events = Vec::new();

@@ -42,8 +42,9 @@ impl Renewal {
         left * 2 / 3
     }
 
-    /// Asks the source and gives the sidecars its value. Returns false once the source has nothing that expires.
-    fn renew(&mut self, engine: &Engine) -> Result<bool, String> {
+    /// Asks the source and gives the sidecars its value. Returns the end of its validity, or `None` once the source has nothing that
+    /// expires.
+    fn renew(&mut self, engine: &Engine) -> Result<Option<SystemTime>, String> {
         // Asked again later, like one that fails. The panic's message is on standard error.
         let asked = panic::catch_unwind(AssertUnwindSafe(|| self.source.value()));
         let secret = asked.map_err(|_| "its source panicked".to_owned())?.map_err(|error| chain(&*error))?;
@@ -55,8 +56,7 @@ impl Renewal {
         let mut values = Secrets::default();
         slots.for_each(|slot| values.insert(slot.clone(), value.clone()));
         hand_over(engine, &self.directory, &self.sidecars, &values).map_err(|error| chain(&error))?;
-        self.expires = expires.unwrap_or(self.expires);
-        Ok(expires.is_some())
+        Ok(expires)
     }
 }
 
@@ -80,12 +80,17 @@ impl Renewing {
                 while dropped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                     let asked = Instant::now();
                     match renewal.renew(&engine) {
-                        Ok(true) => {
-                            let message = format!("renewed `{}` in {} ms", renewal.name, asked.elapsed().as_millis());
-                            observer.event(&Event::Note { message });
+                        Ok(Some(expires)) => {
+                            let is_later = expires > std::mem::replace(&mut renewal.expires, expires);
+                            // Some sources give the same value until shortly before its end.
+                            if is_later {
+                                let time = asked.elapsed().as_millis();
+                                let message = format!("renewed `{}` in {time} ms", renewal.name);
+                                observer.event(&Event::Note { message });
+                            }
                             (pause, failed_for) = (renewal.pause().max(SHORTEST), SHORTEST);
                         }
-                        Ok(false) => return,
+                        Ok(None) => return,
                         Err(error) => {
                             let message = format!("the credential `{}` was not renewed: {error}", renewal.name);
                             observer.event(&Event::Warning { message });

@@ -90,8 +90,21 @@ const OVERRIDES: [&str; 5] =
     ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 /// Checks that no allowed host is in the domain of a route's wildcard. Only routes can allow hosts there, because
-/// egress denies every other host of that domain.
+/// egress denies every other host of that domain. Nor can a host with routes have a port that none of them has.
 fn check_allowed(all: &mut Check, egress: &EgressSpec, key: &str) {
+    for (index, allowed) in egress.allow.iter().enumerate() {
+        let Some(port) = allowed.port else { continue };
+        let mut routes = egress.routes.iter().filter(|route| route.host.matches(allowed.host.as_str())).peekable();
+        if routes.peek().is_some() && routes.all(|route| route.port != port) {
+            all.add(err(
+                format!("{key}[{index}]"),
+                format!(
+                    "`{}` has routes, and no other request to it passes; accepted: a route for it with `port: {port}`",
+                    allowed.host
+                ),
+            ));
+        }
+    }
     for (index, allowed) in egress.allow.iter().map(|entry| &entry.host).enumerate() {
         if let Some(route) = egress.routes.iter().find(|route| route.host.claims(allowed)) {
             all.add(err(

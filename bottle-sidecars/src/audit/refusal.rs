@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bottle_compose::sidecar::PROBED_HOST;
-use bottle_plan::BottlePlan;
 use bottle_plan::manifest::RouteSpec;
 use bottle_plan::plan::Route;
 use bottle_plan::value::{AllowedHost, Method, PathPrefix};
+use bottle_plan::{BottlePlan, Service};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -74,11 +74,12 @@ pub fn refusals(lines: &[AuditLine], plan: Option<&BottlePlan>) -> Vec<Refusal> 
         if line.outcome != Some(AuditOutcome::Refused) || is_unresolved(line) {
             continue;
         }
-        let (tried, why) = (legible(&tried(line)), legible(&why(line)));
+        let (tried, why) = (legible(&tried(line)), legible(&why(line, plan)));
         let key = (line.sidecar, tried.clone(), why.clone());
         let refusal = all.entry(key).or_insert_with(|| {
             let route = plan.and_then(|plan| injecting(line, plan));
             let allow = match (plan, route) {
+                (Some(plan), _) if is_own(line, plan) => None,
                 (Some(plan), Some(route)) => widened(line, plan, route),
                 (Some(plan), None) => on_port(line, plan).or_else(|| in_wildcard(line, plan)).or_else(|| allow(line)),
                 (None, _) => allow(line),
@@ -100,6 +101,19 @@ pub fn refusals(lines: &[AuditLine], plan: Option<&BottlePlan>) -> Vec<Refusal> 
 fn is_unresolved(line: &AuditLine) -> bool {
     line.reason.as_deref() == Some("ssrf")
         && line.text("detail").is_some_and(|detail| detail.contains("DNS resolution error"))
+}
+
+/// Returns true if a host was refused that is the agent's own machine or a sidecar of the bottle, which no line of a manifest
+/// allows.
+fn is_own(line: &AuditLine, plan: &BottlePlan) -> bool {
+    if !matches!(line.reason.as_deref(), Some("allowlist" | "not-allowed" | "port")) {
+        return false;
+    }
+    let host = line.text("host").unwrap_or_default();
+    let names = |service: Service| service.as_str() == host || plan.names.container(service) == host;
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || Service::SIDECARS.into_iter().chain([Service::Agent]).any(names)
 }
 
 /// Returns true if egress found encoded data in the name of a host.
@@ -125,9 +139,12 @@ fn tried(line: &AuditLine) -> String {
     format!("{method}{host}{port}{}", path.unwrap_or_default())
 }
 
-fn why(line: &AuditLine) -> String {
+fn why(line: &AuditLine, plan: Option<&BottlePlan>) -> String {
     let rule = line.reason.as_deref().unwrap_or_default();
     let text = match (line.sidecar, rule) {
+        _ if plan.is_some_and(|plan| is_own(line, plan)) => {
+            "the host is the bottle itself or one of its sidecars, which the agent reaches without a proxy or not at all"
+        }
         (AuditSource::Pipelock, "allowlist") | (AuditSource::Egress, "not-allowed") => "the host is not allowed",
         (AuditSource::Pipelock, "ssrf") => "the host's name has an address that is never allowed",
         (AuditSource::Egress, "expired") => "the approval of the host has ended",
@@ -138,7 +155,9 @@ fn why(line: &AuditLine) -> String {
         (AuditSource::Egress, "https-only") => "a host with a route is reached over https only",
         (AuditSource::Egress, "connect") => "CONNECT must name one host, without a dot at its end, and a port",
         (AuditSource::Egress, "target") => "the request must name one host, without a dot at its end, and a path",
-        (AuditSource::Egress, "limit") => "the bottle has used the requests or bytes that it may (`limits`)",
+        (AuditSource::Egress, "limit") => {
+            "the bottle has used the requests or bytes that it may (`limits.requests`, `limits.bytes`)"
+        }
         (AuditSource::Egress, "host-mismatch") => "the request and its Host header name different hosts or ports",
         (AuditSource::Egress, "server-name-mismatch") => "CONNECT and the TLS server name are not the same host",
         (AuditSource::Egress, "not-tls") => "a tunnel must carry TLS",
@@ -405,6 +424,16 @@ mod tests {
         let [route] = &added.egress.as_ref().unwrap().routes[..] else { panic!("{added:?}") };
         assert_eq!((&*route.name, route.port), ("a.example.com-8443", 8443));
         assert_eq!(route.inject, plan.egress.as_ref().unwrap().routes[0].inject);
+        // No line allows the bottle's own sidecars.
+        let sidecar = plan.names.container(Service::Pipelock);
+        for (host, is_own) in [("localhost", true), ("egress", true), (&*sidecar, true), ("egress.example.com", false)]
+        {
+            let asked = line(&format!(
+                r#""sidecar":"egress","event":"request","outcome":"refused","reason":"not-allowed","host":"{host}","port":8888"#
+            ));
+            let refusal = refusals(&[asked], Some(&plan)).pop().unwrap();
+            assert_eq!((refusal.allow.is_none(), refusal.why.contains("sidecars")), (is_own, is_own), "{refusal}");
+        }
         // A route that injects nothing stays as it is.
         let bare = bottle_testing::plans::plan(&manifest("egress: {routes: [{host: a.example.com, paths: [/echo]}]}"));
         let refusal = refusals(&[request("path", r#""method":"GET","path":"/x""#)], Some(&bare)).pop().unwrap();

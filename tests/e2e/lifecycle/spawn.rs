@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bottle::exec::TerminalSize;
 use bottle::exec::engine::Exec;
+use bottle::exec::{ExitStatus, TerminalSize};
 use bottle::{Bottle, BottleError, EngineError};
 
 use super::{Place, SMALL, options, plan};
@@ -167,6 +167,11 @@ fn a_command_whose_output_nobody_reads_is_killed() {
             // Until the pipes between the command and this process are full.
             thread::sleep(Duration::from_secs(2));
             child.kill().unwrap();
+            // Its client could not tell the status.
+            assert_eq!(
+                (child.wait().unwrap(), child.try_wait().unwrap()),
+                (ExitStatus::Signal(9), Some(ExitStatus::Signal(9)))
+            );
             drop(child);
             assert_eq!((running(bottle, "head -c"), running(bottle, "sleep 1001")), (0, 0), "{stream}");
         }
