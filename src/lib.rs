@@ -29,6 +29,41 @@
 //! state directory. All other options have a default and a `with_*` method. [`Manifest::read`] reads the same from a
 //! YAML file.
 //!
+//! # How do I talk to a command while it runs?
+//!
+//! [`Bottle::spawn`] returns it with its standard streams, or with a terminal. Dropping it ends it, with everything that it
+//! started. The crate `bottle-tokio` has the same for async programs, and [`Bottle::command`] gives a command of the standard
+//! library for programs that start their agents with one.
+//!
+//! ```no_run
+//! use std::io::{Read, Write};
+//! # use bottle::prelude::*;
+//! # let bottles = Bottles::local()?;
+//! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
+//! let mut child = bottle.spawn(["tr", "a-z", "A-Z"], None)?;
+//! child.stdin.take().expect("it was not taken").write_all(b"hello")?;
+//! let mut shout = String::new();
+//! child.stdout.take().expect("it was not taken").read_to_string(&mut shout)?;
+//! assert!(child.wait()?.is_success());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How do I limit how long and how much?
+//!
+//! `limits` in a manifest has the time of the agent, the time without a request, requests and bytes, beside memory, processors,
+//! processes and disk. An observer is told before a limit is reached, and when it is.
+//!
+//! ```
+//! # use bottle::prelude::*;
+//! let manifest = Manifest::parse("
+//! bottles:
+//!   dev: {egress: {allow: [example.com]}, limits: {time: 2h, idle: 15m, requests: 5000, bytes: 2GiB}}
+//! agents:
+//!   coder: {bottle: dev, command: [sh]}
+//! ")?;
+//! # Ok::<(), bottle::Error>(())
+//! ```
+//!
 //! # How do I let the agent reach a host?
 //!
 //! Add it to the allowlist: `egress.allow` in a manifest. There, `*.example.org` is a *domain wildcard*: it allows

@@ -112,7 +112,8 @@ impl Bottle {
     /// Fetches the agent's branches into a repository of this host: `main` becomes `<prefix>/main`, and other references below
     /// the prefix are removed. The prefix is below `refs/bottle/`. Returns what it has then.
     ///
-    /// The agent's git makes a bundle of its branches, which is all that is taken from it. Git on this host first fetches it into an
+    /// The agent's git makes a bundle of its branches, which is all that is taken from it: commits that are on no branch, as on a
+    /// detached `HEAD`, stay in the bottle. Git on this host first fetches it into an
     /// empty repository that checks every object. No hook runs, and no file of the repository but its objects and these
     /// references is written. What the agent committed is not checked: do not run it unread.
     ///

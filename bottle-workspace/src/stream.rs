@@ -59,6 +59,7 @@ pub(crate) fn walk(
     let mut root: Option<Vec<u8>> = None;
     let (mut count, mut paths) = (0, 0);
     let mut alias: Option<PathBuf> = None;
+    let mut is_too_large = false;
     let (mut long_name, mut long_link): (Option<Vec<u8>>, Option<Vec<u8>>) = (None, None);
     // The reader's own treatment of long names has no bound, and takes a newline in a name as the end of an attribute.
     for entry in archive.entries().map_err(WorkError::Read)?.raw(true) {
@@ -88,7 +89,7 @@ pub(crate) fn walk(
                         match key {
                             b"path" => long_name = Some(value.to_vec()),
                             b"linkpath" => long_link = Some(value.to_vec()),
-                            b"size" => return Err(invalid("a file has more than 8 GiB")),
+                            b"size" => is_too_large = true,
                             _ => {}
                         }
                     }
@@ -99,6 +100,11 @@ pub(crate) fn walk(
         }
         let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
         let link = long_link.take().or_else(|| entry.link_name_bytes().map(Cow::into_owned)).unwrap_or_default();
+        if is_too_large {
+            // The reader knows no such size, and would take the content for entries.
+            let name = String::from_utf8_lossy(&name);
+            return Err(invalid(&format!("`{}` has more than 8 GiB; remove it in the bottle", name.escape_debug())));
+        }
         if name.len().max(link.len()) > MAX_PATH {
             return Err(invalid("a path has more than 4096 bytes"));
         }
@@ -290,7 +296,7 @@ mod tests {
         assert!(error.unwrap_err().contains("more than 4096 bytes"));
         let error =
             read(&[ROOT, (EntryType::XHeader, b"x", b"", b"15 size=999999\n"), (EntryType::Regular, b"y", b"", b"")]);
-        assert!(error.unwrap_err().contains("more than 8 GiB"));
+        assert!(error.unwrap_err().contains("`y` has more than 8 GiB"));
         let huge = vec![0; usize::try_from(MAX_EXTENSION).unwrap() + 1];
         assert!(read(&[ROOT, (EntryType::XHeader, b"x", b"", &huge)]).unwrap_err().contains("more than 1 MiB"));
         let limits = WorkLimits { entries: 2, ..WorkLimits::default() };

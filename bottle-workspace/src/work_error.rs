@@ -11,7 +11,7 @@ use bottle_exec::ExecError;
 #[non_exhaustive]
 pub enum WorkError {
     /// Nothing was copied into the bottle, or the copy of it is lost.
-    #[error("compare with what was copied into the bottle: `{}` cannot be read; only a workspace with `mode: copy` can be compared", path.display())]
+    #[error("compare with what was copied into the bottle: `{}` cannot be read; only a workspace with `mode: copy`, of a bottle that is not closed, can be compared", path.display())]
     NoBase {
         /// Path of the packed workspace.
         path: PathBuf,

@@ -56,7 +56,9 @@ class Proposer:
             return Refusal(403, rule, why)
         if self._supervise.proposes:
             self._propose(host, method, scheme)
-        if host in self._proposed:
+        if host in self._proposed and rule == "expired":
+            how = f"the tool {_TOOL} asks a person for it again"
+        elif host in self._proposed:
             how = f"it was proposed to a person, and the tool {_TOOL} waits for the decision"
         elif host in self._under_way:
             how = f"it is being proposed to a person, and the tool {_TOOL} waits for the decision"

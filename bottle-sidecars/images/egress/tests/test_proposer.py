@@ -115,6 +115,8 @@ class Asking(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(asked, [{**call, "_meta": {"progressToken": 1}}])
         self.assertEqual(json.loads(body(told))["error"]["ask"]["arguments"]["host"], "a.test")
         self.assertIn("it was proposed to a person", told.message)
+        told = proposer.refuse("a.test", "expired", "GET", "https")
+        self.assertIn("asks a person for it again", told.message)
         for host in ("198.51.100.1", "verify.bottle.invalid"):
             proposer.refuse(host, "not-allowed", "GET", "http")
         await self.settled(proposer)
