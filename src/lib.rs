@@ -36,33 +36,21 @@
 //! library for programs that start their agents with one.
 //!
 //! ```no_run
-//! use std::io::{Read, Write};
+//! use std::io::Write;
 //! # use bottle::prelude::*;
 //! # let bottles = Bottles::local()?;
 //! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
 //! let mut child = bottle.spawn(["tr", "a-z", "A-Z"], None)?;
 //! child.stdin.take().expect("it was not taken").write_all(b"hello")?;
-//! let mut shout = String::new();
-//! child.stdout.take().expect("it was not taken").read_to_string(&mut shout)?;
+//! std::io::copy(child.stdout.as_mut().expect("it was not taken"), &mut std::io::stdout())?;
 //! assert!(child.wait()?.is_success());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # How do I limit how long and how much?
 //!
-//! `limits` in a manifest has the time of the agent, the time without a request, requests and bytes, beside memory, processors,
-//! processes and disk. An observer is told before a limit is reached, and when it is.
-//!
-//! ```
-//! # use bottle::prelude::*;
-//! let manifest = Manifest::parse("
-//! bottles:
-//!   dev: {egress: {allow: [example.com]}, limits: {time: 2h, idle: 15m, requests: 5000, bytes: 2GiB}}
-//! agents:
-//!   coder: {bottle: dev, command: [sh]}
-//! ")?;
-//! # Ok::<(), bottle::Error>(())
-//! ```
+//! With `limits: {time: 2h, idle: 15m, requests: 5000, bytes: 2GiB}` in the bottle's manifest. `idle` is the time without a request,
+//! after which the agent is paused. An observer is told before a limit is reached, and when it is.
 //!
 //! # How do I let the agent reach a host?
 //!
@@ -189,14 +177,6 @@
 //! also works from another process, and for a bottle that was removed.
 //! [`exec::Spans`] shows the steps as spans of `tracing`.
 //!
-//! ```no_run
-//! # use bottle::prelude::*;
-//! # let bottles = Bottles::local()?;
-//! let slug = "coder-4x7qa".parse()?;
-//! bottles.events(&slug, true, |event| println!("{} {:?} {:?}", event.time, event.kind(), event.data))?;
-//! # Ok::<(), bottle::Error>(())
-//! ```
-//!
 //! # Why was my request refused?
 //!
 //! The answer names the rule that refused the request, and the log has a line for each refusal.
@@ -265,16 +245,8 @@
 //!
 //! # How do I see a server that the agent runs?
 //!
-//! Forward its port. The [`Forward`] listens on 127.0.0.1 until it is dropped, and gives the agent no way to this host.
-//!
-//! ```no_run
-//! # use bottle::prelude::*;
-//! # let bottles = Bottles::local()?;
-//! # let bottle = bottles.attach(&"coder-4x7qa".parse()?)?;
-//! let preview = bottle.forward(3000)?;
-//! println!("http://{}", preview.local_addr());
-//! # Ok::<(), bottle::Error>(())
-//! ```
+//! Forward its port with [`Bottle::forward`]. The [`Forward`] listens on 127.0.0.1, at its `local_addr()`, until it is dropped, and
+//! gives the agent no way to this host.
 //!
 //! # How do I add a sidecar?
 //!
