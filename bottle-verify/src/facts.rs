@@ -113,19 +113,21 @@ fn may_be_inside(container: &ListedContainer, expected: &Expected, level: Verify
 }
 
 impl Facts {
-    /// Asks the engine in one query: most of a query's time is its client's start. A list of all containers is asked for at the
-    /// same time. What in it may be inside is asked for in a further query.
+    /// Asks the engine in three queries at the same time: for the networks, one of which has the name of a container, for all else
+    /// that is wanted, and for a list of all containers. What in it may be inside is asked for in a further query.
     pub(crate) fn of(engine: &Engine, expected: &Expected, level: Verify) -> Result<Self, EngineError> {
         let wanted = Wanted::of(expected);
-        let names: BTreeSet<&String> =
-            wanted.containers.iter().chain(&wanted.networks).chain(&wanted.volumes).collect();
+        let names: BTreeSet<&String> = wanted.containers.iter().chain(&wanted.volumes).collect();
         let all = names.into_iter().chain(&wanted.images).map(String::as_str);
-        let (listed, found) = thread::scope(|scope| {
+        let (listed, networks, found) = thread::scope(|scope| {
             let listed = scope.spawn(|| engine.list_containers());
+            let networks =
+                scope.spawn(|| engine.inspect_all(ObjectKind::Network, wanted.networks.iter().map(String::as_str)));
             let found = engine.inspect_any(all);
-            (join(listed), found)
+            (join(listed), join(networks), found)
         });
-        let (listed, mut found) = (listed?, found?);
+        let (listed, networks, mut found) = (listed?, networks?, found?);
+        found.extend(networks);
         let others =
             listed.iter().filter(|it| !wanted.containers.contains(&it.name) && may_be_inside(it, expected, level));
         let others: Vec<&str> = others.map(|other| &*other.id).collect();

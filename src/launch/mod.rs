@@ -151,28 +151,26 @@ impl Launch<'_> {
             Ok(())
         };
         let provide = || if is_late { Ok(()) } else { provision() };
-        step(&*self.bottles.observer, Step::Up.as_str(), || {
+        let images = step(&*self.bottles.observer, Step::Up.as_str(), || {
             start::start(self, &project, &document, || both(prepare, provide).map(drop))
         })?;
         if is_late {
             provision()?;
         }
         let prepared = prepared.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let ((), images) = both(
+        both(
             || match self.bottles.verify {
                 Verify::Off => Ok(()),
                 _ => self.step(Step::Verify, || self.verify(&expected, prepared)),
             },
             || {
-                let finish = || {
-                    // From now on the engine restarts a sidecar however often it dies.
-                    let sidecars = document.restarted();
-                    if !sidecars.is_empty() {
-                        self.engine().set_restart_policy(sidecars, RESTART_ONCE_UP)?;
-                    }
-                    crate::lifecycle::images(self.engine(), &self.plan.names)
-                };
-                finish().map_err(|error| LaunchError::new(Step::HandOut, error.into()))
+                // From now on the engine restarts a sidecar however often it dies.
+                let sidecars = document.restarted();
+                if sidecars.is_empty() {
+                    return Ok(());
+                }
+                let set = self.engine().set_restart_policy(sidecars, RESTART_ONCE_UP);
+                set.map_err(|error| LaunchError::new(Step::HandOut, error.into()))
             },
         )?;
         self.step(Step::HandOut, || {

@@ -1,5 +1,7 @@
 //! Creation and start of the services.
 
+use std::collections::BTreeMap;
+
 use bottle_compose::document::Condition;
 use bottle_compose::sidecar::CREDENTIALS;
 use bottle_compose::{ComposeFile, STORE, StartOrder};
@@ -8,18 +10,18 @@ use bottle_plan::Service;
 use bottle_plan::manifest::SecretsMode;
 use bottle_store::Content;
 
-use super::context::Launch;
+use super::context::{Launch, both};
 use crate::launch_error::{LaunchCause, LaunchError, Step};
-use crate::lifecycle::{Undo, hand_over};
+use crate::lifecycle::{ServiceImage, Undo, hand_over, images};
 
 /// Creates the services, starts all of them at once, and waits until they are healthy. Each sidecar gets its credentials as
-/// soon as it runs, and `provision` is called as soon as the agent's container runs.
+/// soon as it runs, and `provision` is called as soon as the agent's container runs. Returns the services' images.
 pub(super) fn start(
     launch: &Launch<'_>,
     project: &ComposeProject,
     document: &ComposeFile,
     provision: impl Fn() -> Result<(), LaunchError> + Sync,
-) -> Result<(), LaunchError> {
+) -> Result<BTreeMap<String, ServiceImage>, LaunchError> {
     let failed = |cause| LaunchError::new(Step::Up, cause);
     create(launch, project, document).map_err(failed)?;
     if let Some(content) = content(document) {
@@ -39,7 +41,9 @@ pub(super) fn start(
         });
         handed.map_err(|error| failed(error.into()))
     };
-    launch.engine().start_all(&project.name, &containers, launch.bottles.wait, then)
+    let images = || images(launch.engine(), &launch.plan.names).map_err(|error| failed(error.into()));
+    let start = || launch.engine().start_all(&project.name, &containers, launch.bottles.wait, then);
+    both(start, images).map(|((), images)| images)
 }
 
 /// Returns the containers in the order of their start, without the store, which is started before them.
