@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bottle::deploy_keys::KeyPair;
 use bottle::plan::{PlanRequest, Prefix};
 use bottle::{Bottle, Bottles, Host, Manifest, Verify};
-use bottle_testing::lab::{self, Lab, OUTSIDE, run};
+use bottle_testing::lab::{self, Lab, OUTSIDE, Subnet, run};
 
 use crate::secrets::Secrets;
 use crate::site::{API, MEMORY, OTHER, PIDS, Site};
@@ -49,6 +49,8 @@ pub(crate) struct Ground {
     secrets: Secrets,
     key: PathBuf,
     workspace: PathBuf,
+    /// The egress network of the bottle with pipelock alone. The lab has one for a single bottle.
+    plain: Subnet,
 }
 
 impl Ground {
@@ -71,7 +73,7 @@ impl Ground {
         planted(&workspace, &hidden);
         let key = identity(&lab);
         secrets.add_keys(lab.root.path());
-        Self { lab: Arc::new(lab), secrets, key, workspace }
+        Self { lab: Arc::new(lab), secrets, key, workspace, plain: Subnet::take() }
     }
 
     /// Returns the secrets, with the keys of every bottle that runs.
@@ -141,10 +143,8 @@ git:
     pub(crate) fn plain_manifest(&self, runtime: &str) -> String {
         let limits = format!("limits: {{agent: {{memory: {MEMORY}B, pids: {PIDS}}}}}");
         let text = self.lab.manifest(&format!("runtime: {runtime}\n{limits}\negress: {{allow: [{OUTSIDE}]}}"), "");
-        // The lab has one subnet for a bottle's egress network.
-        let block = if runtime == "runsc" { "192.0.2.48/28" } else { "192.0.2.32/28" };
         let line = text.lines().find(|line| line.contains("egress_subnet")).unwrap().to_owned();
-        text.replace(&line, &format!("    networks: {{egress_subnet: {block}}}"))
+        text.replace(&line, &format!("    networks: {{egress_subnet: {}}}", self.plain.net()))
     }
 
     pub(crate) fn plan(&self, manifest: &str, suffix: &str) -> bottle::BottlePlan {

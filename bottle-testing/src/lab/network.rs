@@ -18,7 +18,8 @@ static TAKEN: Mutex<BTreeSet<u8>> = Mutex::new(BTreeSet::new());
 pub struct Subnet(u8);
 
 impl Subnet {
-    pub(super) fn take() -> Self {
+    /// Takes a block.
+    pub fn take() -> Self {
         let networks = docker(["network", "ls", "--quiet"]).stdout;
         // Another test may remove a network in between, so a failed inspect is ignored.
         let mut inspect = Command::new("docker");
