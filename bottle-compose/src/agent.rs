@@ -7,7 +7,7 @@ use bottle_plan::plan::PromptMode;
 use bottle_plan::resolved::WAIT;
 use bottle_plan::{BottlePlan, ResolvedPlan, Service as Name, UserIds};
 
-use crate::document::{Bind, Condition, Dependency, Mount, PullPolicy, Service, Variable};
+use crate::document::{Bind, Condition, Dependency, HealthCheck, Mount, PullPolicy, Service, Variable};
 use crate::sidecar::{AgentAccess, NO_NEW_PRIVILEGES, STOP_GRACE, bounded_logging, labels};
 
 /// Path, in the agent's container, of the certificate of the bottle's authority.
@@ -48,8 +48,9 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
         // A ready image may be pulled from a registry. An image that the launcher built must not be.
         pull_policy: (!bottle.images.ready.contains_key(&Name::Agent) || copies(plan)).then_some(PullPolicy::Never),
         container_name: bottle.names.container(Name::Agent),
-        // Its end ends the container, whoever launched it.
-        command: first_process(plan),
+        entrypoint: first_process(plan),
+        // Root would run that of the image, whose program the agent may be able to write.
+        healthcheck: Some(HealthCheck::disabled()),
         runtime: match bottle.agent.runtime {
             Runtime::Runc => None,
             Runtime::Runsc => Some("runsc".into()),
@@ -82,14 +83,14 @@ pub(crate) fn agent_service(plan: &ResolvedPlan, access: &[AgentAccess], sidecar
     }
 }
 
+/// Returns the first process of the container, which is root's and ends with the agent's time. Its end ends the container, whoever
+/// launched it. Neither the image's entry point nor its `PATH` has a part in it, because the agent may be able to write what they
+/// name, and a container that is started again would run that as root.
 fn first_process(plan: &ResolvedPlan) -> Vec<String> {
     let time = plan.plan().limits.time.map(|time| time.duration().as_secs().to_string());
-    let words: &[&str] = match &time {
-        None => &["sleep", "infinity"],
-        Some(time) if plan.launch().waits => &["sh", "-c", WAIT, "sh", time],
-        Some(time) => &["sleep", time],
-    };
-    words.iter().map(|&word| word.to_owned()).collect()
+    let waits = time.is_some() && plan.launch().waits;
+    let script = format!("PATH=/usr/bin:/bin; {}", if waits { WAIT } else { "exec sleep \"$1\"" });
+    ["/bin/sh", "-c", &script, "sh", time.as_deref().unwrap_or("infinity")].map(str::to_owned).to_vec()
 }
 
 /// Labels that let another process use the agent's container when all other state of the bottle is lost.

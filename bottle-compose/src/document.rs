@@ -64,6 +64,9 @@ pub struct Service {
     pub pull_policy: Option<PullPolicy>,
     /// The container's name.
     pub container_name: String,
+    /// The program, and its arguments, in the place of the image's entry point and command. Empty: those of the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
     /// The arguments of the image's entry point.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
@@ -360,21 +363,41 @@ impl Serialize for Bind {
 }
 
 /// Health check of a service. Times are Compose durations, such as `5s`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct HealthCheck {
+    /// True if the service has none, not even that of its image. Everything else is then empty.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disable: bool,
     /// `CMD` and the command.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Time between probes of a service that has started.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub interval: String,
     /// Time that one probe may take.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub timeout: String,
     /// Number of consecutive failures that make the service unhealthy.
+    #[serde(skip_serializing_if = "is_zero")]
     pub retries: u32,
     /// Time that the service has to start, during which failures do not count.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub start_period: String,
     /// Time between probes while it starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_interval: Option<String>,
+}
+
+impl HealthCheck {
+    /// Returns the setting that takes the health check of an image away.
+    pub fn disabled() -> Self {
+        Self { disable: true, ..Self::default() }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as Serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A service that must be ready first.

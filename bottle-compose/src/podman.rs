@@ -178,8 +178,13 @@ impl ComposeFile {
             let size = logging.options.get("max-size");
             words.each("log-opt", size.map(|size| format!("max-size={size}")));
         }
-        if let Some(check) = &service.healthcheck {
-            words.health(check);
+        match &service.healthcheck {
+            Some(check) if check.disable => words.0.push("--no-healthcheck".into()),
+            Some(check) => words.health(check),
+            None => {}
+        }
+        if !service.entrypoint.is_empty() {
+            words.option("entrypoint", Value::from(&service.entrypoint[..]).to_string());
         }
         for variable in &service.environment {
             words.option(

@@ -217,6 +217,7 @@ pub fn labels(plan: &ResolvedPlan) -> BTreeMap<String, String> {
 pub fn health_check(plan: &ResolvedPlan, command: &[&str]) -> HealthCheck {
     let fast_start = plan.launch().engine.start_interval;
     HealthCheck {
+        disable: false,
         test: std::iter::once("CMD").chain(command.iter().copied()).map(ToOwned::to_owned).collect(),
         interval: if fast_start { "30s" } else { "1s" }.into(),
         timeout: "5s".into(),

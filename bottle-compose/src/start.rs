@@ -36,7 +36,7 @@ impl ComposeFile {
         StartOrder {
             container: &service.container_name,
             after: wanted.filter_map(container).collect(),
-            has_check: service.healthcheck.is_some(),
+            has_check: service.healthcheck.as_ref().is_some_and(|check| !check.disable),
         }
     }
 }

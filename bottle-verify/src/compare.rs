@@ -353,7 +353,12 @@ impl Differences<'_> {
         for key in names.into_iter().filter(|key| !CONFIG_NOT_COMPARED.contains(key)) {
             let (is, asked) = match key {
                 "User" if planned.user.is_some() => (found[key].clone(), planned.user.clone().into()),
-                "Cmd" if !planned.command.is_empty() => (found[key].clone(), planned.command.clone().into()),
+                "Entrypoint" if !planned.entrypoint.is_empty() => {
+                    (found[key].clone(), planned.entrypoint.clone().into())
+                }
+                "Cmd" if !planned.command.is_empty() || !planned.entrypoint.is_empty() => {
+                    (found[key].clone(), planned.command.clone().into())
+                }
                 "Healthcheck" if !planned.health.is_empty() => {
                     (found[key]["Test"].clone(), planned.health.clone().into())
                 }

@@ -28,9 +28,12 @@ pub(crate) struct Container {
     #[serde(default)]
     pub(crate) image_id: Option<String>,
     pub(crate) user: Option<String>,
+    /// Program in the place of the image's entry point and command. Empty: those of the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) entrypoint: Vec<String>,
     /// Arguments of the image's entry point. Empty: those of the image.
     pub(crate) command: Vec<String>,
-    /// Command of the health check. Empty: that of the image.
+    /// Command of the health check, or `NONE`. Empty: that of the image.
     pub(crate) health: Vec<String>,
     /// Variables, without those of the image. `None`: the value is in no file.
     pub(crate) environment: Vec<(String, Option<String>)>,
@@ -145,8 +148,13 @@ impl Container {
             image: service.image.clone(),
             image_id: None,
             user: service.user.clone(),
+            entrypoint: service.entrypoint.clone(),
             command: service.command.clone(),
-            health: service.healthcheck.as_ref().map(|check| check.test.clone()).unwrap_or_default(),
+            health: match &service.healthcheck {
+                Some(check) if check.disable => vec!["NONE".to_owned()],
+                Some(check) => check.test.clone(),
+                None => Vec::new(),
+            },
             environment: service.environment.iter().map(variable).collect(),
             reads_file: !service.env_file.is_empty(),
             host: host(service),

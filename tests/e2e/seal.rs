@@ -140,23 +140,28 @@ const CLOSED: &str = "somebody changed the rules; the namespace is closed";
 
 #[test]
 #[ignore = "needs a container engine"]
-fn an_image_s_own_entry_point_never_runs_unsealed() {
+fn neither_the_entry_point_nor_the_health_check_of_an_image_runs() {
     let lab = Lab::new("entry");
     let host = HostService::start();
     let first = lab.launch(&format!("{BOTTLE}\nworkspace: {{mode: none}}"), "");
     let base = docker(["inspect", "--format", "{{.Config.Image}}", &first.names().project()]).stdout;
     let pipelock = first.names().container(Service::Pipelock);
     let tag = format!("bottle-e2e-entry:{}", lab.slug);
-    let entry = serde_json::json!([
-        "python3",
-        "-c",
-        format!("{KNOCK}import os; os.execvp('sleep', ['sleep', '600'])\n"),
-        pipelock,
-        host.address,
-        host.port
-    ]);
+    // All of it is the agent's to write.
+    let entry = serde_json::json!(["/opt/app/entry", "-c", KNOCK, pipelock, host.address, host.port]);
+    let dockerfile = format!(
+        "FROM {}
+USER root
+RUN mkdir -p /opt/app && cp -L /usr/bin/python3 /opt/app/entry && touch /opt/app/check && chown -R agent: /opt/app
+USER agent
+ENV PATH=/opt/app:/usr/bin:/bin
+HEALTHCHECK --interval=1s CMD [\"/opt/app/check\"]
+ENTRYPOINT {entry}
+",
+        base.trim()
+    );
     let dir = tempfile::tempdir_in(bottle_testing::lab::scratch()).unwrap();
-    std::fs::write(dir.path().join("Dockerfile"), format!("FROM {}\nENTRYPOINT {entry}\n", base.trim())).unwrap();
+    std::fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
     docker(["build", "--quiet", "--tag", &tag, &dir.path().display().to_string()]);
     lab.close(&first);
 
@@ -165,17 +170,26 @@ fn an_image_s_own_entry_point_never_runs_unsealed() {
     let manifest: String = manifest.lines().filter(built).flat_map(|line| [line, "\n"]).collect();
     let manifest = manifest.replace("    images:\n", &format!("    images:\n      agent: \"{tag}\"\n"));
     let bottle = lab.options().launch(lab.plan_of(&manifest)).unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    let log = loop {
-        let log = docker(["logs", &bottle.names().project()]).stdout;
-        if log.contains("attempts: ") {
-            break log;
-        }
-        assert!(Instant::now() < until, "the entry point did not end: {log}");
-        std::thread::sleep(Duration::from_millis(100));
-    };
-    assert!(log.starts_with("attempts: "), "{log}");
+    let agent = bottle.names().project();
+    // What root would run now, at the next check or the next start.
+    let script = "for name in entry check sleep; do
+            rm -f /opt/app/$name
+            printf '#!/bin/sh\\n/usr/bin/id -u >>/tmp/ran; exec /bin/sleep infinity\\n' >/opt/app/$name
+            /bin/chmod 755 /opt/app/$name
+        done";
+    assert!(bottle.exec(["/bin/sh", "-c", script]).unwrap().status.is_success());
+    let ran = || bottle.exec(["/bin/sh", "-c", "cat /tmp/ran 2>/dev/null"]).unwrap().stdout_text();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(ran(), "");
+    bottle.stop().unwrap();
+    bottle.start().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(ran(), "");
+    assert_eq!(docker(["logs", &agent]).stdout, "");
     assert_eq!(host.arrived(), 0);
+    // It is what such an image does by itself.
+    let alone = docker(["run", "--rm", "--user", "0:0", "--network", "none", &tag]).stdout;
+    assert!(alone.contains("attempts: "), "{alone}");
     let report = bottle.close().unwrap();
     assert!(report.is_clean(), "{report}");
     lab.assert_nothing_left();

@@ -68,6 +68,7 @@ fn document() -> ComposeFile {
         cpus: Some("1.999".into()),
         restart: Some("on-failure:5".into()),
         healthcheck: Some(HealthCheck {
+            disable: false,
             test: ["CMD", "true"].map(String::from).to_vec(),
             interval: "30s".into(),
             timeout: "5s".into(),
