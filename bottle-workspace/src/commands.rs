@@ -12,6 +12,9 @@ use crate::read::{read, refusal};
 /// Most configurations that are read, and the longest chain of includes. Git ends at 10.
 const MAX_FILES: usize = 200;
 const MAX_DEPTH: usize = 10;
+/// Most words of a command, and ends of a word, that are taken for paths.
+const MAX_WORDS: usize = 32;
+const MAX_SUFFIXES: usize = 256;
 /// Largest configuration in bytes that is read.
 const LARGEST_CONFIG: u64 = 4 << 20;
 
@@ -137,6 +140,36 @@ impl<'a> Commands<'a> {
                 self.must(&path);
             }
         }
+        self.mentioned(value, top);
+    }
+
+    /// Adds the files of the workspace that a command may name in a way that only its shell understands: behind an option or an
+    /// expansion, below a directory that it changes to or searches, or as a module of Python.
+    fn mentioned(&mut self, value: &str, top: &Path) {
+        let bare: String = value.chars().filter(|c| !"\"'\\".contains(*c)).collect();
+        let words = bare.split(|c: char| c.is_whitespace() || "`;|&<>()!=:,{}".contains(c));
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).take(MAX_WORDS).collect();
+        let named = words.iter().map(|word| self.resolved(word, top)).filter(|path| path.is_dir());
+        let dirs: Vec<PathBuf> = named.chain([top.to_owned()]).filter(|dir| self.is_inside(dir, top)).collect();
+        for dir in &dirs {
+            for word in &words {
+                let paths = word.char_indices().map(|(start, _)| &word[start..]).take(MAX_SUFFIXES);
+                let paths = paths.filter(|path| path.len() == word.len() || path.contains('/'));
+                let module = word.replace('.', "/");
+                let modules = [format!("{module}.py"), format!("{module}/__main__.py")];
+                let all = paths.map(str::to_owned).chain(modules);
+                for path in all.map(|path| plain(&dir.join(path.trim_start_matches('/')))) {
+                    if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() || found.is_symlink()) {
+                        self.must(&path);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns true if a path is the working tree or in the workspace.
+    fn is_inside(&self, path: &Path, top: &Path) -> bool {
+        path == top || self.roots.iter().any(|root| path.starts_with(root))
     }
 
     /// Returns a path as git resolves it. `~` is the home directory.

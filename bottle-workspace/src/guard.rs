@@ -4,7 +4,7 @@
 //! itself, a `commondir` file in it, a nested repository that the index names. So nothing of the host's `.git` is given to the
 //! agent: a private copy is mounted in its place, and a mount point can be neither removed nor renamed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::os::unix::fs::{MetadataExt, lchown};
@@ -29,6 +29,8 @@ const LARGEST_INDEX: u64 = 256 << 20;
 const LARGEST_GIT_FILE: u64 = 1 << 20;
 /// Most mounts in a workspace.
 const MAX_MOUNTS: usize = 128;
+/// The file by which git knows a bare repository.
+const BARE: &str = "HEAD";
 
 /// Checks that the host's git can be protected from an agent that writes the workspace.
 ///
@@ -42,7 +44,8 @@ pub fn check(plan: &WorkspacePlan, user: &UserGit) -> Result<(), String> {
 /// Prepares the protection and returns the mounts that hide or protect files of the workspace.
 ///
 /// In the place of `.git`, the agent gets a copy with a reduced configuration, which is created below `dir`. A workspace without
-/// a repository gets an empty `.git` directory, which is the mount point; [`leave`](crate::leave) removes it again. `dir` also
+/// a repository gets an empty `.git` directory, which is the mount point, and an empty `HEAD`, which keeps the agent from making a
+/// bare repository of it; [`leave`](crate::leave) removes them again. `dir` also
 /// receives a record of what the workspace has now. Nested repositories and files of editors become read-only. So do the files
 /// that a git configuration of a repository or of the user names, also one that is included.
 ///
@@ -70,15 +73,33 @@ pub fn protect(
             copy(plan, owner, dir).map_err(written(&repository))??;
         } else {
             fs::create_dir(&repository).map_err(written(&repository))?;
-            let mark = places::mark(root, dir);
-            fs::create_dir_all(root.join(".git")).map_err(written(&root.join(".git")))?;
-            fs::write(&mark, "").map_err(written(&mark))?;
+            for point in places::MOUNT_POINTS.map(|name| root.join(name)) {
+                if !is_mount_point(&point) {
+                    continue;
+                }
+                let mark = places::mark(&point, dir);
+                fs::create_dir_all(&point).map_err(written(&point))?;
+                fs::write(&mark, "").map_err(written(&mark))?;
+            }
+            if mounts.iter().all(|mount| mount.below != Path::new(BARE)) {
+                mounts.push(WorkspaceMount { source: root.join(BARE), below: BARE.into(), writable: false });
+            }
         }
         give(&repository, owner).map_err(written(&repository))?;
         mounts.push(WorkspaceMount { source: repository.clone(), below: ".git".into(), writable: true });
     }
     Before::of(root, &repository).write(dir).map_err(WorkspaceError::Write)?;
     Ok(mounts)
+}
+
+/// Returns true if a path is free for a mount point, or is one of another bottle.
+fn is_mount_point(path: &Path) -> bool {
+    match fs::read_dir(path) {
+        Ok(mut entries) => {
+            entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(places::MARK)))
+        }
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// Copies the repository, without credentials and commands.
@@ -134,6 +155,7 @@ impl Found {
         let mut commands = Commands::new(user, [&root, source]);
         let git = kind(&root)?;
         let mut found = Self { git, paths: BTreeSet::new() };
+        let mut repositories = BTreeSet::new();
         if git == Git::File {
             found.paths.insert(".git".into());
         }
@@ -158,6 +180,10 @@ impl Found {
                 }
             }
             commands.repository(&git_dir, &common, top)?;
+            repositories.extend([git_dir, common]);
+        }
+        if git == Git::Missing && fs::symlink_metadata(root.join(BARE)).is_ok() {
+            found.paths.insert(BARE.into());
         }
         // Whoever has no repository yet may create one.
         commands.read(&[], &root)?;
@@ -175,11 +201,43 @@ impl Found {
                 }
             }
             commands.repository(&git_dir, &common, top)?;
+            repositories.extend([git_dir, common]);
         }
         found.paths.extend(nested.editors);
         found.paths.extend(commands.found.iter().map(|below| hidden(below).to_owned()));
+        found.check_hard_links(&root, &repositories)?;
         found.mounts(&root)?;
         Ok(found)
+    }
+
+    /// Checks that no file of the workspace is, under another name, one that the agent must not write.
+    fn check_hard_links(&self, root: &Path, repositories: &BTreeSet<PathBuf>) -> Result<(), String> {
+        let linked = |dir: &Path, is_wanted: fn(&str) -> bool| {
+            let mut walk = WalkBuilder::new(dir);
+            walk.standard_filters(false).filter_entry(move |entry| is_wanted(&entry.file_name().to_string_lossy()));
+            walk.build().flatten().filter_map(|entry| {
+                let metadata = fs::symlink_metadata(entry.path()).ok()?;
+                let is_linked = metadata.is_file() && metadata.nlink() > 1;
+                is_linked.then(|| ((metadata.dev(), metadata.ino()), entry.into_path()))
+            })
+        };
+        // Git itself links the objects of clones on one disk.
+        let of_git = repositories.iter().flat_map(|dir| linked(dir, |name| !["objects", "lfs"].contains(&name)));
+        let of_others = self.paths.iter().flat_map(|below| linked(&root.join(below), |_| true));
+        let protected: BTreeMap<(u64, u64), PathBuf> = of_git.chain(of_others).collect();
+        if protected.is_empty() {
+            return Ok(());
+        }
+        let is_protected = |path: &Path| {
+            let below = path.strip_prefix(root).unwrap_or(path);
+            below.starts_with(".git") || self.paths.iter().any(|protected| below.starts_with(protected))
+        };
+        let mut others = linked(root, |_| true).filter(|(_, path)| !is_protected(path));
+        let other = others.find_map(|(file, path)| Some((path, protected.get(&file)?)));
+        other.map_or(Ok(()), |(path, protected)| {
+            let problem = format!("has `{}`, another name of `{}` (a hard link)", path.display(), protected.display());
+            Err(refusal(&problem))
+        })
     }
 
     /// Returns a read-only mount for each path. A parent directory could be renamed, so each is mounted over itself.

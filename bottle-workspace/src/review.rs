@@ -11,7 +11,7 @@ use ignore::WalkBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::pack::named;
-use crate::places::{mark, repository};
+use crate::places::{MOUNT_POINTS, mark, repository};
 
 /// Names of files that git, shells, editors and build tools of the host read commands from.
 const NAMES: &[&str] = &[
@@ -85,22 +85,24 @@ impl Before {
     }
 }
 
-/// Ends the use of a workspace that an agent could write: removes the mount point that [`protect`](crate::protect) has created,
+/// Ends the use of a workspace that an agent could write: removes the mount points that [`protect`](crate::protect) has created,
 /// and returns sentences that name what the agent changed and a person should read. `dir` is the agent's state directory.
 ///
 /// # Errors
 ///
-/// Returns an error if the mount point cannot be removed. One that has other content is left alone.
+/// Returns an error if a mount point cannot be removed. One that has other content is left alone.
 pub fn leave(root: &Path, dir: &Path) -> io::Result<Vec<String>> {
     let absent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    match fs::remove_file(mark(root, dir)) {
-        Ok(()) => match fs::remove_dir(root.join(".git")) {
-            // Another bottle's mount point, or the user has created a repository there.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty || absent(&error) => {}
-            other => other?,
-        },
-        Err(error) if absent(&error) => {}
-        Err(error) => return Err(error),
+    for point in MOUNT_POINTS.map(|name| root.join(name)) {
+        match fs::remove_file(mark(&point, dir)) {
+            Ok(()) => match fs::remove_dir(&point) {
+                // Another bottle's mount point, or the user has created a repository there.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty || absent(&error) => {}
+                other => other?,
+            },
+            Err(error) if absent(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
     let Some(before) = small(&dir.join(RECORD), u64::MAX).and_then(|text| serde_json::from_slice::<Before>(&text).ok())
     else {

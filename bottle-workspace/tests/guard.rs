@@ -118,21 +118,79 @@ fn the_agent_gets_a_copy_of_the_repository_without_commands() {
 }
 
 #[test]
-fn a_workspace_without_a_repository_gets_a_mount_point_that_is_removed() {
+fn a_workspace_without_a_repository_gets_mount_points_that_are_removed() {
     let place = Place::new(&[("src/file", "")]);
-    assert_eq!(place.mounts(), ["+.git"]);
-    let made: Vec<_> = fs::read_dir(place.at(".git")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(made, ["bottle-demo-1"]);
+    assert_eq!(place.mounts(), ["-HEAD", "+.git"]);
+    for point in [".git", "HEAD"] {
+        let made: Vec<_> = fs::read_dir(place.at(point)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(made, ["bottle-demo-1"]);
+    }
     // A second bottle in the same workspace needs the mount point longer.
     let second = place.state.parent().unwrap().with_file_name("demo-2").join("agent");
     fs::create_dir_all(&second).unwrap();
     protect(&place.plan, owner(), &second, &place.user()).unwrap();
     assert_eq!(place.leave(), Vec::<String>::new());
-    assert!(place.at(".git").exists());
+    assert!(place.at(".git").exists() && place.at("HEAD").exists());
     leave(&place.plan.source, &second).unwrap();
-    assert!(!place.at(".git").exists());
+    assert!(!place.at(".git").exists() && !place.at("HEAD").exists());
     // Again, as after a launcher that was killed in between.
     assert_eq!(place.leave(), Vec::<String>::new());
+}
+
+/// Git takes a directory with `HEAD`, `objects` and `refs` for a bare repository, and runs what its `config` names.
+#[test]
+fn the_agent_cannot_make_a_bare_repository_of_the_workspace() {
+    let git = |place: &Place| {
+        let mut git = std::process::Command::new("git");
+        git.args(["-C", place.plan.source.to_str().unwrap(), "status"]).env("HOME", place.at("../home"));
+        git.env("GIT_CONFIG_NOSYSTEM", "1").output().unwrap()
+    };
+    let place = Place::new(&[]);
+    place.protect();
+    let config =
+        "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = .\n\tfsmonitor = \"touch ran; false\"\n";
+    fs::create_dir(place.at("objects")).unwrap();
+    fs::create_dir(place.at("refs")).unwrap();
+    place.write("config", config.as_bytes());
+    git(&place);
+    assert!(!place.at("ran").exists());
+    // Without the mount point it is one.
+    fs::remove_dir_all(place.at("HEAD")).unwrap();
+    place.write("HEAD", b"ref: refs/heads/main\n");
+    git(&place);
+    assert!(place.at("ran").exists());
+    place.refused("is itself a bare repository");
+
+    // A file of that name is not for the agent to write.
+    let place = Place::new(&[("HEAD", "a text")]);
+    assert_eq!(place.mounts(), ["-HEAD", "+.git"]);
+    place.leave();
+    assert_eq!(fs::read_to_string(place.at("HEAD")).unwrap(), "a text");
+}
+
+#[test]
+fn another_name_of_a_protected_file_is_refused() {
+    for (protected, other) in [
+        (".git/config", "tools/copy"),
+        (".git/hooks/post-checkout", "hook"),
+        (".envrc", "env"),
+        (".vscode/tasks.json", "a/b/tasks"),
+    ] {
+        let place = Place::with_repository("[core]\n\tbare = false\n");
+        for name in [protected, "elsewhere/../src/file"] {
+            if !place.at(name).exists() {
+                place.write(name, b"");
+            }
+        }
+        // Neither objects nor names outside the workspace count.
+        place.write(".git/objects/00/11", b"");
+        fs::hard_link(place.at(".git/objects/00/11"), place.at("src/object")).unwrap();
+        fs::hard_link(place.at(protected), place.at("../outside")).unwrap();
+        check(&place.plan, &place.user()).unwrap();
+        fs::create_dir_all(place.at(other).parent().unwrap()).unwrap();
+        fs::hard_link(place.at(protected), place.at(other)).unwrap();
+        place.refused("a hard link");
+    }
 }
 
 #[test]
@@ -185,6 +243,27 @@ fn programs_of_the_workspace_that_a_configuration_names_are_read_only() {
         place.mounts().join(" "),
         "+bin -bin/diff +conf -conf/included -conf/more -conf/ssh -hooks +tools -tools/alias -tools/clean.py +.git"
     );
+}
+
+#[test]
+fn programs_that_only_a_shell_finds_are_read_only() {
+    for value in [
+        r#""\"$(git rev-parse --show-toplevel)/tools/hook\"""#,
+        r"cd tools && ./hook",
+        r#""cd tools; exec ./hook""#,
+        r"'tools'/hook",
+        r"vim -Stools/hook",
+        r"PATH=tools:$PATH hook",
+        r"env -C tools sh hook",
+    ] {
+        let place = Place::with_repository(&format!("[core]\n\tpager = {value}\n"));
+        place.write("tools/hook", b"");
+        place.write("tools/other", b"");
+        assert_eq!(place.mounts(), ["+tools", "-tools/hook", "+.git"], "{value}");
+    }
+    let place = Place::with_repository("[filter \"x\"]\n\tclean = python3 -m tools.hook\n");
+    place.write("tools/hook.py", b"");
+    assert_eq!(place.mounts(), ["+tools", "-tools/hook.py", "+.git"]);
 }
 
 #[test]
