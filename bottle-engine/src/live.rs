@@ -150,7 +150,7 @@ impl LiveExec {
             self.is_over |= result.is_ok();
             return if self.is_stopped { result.map(|_| KILLED) } else { result };
         }
-        (self.is_over, self.is_stopped) = (true, true);
+        (self.is_over, self.is_stopped) = (true, result.is_err());
         let user = self.user.as_deref();
         self.engine.end_interrupted(&self.container, user, &self.mark, self.started, result, |status| *status)
     }

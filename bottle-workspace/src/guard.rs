@@ -19,7 +19,7 @@ use crate::commands::{Commands, UserGit, plain};
 use crate::index::submodules;
 use crate::nested::Nested;
 use crate::pack::{Packing, WorkspaceError};
-use crate::places;
+use crate::places::{self, BARE};
 use crate::read::{read, refusal};
 use crate::review::Before;
 
@@ -29,8 +29,6 @@ const LARGEST_INDEX: u64 = 256 << 20;
 const LARGEST_GIT_FILE: u64 = 1 << 20;
 /// Most mounts in a workspace.
 const MAX_MOUNTS: usize = 128;
-/// The file by which git knows a bare repository.
-const BARE: &str = "HEAD";
 
 /// Checks that the host's git can be protected from an agent that writes the workspace.
 ///
@@ -73,10 +71,7 @@ pub fn protect(
             copy(plan, owner, dir).map_err(written(&repository))??;
         } else {
             fs::create_dir(&repository).map_err(written(&repository))?;
-            for point in places::MOUNT_POINTS.map(|name| root.join(name)) {
-                if !is_mount_point(&point) {
-                    continue;
-                }
+            for point in places::MOUNT_POINTS.map(|name| root.join(name)).into_iter().filter(|it| is_mount_point(it)) {
                 let mark = places::mark(&point, dir);
                 fs::create_dir_all(&point).map_err(written(&point))?;
                 fs::write(&mark, "").map_err(written(&mark))?;
@@ -214,7 +209,9 @@ impl Found {
     fn check_hard_links(&self, root: &Path, repositories: &BTreeSet<PathBuf>) -> Result<(), String> {
         let linked = |dir: &Path, is_wanted: fn(&str) -> bool| {
             let mut walk = WalkBuilder::new(dir);
-            walk.standard_filters(false).filter_entry(move |entry| is_wanted(&entry.file_name().to_string_lossy()));
+            let is_wanted =
+                move |entry: &ignore::DirEntry| entry.depth() == 0 || is_wanted(&entry.file_name().to_string_lossy());
+            walk.standard_filters(false).filter_entry(is_wanted);
             walk.build().flatten().filter_map(|entry| {
                 let metadata = fs::symlink_metadata(entry.path()).ok()?;
                 let is_linked = metadata.is_file() && metadata.nlink() > 1;

@@ -8,9 +8,12 @@ pub(crate) fn repository(dir: &Path) -> PathBuf {
     dir.join("repository")
 }
 
+/// The file by which git knows a bare repository.
+pub(crate) const BARE: &str = "HEAD";
+
 /// Empty directories that are mount points in a workspace without a repository: that of the agent's repository, and one that keeps
 /// the agent from making the workspace itself a bare repository, which git would take after an empty `.git`.
-pub(crate) const MOUNT_POINTS: [&str; 2] = [".git", "HEAD"];
+pub(crate) const MOUNT_POINTS: [&str; 2] = [".git", BARE];
 
 /// Beginning of the name of a [`mark`].
 pub(crate) const MARK: &str = "bottle-";

@@ -120,19 +120,14 @@ pub(crate) fn walk(
             None => return Err(invalid("it is not a directory any more")),
         };
         let path = below(root, &name).ok_or_else(outside)?;
-        let mut parts = path.iter();
-        let repository = parts.find(|part| is_repository(part));
-        if repository.is_some_and(|name| name == ".git") {
-            continue;
-        }
-        let is_alias = repository.is_some();
-        let path: PathBuf =
-            if is_alias { path.iter().take(path.iter().count() - parts.count()).collect() } else { path };
-        if is_alias && alias.as_ref() == Some(&path) {
+        let repository = path.iter().position(is_repository);
+        let path: PathBuf = repository.map_or_else(|| path.clone(), |place| path.iter().take(place + 1).collect());
+        // What is below an alias comes right after it.
+        if repository.is_some() && (path.ends_with(".git") || alias.replace(path.clone()).as_ref() == Some(&path)) {
             continue;
         }
         let kind = match kind {
-            _ if is_alias => EntryKind::Special,
+            _ if repository.is_some() => EntryKind::Special,
             EntryType::Directory => EntryKind::Directory,
             EntryType::Regular | EntryType::Continuous => EntryKind::File,
             EntryType::Symlink => EntryKind::Link(link),
@@ -142,9 +137,6 @@ pub(crate) fn walk(
         let size = if kind == EntryKind::File { size } else { 0 };
         let mode = entry.header().mode().map_err(WorkError::Read)? & 0o7777;
         let offset = entry.raw_file_position();
-        if is_alias {
-            alias = Some(path.clone());
-        }
         each(&Entry { path, kind, mode, size, offset }, &mut entry)?;
     }
     if root.is_some() { Ok(()) } else { Err(invalid("the stream is empty")) }

@@ -48,7 +48,7 @@ fn is_single(attack: &Attack) -> bool {
 /// The attack that ends the container of gVisor, whose process 1 is not safe from its own signals.
 const KILLS: &str = "signals to every process, and to process 1";
 
-/// Another one, with one signal.
+/// The attack that ends it with a hang-up alone.
 const HANGS_UP: &str = "the proxies' configuration, written by the agent";
 
 /// A bottle on a cluster under attack, with everything that records what leaves it.

@@ -338,7 +338,7 @@ fn a_bottle_over_tls_is_used_as_on_a_local_engine() {
     pass_on("by a context", &TLS[..1], |command| remote.by_context(command));
 
     // A client that the engine does not know, and an engine that the client does not know.
-    for (what, word) in [("cert", "certificate"), ("ca", "certificate")] {
+    for what in ["cert", "ca"] {
         let stranger = remote.directory.join(format!("without-{what}"));
         fs::create_dir(&stranger).unwrap();
         for name in ["ca.pem", "cert.pem", "key.pem"] {
@@ -353,7 +353,7 @@ fn a_bottle_over_tls_is_used_as_on_a_local_engine() {
         let backend = Subprocess::new(host.with_docker(&remote.tls_address()).environment());
         let choice = EngineChoice::Program("docker".into());
         let error = Engine::detect(Arc::new(backend), &choice, Control::default()).unwrap_err().to_string();
-        assert!(error.contains(word), "without {what}: {error}");
+        assert!(error.contains("tls: ") && error.contains("certificate"), "without {what}: {error}");
     }
 }
 

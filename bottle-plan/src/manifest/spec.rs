@@ -431,8 +431,8 @@ pub struct ImagesSpec {
     /// The base of the built images, which must be a Debian. Default: `debian:trixie-slim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<ImageRef>,
-    /// A ready image for the agent, with a user `agent`, `/bin/sh`, `sleep` and git. Its entry point and health check are not used. If set, no image is
-    /// built for the agent.
+    /// A ready image for the agent, with a user `agent`, `/bin/sh`, `sleep` and git. Its entry point and health check are not
+    /// used. If set, no image is built for the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<ImageRef>,
     /// Pipelock's image. Default: the release that this library was tested with.
